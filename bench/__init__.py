@@ -1,0 +1,1 @@
+"""Benchmarks of fasttail as installed: `python -m bench list`, `python -m bench run NAME`."""

@@ -1,0 +1,36 @@
+"""fasttail: from a Hyperliquid node's files to a trader's WebSocket.
+
+    import fasttail
+    batch = fasttail.parse(open(path, "rb").read(), workers=2)
+    len(batch), batch.column("oid"), batch.rejected
+
+Importing this package changes nothing in its host: no compiled module is loaded before `parse` or `Batch` is
+asked for, no environment variable, signal or thread is touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fasttail.parser.columns import Batch, Rejected, parse
+
+__all__ = ["Batch", "Rejected", "__version__", "parse"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("parse", "Batch", "Rejected"):
+        try:
+            from fasttail.parser import columns
+        except ModuleNotFoundError as error:
+            if error.name != "fasttail.parser.columns":
+                raise
+            raise ImportError(
+                f"fasttail is not compiled in {__path__[0]}: install it (pip install .), run outside of it"
+            ) from error
+        return getattr(columns, name)
+    if name == "__version__":
+        from fasttail.version import version
+
+        return version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,370 @@
+"""`fasttail serve`: puts the parts together, starts and stops them in order. Only this module knows them all.
+
+    start   log ─► sockets (own or inherited) ─► pipeline thread ─► timers
+    stop    pipeline ends its batch ─► its last frames go out ─► clients are closed (1001, or 1012 before a
+            restart) ─► log
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import time
+from typing import Any
+
+import uvloop
+
+from fasttail.cgroup import memory_limit
+from fasttail.config import ServeSettings
+from fasttail.observe.batch_log import BatchLog, WorkerState
+from fasttail.observe.health import Health
+from fasttail.observe.log import LogService, setup
+from fasttail.observe.metrics import Metrics
+from fasttail.pipeline import BatchEnd, BatchStart, Pipeline
+from fasttail.publish.clients import Hub
+from fasttail.publish.filters import Selector
+from fasttail.publish.legacy import CHANNELS, ORDER_BATCH, ORDER_UPDATE, OrderBatcher
+from fasttail.publish.server import Server
+from fasttail.publish.wire import CloseCode
+from fasttail.tail.blocks import Reader
+from fasttail.tail.follower import Follower, Position
+from fasttail.tail.inotify import Watcher
+from fasttail.version import commit, version
+from fasttail.watch import restart
+from fasttail.watch.memory import Leak, MemoryWatch, restart_limit
+
+log = logging.getLogger(__name__)
+
+STOP_S = 6.0
+"""How long the running batch may take to end at a stop; container engines kill after ten seconds."""
+LONG_BATCH_S = 1.0
+"""A batch that takes longer is always logged."""
+COMPLAINT_S = 60.0
+"""Rejected lines are told about so often at the most."""
+
+
+def serve(settings: ServeSettings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back."""
+    service = setup(settings.log_level)
+    inherited = restart.inherited()
+    try:
+        app = App(settings, service, inherited)
+        code = uvloop.run(app.run())
+    finally:
+        service.stop(timeout=1.0)
+    if app.restart_as is not None:
+        restart.execute(*app.restart_as)
+    return code
+
+
+class App:
+    """One run of the service. Everything here belongs to the main thread."""
+
+    def __init__(
+        self, settings: ServeSettings, service: LogService, inherited: restart.Restart | None
+    ) -> None:
+        self.settings = settings
+        self.restart_as: tuple[list[str], dict[str, str]] | None = None
+        self._service = service
+        self._restarts = inherited.restarts if inherited else 0
+        self._started = inherited.started if inherited else time.time()
+        self._stop = asyncio.Event()
+        self._exit_code = 0
+        self._restart_reason: str | None = None
+        self._batch_log = BatchLog(service)
+        self._logged_start = 0  # number of the batch whose beginning stands in the log
+        self._timed_out = 0  # number of the batch that was reported as hanging
+        self._rejects = _Rejects()
+        self._summary = _Summary()
+
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._hub = Hub(CHANNELS)
+        for channel in self._hub.channels.values():
+            channel.on_change = self._listeners_changed
+        self._batcher = OrderBatcher(settings.max_message)
+        self._follower = Follower(
+            settings.data_dir,
+            layout=settings.layout,
+            start=settings.start,
+            grace_s=settings.grace_s,
+            rescan_s=settings.rescan_s,
+            resume=Position.from_json(inherited.position) if inherited and inherited.position else None,
+            notice=_notice,
+        )
+        self.pipeline = Pipeline(
+            Reader(window=settings.block_size, max_line=settings.max_line),
+            Watcher(wake_fd=self._wake_fd, use_inotify=settings.inotify),
+            self._follower,
+            selector(settings),
+            settings.workers,
+            wake_fd=self._wake_fd,
+            max_message=settings.max_message,
+            min_batch_s=settings.min_batch_us / 1e6,
+            log_every_s={"second": 1.0, "all": 0.0, "summary": None}[settings.log_batches],
+            stall_ms=int(settings.debug_stall * 1000),
+        )
+        health = Health(
+            self.pipeline.stats,
+            stale_after_s=settings.stale_after_s,
+            stall_after_s=settings.stall_after_s,
+            batch_timeout_s=settings.batch_timeout_s,
+        )
+        self._memory = MemoryWatch(
+            restart_limit(settings.memory_limit_mb, memory_limit()),
+            window_s=settings.memory_window_s,
+            warmup_s=settings.memory_warmup_s,
+        )
+        self._leak = Leak(settings.debug_leak) if settings.debug_leak else None
+        metrics = Metrics(
+            stats=self.pipeline.stats,
+            hub=self._hub.counts,
+            memory=lambda: {"rss_bytes": self._memory.rss, "slope_bytes_per_second": self._memory.slope},
+            log_dropped=lambda: service.dropped,
+            restarts=self._restarts,
+            version=version(),
+            commit=commit(),
+        )
+        self.server = Server(
+            self._hub,
+            host=settings.host,
+            port=settings.port,
+            sockets=inherited.sockets if inherited else (),
+            client_queue=settings.client_queue,
+            max_clients=settings.max_clients,
+            health=health.health,
+            live=health.live,
+            metrics=metrics.render,
+            batcher=self._batcher,
+        )
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit code. Raises OSError if it cannot listen."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await self.server.start()
+        loop.add_reader(self.pipeline.ready_fd, self._take)
+        self._listeners_changed()
+        self.pipeline.start()
+        self._announce()
+        gc.freeze()  # what exists by now stays: later collections need not look at it
+        tasks = [
+            asyncio.create_task(self._every(self.settings.batch_interval_ms / 1000, self._flush_batches)),
+            asyncio.create_task(self._every(min(0.5, self.settings.batch_timeout_s / 4), self._look_after)),
+            asyncio.create_task(self._every(self._memory_period(), self._sample_memory)),
+        ]
+        await self._stop.wait()
+        for task in tasks:
+            task.cancel()
+        await self._shut_down()
+        return self._exit_code
+
+    async def _shut_down(self) -> None:
+        """Pipeline first, then what it had made, then the clients."""
+        log.info("stopping: %s", self._restart_reason or "a signal, or a failure told above")
+        loop = asyncio.get_running_loop()
+        self.pipeline.stop()
+        deadline = loop.time() + STOP_S
+        while not self.pipeline.stopped and loop.time() < deadline:
+            self._take()
+            await asyncio.sleep(0.005)
+        if not self.pipeline.stopped:
+            log.warning(
+                "the running batch did not end within %g s: it will be read again after a restart", STOP_S
+            )
+        loop.remove_reader(self.pipeline.ready_fd)
+        while self._take():
+            pass
+        self._flush_batches()
+        restarting = self._restart_reason is not None
+        code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
+        await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
+        stats = self.pipeline.stats()
+        log.info(
+            "stopped: %d lines, %d orders, %d rejected", stats["lines"], stats["orders"], stats["rejected"]
+        )
+        if restarting:
+            position = self.pipeline.position()
+            text = position.to_json() if position is not None else None
+            self.restart_as = restart.prepare(self.server.sockets, text, self._started, self._restarts)
+
+    # ---- what the pipeline hands over
+
+    def _take(self) -> bool:
+        """Send what the pipeline has made. True if there was anything."""
+        notes = self.pipeline.drain(16)
+        for note in notes:
+            if isinstance(note, BatchStart):
+                self._log_start(note.number, note.lines)
+            else:
+                self._publish(note)
+        if self.pipeline.failure is not None and not self._stop.is_set():
+            self._batch_log.failed(f"{type(self.pipeline.failure).__name__}: {self.pipeline.failure}")
+            log.error("the pipeline has failed", exc_info=self.pipeline.failure)
+            self._exit_code = 1
+            self._stop.set()
+        return bool(notes)
+
+    def _publish(self, note: BatchEnd) -> None:
+        if note.frames:
+            self._hub.channels[ORDER_UPDATE].publish(note.frames, note.published)
+        for piece, orders in note.pieces:
+            if self._batcher.add(piece, orders):
+                self._flush_batches()
+        if note.rejected:
+            self._rejects.add(note.rejected, note.reject, self.pipeline.stats()["file"])
+        if note.failed:
+            self._batch_log.failed(
+                f"{note.failed} chunks: an array's bound did not hold; please report the input"
+            )
+            return
+        clients = sum(len(channel.clients) for channel in self._hub.channels.values())
+        long = note.seconds >= LONG_BATCH_S
+        if self._logged_start == note.number or long:
+            self._batch_log.end(
+                note.lines,
+                self.settings.workers,
+                note.selected,
+                note.failed,
+                note.published,
+                note.selected,
+                clients,
+                whole=long and self._logged_start != note.number,
+                states=[WorkerState(*state) for state in note.workers],
+            )
+        if self.settings.log_batches == "summary":
+            self._summary.add(note, clients)
+
+    def _log_start(self, number: int, lines: int) -> None:
+        if self._batch_log.start(lines, self.settings.workers, self.settings.workers):
+            self._logged_start = number
+
+    def _listeners_changed(self) -> None:
+        channels = self._hub.channels
+        self.pipeline.want(bool(channels[ORDER_UPDATE].clients), bool(channels[ORDER_BATCH].clients))
+
+    # ---- timers
+
+    async def _every(self, seconds: float, action: Any) -> None:
+        """Call `action` about every `seconds`; a failing one is told and tried again."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                action()
+            except Exception:
+                log.exception("%s failed", getattr(action, "__name__", action))
+
+    def _flush_batches(self) -> None:
+        channel = self._hub.channels[ORDER_BATCH]
+        for frame in self._batcher.flush():
+            channel.publish(frame.data, frame.orders, 1)
+
+    def _look_after(self) -> None:
+        """A batch that takes long, lines that were rejected, the summary line."""
+        stats = self.pipeline.stats()
+        number, began = int(stats["batch_number"]), int(stats["in_batch_ns"])
+        age = (time.monotonic_ns() - began) / 1e9 if began else 0.0
+        if age >= LONG_BATCH_S and self._logged_start != number:
+            self._log_start(number, sum(state[0] for state in self.pipeline.workers()))
+        if age >= self.settings.batch_timeout_s and self._timed_out != number:
+            self._timed_out = number
+            self._batch_log.timed_out(
+                self.settings.batch_timeout_s, [WorkerState(*state) for state in self.pipeline.workers()]
+            )
+        self._rejects.tell()
+        if self.settings.log_batches == "summary":
+            self._summary.tell(self._batch_log)
+
+    def _memory_period(self) -> float:
+        return min(5.0, self.settings.memory_window_s / 60)
+
+    def _sample_memory(self) -> None:
+        if self._leak is not None:
+            self._leak.tick()
+        verdict = self._memory.sample()
+        if verdict.action == "restart" and not self._stop.is_set():
+            log.warning("🚨 memory: restarting in place (restart %d)", self._restarts + 1)
+            self._restart_reason = verdict.reason
+            self._stop.set()
+
+    def _announce(self) -> None:
+        s = self.settings
+        log.info(
+            "fasttail %s (commit %s): %s, http and ws on %s:%d, %d workers, %s",
+            version(),
+            commit(),
+            s.data_dir,
+            s.host,
+            self.server.port,
+            s.workers,
+            f"{len(s.symbols_config)} symbols" if s.symbols_config else "no filter: all orders pass",
+        )
+        if self._restarts:
+            log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
+
+
+class _Rejects:
+    """Rejected lines: counted at once, told once a minute at the most."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: tuple[object, int, str] | None = None
+        self._next = 0.0
+
+    def add(self, count: int, reject: tuple[int, str] | None, path: object) -> None:
+        self._count += count
+        if self._first is None and reject is not None:
+            self._first = (path, *reject)
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        if self._first is not None and now >= self._next:
+            path, offset, reason = self._first
+            log.warning(
+                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason
+            )
+            self._count, self._first, self._next = 0, None, now + COMPLAINT_S
+
+
+class _Summary:
+    """The batches of the last second, for `--log-batches summary`."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._since = time.monotonic()
+        self._batches = self._lines = self._largest = 0
+        self._orders = self._failed = self._sent = self._clients = 0
+
+    def add(self, note: BatchEnd, clients: int) -> None:
+        self._batches += 1
+        self._lines += note.lines
+        self._largest = max(self._largest, note.lines)
+        self._orders += note.selected
+        self._failed += note.failed
+        self._sent += note.published
+        self._clients = clients
+
+    def tell(self, batch_log: BatchLog) -> None:
+        seconds = time.monotonic() - self._since
+        if seconds >= 1.0 and self._batches:
+            batch_log.summary(
+                seconds, self._batches, self._lines, self._largest, self._orders, self._failed, self._sent,
+                self._orders, self._clients,
+            )  # fmt: skip
+            self._clear()
+
+
+def selector(settings: ServeSettings) -> Selector:
+    """The filter of the old channels; without `symbols_config` everything passes."""
+    if not settings.symbols_config:
+        return Selector()
+    return Selector(coins={entry.symbol: entry.min_liquidity for entry in settings.symbols_config})
+
+
+def _notice(level: str, text: str) -> None:
+    logging.getLogger("fasttail.tail").log(logging.WARNING if level == "warning" else logging.INFO, text)

@@ -1,0 +1,276 @@
+"""The command `fasttail`: command line in, exit code out.
+
+    0 done (also when the reader of the output left)    2 what the user gave cannot be used, said in one line
+    130 interrupted from the keyboard                   anything else: the command's own
+
+Importing this module loads nothing compiled and changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from fasttail.config import (
+    COMMANDS,
+    ConfigError,
+    DemoSettings,
+    ParseSettings,
+    ServeSettings,
+    Settings,
+    SynthSettings,
+    TailSettings,
+    options,
+    sources,
+)
+from fasttail.version import commit, version
+
+S = TypeVar("S", bound=Settings)
+
+_EPILOG = (
+    "Every option can also be given as an environment variable (--block-size: FASTTAIL_BLOCK_SIZE) and as "
+    "a key of the file named by --config (block_size). The first that is given counts: option, environment, "
+    "file, default."
+)
+# What the surroundings refuse, as opposed to what is wrong in the program: one line, no traceback.
+_REFUSALS = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL,
+    errno.ENOSPC,
+    errno.EROFS,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that `argv` (default: the process's arguments) names; returns the exit code."""
+    _keep_standard_descriptors()
+    code = _run(argv)
+    try:
+        # None where the process was started with standard output closed.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        return code or _refuse(f"fasttail: standard output: {error.strerror}", 1)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    name = "fasttail"
+    try:
+        arguments = _parser().parse_args(argv)
+        name = f"fasttail {arguments.command}"
+        return _COMMANDS[arguments.command](arguments)
+    except SystemExit as end:  # argparse's, after --help and --version
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+    except _UsageError as error:
+        return _refuse(str(error))
+    except (ConfigError, socket.gaierror) as error:
+        return _refuse(f"{name}: {error}")
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _refuse(f"{name}: {where}{error.strerror}", 1 if error.errno == errno.ENOSPC else 2)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = _settings(ServeSettings, arguments)
+    _let_workers_sleep()
+    from fasttail import app
+
+    return app.serve(settings)
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    settings = _settings(TailSettings, arguments)
+    _let_workers_sleep()
+    from fasttail import batch_commands
+
+    return batch_commands.tail_folder(settings)
+
+
+def _parse(arguments: argparse.Namespace) -> int:
+    settings = _settings(ParseSettings, arguments, files=tuple(arguments.files))
+    _let_workers_sleep()
+    from fasttail import batch_commands
+
+    return batch_commands.parse_files(settings)
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    settings = _settings(SynthSettings, arguments)
+    from fasttail import synth
+
+    # A number of lines is wanted as a set of files, not as a stream.
+    whole_set = settings.lines is not None and settings.sources["rate"] == "default"
+    try:
+        done = synth.run(
+            settings.directory,
+            rate=None if whole_set else settings.rate,
+            lines=settings.lines,
+            seconds=settings.seconds,
+            layout=settings.layout,
+            seed=settings.seed,
+            hour_seconds=settings.hour_seconds,
+            torn=settings.torn,
+        )
+    except synth.SynthError as error:
+        raise ConfigError(str(error)) from error
+    written = f"{done.lines} lines, {done.orders} orders, {done.bytes} bytes, {done.files} files"
+    print(f"{written}, {done.seconds:.1f} s")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    settings = _settings(DemoSettings, arguments)
+    _let_workers_sleep()
+    from fasttail import demo
+
+    return demo.run(settings)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "tail": _tail,
+    "parse": _parse,
+    "synth": _synth,
+    "demo": _demo,
+}
+
+
+def _settings(kind: type[S], arguments: argparse.Namespace, **more: object) -> S:
+    given = {
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if name not in more
+    }
+    return sources.load(kind, given, os.environ, **more)
+
+
+def _let_workers_sleep() -> None:
+    """By default OpenMP's threads spin when they have nothing to do, two fifths of a core at 200 batches a
+    second.
+
+    libgomp reads the variable as it is loaded, that is with the first compiled module: this must come before
+    its import.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class _UsageError(Exception):
+    """A command line that cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, where argparse would print its usage as well."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fasttail",
+        description="Follows the order files of a Hyperliquid node and broadcasts them to WebSocket clients.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"fasttail {version()} (commit {commit()})",
+        help="print version and commit",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, arguments, description in (
+        ("serve", "DATA_DIR", "follow a node's folder and broadcast its orders on WebSockets"),
+        ("tail", "DATA_DIR", "print a node's orders as they come"),
+        ("parse", "FILE...", "print the orders of files, once"),
+        ("synth", "DIR", "write a folder that grows, and whose files change, as a node's does"),
+        ("demo", "", "synth, serve and a client that prints what arrives, in one"),
+    ):
+        command = commands.add_parser(
+            name,
+            usage=f"fasttail {name} {arguments} [options]".replace("  ", " "),
+            help=description,
+            description=f"{description[0].upper()}{description[1:]}.",
+            epilog=_EPILOG,
+            allow_abbrev=False,
+        )
+        if name == "parse":
+            command.add_argument(
+                "files",
+                nargs="+",
+                metavar="FILE",
+                help="the node's file, in any layout; - for standard input",
+            )
+        _add_options(command, COMMANDS[name])
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
+    debugging: argparse._ArgumentGroup | None = None
+    for option in options(settings):
+        if option.file_only:
+            continue
+        kind = option.kind
+        default = sources.describe_default(settings, option)
+        text = (option.help + (f" (default: {default})" if default else "")).replace("%", "%%")
+        flag = sources.flag(option)
+        group: argparse._ActionsContainer = parser
+        if option.debugging:
+            debugging = debugging or parser.add_argument_group(
+                "to try out what goes wrong; never in production"
+            )
+            group = debugging
+        if option.positional:
+            group.add_argument(option.dest, nargs="?", metavar=kind.metavar, help=text)
+        elif kind.flag:
+            group.add_argument(
+                flag, dest=option.dest, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            action = "append" if kind.repeats else "store"
+            group.add_argument(flag, dest=option.dest, metavar=kind.metavar, action=action, help=text)
+
+
+def _keep_standard_descriptors() -> None:
+    """Opens what is closed of the descriptors 0, 1 and 2: else a socket gets the number, and the log."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _discard_output() -> None:
+    """The interpreter flushes standard output once more as it ends: into nothing, or it would complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _refuse(line: str, code: int = 2) -> int:
+    shown = " ".join(line.split())
+    print("".join(char if char.isprintable() else "?" for char in shown), file=sys.stderr)
+    return code

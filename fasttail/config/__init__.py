@@ -1,0 +1,29 @@
+"""The settings: which there are (table), how values are read (values, file), and from where (sources)."""
+
+from fasttail.config.table import (
+    COMMANDS,
+    ConfigError,
+    DemoSettings,
+    Option,
+    ParseSettings,
+    ServeSettings,
+    Settings,
+    SynthSettings,
+    TailSettings,
+    options,
+)
+from fasttail.config.values import SymbolFilter
+
+__all__ = [
+    "COMMANDS",
+    "ConfigError",
+    "DemoSettings",
+    "Option",
+    "ParseSettings",
+    "ServeSettings",
+    "Settings",
+    "SymbolFilter",
+    "SynthSettings",
+    "TailSettings",
+    "options",
+]

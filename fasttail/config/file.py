@@ -1,0 +1,46 @@
+"""Reads a file of settings: TOML, YAML or JSON, told apart by the name's ending."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from fasttail.config.table import ConfigError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's keys and values; ConfigError, naming the file, if it cannot be read."""
+    ending = path.suffix.lower()
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if ending == ".toml":
+            content = tomllib.loads(text)
+        elif ending == ".json":
+            content = json.loads(text)
+        elif ending in (".yaml", ".yml"):
+            content = _yaml(text)
+        else:
+            raise ConfigError(f"{path}: expected a file that ends in .toml, .yaml, .yml or .json")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid {ending[1:].upper()}: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: expected settings by name, such as port = 8000")
+    return content
+
+
+def _yaml(text: str) -> Any:
+    # Only here: its import costs more than all the rest of a start, and few have such a file.
+    yaml = importlib.import_module("yaml")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None

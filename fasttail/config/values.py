@@ -1,0 +1,248 @@
+"""How the value of a setting is read: from text (an option, the environment) and from what a file holds.
+
+Each kind says what it expects, in the words of an error message, and raises ValueError for anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@dataclass(frozen=True)
+class SymbolFilter:
+    """Orders of `symbol` pass when price × size is at least `min_liquidity`."""
+
+    symbol: str
+    min_liquidity: float
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way of reading values. `from_text` and `from_file` raise ValueError unless `expected` holds."""
+
+    expected: str
+    from_text: Callable[[str], Any]
+    from_file: Callable[[Any], Any]
+    metavar: str
+    show: Callable[[Any], str] = str
+    flag: bool = False  # an option without a value: --name, --no-name
+    repeats: bool = False  # an option given twice adds to its list
+
+
+def whole(low: int, high: int = 1 << 53) -> Kind:
+    """A whole number from `low` to `high`."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    limits = f"of at least {low}" if high == 1 << 53 else f"from {low} to {high}"
+    return Kind(f"a whole number {limits}", lambda text: check(int(text)), check, "N")
+
+
+def number(low: float = 0.0, metavar: str = "N") -> Kind:
+    """A finite number of at least `low`."""
+
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        if not math.isfinite(value) or value < low:
+            raise ValueError
+        return float(value)
+
+    return Kind(
+        f"a number of at least {low:g}", lambda text: check(float(text)), check, metavar, "{:g}".format
+    )
+
+
+def rate() -> Kind:
+    """A number above zero, or "max", which is None."""
+
+    def check(value: Any) -> float | None:
+        if value == "max":
+            return None
+        checked: float = positive.from_file(value)
+        if checked <= 0:
+            raise ValueError
+        return checked
+
+    positive = number()
+    return Kind(
+        'a number above 0, or "max"',
+        lambda text: None if text == "max" else check(float(text)),
+        check,
+        "LINES_PER_S|max",
+        lambda value: "max" if value is None else f"{value:g}",
+    )
+
+
+def size(low: int = 1, high: int = 1 << 40) -> Kind:
+    """A number of bytes; as text also with K, M or G (powers of 1024)."""
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]+)([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+        if match is None:
+            raise ValueError
+        return check(int(match[1]) * _UNITS[match[2].upper()])
+
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    def from_file(value: Any) -> int:
+        if isinstance(value, str):
+            return parse(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError
+        return check(value)
+
+    limits = f" of at least {show_size(low)}" if low > 1 else ""
+    return Kind(f'a size{limits} in bytes or like "512K", "64M"', parse, from_file, "SIZE", show_size)
+
+
+def show_size(value: int) -> str:
+    """The shortest exact form: 524288 is "512K"."""
+    for unit in ("G", "M", "K"):
+        if value and value % _UNITS[unit] == 0:
+            return f"{value // _UNITS[unit]}{unit}"
+    return str(value)
+
+
+def boolean() -> Kind:
+    """Yes or no."""
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+
+    def parse(text: str) -> bool:
+        try:
+            return words[text.lower()]
+        except KeyError:
+            raise ValueError from None
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return Kind("true or false", parse, check, "", lambda value: "yes" if value else "no", flag=True)
+
+
+def choice(*names: str) -> Kind:
+    """One of `names`."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError
+        return value
+
+    return Kind("one of " + ", ".join(names), check, check, "|".join(names))
+
+
+def text(what: str, metavar: str, pattern: str = r".*\S.*") -> Kind:
+    """Text that fits `pattern` as a whole."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise ValueError
+        return value
+
+    return Kind(what, check, check, metavar)
+
+
+def address() -> Kind:
+    """A user's address, in lower case as the node writes it."""
+    kind = text("an address, 0x and 40 hexadecimal digits", "0x...", "0x[0-9a-fA-F]{40}")
+    return dataclasses.replace(
+        kind,
+        from_text=lambda value: kind.from_text(value).lower(),
+        from_file=lambda value: kind.from_file(value).lower(),
+    )
+
+
+def path(what: str, metavar: str) -> Kind:
+    """A path; `~` is the home folder."""
+
+    def check(value: Any) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ValueError
+        return Path(value).expanduser()
+
+    return Kind(what, check, check, metavar)
+
+
+def words(what: str, metavar: str) -> Kind:
+    """A list of words; as text separated by commas. It may be empty: that filter passes everything."""
+
+    def parse(given: str) -> tuple[str, ...]:
+        return check([word.strip() for word in given.split(",") if word.strip()])
+
+    def check(value: Sequence[Any]) -> tuple[str, ...]:
+        if not all(isinstance(word, str) and word for word in value):
+            raise ValueError
+        return tuple(dict.fromkeys(value))
+
+    def from_file(value: Any) -> tuple[str, ...]:
+        if isinstance(value, str):
+            return parse(value)
+        if not isinstance(value, list):
+            raise ValueError
+        return check(value)
+
+    return Kind(f"{what}, separated by commas", parse, from_file, metavar, ",".join, repeats=True)
+
+
+def symbols() -> Kind:
+    """`symbols_config`, as the old service's settings file holds it; other keys are passed over."""
+
+    def parse(given: str) -> tuple[SymbolFilter, ...]:
+        raise ValueError
+
+    def from_file(value: Any) -> tuple[SymbolFilter, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise ValueError
+        filters: dict[str, SymbolFilter] = {}
+        for position, entry in enumerate(value):
+            read = _symbol(position, entry)
+            if filters.setdefault(read.symbol, read) != read:
+                raise ValueError(
+                    f"entry {position + 1}: {read.symbol} is listed before, with another min_liquidity"
+                )
+        return tuple(filters.values())
+
+    return Kind('a list of entries like {"symbol": "BTC", "min_liquidity": 10000}', parse, from_file, "")
+
+
+def _symbol(position: int, entry: Any) -> SymbolFilter:
+    where = f"entry {position + 1}"
+    if not isinstance(entry, Mapping):
+        raise ValueError(f'{where}: expected an entry like {{"symbol": "BTC", "min_liquidity": 10000}}')
+    symbol = entry.get("symbol")
+    if not isinstance(symbol, str) or not symbol:
+        raise ValueError(f'{where}: "symbol": expected a coin\'s name, got {symbol!r}')
+    least = entry.get("min_liquidity", 0)
+    try:
+        return SymbolFilter(symbol, number().from_file(least))
+    except ValueError:
+        raise ValueError(
+            f'{where}: "min_liquidity": expected a number of at least 0, got {least!r}'
+        ) from None

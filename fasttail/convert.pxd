@@ -1,0 +1,28 @@
+"""Lines in, text out: what `fasttail parse` and `fasttail tail` do."""
+cimport cython
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fasttail.parser.columns cimport Sums
+from fasttail.parser.pool cimport Pool
+from fasttail.parser.table cimport Table
+from fasttail.publish.filters cimport Selector
+from fasttail.publish.frames cimport Out
+
+
+@cython.final
+cdef class Converter:
+    cdef Table table
+    cdef Pool pool
+    cdef Selector selector
+    cdef int format
+    cdef bint summing
+    cdef uint32_t* selection         # owned
+    cdef Out out                     # owned
+    cdef Sums sums
+    cdef readonly uint64_t lines
+    cdef readonly uint64_t orders
+    cdef readonly uint64_t rejected
+    cdef readonly uint64_t bytes
+    cdef readonly list rejects       # (offset of the line, reason) of the last call, at most 64
+    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

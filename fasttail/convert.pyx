@@ -1,0 +1,114 @@
+"""Lines in, text out: what `fasttail parse` and `fasttail tail` do with each block.
+
+The same pool, table, selector and encoders as in the pipeline, driven from Python block by block; each step releases the GIL.
+"""
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from fasttail.parser.columns import reason_text
+from fasttail.parser.columns cimport sums_dict
+from fasttail.parser.pool cimport Pool
+from fasttail.parser.table cimport Table
+from fasttail.parser.types cimport Chunk, Row
+from fasttail.publish.filters cimport Selector
+from fasttail.publish.frames cimport encode_json, encode_raw, out_clear, out_free
+from fasttail.tail.blocks cimport Reader
+
+cdef enum:
+    FORMAT_NONE
+    FORMAT_RAW
+    FORMAT_JSON
+    MOST_REJECTS = 64
+    KEEP_OUT = 4 << 20
+
+_FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
+
+
+cdef class Converter:
+    """Converts blocks of whole lines; counts over all of them.
+
+    format: "json" (one flat object a line), "raw" (the node's plain line) or "none". `orders` counts the selected ones, `sums`
+    adds them up if `summing`. `capacity`: bytes of the largest block.
+    """
+
+    def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none", bint summing=False):
+        self.format = _FORMATS[format]
+        self.summing = summing
+        self.selector = selector
+        self.table = Table(capacity, <size_t>workers)
+        self.pool = Pool(workers, self.table)
+        self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
+        if self.selection == NULL:
+            raise MemoryError
+        memset(&self.sums, 0, sizeof(self.sums))
+        self.rejects = []
+
+    def __dealloc__(self):
+        free(self.selection)
+        out_free(&self.out)
+
+    def read(self, Reader reader not None) -> bytes:
+        """Convert the lines that the reader holds after FILL_LINES, and consume them. Returns the text."""
+        self._convert(reader.base + reader.begin, reader.base + reader.lines_end, reader.base + reader.capacity, reader.offset)
+        if reader.lines_end - reader.begin > reader.window:
+            self.table.trim(reader.window)
+        reader.consume()
+        return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
+
+    def line(self, bytes text, uint64_t offset) -> bytes:
+        """Convert one line (or some) that stands at `offset`, such as a last one without its newline."""
+        cdef const char* p = text
+        self._convert(p, p + len(text), p + len(text), offset)
+        return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
+
+    def sums_dict(self) -> dict:
+        """As `Batch.sums`, over all orders selected so far."""
+        return sums_dict(&self.sums)
+
+    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
+        cdef int more, k
+        cdef size_t i, n = 0
+        cdef Chunk* c
+        cdef Row* row
+        self.rejects = []
+        out_clear(&self.out, KEEP_OUT)
+        with nogil:
+            self.table.clear()
+            self.pool.start(begin, begin, limit, readable)
+            more = self.pool.run()
+        while True:
+            for k in range(self.pool.workers):
+                c = &self.pool.chunks[k]
+                self.rejected += c.rejects_len
+                for i in range(c.rejects_len):
+                    if len(self.rejects) < MOST_REJECTS:
+                        self.rejects.append((c.rejects[i].line_at + offset, reason_text(c.rejects[i].reason, c.rejects[i].field)))
+                c.rejects_len = 0
+            if more != 1:
+                break
+            with nogil:
+                more = self.pool.run()
+        if more < 0:
+            raise SystemError("fasttail: an array's bound did not hold; please report the input")
+        with nogil:
+            n = self.selector.select(self.table, begin, self.selection)
+            for i in range(n):
+                row = &self.table.rows[self.selection[i]]
+                if self.summing:
+                    self.sums.oid += row.oid
+                    self.sums.timestamp += row.timestamp
+                    self.sums.limitPx += row.limitPx
+                    self.sums.sz += row.sz
+                    self.sums.origSz += row.origSz
+                if self.format == FORMAT_RAW:
+                    encode_raw(&self.out, row, begin)
+                elif self.format == FORMAT_JSON:
+                    encode_json(&self.out, row, self.table, begin)
+        if self.out.failed:
+            raise MemoryError
+        self.lines += self.pool.lines()
+        self.orders += n
+        self.bytes += <uint64_t>(limit - begin)
+        return 0

@@ -1,0 +1,259 @@
+"""`fasttail demo`: a made-up node, a real server and a real client, to see the main job at work.
+
+The server is a process of its own, the node a thread that writes files, the client a WebSocket in this
+process. Each order's delay is the time from the node's write to its receipt here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import orjson
+import psutil
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from fasttail import synth
+from fasttail.config import DemoSettings
+
+SHOWN_PER_S = 2
+"""Orders printed each second."""
+MARKED = 32
+"""Orders of each write whose delay is measured."""
+START_S = 20.0
+END_S = 10.0
+
+_OID = re.compile(r'"oid":(\d+)')
+
+
+class DemoError(Exception):
+    """The demo cannot go on; one line."""
+
+
+def run(settings: DemoSettings) -> int:
+    """Run for `seconds`, or until Ctrl-C. Returns 0 if every order that was due has arrived, else 1."""
+    with tempfile.TemporaryDirectory(prefix="fasttail-demo-") as folder:
+        try:
+            return uvloop.run(_Demo(settings, Path(folder)).run())
+        except DemoError as error:
+            print(f"fasttail demo: {error}", file=sys.stderr)
+            return 1
+
+
+class _Server:
+    """`fasttail serve` as a child process, with the last lines of its log."""
+
+    def __init__(self, settings: DemoSettings, folder: Path) -> None:
+        words: list[object] = ["serve", folder, "--host", settings.host, "--port", settings.port]
+        words += ["--workers", settings.workers]
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fasttail", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        self.log: collections.deque[str] = collections.deque(maxlen=20)
+        self.port: int | None = None
+        self.peak_rss = 0
+        self._status = psutil.Process(self.process.pid)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log.append(line.rstrip())
+            found = re.search(r" http and ws on \S*:(\d+),", line)
+            if found is not None:
+                self.port = int(found[1])
+
+    async def wait_port(self) -> int:
+        deadline = time.monotonic() + START_S
+        while self.port is None:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise DemoError("the server did not start:\n" + "\n".join(self.log))
+            await asyncio.sleep(0.02)
+        return self.port
+
+    def rss(self) -> int:
+        """Resident bytes now."""
+        size = int(self._status.memory_info().rss)
+        self.peak_rss = max(self.peak_rss, size)
+        return size
+
+    def end(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class _Node(threading.Thread):
+    """The node: `synth` in a thread. `marks` holds when some of the orders were written (monotonic ns)."""
+
+    def __init__(self, settings: DemoSettings, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.marks: dict[str, int] = {}
+        self.summary = synth.Summary()
+        self.failure: Exception | None = None
+        self._settings = settings
+        self._folder = folder
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        s = self._settings
+        try:
+            self.summary = synth.run(
+                self._folder,
+                rate=s.rate,
+                layout=s.layout,
+                seed=s.seed,
+                hour_seconds=s.hour_seconds,
+                live=True,
+                stop=self._stopped.is_set,
+                progress=self._progress,
+                wrote=self._wrote,
+            )
+        except Exception as error:
+            self.failure = error
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join(timeout=END_S)
+
+    def _progress(self, summary: synth.Summary) -> None:
+        self.summary = summary
+        if len(self.marks) > 1_000_000:  # of orders that the channel does not carry
+            self.marks.clear()
+
+    def _wrote(self, block: synth.Block) -> None:
+        now = time.monotonic_ns()
+        for event in block.events[-MARKED:]:
+            found = _OID.search(event)
+            if found is not None:
+                self.marks[found[1]] = now
+
+
+class _Client(WSListener):
+    """Counts what arrives, and measures the delay of the marked orders."""
+
+    def __init__(self, marks: dict[str, int]) -> None:
+        self.orders = 0
+        self.delays: list[float] = []
+        self.latest: collections.deque[dict[str, object]] = collections.deque(maxlen=SHOWN_PER_S)
+        self._marks = marks
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type != WSMsgType.TEXT:
+            return
+        message = orjson.loads(frame.get_payload_as_memoryview())
+        if message["type"] != "orderUpdate":
+            return
+        now = time.monotonic_ns()
+        self.orders += 1
+        order = message["data"]
+        written = self._marks.pop(order["id"], None)
+        if written is not None:
+            self.delays.append((now - written) / 1e6)
+        self.latest.append(order)
+
+
+class _Demo:
+    def __init__(self, settings: DemoSettings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._began = 0.0
+
+    async def run(self) -> int:
+        s = self._settings
+        server = _Server(s, self._folder)
+        node = _Node(s, self._folder)
+        try:
+            port = await server.wait_port()
+            client = _Client(node.marks)
+            await ws_connect(lambda: client, f"ws://{s.host}:{port}/ws/orderUpdate")
+            rate = "as fast as it goes" if s.rate is None else f"{s.rate:,.0f} lines/s"
+            print(f"a made-up node writes {rate} ({s.layout}) to {self._folder}")
+            print(f"fasttail serves it on http://{s.host}:{port} (try /health, /metrics), one client listens")
+            node.start()
+            self._began = time.monotonic()
+            with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+                await self._watch(server, node, client)
+            node.stop()
+            if node.failure is not None:
+                raise DemoError(str(node.failure))
+            return await self._summary(server, node, client, port)
+        finally:
+            if node.is_alive():
+                node.stop()
+            server.end()
+
+    async def _watch(self, server: _Server, node: _Node, client: _Client) -> None:
+        """A line a second, until the time is over."""
+        end = self._began + (self._settings.seconds if self._settings.seconds is not None else float("inf"))
+        lines = orders = 0
+        while (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(1.0, left))
+            if server.process.poll() is not None:
+                raise DemoError("the server has ended:\n" + "\n".join(server.log))
+            if node.failure is not None:
+                return
+            recent = sorted(client.delays[-5000:])
+            print(
+                f"{time.monotonic() - self._began:5.0f} s  {node.summary.lines - lines:8,} lines/s  "
+                f"{client.orders - orders:8,} orders/s  delay p50 {_part(recent, 0.5):.2f} ms, "
+                f"p99 {_part(recent, 0.99):.2f} ms  RSS {server.rss() / 2**20:.0f} MB",
+                flush=True,
+            )
+            for order in client.latest:
+                print("         {symbol:>12} {side} {size} @ {price} {status}".format(**order))
+            client.latest.clear()
+            lines, orders = node.summary.lines, client.orders
+
+    async def _summary(self, server: _Server, node: _Node, client: _Client, port: int) -> int:
+        """Wait for the last order, then say how it went."""
+        written, deadline = node.summary, time.monotonic() + END_S
+        read = due = -1
+        while time.monotonic() < deadline and not (read == written.lines and client.orders == due):
+            await asyncio.sleep(0.1)
+            read, due = await asyncio.to_thread(_totals, self._settings.host, port)
+        delays = sorted(client.delays)
+        print(
+            f"\nwritten  {written.lines:,} lines ({written.orders:,} orders) in {written.files} files, "
+            f"{written.bytes / 2**20:.1f} MB, {written.seconds:.1f} s\n"
+            f"read     {read:,} lines\n"
+            f"sent     {due:,} orders (of the old channels' statuses) to 1 client, {client.orders:,} received\n"
+            f"delay    p50 {_part(delays, 0.5):.2f} ms, p99 {_part(delays, 0.99):.2f} ms, "
+            f"most {_part(delays, 1.0):.2f} ms, from write to receipt, of {len(delays):,} orders\n"
+            f"memory   {server.rss() / 2**20:.1f} MB now, {server.peak_rss / 2**20:.1f} MB at most"
+        )
+        if read == written.lines and client.orders == due > 0:
+            print("every line was read and every order arrived")
+            return 0
+        print("NOT everything arrived", file=sys.stderr)
+        return 1
+
+
+def _totals(host: str, port: int) -> tuple[int, int]:
+    """Lines read and orders handed to the client so far, by the server's metrics."""
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    sent = numbers['fasttail_orders_sent_total{channel="orderUpdate"}']
+    return int(float(numbers["fasttail_lines_total"])), int(float(sent))
+
+
+def _part(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")

@@ -1,0 +1,126 @@
+"""The log: the form of its lines, and the service that takes them from anywhere in the process.
+
+    2026-05-05T17:39:14.123Z INFO     message
+
+UTC, the name of the level, the text; one prefix for each line, also within a traceback or a group. No escape
+sequence gets into the log, whatever a file name or a client sent. Calling the log never waits: see
+log_writer.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+
+from fasttail.observe.log_writer import LogWriter
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+# A message is cut at this many characters, so that the queue's bytes are shared by many.
+_MAX_TEXT = 32 * 1024
+# What a terminal or a line-wise reader could take for a command or for the end of a line: controls (the tab
+# stays), the Unicode line ends, and the marks that turn the direction of writing.
+_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def format_lines(when: float, level: int, text: str) -> bytes:
+    """The log's lines for `text`, which may hold several; `when` is in seconds since 1970."""
+    if len(text) > _MAX_TEXT:
+        text = f"{text[:_MAX_TEXT]} … ({len(text) - _MAX_TEXT} more characters)"
+    seconds, milliseconds = divmod(int(when * 1000), 1000)
+    clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    prefix = f"{clock}.{milliseconds:03d}Z {_level_name(level):<8} "
+    lines = (
+        prefix + _UNSAFE.sub(_escape, line.rstrip("\r")) + "\n" for line in text.rstrip("\n").split("\n")
+    )
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _level_name(level: int) -> str:
+    # Everything severe says ERROR, since that word is what operators look for.
+    if level >= logging.ERROR:
+        return "ERROR"
+    if level >= logging.WARNING:
+        return "WARNING"
+    return "INFO" if level >= logging.INFO else "DEBUG"
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class _Handler(logging.Handler):
+    """Takes the standard library's records. Formats at once: a record's arguments may change later."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        self._text = logging.Formatter("%(message)s")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self._text.format(record)
+        except Exception as error:  # arguments that do not fit the message, or whose __str__ fails
+            text = f"{record.msg!r} (its arguments could not be shown: {type(error).__name__})"
+        self._writer.put(format_lines(record.created, record.levelno, text))
+
+
+class LogService:
+    """The root logger's way out while it runs; made by `setup`, ended by `stop`."""
+
+    def __init__(self, level: int, fd: int, capacity: int) -> None:
+        self._writer = LogWriter(fd, _notice, capacity=capacity)
+        self._handler = _Handler(self._writer)
+        root = logging.getLogger()
+        self._former_level = root.level
+        root.setLevel(level)
+        root.addHandler(self._handler)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that found no place in the queue, or were not written when the log ended."""
+        return self._writer.dropped
+
+    @property
+    def write_errors(self) -> int:
+        """Writes that failed: a full disk, a reader that left."""
+        return self._writer.write_errors
+
+    def shows(self, level: int) -> bool:
+        """Whether lines of `level` are logged."""
+        return logging.getLogger().isEnabledFor(level)
+
+    def group(self, lines: Iterable[str], *, level: int = logging.INFO, reserve: bool = False) -> bool:
+        """Logs several lines as one: all of them, together and in order, or none.
+
+        False if they were not logged: the queue is full, or `level` is not shown. `reserve=True` may use the
+        part of the queue that is kept for such ends whose beginning was logged.
+        """
+        if not self.shows(level):
+            return False
+        return self._writer.put(format_lines(time.time(), level, "\n".join(lines)), reserve=reserve)
+
+    def flush(self, timeout: float = 1.0) -> bool:
+        """Waits at most `timeout` seconds for everything logged so far to be written; whether it was."""
+        return self._writer.flush(timeout)
+
+    def stop(self, timeout: float = 1.0) -> bool:
+        """Writes what it can in about `timeout` seconds and ends; whether everything was written."""
+        root = logging.getLogger()
+        if self._handler in root.handlers:
+            root.removeHandler(self._handler)
+            root.setLevel(self._former_level)
+        return self._writer.stop(timeout)
+
+
+def _notice(dropped: int) -> bytes:
+    text = f"log: {dropped} lines dropped, the output did not take them"
+    return format_lines(time.time(), logging.WARNING, text)
+
+
+def setup(level: str = "info", fd: int = 1, capacity: int = 10_000) -> LogService:
+    """Sends the process's log to `fd` from now on: lines of `level` (a name of LEVELS) and above."""
+    return LogService(LEVELS[level], fd, capacity)

@@ -1,0 +1,159 @@
+"""`/metrics`: the numbers of pipeline, hub, log and memory watch as Prometheus text (format 0.0.4).
+
+Nothing is counted here: at each scrape the sources are asked once. Names follow the Prometheus conventions
+(base units, `_total` for counters); help texts say what a number means to an operator. The registry is our
+own: the process-wide default one is left to whoever embeds us.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+NS = 1_000_000_000
+
+# (key in the source, name without prefix and `_total`, help)
+PIPELINE_COUNTERS = (
+    ("batches", "batches", "Batches processed; each one is a snapshot of what was read."),
+    ("lines", "lines", "Lines read from the node's files."),
+    ("orders", "orders", "Order statuses parsed."),
+    ("selected", "selected_orders", "Order statuses that passed the configured filters."),
+    ("rejected", "rejected_lines", "Lines that were no valid order status."),
+    ("bytes", "bytes_read", "Bytes read from the node's files."),
+    ("failed_chunks", "failed_chunks", "Chunks of batches that a worker could not process."),
+    ("oversize_lines", "oversize_lines", "Lines longer than the limit, skipped."),
+    ("oversize_orders", "oversize_orders", "Orders too large for a message, not sent."),
+    ("late_lines", "late_lines", "Lines that came to an hour's file after the next hour had begun."),
+    ("truncations", "truncations", "Times a file got shorter than what had been read of it."),
+    ("files_opened", "files_opened", "Files of the node opened."),
+    ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
+)
+HUB_COUNTERS = (
+    ("opened", "client_connections", "WebSocket connections accepted."),
+    ("refused", "client_refused", "WebSocket connections refused: too many clients, or shutting down."),
+    ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
+    ("protocol_faults", "client_protocol_faults", "Clients closed for breaking the WebSocket protocol."),
+)
+CHANNEL_COUNTERS = (
+    ("messages_sent", "messages_sent", "Messages handed to clients, summed over the clients."),
+    ("orders_sent", "orders_sent", "Orders handed to clients, summed over the clients."),
+    ("bytes_sent", "bytes_sent", "Bytes handed to clients, summed over the clients."),
+)
+PIPELINE_GAUGES = (
+    ("worker_count", "workers", "Workers that parse in parallel."),
+    ("offset", "file_offset_bytes", "How far the open file has been processed."),
+    ("height", "block_height", "Newest block number seen, where the layout has them."),
+)
+# (key of a monotonic time in nanoseconds, name, help); absent while the time is 0
+PIPELINE_AGES = (
+    ("last_data_ns", "data_age_seconds", "Seconds since the last batch ended."),
+    ("loop_ns", "pipeline_age_seconds", "Seconds since the pipeline last made progress."),
+    ("in_batch_ns", "batch_running_seconds", "Seconds the running batch has taken; absent between batches."),
+)
+
+
+class Metrics:
+    """Renders the text for `/metrics`.
+
+    stats:       the pipeline's numbers.
+    hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
+    memory:      `rss_bytes` and `slope_bytes_per_second`; None for what is not known yet.
+    log_dropped: log records dropped so far because the log's queue was full.
+    restarts:    how often the process has restarted itself in place.
+    clock, wall_clock: monotonic and Unix nanoseconds, the clocks of `stats`.
+
+    A number that its source does not know (a missing key, or None) is left out of the text.
+    """
+
+    def __init__(
+        self,
+        *,
+        stats: Callable[[], Mapping[str, Any]],
+        hub: Callable[[], Mapping[str, Any]],
+        memory: Callable[[], Mapping[str, float | None]],
+        log_dropped: Callable[[], int],
+        restarts: int = 0,
+        version: str,
+        commit: str,
+        clock: Callable[[], int] = time.monotonic_ns,
+        wall_clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._stats = stats
+        self._hub = hub
+        self._memory = memory
+        self._log_dropped = log_dropped
+        self._restarts = restarts
+        self._build = {"version": version, "commit": commit}
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Source(self._collect))
+
+    def render(self) -> bytes:
+        """The whole text, UTF-8."""
+        return generate_latest(self._registry)
+
+    def _collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("fasttail_build", "Version and commit of the running build.", self._build)
+        yield _counter("restarts", "Times the process has restarted itself in place.", self._restarts)
+        yield _counter("log_lines_dropped", "Log records dropped at a full queue.", self._log_dropped())
+        yield from self._pipeline(self._stats())
+        yield from _clients(self._hub())
+        memory = self._memory()
+        yield from _gauge("rss_bytes", "Resident memory of the process.", memory.get("rss_bytes"))
+        slope = memory.get("slope_bytes_per_second")
+        yield from _gauge("rss_slope_bytes_per_second", "Trend of the resident memory.", slope)
+
+    def _pipeline(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
+        for key, name, text in PIPELINE_COUNTERS:
+            if stats.get(key) is not None:
+                yield _counter(name, text, stats[key])
+        for key, name, text in PIPELINE_GAUGES:
+            yield from _gauge(name, text, stats.get(key))
+        now = self._clock()
+        for key, name, text in PIPELINE_AGES:
+            yield from _gauge(name, text, _age(now, stats.get(key)))
+        event_age = _age(self._wall_clock(), stats.get("last_event_ns"))
+        yield from _gauge("event_age_seconds", "Age of the newest order by the node's time.", event_age)
+
+
+class _Source(Collector):
+    """What the registry asks at each scrape."""
+
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Metric]:
+        return self._collect()
+
+
+def _clients(hub: Mapping[str, Any]) -> Iterator[Metric]:
+    clients = GaugeMetricFamily("fasttail_clients", "Connected WebSocket clients.", labels=["channel"])
+    for channel, count in hub["clients"].items():
+        clients.add_metric([channel], count)
+    yield clients
+    queued = hub.get("queued_bytes")
+    yield from _gauge("client_queued_bytes", "Bytes that wait for clients to read on.", queued)
+    for key, name, text in CHANNEL_COUNTERS:
+        family = CounterMetricFamily(f"fasttail_{name}", text, labels=["channel"])
+        for channel, count in hub[key].items():
+            family.add_metric([channel], count)
+        yield family
+    for key, name, text in HUB_COUNTERS:
+        yield _counter(name, text, hub[key])
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"fasttail_{name}", text, value=value)
+
+
+def _gauge(name: str, text: str, value: float | None) -> Iterator[Metric]:
+    if value is not None:
+        yield GaugeMetricFamily(f"fasttail_{name}", text, value=value)
+
+
+def _age(now_ns: int, then_ns: int | None) -> float | None:
+    return max(0, now_ns - then_ns) / NS if then_ns else None

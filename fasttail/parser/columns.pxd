@@ -1,0 +1,38 @@
+"""Rows as columns, for Python."""
+cimport cython
+
+from libc.stdint cimport uint64_t
+
+from fasttail.parser.pool cimport Pool
+from fasttail.parser.table cimport Table
+from fasttail.parser.types cimport Row
+
+cdef extern from *:
+    """
+    typedef unsigned __int128 ft_u128;
+    typedef __int128 ft_i128;
+    """
+    ctypedef unsigned long long ft_u128
+    ctypedef long long ft_i128
+
+
+cdef struct Sums:
+    ft_u128 oid
+    ft_i128 timestamp
+    double limitPx
+    double sz
+    double origSz
+
+cdef int add_sums(Sums* sums, Table table) noexcept nogil
+cdef dict sums_dict(const Sums* sums)
+
+
+@cython.final
+cdef class Batch:
+    cdef Table table
+    cdef Pool pool
+    cdef Py_buffer data          # held as long as the batch lives: the rows point into it
+    cdef bint has_data
+    cdef readonly list rejected
+    cdef readonly uint64_t lines
+    cdef object _value(self, const Row* row, str name)

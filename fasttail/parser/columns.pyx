@@ -1,0 +1,313 @@
+"""Rows as columns, for Python: `parse()` and the `Batch` that it gives.
+
+A numeric column is a view of one member of all rows (`stride` = one row), so numpy and memoryview read it in place.
+"""
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memset
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+
+from fasttail.parser.order_status import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
+from fasttail.parser.order_status cimport row_text
+from fasttail.parser.pool cimport Pool
+from fasttail.parser.table cimport Table
+from fasttail.parser.types cimport (
+    ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_NONE, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
+    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, R_DECIMAL, R_DEPTH, R_JSON,
+    R_MISSING, R_NUMBER, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8, Chunk, Envelope, Ref, Reject, Row)
+
+cdef enum:
+    FIRST_STRETCH = 1 << 18      # bytes: small at first, so that the coins are known when the large ones come
+    MOST_STRETCH = 1 << 25
+
+_REASONS = {
+    R_JSON: "not valid JSON", R_UTF8: "not UTF-8", R_DEPTH: "nested deeper than 1024", R_NUMBER: "a number beyond float64",
+    R_OBJECT: "not an object", R_MISSING: "missing", R_TYPE: "of another type", R_DECIMAL: "not a decimal number",
+    R_TIME: "not a time", R_SIDE: 'neither "A" nor "B"', R_RANGE: "out of range",
+}
+_FIELDS = (
+    "local_time", "block_time", "block_number", "events", "time", "user", "hash", "builder", "status", "order",
+    "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition", "isTrigger", "triggerPx", "children",
+    "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
+)
+# The keys of `to_pylist` and of `--format json`, in their order.
+COLUMNS = (
+    "time", "user", "hash", "builder", "status", "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition",
+    "isTrigger", "triggerPx", "children", "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
+    "block_number", "block_time", "local_time",
+)
+_TEXTS = {
+    "time": F_TIME, "user": F_USER, "hash": F_HASH, "status": F_STATUS, "coin": F_COIN, "limitPx": F_LIMIT_PX, "sz": F_SZ,
+    "triggerCondition": F_TRIGGER_CONDITION, "triggerPx": F_TRIGGER_PX, "orderType": F_ORDER_TYPE, "origSz": F_ORIG_SZ,
+    "tif": F_TIF, "cloid": F_CLOID,
+}
+_DECIMAL_TEXTS = {f"{name}_text": name for name in ("limitPx", "sz", "origSz", "triggerPx")}
+_BRACKETS = {"builder": F_BUILDER, "children": F_CHILDREN}
+_FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOnly": REDUCE_ONLY}
+
+
+class Rejected(NamedTuple):
+    """A line that is no order status. `offset` is its first byte, `at` where the fault was noticed."""
+
+    offset: int
+    at: int
+    reason: str
+
+
+def reason_text(int reason, int field) -> str:
+    """A `Reason` and a `Field` in words, such as "limitPx: not a decimal number"."""
+    text = _REASONS[reason]
+    return f"{_FIELDS[field]}: {text}" if field != F_NONE else text
+
+
+cdef int add_sums(Sums* sums, Table table) noexcept nogil:
+    """Add the rows' numbers to `sums`. Always 0."""
+    cdef size_t i, k
+    cdef const Row* row
+    for k in range(table.segments_len):
+        for i in range(table.segments[k].count):
+            row = &table.rows[table.segments[k].first + i]
+            sums.oid += row.oid
+            sums.timestamp += row.timestamp
+            sums.limitPx += row.limitPx
+            sums.sz += row.sz
+            sums.origSz += row.origSz
+    return 0
+
+
+cdef dict sums_dict(const Sums* sums):
+    """The sums as Python numbers: integers exact, decimals as float64."""
+    cdef ft_i128 t = sums.timestamp
+    return {
+        "oid": (int(<uint64_t>(sums.oid >> 64)) << 64) + int(<uint64_t>sums.oid),
+        "timestamp": (int(<int64_t>(t >> 64)) << 64) + int(<uint64_t>t),
+        "limitPx": sums.limitPx, "sz": sums.sz, "origSz": sums.origSz,
+    }
+
+
+cdef class Column:
+    """One number of every row, in place: shape (orders,), stride one row, read-only. Keeps its batch alive."""
+
+    cdef Batch batch
+    cdef char* first
+    cdef const char* format
+    cdef Py_ssize_t itemsize
+    cdef Py_ssize_t shape[1]
+    cdef Py_ssize_t strides[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        if flags & PyBUF_WRITABLE == PyBUF_WRITABLE:
+            raise BufferError("a column is read-only")
+        if flags & PyBUF_STRIDES != PyBUF_STRIDES:
+            raise BufferError("a column is strided")
+        view.buf = self.first
+        view.obj = self
+        view.len = self.shape[0] * self.itemsize
+        view.itemsize = self.itemsize
+        view.readonly = 1
+        view.ndim = 1
+        view.format = <char*>self.format if flags & PyBUF_FORMAT else NULL
+        view.shape = self.shape
+        view.strides = self.strides
+        view.suboffsets = NULL
+        view.internal = NULL
+
+
+cdef object _column(Batch batch, size_t member, const char* format, Py_ssize_t itemsize):
+    cdef Column column = Column.__new__(Column)
+    column.batch = batch
+    column.first = <char*>batch.table.rows + member
+    column.format = format
+    column.itemsize = itemsize
+    column.shape[0] = <Py_ssize_t>batch.table.rows_len
+    column.strides[0] = sizeof(Row)
+    return memoryview(column)
+
+
+cdef str _decode(const char* p, size_t size, bint escaped):
+    cdef bytes raw = p[:size]
+    if escaped and b"\\" in raw:
+        return orjson.loads(b'"%b"' % raw)
+    return raw.decode("utf-8")
+
+
+cdef class Batch:
+    """Order statuses as typed columns.
+
+    `len()` is the number of orders. `lines` counts all lines, `rejected` lists those that were no order status (an envelope
+    counts as one line and is rejected as a whole). The batch holds the buffer it was made from.
+    """
+
+    def __dealloc__(self):
+        if self.has_data:
+            PyBuffer_Release(&self.data)
+
+    def __len__(self) -> int:
+        return self.table.rows_len
+
+    @property
+    def coins(self) -> list:
+        """Coin of each code of column "coin_code"; code 0: more than 32,767 coins, or a name over 255 bytes."""
+        return self.pool.coin_names()
+
+    def column(self, str name):
+        """A column, by name.
+
+        memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz, triggerPx
+        (float64; their text: `limitPx_text` …), coin_code (index into `coins`), status_code, orderType_code, tif_code
+        (index into the names of that kind, 0 = another), flags.
+        list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`,
+        `triggerPx_text`. Raises KeyError for other names.
+        """
+        cdef Row* r = NULL
+        self.table.compact()
+        if name == "oid":
+            return _column(self, <size_t>&r.oid, "Q", 8)
+        if name == "timestamp":
+            return _column(self, <size_t>&r.timestamp, "q", 8)
+        if name == "time_ns":
+            return _column(self, <size_t>&r.time_ns, "q", 8)
+        if name == "limitPx":
+            return _column(self, <size_t>&r.limitPx, "d", 8)
+        if name == "sz":
+            return _column(self, <size_t>&r.sz, "d", 8)
+        if name == "origSz":
+            return _column(self, <size_t>&r.origSz, "d", 8)
+        if name == "triggerPx":
+            return _column(self, <size_t>&r.triggerPx, "d", 8)
+        if name == "coin_code":
+            return _column(self, <size_t>&r.coin, "H", 2)
+        if name == "status_code":
+            return _column(self, <size_t>&r.status, "B", 1)
+        if name == "orderType_code":
+            return _column(self, <size_t>&r.orderType, "B", 1)
+        if name == "tif_code":
+            return _column(self, <size_t>&r.tif, "B", 1)
+        if name == "flags":
+            return _column(self, <size_t>&r.flags, "B", 1)
+        if name in _DECIMAL_TEXTS:
+            name = _DECIMAL_TEXTS[name]
+        elif name not in COLUMNS:
+            raise KeyError(name)
+        cdef size_t i
+        return [self._value(&self.table.rows[i], name) for i in range(self.table.rows_len)]
+
+    def sums(self) -> dict:
+        """Sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in the order of the lines)."""
+        cdef Sums sums
+        memset(&sums, 0, sizeof(Sums))
+        with nogil:
+            add_sums(&sums, self.table)
+        return sums_dict(&sums)
+
+    def raw(self, Py_ssize_t index) -> bytes:
+        """The event's JSON text, byte for byte as it stood: the node's plain line. Raises IndexError."""
+        if not 0 <= index < <Py_ssize_t>self.table.rows_len:
+            raise IndexError(index)
+        self.table.compact()
+        cdef const Row* row = &self.table.rows[index]
+        return (<const char*>self.data.buf + row.at)[:row.size]
+
+    def to_pylist(self) -> list:
+        """One dict per order with the keys of COLUMNS, always all of them, None where the node has none.
+
+        Values as the node wrote them: decimals and times stay text; `builder` and `children` are the decoded JSON.
+        """
+        cdef size_t i
+        self.table.compact()
+        return [{name: self._value(&self.table.rows[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
+
+    cdef object _value(self, const Row* row, str name):
+        cdef const char* data = <const char*>self.data.buf
+        cdef const char* text
+        cdef size_t size = 0
+        cdef const Envelope* e
+        if name in _TEXTS:
+            text = row_text(row, data, _TEXTS[name], &size)
+            return None if text == NULL else _decode(text, size, row.flags & ESCAPED)
+        if name in _BRACKETS:
+            text = row_text(row, data, _BRACKETS[name], &size)
+            return None if text == NULL else orjson.loads(text[:size])
+        if name in _FLAGS:
+            return bool(row.flags & <uint8_t>_FLAGS[name])
+        if name == "oid":
+            return row.oid
+        if name == "timestamp":
+            return row.timestamp
+        if name == "side":
+            return chr(row.side)
+        if row.envelope == <uint32_t>NO_ENVELOPE:
+            return None
+        e = &self.table.envelopes[row.envelope]
+        if name == "block_number":
+            return e.block_number
+        if name == "block_time":
+            return _decode(data + e.at + e.block_time.off, e.block_time.size, True)
+        return _decode(data + e.at + e.local_time.off, e.local_time.size, True)
+
+
+def parse(data, int workers=1) -> Batch:
+    """Parse order-status lines of any layout.
+
+    data: any object with a contiguous buffer of bytes; it is held, not copied. workers: threads, at least 1. May be called
+    from any thread; the GIL is released while parsing. Lines that are no order status stand in `Batch.rejected`, in the
+    order of the data; nothing raises for them. Raises ValueError for workers < 1, MemoryError.
+    """
+    cdef Batch batch = Batch.__new__(Batch)
+    cdef const char* start
+    cdef const char* end
+    cdef const char* p
+    cdef const char* q
+    cdef size_t stretch = FIRST_STRETCH, shares = 1, size
+    cdef int more, k
+    cdef uint32_t i
+    cdef Chunk* c
+    cdef Pool pool
+    PyObject_GetBuffer(data, &batch.data, PyBUF_SIMPLE)
+    batch.has_data = True
+    batch.rejected = []
+    start = <const char*>batch.data.buf
+    size = <size_t>batch.data.len
+    end = start + size
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    shares = <size_t>workers * (size // FIRST_STRETCH + 2)
+    batch.table = Table(size, shares)
+    pool = batch.pool = Pool(workers, batch.table)
+    p = start
+    while p < end:
+        with nogil:
+            q = end
+            if <size_t>(end - p) > stretch * workers:
+                q = p + stretch * workers
+                q = <const char*>memchr(q, c'\n', <size_t>(end - q))
+                q = q + 1 if q != NULL else end
+            pool.start(start, p, q, end)
+            more = pool.run()
+        while True:
+            for k in range(workers):
+                c = &pool.chunks[k]
+                for i in range(c.rejects_len):
+                    batch.rejected.append(Rejected(c.rejects[i].line_at, c.rejects[i].at,
+                                                   reason_text(c.rejects[i].reason, c.rejects[i].field)))
+                c.rejects_len = 0
+            if more != 1:
+                break
+            with nogil:
+                more = pool.run()
+        if more < 0:
+            raise SystemError("fasttail: an array's bound did not hold; please report the input")
+        batch.lines += pool.lines()
+        p = q
+        stretch = min(stretch * 8, <size_t>MOST_STRETCH)
+    if batch.table.segments_len == 0:
+        batch.table.compact()
+    batch.rejected.sort()
+    return batch

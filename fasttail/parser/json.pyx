@@ -1,0 +1,439 @@
+"""Whole-document JSON validation over a bounded cursor (RFC 8259, and orjson's limits).
+
+Every function takes [p, end) and returns the first byte after what it read, or NULL with the reason and the place in
+`fault`. Nothing is copied, nothing allocated, nothing recursive: the stack of open brackets is a bit set.
+"""
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport strtod
+from libc.string cimport memcpy, memset
+
+from fasttail.parser.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
+                                   K_STRING, K_TRUE, R_DEPTH, R_JSON, R_NUMBER, R_OBJECT, R_UTF8)
+from fasttail.parser.words cimport words_find
+
+cdef extern from "simd.h" nogil:
+    const char* ft_skip_plain(const char* p, const char* limit) noexcept
+
+cdef enum:
+    MAX_DEPTH = 1024       # open brackets, as in orjson
+    DEPTH_BYTES = 128      # a bit for each
+    KEY_ROOM = 64          # longer than any key that we know
+
+
+cdef inline const char* _fail(Fault* fault, const char* at, uint8_t reason) noexcept nogil:
+    fault.at = at
+    fault.reason = reason
+    fault.field = F_NONE
+    return NULL
+
+
+cdef const char* skip_blank(const char* p, const char* end) noexcept nogil:
+    while p < end and (p[0] == c' ' or p[0] == c'\t' or p[0] == c'\n' or p[0] == c'\r'):
+        p += 1
+    return p
+
+
+cdef inline int _hex4(const char* p) noexcept nogil:
+    """Value of four hex digits, or -1."""
+    cdef int value = 0, i
+    cdef uint8_t c
+    for i in range(4):
+        c = <uint8_t>p[i]
+        if c'0' <= c <= c'9':
+            value = value * 16 + (c - c'0')
+        elif c'a' <= c <= c'f':
+            value = value * 16 + (c - c'a' + 10)
+        elif c'A' <= c <= c'F':
+            value = value * 16 + (c - c'A' + 10)
+        else:
+            return -1
+    return value
+
+
+cdef const char* _utf8(const char* p, const char* end) noexcept nogil:
+    """After one multi-byte character, or NULL. No overlong forms, no surrogates, nothing past U+10FFFF."""
+    cdef uint8_t c = <uint8_t>p[0], low = 0x80, high = 0xBF
+    cdef int more, i
+    if 0xC2 <= c <= 0xDF:
+        more = 1
+    elif 0xE0 <= c <= 0xEF:
+        more = 2
+        if c == 0xE0:
+            low = 0xA0
+        elif c == 0xED:
+            high = 0x9F
+    elif 0xF0 <= c <= 0xF4:
+        more = 3
+        if c == 0xF0:
+            low = 0x90
+        elif c == 0xF4:
+            high = 0x8F
+    else:
+        return NULL
+    if end - p <= more:
+        return NULL
+    if not (low <= <uint8_t>p[1] <= high):
+        return NULL
+    for i in range(2, more + 1):
+        if (<uint8_t>p[i] & 0xC0) != 0x80:
+            return NULL
+    return p + more + 1
+
+
+cdef const char* scan_string(const char* p, const char* end, bint* escaped, Fault* fault) noexcept nogil:
+    """`p` stands after the opening quote; returns the closing quote (not the byte after it)."""
+    cdef const char* q
+    cdef uint8_t c
+    cdef int unit, second
+    escaped[0] = False
+    while True:
+        p = ft_skip_plain(p, end)
+        if p >= end:
+            return _fail(fault, p, R_JSON)
+        c = <uint8_t>p[0]
+        if c == c'"':
+            return p
+        if c >= 0x80:
+            q = _utf8(p, end)
+            if q == NULL:
+                return _fail(fault, p, R_UTF8)
+            p = q
+        elif c == c'\\':
+            escaped[0] = True
+            if end - p < 2:
+                return _fail(fault, p, R_JSON)
+            c = <uint8_t>p[1]
+            if c == c'u':
+                if end - p < 6:
+                    return _fail(fault, p, R_JSON)
+                unit = _hex4(p + 2)
+                if unit < 0 or 0xDC00 <= unit <= 0xDFFF:
+                    return _fail(fault, p, R_JSON)
+                p += 6
+                if 0xD800 <= unit <= 0xDBFF:               # a high surrogate wants its low one at once
+                    if end - p < 6 or p[0] != c'\\' or p[1] != c'u':
+                        return _fail(fault, p, R_JSON)
+                    second = _hex4(p + 2)
+                    if second < 0xDC00 or second > 0xDFFF:
+                        return _fail(fault, p, R_JSON)
+                    p += 6
+            elif (c == c'"' or c == c'\\' or c == c'/' or c == c'b' or c == c'f' or c == c'n' or c == c'r'
+                  or c == c't'):
+                p += 2
+            else:
+                return _fail(fault, p, R_JSON)
+        else:
+            return _fail(fault, p, R_JSON)                  # a control byte
+
+
+cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept nogil:
+    """Decode the inside of a *validated* string to UTF-8. Returns its length, or -1 if it needs more than `room`."""
+    cdef const char* end = p + n
+    cdef size_t used = 0
+    cdef uint8_t c
+    cdef int unit
+    while p < end:
+        if room - used < 4:
+            return -1
+        c = <uint8_t>p[0]
+        if c != c'\\':
+            out[used] = <char>c
+            used += 1
+            p += 1
+            continue
+        c = <uint8_t>p[1]
+        p += 2
+        if c == c'u':
+            unit = _hex4(p)
+            p += 4
+            if 0xD800 <= unit <= 0xDBFF:
+                unit = 0x10000 + ((unit - 0xD800) << 10) + (_hex4(p + 2) - 0xDC00)
+                p += 6
+            if unit < 0x80:
+                out[used] = <char>unit
+                used += 1
+            elif unit < 0x800:
+                out[used] = <char>(0xC0 | (unit >> 6))
+                out[used + 1] = <char>(0x80 | (unit & 0x3F))
+                used += 2
+            elif unit < 0x10000:
+                out[used] = <char>(0xE0 | (unit >> 12))
+                out[used + 1] = <char>(0x80 | ((unit >> 6) & 0x3F))
+                out[used + 2] = <char>(0x80 | (unit & 0x3F))
+                used += 3
+            else:
+                out[used] = <char>(0xF0 | (unit >> 18))
+                out[used + 1] = <char>(0x80 | ((unit >> 12) & 0x3F))
+                out[used + 2] = <char>(0x80 | ((unit >> 6) & 0x3F))
+                out[used + 3] = <char>(0x80 | (unit & 0x3F))
+                used += 4
+            continue
+        if c == c'b':
+            c = 8
+        elif c == c'f':
+            c = 12
+        elif c == c'n':
+            c = 10
+        elif c == c'r':
+            c = 13
+        elif c == c't':
+            c = 9
+        out[used] = <char>c
+        used += 1
+    return <ssize_t>used
+
+
+cdef bint _overflows(const char* p, const char* end, long exponent) noexcept nogil:
+    """Whether a number near 1e308 rounds to infinity. 400 digits decide it; what follows cannot."""
+    cdef char text[448]
+    cdef size_t used = 0
+    cdef long shift = exponent
+    cdef bint point = False
+    if p[0] == c'-':
+        p += 1
+    while p < end and p[0] != c'e' and p[0] != c'E':
+        if p[0] == c'.':
+            point = True
+        else:
+            if used < 400:
+                text[used] = p[0]
+                used += 1
+                if point:
+                    shift -= 1
+            elif not point:
+                shift += 1
+        p += 1
+    text[used] = c'e'
+    used += 1
+    if shift < 0:
+        text[used] = c'-'
+        used += 1
+        shift = -shift
+    # at most 10 digits: exponents were cut off at 1e9 and shift moves by the length of the line at most
+    cdef char digits[24]
+    cdef int n = 0
+    while True:
+        digits[n] = <char>(c'0' + shift % 10)
+        n += 1
+        shift //= 10
+        if shift == 0:
+            break
+    while n:
+        n -= 1
+        text[used] = digits[n]
+        used += 1
+    text[used] = 0
+    return strtod(text, NULL) > 1.7976931348623157e308
+
+
+cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fault* fault) noexcept nogil:
+    cdef const char* start = p
+    cdef const char* first = NULL          # first digit that is not zero
+    cdef const char* point
+    cdef long exponent = 0, magnitude
+    cdef bint negative = False
+    kind[0] = K_INT
+    if p < end and p[0] == c'-':
+        p += 1
+    if p >= end:
+        return _fail(fault, p, R_JSON)
+    if p[0] == c'0':
+        p += 1
+    elif c'1' <= p[0] <= c'9':
+        first = p
+        while p < end and c'0' <= p[0] <= c'9':
+            p += 1
+    else:
+        return _fail(fault, p, R_JSON)
+    point = p
+    if p < end and p[0] == c'.':
+        kind[0] = K_FLOAT
+        p += 1
+        if p >= end or not (c'0' <= p[0] <= c'9'):
+            return _fail(fault, p, R_JSON)
+        while p < end and c'0' <= p[0] <= c'9':
+            if first == NULL and p[0] != c'0':
+                first = p
+            p += 1
+    if p < end and (p[0] == c'e' or p[0] == c'E'):
+        kind[0] = K_FLOAT
+        p += 1
+        if p < end and (p[0] == c'+' or p[0] == c'-'):
+            negative = p[0] == c'-'
+            p += 1
+        if p >= end or not (c'0' <= p[0] <= c'9'):
+            return _fail(fault, p, R_JSON)
+        while p < end and c'0' <= p[0] <= c'9':
+            if exponent < 1000000000:
+                exponent = exponent * 10 + (p[0] - c'0')
+            p += 1
+        if negative:
+            exponent = -exponent
+    if first != NULL:
+        # power of ten of the leading digit: 1e308 is finite, 1e309 is not, between them strtod decides
+        magnitude = exponent + (point - first - 1 if first < point else point - first)
+        if magnitude > 308 or (magnitude == 308 and _overflows(start, p, exponent)):
+            return _fail(fault, start, R_NUMBER)
+    return p
+
+
+cdef inline const char* _scan_scalar(const char* p, const char* end, Slot* slot, Fault* fault) noexcept nogil:
+    """A string, number, true, false or null at `p` (p < end). Sets the slot."""
+    cdef const char* q
+    cdef bint escaped
+    cdef char c = p[0]
+    if c == c'"':
+        q = scan_string(p + 1, end, &escaped, fault)
+        if q == NULL:
+            return NULL
+        slot.kind = K_ESCAPED if escaped else K_STRING
+        slot.at = p + 1
+        slot.size = q - p - 1
+        return q + 1
+    slot.at = p
+    if c == c't' and end - p >= 4 and p[1] == c'r' and p[2] == c'u' and p[3] == c'e':
+        slot.kind = K_TRUE
+        slot.size = 4
+        return p + 4
+    if c == c'f' and end - p >= 5 and p[1] == c'a' and p[2] == c'l' and p[3] == c's' and p[4] == c'e':
+        slot.kind = K_FALSE
+        slot.size = 5
+        return p + 5
+    if c == c'n' and end - p >= 4 and p[1] == c'u' and p[2] == c'l' and p[3] == c'l':
+        slot.kind = K_NULL
+        slot.size = 4
+        return p + 4
+    q = _scan_number(p, end, &slot.kind, fault)
+    if q == NULL:
+        return NULL
+    slot.size = q - p
+    return q
+
+
+cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slot, Fault* fault) noexcept nogil:
+    """One value, of any kind, that begins at `p` (blanks skipped before). `depth` brackets are open around it."""
+    cdef uint8_t objects[DEPTH_BYTES]            # bit per open bracket: 1 = object
+    cdef int level = 0                            # brackets open inside this value
+    cdef Slot inner
+    cdef const char* start = p
+    if p >= end:
+        return _fail(fault, p, R_JSON)
+    if p[0] != c'{' and p[0] != c'[':
+        return _scan_scalar(p, end, slot, fault)
+    slot.at = start
+    slot.kind = K_OBJECT if p[0] == c'{' else K_ARRAY
+    while True:
+        # p stands at the first byte of a value
+        if p >= end:
+            return _fail(fault, p, R_JSON)
+        if p[0] == c'{' or p[0] == c'[':
+            if depth + level >= MAX_DEPTH:
+                return _fail(fault, p, R_DEPTH)
+            if p[0] == c'{':
+                objects[level >> 3] |= <uint8_t>(1 << (level & 7))
+            else:
+                objects[level >> 3] &= <uint8_t>(0xFF ^ (1 << (level & 7)))
+            level += 1
+            p = skip_blank(p + 1, end)
+            if p >= end:
+                return _fail(fault, p, R_JSON)
+            if objects[(level - 1) >> 3] >> ((level - 1) & 7) & 1:
+                if p[0] != c'}':
+                    p = _scan_key(p, end, fault)
+                    if p == NULL:
+                        return NULL
+                    continue
+            elif p[0] != c']':
+                continue
+        else:
+            p = _scan_scalar(p, end, &inner, fault)
+            if p == NULL:
+                return NULL
+        # after a value (or before the bracket that closes an empty one): close what closes here
+        while True:
+            p = skip_blank(p, end)
+            if p >= end:
+                return _fail(fault, p, R_JSON)
+            if objects[(level - 1) >> 3] >> ((level - 1) & 7) & 1:
+                if p[0] == c',':
+                    p = _scan_key(skip_blank(p + 1, end), end, fault)
+                    if p == NULL:
+                        return NULL
+                    break
+                if p[0] != c'}':
+                    return _fail(fault, p, R_JSON)
+            else:
+                if p[0] == c',':
+                    p = skip_blank(p + 1, end)
+                    break
+                if p[0] != c']':
+                    return _fail(fault, p, R_JSON)
+            p += 1
+            level -= 1
+            if level == 0:
+                slot.size = p - start
+                return p
+
+
+cdef const char* _scan_key(const char* p, const char* end, Fault* fault) noexcept nogil:
+    """A key and its colon; returns the first byte of the value."""
+    cdef bint escaped
+    if p >= end or p[0] != c'"':
+        return _fail(fault, p, R_JSON)
+    p = scan_string(p + 1, end, &escaped, fault)
+    if p == NULL:
+        return NULL
+    p = skip_blank(p + 1, end)
+    if p >= end or p[0] != c':':
+        return _fail(fault, p, R_JSON)
+    return skip_blank(p + 1, end)
+
+
+cdef const char* scan_object(const char* p, const char* end, int depth, const Words* keys, int lo, int hi,
+                             Slot* slots, Fault* fault) noexcept nogil:
+    """The object at `p`; values of the known keys lo <= code - 1 < hi go to slots[code - 1], the last one counts.
+
+    `depth` brackets are open around it. The whole object is validated, also what nobody asked for.
+    """
+    cdef Slot value
+    cdef bint escaped
+    cdef const char* key
+    cdef char decoded[KEY_ROOM]
+    cdef ssize_t n
+    cdef int code
+    memset(&slots[lo], 0, <size_t>(hi - lo) * sizeof(Slot))          # K_ABSENT
+    if p >= end or p[0] != c'{':
+        return _fail(fault, p, R_OBJECT)
+    if depth >= MAX_DEPTH:
+        return _fail(fault, p, R_DEPTH)
+    p = skip_blank(p + 1, end)
+    if p < end and p[0] == c'}':
+        return p + 1
+    while True:
+        if p >= end or p[0] != c'"':
+            return _fail(fault, p, R_JSON)
+        key = p + 1
+        p = scan_string(key, end, &escaped, fault)
+        if p == NULL:
+            return NULL
+        if escaped:
+            n = unescape(key, <size_t>(p - key), decoded, KEY_ROOM)
+            code = <int>words_find(keys, decoded, <size_t>n) - 1 if n >= 0 else -1
+        else:
+            code = <int>words_find(keys, key, <size_t>(p - key)) - 1
+        p = skip_blank(p + 1, end)
+        if p >= end or p[0] != c':':
+            return _fail(fault, p, R_JSON)
+        p = scan_value(skip_blank(p + 1, end), end, depth + 1, &value, fault)
+        if p == NULL:
+            return NULL
+        if lo <= code < hi:
+            slots[code] = value
+        p = skip_blank(p, end)
+        if p >= end:
+            return _fail(fault, p, R_JSON)
+        if p[0] == c'}':
+            return p + 1
+        if p[0] != c',':
+            return _fail(fault, p, R_JSON)
+        p = skip_blank(p + 1, end)

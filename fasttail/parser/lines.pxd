@@ -1,0 +1,7 @@
+"""Cuts: a stretch of whole lines -> one share per worker."""
+from fasttail.parser.types cimport Chunk
+
+cdef int cut(const char* data, const char* begin, const char* limit, int workers, bint within_lines,
+             Chunk* chunks) noexcept nogil
+cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil
+cdef const char* last_line_end(const char* begin, const char* limit) noexcept nogil

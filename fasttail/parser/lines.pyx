@@ -1,0 +1,90 @@
+"""Cuts: a stretch of whole lines -> exactly one share per worker, balanced by bytes. Nothing is copied.
+
+    |line|line|li¦ne|line|line|line|          a cut (¦) moves on to the next line's start …
+    |{… "events":[{…},{…},{.¦.},{…},{…}]}|    … or, where that is far off, to the next event inside one huge by_block line
+
+Inside a line the cut looks for `},{"time":"`: bare quotes cannot occur inside a JSON string, so this is an object's start. It
+need not be an *event's* start (a key that nobody knows could hold such a list); the worker before it finds out, because it
+either ends an event exactly there or not, and the pool then cuts again without such places.
+"""
+from libc.string cimport memchr
+
+from fasttail.parser.types cimport Chunk
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <string.h>
+    extern void *memmem(const void *, size_t, const void *, size_t);
+    extern void *memrchr(const void *, int, size_t);
+    """
+    void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
+    void* memrchr(const void* p, int c, size_t n) noexcept nogil
+
+cdef enum:
+    NEAR = 4096          # a line end within this distance is taken without looking for an event's start
+
+
+cdef int cut(const char* data, const char* begin, const char* limit, int workers, bint within_lines,
+             Chunk* chunks) noexcept nogil:
+    """Set begin, pos, end, inside, hands_over of chunks[0:workers] for the lines [begin, limit). Always 0.
+
+    `limit` is the end of a line (or of the data). Shares may be empty; together they cover every byte once.
+    """
+    cdef int k
+    cdef const char* p = begin
+    cdef const char* newline
+    cdef const char* event
+    cdef const char* near
+    cdef size_t size = <size_t>(limit - begin)
+    cdef bint inside = False, next_inside
+    for k in range(workers):
+        chunks[k].data = data
+        chunks[k].limit = limit
+        chunks[k].begin = p
+        chunks[k].pos = p
+        chunks[k].inside = inside
+        next_inside = False
+        if k == workers - 1:
+            p = limit
+        else:
+            # the share ends near begin + size * (k+1) / workers, and never before it begins
+            event = begin + <size_t>(<double>size * (k + 1) / workers)
+            if event > p:
+                near = event - 1
+                newline = <const char*>memchr(near, c'\n', <size_t>(limit - near))
+                if newline == NULL:
+                    newline = limit - 1
+                p = newline + 1
+                if within_lines and newline - near > NEAR:
+                    near = <const char*>memmem(event, <size_t>(newline - event), b'},{"time":"', 11)
+                    if near != NULL:
+                        p = near + 2
+                        next_inside = True
+            else:
+                next_inside = inside             # an empty share hands on what it was given
+        chunks[k].end = p
+        chunks[k].hands_over = next_inside
+        inside = next_inside
+    return 0
+
+
+cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil:
+    """Newlines in [begin, limit), and one more if the last line has none."""
+    cdef size_t n = 0
+    cdef const char* p = begin
+    while p < limit:
+        n += 1
+        p = <const char*>memchr(p, c'\n', <size_t>(limit - p))
+        if p == NULL:
+            break
+        p += 1
+    return n
+
+
+cdef const char* last_line_end(const char* begin, const char* limit) noexcept nogil:
+    """The byte after the last newline of [begin, limit), or NULL."""
+    cdef const char* p = <const char*>memrchr(begin, c'\n', <size_t>(limit - begin))
+    return p + 1 if p != NULL else NULL

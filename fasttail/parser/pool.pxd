@@ -1,0 +1,37 @@
+"""The fixed pool of workers."""
+cimport cython
+
+from libc.stdint cimport uint64_t
+
+from fasttail.parser.table cimport Table
+from fasttail.parser.types cimport Chunk, Reject
+from fasttail.parser.words cimport Words
+
+cdef enum:
+    REJECTS = 1024           # per worker and region; when full, the worker pauses until they are taken
+
+
+@cython.final
+cdef class Pool:
+    cdef readonly int workers
+    cdef readonly uint64_t irregular     # batches that had to be cut again
+    cdef Chunk* chunks                   # owned; chunks[0:workers]
+    cdef Reject* rejects                 # owned; REJECTS per worker
+    cdef Words coins                     # owned; grows between regions only
+    cdef Table table                     # where rows go
+    cdef const char* data
+    cdef const char* begin
+    cdef const char* limit
+    cdef const char* readable
+    cdef size_t first_row
+    cdef size_t first_envelope
+    cdef bint within_lines
+    cdef int stall_ms
+    cdef int start(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil
+    cdef int run(self) noexcept nogil
+    cdef uint64_t lines(self) noexcept nogil
+    cdef int _share_out(self, bint within_lines) noexcept nogil
+    cdef int _region(self) noexcept nogil
+    cdef int _finish(self) noexcept nogil
+    cdef int _intern(self, Chunk* c) noexcept nogil
+    cdef int _share(self, int k) noexcept nogil

@@ -1,0 +1,239 @@
+"""The fixed pool of workers: one parallel region per batch, chunks = workers exactly.
+
+                    start                 run                                      run's end
+    lines [begin, limit) ──cut──► chunks ──prange──► each worker: its share ──► its rows ──► segments of the table
+                                                     (no lock, no allocation,
+                                                      no Python object)
+
+OpenMP is used here and nowhere else. libgomp keeps one team of threads per calling thread, so a pool belongs to the thread
+that calls `run`; the pipeline calls it from one thread for life. A forked child has no team: it runs the shares one by one.
+"""
+from cython.parallel cimport prange
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport getpid, usleep
+
+from fasttail.parser.json cimport unescape
+from fasttail.parser.lines cimport cut
+from fasttail.parser.order_status cimport parse_chunk
+from fasttail.parser.types cimport ESCAPED, MIN_ENVELOPE, MIN_EVENT, NO_CODE, Chunk, Reject, Row
+from fasttail.parser.words cimport words_add, words_free, words_new
+
+cdef extern from *:
+    """
+    #include <sys/prctl.h>
+    #include <stdio.h>
+    static void ft_name_thread(int k) {
+        char name[16];
+        snprintf(name, sizeof name, "fasttail-w%d", k & 0xFFF);
+        prctl(PR_SET_NAME, name, 0, 0, 0);
+    }
+    """
+    void ft_name_thread(int k) noexcept nogil
+
+cdef enum:
+    PARALLEL_FROM = 1 << 17      # bytes: below, waking the team costs more than it gives; the shares run one by one
+    MOST_COINS = 32767
+    COIN_ROOM = 256
+
+cdef int _team_pid = 0           # the process that has started a team; 0: none yet
+
+
+cdef inline uint64_t _now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+cdef class Pool:
+    """`workers` workers that fill `table`. Not thread-safe: one batch at a time.
+
+    Order of calls: `start`, then `run` until it gives 0 (or -1: an array's bound did not hold, which is a bug). While it gives
+    1, some worker's list of rejected lines is full: take `chunks[k].rejects[:rejects_len]`, set `rejects_len = 0`, run again.
+    """
+
+    def __cinit__(self, int workers, Table table not None):
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        self.workers = workers
+        self.table = table
+        self.chunks = <Chunk*>calloc(<size_t>workers, sizeof(Chunk))
+        self.rejects = <Reject*>calloc(<size_t>workers * REJECTS, sizeof(Reject))
+        if self.chunks == NULL or self.rejects == NULL:
+            raise MemoryError
+        words_new(&self.coins, MOST_COINS)
+
+    def __dealloc__(self):
+        free(self.chunks)
+        free(self.rejects)
+        words_free(&self.coins)
+
+    def warm_up(self) -> None:
+        """Start the team now and name its threads, the caller's included, `fasttail-w0`… (for `ps -T` and `top -H`)."""
+        global _team_pid
+        cdef int k
+        _team_pid = getpid()
+        with nogil:
+            for k in prange(self.workers, schedule="static", chunksize=1, num_threads=self.workers):
+                ft_name_thread(k)
+
+    def coin_names(self) -> list:
+        """Coin of each code; code 0 stands for "not in the table"."""
+        cdef uint32_t i
+        return [""] + [self.coins.texts[i][:self.coins.sizes[i]].decode("utf-8", "replace")
+                       for i in range(1, self.coins.count + 1)]
+
+    cdef int start(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil:
+        """Take the whole lines [begin, limit) of `data` as the next batch; rows are appended to the table.
+
+        Bytes up to `readable` (>= limit) may be read. A last line without a newline counts as whole. Always 0.
+        """
+        self.data = data
+        self.begin = begin
+        self.limit = limit
+        self.readable = readable
+        # the first free place behind earlier batches
+        self.first_row = 0
+        self.first_envelope = 0
+        if self.table.segments_len:
+            self.first_row = (self.table.segments[self.table.segments_len - 1].first
+                              + self.table.segments[self.table.segments_len - 1].count)
+            self.first_envelope = (<size_t>self.chunks[self.workers - 1].envelope_base
+                                   + self.chunks[self.workers - 1].envelopes_len)
+        return self._share_out(True)
+
+    cdef int _share_out(self, bint within_lines) noexcept nogil:
+        cdef int k
+        cdef Chunk* c
+        cdef size_t row = self.first_row, envelope = self.first_envelope, size
+        self.within_lines = False
+        cut(self.data, self.begin, self.limit, self.workers, within_lines, self.chunks)
+        for k in range(self.workers):
+            c = &self.chunks[k]
+            size = <size_t>(c.end - c.pos)
+            c.readable = self.readable
+            c.head_done = False
+            c.rows = &self.table.rows[row]
+            c.rows_cap = size // MIN_EVENT + 2
+            c.rows_len = 0
+            c.envelopes = &self.table.envelopes[envelope]
+            c.envelope_base = <uint32_t>envelope
+            c.envelopes_cap = size // MIN_ENVELOPE + 2
+            c.envelopes_len = 1 if c.inside else 0
+            c.rejects = &self.rejects[k * REJECTS]
+            c.rejects_cap = REJECTS
+            c.rejects_len = 0
+            c.coins = &self.coins
+            c.new_coins = False
+            c.full = False
+            c.irregular = False
+            c.handed_over = False
+            c.broken = False
+            c.lines = 0
+            c.nul_bytes = 0
+            c.started_ns = 0
+            c.ended_ns = 0
+            row += c.rows_cap
+            envelope += c.envelopes_cap
+            self.within_lines |= c.hands_over
+            if row > self.table.rows_cap or envelope > self.table.envelopes_cap:
+                c.broken = True
+        return 0
+
+    cdef int _region(self) noexcept nogil:
+        """One parallel region over the chunks that are not done. Every started chunk ends. Always 0."""
+        global _team_pid
+        cdef int k, pid
+        cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM
+        if parallel:
+            pid = getpid()
+            if _team_pid == 0:
+                _team_pid = pid
+            parallel = _team_pid == pid
+        if parallel:
+            for k in prange(self.workers, schedule="static", chunksize=1, num_threads=self.workers):
+                self._share(k)
+        else:
+            for k in range(self.workers):
+                self._share(k)
+        return 0
+
+    cdef int _share(self, int k) noexcept nogil:
+        cdef Chunk* c = &self.chunks[k]
+        if c.started_ns == 0:
+            c.started_ns = _now()
+        if self.stall_ms and k == self.workers - 1:
+            usleep(<unsigned>self.stall_ms * 1000)
+        if c.pos < c.end:
+            parse_chunk(c)
+        c.ended_ns = _now()
+        return 0
+
+    cdef int run(self) noexcept nogil:
+        """Parse on. 0: done, the table has the rows; 1: rejects must be taken, then run again; -1: a bug."""
+        cdef int k
+        cdef bint full = False, irregular = False
+        cdef Chunk* c
+        self._region()
+        for k in range(self.workers):
+            c = &self.chunks[k]
+            if c.broken:
+                return -1
+            full |= c.full
+            irregular |= c.irregular or (c.hands_over and not c.handed_over and c.begin < c.end)
+        if self.within_lines and (irregular or full):
+            # some share should have ended exactly at its end, inside a line, and did not; or rejects would have to be taken
+            # before that is known
+            self.irregular += 1
+            self._share_out(False)
+            return self.run()
+        if full:
+            return 1
+        return self._finish()
+
+    cdef int _finish(self) noexcept nogil:
+        """Chunks -> segments; envelopes of shared lines copied; new coins numbered in the order of the rows."""
+        cdef int k
+        cdef Chunk* c
+        cdef Chunk* before = NULL
+        for k in range(self.workers):
+            c = &self.chunks[k]
+            if c.inside and before != NULL:
+                c.envelopes[0] = before.envelopes[before.envelopes_len - 1]
+            if c.begin < c.end:
+                before = c
+            if c.new_coins:
+                self._intern(c)
+            self.table.segments[self.table.segments_len].first = <size_t>(c.rows - self.table.rows)
+            self.table.segments[self.table.segments_len].count = c.rows_len
+            self.table.segments_len += 1
+            self.table.rows_len += c.rows_len
+        return 0
+
+    cdef int _intern(self, Chunk* c) noexcept nogil:
+        cdef size_t i
+        cdef Row* row
+        cdef char decoded[COIN_ROOM]
+        cdef const char* text
+        cdef ssize_t n
+        for i in range(c.rows_len):
+            row = &c.rows[i]
+            if row.coin != NO_CODE:
+                continue
+            text = self.data + row.at + row.coin_text.off
+            n = <ssize_t>row.coin_text.size
+            if row.flags & ESCAPED:
+                n = unescape(text, <size_t>n, decoded, COIN_ROOM)
+                text = decoded
+            if n >= 0:
+                row.coin = <unsigned short>words_add(&self.coins, text, <size_t>n)
+        return 0
+
+    cdef uint64_t lines(self) noexcept nogil:
+        """Lines of the batch that `run` has finished."""
+        cdef int k
+        cdef uint64_t n = 0
+        for k in range(self.workers):
+            n += self.chunks[k].lines
+        return n

@@ -1,0 +1,200 @@
+"""The parser's vocabulary: what a line is made of, and the rows that come out. No code here.
+
+Offsets of a `Ref` count from the first byte of the event (of the line, in an `Envelope`); an offset of 0 means null or absent,
+since byte 0 is always the opening brace.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fasttail.parser.words cimport Words
+
+
+# One number per key of the schema. The ranges between the *_LO and *_HI marks are the keys of one object.
+cdef enum Field:
+    ENVELOPE_LO = 0
+    F_LOCAL_TIME = 0
+    F_BLOCK_TIME
+    F_BLOCK_NUMBER
+    F_EVENTS
+    ENVELOPE_HI
+    EVENT_LO = 4
+    F_TIME = 4
+    F_USER
+    F_HASH
+    F_BUILDER
+    F_STATUS
+    F_ORDER
+    EVENT_HI
+    ORDER_LO = 10
+    F_COIN = 10
+    F_SIDE
+    F_LIMIT_PX
+    F_SZ
+    F_OID
+    F_TIMESTAMP
+    F_TRIGGER_CONDITION
+    F_IS_TRIGGER
+    F_TRIGGER_PX
+    F_CHILDREN
+    F_IS_POSITION_TPSL
+    F_REDUCE_ONLY
+    F_ORDER_TYPE
+    F_ORIG_SZ
+    F_TIF
+    F_CLOID
+    ORDER_HI
+    F_NONE = 255
+
+
+cdef enum Kind:
+    K_ABSENT = 0
+    K_NULL
+    K_FALSE
+    K_TRUE
+    K_INT          # no fraction, no exponent
+    K_FLOAT
+    K_STRING
+    K_ESCAPED      # a string with at least one backslash
+    K_ARRAY
+    K_OBJECT
+
+
+# Why a line was rejected.
+cdef enum Reason:
+    R_OK = 0
+    R_JSON         # not one JSON value
+    R_UTF8         # a string is not UTF-8
+    R_DEPTH        # nested deeper than 1,024
+    R_NUMBER       # a number beyond float64
+    R_OBJECT       # valid JSON, but no object
+    R_MISSING      # a key that must be there is not
+    R_TYPE         # a value of another type than the schema's
+    R_DECIMAL      # text that is no decimal number
+    R_TIME         # text that is no time
+    R_SIDE         # neither "A" nor "B"
+    R_RANGE        # an integer outside its column's range
+
+
+cdef struct Fault:
+    const char* at       # where it was noticed
+    uint8_t reason
+    uint8_t field        # Field, or F_NONE
+
+
+cdef struct Slot:        # a value found in an object
+    const char* at       # first byte; of a string: after the quote
+    size_t size
+    uint8_t kind
+
+
+cdef struct Ref:
+    uint32_t off
+    uint32_t size
+
+
+cdef enum:
+    NO_ENVELOPE = 0xFFFFFFFF
+    IS_TRIGGER = 1
+    IS_POSITION_TPSL = 2
+    REDUCE_ONLY = 4
+    ESCAPED = 8          # some text of this row has a backslash: decode before comparing
+    NO_CODE = 0          # coin/status/orderType/tif: not (yet) in the table; tif: or null
+
+
+# One order status. 200 bytes; a batch is an array of these, read by columns with a stride.
+cdef struct Row:
+    uint64_t at          # the event's first byte, counted from the start of the data
+    uint32_t size        # the event's length in bytes
+    uint32_t envelope    # index into the batch's envelopes, or NO_ENVELOPE
+    uint64_t oid
+    int64_t timestamp    # ms since 1970
+    int64_t time_ns      # `time`, ns since 1970
+    double limitPx
+    double sz
+    double origSz
+    double triggerPx
+    uint16_t coin        # code in the batch's coin names
+    uint8_t status       # code in STATUSES
+    uint8_t side         # ord("A") or ord("B")
+    uint8_t orderType    # code in ORDER_TYPES
+    uint8_t tif          # code in TIFS; NO_CODE: null or unknown (see `tif_text`)
+    uint8_t flags
+    uint8_t spare
+    Ref time
+    Ref user
+    Ref hash
+    Ref builder
+    Ref status_text
+    Ref coin_text
+    Ref limitPx_text
+    Ref sz_text
+    Ref triggerCondition
+    Ref triggerPx_text
+    Ref children
+    Ref orderType_text
+    Ref origSz_text
+    Ref tif_text
+    Ref cloid
+
+
+# The block a streaming or by_block line belongs to.
+cdef struct Envelope:
+    uint64_t at          # the line's first byte, counted from the start of the data
+    uint64_t block_number
+    int64_t block_time_ns
+    int64_t local_time_ns
+    Ref block_time
+    Ref local_time
+
+
+cdef struct Reject:
+    uint64_t line_at     # the line's first byte
+    uint64_t at          # where the fault was noticed
+    uint8_t reason
+    uint8_t field
+
+
+cdef enum:
+    # No valid event is shorter (the shortest one has 264 bytes), no valid envelope either (100 bytes), no line shorter
+    # than its newline: these bound the arrays that a stretch of data can fill.
+    MIN_EVENT = 256
+    MIN_ENVELOPE = 96
+    # Readable bytes that the fast path wants in front of it before it starts an event.
+    FAST_MARGIN = 2048
+
+
+# One worker's share of a batch. The pool owns all arrays; during the parallel region only its worker touches it.
+cdef struct Chunk:
+    # set before the region
+    const char* data         # start of the whole data: offsets count from here
+    const char* begin        # the share's first byte; begin == end: an empty share
+    const char* pos          # next byte to parse; moves
+    const char* end          # end of the share: a line's end, or the next worker's first event (`hands_over`)
+    const char* limit        # end of the whole data
+    const char* readable     # bytes before this may be read (>= limit: a reader's memory goes on behind the data)
+    bint inside              # begins at an event within a line
+    bint hands_over          # the next share begins at an event within a line
+    bint head_done           # the rest of the line that began in another share is done
+    Row* rows
+    size_t rows_cap
+    size_t rows_len
+    Envelope* envelopes
+    size_t envelopes_cap
+    size_t envelopes_len
+    uint32_t envelope_base   # index of envelopes[0] in the whole array
+    Reject* rejects
+    size_t rejects_cap
+    size_t rejects_len
+    const Words* coins       # read only during the region
+    # results
+    bint new_coins           # some row has a coin that is not in `coins` yet
+    bint full                # stopped at `pos` because `rejects` is full: empty it and go on
+    bint irregular           # a line shared between workers was not what the cut assumed: cut again at newlines only
+    bint handed_over         # reached `end` exactly, inside a line
+    bint broken              # an array's bound did not hold: a bug
+    uint64_t lines
+    uint64_t nul_bytes
+    uint64_t started_ns
+    uint64_t ended_ns
+    # the worker's memory of the last time text (19 characters up to the second)
+    char second_text[24]
+    int64_t second_ns

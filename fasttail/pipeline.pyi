@@ -1,0 +1,60 @@
+from typing import Any, NamedTuple, final
+
+from fasttail.publish.filters import Selector
+from fasttail.tail.blocks import Reader
+from fasttail.tail.follower import Follower, Position
+from fasttail.tail.inotify import Watcher
+
+class BatchStart(NamedTuple):
+    number: int
+    lines: int
+
+class WorkerState(NamedTuple):
+    lines: int
+    orders: int
+    completed: bool
+
+class BatchEnd(NamedTuple):
+    number: int
+    logged: bool
+    lines: int
+    orders: int
+    selected: int
+    published: int
+    failed: int
+    rejected: int
+    reject: tuple[int, str] | None
+    seconds: float
+    workers: list[WorkerState]
+    frames: bytes
+    pieces: list[tuple[bytes, int]]
+
+@final
+class Pipeline:
+    def __init__(
+        self,
+        reader: Reader,
+        watcher: Watcher,
+        follower: Follower,
+        selector: Selector,
+        workers: int,
+        *,
+        wake_fd: int,
+        max_message: int = 262144,
+        min_batch_s: float = 0.00025,
+        log_every_s: float | None = 1.0,
+        stall_ms: int = 0,
+    ) -> None: ...
+    @property
+    def ready_fd(self) -> int: ...
+    @property
+    def stopped(self) -> bool: ...
+    @property
+    def failure(self) -> BaseException | None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def want(self, frames: bool, pieces: bool) -> None: ...
+    def position(self) -> Position | None: ...
+    def drain(self, most: int = 32) -> list[BatchStart | BatchEnd]: ...
+    def stats(self) -> dict[str, Any]: ...
+    def workers(self) -> list[WorkerState]: ...

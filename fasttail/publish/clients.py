@@ -1,0 +1,311 @@
+"""Clients, channels and the hub: who is connected, what waits for each, and how a connection ends.
+
+Everything here belongs to the event loop's thread. A frame is made once and shared: a client's queue (the
+transport's write buffer) holds references to the same bytes objects, not copies.
+
+How a connection ends, whoever begins:
+
+    open ──close(code)──────────► closing ──peer's close, or its end of stream──► gone
+      │                             ▲  └────close_timeout_s over: abort───────────►│
+      ├──peer's close, answered─────┤                                              │
+      └──connection lost───────────────────────────────────────────────────────────┘
+
+From `closing` on nothing more is written: RFC 6455 allows no data after a close frame.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from fasttail.publish.wire import CloseCode, pong_frame
+
+log = logging.getLogger(__name__)
+
+MAX_INCOMING = 64 * 1024
+"""Largest message taken from a client, in bytes, over all its fragments."""
+
+BLAMES_PEER: frozenset[int] = frozenset((CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG))
+"""Codes that say that the peer broke the protocol, whether picows or we found it out."""
+
+
+class Client(WSListener):
+    """One WebSocket connection and its bounded queue.
+
+    Made by the server for a handshake; nothing is registered before the handshake has succeeded. Subclasses
+    say what a client is for through `opened`, `text` and `left`. From `on_ws_disconnected` on it holds no
+    transport, so that the cycle client → transport → protocol → client cannot keep memory.
+
+    The queue: a write is refused, and the client closed with 1013, while more than `queue_limit` bytes
+    wait. So a stalled client holds at most `queue_limit` plus one write, and a single large write never
+    closes a client that keeps up.
+    """
+
+    def __init__(self, hub: "Hub", queue_limit: int) -> None:
+        self.hub = hub
+        self.queue_limit = queue_limit
+        self.closing = False
+        self._transport: WSTransport | None = None
+        self._socket: asyncio.Transport | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self._message: bytearray | None = None  # fragments of an unfinished message; None between messages
+        self._message_is_text = False
+
+    # What a kind of client adds
+
+    def opened(self) -> None:
+        """The handshake is done: greet, join channels."""
+
+    def text(self, payload: bytes) -> None:
+        """A whole text message came, at most `MAX_INCOMING` bytes; not checked to be UTF-8."""
+
+    def left(self) -> None:
+        """Nothing may be sent from now on: leave the channels. May be called twice."""
+
+    # Sending
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for this client to read on."""
+        return self._socket.get_write_buffer_size() if self._socket is not None else 0
+
+    @property
+    def peer(self) -> str:
+        """`address:port` of the other side, for log lines."""
+        name = self._socket.get_extra_info("peername") if self._socket is not None else None
+        return f"{name[0]}:{name[1]}" if name else "unknown"
+
+    def send(self, data: bytes) -> bool:
+        """Write complete frames; False if they were not taken: closing, maybe just now for a full queue."""
+        if self.closing or self._transport is None or self._socket is None:
+            return False
+        if self._transport.is_close_frame_sent or self._socket.is_closing():
+            # Ended below us: picows answered a broken frame, or the peer ended its side of the stream.
+            self._end()
+            return False
+        queued = self._socket.get_write_buffer_size()
+        if queued > self.queue_limit:
+            self.hub.closed_slow += 1
+            log.info("client %s is too slow (%d bytes wait): closing", self.peer, queued)
+            self.close(CloseCode.TRY_AGAIN_LATER, "too slow: the queue is full")
+            return False
+        self._socket.write(data)
+        return True
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake; abort if the peer does not go in time. Idempotent."""
+        if self.closing or self._transport is None:
+            return
+        # picows sends any number; its stub knows only the named ones.
+        self._transport.send_close(cast(WSCloseCode, code), reason)
+        self._end()
+
+    def abort(self) -> None:
+        """Drop the connection and what waits in its queue, now."""
+        if self._transport is not None:
+            self._transport.disconnect(graceful=False)
+
+    def _end(self) -> None:
+        """Enter `closing`: no more data, and a limited time for the peer to go."""
+        self.closing = True
+        self._message = None
+        loop = asyncio.get_running_loop()
+        self._abort_timer = loop.call_later(self.hub.close_timeout_s, self.abort)
+        self.left()
+
+    # picows' side
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self._socket = transport.underlying_transport
+        self.hub.joined(self)
+        self.opened()
+        if self.closing:  # lost while it was greeted: what `opened` joined since must be left again
+            self.left()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if not self.closing:
+            self.closing = True
+            self.left()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
+        sent = transport.close_handshake.sent if transport.close_handshake else None
+        if sent is not None and cast(int, sent.code) in BLAMES_PEER:
+            self.hub.protocol_faults += 1
+        self._transport = None
+        self._socket = None
+        self._message = None
+        self.hub.lost(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if transport.is_close_frame_sent and not self.closing:
+            # picows answered a broken frame; what its parser makes of the bytes behind it is not to be used.
+            self._end()
+        if kind == WSMsgType.CLOSE:
+            self._take_close(transport, frame)
+        elif self.closing:
+            return
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self.close(CloseCode.PROTOCOL_ERROR, "reserved bit without an extension")
+        elif kind == WSMsgType.PING:
+            # Not picows' automatic pong: that would be written past the queue's limit.
+            self.send(pong_frame(frame.get_payload_as_bytes()))
+        elif kind != WSMsgType.PONG:
+            self._take_data(frame)
+
+    def pause_writing(self) -> None:
+        """A mark of the transport, far below the queue's limit: nothing to do, and no line in the log."""
+
+    def resume_writing(self) -> None:
+        """As `pause_writing`."""
+
+    def _take_data(self, frame: WSFrame) -> None:
+        """Put fragments together. Text goes to `text`; binary messages are thrown away."""
+        if (frame.msg_type == WSMsgType.CONTINUATION) == (self._message is None):
+            self.close(CloseCode.PROTOCOL_ERROR, "continuation out of order")
+            return
+        if self._message is None:
+            self._message = bytearray()
+            self._message_is_text = frame.msg_type == WSMsgType.TEXT
+        if len(self._message) + frame.payload_size > MAX_INCOMING:
+            self.close(CloseCode.TOO_BIG, "message too big")
+            return
+        self._message += frame.get_payload_as_memoryview()
+        if frame.fin:
+            payload, self._message = bytes(self._message), None
+            if self._message_is_text:
+                self.text(payload)
+
+    def _take_close(self, transport: WSTransport, frame: WSFrame) -> None:
+        """The peer's close frame: answer it, unless it is itself the answer, and let go of the connection."""
+        if not self.closing:
+            code = _answer_code(frame)
+            if code is None:
+                self.close(CloseCode.PROTOCOL_ERROR, "close code out of range")
+            else:
+                self.close(code)
+        transport.disconnect()  # once what waits is flushed; the abort timer runs
+
+
+def _answer_code(frame: WSFrame) -> int | None:
+    """The code to answer a close frame with, or None for one that RFC 6455, 7.4 forbids on the wire."""
+    if frame.payload_size == 0:
+        return CloseCode.OK
+    code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")
+    if (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999:
+        return code
+    return None
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+class Channel:
+    """A named set of clients that all get the same frames. Its counters are totals over all clients ever."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.clients: set[Client] = set()
+        self.on_change: Callable[[], None] = _nothing  # somebody came or left
+        self.messages_sent = 0
+        self.orders_sent = 0
+        self.bytes_sent = 0
+
+    def join(self, client: Client) -> None:
+        """From now on the client gets what is published."""
+        self.clients.add(client)
+        self.on_change()
+
+    def leave(self, client: Client) -> None:
+        """No more, if it ever did."""
+        self.clients.discard(client)
+        self.on_change()
+
+    def publish(self, data: bytes, orders: int, messages: int | None = None) -> int:
+        """Hand `data` (complete frames, any number in one bytes object) to every client, in one write each.
+
+        `orders` and `messages` say what is in it; by default every order is a message of its own. Never
+        waits; returns the number of clients that took it.
+        """
+        if not data:
+            return 0
+        taken = 0
+        for client in tuple(self.clients):  # a copy: a full queue takes the client out of the set
+            taken += client.send(data)
+        self.orders_sent += orders * taken
+        self.messages_sent += (orders if messages is None else messages) * taken
+        self.bytes_sent += len(data) * taken
+        return taken
+
+
+class Hub:
+    """All connected clients and the channels, with counters since the start.
+
+    close_timeout_s: how long a peer may take to answer a close frame before its connection is aborted.
+    """
+
+    def __init__(self, channels: Iterable[str], *, close_timeout_s: float = 5.0) -> None:
+        self.channels = {name: Channel(name) for name in channels}
+        self.clients: set[Client] = set()
+        self.close_timeout_s = close_timeout_s
+        self.accepting = True
+        self.opened = 0
+        self.refused = 0
+        self.closed_slow = 0
+        self.protocol_faults = 0
+        self._empty: asyncio.Event | None = None  # made by close_all
+
+    def joined(self, client: Client) -> None:
+        """A handshake succeeded."""
+        self.clients.add(client)
+        self.opened += 1
+
+    def lost(self, client: Client) -> None:
+        """A connection is gone for good."""
+        self.clients.discard(client)
+        if self._empty is not None and not self.clients:
+            self._empty.set()
+
+    def counts(self) -> dict[str, Any]:
+        """Everything counted here, as plain numbers and dicts by channel name."""
+        channels = self.channels.values()
+        return {
+            "connections": len(self.clients),
+            "clients": {channel.name: len(channel.clients) for channel in channels},
+            "messages_sent": {channel.name: channel.messages_sent for channel in channels},
+            "orders_sent": {channel.name: channel.orders_sent for channel in channels},
+            "bytes_sent": {channel.name: channel.bytes_sent for channel in channels},
+            "queued_bytes": sum(client.queued for client in self.clients),
+            "opened": self.opened,
+            "refused": self.refused,
+            "closed_slow": self.closed_slow,
+            "protocol_faults": self.protocol_faults,
+        }
+
+    async def close_all(self, code: int, reason: str = "", *, wait_s: float = 1.0) -> None:
+        """Close every client with `code`, wait up to `wait_s` for them to go, then abort those that did not.
+
+        No client is let in from now on. Used at shutdown (1001) and before a restart (1012).
+        """
+        self.accepting = False
+        self._empty = asyncio.Event()
+        for client in tuple(self.clients):
+            client.close(code, reason)
+        await self._wait_empty(wait_s)
+        for client in tuple(self.clients):
+            client.abort()
+        await self._wait_empty(1.0)  # an abort takes a turn or two of the loop
+
+    async def _wait_empty(self, seconds: float) -> None:
+        if not self.clients or self._empty is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            log.debug("%d clients have not gone within %g s", len(self.clients), seconds)

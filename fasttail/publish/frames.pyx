@@ -1,0 +1,390 @@
+"""Selection -> bytes ready to send or to write. Text goes over as the node wrote it; nothing is formatted twice.
+
+The bytes of a WebSocket frame from a server are the same for every client (RFC 6455: servers do not mask), so a frame is made
+here once, header and all, and the clients' transports write it as it is.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
+
+from fasttail.parser.json cimport unescape
+from fasttail.parser.order_status cimport STATUSES, row_text
+from fasttail.parser.table cimport Table
+from fasttail.parser.types cimport (
+    ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
+    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Row)
+from fasttail.parser.words cimport words_find
+
+cdef enum:
+    PIECE = 32768            # bytes of orders that are handed over together
+    TEXT_ROOM = 256
+    UPDATE_HEAD = 4          # the header of a frame of 126 to 65,535 bytes
+
+
+# -------------------------------------------------------------------------------------------------------------------- bytes
+
+cdef int _room(Out* out, size_t more) noexcept nogil:
+    """Room for `more` bytes: 1, or 0 (and `failed`) when memory is out."""
+    cdef size_t room
+    cdef char* data
+    if out.room - out.size >= more:
+        return 1
+    room = out.room * 2 if out.room * 2 > out.size + more else out.size + more + 4096
+    data = <char*>realloc(out.data, room)
+    if data == NULL:
+        out.failed = True
+        return 0
+    out.data = data
+    out.room = room
+    return 1
+
+
+cdef int out_clear(Out* out, size_t keep) noexcept nogil:
+    """Empty it; memory beyond `keep` bytes goes back. Always 0."""
+    if out.room > keep:
+        free(out.data)
+        out.data = NULL
+        out.room = 0
+    out.size = 0
+    out.failed = False
+    return 0
+
+
+cdef int out_free(Out* out) noexcept nogil:
+    free(out.data)
+    out.data = NULL
+    out.size = 0
+    out.room = 0
+    return 0
+
+
+cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
+    """Append; the caller has made room."""
+    memcpy(out.data + out.size, p, n)
+    out.size += n
+
+
+cdef inline void _put_int(Out* out, uint64_t value) noexcept nogil:
+    cdef char digits[20]
+    cdef int n = 20
+    while True:
+        n -= 1
+        digits[n] = <char>(c'0' + value % 10)
+        value //= 10
+        if value == 0:
+            break
+    _put(out, digits + n, <size_t>(20 - n))
+
+
+cdef inline void _put_bool(Out* out, bint value) noexcept nogil:
+    if value:
+        _put(out, b"true", 4)
+    else:
+        _put(out, b"false", 5)
+
+
+# ------------------------------------------------------------------------------------------------------- parse and tail: lines
+
+cdef int encode_raw(Out* out, const Row* row, const char* data) noexcept nogil:
+    """The event as it stood and a newline: the node's plain line. 1, or 0 when memory is out."""
+    if not _room(out, <size_t>row.size + 1):
+        return 0
+    _put(out, data + row.at, row.size)
+    _put(out, b"\n", 1)
+    return 1
+
+
+cdef inline void _put_text(Out* out, const Row* row, const char* data, int field) noexcept nogil:
+    cdef size_t size = 0
+    cdef const char* text = row_text(row, data, field, &size)
+    if text == NULL:
+        _put(out, b"null", 4)
+    else:
+        _put(out, b'"', 1)
+        _put(out, text, size)
+        _put(out, b'"', 1)
+
+
+cdef inline void _put_json(Out* out, const Row* row, const char* data, int field) noexcept nogil:
+    cdef size_t size = 0
+    cdef const char* text = row_text(row, data, field, &size)
+    if text == NULL:
+        _put(out, b"null", 4)
+    else:
+        _put(out, text, size)
+
+
+cdef int encode_json(Out* out, const Row* row, Table table, const char* data) noexcept nogil:
+    """One flat object and a newline; the keys are those of `fasttail.parser.columns.COLUMNS`. 1, or 0 when memory is out."""
+    cdef const Envelope* e = &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
+    cdef char* p
+    cdef size_t i
+    # every value stands in the event, and the keys with their nulls need less than 512 bytes
+    if not _room(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
+        return 0
+    _put(out, b'{"time":', 8)
+    _put_text(out, row, data, F_TIME)
+    _put(out, b',"user":', 8)
+    _put_text(out, row, data, F_USER)
+    _put(out, b',"hash":', 8)
+    _put_text(out, row, data, F_HASH)
+    _put(out, b',"builder":', 11)
+    _put_json(out, row, data, F_BUILDER)
+    _put(out, b',"status":', 10)
+    _put_text(out, row, data, F_STATUS)
+    _put(out, b',"coin":', 8)
+    _put_text(out, row, data, F_COIN)
+    _put(out, b',"side":"', 9)
+    out.data[out.size] = <char>row.side
+    out.size += 1
+    _put(out, b'","limitPx":', 12)
+    _put_text(out, row, data, F_LIMIT_PX)
+    _put(out, b',"sz":', 6)
+    _put_text(out, row, data, F_SZ)
+    _put(out, b',"oid":', 7)
+    _put_int(out, row.oid)
+    _put(out, b',"timestamp":', 13)
+    if row.timestamp < 0:
+        _put(out, b"-", 1)
+        _put_int(out, ~<uint64_t>row.timestamp + 1)
+    else:
+        _put_int(out, <uint64_t>row.timestamp)
+    _put(out, b',"triggerCondition":', 20)
+    _put_text(out, row, data, F_TRIGGER_CONDITION)
+    _put(out, b',"isTrigger":', 13)
+    _put_bool(out, row.flags & IS_TRIGGER)
+    _put(out, b',"triggerPx":', 13)
+    _put_text(out, row, data, F_TRIGGER_PX)
+    _put(out, b',"children":', 12)
+    _put_json(out, row, data, F_CHILDREN)
+    _put(out, b',"isPositionTpsl":', 18)
+    _put_bool(out, row.flags & IS_POSITION_TPSL)
+    _put(out, b',"reduceOnly":', 14)
+    _put_bool(out, row.flags & REDUCE_ONLY)
+    _put(out, b',"orderType":', 13)
+    _put_text(out, row, data, F_ORDER_TYPE)
+    _put(out, b',"origSz":', 10)
+    _put_text(out, row, data, F_ORIG_SZ)
+    _put(out, b',"tif":', 7)
+    _put_text(out, row, data, F_TIF)
+    _put(out, b',"cloid":', 9)
+    _put_text(out, row, data, F_CLOID)
+    if e == NULL:
+        _put(out, b',"block_number":null,"block_time":null,"local_time":null}\n', 58)
+        return 1
+    _put(out, b',"block_number":', 16)
+    _put_int(out, e.block_number)
+    _put(out, b',"block_time":"', 15)
+    _put(out, data + e.at + e.block_time.off, e.block_time.size)
+    _put(out, b'","local_time":"', 16)
+    _put(out, data + e.at + e.local_time.off, e.local_time.size)
+    _put(out, b'"}\n', 3)
+    return 1
+
+
+# -------------------------------------------------------------------------------------------- the old service's two channels
+
+cdef const char* LEGACY_STATUS[64]       # by the parser's status code; NULL: not on these channels
+cdef size_t LEGACY_STATUS_SIZE[64]
+
+
+cdef int _legacy_status(bytes status, const char* text, size_t n) except -1:
+    cdef uint32_t code = words_find(&STATUSES, status, <size_t>len(status))
+    LEGACY_STATUS[code] = text
+    LEGACY_STATUS_SIZE[code] = n
+    return 0
+
+
+_legacy_status(b"open", b"open", 4)
+_legacy_status(b"filled", b"filled", 6)
+_legacy_status(b"triggered", b"triggered", 9)
+_legacy_status(b"canceled", b"canceled", 8)
+_legacy_status(b"cancelled", b"canceled", 8)
+_legacy_status(b"vaultWithdrawalCanceled", b"canceled", 8)
+
+
+cdef int _put_plain(Out* out, const Row* row, const char* data, int field) noexcept nogil:
+    """A number's text, escapes decoded: as a JSON number it stands without quotes."""
+    cdef size_t size = 0
+    cdef const char* text = row_text(row, data, field, &size)
+    cdef char decoded[TEXT_ROOM]
+    cdef ssize_t n = <ssize_t>size
+    if row.flags & ESCAPED:
+        n = unescape(text, size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
+        text = decoded
+    _put(out, text, <size_t>n)
+    return 0
+
+
+cdef int _put_micros(Out* out, const Row* row, const char* data) noexcept nogil:
+    """`time` with exactly six fraction digits, cut off, as the old service wrote it."""
+    cdef size_t size = 0, i
+    cdef const char* text = row_text(row, data, F_TIME, &size)
+    cdef char decoded[TEXT_ROOM]
+    if row.flags & ESCAPED:
+        size = <size_t>unescape(text, size, decoded, TEXT_ROOM)
+        text = decoded
+    _put(out, text, 19)
+    _put(out, b".000000", 7)
+    for i in range(20, size if size < 26 else 26):
+        out.data[out.size - 26 + i] = text[i]
+    return 0
+
+
+cdef int _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
+    """The old service's Order object. The caller has made room."""
+    cdef size_t size = 0
+    cdef const char* text
+    _put(out, b'{"id":"', 7)
+    _put_int(out, row.oid)
+    _put(out, b'","symbol":"', 12)
+    text = row_text(row, data, F_COIN, &size)
+    _put(out, text, size)
+    if row.side == c'B':
+        _put(out, b'","side":"Bid","price":', 23)
+    else:
+        _put(out, b'","side":"Ask","price":', 23)
+    _put_plain(out, row, data, F_LIMIT_PX)
+    _put(out, b',"size":', 8)
+    _put_plain(out, row, data, F_ORIG_SZ)
+    _put(out, b',"owner":"', 10)
+    text = row_text(row, data, F_USER, &size)
+    _put(out, text, size)
+    _put(out, b'","timestamp":"', 15)
+    _put_micros(out, row, data)
+    _put(out, b'","status":"', 12)
+    _put(out, LEGACY_STATUS[row.status], LEGACY_STATUS_SIZE[row.status])
+    _put(out, b'"}', 2)
+    return 0
+
+
+cdef int _frame_header(char* p, size_t n) noexcept nogil:
+    """Header of a whole, unmasked text frame with n payload bytes at p: its size, 2, 4 or 10."""
+    cdef int i
+    p[0] = <char>0x81
+    if n < 126:
+        p[1] = <char>n
+        return 2
+    if n < 65536:
+        p[1] = 126
+        p[2] = <char>(n >> 8)
+        p[3] = <char>(n & 0xFF)
+        return 4
+    p[1] = 127
+    for i in range(8):
+        p[2 + i] = <char>((n >> (8 * (7 - i))) & 0xFF)
+    return 10
+
+
+cdef int _put_now(char* text, int64_t now_ns) noexcept nogil:
+    """`now_ns` (UTC, ns since 1970) as 26 characters, `2026-05-05T17:39:14.852711`."""
+    cdef int64_t seconds = now_ns // 1000000000, days, z, era, of_era, of_year, month
+    cdef int64_t numbers[7]
+    cdef int at[7]
+    cdef int width, k, i
+    days = seconds // 86400
+    seconds -= days * 86400
+    # civil date from days: years begin in March, eras of 400 years
+    z = days + 719468
+    era = z // 146097
+    of_era = z - era * 146097
+    numbers[0] = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    of_year = of_era - (365 * numbers[0] + numbers[0] // 4 - numbers[0] // 100)
+    month = (5 * of_year + 2) // 153
+    numbers[2] = of_year - (153 * month + 2) // 5 + 1
+    numbers[1] = month + 3 if month < 10 else month - 9
+    numbers[0] += era * 400 + (1 if numbers[1] <= 2 else 0)
+    numbers[3] = seconds // 3600
+    numbers[4] = seconds // 60 % 60
+    numbers[5] = seconds % 60
+    numbers[6] = now_ns // 1000 % 1000000
+    memcpy(text, b"0000-00-00T00:00:00.000000", 26)
+    at[0] = 3
+    at[1] = 6
+    at[2] = 9
+    at[3] = 12
+    at[4] = 15
+    at[5] = 18
+    at[6] = 25
+    for k in range(7):
+        width = 4 if k == 0 else (6 if k == 6 else 2)
+        for i in range(width):
+            text[at[k] - i] = <char>(c'0' + numbers[k] % 10)
+            numbers[k] //= 10
+    return 0
+
+
+cdef int _mark(Pieces* pieces, size_t end, size_t orders) noexcept nogil:
+    cdef Mark mark
+    mark.end = <uint32_t>end
+    mark.orders = <uint32_t>orders
+    if not _room(&pieces.marks, sizeof(Mark)):
+        return 0
+    _put(&pieces.marks, <const char*>&mark, sizeof(Mark))
+    return 1
+
+
+cdef size_t encode_legacy(Table table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most,
+                          Out* frames, Pieces* pieces, uint64_t* oversize) noexcept nogil:
+    """The rows for the old channels: one frame each -> frames (if not NULL), their Orders -> pieces (if not NULL).
+
+    most: payload bytes that a message may have; an order that would not fit into one is left out and counted in `oversize`.
+    Returns the number of orders.
+    """
+    cdef char head[128]
+    cdef size_t i, start, size, order_at, head_size, piece_orders = 0, piece_start = 0, sent = 0
+    cdef size_t piece_most = PIECE if most > 2 * PIECE else most // 2
+    cdef const Row* row
+    cdef int header
+    memcpy(head, b'{"type":"orderUpdate","channel":"orderUpdate","timestamp":"', 59)
+    _put_now(head + 59, now_ns)
+    memcpy(head + 85, b'","data":', 9)
+    head_size = 94
+    for i in range(n):
+        row = &table.rows[rows[i]]
+        if LEGACY_STATUS[row.status] == NULL:
+            continue
+        # symbol and owner are the only texts without a bound; the numbers' are at most TEXT_ROOM when escaped
+        size = <size_t>row.size + 2 * TEXT_ROOM + 512
+        if size > most and <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 > most:
+            oversize[0] += 1
+            continue
+        if frames != NULL:
+            if not _room(frames, size):
+                break
+            start = frames.size
+            frames.size += UPDATE_HEAD
+            _put(frames, head, head_size)
+            order_at = frames.size
+            _put_order(frames, row, data)
+            _put(frames, b"}", 1)
+            size = frames.size - start - UPDATE_HEAD
+            header = _frame_header(head + 100, size)
+            if header != UPDATE_HEAD:
+                if not _room(frames, 16):
+                    frames.size = start
+                    break
+                memmove(frames.data + start + header, frames.data + start + UPDATE_HEAD, size)
+                frames.size = start + header + size
+                order_at += header - UPDATE_HEAD
+            memcpy(frames.data + start, head + 100, <size_t>header)
+        if pieces != NULL:
+            size = <size_t>row.size + 2 * TEXT_ROOM + 512
+            if not _room(&pieces.text, size):
+                break
+            start = pieces.text.size
+            if piece_orders:
+                _put(&pieces.text, b",", 1)
+            _put_order(&pieces.text, row, data)
+            if piece_orders and pieces.text.size - piece_start > piece_most:
+                # this order begins the next piece: its comma goes
+                _mark(pieces, start, piece_orders)
+                memmove(pieces.text.data + start, pieces.text.data + start + 1, pieces.text.size - start - 1)
+                pieces.text.size -= 1
+                piece_start = start
+                piece_orders = 0
+            piece_orders += 1
+        sent += 1
+    if pieces != NULL and piece_orders:
+        _mark(pieces, pieces.text.size, piece_orders)
+    return sent

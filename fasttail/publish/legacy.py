@@ -1,0 +1,116 @@
+"""The old service's WebSocket interface, kept for its clients: two channels, greeting, `ping` and `close`.
+
+`orderUpdate` frames (one order each) are made by the compiled code; `orderBatch` messages, one or more
+every half a second, are put together here from pieces of ready JSON.
+"""
+
+import time
+from typing import NamedTuple
+
+from fasttail.publish.clients import Channel, Client, Hub
+from fasttail.publish.wire import CloseCode, iso_time, text_frame
+
+ORDER_UPDATE = "orderUpdate"
+ORDER_BATCH = "orderBatch"
+CHANNELS = (ORDER_UPDATE, ORDER_BATCH)
+
+PONG = text_frame(b"pong")
+
+
+def greeting(channel: str, seconds: float) -> bytes:
+    """The frame that every new client of a channel gets first; `seconds` is the Unix time."""
+    payload = f'{{"type":"connected","channel":"{channel}","timestamp":"{iso_time(seconds)}"}}'
+    return text_frame(payload.encode())
+
+
+class LegacyClient(Client):
+    """A client of one of the old channels. Any text but `ping` and `close` is ignored."""
+
+    def __init__(self, hub: Hub, queue_limit: int, channel: Channel) -> None:
+        super().__init__(hub, queue_limit)
+        self.channel = channel
+
+    def opened(self) -> None:
+        self.send(greeting(self.channel.name, time.time()))
+        self.channel.join(self)
+
+    def left(self) -> None:
+        self.channel.leave(self)
+
+    def text(self, payload: bytes) -> None:
+        if payload == b"ping":
+            self.send(PONG)
+        elif payload == b"close":
+            self.close(CloseCode.OK)
+
+
+class BatchFrame(NamedTuple):
+    """One `orderBatch` message as a complete frame, and how many orders it holds."""
+
+    data: bytes
+    orders: int
+
+
+class OrderBatcher:
+    """Collects pieces of JSON until the next `orderBatch` is due; packs them into bounded messages.
+
+    A piece is one or more Order objects joined by commas, at most `max_piece` bytes. A message is
+
+        {"type":"orderBatch","channel":"orderBatch","timestamp":"T","data":{"orders":[piece,piece,…],"count":n}}
+
+    Bounded: when `add` answers True (`high_water` bytes are pending), the caller flushes before it adds more.
+    """
+
+    OVERHEAD = 256
+    """More than the bytes around the pieces of a message can ever be."""
+
+    def __init__(self, max_message: int = 256 * 1024, *, high_water: int = 1 << 20) -> None:
+        if max_message < 2 * self.OVERHEAD:
+            raise ValueError(f"max_message: {max_message} bytes are too few, at least {2 * self.OVERHEAD}")
+        self._room = max_message - self.OVERHEAD
+        self._high_water = high_water
+        self._pieces: list[tuple[bytes, int]] = []
+        self.pending_bytes = 0
+        self.pending_orders = 0
+
+    @property
+    def max_piece(self) -> int:
+        """Largest piece, in bytes, with which no message passes `max_message`."""
+        return min(32 * 1024, self._room)
+
+    def add(self, piece: bytes, orders: int) -> bool:
+        """Keep a piece of `orders` orders (0: nothing) for the next flush; True if a flush is due at once."""
+        if orders:
+            self._pieces.append((piece, orders))
+            self.pending_bytes += len(piece)
+            self.pending_orders += orders
+        return self.pending_bytes >= self._high_water
+
+    def flush(self, now: float | None = None) -> list[BatchFrame]:
+        """All that is pending, in order, as complete frames stamped `now` (Unix seconds; default: the clock).
+
+        Nothing pending: an empty list. A piece larger than `max_piece` still goes out, in a message of its
+        own.
+        """
+        pieces, self._pieces = self._pieces, []
+        self.pending_bytes = self.pending_orders = 0
+        timestamp = iso_time(time.time() if now is None else now)
+        frames: list[BatchFrame] = []
+        begin = size = 0
+        for index, (piece, _) in enumerate(pieces):
+            added = len(piece) + 1  # with its comma
+            if index > begin and size + added > self._room:
+                frames.append(_batch_frame(pieces[begin:index], timestamp))
+                begin, size = index, 0
+            size += added
+        if pieces:
+            frames.append(_batch_frame(pieces[begin:], timestamp))
+        return frames
+
+
+def _batch_frame(pieces: list[tuple[bytes, int]], timestamp: str) -> BatchFrame:
+    orders = sum(count for _, count in pieces)
+    head = f'{{"type":"{ORDER_BATCH}","channel":"{ORDER_BATCH}","timestamp":"{timestamp}","data":{{"orders":['
+    tail = f'],"count":{orders}}}}}'
+    payload = head.encode() + b",".join([piece for piece, _ in pieces]) + tail.encode()
+    return BatchFrame(text_frame(payload), orders)

@@ -1,0 +1,53 @@
+"""The few WebSocket frames that Python makes itself, and the time as the old service writes it.
+
+Frames of orders come ready made from the compiled code; these are for greetings, answers and batches. The
+frames of a server are never masked (RFC 6455, 5.1), so the same bytes serve every client:
+
+     byte 0            byte 1       then
+    +-----------------+-----------+---------------------------------------------+
+    | FIN=1 | opcode  | 0 | size  | size 126: 2 bytes, 127: 8 bytes, big endian | payload
+    +-----------------+-----------+---------------------------------------------+
+"""
+
+from datetime import UTC, datetime
+from enum import IntEnum
+
+FIN = 0x80
+TEXT = 0x1
+PONG = 0xA
+
+
+class CloseCode(IntEnum):
+    """Why a connection is closed (RFC 6455, 7.4.1), as far as this server says so itself."""
+
+    OK = 1000
+    GOING_AWAY = 1001  # shutdown
+    PROTOCOL_ERROR = 1002
+    INVALID_TEXT = 1007
+    TOO_BIG = 1009
+    RESTART = 1012
+    TRY_AGAIN_LATER = 1013  # too slow for what it asked for
+
+
+def header(opcode: int, size: int) -> bytes:
+    """The header of an unfragmented, unmasked frame with a payload of `size` bytes."""
+    if size < 126:
+        return bytes((FIN | opcode, size))
+    if size < 1 << 16:
+        return bytes((FIN | opcode, 126)) + size.to_bytes(2, "big")
+    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big")
+
+
+def text_frame(payload: bytes) -> bytes:
+    """`payload` (UTF-8) as one complete text message."""
+    return header(TEXT, len(payload)) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a ping that carried `payload` (at most 125 bytes)."""
+    return header(PONG, len(payload)) + payload
+
+
+def iso_time(seconds: float) -> str:
+    """Unix time as the old service writes it, in UTC without a zone: `2025-07-23T06:00:00.074937`."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")

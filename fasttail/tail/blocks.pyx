@@ -1,0 +1,291 @@
+"""Blocks: bytes of one file in, whole lines out, the unfinished line kept for the next time.
+
+The memory for the longest allowed line is reserved once, but only `window` bytes of it are used as long as
+lines are shorter than that: pages that a longer line needed are given back. pread, not mmap of the file: a
+truncated file must give a short read, not SIGBUS.
+"""
+import errno
+import os
+import stat
+
+cimport cython
+from libc.errno cimport EINTR, errno as c_errno
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memmove
+from posix.mman cimport (
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE,
+    PROT_READ, PROT_WRITE, madvise, mmap, munmap
+)
+from posix.types cimport off_t
+from posix.unistd cimport close, read
+
+cdef extern from "<string.h>" nogil:
+    void* memrchr(const void* area, int byte, size_t size)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void* area, size_t size, off_t offset)
+
+# Lines a little longer than the window come again and again (a by_block line may be some MB): giving the
+# pages back after each would cost as many page faults. Up to so many windows they are kept.
+cdef enum:
+    KEPT_WINDOWS = 8
+    PAGE = 65536  # a multiple of every page size in use
+
+
+@cython.final
+cdef class Reader:
+    """Reads a growing file as blocks of whole lines.
+
+    window: bytes read at once (at least 1, at most max_line). max_line: longest line that is kept, in bytes
+    without its newline; a longer one is skipped to its newline and counted in `oversize_lines`. Memory in
+    use: 8 windows at most, while a line longer than that is held its length plus one window.
+    """
+
+    def __cinit__(self, size_t window=1 << 19, size_t max_line=64 << 20):
+        self.fd = -1
+        self.parked_fd = -1
+        if window < 1 or max_line < 1:
+            raise ValueError("window and max_line must be at least 1 byte")
+        # Not more than max_line: then only the first line of a block can be too long, so that `_cut` has one
+        # place to look at, and what is skipped does not depend on the window.
+        self.window = min(window, max_line)
+        self.max_line = max_line
+        self.capacity = self.max_line + self.window
+        area = mmap(
+            NULL, self.capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+        )
+        if area == MAP_FAILED:
+            raise MemoryError(f"cannot reserve {self.capacity} bytes for lines")
+        self.base = <char*>area
+
+    def __dealloc__(self):
+        if self.base == NULL:  # __cinit__ failed, maybe before its first line: fd may be 0 and not ours
+            return
+        if self.fd >= 0:
+            close(self.fd)
+        if self.parked_fd >= 0:
+            close(self.parked_fd)
+        munmap(self.base, self.capacity)
+
+    # ---- mechanism: no GIL, codes ----
+
+    cdef int fill(self) noexcept nogil:
+        """Read once (lines not consumed yet are offered again instead); answers one of FILL_*."""
+        cdef size_t held, room
+        cdef ssize_t got
+        if self.fd < 0:
+            return FILL_NOFILE
+        if self.lines_end > self.begin:
+            return FILL_LINES
+        self._move_to_front()
+        held = self.end
+        room = self.window - held if held < self.window else self.window
+        if self.sequential:
+            got = read(self.fd, self.base + held, room)
+        else:
+            got = pread(self.fd, self.base + held, room, <off_t>(self.offset + self.skipped + held))
+        if got < 0:
+            if c_errno == EINTR:
+                return FILL_PARTIAL  # not repeated here: Python's signal handlers may want their turn
+            self.error = c_errno
+            return FILL_ERROR
+        if got == 0:
+            return FILL_EOF
+        self.bytes_read += <uint64_t>got
+        self.end = held + <size_t>got
+        if self.touched < self.end:
+            self.touched = self.end
+        return self._cut(held)
+
+    cdef int consume(self) noexcept nogil:
+        """The lines in base[begin:lines_end] are done with: `offset` moves behind them. Answers 0."""
+        self.offset += self.lines_end - self.begin
+        self.begin = self.lines_end
+        return 0
+
+    cdef int _move_to_front(self) noexcept nogil:
+        """Put the partial line at base[0] and give back the pages that only a long line needed. Answers 0."""
+        cdef size_t held = self.end - self.begin
+        cdef size_t kept = (self.window * KEPT_WINDOWS + PAGE - 1) // PAGE * PAGE
+        if self.begin > 0:
+            if held > 0:
+                memmove(self.base, self.base + self.begin, held)
+            self.begin = self.lines_end = 0
+            self.end = held
+        if self.touched > kept and held <= kept:
+            madvise(self.base + kept, self.touched - kept, MADV_DONTNEED)  # failing, it costs memory only
+            self.touched = kept
+        return 0
+
+    cdef int _cut(self, size_t held) noexcept nogil:
+        """Find the line ends in base[held:end], just read; base[0:held] holds none. Answers one of FILL_*.
+
+        Each byte is looked at twice at most, however long its line is.
+        """
+        cdef char* newline
+        cdef size_t length
+        if self.skipped > 0 or self.end > self.max_line:
+            newline = <char*>memchr(self.base + held, c"\n", self.end - held)
+            length = <size_t>(newline - self.base) if newline != NULL else self.end
+            if self.skipped > 0 or length > self.max_line:
+                if self.skipped == 0:
+                    self.oversize_lines += 1
+                if newline == NULL:
+                    self.skipped += self.end
+                    self.end = 0
+                    return FILL_SKIPPED
+                self.offset += self.skipped + length + 1
+                self.skipped = 0
+                self.begin = self.lines_end = held = length + 1
+                newline = <char*>memrchr(self.base + held, c"\n", self.end - held)
+                if newline != NULL:
+                    self.lines_end = <size_t>(newline - self.base) + 1
+                return FILL_SKIPPED
+        newline = <char*>memrchr(self.base + held, c"\n", self.end - held)
+        if newline == NULL:
+            return FILL_PARTIAL
+        self.lines_end = <size_t>(newline - self.base) + 1
+        return FILL_LINES
+
+    cdef int _forget(self) noexcept nogil:
+        """Drop the bytes held (not the offset). Answers 0."""
+        self.begin = self.lines_end = self.end = 0
+        self.skipped = 0
+        self.error = 0
+        return 0
+
+    # ---- Python side: rare events ----
+
+    def open(self, path, uint64_t offset=0):
+        """Close the file before and read `path` from `offset` on. OSError: nothing changed.
+
+        Pipes and terminals (`/dev/stdin`) are read too, in order; `offset` must be 0 for them (ValueError).
+        """
+        fd, sequential = _open(path, offset)
+        self.close()
+        self.fd = fd
+        self.sequential = sequential
+        self.offset = offset
+
+    def close(self):
+        """Close the file (and one left for a visit) and drop what is held."""
+        fds = (self.fd, self.parked_fd)
+        self.fd = self.parked_fd = -1
+        self.offset = self.parked_offset = 0
+        self._forget()
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def seek(self, uint64_t offset):
+        """Go on at `offset` of the same file; what is held is dropped. ValueError: no file, or a pipe."""
+        self._need_file()
+        if self.sequential:
+            raise ValueError("a pipe cannot be read from an offset")
+        self._forget()
+        self.offset = offset
+
+    def visit(self, path, uint64_t offset):
+        """Read another file for a while. The present one stays open: leave() goes on where tell() is now.
+
+        OSError: nothing changed. ValueError: no file open, a pipe, or a visit under way.
+        """
+        self._need_file()
+        if self.sequential or self.parked_fd >= 0:
+            raise ValueError("visits cannot be nested, and not begin at a pipe")
+        fd, sequential = _open(path, offset)
+        self.parked_fd = self.fd
+        self.parked_offset = self.offset
+        self._forget()
+        self.fd = fd
+        self.sequential = sequential
+        self.offset = offset
+
+    def leave(self):
+        """End a visit. ValueError: there is none."""
+        if self.parked_fd < 0:
+            raise ValueError("no visit to leave")
+        visited = self.fd
+        self._forget()
+        self.fd = self.parked_fd
+        self.parked_fd = -1
+        self.sequential = False
+        self.offset = self.parked_offset
+        os.close(visited)
+
+    def fill_once(self):
+        """fill() for Python callers: one of FILL_*. The GIL is released meanwhile."""
+        cdef int code
+        with nogil:
+            code = self.fill()
+        return code
+
+    def take_lines(self):
+        """A copy of the complete lines, newlines included (b"": none); they count as consumed."""
+        lines = self.base[self.begin:self.lines_end]
+        self.consume()
+        return lines
+
+    def take_tail(self):
+        """Give up waiting for the rest of the partial line: its bytes (b"": none, or it was oversize).
+
+        ValueError: complete lines are waiting before it.
+        """
+        if self.lines_end > self.begin:
+            raise ValueError("take the complete lines first")
+        tail = self.base[self.begin:self.end]
+        self.offset += self.skipped + (self.end - self.begin)
+        self.skipped = 0
+        self.begin = self.lines_end = self.end
+        return tail
+
+    def tell(self):
+        """File offset of the first byte not consumed, always the start of a line: resume here."""
+        return self.offset
+
+    def reach(self):
+        """File offset up to which bytes were read."""
+        return self.offset + self.skipped + (self.end - self.begin)
+
+    @property
+    def held(self):
+        """Bytes of the partial line that is waited for (of an oversize one: those skipped)."""
+        return self.skipped + (self.end - self.lines_end)
+
+    @property
+    def is_open(self):
+        return self.fd >= 0
+
+    def stat(self):
+        """os.stat_result of the open file. ValueError: none is open."""
+        self._need_file()
+        return os.fstat(self.fd)
+
+    def identity(self):
+        """(device, inode) of the open file. ValueError: none is open."""
+        result = self.stat()
+        return result.st_dev, result.st_ino
+
+    def size(self):
+        """Bytes in the open file now. ValueError: none is open."""
+        return self.stat().st_size
+
+    def _need_file(self):
+        if self.fd < 0:
+            raise ValueError("no file is open")
+
+
+def _open(path, uint64_t offset):
+    """(descriptor, whether it can only be read in order). OSError as open(2), and for a folder."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        sequential = not stat.S_ISREG(mode)
+        if sequential and offset:
+            raise ValueError("a pipe cannot be read from an offset")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, sequential

@@ -1,0 +1,503 @@
+"""Which file is read next, and when: change of hour and date, truncation, waiting, going on after a restart.
+
+Plain policy without a thread of its own. The pipeline reads the open file to its end and asks
+`Follower.check` in between; check looks at the folders and, where that is due, opens another file in the
+Reader. inotify is only a hint that makes check come sooner: each call looks at everything again and would do
+alone.
+
+What is promised: each byte of each hour file that appears after the start is read once, from byte 0, files
+oldest first. The next file is opened only when the one before has been read to an end seen *after* the next
+was there. What can be lost: what was not read yet when the node truncated a file, or deleted it before it was
+opened; lines added to an hour more than `grace_s` after it was left, or after a restart of this program; a
+file that was truncated and had grown past the place of reading within one check is not noticed as truncated.
+"""
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from .blocks import Reader
+from .inotify import Watcher
+from .layout import (
+    LAYOUTS,
+    ORDER_STATUSES,
+    HourFile,
+    choose_layout,
+    date_folders,
+    hour_files,
+    hourly_folder,
+    locate,
+    stream_folder,
+)
+
+Start = Literal["end", "hour", "oldest"]
+
+RESCAN_S = 1.0  # how often the folders are looked at without any event
+GRACE_RESCAN_S = 0.1  # the same while a former hour may still grow, which nothing watches
+TAIL_RESCAN_S = 0.02  # the same while the next file waits for the rest of a line
+COMPLAINT_S = 60.0  # errors that last are told so often
+BACK_BYTES = 1 << 16  # read at once when looking for the last newline
+BACK_LIMIT = 64 << 20  # as far back as that newline is looked for
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where to go on: byte `offset` of the file `path`, provided it is the same device and inode."""
+
+    path: str
+    offset: int
+    dev: int
+    ino: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Position:
+        """ValueError: not a position."""
+        data = json.loads(text)
+        match data:
+            case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
+                return cls(path, offset, dev, ino)
+        raise ValueError(f"not a position in a file: {text!r}")
+
+
+@dataclass
+class _Former:
+    """An hour that was left and may still grow."""
+
+    hour: HourFile
+    identity: tuple[int, int]
+    offset: int  # read up to here
+    seen: int  # size up to which there is nothing but a partial line after `offset`
+    deadline: float  # of the grace time
+
+
+class Follower:
+    """Follows the hour files of one stream. Used by one thread, together with one Reader and one Watcher.
+
+    layout: "auto" or one of LAYOUTS. start: where to begin if there are files at the first check: at the last
+    line start in the newest ("end"), at its byte 0 ("hour"), at byte 0 of the oldest ("oldest"). Files that
+    come later are read from byte 0. grace_s: how long the rest of a torn line is waited for once the next
+    file is there, and how long a former hour is looked after. rescan_s: how
+    often the folders are looked at without any event. resume: where an earlier run stopped; replaces
+    `start` if it still holds. notice(level, text): told what an operator should know; level is "info" or
+    "warning". ValueError: unknown layout or start.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        *,
+        layout: str = "auto",
+        start: Start = "end",
+        grace_s: float = 5.0,
+        rescan_s: float = RESCAN_S,
+        resume: Position | None = None,
+        notice: Callable[[str, str], None],
+        stream: str = ORDER_STATUSES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if layout not in ("auto", *LAYOUTS):
+            raise ValueError(f"unknown layout {layout!r}: expected auto or one of {', '.join(LAYOUTS)}")
+        if start not in ("end", "hour", "oldest"):
+            raise ValueError(f"unknown start {start!r}: expected end, hour or oldest")
+        self.layout: str | None = None  # known from the first check on, with "auto" once a file is there
+        self.truncations = 0
+        self.late_lines = 0  # lines of former hours: the pipeline adds those it reads while `late` is true
+        self.files_opened = 0
+        self.late = False  # the file that is open is a former hour
+        self.caught_up = False  # at the last check all was read, but for a partial last line
+        self.next_check_s = 0.0  # when to call check again; 0: as soon as the reader is at the end
+        self.final_origin: tuple[str, int] | None = None  # path, offset of take_final_line's last
+        self._data_dir = os.path.abspath(data_dir)
+        self._stream = stream
+        self._setting = layout
+        self._start = start
+        self._grace_s = grace_s
+        self._rescan_s = rescan_s
+        self._resume = resume
+        self._notice = notice
+        self._clock = clock
+        self._waiting_told = False
+        self._reason_told: str | None = None
+        self._complained: float | None = None  # when
+        self._watched: list[str] = []
+        self._current: HourFile | None = None
+        self._identity: tuple[int, int] | None = None  # of the current file; None: it was let go
+        self._left: Position | None = None  # where the current file goes on while the reader is elsewhere
+        self._formers: list[_Former] = []
+        self._visited: _Former | None = None
+        self._patience: tuple[int, float] | None = None  # (offset, how long more is waited for)
+        self._final: list[tuple[bytes, str, int]] = []
+
+    # ---- what the pipeline calls ----
+
+    def check(self, reader: Reader, watcher: Watcher, at_eof: bool) -> None:
+        """Look at the folders and see to it that the right file is open.
+
+        at_eof: the reader's last fill found nothing to read (end, no file or an error) and its lines are
+        consumed. To be called at the start, after WAIT_DIRS, and when next_check_s have passed; after each
+        call take_final_line is to be asked. Raises nothing for what the file system does: it is told, and
+        tried again.
+        """
+        now = self._clock()
+        self.next_check_s = self._rescan_s
+        self.caught_up = False
+        try:
+            self._look(reader, watcher, at_eof, now)
+        except OSError as error:
+            self._complain(f"cannot follow {self._data_dir}: {error}; trying again", now)
+        if self._formers:
+            self.next_check_s = min(self.next_check_s, GRACE_RESCAN_S)
+        if watcher.reason != self._reason_told:
+            self._reason_told = watcher.reason
+            self._notice("warning", f"{watcher.reason}; polling instead")
+
+    def take_final_line(self) -> bytes | None:
+        """An unterminated last line whose rest did not come. It precedes all that is read afterwards."""
+        if not self._final:
+            return None
+        line, path, offset = self._final.pop(0)
+        self.final_origin = (path, offset)
+        return line
+
+    def position(self, reader: Reader) -> Position | None:
+        """Where to go on after all lines consumed so far; None before the first file."""
+        if self._left is not None:
+            return self._left
+        if self._current is None or self._identity is None:
+            return None
+        return Position(self._current.path, reader.tell(), *self._identity)
+
+    @property
+    def path(self) -> str | None:
+        """The file that is read now."""
+        hour = self._visited.hour if self._visited else self._current
+        return hour.path if hour else None
+
+    # ---- one look ----
+
+    def _look(self, reader: Reader, watcher: Watcher, at_eof: bool, now: float) -> None:
+        if self._visited is not None:
+            self.next_check_s = 0.0
+            if at_eof and (reader.error or reader.size() <= reader.reach()):
+                self._end_visit(reader, now)
+            return
+        # Watches before the listing, so that nothing can come between them unseen.
+        self._watch_folders(watcher)
+        if self.layout is None and not self._choose_layout():
+            self.caught_up = True
+            return
+        assert self.layout is not None
+        hourly = hourly_folder(self._data_dir, self.layout, self._stream)
+        hours = hour_files(hourly, since=self._current.date if self._current else "")
+        if self._current is None:
+            self._begin(reader, watcher, hours)
+        elif reader.error:
+            self._reopen(reader, watcher, now)
+        else:
+            self._follow(reader, watcher, hours, at_eof, now)
+        if self._current is None:
+            self.caught_up = True
+            self._tell_waiting(hourly)
+
+    def _follow(
+        self, reader: Reader, watcher: Watcher, hours: list[HourFile], at_eof: bool, now: float
+    ) -> None:
+        """Go on from the current file: nothing, another round on it, a former hour, or the next file."""
+        following = self._next_file(hours)
+        if not at_eof:
+            if following is not None:
+                self.next_check_s = 0.0
+            return
+        if reader.is_open:
+            size = reader.size()  # after the look for the next file: counts what was written before that
+            if size < reader.reach():
+                self._truncated(reader, size)
+                return
+            if self._visit_former(reader, now):
+                return
+            if following is not None and size > reader.reach():
+                self.next_check_s = 0.0
+                return
+        if following is None:
+            self.caught_up = True
+            if reader.is_open and reader.stat().st_nlink == 0:
+                self._outwait(reader, watcher, now)
+        elif not reader.is_open or self._tail_done(reader, now):
+            self._switch(reader, watcher, following, now)
+
+    def _next_file(self, hours: list[HourFile]) -> HourFile | None:
+        """The file after the current one: a new one of the same name, or else the next hour there is."""
+        assert self._current is not None
+        for hour in hours:
+            if hour < self._current:
+                continue
+            try:
+                status = os.stat(hour.path)
+            except FileNotFoundError:
+                continue
+            if (status.st_dev, status.st_ino) != self._identity:
+                return hour
+            self._current = hour  # the very file; under a later name if it was renamed so
+        return None
+
+    # ---- opening and leaving files ----
+
+    def _begin(self, reader: Reader, watcher: Watcher, hours: list[HourFile]) -> None:
+        """Open the first file. `start` is about what is there at the first look; what comes later is new."""
+        if not hours:
+            self._start = "oldest"
+            return
+        if self._resume is not None:
+            if self._take_up(reader, watcher, self._resume, hours):
+                return
+            self._resume = None
+        if self._start == "oldest":
+            self._open(reader, watcher, hours[0], 0)
+        elif self._start == "hour":
+            self._open(reader, watcher, hours[-1], 0)
+        else:
+            self._open(reader, watcher, hours[-1], _last_line_start(hours[-1].path))
+
+    def _take_up(self, reader: Reader, watcher: Watcher, resume: Position, hours: list[HourFile]) -> bool:
+        """Go on where an earlier run stopped. False, with a notice: that place is no longer there."""
+        place = locate(self._data_dir, resume.path, self._stream)
+        if place is None or place[0] != self.layout:
+            self._notice("warning", f"cannot go on in {resume.path}: it is not a file that is followed here")
+            return False
+        hour = place[1]
+        if hour not in hours:
+            # Its later hours are what comes next; before them nothing is left that could be read.
+            self._notice("warning", f"cannot go on in {resume.path}: it is gone; taking the hours after it")
+            self._current, self._left = hour, resume
+            self.next_check_s = 0.0
+            return True
+        status = os.stat(hour.path)
+        if (status.st_dev, status.st_ino) != (resume.dev, resume.ino):
+            self._notice("warning", f"cannot go on in {resume.path}: it is another file now")
+            return False
+        if status.st_size < resume.offset:
+            self._notice(
+                "warning",
+                f"cannot go on in {resume.path} at byte {resume.offset}: it has {status.st_size} bytes",
+            )
+            return False
+        self._open(reader, watcher, hour, resume.offset)
+        return True
+
+    def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
+        reader.open(hour.path, offset)
+        self._current = hour
+        self._identity = reader.identity()
+        self._left = None
+        self._patience = None
+        self.files_opened += 1
+        self.next_check_s = 0.0
+        watcher.watch_file(hour.path)
+        self._notice("info", f"following {hour.path} from byte {offset}")
+
+    def _switch(self, reader: Reader, watcher: Watcher, following: HourFile, now: float) -> None:
+        """From the current file, read to its end, to the next one."""
+        assert self._current is not None
+        former = None
+        path, end = self._current.path, reader.reach()
+        if reader.is_open and self._identity is not None and following != self._current:
+            former = _Former(self._current, self._identity, end, end, now + self._grace_s)
+        tail_offset, tail = reader.tell(), reader.take_tail()
+        try:
+            self._open(reader, watcher, following, 0)
+        finally:
+            # Also when the next file cannot be opened yet: the reader has passed the tail.
+            self._give_out(tail, path, tail_offset)
+        if former is not None:
+            self._formers.append(former)
+
+    def _tail_done(self, reader: Reader, now: float) -> bool:
+        """Whether the current file may be left: its last line is whole, or the rest of it did not come."""
+        if reader.held == 0:
+            return True
+        if self._patience is None or self._patience[0] != reader.tell():
+            self._patience = (reader.tell(), now + self._grace_s)
+        if now >= self._patience[1]:
+            return True
+        self.next_check_s = min(TAIL_RESCAN_S, self._patience[1] - now)
+        return False
+
+    def _outwait(self, reader: Reader, watcher: Watcher, now: float) -> None:
+        """The current file was deleted and is read: the writer has grace_s to go on, then it is let go."""
+        if self._patience is None or self._patience[0] != reader.reach():
+            self._patience = (reader.reach(), now + self._grace_s)
+        if now < self._patience[1]:
+            self.next_check_s = min(self.next_check_s, self._patience[1] - now)
+        elif not self._formers:
+            self._let_go(reader, watcher)
+
+    def _let_go(self, reader: Reader, watcher: Watcher) -> None:
+        """Close the current file, which is gone; only a new one is opened after it."""
+        assert self._current is not None
+        self._give_out_tail(reader, self._current.path)
+        self._left = self.position(reader)
+        self._identity = None
+        self._notice("warning", f"{self._current.path} was deleted")
+        reader.close()
+        watcher.watch_file(None)
+
+    def _truncated(self, reader: Reader, size: int) -> None:
+        assert self._current is not None
+        self.next_check_s = 0.0
+        if size >= reader.tell():
+            # Only a torn line was cut off that has not been given out: nothing before it is read again.
+            self._notice("warning", f"the unfinished last line of {self._current.path} was cut off")
+            reader.seek(reader.tell())
+            return
+        self.truncations += 1
+        self._notice(
+            "warning",
+            f"{self._current.path} was truncated to {size} bytes, read up to {reader.tell()}: "
+            "going back to its start",
+        )
+        reader.seek(0)
+
+    def _reopen(self, reader: Reader, watcher: Watcher, now: float) -> None:
+        """The last read failed (EIO, ESTALE): a new descriptor may do better."""
+        assert self._current is not None
+        reason = os.strerror(reader.error)
+        self._complain(f"cannot read {self._current.path}: {reason}; opening it again", now)
+        offset, identity = reader.tell(), self._identity
+        try:
+            reader.open(self._current.path, offset)
+        except FileNotFoundError:
+            self._let_go(reader, watcher)
+        else:
+            if reader.identity() != identity:
+                self._open(reader, watcher, self._current, 0)
+
+    # ---- former hours ----
+
+    def _visit_former(self, reader: Reader, now: float) -> bool:
+        """Turn to a former hour if one has grown, or has a torn line left when its time is over."""
+        for former in list(self._formers):
+            expired = now >= former.deadline
+            try:
+                status = os.stat(former.hour.path)
+            except OSError:
+                status = None
+            if (
+                status is None
+                or (status.st_dev, status.st_ino) != former.identity
+                or status.st_size < former.offset
+            ):
+                self._formers.remove(former)
+            elif status.st_size > (former.offset if expired else former.seen):
+                left = self.position(reader)
+                try:
+                    reader.visit(former.hour.path, former.offset)
+                except OSError as error:
+                    self._complain(f"cannot look for late lines: {error}", now)
+                    if expired:
+                        self._formers.remove(former)
+                    continue
+                self._left = left
+                self._visited = former
+                self.late = True
+                self.next_check_s = 0.0
+                return True
+            elif expired:
+                self._formers.remove(former)
+        return False
+
+    def _end_visit(self, reader: Reader, now: float) -> None:
+        former = self._visited
+        assert former is not None
+        if reader.error:
+            self._complain(f"cannot read {former.hour.path}: {os.strerror(reader.error)}", now)
+        former.seen = reader.reach()
+        if now >= former.deadline:
+            self._formers.remove(former)
+            if self._give_out_tail(reader, former.hour.path):
+                self.late_lines += 1
+        former.offset = reader.tell()
+        reader.leave()
+        self._visited = None
+        self._left = None
+        self.late = False
+
+    # ---- small things ----
+
+    def _give_out_tail(self, reader: Reader, path: str) -> bool:
+        offset = reader.tell()
+        return self._give_out(reader.take_tail(), path, offset)
+
+    def _give_out(self, tail: bytes, path: str, offset: int) -> bool:
+        if not tail:
+            return False
+        self._notice("warning", f"{path} ends without a newline at byte {offset}: taking the line as it is")
+        self._final.append((tail, path, offset))
+        return True
+
+    def _choose_layout(self) -> bool:
+        if self._setting == "auto" and self._resume is not None:
+            place = locate(self._data_dir, self._resume.path, self._stream)
+            if place is not None and hour_files(hourly_folder(self._data_dir, place[0], self._stream)):
+                self.layout = place[0]
+                return True
+        choice = choose_layout(self._data_dir, self._setting, self._stream)
+        if choice.layout is None:
+            self._start = "oldest"  # nothing is there: whatever comes is new
+            plain = stream_folder(self._data_dir, "plain", self._stream)
+            self._tell_waiting(plain + "{_streaming,_by_block,}/hourly")
+            return False
+        others = f" (also there, not followed: {', '.join(choice.others)})" if choice.others else ""
+        self._notice("info", f"layout {choice.layout}{others}")
+        self.layout = choice.layout
+        return True
+
+    def _watch_folders(self, watcher: Watcher) -> None:
+        """Watch every folder in which the next name can appear."""
+        folders = [self._data_dir]
+        for layout in (self.layout,) if self.layout else LAYOUTS:
+            hourly = hourly_folder(self._data_dir, layout, self._stream)
+            dates = date_folders(hourly, since=self._current.date if self._current else "")
+            # Names appear in the current folder and in the newest one; the rescan finds those of any other.
+            folders += [os.path.dirname(hourly), hourly]
+            folders += [os.path.join(hourly, date) for date in sorted({*dates[:1], *dates[-1:]})]
+        watcher.watch_dirs(folders)
+        if folders != self._watched:
+            # What appeared before there was a watch is seen by the listing that follows; what appeared in a
+            # folder that came between the two only by another look.
+            self._watched = folders
+            self.next_check_s = 0.0
+
+    def _tell_waiting(self, what: str) -> None:
+        if not self._waiting_told:
+            self._waiting_told = True
+            self._notice("info", f"waiting for a file in {what}")
+
+    def _complain(self, text: str, now: float) -> None:
+        if self._complained is None or now - self._complained >= COMPLAINT_S:
+            self._complained = now
+            self._notice("warning", text)
+
+
+def _last_line_start(path: str) -> int:
+    """Offset after the last newline of a file, so that a line that is being written now comes whole.
+
+    0 if there is no newline; the size if none is found within BACK_LIMIT bytes.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        at = size
+        while at > 0 and size - at < BACK_LIMIT:
+            begin = max(0, at - BACK_BYTES)
+            newline = os.pread(file.fileno(), at - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                return begin + newline + 1
+            at = begin
+    return size if at > 0 else 0

@@ -1,0 +1,34 @@
+"""Which version of fasttail runs, from which commit."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+
+UNKNOWN = "unknown"
+
+
+def version() -> str:
+    """The version, as in the package's metadata; "unknown" when neither built nor installed."""
+    stamped = _stamp("VERSION")
+    if stamped is not None:
+        return stamped
+    try:
+        return importlib.metadata.version("fasttail")
+    except importlib.metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def commit() -> str:
+    """The commit it was built from; "unknown" when the build had no repository."""
+    return _stamp("COMMIT") or UNKNOWN
+
+
+def _stamp(name: str) -> str | None:
+    # Imported by name: the module is written by the build, so a bare checkout has none.
+    try:
+        info = importlib.import_module("fasttail._build_info")
+    except ImportError:
+        return None
+    value = getattr(info, name, None)
+    return value if isinstance(value, str) else None

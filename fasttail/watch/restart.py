@@ -1,0 +1,108 @@
+"""Restart in place: the process executes itself anew, keeps its pid, and takes the listening sockets along.
+
+    old image:  prepare() ──► execute()            argv, sockets left open, FASTTAIL_RESTART = state as JSON
+                                 │ execve: same pid, no thread survives, memory is given back
+    new image:               inherited()           sockets and state, once
+
+Connections that arrive meanwhile wait in the sockets' backlog instead of being refused. The sockets must not
+be closed before: closing the last descriptor of a listening socket loses those connections.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+VARIABLE = "FASTTAIL_RESTART"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What the former image left: its listening sockets, the reading position (JSON text, None = none known),
+    when the first image started (seconds since 1970), and how many restarts there were, this one included.
+    """
+
+    sockets: list[socket.socket]
+    position: str | None
+    started: float
+    restarts: int
+
+
+def prepare(
+    sockets: Sequence[socket.socket], position: str | None, started: float, restarts: int
+) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment for `execute`; `restarts` counts those made before this one.
+
+    The command line is the one this process was started with, interpreter options included, whether by a
+    console script or by `python -m`. Its first word becomes the path of the interpreter: by the bare name
+    "python" another one might be found, or this one without its virtual environment.
+    """
+    state = {
+        "version": _VERSION,
+        "pid": os.getpid(),
+        "fds": [listener.fileno() for listener in sockets],
+        "position": position,
+        "started": started,
+        "restarts": restarts + 1,
+    }
+    return [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: json.dumps(state)}
+
+
+def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Becomes the new image. Comes back only by an OSError, with everything as it was: the process can go on.
+
+    What Python still holds for its standard streams is lost: flush before.
+    """
+    fds = json.loads(env[VARIABLE])["fds"]
+    try:
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        os.execve(argv[0], list(argv), dict(env))
+    except OSError:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        raise
+
+
+def inherited() -> Restart | None:
+    """What the former image left, None if this is a fresh start. Takes it out of the environment: it counts
+    once.
+
+    State that is not this process's (a child inherits its parent's environment) or not understood (another
+    version of fasttail wrote it) is passed over, and so is a descriptor that is no listening socket any more.
+    """
+    text = os.environ.pop(VARIABLE, None)
+    if text is None:
+        return None
+    try:
+        state = json.loads(text)
+        if state["version"] != _VERSION or state["pid"] != os.getpid():
+            return None
+        fds = [int(fd) for fd in state["fds"]]
+        position = None if state["position"] is None else str(state["position"])
+        started, restarts = float(state["started"]), int(state["restarts"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    sockets = [listener for fd in fds if (listener := _listener(fd)) is not None]
+    return Restart(sockets, position, started, restarts)
+
+
+def _listener(fd: int) -> socket.socket | None:
+    try:
+        listener = socket.socket(fileno=fd)
+    except (OSError, ValueError):
+        return None
+    try:
+        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    except OSError:
+        listening = False
+    if not listening:
+        listener.detach()
+        return None
+    os.set_inheritable(fd, False)
+    return listener

@@ -1,0 +1,223 @@
+"""Builds the extensions; all metadata stands in pyproject.toml.
+
+FASTTAIL_BUILD=release|debug picks one of KINDS below. A build stops when the compiler has no OpenMP, and when
+Cython gives a performance hint: an unintended exception check or GIL acquisition costs more than most
+optimisations gain. Everything generated goes to build/KIND/, nothing into the source tree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+ROOT = Path(__file__).resolve().parent
+JOBS = len(os.sched_getaffinity(0))
+
+
+# ---------------------------------------------------------------- kinds of build
+@dataclass(frozen=True)
+class Kind:
+    checks: bool  # what Cython checks at run time
+    cflags: tuple[str, ...]
+    macros: tuple[tuple[str, str | None], ...]
+
+
+KINDS = {
+    "release": Kind(
+        checks=False,
+        cflags=("-O3", "-g0"),
+        macros=(("NDEBUG", None), ("CYTHON_WITHOUT_ASSERTIONS", None)),
+    ),
+    "debug": Kind(checks=True, cflags=("-O1", "-g", "-UNDEBUG"), macros=(("FASTTAIL_DEBUG", "1"),)),
+}
+# No -march=native: a wheel runs on other machines than its builder; the code chooses at run time.
+# Cython's own output compares signs and leaves parameters unused.
+COMMON_CFLAGS = ("-fopenmp", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare")
+
+
+def chosen_kind() -> str:
+    name = os.environ.get("FASTTAIL_BUILD") or "release"
+    if name not in KINDS:
+        sys.exit(f"FASTTAIL_BUILD={name}: expected one of {', '.join(KINDS)}")
+    return name
+
+
+def directives(kind: Kind) -> dict[str, object]:
+    return {
+        "language_level": 3,
+        "embedsignature": True,
+        "show_performance_hints": True,
+        # These two change what the code means, so they are the same in every build.
+        "wraparound": False,
+        "cdivision": True,
+        # No nonecheck: it raises, so no attribute could be read with the GIL released.
+        "boundscheck": kind.checks,
+        "initializedcheck": kind.checks,
+    }
+
+
+# ---------------------------------------------------------------- .pyx to C
+def with_stderr_copied(work: Callable[[], list[Extension]]) -> tuple[list[Extension], str]:
+    """The result of `work` and what it and its child processes wrote to file descriptor 2, also shown."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            result = work()
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            text = file.read()
+            sys.stderr.write(text)
+    return result, text
+
+
+def extensions(name: str) -> list[Extension]:
+    kind = KINDS[name]
+    out = Path("build", name, f"c-cython{version('cython')}")
+    headers = sorted(Path("fasttail").rglob("*.h"))
+    found = [
+        Extension(
+            ".".join(path.with_suffix("").parts),
+            [str(path)],
+            depends=["setup.py", *map(str, headers)],
+            include_dirs=sorted({str(path.parent) for path in headers}),
+            extra_compile_args=[*COMMON_CFLAGS, *kind.cflags],
+            extra_link_args=["-fopenmp"],
+            define_macros=list(kind.macros),
+        )
+        for path in sorted(Path("fasttail").rglob("*.pyx"))
+    ]
+    # Cython compares times of .pyx and .pxd only; this file holds the directives.
+    script_time = Path("setup.py").stat().st_mtime
+    outdated = any(path.stat().st_mtime < script_time for path in out.rglob("*.c"))
+    result, said = with_stderr_copied(
+        lambda: cythonize(
+            found,
+            build_dir=str(out),
+            compiler_directives=directives(kind),
+            nthreads=JOBS if len(found) > 1 else 0,
+            force=outdated,
+        )
+    )
+    if "performance hint:" in said:
+        shutil.rmtree(out)  # or the next build would find the C files made and pass
+        sys.exit("the build stops at Cython's performance hints above")
+    return result
+
+
+# ---------------------------------------------------------------- C to .so
+OPENMP_PROBE = """\
+#ifndef _OPENMP
+#error "the compiler ignored -fopenmp"
+#endif
+#include <omp.h>
+int main(void) { return omp_get_max_threads() < 1; }
+"""
+
+
+class BuildExt(build_ext):
+    def build_extensions(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, "openmp.c")
+            probe.write_text(OPENMP_PROBE)
+            flags = ["-fopenmp"]
+            try:
+                objects = self.compiler.compile([str(probe)], output_dir="/", extra_postargs=flags)
+                self.compiler.link_executable(objects, str(probe.with_suffix("")), extra_postargs=flags)
+            except Exception as error:
+                sys.exit(f"fasttail needs a C compiler with OpenMP (GCC with libgomp): {error}")
+        super().build_extensions()
+
+
+# ---------------------------------------------------------------- version and commit
+def commit() -> str | None:
+    """The checked-out commit, read without the git program; None outside a checkout."""
+    git = ROOT / ".git"
+    if git.is_file():  # a worktree: "gitdir: PATH"
+        git = ROOT / git.read_text().removeprefix("gitdir:").strip()
+    if not (git / "HEAD").is_file():
+        return None
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref:"):
+        return head if is_hash(head) else None
+    ref = head.removeprefix("ref:").strip()
+    common = git
+    if (git / "commondir").is_file():  # a worktree's branches lie in the main checkout
+        common = git / (git / "commondir").read_text().strip()
+    if (common / ref).is_file():
+        value = (common / ref).read_text().strip()
+        return value if is_hash(value) else None
+    if (common / "packed-refs").is_file():
+        for line in (common / "packed-refs").read_text().splitlines():
+            value, _, packed = line.partition(" ")
+            if packed == ref and is_hash(value):
+                return value
+    return None
+
+
+def is_hash(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) is not None
+
+
+def write_build_info(package: Path, release: str) -> None:
+    """Writes package/_build_info.py; one that came with a source distribution stays if nothing is known."""
+    target, known = package / "_build_info.py", commit()
+    if known is None and target.is_file():
+        return
+    target.unlink(missing_ok=True)  # it may be a hard link
+    target.write_text(
+        f'"""Written by the build."""\n\nVERSION = "{release}"\nCOMMIT = "{known or "unknown"}"\n'
+    )
+
+
+class BuildPy(build_py):
+    def run(self) -> None:
+        self.remove_leftovers()
+        super().run()
+        write_build_info(Path(self.build_lib, "fasttail"), self.distribution.get_version())
+
+    def remove_leftovers(self) -> None:
+        """A module that is gone from the source must not ship from an earlier build's folder."""
+        to_ext = cast(BuildExt, self.get_finalized_command("build_ext"))
+        keep = {Path(path) for path in to_ext.get_outputs()}
+        for path in Path(self.build_lib).rglob("*"):
+            if path.is_file() and path not in keep:
+                path.unlink()
+
+
+class Sdist(sdist):
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        write_build_info(Path(base_dir, "fasttail"), self.distribution.get_version())
+
+
+def main() -> None:
+    os.chdir(ROOT)
+    kind = chosen_kind()
+    setup(
+        ext_modules=extensions(kind),
+        cmdclass={"build_ext": BuildExt, "build_py": BuildPy, "sdist": Sdist},
+        options={"build": {"build_base": f"build/{kind}"}, "build_ext": {"parallel": str(JOBS)}},
+    )
+
+
+if __name__ == "__main__":
+    main()

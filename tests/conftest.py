@@ -1,0 +1,33 @@
+"""What all tests share: the package under test is the installed one, and the genuine node lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import fasttail
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Child processes (`python -m fasttail` from any folder) must not find the uncompiled package of the checkout.
+os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def pytest_configure() -> None:
+    where = Path(fasttail.__file__ or "")
+    if where.is_relative_to(ROOT / "fasttail"):
+        raise pytest.UsageError(
+            f"the tests would import the uncompiled package {where.parent}: run scripts/test, or pytest "
+            "(not python -m pytest) from an environment where fasttail is installed"
+        )
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of genuine node lines (`node_order_statuses.*.jsonl` and others)."""
+    folder = Path(os.environ.get("FASTTAIL_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
+    if not any(folder.glob("node_order_statuses.*")):
+        pytest.skip(f"no genuine node lines in {folder}: set FASTTAIL_REAL_DATA")
+    return folder

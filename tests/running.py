@@ -1,0 +1,183 @@
+"""A real `fasttail serve` in a process of its own, a real writer, a real client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+PATIENCE_S = 30.0
+"""How long a test waits for what must come; only a failing test waits that long."""
+
+
+def command(*words: object) -> list[str]:
+    """The installed `fasttail`, whatever folder the tests run in."""
+    return [sys.executable, "-P", "-m", "fasttail", *map(str, words)]
+
+
+def wait_for(what: str, condition: Callable[[], Any]) -> Any:
+    """The first true value of `condition`; fails after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+class Serve:
+    """`fasttail serve FOLDER …` on a free port, its log gathered line by line."""
+
+    def __init__(self, folder: Path, *options: object, env: dict[str, str] | None = None) -> None:
+        self.log: list[str] = []
+        self.process = subprocess.Popen(
+            command("serve", folder, "--port", 0, *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            text=True,
+            encoding="utf-8",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        found = wait_for("the port", lambda: self.find(r"on 127\.0\.0\.1:(\d+)"))
+        self.port = int(found[1])
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log.append(line.rstrip("\n"))
+
+    def find(self, pattern: str) -> re.Match[str] | None:
+        """The first match in the log."""
+        return next((found for line in list(self.log) if (found := re.search(pattern, line))), None)
+
+    def wait_log(self, pattern: str) -> re.Match[str]:
+        """The first line that matches, as soon as there is one."""
+        found: re.Match[str] = wait_for(f"{pattern} in the log", lambda: self.find(pattern))
+        return found
+
+    def wait_metric(self, name: str, value: float) -> None:
+        wait_for(f"{name} {value} (is {self.metric(name)})", lambda: self.metric(name) == value)
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in list(self.log))
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """A number without labels from /metrics."""
+        for line in self.get("/metrics")[1].splitlines():
+            if line.split(" ")[0] == name:
+                return float(line.split(" ")[1])
+        raise AssertionError(f"no metric {name}")
+
+    def client(self, channel: str = "orderUpdate") -> Client:
+        return Client(self.port, channel)
+
+    def end(self, how: int = signal.SIGTERM) -> int:
+        """Stop it, wait for the rest of its log, and give the exit code."""
+        self.process.send_signal(how)
+        code = self.process.wait(timeout=PATIENCE_S)
+        self._reader.join(timeout=PATIENCE_S)
+        return code
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *options: object, env: dict[str, str] | None = None) -> Iterator[Serve]:
+    """A running server that is gone afterwards. What it logged is shown if the test fails."""
+    running = Serve(folder, *options, env=env)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
+        print("\n".join(running.log[-60:]))
+
+
+class Client:
+    """A client of an old channel, by the `websockets` package. Gathers Orders in a thread of its own."""
+
+    def __init__(self, port: int, channel: str = "orderUpdate") -> None:
+        self.orders: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
+        self.close_code: int | None = None
+        self.socket: ClientConnection = connect(
+            f"ws://127.0.0.1:{port}/ws/{channel}", max_size=None, legacy=True
+        )
+        self.greeting = json.loads(self.socket.recv(timeout=PATIENCE_S))
+        self._thread = threading.Thread(target=self._gather, daemon=True)
+        self._thread.start()
+
+    def _gather(self) -> None:
+        try:
+            for text in self.socket:
+                message = json.loads(text)
+                self.messages.append(message)
+                if message["type"] == "orderUpdate":
+                    self.orders.append(message["data"])
+                elif message["type"] == "orderBatch":
+                    assert message["data"]["count"] == len(message["data"]["orders"])
+                    self.orders += message["data"]["orders"]
+        except ConnectionClosed:
+            pass
+        self.close_code = self.socket.close_code
+
+    def wait_orders(self, count: int) -> list[dict[str, Any]]:
+        """At least `count` orders, and a moment more in which none may come too much."""
+        wait_for(f"{count} orders (have {len(self.orders)})", lambda: len(self.orders) >= count)
+        time.sleep(0.2)
+        return self.orders
+
+    def wait_closed(self) -> int | None:
+        self._thread.join(timeout=PATIENCE_S)
+        assert not self._thread.is_alive(), "the connection is still open"
+        return self.close_code
+
+
+def order(event: dict[str, Any]) -> dict[str, Any]:
+    """The old service's Order for a node's event, by the operators' page."""
+    data = event["order"]
+    second, _, fraction = event["time"].partition(".")
+    return {
+        "id": str(data["oid"]),
+        "symbol": data["coin"],
+        "side": "Bid" if data["side"] == "B" else "Ask",
+        "price": float(data["limitPx"]),
+        "size": float(data["origSz"]),
+        "owner": event["user"],
+        "timestamp": f"{second}.{fraction.ljust(6, '0')[:6]}",
+        "status": "canceled"
+        if event["status"] in ("cancelled", "vaultWithdrawalCanceled")
+        else event["status"],
+    }
+
+
+def hour_file(folder: Path, layout: str, date: str, hour: int, *, make: bool = True) -> Path:
+    """The path of the node's file of that hour; its folders are made unless told otherwise."""
+    suffix = {"plain": "", "by_block": "_by_block", "streaming": "_streaming"}[layout]
+    path = folder / f"node_order_statuses{suffix}" / "hourly" / date / str(hour)
+    if make:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,223 @@
+"""A real server on a free port, and clients written from the protocol's description, for the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from fasttail.publish.clients import Client, Hub
+from fasttail.publish.legacy import CHANNELS, OrderBatcher
+from fasttail.publish.server import Server
+
+T = TypeVar("T")
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
+
+
+def run(main: Coroutine[Any, Any, T], limit_s: float = 30) -> T:
+    """Run a test's coroutine on uvloop, with a limit."""
+    return uvloop.run(asyncio.wait_for(main, limit_s))
+
+
+@dataclass
+class Serving:
+    """A started server, what belongs to it, and what it answers on /health and /health/live."""
+
+    server: Server
+    hub: Hub
+    batcher: OrderBatcher
+    answers: dict[str, tuple[int, dict[str, Any]]]
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def client(self) -> Client:
+        """The only connected client, as the server knows it."""
+        (client,) = self.hub.clients
+        return client
+
+
+@asynccontextmanager
+async def serving(*, close_timeout_s: float = 5.0, **options: Any) -> AsyncIterator[Serving]:
+    hub = Hub(CHANNELS, close_timeout_s=close_timeout_s)
+    batcher = OrderBatcher()
+    answers: dict[str, tuple[int, dict[str, Any]]] = {
+        "health": (200, {"status": "ok"}),
+        "live": (200, {"status": "ok"}),
+    }
+    defaults: dict[str, Any] = {
+        "health": lambda: answers["health"],
+        "live": lambda: answers["live"],
+        "metrics": lambda: b"fasttail_up 1\n",
+        "port": 0,
+    }
+    server = Server(hub, batcher=batcher, **(defaults | options))
+    await server.start()
+    try:
+        yield Serving(server, hub, batcher, answers)
+    finally:
+        await server.stop(1001, wait_s=0.05)
+        assert not hub.clients
+        assert not any(channel.clients for channel in hub.channels.values())
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 5) -> None:
+    """Wait until condition() is true; TimeoutError if it takes too long."""
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0.002)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        assert self.headers["content-type"] == "application/json"
+        return json.loads(self.body)
+
+
+async def http(port: int, path: str, *headers: str, method: str = "GET", host: str = "127.0.0.1") -> Answer:
+    """One HTTP request over a socket of its own; reads to the end of the stream."""
+    reader, writer = await asyncio.open_connection(host, port)
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", *headers]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+    raw = await reader.read()
+    writer.close()
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    pairs = (line.split(": ", 1) for line in rest)
+    return Answer(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
+
+
+def upgrade(path: str, *, connection: str = "Upgrade") -> bytes:
+    """A handshake with the key of RFC 6455, 1.3."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: {connection}\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+def masked(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
+    """A client's frame."""
+    mask = b"\x37\xfa\x21\x3d"
+    first = opcode | rsv << 4 | (0x80 if fin else 0)
+    if len(payload) < 126:
+        head = bytes((first, 0x80 | len(payload)))
+    elif len(payload) < 65536:
+        head = struct.pack(">BBH", first, 0x80 | 126, len(payload))
+    else:
+        head = struct.pack(">BBQ", first, 0x80 | 127, len(payload))
+    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+
+def close_frame(code: int, reason: bytes = b"") -> bytes:
+    return masked(CLOSE, struct.pack(">H", code) + reason)
+
+
+class RawClient:
+    """A WebSocket client of plain bytes that does only what it is told."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(
+        cls,
+        port: int,
+        path: str = "/ws/orderUpdate",
+        *,
+        connection: str = "Upgrade",
+        receive_buffer: int = 0,
+    ) -> RawClient:
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        # A small limit: the stream reader stops reading the socket when nobody takes what came.
+        reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+        writer.write(upgrade(path, connection=connection))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        return cls(reader, writer)
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame as (opcode, payload); asserts that it is whole, unmasked, without reserved bits."""
+        first, second = await self.reader.readexactly(2)
+        assert first & 0xF0 == 0x80
+        assert second & 0x80 == 0
+        size = second
+        if second == 126:
+            (size,) = struct.unpack(">H", await self.reader.readexactly(2))
+            assert size >= 126
+        elif second == 127:
+            (size,) = struct.unpack(">Q", await self.reader.readexactly(8))
+            assert size >= 65536
+        return first & 0x0F, await self.reader.readexactly(size)
+
+    async def close_code(self) -> int:
+        """Read a close frame, which must come next, and the end of the stream right after it."""
+        opcode, payload = await self.frame()
+        assert opcode == CLOSE, (opcode, payload)
+        (code,) = struct.unpack(">H", payload[:2])
+        self.send(close_frame(code))  # the peer does not mind if it has closed already
+        assert await self.reader.read() == b"", "something was written after the close frame"
+        return int(code)
+
+    def reset(self) -> None:
+        """Go without a word: the peer gets a RST."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class PicowsClient(WSListener):
+    """A picows client that keeps all texts and answers a close."""
+
+    def __init__(self) -> None:
+        self.texts: list[bytes] = []
+        self.close_code: int | None = None
+        self.transport: WSTransport | None = None
+
+    @classmethod
+    async def connect(cls, port: int, path: str = "/ws/orderUpdate") -> PicowsClient:
+        url = f"ws://127.0.0.1:{port}{path}"
+        transport, client = await ws_connect(cls, url, use_aiofastnet=False)
+        assert isinstance(client, cls)
+        client.transport = transport
+        return client
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT:
+            self.texts.append(frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            self.close_code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    async def count(self, texts: int, limit_s: float = 5) -> None:
+        """Wait until that many texts have come, the greeting included."""
+        await until(lambda: len(self.texts) >= texts, limit_s)
+
+    async def closed(self) -> int | None:
+        assert self.transport is not None
+        async with asyncio.timeout(10):
+            await self.transport.wait_disconnected()
+        return self.close_code

@@ -1,0 +1,186 @@
+"""setup.py, run on a small package of its own: what must stop a build, and what a build must carry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HASH = "0123456789abcdef0123456789abcdef01234567"
+
+POOL = """\
+from cython.parallel cimport prange
+
+def total(long n):
+    cdef long i, result = 0
+    for i in prange(n, nogil=True, num_threads=2):
+        result += i
+    return result
+
+def item(const unsigned char[:] data, Py_ssize_t at):
+    return data[at]
+"""
+# Without noexcept each call asks for the GIL to see whether it raised.
+HINTED = """\
+cdef void leaf(int* x) nogil:
+    x[0] += 1
+
+def run():
+    cdef int x = 0
+    with nogil:
+        leaf(&x)
+    return x
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A checkout with one OpenMP extension in a subpackage."""
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in"):
+        shutil.copy(ROOT / name, tmp_path)
+    package = tmp_path / "fasttail"
+    (package / "parser").mkdir(parents=True)
+    (tmp_path / "README.md").touch()
+    for name in ("__init__.py", "py.typed", "parser/__init__.py", "parser/pool.pyi", "parser/types.pxd"):
+        (package / name).touch()
+    (package / "parser" / "pool.pyx").write_text(POOL)
+    return tmp_path
+
+
+def setup(tree: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in {"FASTTAIL_BUILD", "CC"}}
+    return subprocess.run(
+        [sys.executable, "setup.py", "-q", *args],
+        cwd=tree,
+        env=inherited | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def built(tree: Path, kind: str = "release") -> Path:
+    """The folder that a build left, with the built package in it."""
+    (lib,) = (tree / "build" / kind).glob("lib.*")
+    return lib
+
+
+def run(lib: Path, code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(lib)!r}); {code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def test_release(tree: Path) -> None:
+    result = setup(tree, "build")
+    assert result.returncode == 0, result.stdout
+    lib = built(tree)
+    assert run(lib, "from fasttail.parser import pool; print(pool.total(1000))") == "499500"
+    assert {"py.typed", "_build_info.py"} <= {path.name for path in (lib / "fasttail").iterdir()}
+    assert {"pool.pyi", "types.pxd"} <= {path.name for path in (lib / "fasttail" / "parser").iterdir()}
+    assert not list(lib.rglob("*.pyx"))
+    assert not list((tree / "fasttail").rglob("*.c"))
+
+    # A module that is gone does not ship again, compiled or not.
+    (tree / "fasttail" / "parser" / "pool.pyx").rename(tree / "fasttail" / "parser" / "team.pyx")
+    (tree / "fasttail" / "parser" / "pool.pyi").unlink()
+    result = setup(tree, "build")
+    assert result.returncode == 0, result.stdout
+    assert not list(lib.rglob("pool*"))
+    assert run(lib, "from fasttail.parser import team; print(team.total(1000))") == "499500"
+
+
+def test_debug_checks_bounds(tree: Path) -> None:
+    result = setup(tree, "build", FASTTAIL_BUILD="debug")
+    assert result.returncode == 0, result.stdout
+    code = "from fasttail.parser import pool\ntry: pool.item(b'abc', 3)\nexcept IndexError: print('checked')"
+    assert run(built(tree, "debug"), f"exec({code!r})") == "checked"
+    assert not (tree / "build" / "release").exists()
+
+
+def test_an_unknown_kind_is_refused(tree: Path) -> None:
+    result = setup(tree, "build", FASTTAIL_BUILD="fast")
+    assert result.returncode != 0
+    assert "FASTTAIL_BUILD=fast: expected one of release, debug" in result.stdout
+
+
+def test_a_performance_hint_stops_the_build_each_time(tree: Path) -> None:
+    (tree / "fasttail" / "hinted.pyx").write_text(HINTED)
+    for _ in range(2):  # the second time nothing is newer than the C files of the first
+        result = setup(tree, "build")
+        assert result.returncode != 0
+        assert "hinted.pyx" in result.stdout
+        assert "the build stops at Cython's performance hints above" in result.stdout
+
+
+def test_a_compiler_without_openmp_stops_the_build(tree: Path, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc-without-openmp"
+    compiler.write_text(
+        '#!/bin/sh\nfor flag; do shift; [ "$flag" = -fopenmp ] || set -- "$@" "$flag"; done\nexec gcc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    result = setup(tree, "build", CC=str(compiler))
+    assert result.returncode != 0
+    assert "needs a C compiler with OpenMP" in result.stdout
+    assert not list((tree / "build").rglob("*.so"))
+
+
+def build_info(tree: Path) -> str:
+    result = setup(tree, "build_py", PATH="/nonexistent")  # no git program
+    assert result.returncode == 0, result.stdout
+    return run(built(tree), "from fasttail import _build_info as i; print(i.VERSION, i.COMMIT)")
+
+
+@pytest.mark.parametrize("form", ["loose", "packed", "detached", "worktree"])
+def test_the_commit_is_read_without_git(tree: Path, tmp_path: Path, form: str) -> None:
+    git = tree / ".git"
+    git.mkdir()
+    (git / "HEAD").write_text("ref: refs/heads/topic/a\n")
+    if form == "loose":
+        (git / "refs/heads/topic").mkdir(parents=True)
+        (git / "refs/heads/topic/a").write_text(f"{HASH}\n")
+        (git / "packed-refs").write_text(f"{HASH[::-1]} refs/heads/topic/a\n")  # older than the loose one
+    elif form == "packed":
+        lines = ["# pack-refs with: peeled", f"{HASH[::-1]} refs/heads/a", f"{HASH} refs/heads/topic/a", ""]
+        (git / "packed-refs").write_text("\n".join(lines))
+    elif form == "detached":
+        (git / "HEAD").write_text(f"{HASH}\n")
+    else:
+        common = tmp_path / "main.git"
+        git.rename(common)
+        (common / "refs/heads/topic").mkdir(parents=True)
+        (common / "refs/heads/topic/a").write_text(f"{HASH}\n")
+        (common / "worktrees/w").mkdir(parents=True)
+        (common / "worktrees/w/HEAD").write_text("ref: refs/heads/topic/a\n")
+        (common / "worktrees/w/commondir").write_text("../..\n")
+        git.write_text(f"gitdir: {common}/worktrees/w\n")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert build_info(tree) == f"{version} {HASH}"
+
+
+@pytest.mark.parametrize("head", [None, "ref: refs/heads/unborn\n", "rubbish\n"])
+def test_without_a_commit_the_build_says_unknown(tree: Path, head: str | None) -> None:
+    if head:
+        (tree / ".git").mkdir()
+        (tree / ".git" / "HEAD").write_text(head)
+    assert build_info(tree).endswith(" unknown")
+
+
+def test_a_source_distribution_remembers_its_commit(tree: Path) -> None:
+    (tree / ".git").mkdir()
+    (tree / ".git" / "HEAD").write_text(f"{HASH}\n")
+    result = setup(tree, "sdist")
+    assert result.returncode == 0, result.stdout
+    (archive,) = (tree / "dist").glob("*.tar.gz")
+    shutil.unpack_archive(archive, tree / "unpacked")
+    (unpacked,) = (tree / "unpacked").iterdir()
+    assert build_info(unpacked).endswith(HASH)

@@ -1,0 +1,294 @@
+"""The command line from outside: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fasttail.cli import main
+
+COMMANDS = ("serve", "tail", "parse", "synth", "demo")
+# Standard output as it is by default, whatever the surroundings of the tests say.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
+    return subprocess.run(
+        [sys.executable, "-m", "fasttail", *arguments],
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line with which a user's mistake is answered."""
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return done.stderr.rstrip("\n")
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = done.stdout.split()
+    assert words[0] == "fasttail"
+    assert words[2] == "(commit"
+    assert done.stdout.endswith(")\n")
+
+
+def test_help() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(f"\n    {command} " in done.stdout for command in COMMANDS)
+    for command in COMMANDS:
+        done = run(command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: fasttail {command} ")
+        assert "FASTTAIL_" in done.stdout
+        assert done.stdout.isascii(), "any terminal can show it"
+    serve = run("serve", "--help").stdout
+    assert serve.index("--debug-leak") > serve.index("never in production"), "apart from the ordinary options"
+    assert "(default: 512K)" in serve
+    assert "80 %" in serve
+    assert "symbols" not in serve, "only a file can hold them"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "fasttail: the following arguments are required: COMMAND (see fasttail --help)"),
+        (["serves"], "fasttail: argument COMMAND: invalid choice: 'serves'"),
+        (["serve"], "fasttail serve: no DATA_DIR given (nor FASTTAIL_DATA_DIR, nor data_dir in a file)"),
+        (["serve", "d", "--prot", "1"], "fasttail: unrecognized arguments: --prot 1 (see fasttail --help)"),
+        (["serve", "d", "--por", "1"], "fasttail: unrecognized arguments: --por 1 (see fasttail --help)"),
+        (["serve", "d", "--port"], "fasttail serve: argument --port: expected one argument (see"),
+        (["serve", "d", "--port", "80x"], "fasttail serve: --port: expected a whole number from 0 to 65535"),
+        (["serve", "d", "--config", "gone.toml"], "fasttail serve: gone.toml: No such file or directory"),
+        (["tail", "d", "--format", "none"], "fasttail tail: --format: expected one of json, raw, got 'none'"),
+        (["tail", "d", "--user", "0x12"], "fasttail tail: --user: expected an address, 0x and 40 hex"),
+        (["parse"], "fasttail parse: the following arguments are required: FILE (see"),
+        (["demo", "--rate", "0"], "fasttail demo: --rate: expected a number above 0, or \"max\", got '0'"),
+        (["synth", "d", "--layout", "auto"], "fasttail synth: --layout: expected one of plain, by_block"),
+        (["serve", "d", "\x1b[31m\n"], "fasttail: unrecognized arguments: ?[31m (see fasttail --help)"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered_in_one_line(arguments: list[str], line: str) -> None:
+    assert refused(run(*arguments)).startswith(line)
+
+
+def test_mistakes_in_environment_and_file(tmp_path: Path) -> None:
+    assert refused(run("serve", "d", FASTTAIL_PORT="x")).startswith(
+        "fasttail serve: environment variable FASTTAIL_PORT: expected a whole number"
+    )
+    file = tmp_path / "f.toml"
+    file.write_text("prot = 1\n")
+    line = refused(run("serve", "d", FASTTAIL_CONFIG=str(file)))
+    assert line == f"fasttail serve: {file}: unknown setting 'prot' (did you mean 'port'?)"
+
+
+def test_synth_writes_what_was_asked_for(tmp_path: Path) -> None:
+    done = run("synth", str(tmp_path / "a"), "--lines", "500", "--seed", "3", FASTTAIL_LAYOUT="plain")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("500 lines, 500 orders, ")
+    (hour,) = (tmp_path / "a" / "node_order_statuses" / "hourly").glob("*/*")
+    lines = hour.read_bytes().splitlines()
+    assert len(lines) == 500
+    assert all("order" in json.loads(line) for line in lines)
+
+
+def test_synth_says_in_one_line_what_it_cannot_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refused(run("synth", str(tmp_path / "file"), "--lines", "1")).startswith("fasttail synth: ")
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--help"], ["--version"]])
+def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fasttail", *arguments]
+    done = subprocess.run(
+        command, env=BUFFERED, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("unbuffered", "told"), [("", "fasttail: standard output"), ("1", "fasttail synth")])
+def test_a_full_disk_is_told_once(unbuffered: str, told: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fasttail", "synth", str(tmp_path), "--lines", "1"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, f"{told}: No space left on device\n")
+
+
+# A stand-in for the parts behind the command line: notes what it is called with and does what `action` says.
+STAND_IN = """
+import os, sys, types
+import fasttail.cli
+
+def called(settings):
+    openmp = os.environ.get("OMP_WAIT_POLICY")
+    with open(sys.argv[1], "w") as notes:
+        {action}
+        print(type(settings).__name__, openmp, file=notes)
+    return 3
+
+for module, names in dict(app=["serve"], batch_commands=["tail_folder", "parse_files"], demo=["run"]).items():
+    sys.modules["fasttail." + module] = stand_in = types.ModuleType(module)
+    for name in names:
+        setattr(stand_in, name, called)
+sys.exit(fasttail.cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("serve x", "Serve"), ("tail x", "Tail"), ("parse x y", "Parse"), ("demo", "Demo")],
+)
+def test_what_is_called(command: str, kind: str, given: dict[str, str], policy: str, tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    program = [
+        sys.executable,
+        "-c",
+        STAND_IN.format(action="pass"),
+        str(tmp_path / "notes"),
+        *command.split(),
+    ]
+    assert subprocess.run(program, env=clean | given, check=False, timeout=60).returncode == 3
+    assert (tmp_path / "notes").read_text() == f"{kind}Settings {policy}\n"
+
+
+def test_a_closed_standard_output_is_no_file_of_ours(tmp_path: Path) -> None:
+    """Else the first file or socket opened gets its number, and then the log."""
+    program = STAND_IN.format(action='os.write(1, b"the log")')
+    script = 'exec "$0" -c "$1" "$2" serve x 0<&- 1>&- 2>&-'
+    notes = tmp_path / "notes"
+    done = subprocess.run(["sh", "-c", script, sys.executable, program, notes], check=False, timeout=60)
+    assert done.returncode == 3
+    assert notes.read_text() == "ServeSettings PASSIVE\n"
+
+
+def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    program = STAND_IN.format(action='[print("x" * 99) for _ in range(1000)]')
+    command = [sys.executable, "-c", program, str(tmp_path / "notes"), "parse", "x"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "fasttail parse: No space left on device\n")
+
+
+def test_the_code_of_the_command_goes_before_that_of_the_output(tmp_path: Path) -> None:
+    program = STAND_IN.format(action='print("x")')
+    command = [sys.executable, "-c", program, str(tmp_path / "notes"), "parse", "x"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasttail.synth.run", interrupt)
+    assert main(["synth", "/nowhere"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory", "x/y"),
+            2,
+            "fasttail synth: x/y: No such file or directory",
+        ),
+        (OSError(98, "Address already in use"), 2, "fasttail synth: Address already in use"),
+        (OSError(28, "No space left on device"), 1, "fasttail synth: No space left on device"),
+        (BrokenPipeError(32, "Broken pipe"), 0, ""),
+    ],
+)
+def test_what_the_surroundings_refuse(
+    error: OSError, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fasttail.synth.run", refuse)
+    assert main(["synth", "/nowhere"]) == code
+    assert capsys.readouterr().err == (line + "\n" if line else "")
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("fasttail.synth.run", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["synth", "/nowhere"])
+
+
+def test_without_a_rate_a_number_of_lines_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+
+    def note(directory: Path, *, rate: float | None, **more: object) -> None:
+        rates.append(rate)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasttail.synth.run", note)
+    for arguments in ([], ["--lines", "9"], ["--lines", "9", "--rate", "7"], ["--rate", "max"]):
+        main(["synth", "/nowhere", *arguments])
+    assert rates == [23_500.0, None, 7.0, None]
+
+
+def test_import_of_the_cli_loads_nothing_compiled_and_changes_nothing() -> None:
+    program = (
+        "import os, signal, sys, threading\n"
+        "before = dict(os.environ), signal.getsignal(signal.SIGINT)\n"
+        "import fasttail.cli\n"
+        "assert before == (dict(os.environ), signal.getsignal(signal.SIGINT))\n"
+        "assert threading.active_count() == 1\n"
+        "ours = [m for n, m in sys.modules.items() if n.startswith('fasttail')]\n"
+        "compiled = [m for m in ours if str(getattr(m, '__file__', '')).endswith('.so')]\n"
+        "heavy = {'yaml', 'psutil', 'uvloop', 'picows', 'asyncio', 'tqdm', 'prometheus_client'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not compiled and not heavy, (compiled, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stream_ends_on_ctrl_c(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fasttail", "synth", str(tmp_path), "--rate", "100"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(tmp_path.glob("*/hourly/*/*")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in errors
+    assert "orders" in output

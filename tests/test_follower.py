@@ -1,0 +1,869 @@
+"""Follower with a real Reader and Watcher on real files: which file is read, from where, in which order.
+
+`Tail` is the pipeline's loop in plain Python. Most tests move their own clock; those of events take time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.follower import Follower, Position
+from fasttail.tail.inotify import WAIT_DIRS, Watcher
+
+GRACE = 5.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Tail:
+    """Follower, Reader and Watcher, driven as the pipeline drives them; collects the lines."""
+
+    def __init__(
+        self, data_dir: Path, *, window: int = 1 << 19, inotify: bool = True, **options: Any
+    ) -> None:
+        self.clock = options.setdefault("clock", Clock())
+        self.notices: list[str] = []
+        self.lines: list[bytes] = []
+        self.late: list[bytes] = []
+        options.setdefault("grace_s", GRACE)
+        self.follower = Follower(data_dir, notice=lambda level, text: self.notices.append(text), **options)
+        self.reader = Reader(window=window)
+        self.watcher = Watcher(use_inotify=inotify, poll_ms=2)
+
+    def fill(self) -> bool:
+        """Read once; whether there may be more."""
+        code = self.reader.fill_once()
+        if code == FILL_LINES:
+            lines = self.reader.take_lines().split(b"\n")[:-1]
+            self.lines += lines
+            if self.follower.late:
+                self.late += lines
+                self.follower.late_lines += len(lines)
+        return code not in (FILL_EOF, FILL_NOFILE, FILL_ERROR)
+
+    def check(self, at_eof: bool) -> None:
+        self.follower.check(self.reader, self.watcher, at_eof)
+        while (line := self.follower.take_final_line()) is not None:
+            self.lines.append(line)
+
+    def settle(self) -> list[bytes]:
+        """Read and check until there is nothing to do without a change from outside; the lines so far."""
+        for _ in range(1000):
+            while self.fill():
+                pass
+            self.check(at_eof=True)
+            if self.follower.next_check_s > 0:
+                return self.lines
+        raise AssertionError("does not come to rest")
+
+    def wait(self, seconds: float) -> list[bytes]:
+        """Let the clock go on in small steps."""
+        for _ in range(round(seconds / 0.1)):
+            self.clock.now += 0.1
+            self.settle()
+        return self.lines
+
+    def follow(self, enough: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """The loop with waiting: events and timers decide when to look."""
+        end = time.monotonic() + timeout_s
+        due = 0.0
+        while not enough():
+            now = time.monotonic()
+            assert now < end, (self.lines, self.notices)
+            while self.fill():
+                pass
+            if now >= due:
+                self.check(at_eof=True)
+                due = now + self.follower.next_check_s
+                if due == now:
+                    continue
+            if self.watcher.wait_once(max(0, int((due - now) * 1e6))) & WAIT_DIRS:
+                due = 0.0
+
+    def position(self) -> Position:
+        position = self.follower.position(self.reader)
+        assert position is not None
+        return position
+
+    def close(self) -> None:
+        self.reader.close()
+        self.watcher.close()
+
+
+class Node:
+    """Writes files as the node does."""
+
+    def __init__(self, data_dir: Path, stream: str = "node_order_statuses_streaming") -> None:
+        self.hourly = data_dir / stream / "hourly"
+
+    def path(self, name: str) -> Path:
+        return self.hourly / name
+
+    def write(self, name: str, data: bytes) -> Path:
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(data)
+        return path
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+@pytest.fixture(params=[True, False], ids=["inotify", "polling"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Tail]]:
+    """Makes a Tail of tmp_path; each test runs with inotify and without."""
+    made = []
+
+    def make(data_dir: Path = tmp_path, **options: Any) -> Tail:
+        made.append(Tail(data_dir, inotify=request.param, **options))
+        return made[-1]
+
+    yield make
+    for tail in made:
+        tail.close()
+
+
+StartTail = Callable[..., Tail]
+
+
+# ---- where to begin ----
+
+
+def test_start_at_the_end(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"old\n")
+    node.write("20260505/10", b"one\ntwo\n")
+    tail = start()
+    assert tail.settle() == []
+    node.write("20260505/10", b"three\n")
+    assert tail.settle() == [b"three"]
+
+
+def test_start_at_the_end_within_a_line(node: Node, start: StartTail) -> None:
+    """The line that is being written at the start is delivered once it is whole."""
+    node.write("20260505/9", b"one\n" + b"x" * 200_000)
+    tail = start()
+    assert tail.settle() == []
+    node.write("20260505/9", b"yz\n")
+    assert tail.settle() == [b"x" * 200_000 + b"yz"]
+
+
+def test_start_at_the_end_of_a_file_without_newline(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"fir")
+    tail = start()
+    tail.settle()
+    node.write("20260505/9", b"st\n")
+    assert tail.settle() == [b"first"]
+
+
+def test_start_with_the_hour_or_the_oldest(node: Node, start: StartTail) -> None:
+    node.write("20260504/23", b"a\n")
+    node.write("20260505/9", b"b\n")
+    node.write("20260505/10", b"c\n")
+    assert start(start="hour").settle() == [b"c"]
+    assert start(start="oldest").settle() == [b"a", b"b", b"c"]
+
+
+def test_missing_folder_is_waited_for(tmp_path: Path, start: StartTail) -> None:
+    """Faults 3 and 7: what appears after the start is new, all of it."""
+    tail = start(tmp_path / "later")
+    assert tail.settle() == []
+    assert tail.follower.caught_up
+    assert tail.follower.layout is None
+    assert tail.follower.position(tail.reader) is None
+    tail.settle()
+    assert sum("waiting" in notice for notice in tail.notices) == 1
+    node = Node(tmp_path / "later")
+    node.write("20260505/9", b"a\n")
+    node.write("20260505/10", b"b\nhal")
+    assert tail.settle() == [b"a", b"b"]
+    assert tail.follower.layout == "streaming"
+    assert tail.follower.path == str(node.path("20260505/10"))
+
+
+def test_empty_folders_are_waited_in(node: Node, start: StartTail) -> None:
+    node.path("20260505").mkdir(parents=True)
+    for layout in ("auto", "streaming"):
+        tail = start(layout=layout)
+        assert tail.settle() == []
+        node.write("20260505/9", b"a\n")
+        assert tail.settle() == [b"a"]
+        node.path("20260505/9").unlink()
+
+
+def test_layouts(tmp_path: Path, start: StartTail) -> None:
+    Node(tmp_path, "node_order_statuses_by_block").write("20260505/9", b"by_block\n")
+    Node(tmp_path, "node_order_statuses").write("20260505/9", b"plain\n")
+    tail = start(start="oldest")
+    assert tail.settle() == [b"by_block"]
+    assert tail.notices[0] == "layout by_block (also there, not followed: plain)"
+    assert start(start="oldest", layout="plain").settle() == [b"plain"]
+    tail = start(start="oldest", layout="streaming")
+    assert tail.settle() == []
+    Node(tmp_path).write("20260505/9", b"streaming\n")
+    assert tail.settle() == [b"streaming"]
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown layout 'plane'"):
+        Tail(tmp_path, layout="plane")
+    with pytest.raises(ValueError, match="unknown start 'now'"):
+        Tail(tmp_path, start="now")
+
+
+# ---- the next file ----
+
+
+def test_change_of_hour_and_date(node: Node, start: StartTail) -> None:
+    """Faults 1, 2 and 3: the old file to its end, the new one from byte 0."""
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    for number, name in enumerate(("20260505/10", "20260505/23", "20260506/0", "20260601/1"), 1):
+        node.write(name, b"%d new\n" % number)
+    assert tail.settle() == [b"1", b"1 new", b"2 new", b"3 new", b"4 new"]
+    assert tail.follower.files_opened == 5
+
+
+def test_old_file_is_drained_first(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest", window=3)
+    tail.settle()
+    node.write("20260505/10", b"4\n")
+    node.write("20260505/9", b"2\n3\n")
+    tail.check(at_eof=True)  # the end was seen before the lines were written
+    assert tail.settle() == [b"1", b"2", b"3", b"4"]
+
+
+def test_no_change_while_there_are_lines(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\n2\n")
+    tail = start(start="oldest", window=2)
+    tail.check(at_eof=True)
+    assert tail.fill()
+    node.write("20260505/10", b"3\n")
+    tail.check(at_eof=False)
+    assert tail.follower.next_check_s == 0, "wants to know of the end"
+    assert tail.follower.path == str(node.path("20260505/9"))
+    assert tail.settle() == [b"1", b"2", b"3"]
+
+
+def test_several_hours_at_once(node: Node, start: StartTail) -> None:
+    """Faults 5 and 6: all of them, oldest first, by number."""
+    tail = start()
+    tail.settle()
+    for hour in (11, 9, 2, 10, 1):
+        node.write(f"20260505/{hour}", b"%d\n" % hour)
+    node.write("20260505/12.tmp", b"no\n")
+    node.path("20260505/13").symlink_to("13")
+    assert tail.settle() == [b"1", b"2", b"9", b"10", b"11"]
+
+
+def test_late_lines(node: Node, start: StartTail) -> None:
+    """Fault 4: the former hour is looked after until its grace time is over."""
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/10", b"2\n")
+    tail.settle()
+    assert tail.follower.next_check_s <= 0.1
+    node.write("20260505/9", b"late 1\nlate 2\nlat")
+    node.write("20260505/10", b"3\nhal")
+    tail.settle()
+    position = tail.position()
+    assert (position.path, position.offset) == (str(node.path("20260505/10")), 4)
+    node.write("20260505/9", b"e 3\n")
+    node.write("20260505/10", b"f\n")
+    tail.settle()
+    assert sorted(tail.lines) == sorted([b"1", b"2", b"late 1", b"late 2", b"3", b"late 3", b"half"])
+    assert tail.late == [b"late 1", b"late 2", b"late 3"]
+    assert tail.follower.late_lines == 3
+    tail.wait(GRACE + 0.2)
+    assert tail.follower.next_check_s > 0.5
+    node.write("20260505/9", b"too late\n")
+    assert b"too late" not in tail.wait(1)
+
+
+def test_late_line_without_newline(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/10", b"2\n")
+    tail.settle()
+    node.write("20260505/9", b"late")
+    assert tail.wait(GRACE - 0.2) == [b"1", b"2"]
+    assert tail.wait(0.5) == [b"1", b"2", b"late"]
+    assert tail.follower.late_lines == 1
+    assert tail.follower.final_origin == (str(node.path("20260505/9")), 2)
+
+
+def test_late_position_is_that_of_the_current_file(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    before = tail.position()
+    node.write("20260505/9", b"late\n")
+    while not tail.follower.late:
+        tail.check(at_eof=True)
+    assert tail.position() == before
+    assert tail.follower.path == str(node.path("20260505/9"))
+    node.path("20260505/10").rename(node.path("20260505/10.moved"))  # meanwhile
+    with node.path("20260505/10.moved").open("ab") as file:
+        file.write(b"3\n")
+    assert tail.settle() == [b"1", b"2", b"late", b"3"]
+
+
+def test_torn_line_at_the_change_of_hour(node: Node, start: StartTail) -> None:
+    """The new hour waits for the rest of the line."""
+    node.write("20260505/9", b"1\nto")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/10", b"2\n")
+    assert tail.wait(GRACE - 1) == [b"1"]
+    assert tail.follower.next_check_s < 0.1
+    node.write("20260505/9", b"rn\n")
+    assert tail.settle() == [b"1", b"torn", b"2"]
+
+
+def test_no_final_newline(node: Node, start: StartTail) -> None:
+    """Fault 11: after the grace time the line is handed out as it is, before those of the new hour."""
+    node.write("20260505/9", b"1\nlast")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/10", b"2\n")
+    assert tail.wait(GRACE - 0.2) == [b"1"]
+    assert tail.wait(0.5) == [b"1", b"last", b"2"]
+    assert tail.follower.final_origin == (str(node.path("20260505/9")), 2)
+    node.write("20260505/9", b" rest\nmore\n")  # the writer was only slow
+    assert tail.wait(0.2) == [b"1", b"last", b"2", b" rest", b"more"]
+
+
+def test_no_grace(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\nlast")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest", grace_s=0.0)
+    assert tail.settle() == [b"1", b"last", b"2"]
+
+
+def test_caught_up(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\nhal")
+    tail = start(start="oldest")
+    tail.check(at_eof=True)
+    assert not tail.follower.caught_up
+    tail.settle()
+    assert tail.follower.caught_up
+    assert tail.reader.take_tail() == b"hal"
+
+
+# ---- files that change otherwise ----
+
+
+def test_truncated(node: Node, start: StartTail) -> None:
+    """Fault 19."""
+    path = node.write("20260505/9", b"one\ntwo\nhal")
+    tail = start(start="oldest")
+    tail.settle()
+    os.truncate(path, 0)
+    tail.settle()
+    node.write("20260505/9", b"new\n")
+    assert tail.settle() == [b"one", b"two", b"new"]
+    assert tail.follower.truncations == 1
+    assert any("truncated" in notice for notice in tail.notices)
+
+
+def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
+    """A node that restarts may remove its unfinished line: no line before it is delivered twice."""
+    path = node.write("20260505/9", b"one\nhal")
+    tail = start(start="oldest")
+    tail.settle()
+    os.truncate(path, 4)
+    tail.settle()
+    node.write("20260505/9", b"two\n")
+    assert tail.settle() == [b"one", b"two"]
+    assert tail.follower.truncations == 0
+
+
+def test_renamed(node: Node, start: StartTail) -> None:
+    """Fault 22: the descriptor is kept, the next file follows."""
+    path = node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    path = path.rename(path.with_name("9.old"))
+    with path.open("ab") as file:
+        file.write(b"2\n")
+    tail.settle()
+    node.write("20260505/9", b"3\n")
+    node.write("20260505/10", b"4\n")
+    assert tail.settle() == [b"1", b"2", b"3", b"4"]
+
+
+def test_renamed_to_a_later_hour(node: Node, start: StartTail) -> None:
+    path = node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    path.rename(path.with_name("10"))
+    node.write("20260505/10", b"2\n")
+    node.write("20260505/11", b"3\n")
+    assert tail.settle() == [b"1", b"2", b"3"]
+
+
+def test_deleted(node: Node, start: StartTail) -> None:
+    """Fault 23: read to the end, then the descriptor is released; fault 24: a new file is read from 0."""
+    path = node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    with path.open("ab", buffering=0) as file:
+        path.unlink()
+        file.write(b"2\nlast")
+        assert tail.wait(GRACE - 0.2) == [b"1", b"2"]
+        assert tail.reader.is_open
+        assert tail.wait(0.5) == [b"1", b"2", b"last"]
+    assert not tail.reader.is_open
+    assert tail.position().offset == 8
+    node.write("20260505/9", b"3\n")
+    assert tail.settle() == [b"1", b"2", b"last", b"3"]
+    node.write("20260505/10", b"4\n")
+    assert tail.settle()[-1] == b"4"
+
+
+def test_made_again(node: Node, start: StartTail) -> None:
+    """Fault 24: whatever inode the new file gets."""
+    path = node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    for number in range(2, 6):
+        path.unlink()
+        node.write("20260505/9", b"%d\n" % number)
+        tail.settle()
+    assert tail.lines == [b"1", b"2", b"3", b"4", b"5"]
+
+
+def test_root_made_again(node: Node, tmp_path: Path, start: StartTail) -> None:
+    """Fault 8, with the loop that waits for events."""
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest", clock=time.monotonic, grace_s=0.1)
+    tail.follow(lambda: len(tail.lines) == 1)
+    for root, _, files in os.walk(node.hourly, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(root, name))
+        os.rmdir(root)
+    tail.follow(lambda: not tail.reader.is_open)
+    node.write("20260505/9", b"2\n")
+    tail.follow(lambda: len(tail.lines) == 2)
+    node.write("20260505/10", b"3\n")
+    tail.follow(lambda: len(tail.lines) == 3)
+    assert tail.lines == [b"1", b"2", b"3"]
+
+
+def test_read_error(node: Node, start: StartTail) -> None:
+    """Fault 32: the file is opened again and read on from where it was."""
+    path = node.write("20260505/9", b"1\n").resolve()
+    tail = start(start="oldest")
+    tail.settle()
+    links = {int(fd): os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
+    [fd] = [fd for fd, link in links.items() if link == str(path)]
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.dup2(folder, fd, inheritable=False)  # reading it answers EISDIR
+    os.close(folder)
+    node.write("20260505/9", b"2\n")
+    assert tail.settle() == [b"1"]
+    assert tail.settle() == [b"1", b"2"]
+    assert any("Is a directory" in notice for notice in tail.notices)
+    node.write("20260505/10", b"3\n")
+    assert tail.settle() == [b"1", b"2", b"3"]
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Permissions count, also when the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_permission_lost_and_restored(start: StartTail) -> None:
+    """Fault 31: told once a minute, tried again."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        node = Node(Path(folder))
+        node.write("20260505/9", b"1\n")
+        tail = start(Path(folder), start="oldest")
+        with ordinary_user():
+            tail.settle()
+        for forbidden in (node.write("20260505/10", b"2\n"), node.path("20260505"), node.hourly):
+            mode = forbidden.stat().st_mode
+            forbidden.chmod(0)
+            before = list(tail.lines)
+            told = sum("Permission denied" in notice for notice in tail.notices)
+            tail.clock.now += 61
+            with ordinary_user():
+                assert tail.wait(3) == before
+            assert sum("Permission denied" in notice for notice in tail.notices) == told + 1
+            forbidden.chmod(mode)
+            node.write("20260505/10", b"more\n")
+            with ordinary_user():
+                tail.settle()
+            assert tail.lines[-1] == b"more"
+        assert tail.lines == [b"1", b"2", b"more", b"more", b"more"]
+
+
+def test_permission_missing_at_the_start(start: StartTail) -> None:
+    """Not being allowed to look is not the same as nothing being there."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        node = Node(Path(folder))
+        node.write("20260505/9", b"old\n")
+        node.hourly.chmod(0)
+        tail = start(Path(folder))
+        with ordinary_user():
+            tail.settle()
+        node.hourly.chmod(0o755)
+        with ordinary_user():
+            tail.settle()
+        node.write("20260505/9", b"new\n")
+        with ordinary_user():
+            assert tail.settle() == [b"new"]
+
+
+# ---- going on after a restart ----
+
+
+def test_position_is_json() -> None:
+    position = Position("/data/9", 1 << 40, 2, 3)
+    assert Position.from_json(position.to_json()) == position
+    for text in ("", "{}", "[]", "null", '{"path":"x","offset":-1,"dev":1,"ino":1}',
+                 '{"path":"x","offset":"1","dev":1,"ino":1}', '{"path":"x","offset":1,"dev":1}'):
+        with pytest.raises(ValueError):  # noqa: PT011
+            Position.from_json(text)
+
+
+def test_resume(node: Node, start: StartTail) -> None:
+    node.write("20260505/9", b"1\n2\nhal")
+    tail = start(start="oldest")
+    tail.settle()
+    position = tail.position()
+    assert position.offset == 4
+    node.write("20260505/9", b"f\n")
+    node.write("20260505/10", b"3\n")
+    assert start(resume=position).settle() == [b"half", b"3"]
+
+
+def test_resume_keeps_the_layout(tmp_path: Path, start: StartTail) -> None:
+    plain = Node(tmp_path, "node_order_statuses")
+    plain.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    Node(tmp_path).write("20260505/9", b"other\n")
+    plain.write("20260505/9", b"2\n")
+    assert start(resume=tail.position()).settle() == [b"2"]
+
+
+def test_resume_waits_for_the_folder(tmp_path: Path, start: StartTail) -> None:
+    node = Node(tmp_path / "data")
+    node.write("20260505/8", b"0\n")
+    node.write("20260505/9", b"1\n")
+    tail = start(tmp_path / "data", start="oldest")
+    tail.settle()
+    (tmp_path / "data").rename(tmp_path / "away")
+    resumed = start(tmp_path / "data", resume=tail.position())
+    assert resumed.settle() == []
+    (tmp_path / "away").rename(tmp_path / "data")
+    node.write("20260505/9", b"2\n")
+    assert resumed.settle() == [b"2"]
+
+
+def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
+    node.write("20260505/8", b"0\n")
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.path("20260505/9").unlink()
+    resumed = start(resume=tail.position())
+    assert resumed.settle() == []
+    assert resumed.position() == tail.position()
+    node.write("20260505/10", b"2\n")
+    node.write("20260505/11", b"3\n")
+    assert resumed.settle() == [b"2", b"3"]
+    assert any("gone" in notice for notice in resumed.notices)
+
+
+@pytest.mark.parametrize("change", ["other inode", "shorter", "other folder"])
+def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str) -> None:
+    """Faults 25 and 26: the policy of the start, and a notice."""
+    path = node.write("20260505/9", b"one\ntwo\n")
+    tail = start(start="oldest")
+    tail.settle()
+    position = tail.position()
+    if change == "other inode":
+        os.link(path, path.with_name("kept"))
+        path.unlink()
+        node.write("20260505/9", b"one\ntwo\n")
+    elif change == "shorter":
+        os.truncate(path, 4)
+    else:
+        position = Position("/elsewhere/hourly/20260505/9", 0, position.dev, position.ino)
+    resumed = start(resume=position)
+    assert resumed.settle() == []
+    assert any("cannot go on in" in notice for notice in resumed.notices)
+    node.write("20260505/9", b"three\n")
+    assert resumed.settle() == [b"three"]
+
+
+# ---- events ----
+
+
+def test_live(node: Node, start: StartTail) -> None:
+    """A writer thread with pauses, across hours and a date, in pieces that respect no line."""
+    names = ["20260505/9", "20260505/10", "20260505/23", "20260506/0"]
+    expected = [f"{name} {number} ü".encode() for name in names for number in range(40)]
+    rng = random.Random(7)
+
+    def write() -> None:
+        for name in names:
+            data = b"".join(line + b"\n" for line in expected if line.startswith(name.encode() + b" "))
+            while data:
+                size = rng.choice([1, 5, 100, 1000])
+                node.write(name, data[:size])
+                data = data[size:]
+                time.sleep(0.002)
+
+    tail = start(start="oldest", clock=time.monotonic)
+    tail.settle()
+    thread = threading.Thread(target=write)
+    thread.start()
+    tail.follow(lambda: len(tail.lines) >= len(expected))
+    thread.join()
+    assert tail.lines == expected
+
+
+def test_events_are_quick_and_rare(node: Node, tmp_path: Path) -> None:
+    """With inotify a new hour in a new date is read at once, long before a rescan; idle checks are rare."""
+    node.write("20260505/23", b"1\n")
+    tail = Tail(tmp_path, start="oldest", clock=time.monotonic, grace_s=0.0)
+    tail.follow(lambda: len(tail.lines) == 1)
+    for number in range(2, 7):
+        timer = threading.Timer(0.1, node.write, (f"2026060{number}/0", b"%d\n" % number))
+        begin = time.monotonic()
+        timer.start()
+        tail.follow(lambda: len(tail.lines) == number)  # noqa: B023
+        assert time.monotonic() - begin < 0.6
+        timer.join()
+    tail.settle()
+    begin = time.thread_time()
+    with suppress(AssertionError):
+        tail.follow(lambda: False, timeout_s=0.5)
+    assert time.thread_time() - begin < 0.05
+    tail.close()
+
+
+def test_polling_is_told(node: Node, tmp_path: Path) -> None:
+    tail = Tail(tmp_path, inotify=False)
+    tail.settle()
+    tail.settle()
+    assert tail.notices.count("inotify is switched off; polling instead") == 1
+    tail.close()
+
+
+# ---- model ----
+
+
+class Model:
+    """A node that does anything a node may do, and what a tail must deliver of it.
+
+    Lines carry `generation:number`; a generation is one content of one file. All lines of a generation come
+    once and in order; those written before the next generation began come in the order of generations too.
+    """
+
+    def __init__(self, data_dir: Path, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.node = Node(data_dir)
+        self.data_dir = data_dir
+        self.options: dict[str, Any] = {
+            "window": self.rng.choice([1, 3, 50, 4096]),
+            "inotify": self.rng.random() < 0.5,
+            "start": "oldest",
+        }
+        self.tail = Tail(data_dir, **self.options)
+        self.hours = 0  # since 20260505/0
+        self.generation = 0
+        self.numbers = {0: 0}
+        self.expected: list[bytes] = []
+        self.late: set[bytes] = set()
+        self.rest = b""  # of the torn line in the current file
+        # The hour before: name, generation, rest of its torn line, until when it may grow.
+        self.former: tuple[str, int, bytes, float] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"202605{5 + self.hours // 24:02}/{self.hours % 24}"
+
+    def line(self, generation: int) -> bytes:
+        number = self.numbers[generation]
+        self.numbers[generation] += 1
+        return f"{generation}:{number}:{'ü' * self.rng.choice([0, 1, 5, 40])}\r".encode()
+
+    def append(self) -> None:
+        lines = [self.line(self.generation) for _ in range(self.rng.choice([1, 1, 2, 20]))]
+        self.expected += lines
+        data = self.rest + b"".join(line + b"\n" for line in lines)
+        cut = self.rng.randrange(1, len(data) + 1) if self.rng.random() < 0.4 else len(data)
+        cut = max(cut, len(data) - len(lines[-1]))  # at most the last line is torn, and not to nothing
+        self.node.write(self.name, data[:cut])
+        self.rest = data[cut:]
+
+    def finish(self) -> None:
+        if self.rest:
+            self.node.write(self.name, self.rest)
+            self.rest = b""
+
+    def finish_former(self) -> None:
+        if self.former and self.former[2]:
+            self.node.write(self.former[0], self.former[2])
+            self.former = (*self.former[:2], b"", self.former[3])
+
+    def new_generation(self) -> None:
+        self.generation += 1
+        self.numbers[self.generation] = 0
+
+    def rotate(self) -> None:
+        if not self.node.path(self.name).exists():
+            return
+        self.finish_former()
+        self.former = (self.name, self.generation, self.rest, self.tail.clock.now + GRACE * 0.7)
+        if self.rest and self.rng.random() < 0.3:
+            # The rest never comes: what is there of the line is delivered.
+            at = max(index for index, line in enumerate(self.expected) if line not in self.late)
+            self.expected[at] = (self.expected[at] + b"\n").removesuffix(self.rest)
+            self.former = None
+        self.rest = b""
+        self.hours += self.rng.choice([1, 1, 1, 2, 20])
+        self.new_generation()
+        if self.rng.random() < 0.7:
+            self.append()
+
+    def append_late(self) -> None:
+        if self.former and self.former[3] > self.tail.clock.now and self.node.path(self.name).exists():
+            self.finish_former()
+            line = self.line(self.former[1])
+            self.late.add(line)
+            self.expected.append(line)
+            self.node.write(self.former[0], line + b"\n")
+
+    def reach_current(self) -> None:
+        """What is not read when the node destroys it cannot be delivered: let the tail read all."""
+        self.finish()
+        self.finish_former()
+        self.tail.settle()
+        for _ in range(self.generation):  # it waits for the rest of each torn line on the way
+            if self.tail.follower.path != str(self.node.path(self.name)):
+                self.tail.wait(GRACE + 1)
+
+    def truncate(self) -> None:
+        if self.node.path(self.name).exists():
+            self.reach_current()
+            os.truncate(self.node.path(self.name), 0)
+            self.tail.settle()
+            self.former = None
+            self.new_generation()
+
+    def replace(self) -> None:
+        path = self.node.path(self.name)
+        if path.exists():
+            self.reach_current()
+            if self.rng.random() < 0.5:
+                path.unlink()
+            else:
+                path.rename(path.with_name(f"moved.{self.generation}"))
+            self.former = None
+            self.new_generation()
+
+    def restart(self) -> None:
+        """The former hour is no longer looked after then, so its grace time must be over."""
+        self.finish_former()
+        self.former = None
+        self.tail.settle()
+        self.tail.wait(GRACE + 1)
+        position = self.tail.follower.position(self.tail.reader)
+        if position is None or not self.node.path(self.name).exists():
+            return
+        for _ in range(self.rng.randrange(3)):
+            self.append()
+            self.tail.fill()
+        position = self.tail.position()
+        self.tail.close()
+        former = self.tail
+        self.tail = Tail(self.data_dir, resume=position, clock=former.clock, **self.options)
+        self.tail.lines = former.lines
+
+    def read(self) -> None:
+        for _ in range(self.rng.randrange(10)):
+            self.tail.check(at_eof=not self.tail.fill())
+
+    def settle(self) -> None:
+        self.tail.settle()
+
+    def wait(self) -> None:
+        if self.former and self.tail.clock.now + 1 > self.former[3]:
+            self.finish_former()
+            self.tail.settle()
+        self.tail.wait(self.rng.choice([0.1, 0.5, 1.0]))
+
+    def run(self, steps: int) -> None:
+        actions = [self.append] * 8 + [self.finish] * 2 + [self.rotate] * 2 + [self.append_late] * 3
+        actions += [self.finish_former] * 2 + [self.read] * 5
+        actions += [self.settle, self.wait, self.truncate, self.replace, self.restart]
+        for _ in range(steps):
+            self.rng.choice(actions)()
+        self.append()  # an hour after the last torn line
+        self.reach_current()
+        self.tail.wait(2 * GRACE)
+        self.compare()
+        self.tail.close()
+
+    def compare(self) -> None:
+        def generation(line: bytes) -> int:
+            return int(line.split(b":")[0])
+
+        got = self.tail.lines
+        assert sorted(got) == sorted(self.expected), "each line once"
+        on_time = [line for line in got if line not in self.late]
+        assert on_time == [line for line in self.expected if line not in self.late]
+        for number in self.numbers:
+            of_one = [line for line in got if generation(line) == number]
+            assert of_one == [line for line in self.expected if generation(line) == number]
+
+
+@pytest.mark.parametrize("seeds", range(0, 200, 20))
+def test_model(tmp_path: Path, seeds: int) -> None:
+    for seed in range(seeds, seeds + 20):
+        model = Model(tmp_path / str(seed), seed)
+        try:
+            model.run(120)
+        except BaseException as error:
+            error.add_note(f"seed {seed}, {model.options}\n" + "\n".join(model.tail.notices))
+            raise

@@ -1,0 +1,119 @@
+"""Freshness and progress, on a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fasttail.observe.health import Health
+
+S = 1_000_000_000
+WALL = 1_777_000_000 * S
+
+
+class Pipeline:
+    """Stats and clocks to play with; the monotonic clock starts at 1000 s."""
+
+    def __init__(self) -> None:
+        self.now = 1000 * S
+        self.stats: dict[str, Any] = {
+            "state": "waiting",
+            "last_data_ns": 0,
+            "loop_ns": self.now,
+            "in_batch_ns": 0,
+            "last_event_ns": 0,
+            "height": None,
+        }
+        self.health = Health(
+            lambda: self.stats,
+            stale_after_s=60,
+            stall_after_s=30,
+            batch_timeout_s=45,
+            clock=lambda: self.now,
+            wall_clock=lambda: WALL + self.now,
+        )
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    return Pipeline()
+
+
+def test_waiting_for_data_is_healthy_however_long(pipeline: Pipeline) -> None:
+    pipeline.now += 100_000 * S
+    assert pipeline.health.health() == (
+        200,
+        {
+            "status": "ok",
+            "state": "waiting",
+            "data_age_s": None,
+            "stale_after_s": 60,
+            "event_age_s": None,
+            "height": None,
+        },
+    )
+
+
+def test_data_turns_stale_past_the_limit_and_fresh_again(pipeline: Pipeline) -> None:
+    pipeline.stats |= {"state": "live", "last_data_ns": pipeline.now, "height": 983}
+    pipeline.stats["last_event_ns"] = WALL + pipeline.now - 2 * S
+    status, body = pipeline.health.health()
+    assert (status, body["status"], body["state"], body["height"]) == (200, "ok", "live", 983)
+    assert (body["data_age_s"], body["event_age_s"]) == (0.0, 2.0)
+    pipeline.now += 60 * S
+    assert pipeline.health.health()[0] == 200
+    pipeline.now += S // 100
+    status, body = pipeline.health.health()
+    assert (status, body["status"]) == (503, "stale")
+    assert (body["data_age_s"], body["event_age_s"]) == (60.01, 62.01)
+    pipeline.stats["last_data_ns"] = pipeline.now
+    assert pipeline.health.health()[0] == 200
+
+
+def test_an_event_from_the_future_has_no_negative_age(pipeline: Pipeline) -> None:
+    pipeline.stats |= {"last_data_ns": pipeline.now, "last_event_ns": WALL + pipeline.now + 5 * S}
+    assert pipeline.health.health()[1]["event_age_s"] == 0.0
+
+
+def test_stale_data_is_no_reason_to_restart(pipeline: Pipeline) -> None:
+    pipeline.stats["last_data_ns"] = pipeline.now
+    pipeline.now += 3600 * S
+    pipeline.stats["loop_ns"] = pipeline.now
+    assert pipeline.health.health()[0] == 503
+    assert pipeline.health.live() == (200, {"status": "ok", "progress_age_s": 0.0, "batch_age_s": None})
+
+
+def test_a_pipeline_that_does_not_come_by_is_not_live(pipeline: Pipeline) -> None:
+    pipeline.now += 30 * S
+    assert pipeline.health.live()[0] == 200
+    pipeline.now += S
+    status, body = pipeline.health.live()
+    assert status == 503
+    assert body == {
+        "status": "stalled",
+        "reason": "the pipeline has made no progress for 31.0 s, more than 30 s",
+        "progress_age_s": 31.0,
+        "batch_age_s": None,
+    }
+    pipeline.stats["loop_ns"] = pipeline.now
+    assert pipeline.health.live()[0] == 200
+
+
+def test_a_pipeline_that_never_started_is_not_live_after_a_while(pipeline: Pipeline) -> None:
+    pipeline.stats["loop_ns"] = 0
+    assert pipeline.health.live()[0] == 200
+    pipeline.now += 31 * S
+    assert pipeline.health.live()[0] == 503
+
+
+def test_a_long_batch_has_its_own_limit(pipeline: Pipeline) -> None:
+    pipeline.stats["in_batch_ns"] = pipeline.now
+    pipeline.now += 45 * S
+    assert pipeline.health.live()[0] == 200  # longer than the limit between batches, and allowed
+    pipeline.now += S
+    status, body = pipeline.health.live()
+    assert (status, body["reason"]) == (503, "a batch has run for 46.0 s, more than 45 s")
+    assert body["batch_age_s"] == 46.0
+    pipeline.stats |= {"in_batch_ns": 0, "loop_ns": pipeline.now}
+    assert pipeline.health.live()[0] == 200

@@ -1,0 +1,164 @@
+"""The way of the data is the way of the imports: an import or cimport against it is a fault of the design.
+
+Each unit (a folder of fasttail, or a module at its top) may import itself and what ALLOWED says. Lazy imports
+inside functions and imports under TYPE_CHECKING count like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+COMMANDS = {"app", "batch_commands", "cli", "demo", "synth"}
+LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert"}
+SETTINGS = {"config", "cores", "cgroup", "version"}
+ALLOWED: dict[str, set[str]] = {
+    # the way of the data
+    "tail": set(),
+    "parser": set(),
+    "publish": {"parser"},
+    "pipeline": {"tail", "parser", "publish.filters", "publish.frames"},
+    "convert": {"tail", "parser", "publish.filters", "publish.frames"},
+    # beside it
+    "watch": set(),
+    "observe": set(),
+    "synth": set(),
+    "cgroup": set(),
+    "cores": {"cgroup"},
+    "config": {"cores"},
+    "version": {"_build_info"},
+    "_build_info": set(),
+    # what puts it together
+    "app": LIBRARY | SETTINGS,
+    "batch_commands": LIBRARY | SETTINGS,
+    "demo": LIBRARY | SETTINGS | {"app", "synth"},
+    "cli": COMMANDS | SETTINGS,
+    "__main__": {"cli"},
+    "__init__": {"parser", "version"},  # the public names, loaded on first use
+}
+
+# `from A cimport b, c`, `from A import (b,\n c)`, `cimport a.b as c, d`, `import a`, at any indent.
+NAMES = r"\([^)]*\)|[^\n#;]*"
+FROM = re.compile(rf"^[ \t]*from[ \t]+([.\w]+)[ \t]+c?import[ \t]+({NAMES})", re.MULTILINE)
+PLAIN = re.compile(r"^[ \t]*c?import[ \t]+([^\n#;(]+)", re.MULTILINE)
+STRING = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
+
+
+def imported_by_python(text: str, package: str) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of each import; `from a import b` gives `a.b`, whatever b is."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            match node.args:
+                case [ast.Constant(value=str(name)), *_]:
+                    yield node.lineno, absolute(name, package)
+
+
+def imported_by_cython(text: str, package: str) -> Iterator[tuple[int, str]]:
+    """The same for .pyx, .pxd and .pxi, which Python's own parser does not read."""
+    text = STRING.sub(lambda found: "\n" * found[0].count("\n"), text)  # an example in a docstring is none
+    text = text.replace("\\\n", "  ")
+    for found in FROM.finditer(text):
+        base = absolute(found[1], package)
+        for name in re.sub(r"#[^\n]*", "", found[2].strip("()")).split(","):
+            if name.strip():
+                yield text.count("\n", 0, found.start()) + 1, f"{base}.{name.split()[0]}"
+    for found in PLAIN.finditer(text):
+        for name in found[1].split(","):
+            yield text.count("\n", 0, found.start()) + 1, name.split()[0]
+
+
+def absolute(name: str, package: str) -> str:
+    dots = len(name) - len(name.lstrip("."))
+    if not dots:
+        return name
+    parents = package.split(".")
+    return ".".join([*parents[: len(parents) - dots + 1], *filter(None, [name[dots:]])])
+
+
+def violations(root: Path) -> list[str]:
+    """Each import under root/fasttail that ALLOWED does not name, as `file:line: unit imports name`."""
+    found = []
+    for path in sorted((root / "fasttail").rglob("*")):
+        if path.suffix not in {".py", ".pyi", ".pyx", ".pxd", ".pxi"}:
+            continue
+        inside = path.relative_to(root / "fasttail")
+        unit = inside.parts[0].split(".")[0]
+        where = path.relative_to(root)
+        if unit not in ALLOWED:
+            found.append(f"{where}: {unit} has no place in ALLOWED yet")
+            continue
+        package = ".".join(["fasttail", *inside.parts[:-1]])
+        reader = imported_by_python if path.suffix in {".py", ".pyi"} else imported_by_cython
+        for line, name in reader(path.read_text(), package):
+            if name.split(".")[0] == "fasttail" and not is_allowed(unit, name):
+                found.append(f"{where}:{line}: {unit} imports {name}")
+    return found
+
+
+def is_allowed(unit: str, name: str) -> bool:
+    inside = name.removeprefix("fasttail").removeprefix(".")
+    return any(inside == to or inside.startswith(f"{to}.") for to in {unit, *ALLOWED[unit]})
+
+
+def test_nothing_is_imported_against_the_direction() -> None:
+    assert violations(ROOT) == []
+
+
+def test_every_unit_is_there_to_be_read() -> None:
+    names = {path.name.split(".")[0] for path in (ROOT / "fasttail").iterdir()}
+    assert {"tail", "parser", "publish", "watch", "observe", "pipeline", "app", "cli"} <= names
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "seen"),
+    [
+        ("parser/a.py", "from fasttail.publish import frames", "parser imports fasttail.publish.frames"),
+        ("parser/a.py", "from ..publish.frames import x", "parser imports fasttail.publish.frames.x"),
+        ("parser/a.py", "from .. import tail", "parser imports fasttail.tail"),
+        ("parser/a.py", "def f():\n    import fasttail.tail.layout", "parser imports fasttail.tail.layout"),
+        ("parser/a.py", "import_module('..publish', 'fasttail')", "parser imports fasttail.publish"),
+        ("parser/a.pyi", "import fasttail", "parser imports fasttail"),
+        ("tail/a.pyx", "from fasttail.parser.types cimport Row", "tail imports fasttail.parser.types.Row"),
+        ("tail/a.pxd", "from ..parser cimport (\n    a,  # why\n    b)", "tail imports fasttail.parser.b"),
+        ("tail/a.pyx", "cimport os, fasttail.parser.types as t", "tail imports fasttail.parser.types"),
+        ("tail/a.pyx", "from fasttail.parser \\\n    cimport types", "tail imports fasttail.parser.types"),
+        ("pipeline.pyx", "from .publish.server import S", "pipeline imports fasttail.publish.server.S"),
+        ("config.py", "from fasttail import app", "config imports fasttail.app"),
+        ("fees.py", "", "fees has no place in ALLOWED yet"),
+    ],
+)
+def test_an_arrow_back_is_seen(tmp_path: Path, file: str, text: str, seen: str) -> None:
+    path = tmp_path / "fasttail" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text + "\n")
+    assert any(line.endswith(seen) for line in violations(tmp_path)), violations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("publish/a.pyx", "from ..parser.types cimport Row\nfrom .frames cimport f\nfrom libc cimport math"),
+        ("publish/a.pyx", '"""An example:\nfrom fasttail.tail import x\n"""\n# import fasttail.tail'),
+        ("pipeline.pyx", "from .publish.frames cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
+        ("cli.py", "def main():\n    from . import app, config"),
+        ("__init__.py", "import_module('fasttail.parser.columns')"),
+    ],
+)
+def test_the_right_direction_passes(tmp_path: Path, file: str, text: str) -> None:
+    path = tmp_path / "fasttail" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text + "\n")
+    assert violations(tmp_path) == []

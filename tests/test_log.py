@@ -1,0 +1,372 @@
+"""The log: its lines, its bounds, and what a stuck output does to whoever logs (nothing)."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fasttail.observe.batch_log import BatchLog, WorkerState
+from fasttail.observe.log import LogService, format_lines, setup
+from fasttail.observe.log_writer import LogWriter
+
+NINE = """\
+📦 Processing batch snapshot: 12000 lines (buffer cleared)
+🔄 Parallel processing START: 12000 lines, 4 workers
+📊 Chunks created: 4 chunks, ~3000 lines per chunk (workers: 4)
+🚀 Starting parallel execution: 4 tasks (executor: 4 max workers)
+⏳ Waiting for all 4 tasks to complete...
+✅ All parallel tasks completed: 4 results received
+📦 Combining results from 4 chunks...
+✅ Parallel COMPLETED: 12000 lines → 9800 orders (4 chunks, 0 failed)
+📡 WebSocket: 9800/9800 orders → 3 clients
+"""
+PREFIX = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) +")
+
+
+@contextmanager
+def logging_to(fd: int, level: str = "info", capacity: int = 10_000) -> Iterator[LogService]:
+    service = setup(level, fd, capacity)
+    try:
+        yield service
+    finally:
+        service.stop(0.2)
+
+
+@contextmanager
+def logging_to_file(path: Path, level: str = "info") -> Iterator[LogService]:
+    with path.open("wb") as file, logging_to(file.fileno(), level) as service:
+        yield service
+
+
+def texts(data: str) -> str:
+    """The lines without their prefixes, each of which must be well formed."""
+    assert all(PREFIX.match(line) for line in data.splitlines())
+    return "".join(PREFIX.sub("", line) + "\n" for line in data.splitlines())
+
+
+def drain(fd: int, idle_s: float = 0.5) -> bytes:
+    """What comes out of a pipe until nothing does for a while."""
+    data = b""
+    while select.select([fd], [], [], idle_s)[0]:
+        piece = os.read(fd, 1 << 16)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    yield reader, writer
+    for fd in (reader, writer):
+        try:
+            os.close(fd)
+        except OSError:
+            assert fd == reader, "only the reading end may have been closed by the test"
+
+
+# Form
+
+
+def test_form_of_a_line() -> None:
+    line = format_lines(1_778_002_754.123, logging.INFO, "message")
+    assert line == b"2026-05-05T17:39:14.123Z INFO     message\n"
+    assert format_lines(0.9999, logging.CRITICAL, "→") == "1970-01-01T00:00:00.999Z ERROR    →\n".encode()
+
+
+def test_every_line_has_its_prefix_and_no_control_character_passes() -> None:
+    text = format_lines(0, logging.WARNING, "a\r\nb\x1b[31m\x00\x85\u2028\u202eé\tx\udcff\n\n").decode()
+    prefix = "1970-01-01T00:00:00.000Z WARNING  "
+    assert text == f"{prefix}a\n{prefix}b\\x1b[31m\\x00\\x85\\u2028\\u202eé\tx\\udcff\n"
+
+
+def test_long_messages_are_cut() -> None:
+    line = format_lines(0, logging.INFO, "x" * 1_000_000)
+    assert len(line) < 33 * 1024
+    assert line.endswith(" … (967232 more characters)\n".encode())
+
+
+def test_traceback_and_bad_arguments(tmp_path: Path) -> None:
+    log = logging.getLogger("test")
+    with logging_to_file(tmp_path / "log") as service:
+        try:
+            raise KeyError("inner")
+        except KeyError:
+            log.exception("outer")
+        record = log.makeRecord("test", logging.INFO, "", 0, "%d lines", ("many",), None)
+        logging.getLogger().handlers[-1].handle(record)  # only ours: the test runner's own raises
+        assert service.flush()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert all(PREFIX.match(line) for line in lines)
+    assert [line.split(" ", 1)[1] for line in lines[:2]] == [
+        "ERROR    outer",
+        "ERROR    Traceback (most recent call last):",
+    ]
+    assert lines[-2].endswith("ERROR    KeyError: 'inner'")
+    assert lines[-1].endswith("INFO     '%d lines' (its arguments could not be shown: TypeError)")
+
+
+def test_levels_and_the_root_logger_is_given_back(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    with logging_to_file(tmp_path / "log", "warning") as service:
+        logging.getLogger("test").info("not shown")
+        assert not service.group(["not shown"])
+        logging.getLogger("test").warning("shown")
+        assert service.stop()
+        assert service.dropped == 0
+    assert texts((tmp_path / "log").read_text()) == "shown\n"
+    assert (root.level, list(root.handlers)) == before
+
+
+# Batches
+
+
+def test_nine_lines_of_a_batch(tmp_path: Path) -> None:
+    with logging_to_file(tmp_path / "log") as service:
+        batches = BatchLog(service)
+        assert batches.start(12_000, 4, 4)
+        assert service.flush()
+        assert texts((tmp_path / "log").read_text()) == "".join(NINE.splitlines(keepends=True)[:5])
+        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3)
+        assert service.stop()
+    log = (tmp_path / "log").read_text()
+    assert texts(log) == NINE
+    assert all(" INFO " in line for line in log.splitlines())
+
+
+def test_an_end_without_a_beginning(tmp_path: Path) -> None:
+    with logging_to_file(tmp_path / "log") as service:
+        batches = BatchLog(service)
+        assert not batches.end(1, 4, 1, 0, 0, 0, 0)
+        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, whole=True)
+        batches.start(12_000, 4, 4)
+        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, whole=True)
+        assert not batches.end(1, 4, 1, 0, 0, 0, 0)
+        assert service.stop()
+    assert texts((tmp_path / "log").read_text()) == NINE * 2
+
+
+def test_workers_at_debug_level(tmp_path: Path) -> None:
+    states = [WorkerState(6, 5, True), WorkerState(5, 5, True)]
+    for level, count in (("info", 0), ("debug", 4)):
+        with logging_to_file(tmp_path / level, level) as service:
+            batches = BatchLog(service)
+            batches.start(11, 2, 2)
+            batches.end(11, 2, 10, 0, 0, 0, 0, states=states)
+            assert service.stop()
+        lines = (tmp_path / level).read_text().splitlines()
+        assert len(lines) == 9 + count
+        assert sum("🔧 Worker START: " in line or "✅ Worker COMPLETED: " in line for line in lines) == count
+
+
+def test_a_batch_that_times_out_and_one_that_fails(tmp_path: Path) -> None:
+    with logging_to_file(tmp_path / "log") as service:
+        batches = BatchLog(service)
+        batches.start(11, 2, 2)
+        batches.timed_out(30.0, [WorkerState(6, 5, True), WorkerState(5, 0, False)])
+        batches.failed("no worker answers")
+        assert not batches.end(11, 2, 0, 2, 0, 0, 0)
+        batches.summary(1.0, 230, 23_500, 1200, 23_400, 0, 40, 40, 2)
+        assert service.stop()
+    lines = (tmp_path / "log").read_text().splitlines()[5:]
+    assert lines[0].endswith("ERROR    ⏰ Parallel batch timed out after 30 seconds")
+    assert [PREFIX.sub("", line) for line in lines[1:]] == [
+        "🔧 Worker START: 1 of 2, 6 lines",
+        "✅ Worker COMPLETED: 1 of 2, 5 orders",
+        "🔧 Worker START: 2 of 2, 5 lines",
+        "❌ Parallel batch processing FAILED: no worker answers",
+        "Σ 1 s: 230 batches, largest 1200 lines, 23500 lines → 23400 orders (0 chunks failed), "
+        "40/40 orders → 2 clients",
+    ]
+
+
+# Outputs that do not take the log
+
+
+def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    log = logging.getLogger("test")
+    with logging_to(writer, capacity=1000) as service:
+        batches = BatchLog(service)
+        started = time.monotonic()
+        for number in range(20_000):
+            log.info("line %d", number)
+            if number % 10 == 0 and batches.start(100, 4, 4):
+                assert batches.end(100, 4, 90, 0, 90, 90, 1), "the beginning was logged"
+        assert time.monotonic() - started < 5, "logging waited for the reader"
+        dropped = service.dropped
+        assert dropped > 15_000
+
+        data = drain(reader).decode()  # the reader comes back
+        written = texts(data)
+        assert service.flush()
+        numbers = [int(number) for number in re.findall(r"^line (\d+)$", written, re.MULTILINE)]
+        assert numbers == sorted(set(numbers))
+        assert (
+            written.count("📦 Processing batch snapshot")
+            == written.count("✅ All parallel tasks completed")
+            > 0
+        )
+        counted = sum(int(count) for count in re.findall(r"log: (\d+) lines dropped", written))
+        assert counted == dropped
+        log.info("goes on")
+        assert b"goes on" in drain(reader)
+        assert service.dropped == dropped
+
+
+def test_a_beginning_that_was_logged_keeps_a_place_for_its_end(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    with logging_to(writer, capacity=100) as service:
+        batches = BatchLog(service)
+        assert batches.start(100, 4, 4)
+        while service.group(["x" * 4000]):
+            pass
+        assert not BatchLog(service).start(100, 4, 4)
+        assert batches.end(100, 4, 90, 0, 90, 90, 1)
+        assert "✅ All parallel tasks completed" in drain(reader).decode()
+
+
+def test_stop_never_hangs_on_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
+    _, writer = pipe
+    service = setup("info", writer)
+    for _ in range(100):
+        service.group(["y" * 1000])
+    started = time.monotonic()
+    assert not service.stop(0.3)
+    assert time.monotonic() - started < 1.5
+    assert 90 <= service.dropped < 100, "what the pipe took is not dropped"
+    assert not service.group(["after the end"])
+    assert "fasttail-log" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_non_blocking_pipe_costs_nothing_while_it_is_full(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    with logging_to(writer) as service:
+        for number in range(200):
+            service.group([f"{number} " + "z" * 500])
+        before = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - before < 0.1, "the writer spins"
+        assert len(drain(reader).splitlines()) == 200
+        assert service.dropped == 0
+
+
+def test_a_full_disk_and_its_recovery(tmp_path: Path) -> None:
+    fd = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with logging_to(fd, capacity=100) as service:
+            started = time.monotonic()
+            for number in range(10_000):
+                logging.getLogger("test").info("line %d", number)
+            assert time.monotonic() - started < 3
+            assert service.dropped == 9910
+            assert not service.flush(0.3)
+            assert service.write_errors >= 1
+
+            good = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+            os.dup2(good, fd)  # somebody makes room
+            os.close(good)
+            assert service.flush(2)
+            assert service.stop()
+            written = texts((tmp_path / "log").read_text())
+            assert re.findall(r"^line (\d+)$", written, re.MULTILINE) == [str(number) for number in range(90)]
+            assert "log: 9910 lines dropped" in written
+    finally:
+        os.close(fd)
+
+
+def test_stop_on_a_full_disk() -> None:
+    fd = os.open("/dev/full", os.O_WRONLY)
+    try:
+        service = setup("info", fd)
+        service.group(["one", "two"])
+        assert not service.stop(0.1)
+        assert service.dropped == 2
+    finally:
+        os.close(fd)
+
+
+def test_a_reader_that_leaves(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.close(reader)
+    service = setup("info", writer)
+    service.group(["nobody"])
+    time.sleep(0.1)
+    assert service.write_errors >= 1
+    assert not service.stop(0.1)
+    assert service.dropped == 1
+
+
+def test_lines_stay_whole_beside_another_writer_of_the_same_pipe(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    with logging_to(writer) as service:
+        other = threading.Thread(target=lambda: [os.write(writer, b"o" * 99 + b"\n") for _ in range(2000)])
+        collected: list[bytes] = []
+        collector = threading.Thread(target=lambda: collected.append(drain(reader)))
+        collector.start()
+        other.start()
+        for _ in range(200):
+            service.group([letter * 450 for letter in "abcdefghij"])  # more than one atomic write
+        other.join()
+        collector.join()
+    lines = collected[0].splitlines()
+    assert len(lines) == 4000
+    whole = re.compile(rb"o{99}|\S+Z INFO     (\w)\1{449}")
+    assert all(whole.fullmatch(line) for line in lines)
+
+
+def test_the_queue_is_bounded_in_bytes_too(pipe: tuple[int, int]) -> None:
+    _, writer = pipe
+    queue = LogWriter(writer, lambda dropped: b"", capacity=1000, max_bytes=100_000)
+    taken = sum(queue.put(b"x" * 9999 + b"\n") for _ in range(100))
+    assert taken == 9
+    assert queue.put(b"y" * 9999 + b"\n", reserve=True)
+    assert not queue.put(b"z" * 9999 + b"\n", reserve=True)
+    assert queue.dropped == 92
+    queue.stop(0.1)
+
+
+def test_many_threads_lose_nothing(tmp_path: Path) -> None:
+    with logging_to_file(tmp_path / "log") as service:
+        threads = [
+            threading.Thread(target=lambda who=who: [service.group([f"{who} {n}"] * 2) for n in range(500)])
+            for who in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert service.stop()
+    written = texts((tmp_path / "log").read_text()).splitlines()
+    assert len(written) == 4000
+    assert written[::2] == written[1::2], "a group stays together"
+
+
+@pytest.mark.parametrize("last", ["log.stop(0.2)", ""], ids=["stopped", "not stopped"])
+def test_a_process_ends_although_nobody_reads_its_log(last: str) -> None:
+    """Blocked in the middle of its log, a process still ends at once, by its own will."""
+    program = (
+        "from fasttail.observe.log import setup\n"
+        "log = setup()\n"
+        "for n in range(50_000): log.group([f'line {n}'])\n"
+        f"{last}\n"
+        "raise SystemExit(7)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.wait(timeout=10) == 7

@@ -1,0 +1,155 @@
+"""The metrics text, read back with prometheus_client's own parser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import prometheus_client
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fasttail.observe.metrics import Metrics
+
+S = 1_000_000_000
+
+STATS: dict[str, Any] = {
+    "batches": 3,
+    "lines": 2**53 - 1,
+    "orders": 12,
+    "selected": 11,
+    "rejected": 10,
+    "bytes": 9,
+    "failed_chunks": 8,
+    "oversize_lines": 7,
+    "oversize_orders": 6,
+    "late_lines": 5,
+    "truncations": 4,
+    "files_opened": 2,
+    "inotify_overflows": 1,
+    "worker_count": 4,
+    "height": 983_000_000,
+    "last_data_ns": 90 * S,
+    "loop_ns": 99 * S,
+    "in_batch_ns": 0,
+    "batch_number": 3,
+    "file": "/data/16",
+    "offset": 77,
+    "last_event_ns": 5000 * S,
+    "state": "live",
+}
+HUB: dict[str, Any] = {
+    "connections": 3,
+    "clients": {"orderUpdate": 2, "orderBatch": 1},
+    "messages_sent": {"orderUpdate": 20, "orderBatch": 10},
+    "orders_sent": {"orderUpdate": 20, "orderBatch": 40},
+    "bytes_sent": {"orderUpdate": 200, "orderBatch": 100},
+    "queued_bytes": 17,
+    "opened": 13,
+    "refused": 14,
+    "closed_slow": 15,
+    "protocol_faults": 16,
+}
+
+
+def render(stats: dict[str, Any] = STATS, memory: dict[str, float | None] | None = None) -> str:
+    metrics = Metrics(
+        stats=lambda: stats,
+        hub=lambda: HUB,
+        memory=lambda: {"rss_bytes": 84e6, "slope_bytes_per_second": -12.5} if memory is None else memory,
+        log_dropped=lambda: 21,
+        restarts=2,
+        version="0.1.0",
+        commit='ab"c\\1',
+        clock=lambda: 100 * S,
+        wall_clock=lambda: 5007 * S,
+    )
+    assert metrics.render() == metrics.render()  # counting does not depend on who looks
+    return metrics.render().decode()
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation.endswith("."), family.name
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def test_every_number_is_told_under_its_name() -> None:
+    plain: dict[str, float] = {
+        "fasttail_batches_total": 3,
+        "fasttail_lines_total": 2**53 - 1,
+        "fasttail_orders_total": 12,
+        "fasttail_selected_orders_total": 11,
+        "fasttail_rejected_lines_total": 10,
+        "fasttail_bytes_read_total": 9,
+        "fasttail_failed_chunks_total": 8,
+        "fasttail_oversize_lines_total": 7,
+        "fasttail_oversize_orders_total": 6,
+        "fasttail_late_lines_total": 5,
+        "fasttail_truncations_total": 4,
+        "fasttail_files_opened_total": 2,
+        "fasttail_inotify_overflows_total": 1,
+        "fasttail_workers": 4,
+        "fasttail_block_height": 983_000_000,
+        "fasttail_data_age_seconds": 10,
+        "fasttail_pipeline_age_seconds": 1,
+        "fasttail_event_age_seconds": 7,
+        "fasttail_client_queued_bytes": 17,
+        "fasttail_client_connections_total": 13,
+        "fasttail_client_refused_total": 14,
+        "fasttail_client_closed_slow_total": 15,
+        "fasttail_client_protocol_faults_total": 16,
+        "fasttail_log_lines_dropped_total": 21,
+        "fasttail_restarts_total": 2,
+        "fasttail_rss_bytes": 84e6,
+        "fasttail_rss_slope_bytes_per_second": -12.5,
+    }
+    expected: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
+        (name, ()): value for name, value in plain.items()
+    }
+    for name, key in (
+        ("fasttail_clients", "clients"),
+        ("fasttail_messages_sent_total", "messages_sent"),
+        ("fasttail_orders_sent_total", "orders_sent"),
+        ("fasttail_bytes_sent_total", "bytes_sent"),
+    ):
+        for channel, value in HUB[key].items():
+            expected[name, (("channel", channel),)] = value
+    expected["fasttail_build_info", (("commit", 'ab"c\\1'), ("version", "0.1.0"))] = 1
+    assert samples(render()) == expected
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    stats = STATS | {"last_data_ns": 0, "last_event_ns": 0, "height": None}
+    del stats["late_lines"]
+    text = render(stats, {"rss_bytes": 5.0, "slope_bytes_per_second": None})
+    missing = {name for name, _ in samples(render())} - {name for name, _ in samples(text)}
+    assert missing == {
+        "fasttail_data_age_seconds",
+        "fasttail_event_age_seconds",
+        "fasttail_block_height",
+        "fasttail_late_lines_total",
+        "fasttail_rss_slope_bytes_per_second",
+    }
+
+
+def test_a_running_batch_shows() -> None:
+    assert samples(render(STATS | {"in_batch_ns": 58 * S}))["fasttail_batch_running_seconds", ()] == 42
+
+
+@pytest.mark.parametrize("key", ["lines", "opened"])
+def test_counters_are_typed(key: str) -> None:
+    text = render()
+    name = {"lines": "fasttail_lines_total", "opened": "fasttail_client_connections_total"}[key]
+    assert f"# TYPE {name} counter\n" in text
+    assert f"# HELP {name} " in text
+    assert "# TYPE fasttail_clients gauge\n" in text
+
+
+def test_the_default_registry_stays_untouched() -> None:
+    render()
+    assert b"fasttail" not in prometheus_client.generate_latest()

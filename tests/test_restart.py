@@ -1,0 +1,155 @@
+"""Restart in place: a real process executes itself with its listening socket kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fasttail.watch import restart
+
+# Answers each connection with what it knows of itself; restarts when it is told so.
+SERVER = """
+import json, os, socket, sys, time
+from fasttail.watch import restart
+
+before = restart.inherited()
+if before is None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    state = {"started": 1000.5, "restarts": 0, "position": None}
+else:
+    (listener,) = before.sockets
+    state = {"started": before.started, "restarts": before.restarts, "position": before.position}
+    time.sleep(0.2)  # the new image takes its time: connections wait
+while True:
+    connection, _ = listener.accept()
+    with connection:
+        word = connection.recv(100)
+        about = dict(state, pid=os.getpid(), argv=sys.argv[1:], port=listener.getsockname()[1],
+                     flags=sys.flags.utf8_mode, dont_write=sys.flags.dont_write_bytecode,
+                     variable=restart.VARIABLE in os.environ, executable=sys.executable,
+                     inheritable=os.get_inheritable(listener.fileno()), fds=len(os.listdir("/proc/self/fd")))
+        connection.sendall(json.dumps(about).encode())
+    if word == b"restart":
+        restart.execute(*restart.prepare([listener], '{"offset": 7}', state["started"], state["restarts"]))
+    if word == b"end":
+        sys.exit(5)
+"""
+
+
+def ask(port: int, word: bytes) -> dict[str, object]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(word)
+        connection.shutdown(socket.SHUT_WR)
+        data = b"".join(iter(lambda: connection.recv(65536), b""))
+    answer = json.loads(data)
+    assert isinstance(answer, dict)
+    return answer
+
+
+@pytest.mark.parametrize("started_as", ["script", "module"])
+def test_same_pid_same_port_nothing_refused(started_as: str, tmp_path: Path) -> None:
+    (tmp_path / "serving.py").write_text(SERVER)
+    # By a bare name, with interpreter options, from a relative path: all of it has to come back.
+    target = ["serving.py"] if started_as == "script" else ["-m", "serving"]
+    command = ["python3", "-B", "-X", "utf8=1", *target, "an argument", "--é"]
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    process = subprocess.Popen(
+        command, executable=sys.executable, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        first = ask(port, b"hello")
+        for round_ in range(3):
+            ask(port, b"restart")
+            started = time.monotonic()
+            after = ask(port, b"hello")  # sent while the new image starts: waits, is not refused
+            assert time.monotonic() - started < 5
+            assert after["restarts"] == round_ + 1
+            same = {"started": 1000.5, "pid": process.pid, "argv": ["an argument", "--é"], "port": port}
+            same |= {"flags": 1, "dont_write": True, "variable": False, "inheritable": False}
+            assert after.items() >= dict(same, position='{"offset": 7}').items()
+            assert after["executable"] == first["executable"]
+            assert after["fds"] == first["fds"], "descriptors pile up"
+        ask(port, b"end")
+        assert process.wait(timeout=10) == 5
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_fresh_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(restart.VARIABLE, raising=False)
+    assert restart.inherited() is None
+
+
+def test_state_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        copy = listener.dup()
+        _, env = restart.prepare([copy], None, 12.5, 2)
+        monkeypatch.setenv(restart.VARIABLE, env[restart.VARIABLE])
+        before = restart.inherited()
+        assert before is not None
+        assert (before.position, before.started, before.restarts) == (None, 12.5, 3)
+        assert before.sockets[0].getsockname() == listener.getsockname()
+        assert restart.VARIABLE not in os.environ
+        assert restart.inherited() is None
+        copy.detach()
+        before.sockets[0].close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pid": 1}, {"version": 99}, {"fds": None}, {"started": "soon"}, {"restarts": None}],
+    ids=lambda change: next(iter(change)),
+)
+def test_state_of_another_process_or_version_is_passed_over(
+    change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, env = restart.prepare([], None, 0.0, 0)
+    state = json.loads(env[restart.VARIABLE]) | change
+    monkeypatch.setenv(restart.VARIABLE, json.dumps(state))
+    assert restart.inherited() is None
+    assert restart.VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}"])
+def test_state_that_is_no_state(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(restart.VARIABLE, text)
+    assert restart.inherited() is None
+
+
+def test_only_listening_sockets_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket() as plain, (tmp_path / "file").open("w") as file:
+        _, env = restart.prepare([plain], None, 0.0, 0)
+        state = json.loads(env[restart.VARIABLE])
+        state["fds"] += [file.fileno(), 99_999, -1]
+        monkeypatch.setenv(restart.VARIABLE, json.dumps(state))
+        before = restart.inherited()
+        assert before is not None
+        assert before.sockets == []
+        os.fstat(plain.fileno())  # not ours: left open
+        os.fstat(file.fileno())
+
+
+def test_when_it_cannot_be_executed_the_process_goes_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _, env = restart.prepare([listener], "x" * 1_000_000, 0.0, 0)
+        with pytest.raises(OSError, match="Argument list too long"):
+            restart.execute([sys.executable, "-c", ""], env)
+        _, env = restart.prepare([listener], None, 0.0, 0)
+        with pytest.raises(FileNotFoundError):
+            restart.execute(["/nonexistent/python"], env)
+        assert not os.get_inheritable(listener.fileno())
+        socket.create_connection(listener.getsockname()).close()

@@ -1,0 +1,506 @@
+"""Routes, handshakes, limits and the listening socket: a real server, real clients of three makes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+import serving as s
+import websockets
+from serving import PicowsClient, RawClient, http, run, serving, until
+
+from fasttail.publish import server as server_module
+from fasttail.publish.clients import Hub
+from fasttail.publish.legacy import CHANNELS, OrderBatcher
+from fasttail.publish.server import Server
+from fasttail.publish.wire import text_frame
+
+# Plain HTTP
+
+
+def test_plain_answers() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            srv.answers["live"] = (503, {"status": "stalled", "reason": "…"})
+            answer = await http(srv.port, "/health")
+            assert (answer.status, answer.json()) == (200, {"status": "ok"})
+            assert answer.headers["connection"] == "close"
+            assert answer.headers["content-length"] == str(len(answer.body))
+            srv.answers["health"] = (503, {"status": "stale"})
+            answer = await http(srv.port, "/health?verbose=1")
+            assert (answer.status, answer.json()) == (503, {"status": "stale"})
+            answer = await http(srv.port, "/health/live")
+            assert (answer.status, answer.json()["reason"]) == (503, "…")
+            answer = await http(srv.port, "/metrics")
+            assert (answer.status, answer.body) == (200, b"fasttail_up 1\n")
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+    run(main())
+
+
+def test_status_counts_clients_and_pending_orders() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            await PicowsClient.connect(srv.port, "/ws/")
+            await PicowsClient.connect(srv.port, "/ws/orderUpdate?token=1")
+            await PicowsClient.connect(srv.port, "/ws/orderBatch")
+            srv.batcher.add(b"{},{}", 2)
+            await until(lambda: len(srv.hub.clients) == 3)
+            answer = await http(srv.port, "/ws/status")
+            assert answer.status == 200
+            assert answer.json() == {
+                "channels": {"orderUpdate": 2, "orderBatch": 1},
+                "pending_orders": 2,
+                "is_running": True,
+            }
+
+    run(main())
+
+
+@pytest.mark.parametrize("path", ["/", "/ws/other", "/healthz", "/health/", "//", "/%2e%2e/metrics", "*"])
+@pytest.mark.parametrize("headers", [(), ("Upgrade: websocket", "Connection: Upgrade")])
+def test_an_unknown_path_is_404_and_names_the_known(path: str, headers: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            answer = await http(srv.port, path, *headers)
+            assert answer.status == 404
+            body = answer.json()
+            assert body["error"] == "not found"
+            assert {"/ws/", "/ws/orderUpdate", "/ws/orderBatch", "/health", "/metrics"} <= set(body["paths"])
+
+    run(main())
+
+
+def test_the_public_api_path_says_clearly_that_it_is_not_here() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            answer = await http(srv.port, "/ws", "Upgrade: websocket")
+            assert answer.status == 404
+            assert "/ws/orderUpdate" in answer.json()["error"]
+
+    run(main())
+
+
+def test_a_channel_without_upgrade_is_426() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            answer = await http(srv.port, "/ws/orderUpdate")
+            assert answer.status == 426
+            assert answer.headers["upgrade"] == "websocket"
+            assert "WebSocket" in answer.json()["error"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "OPTIONS"])
+def test_other_methods_get_400(method: str) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            assert (await http(srv.port, "/health", method=method)).status == 400
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Connection: Upgrade",),
+        ("Connection: Upgrade", "Sec-WebSocket-Version: 13"),
+        ("Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: short"),
+        ("Connection: Upgrade", "Sec-WebSocket-Version: 12", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Connection: close", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+    ],
+)
+def test_a_bad_handshake_is_400_and_leaves_no_client(headers: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            assert (await http(srv.port, "/ws/", "Upgrade: websocket", *headers)).status == 400
+            assert srv.hub.opened == 0
+            assert not srv.hub.clients
+
+    run(main())
+
+
+def test_a_failing_answer_is_500_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> bytes:
+        raise ValueError("a secret")
+
+    async def main() -> None:
+        async with serving(metrics=broken) as srv:
+            answer = await http(srv.port, "/metrics")
+            assert (answer.status, answer.json()) == (500, {"error": "internal server error"})
+            assert (await http(srv.port, "/health")).status == 200
+
+    run(main())
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "a secret" in caplog.text
+
+
+def test_a_large_answer_arrives_whole() -> None:
+    text = b"fasttail_x 1\n" * 100_000
+
+    async def main() -> None:
+        async with serving(metrics=lambda: text) as srv:
+            assert (await http(srv.port, "/metrics")).body == text
+
+    run(main())
+
+
+# Handshakes of others
+
+
+CONNECTIONS = ["keep-alive, Upgrade", "keep-alive,upgrade", "UPGRADE", "a, upgrade , b"]
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_firefox_is_let_in(connection: str) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            client = await RawClient.connect(srv.port, "/ws/", connection=connection)
+            assert json.loads((await client.frame())[1])["type"] == "connected"
+
+    run(main())
+
+
+def test_a_handshake_in_pieces_with_a_message_behind_it() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            reader, writer = await asyncio.open_connection("127.0.0.1", srv.port)
+            handshake = s.upgrade("/ws/")
+            for byte in handshake[:-1]:
+                writer.write(bytes((byte,)))
+                await asyncio.sleep(0)
+            writer.write(handshake[-1:] + s.masked(s.TEXT, b"ping"))
+            await reader.readuntil(b"\r\n\r\n")
+            client = RawClient(reader, writer)
+            assert json.loads((await client.frame())[1])["type"] == "connected"
+            assert await client.frame() == (s.TEXT, b"pong")
+
+    run(main())
+
+
+def test_the_websockets_package_as_client() -> None:
+    async def main() -> None:
+        async with serving() as srv, websockets.connect(f"ws://127.0.0.1:{srv.port}/ws/") as client:
+            assert json.loads(await client.recv())["channel"] == "orderUpdate"
+            await client.send("ping")
+            assert await client.recv() == "pong"
+            await client.send(["pi", "n", "g"])  # in three fragments
+            assert await client.recv() == "pong"
+            await (await client.ping(b"x" * 125))
+            data = b"".join(text_frame(b'{"n":%d}' % number) for number in range(1000))
+            assert srv.hub.channels["orderUpdate"].publish(data, 1000) == 1
+            assert [json.loads(await client.recv())["n"] for _ in range(1000)] == list(range(1000))
+            assert srv.hub.counts()["messages_sent"]["orderUpdate"] == 1000
+            await client.send("close")
+            with pytest.raises(websockets.ConnectionClosedOK):
+                await client.recv()
+            assert client.close_code == 1000
+
+    run(main())
+
+
+def test_channels_do_not_mix_and_many_frames_in_one_write_arrive_as_many() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            updates = [await PicowsClient.connect(srv.port, path) for path in ("/ws/", "/ws/orderUpdate")]
+            batches = await PicowsClient.connect(srv.port, "/ws/orderBatch")
+            await until(lambda: len(srv.hub.clients) == 3)
+            channels = srv.hub.channels
+            assert channels["orderUpdate"].publish(text_frame(b"a") + text_frame(b"b"), 2) == 2
+            assert channels["orderUpdate"].publish(b"", 0) == 0
+            srv.batcher.add(b'{"id":"1"},{"id":"2"}', 2)
+            for data, orders in srv.batcher.flush():
+                assert channels["orderBatch"].publish(data, orders, messages=1) == 1
+            for client in updates:
+                await client.count(3)
+                assert client.texts[1:] == [b"a", b"b"]
+            await batches.count(2)
+            assert json.loads(batches.texts[1])["data"] == {"orders": [{"id": "1"}, {"id": "2"}], "count": 2}
+            counts = srv.hub.counts()
+            assert counts["messages_sent"] == {"orderUpdate": 4, "orderBatch": 1}
+            assert counts["orders_sent"] == {"orderUpdate": 4, "orderBatch": 2}
+            assert counts["bytes_sent"]["orderUpdate"] == 2 * 2 * 3
+
+    run(main())
+
+
+# Limits
+
+
+def test_clients_past_the_limit_are_refused_until_one_goes() -> None:
+    async def main() -> None:
+        async with serving(max_clients=2) as srv:
+            first = await PicowsClient.connect(srv.port)
+            await PicowsClient.connect(srv.port)
+            answer = await http(srv.port, "/ws/", "Upgrade: websocket")
+            assert answer.status == 503
+            assert answer.json() == {"error": "too many clients", "limit": 2}
+            assert "retry-after" in answer.headers
+            assert (await http(srv.port, "/health")).status == 200
+            assert srv.hub.counts()["refused"] == 1
+            assert first.transport is not None
+            first.transport.disconnect()
+            await until(lambda: len(srv.hub.clients) == 1)
+            await PicowsClient.connect(srv.port)
+
+    run(main())
+
+
+def test_the_limit_of_descriptors_lowers_the_limit_of_clients(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving(max_clients=1000) as srv:
+            assert srv.server.max_clients == 256 - server_module.RESERVED_DESCRIPTORS
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    run(main())
+    assert re.search(r"WARNING .*lowered to 192.*256", caplog.text)
+
+
+def test_who_does_not_finish_the_handshake_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            reader, writer = await asyncio.open_connection("127.0.0.1", srv.port)
+            writer.write(s.upgrade("/ws/")[:-2])
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
+
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.2)
+    caplog.set_level("INFO")
+    run(main())
+    assert caplog.text == ""
+
+
+def test_dead_peers_are_found_and_living_ones_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            living = await PicowsClient.connect(srv.port)
+            dead = await RawClient.connect(srv.port)
+            await dead.frame()
+            assert await dead.frame() == (s.PING, b"")
+            opcode, payload = await dead.frame()
+            assert (opcode, payload[:2]) == (s.CLOSE, b"\x03\xe9")
+            await until(lambda: len(srv.hub.clients) == 1)
+            await asyncio.sleep(0.5)
+            assert len(srv.hub.clients) == 1
+            srv.hub.channels["orderUpdate"].publish(text_frame(b"still here"), 1)
+            await living.count(2)
+
+    monkeypatch.setattr(server_module, "PING_IDLE_S", 0.1)
+    monkeypatch.setattr(server_module, "PING_REPLY_S", 0.1)
+    run(main())
+
+
+SCARCE = """
+import asyncio, logging, resource, sys, uvloop
+from fasttail.publish.clients import Hub
+from fasttail.publish.legacy import CHANNELS, OrderBatcher
+from fasttail.publish.server import Server
+
+async def main():
+    ok = lambda: (200, {"status": "ok"})
+    server = Server(Hub(CHANNELS), port=0, health=ok, live=ok, metrics=lambda: b"", batcher=OrderBatcher())
+    await server.start()
+    print(server.port, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await server.stop(1001)
+
+logging.basicConfig(level="INFO")
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+uvloop.run(main())
+"""
+
+
+def test_too_few_descriptors_kill_nothing() -> None:
+    """More connections than the process has descriptors: the surplus is shed, then all is as before."""
+    command = [sys.executable, "-c", SCARCE]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        held = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(100)]
+        time.sleep(0.3)
+        shed = 0
+        for sock in held:
+            sock.setblocking(False)
+            try:
+                shed += sock.recv(1) == b""
+            except BlockingIOError:
+                pass
+            except ConnectionResetError:
+                shed += 1
+        assert shed > 50
+        for sock in held:
+            sock.close()
+
+        async def alive() -> int:
+            return (await http(port, "/health")).status
+
+        deadline = time.monotonic() + 10
+        status = 0
+        while status != 200 and time.monotonic() < deadline:
+            try:
+                status = run(alive())
+            except (OSError, IndexError):
+                time.sleep(0.05)  # shed once more: the old connections are still being cleared away
+        assert status == 200
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "ERROR" not in errors
+    assert "Traceback" not in errors
+
+
+# The listening socket
+
+
+def test_stop_closes_clients_and_the_port() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            client = await PicowsClient.connect(srv.port)
+            port = srv.port
+            await srv.server.stop(1001, "bye")
+            assert await client.closed() == 1001
+            assert srv.server.sockets == ()
+            with pytest.raises(ConnectionRefusedError):
+                await http(port, "/health")
+            await srv.server.stop(1001)
+
+    run(main())
+
+
+def options(**more: Any) -> dict[str, Any]:
+    def ok() -> tuple[int, dict[str, Any]]:
+        return 200, {"status": "ok"}
+
+    defaults = {"health": ok, "live": ok, "metrics": lambda: b"", "batcher": OrderBatcher(), "port": 0}
+    return defaults | more
+
+
+def test_connections_wait_while_the_sockets_change_hands() -> None:
+    """What a restart does: stop with the sockets kept, then a new server on them. Nobody is refused."""
+
+    async def main() -> None:
+        async with serving() as srv:
+            old = await PicowsClient.connect(srv.port)
+            await srv.server.stop(1012, keep_sockets=True)
+            assert await old.closed() == 1012
+            waiting = asyncio.create_task(PicowsClient.connect(srv.port))
+            asking = asyncio.create_task(http(srv.port, "/health"))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            assert not asking.done()
+            hub = Hub(CHANNELS)
+            heir = Server(hub, **options(sockets=[sock.dup() for sock in srv.server.sockets]))
+            await heir.start()
+            assert heir.port == srv.port
+            client = await waiting
+            assert (await asking).status == 200
+            await client.count(1)
+            await heir.stop(1001)
+            assert await client.closed() == 1001
+
+    run(main())
+
+
+def test_a_taken_port_is_told_in_one_line() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            other = Server(Hub(CHANNELS), **options(port=srv.port))
+            with pytest.raises(OSError, match=rf"listen on 127\.0\.0\.1:{srv.port}: Address already in use"):
+                await other.start()
+
+    run(main())
+
+
+def test_a_host_that_does_not_exist_is_told_in_one_line() -> None:
+    async def main() -> None:
+        server = Server(Hub(CHANNELS), **options(host="nowhere.invalid"))
+        with pytest.raises(OSError, match=r"cannot listen on nowhere\.invalid:0: ."):
+            await server.start()
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["localhost", "", "0.0.0.0"])
+def test_every_address_of_a_host_has_the_same_port(host: str) -> None:
+    async def main() -> None:
+        async with serving(host=host) as srv:
+            assert {sock.getsockname()[1] for sock in srv.server.sockets} == {srv.port}
+            for sock in srv.server.sockets:
+                where = "::1" if sock.family == socket.AF_INET6 else "127.0.0.1"
+                assert (await http(srv.port, "/health", host=where)).status == 200
+
+    run(main())
+
+
+def test_only_the_loopback_is_listened_on_by_default() -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            assert [sock.getsockname()[0] for sock in srv.server.sockets] == ["127.0.0.1"]
+
+    run(main())
+
+
+# The operators' log
+
+
+def test_clients_write_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Not a line for coming, going, asking or misbehaving, at the operators' level."""
+
+    async def main() -> None:
+        async with serving() as srv:
+            client = await PicowsClient.connect(srv.port)
+            await http(srv.port, "/nothing")
+            await http(srv.port, "/health", method="PUT")
+            rude = await RawClient.connect(srv.port)
+            rude.send(text_frame(b"ERROR") + b"\xff" * 100)
+            await rude.reader.read()
+            assert client.transport is not None
+            client.transport.send_close()
+            await client.transport.wait_disconnected()
+            await until(lambda: not srv.hub.clients)
+            assert srv.hub.protocol_faults >= 1
+
+    caplog.set_level(logging.INFO)
+    run(main())
+    # The client of the test is picows as well: its lines are not the server's.
+    assert [record for record in caplog.records if not record.name.startswith("picows.client")] == []
+
+
+def test_a_failure_of_ours_in_a_listener_is_logged_as_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: object, payload: bytes) -> None:
+        raise ZeroDivisionError("ours")
+
+    async def main() -> None:
+        async with serving() as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            client.send(s.masked(s.TEXT, b"ping"))
+            assert await client.close_code() == 1011
+            await until(lambda: not srv.hub.clients)
+            assert srv.hub.protocol_faults == 0
+
+    monkeypatch.setattr("fasttail.publish.legacy.LegacyClient.text", broken)
+    run(main())
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.levelname == "ERROR"
+    assert record.name == "fasttail.publish.server"
+    assert "ZeroDivisionError: ours" in caplog.text
