@@ -234,7 +234,7 @@ class _Demo:
             f"\nwritten  {written.lines:,} lines ({written.orders:,} orders) in {written.files} files, "
             f"{written.bytes / 2**20:.1f} MB, {written.seconds:.1f} s\n"
             f"read     {read:,} lines\n"
-            f"sent     {due:,} orders (of the old channels' statuses) to 1 client, {client.orders:,} received\n"
+            f"sent     {due:,} orders (of the old channels' statuses) to one client, {client.orders:,} got\n"
             f"delay    p50 {_part(delays, 0.5):.2f} ms, p99 {_part(delays, 0.99):.2f} ms, "
             f"most {_part(delays, 1.0):.2f} ms, from write to receipt, of {len(delays):,} orders\n"
             f"memory   {server.rss() / 2**20:.1f} MB now, {server.peak_rss / 2**20:.1f} MB at most"

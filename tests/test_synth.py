@@ -402,10 +402,11 @@ def test_real_clock_with_short_hours(tmp_path: Path) -> None:
     assert 0 <= hours[0] - before.timestamp() // 3600 <= 1
     assert total.orders == content(tmp_path).count(b"\n")
     # a second run goes on where the first one stopped, as a restarted node never goes back an hour
-    synth.run(tmp_path, lines=10)
-    assert hour_files(tmp_path) == files
-    synth.run(tmp_path, lines=10, hour_seconds=3600)
-    assert hour_files(tmp_path) == files
+    for hour_seconds in (None, 3600.0):
+        before_run = files[-1].stat().st_size
+        again = synth.run(tmp_path, lines=10, hour_seconds=hour_seconds)
+        assert hour_files(tmp_path) == files
+        assert files[-1].stat().st_size == before_run + again.bytes
 
 
 def test_foreign_names_in_the_folder_are_ignored(tmp_path: Path) -> None:
@@ -435,15 +436,24 @@ class Writes:
         return written
 
 
-@pytest.mark.parametrize("rate", [300.0, 20_000.0])
-def test_torn_writes_cut_lines_and_bring_the_rest_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
-) -> None:
+def test_torn_writes_cut_lines_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = Writes(monkeypatch)
-    synth.run(tmp_path, rate=rate, seconds=0.6, torn=True)
+    synth.run(tmp_path, rate=20_000, seconds=0.5, torn=True)
     assert sum(not data.endswith(b"\n") for _, data in writes.calls) > 20
-    for (at, data), (later, _) in pairwise(writes.calls):
-        assert data.endswith(b"\n") or later - at < 0.5  # 1 to 3 ms but for a busy machine
+
+
+def test_the_rest_of_a_torn_line_comes_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = Writes(monkeypatch)
+    synth.run(tmp_path, rate=4, seconds=2.5, torn=True)
+    waits = [
+        later - at
+        for (at, data), (later, _) in pairwise(writes.calls)
+        if data.strip() and not data.endswith(b"\n")
+    ]
+    assert waits
+    assert (
+        sorted(waits)[len(waits) // 2] < 0.1
+    )  # 1 to 3 ms but for a busy machine; the next line is 250 ms away
 
 
 def test_by_default_writes_are_whole_lines_and_smooth(
@@ -500,6 +510,17 @@ def test_local_times_rise_at_full_speed_too(tmp_path: Path, layout: str) -> None
     if layout != "plain":
         local = [ns_of(line["local_time"]) for line in parsed(content(tmp_path, layout))]
         assert local == sorted(local)
+        assert local[-1] < time.time_ns() + 50_000_000  # without running ahead of the clock
+
+
+def test_local_times_rise_though_the_clock_steps_back() -> None:
+    node = synth.Synth(1)
+    data = b""
+    for local in (10**18, 10**18, 10**18 - 10**9, 10**18 + 10**9):
+        data += synth.render(node.take(node.begin_block(local_ns=local)), "streaming")
+    times = [ns_of(line["local_time"]) for line in parsed(data)]
+    assert all(later > former for former, later in pairwise(times))
+    assert times[-1] > 10**18 + 10**9
 
 
 # -- ends and errors
