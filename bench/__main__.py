@@ -18,7 +18,7 @@ def leave_checkout() -> None:
 def main() -> int:
     leave_checkout()
     try:
-        from bench import parse
+        from bench import delay, parse
         from bench.measure import WrongAnswer
     except ModuleNotFoundError as error:
         print(
@@ -27,7 +27,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    benchmarks = {benchmark.name: benchmark for benchmark in (parse.BENCHMARK,)}
+    benchmarks = {benchmark.name: benchmark for benchmark in (parse.BENCHMARK, delay.BENCHMARK)}
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)

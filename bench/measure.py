@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,22 @@ class Report:
         return "\n".join(lines)
 
     def write(self, folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.benchmark}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        return path
+        return write_json(self.benchmark, asdict(self), folder)
+
+
+class Result(Protocol):
+    """What a benchmark gives: a table for the reader, and a file for the record."""
+
+    def table(self) -> str: ...
+    def write(self, folder: Path) -> Path: ...
+
+
+def write_json(benchmark: str, content: Mapping[str, Any], folder: Path) -> Path:
+    """A dated file of its own for each run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{benchmark}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ class Benchmark:
     name: str
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], Report]
+    run: Callable[[argparse.Namespace], Result]
 
 
 def machine() -> dict[str, Any]:

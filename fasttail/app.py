@@ -176,10 +176,12 @@ class App:
                 "the running batch did not end within %g s: it will be read again after a restart", STOP_S
             )
         loop.remove_reader(self.pipeline.ready_fd)
+        restarting = self._restart_reason is not None
+        # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
+        position = self.pipeline.position() if restarting else None
         while self._take():
             pass
         self._flush_batches()
-        restarting = self._restart_reason is not None
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
         await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
         stats = self.pipeline.stats()
@@ -187,7 +189,6 @@ class App:
             "stopped: %d lines, %d orders, %d rejected", stats["lines"], stats["orders"], stats["rejected"]
         )
         if restarting:
-            position = self.pipeline.position()
             text = position.to_json() if position is not None else None
             self.restart_as = restart.prepare(self.server.sockets, text, self._started, self._restarts)
 

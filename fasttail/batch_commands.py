@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import select
+import stat
 import sys
 import time
 from pathlib import Path
@@ -39,13 +40,13 @@ def parse_files(settings: ParseSettings) -> int:
     with _progress(settings.files) as progress:
         for name in settings.files:
             try:
-                reader.open("/dev/stdin" if name == "-" else name)
+                _open(reader, name)
                 _convert_file(reader, converter, name, progress)
             except BrokenPipeError:
                 raise
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None:
-                    raise
+                if error.filename is None:
+                    raise  # the output's: the reader's errors name the file
                 progress.clear()
                 print(f"fasttail parse: {name}: {error.strerror}", file=sys.stderr)
                 code = 1
@@ -55,6 +56,15 @@ def parse_files(settings: ParseSettings) -> int:
     return code
 
 
+def _open(reader: Reader, name: str) -> None:
+    if name != "-":
+        reader.open(name)
+        return
+    # By its descriptor and from where it stands: /dev/stdin would begin a file anew, and a socket has none.
+    in_file = stat.S_ISREG(os.fstat(0).st_mode)
+    reader.open(0, os.lseek(0, 0, os.SEEK_CUR) if in_file else 0)
+
+
 def _convert_file(reader: Reader, converter: Converter, name: str, progress: tqdm[NoReturn]) -> None:
     while True:
         code = reader.fill_once()
@@ -62,18 +72,19 @@ def _convert_file(reader: Reader, converter: Converter, name: str, progress: tqd
             before = converter.bytes
             _write(converter.read(reader))
             _tell_rejects(converter, name, progress)
-            progress.update(converter.bytes - before)
-            progress.set_postfix_str(f"{converter.lines:,} lines", refresh=False)
+            _advance(progress, converter.bytes - before, converter.lines)
         elif code == FILL_EOF:
             break
         elif code == FILL_ERROR:
-            raise OSError(reader.error, os.strerror(reader.error), name)
+            if reader.error != errno.EAGAIN:
+                raise OSError(reader.error, os.strerror(reader.error), name)
+            select.select((0,), (), ())  # somebody made standard input non-blocking
     offset = reader.tell()
     tail = reader.take_tail()
     if tail:
         _write(converter.line(tail, offset))
         _tell_rejects(converter, name, progress)
-        progress.update(len(tail))
+        _advance(progress, len(tail), converter.lines)
 
 
 def tail_folder(settings: TailSettings) -> int:
@@ -171,6 +182,8 @@ def _tell_rejects(converter: Converter, name: str, progress: tqdm[NoReturn] | No
         if progress is not None:
             progress.clear()
         print(f"{name}: byte {offset}: rejected: {reason}", file=sys.stderr)
+    if converter.untold:
+        print(f"{name}: {converter.untold} more lines rejected after these", file=sys.stderr)
 
 
 def _progress(files: tuple[str, ...]) -> tqdm[NoReturn]:
@@ -186,6 +199,14 @@ def _progress(files: tuple[str, ...]) -> tqdm[NoReturn]:
         disable=not sys.stderr.isatty(),
         file=sys.stderr,
     )
+
+
+def _advance(progress: tqdm[NoReturn], size: int, lines: int) -> None:
+    """Move the bar on by `size` bytes; `lines`: all so far, whose mean rate it shows too."""
+    if not progress.disable:
+        rate = lines / max(progress.format_dict["elapsed"], 1e-9)
+        progress.set_postfix_str(f"{rate:,.0f} lines/s", refresh=False)
+    progress.update(size)
 
 
 def _print_stats(converter: Converter, reader: Reader, workers: int, seconds: float) -> None:

@@ -49,9 +49,10 @@ _REFUSALS = {
     errno.ENAMETOOLONG,
     errno.EADDRINUSE,
     errno.EADDRNOTAVAIL,
-    errno.ENOSPC,
     errno.EROFS,
 }
+# What becomes of output in the midst of it: no mistake of the user's, so the exit code is 1.
+_OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,10 +88,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ConfigError, socket.gaierror) as error:
         return _refuse(f"{name}: {error}")
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in _REFUSALS | _OUTPUT_FAILURES:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _refuse(f"{name}: {where}{error.strerror}", 1 if error.errno == errno.ENOSPC else 2)
+        return _refuse(f"{name}: {where}{error.strerror}", 1 if error.errno in _OUTPUT_FAILURES else 2)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

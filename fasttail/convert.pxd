@@ -25,4 +25,5 @@ cdef class Converter:
     cdef readonly uint64_t rejected
     cdef readonly uint64_t bytes
     cdef readonly list rejects       # (offset of the line, reason) of the last call, at most 64
+    cdef readonly uint64_t untold    # rejected lines of the last call that are not in `rejects`
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

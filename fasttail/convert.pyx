@@ -73,6 +73,7 @@ cdef class Converter:
         cdef Chunk* c
         cdef Row* row
         self.rejects = []
+        self.untold = 0
         out_clear(&self.out, KEEP_OUT)
         with nogil:
             self.table.clear()
@@ -85,6 +86,8 @@ cdef class Converter:
                 for i in range(c.rejects_len):
                     if len(self.rejects) < MOST_REJECTS:
                         self.rejects.append((c.rejects[i].line_at + offset, reason_text(c.rejects[i].reason, c.rejects[i].field)))
+                    else:
+                        self.untold += 1
                 c.rejects_len = 0
             if more != 1:
                 break

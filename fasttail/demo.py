@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,7 @@ class _Server:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
+            process_group=0,  # Ctrl-C is for the demo, which ends the server after the last order
         )
         self.log: collections.deque[str] = collections.deque(maxlen=20)
         self.port: int | None = None
@@ -178,6 +180,8 @@ class _Demo:
 
     async def run(self) -> int:
         s = self._settings
+        for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: nothing may be left behind
+            asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
         server = _Server(s, self._folder)
         node = _Node(s, self._folder)
         try:

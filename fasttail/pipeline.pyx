@@ -8,7 +8,7 @@
 
 The thread holds the GIL only for `follower.check`. The ring has SLOTS places: when the main thread is that far behind, the
 pipeline waits, does not read on, and the file keeps what is to come. `consume` runs after the batch stands in the ring, so a
-position that is asked for after `stop` and a last `drain` lies exactly behind what was handed over.
+position that is asked for once the thread has `stopped` lies exactly behind what the last `drain` hands over.
 
 Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then
 reads the slot, and the same the other way round for tail. `signalled` keeps the eventfd quiet while the main thread is awake:
@@ -186,7 +186,10 @@ cdef class Pipeline:
         ft_release(&self.want_pieces, pieces)
 
     def position(self):
-        """Where reading goes on. Only after `stopped`."""
+        """Where reading goes on, after `stop`.
+
+        Asked before the last `drain`: if the thread has not `stopped` by then, it may lie before what is handed over, not behind.
+        """
         return self.follower.position(self.reader)
 
     def drain(self, int most=SLOTS) -> list:

@@ -414,7 +414,7 @@ class Synth:
     start: time of the first block (naive = UTC).
     block_lines: mean events of a block; fractions below 1 give mostly empty blocks.
     style: "2024" leaves out `hash` and `builder` and has whole milliseconds, as node files of that year.
-    children: share of lines whose order has children. short_times: share of blocks with a 6-digit time.
+    children: about the share of orders with children. short_times: share of blocks with a 6-digit time.
     Raises SynthError for values out of range.
 
     Either take whole blocks (`blocks`), or `begin_block` and then `take` until it is complete.
@@ -1033,7 +1033,7 @@ def run(
     lines: orders to write, exactly. In by_block they stand in fewer lines: all layouts hold the same orders.
     seconds: real time to run. SIGINT and SIGTERM (main thread) or stop() being true end it too, after a line.
     progress: called about once a second with the totals so far.
-    wrote: called with each block, or part of one, as soon as it stands in the file.
+    wrote: called with each block, or part of one, once it stands in the file (but for what torn holds back).
     hour_seconds: how long an "hour" of the folders lasts; they begin with the present hour.
     start: where the node's clock begins; times, local_time and folders all follow it. None: local_time and
         folders follow the real UTC clock, and writing goes on in the newest hour file if that is later.

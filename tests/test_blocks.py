@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -285,6 +286,7 @@ def test_visit(path: Path) -> None:
     with path.with_name("gone").open("ab") as file:
         file.write(b"f\n")
     assert drain(reader) == [b"half"]
+    assert descriptors(former) == []
 
 
 def test_descriptors(path: Path) -> None:
@@ -342,6 +344,25 @@ def test_pipe(path: Path) -> None:
     thread.join()
     with pytest.raises(ValueError, match="pipe"):
         reader.open("/dev/null", 1)
+
+
+def test_open_descriptor(path: Path) -> None:
+    """A descriptor is duplicated, the caller keeps his own; a regular file begins at the offset asked for."""
+    path.write_bytes(b"a\nb\n")
+    reader = Reader()
+    with path.open("rb") as file:
+        file.seek(3)
+        reader.open(file.fileno(), 2)
+    assert drain(reader) == [b"b"]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader.open(ours.fileno())
+        theirs.sendall(b"c\nd\n")
+        theirs.shutdown(socket.SHUT_WR)
+        assert drain(reader) == [b"c", b"d"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        reader.open(ours.fileno())
+    assert reader.is_open
 
 
 def test_bad_arguments() -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import struct
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,7 +16,7 @@ import serving as s
 from serving import PicowsClient, RawClient, run, serving, until
 
 from fasttail.publish.clients import MAX_INCOMING, Channel
-from fasttail.publish.legacy import OrderBatcher, greeting
+from fasttail.publish.legacy import LegacyClient, OrderBatcher, greeting
 from fasttail.publish.wire import iso_time, text_frame
 
 # Frames and times
@@ -187,6 +187,34 @@ def test_the_peers_close_is_answered_in_kind(frame: bytes, code: int) -> None:
     run(main())
 
 
+def test_nothing_is_heard_from_a_client_once_it_is_being_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    async def main() -> None:
+        async with serving() as srv:
+            asked = await RawClient.connect(srv.port)
+            await asked.frame()
+            asked.send(s.masked(s.TEXT, b"close") + s.masked(s.TEXT, b"too late"))
+            assert await asked.close_code() == 1000
+            rude = await RawClient.connect(srv.port)
+            await rude.frame()
+            rude.send(s.close_frame(999))
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+                rude.send(s.masked(s.TEXT, b"after a bad close"))
+            await until(lambda: not srv.hub.clients)
+
+    taken = LegacyClient.text
+
+    def text(self: LegacyClient, payload: bytes) -> None:
+        heard.append(payload)
+        taken(self, payload)
+
+    monkeypatch.setattr(LegacyClient, "text", text)
+    run(main())
+    assert heard == [b"close"]
+
+
 # Slow clients
 
 PIECE = 64 * 1024
@@ -194,6 +222,14 @@ PIECE = 64 * 1024
 
 def numbered(number: int, size: int = PIECE) -> bytes:
     return text_frame(b"%08d" % number + b"x" * (size - 8))
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Memory comes back by reference counts alone."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 async def fill_until(condition: Callable[[], bool], channel: Channel) -> None:
@@ -206,7 +242,7 @@ async def fill_until(condition: Callable[[], bool], channel: Channel) -> None:
     pytest.fail("32 MB were not enough")
 
 
-def test_a_stalled_client_is_closed_and_delays_nobody() -> None:
+def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureFixture) -> None:
     """One reads nothing, one reads all. The second gets each message before the next one is sent."""
 
     async def main() -> None:
@@ -234,6 +270,8 @@ def test_a_stalled_client_is_closed_and_delays_nobody() -> None:
             assert [int(text[:8]) for text in fast.texts[1:]] == list(range(sent))
             assert limit < most_queued <= limit + len(numbered(0))
             assert slow.queued <= limit + len(numbered(0)) + 64  # and the close frame
+            assert slow.closing
+            assert slow.send(numbered(0)) is False
             assert channel.clients == srv.hub.clients - {slow}
             assert channel.orders_sent == channel.messages_sent == given * 2 + 21
 
@@ -245,7 +283,11 @@ def test_a_stalled_client_is_closed_and_delays_nobody() -> None:
             await until(lambda: srv.hub.clients == set(channel.clients))
             assert srv.hub.counts()["closed_slow"] == 1
 
+    caplog.set_level("INFO", "fasttail")
     run(main())
+    (record,) = [record for record in caplog.records if record.name.startswith("fasttail")]
+    assert record.levelname == "INFO"
+    assert re.fullmatch(r"client 127\.0\.0\.1:\d+ is too slow \(\d+ bytes wait\): closing", record.message)
 
 
 def test_a_picows_client_that_pauses_is_told_1013() -> None:
@@ -263,7 +305,7 @@ def test_a_picows_client_that_pauses_is_told_1013() -> None:
     run(main())
 
 
-def test_a_stalled_client_that_never_wakes_is_dropped_with_its_queue() -> None:
+def test_a_stalled_client_that_never_wakes_is_dropped_with_its_queue(no_collector: None) -> None:
     async def main() -> None:
         async with serving(client_queue=256 * 1024, close_timeout_s=0.2) as srv:
             channel = srv.hub.channels["orderUpdate"]
@@ -275,8 +317,7 @@ def test_a_stalled_client_that_never_wakes_is_dropped_with_its_queue() -> None:
             await until(lambda: not srv.hub.clients)
             assert srv.hub.counts()["queued_bytes"] == 0
             await asyncio.sleep(0.01)
-            gc.collect()
-            assert gone() is None
+            assert gone() is None, "a cycle keeps it"
             stalled.writer.close()
 
     run(main())

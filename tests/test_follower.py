@@ -84,11 +84,13 @@ class Tail:
         """The loop with waiting: events and timers decide when to look."""
         end = time.monotonic() + timeout_s
         due = 0.0
-        while not enough():
+        while True:
             now = time.monotonic()
-            assert now < end, (self.lines, self.notices)
             while self.fill():
                 pass
+            if enough():
+                return
+            assert now < end, (self.lines, self.notices)
             if now >= due:
                 self.check(at_eof=True)
                 due = now + self.follower.next_check_s
@@ -266,6 +268,18 @@ def test_no_change_while_there_are_lines(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"3"]
 
 
+def test_new_folder_is_looked_at_twice(node: Node, start: StartTail) -> None:
+    """A file may be made in it before it is watched, and after it was listed."""
+    node.write("20260505/9", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.path("20260506").mkdir()
+    tail.check(at_eof=True)
+    assert tail.follower.next_check_s == 0
+    tail.check(at_eof=True)
+    assert tail.follower.next_check_s > 0
+
+
 def test_several_hours_at_once(node: Node, start: StartTail) -> None:
     """Faults 5 and 6: all of them, oldest first, by number."""
     tail = start()
@@ -315,6 +329,20 @@ def test_late_line_without_newline(node: Node, start: StartTail) -> None:
     assert tail.follower.final_origin == (str(node.path("20260505/9")), 2)
 
 
+def test_late_lines_of_the_last_moment(node: Node, start: StartTail) -> None:
+    """The visit lasts until all is read, whenever check is called."""
+    node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/9", b"late\n")
+    tail.clock.now += GRACE + 1
+    for _ in range(3):
+        tail.check(at_eof=True)
+    assert tail.settle() == [b"1", b"2", b"late"]
+    assert tail.late == [b"late"]
+
+
 def test_late_position_is_that_of_the_current_file(node: Node, start: StartTail) -> None:
     node.write("20260505/9", b"1\n")
     node.write("20260505/10", b"2\n")
@@ -340,8 +368,10 @@ def test_torn_line_at_the_change_of_hour(node: Node, start: StartTail) -> None:
     node.write("20260505/10", b"2\n")
     assert tail.wait(GRACE - 1) == [b"1"]
     assert tail.follower.next_check_s < 0.1
-    node.write("20260505/9", b"rn\n")
-    assert tail.settle() == [b"1", b"torn", b"2"]
+    node.write("20260505/9", b"rn\nsl")
+    assert tail.wait(GRACE - 1) == [b"1", b"torn"], "each line has its own time"
+    node.write("20260505/9", b"ow\n")
+    assert tail.settle() == [b"1", b"torn", b"slow", b"2"]
 
 
 def test_no_final_newline(node: Node, start: StartTail) -> None:
@@ -662,12 +692,13 @@ def test_live(node: Node, start: StartTail) -> None:
 
 
 def test_events_are_quick_and_rare(node: Node, tmp_path: Path) -> None:
-    """With inotify a new hour in a new date is read at once, long before a rescan; idle checks are rare."""
+    """With inotify a new hour, date or line is read at once, long before a rescan; idle checks are rare."""
     node.write("20260505/23", b"1\n")
     tail = Tail(tmp_path, start="oldest", clock=time.monotonic, grace_s=0.0)
     tail.follow(lambda: len(tail.lines) == 1)
-    for number in range(2, 7):
-        timer = threading.Timer(0.1, node.write, (f"2026060{number}/0", b"%d\n" % number))
+    names = ["20260506/0", "20260506/1", "20260506/1", "20260507/0", "20260507/0"]
+    for number, name in enumerate(names, 2):
+        timer = threading.Timer(0.1, node.write, (name, b"%d\n" % number))
         begin = time.monotonic()
         timer.start()
         tail.follow(lambda: len(tail.lines) == number)  # noqa: B023

@@ -94,6 +94,7 @@ def test_every_number_is_told_under_its_name() -> None:
         "fasttail_files_opened_total": 2,
         "fasttail_inotify_overflows_total": 1,
         "fasttail_workers": 4,
+        "fasttail_file_offset_bytes": 77,
         "fasttail_block_height": 983_000_000,
         "fasttail_data_age_seconds": 10,
         "fasttail_pipeline_age_seconds": 1,

@@ -185,6 +185,32 @@ def test_repeated_keys_count_last() -> None:
     assert len(check(line.replace(b'"oid":', b'"oid":1,"\\u006fid":'))) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        (b'"65045.0"', b'"\\u00365045.0"'),
+        (b'"0.0003"', b'"0\\u002e0003"'),
+        (b'"0.0004"', b'"0.000\\u0034"'),
+        (b'"triggerPx":"0.0"', b'"triggerPx":"\\u0030.0"'),
+        (b'"2026-05-05T17:39:14.852711983"', b'"2026\\u002d05-05T17:39:14.852711983"'),
+    ],
+)
+def test_numbers_and_times_may_be_escaped(value: bytes, escaped: bytes) -> None:
+    for line in (plain(event()), envelope([event()])):
+        batch = check(line.replace(value, escaped) + PADDING)
+        assert batch.to_pylist()[0]["limitPx"] == "65045.0"
+        assert batch.to_pylist()[0]["time"] == BASE["time"]
+
+
+def test_a_time_is_looked_at_whatever_came_before() -> None:
+    """The last second is remembered; NUL bytes must not pass for it, be it empty or behind a wrong one."""
+    wrong = plain(event(time="2026-13-05T17:39:14.852711983"))
+    nul, nuls = (plain(event()).replace(b"2026-05-05T17:39:14"[:n], b"\0" * n) for n in (1, 19))
+    for data in (nuls, nul, plain(event()) + wrong + nul, wrong + nul, wrong + nuls):
+        check(data + PADDING)
+    check(plain(event(time="1970-01-01T00:00:00.000000001")) + PADDING)
+
+
 def test_one_flipped_byte_at_every_position() -> None:
     """The fast path must not accept what JSON does not, nor reject what it does."""
     for line in (plain(event(hash="0x" + "ab" * 32, builder={"b": "0x12", "f": 5})), envelope([event()])):
@@ -352,6 +378,8 @@ def test_takes_any_buffer_and_holds_it() -> None:
         fasttail.parse(b"", workers=0)
     with pytest.raises(TypeError):
         fasttail.parse("text")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="made by parse"):
+        fasttail.Batch()
     assert len(fasttail.parse(b"")) == 0
     assert fasttail.parse(b"").to_pylist() == []
     assert fasttail.parse(b"").column("oid").tolist() == []

@@ -541,12 +541,16 @@ def handlers() -> Iterator[None]:
 def test_a_signal_ends_the_run_at_a_lines_end(
     tmp_path: Path, number: signal.Signals, rate: float | None
 ) -> None:
-    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
-    timer.start()
-    try:
-        total = synth.run(tmp_path, rate=rate, seconds=30, torn=True)
-    finally:
-        timer.cancel()
+    calls = 0
+
+    def interrupt() -> bool:  # asked often during a run: the signal comes surely within it
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            os.kill(os.getpid(), number)
+        return False
+
+    total = synth.run(tmp_path, rate=rate, seconds=30, torn=True, stop=interrupt)
     assert total.interrupted
     assert total.seconds < 20
     data = content(tmp_path)
@@ -574,6 +578,19 @@ def test_progress_comes_about_once_a_second(tmp_path: Path) -> None:
     assert 0 < seen[0].orders < total.orders
     assert 0 < seen[0].bytes < total.bytes
     assert 0.9 < seen[0].seconds < total.seconds
+
+
+@pytest.mark.parametrize("rate", [None, 5000.0])
+def test_what_was_written_is_told_when_it_stands_in_the_file(tmp_path: Path, rate: float | None) -> None:
+    told = b""
+
+    def wrote(block: synth.Block) -> None:
+        nonlocal told
+        told += synth.render(block, "plain")
+        assert content(tmp_path) == told
+
+    synth.run(tmp_path, rate=rate, lines=1000, wrote=wrote)
+    assert told.count(b"\n") == 1000
 
 
 def test_no_lines_make_no_file(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class _Reading(Settings):
         "threads that parse (default: usable cores - 1, at least 1)",
         factory=default_workers,
     )
-    block_size: int = _option(kinds.size(high=1 << 30), "bytes read at a time", default=512 << 10)
+    block_size: int = _option(kinds.size(high=1 << 30), "bytes read at a time", default=1 << 20)
     max_line: int = _option(
         kinds.size(low=1 << 10, high=1 << 32),
         "longest line; a longer one is skipped and counted",

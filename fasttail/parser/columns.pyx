@@ -120,10 +120,10 @@ cdef class Column:
         view.internal = NULL
 
 
-cdef object _column(Batch batch, size_t member, const char* format, Py_ssize_t itemsize):
+cdef object _column(Batch batch, void* first, const char* format, Py_ssize_t itemsize):
     cdef Column column = Column.__new__(Column)
     column.batch = batch
-    column.first = <char*>batch.table.rows + member
+    column.first = <char*>first
     column.format = format
     column.itemsize = itemsize
     column.shape[0] = <Py_ssize_t>batch.table.rows_len
@@ -144,6 +144,9 @@ cdef class Batch:
     `len()` is the number of orders. `lines` counts all lines, `rejected` lists those that were no order status (an envelope
     counts as one line and is rejected as a whole). The batch holds the buffer it was made from.
     """
+
+    def __init__(self):
+        raise TypeError("a Batch is made by parse()")     # which goes past this, and gives it its table
 
     def __dealloc__(self):
         if self.has_data:
@@ -166,32 +169,32 @@ cdef class Batch:
         list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`,
         `triggerPx_text`. Raises KeyError for other names.
         """
-        cdef Row* r = NULL
+        cdef Row* r = self.table.rows
         self.table.compact()
         if name == "oid":
-            return _column(self, <size_t>&r.oid, "Q", 8)
+            return _column(self, &r.oid, "Q", 8)
         if name == "timestamp":
-            return _column(self, <size_t>&r.timestamp, "q", 8)
+            return _column(self, &r.timestamp, "q", 8)
         if name == "time_ns":
-            return _column(self, <size_t>&r.time_ns, "q", 8)
+            return _column(self, &r.time_ns, "q", 8)
         if name == "limitPx":
-            return _column(self, <size_t>&r.limitPx, "d", 8)
+            return _column(self, &r.limitPx, "d", 8)
         if name == "sz":
-            return _column(self, <size_t>&r.sz, "d", 8)
+            return _column(self, &r.sz, "d", 8)
         if name == "origSz":
-            return _column(self, <size_t>&r.origSz, "d", 8)
+            return _column(self, &r.origSz, "d", 8)
         if name == "triggerPx":
-            return _column(self, <size_t>&r.triggerPx, "d", 8)
+            return _column(self, &r.triggerPx, "d", 8)
         if name == "coin_code":
-            return _column(self, <size_t>&r.coin, "H", 2)
+            return _column(self, &r.coin, "H", 2)
         if name == "status_code":
-            return _column(self, <size_t>&r.status, "B", 1)
+            return _column(self, &r.status, "B", 1)
         if name == "orderType_code":
-            return _column(self, <size_t>&r.orderType, "B", 1)
+            return _column(self, &r.orderType, "B", 1)
         if name == "tif_code":
-            return _column(self, <size_t>&r.tif, "B", 1)
+            return _column(self, &r.tif, "B", 1)
         if name == "flags":
-            return _column(self, <size_t>&r.flags, "B", 1)
+            return _column(self, &r.flags, "B", 1)
         if name in _DECIMAL_TEXTS:
             name = _DECIMAL_TEXTS[name]
         elif name not in COLUMNS:
@@ -203,6 +206,7 @@ cdef class Batch:
         """Sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in the order of the lines)."""
         cdef Sums sums
         memset(&sums, 0, sizeof(Sums))
+        self.table.compact()                              # now: no other thread may move the rows meanwhile
         with nogil:
             add_sums(&sums, self.table)
         return sums_dict(&sums)

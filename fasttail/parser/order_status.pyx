@@ -292,8 +292,7 @@ cdef inline bint _time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil
         return False
     if (ft_load8(p) != ft_load8(c.second_text) or ft_load8(p + 8) != ft_load8(c.second_text + 8)
             or ft_load8(p + 11) != ft_load8(c.second_text + 11)):
-        if not _parse_second(p, &c.second_ns):
-            c.second_text[0] = 0
+        if not _parse_second(p, &c.second_ns):               # changes nothing then: text and number still agree
             return False
         memcpy(c.second_text, p, 19)
     ns[0] = c.second_ns + <int64_t>(ft_value8(v) * 10 + last)
@@ -581,11 +580,11 @@ cdef int _code(const Words* table, const Slot* s, uint32_t* code) noexcept nogil
     return 1
 
 
-cdef int _decimal(const Slot* slots, int field, const char* start, Ref* ref, double* value, Fault* fault) noexcept nogil:
-    cdef uint8_t flags = 0
+cdef int _decimal(const Slot* slots, int field, const char* start, Ref* ref, double* value, uint8_t* flags,
+                  Fault* fault) noexcept nogil:
     cdef char decoded[DECODE_ROOM]
     cdef ssize_t n
-    if not _text(slots, field, False, start, ref, &flags, fault):
+    if not _text(slots, field, False, start, ref, flags, fault):
         return 0
     if slots[field].kind == K_ESCAPED:
         n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
@@ -596,11 +595,11 @@ cdef int _decimal(const Slot* slots, int field, const char* start, Ref* ref, dou
     return 1
 
 
-cdef int _time(const Slot* slots, int field, const char* start, Ref* ref, int64_t* ns, Fault* fault) noexcept nogil:
-    cdef uint8_t flags = 0
+cdef int _time(const Slot* slots, int field, const char* start, Ref* ref, int64_t* ns, uint8_t* flags,
+               Fault* fault) noexcept nogil:
     cdef char decoded[DECODE_ROOM]
     cdef ssize_t n
-    if not _text(slots, field, False, start, ref, &flags, fault):
+    if not _text(slots, field, False, start, ref, flags, fault):
         return 0
     if slots[field].kind == K_ESCAPED:
         n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
@@ -669,25 +668,25 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
                       F_ORDER)
     if scan_object(order.at, order.at + order.size, depth + 1, &FIELDS, ORDER_LO, ORDER_HI, slots, fault) == NULL:
         return 0
-    if not (_time(slots, F_TIME, start, &row.time, &row.time_ns, fault)
+    if not (_time(slots, F_TIME, start, &row.time, &row.time_ns, &flags, fault)
             and _text(slots, F_USER, False, start, &row.user, &flags, fault)
             and _text(slots, F_HASH, True, start, &row.hash, &flags, fault)
             and _bracket(slots, F_BUILDER, K_OBJECT, True, start, &row.builder, fault)
             and _text(slots, F_STATUS, False, start, &row.status_text, &flags, fault)
             and _text(slots, F_COIN, False, start, &row.coin_text, &flags, fault)
             and _side(slots, start, &row.side, fault)
-            and _decimal(slots, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, fault)
-            and _decimal(slots, F_SZ, start, &row.sz_text, &row.sz, fault)
+            and _decimal(slots, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, &flags, fault)
+            and _decimal(slots, F_SZ, start, &row.sz_text, &row.sz, &flags, fault)
             and _int(slots, F_OID, start, False, &row.oid, fault)
             and _int(slots, F_TIMESTAMP, start, True, &number, fault)
             and _text(slots, F_TRIGGER_CONDITION, False, start, &row.triggerCondition, &flags, fault)
             and _bool(slots, F_IS_TRIGGER, start, IS_TRIGGER, &flags, fault)
-            and _decimal(slots, F_TRIGGER_PX, start, &row.triggerPx_text, &row.triggerPx, fault)
+            and _decimal(slots, F_TRIGGER_PX, start, &row.triggerPx_text, &row.triggerPx, &flags, fault)
             and _bracket(slots, F_CHILDREN, K_ARRAY, False, start, &row.children, fault)
             and _bool(slots, F_IS_POSITION_TPSL, start, IS_POSITION_TPSL, &flags, fault)
             and _bool(slots, F_REDUCE_ONLY, start, REDUCE_ONLY, &flags, fault)
             and _text(slots, F_ORDER_TYPE, False, start, &row.orderType_text, &flags, fault)
-            and _decimal(slots, F_ORIG_SZ, start, &row.origSz_text, &row.origSz, fault)
+            and _decimal(slots, F_ORIG_SZ, start, &row.origSz_text, &row.origSz, &flags, fault)
             and _text(slots, F_TIF, True, start, &row.tif_text, &flags, fault)
             and _text(slots, F_CLOID, True, start, &row.cloid, &flags, fault)):
         return 0
@@ -719,13 +718,14 @@ cdef const char* _event_general(Chunk* c, const char* p, const char* end, int de
 cdef int _envelope(Chunk* c, const char* start, Slot* slots, Fault* fault) noexcept nogil:
     """The envelope's own values -> the next free Envelope (not counted yet). 1, or 0 with the fault."""
     cdef Envelope* e
+    cdef uint8_t flags = 0                           # an envelope keeps none: who shows its times looks for backslashes
     if c.envelopes_len >= c.envelopes_cap:
         c.broken = True
         return _wrong(fault, start, R_JSON, F_NONE)
     e = &c.envelopes[c.envelopes_len]
     e.at = <uint64_t>(start - c.data)
-    return (_time(slots, F_LOCAL_TIME, start, &e.local_time, &e.local_time_ns, fault)
-            and _time(slots, F_BLOCK_TIME, start, &e.block_time, &e.block_time_ns, fault)
+    return (_time(slots, F_LOCAL_TIME, start, &e.local_time, &e.local_time_ns, &flags, fault)
+            and _time(slots, F_BLOCK_TIME, start, &e.block_time, &e.block_time_ns, &flags, fault)
             and _int(slots, F_BLOCK_NUMBER, start, False, &e.block_number, fault))
 
 

@@ -11,6 +11,7 @@ that calls `run`; the pipeline calls it from one thread for life. A forked child
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport getpid, usleep
 
@@ -54,6 +55,7 @@ cdef class Pool:
     """
 
     def __cinit__(self, int workers, Table table not None):
+        cdef int k
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
         self.workers = workers
@@ -63,6 +65,8 @@ cdef class Pool:
         if self.chunks == NULL or self.rejects == NULL:
             raise MemoryError
         words_new(&self.coins, MOST_COINS)
+        for k in range(workers):
+            memcpy(self.chunks[k].second_text, b"1970-01-01T00:00:00", 19)   # second 0: text and number agree
 
     def __dealloc__(self):
         free(self.chunks)

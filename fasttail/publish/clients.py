@@ -35,8 +35,8 @@ class Client(WSListener):
     """One WebSocket connection and its bounded queue.
 
     Made by the server for a handshake; nothing is registered before the handshake has succeeded. Subclasses
-    say what a client is for through `opened`, `text` and `left`. From `on_ws_disconnected` on it holds no
-    transport, so that the cycle client → transport → protocol → client cannot keep memory.
+    say what a client is for through `opened`, `text` and `left`. It holds its transport from
+    `on_ws_connected` to `on_ws_disconnected`: whoever keeps it longer keeps no socket and no queue.
 
     The queue: a write is refused, and the client closed with 1013, while more than `queue_limit` bytes
     wait. So a stalled client holds at most `queue_limit` plus one write, and a single large write never

@@ -5,13 +5,13 @@ here once, header and all, and the clients' transports write it as it is.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memchr, memcpy, memmove
 
 from fasttail.parser.json cimport unescape
 from fasttail.parser.order_status cimport STATUSES, row_text
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport (
-    ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
+    F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
     F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Row)
 from fasttail.parser.words cimport words_find
 
@@ -209,7 +209,7 @@ cdef int _put_plain(Out* out, const Row* row, const char* data, int field) noexc
     cdef const char* text = row_text(row, data, field, &size)
     cdef char decoded[TEXT_ROOM]
     cdef ssize_t n = <ssize_t>size
-    if row.flags & ESCAPED:
+    if memchr(text, c"\\", size) != NULL:
         n = unescape(text, size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
         text = decoded
     _put(out, text, <size_t>n)
@@ -221,7 +221,7 @@ cdef int _put_micros(Out* out, const Row* row, const char* data) noexcept nogil:
     cdef size_t size = 0, i
     cdef const char* text = row_text(row, data, F_TIME, &size)
     cdef char decoded[TEXT_ROOM]
-    if row.flags & ESCAPED:
+    if memchr(text, c"\\", size) != NULL:
         size = <size_t>unescape(text, size, decoded, TEXT_ROOM)
         text = decoded
     _put(out, text, 19)

@@ -99,7 +99,7 @@ class OrderBatcher:
         begin = size = 0
         for index, (piece, _) in enumerate(pieces):
             added = len(piece) + 1  # with its comma
-            if index > begin and size + added > self._room:
+            if size and size + added > self._room:
                 frames.append(_batch_frame(pieces[begin:index], timestamp))
                 begin, size = index, 0
             size += added

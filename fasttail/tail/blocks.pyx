@@ -159,7 +159,8 @@ cdef class Reader:
     def open(self, path, uint64_t offset=0):
         """Close the file before and read `path` from `offset` on. OSError: nothing changed.
 
-        Pipes and terminals (`/dev/stdin`) are read too, in order; `offset` must be 0 for them (ValueError).
+        path may be a descriptor, which is duplicated. Pipes, sockets and terminals are read too, in order; `offset`
+        must be 0 for them (ValueError).
         """
         fd, sequential = _open(path, offset)
         self.close()
@@ -276,12 +277,13 @@ cdef class Reader:
 
 
 def _open(path, uint64_t offset):
-    """(descriptor, whether it can only be read in order). OSError as open(2), and for a folder."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """(descriptor, whether it can only be read in order). OSError as open(2) or dup(2), and for a folder."""
+    given = isinstance(path, int)
+    fd = os.dup(path) if given else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path if given else os.fspath(path))
         sequential = not stat.S_ISREG(mode)
         if sequential and offset:
             raise ValueError("a pipe cannot be read from an offset")

@@ -1,0 +1,154 @@
+"""The pipeline as the main thread sees it: driven from Python, on a real folder, without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from running import PATIENCE_S
+
+from fasttail.pipeline import BatchEnd, BatchStart, Pipeline
+from fasttail.publish.filters import Selector
+from fasttail.tail.blocks import Reader
+from fasttail.tail.follower import Follower, Position
+from fasttail.tail.inotify import Watcher
+
+
+class Drive:
+    """A pipeline and what belongs to it. Everything that `take` has drained stands in `notes`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 2,
+        window: int = 1 << 16,
+        start: Literal["end", "hour", "oldest"] = "oldest",
+        resume: Position | None = None,
+        grace_s: float = 0.2,
+        rescan_s: float = 1.0,
+        notice: Callable[[str, str], None] | None = None,
+        selector: Selector | None = None,
+        frames: bool = True,
+        pieces: bool = True,
+        **options: Any,
+    ) -> None:
+        self.notes: list[BatchStart | BatchEnd] = []
+        self.told: list[str] = []
+        self.reader = Reader(window=window, max_line=1 << 20)
+        self.follower = Follower(
+            folder,
+            start=start,
+            resume=resume,
+            grace_s=grace_s,
+            rescan_s=rescan_s,
+            notice=notice or (lambda level, text: self.told.append(text)),
+        )
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.pipeline = Pipeline(
+            self.reader,
+            Watcher(wake_fd=self._wake_fd),
+            self.follower,
+            selector or Selector(),
+            workers,
+            wake_fd=self._wake_fd,
+            **options,
+        )
+        self.pipeline.want(frames, pieces)
+
+    def __enter__(self) -> Drive:
+        self.pipeline.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        os.close(self._wake_fd)
+
+    @property
+    def ends(self) -> list[BatchEnd]:
+        return [note for note in self.notes if isinstance(note, BatchEnd)]
+
+    @property
+    def starts(self) -> list[BatchStart]:
+        return [note for note in self.notes if isinstance(note, BatchStart)]
+
+    @property
+    def lines(self) -> int:
+        """In all batches that were drained."""
+        return sum(end.lines for end in self.ends)
+
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Whether the pipeline calls for `drain`, at once or within so many seconds."""
+        return bool(select.select([self.pipeline.ready_fd], [], [], seconds)[0])
+
+    def take(self, most: int = 32) -> int:
+        """Drain once; how many notes there were."""
+        notes = self.pipeline.drain(most)
+        self.notes += notes
+        return len(notes)
+
+    def until(self, what: Callable[[], bool]) -> None:
+        """Drain, as the main thread does, until `what` holds."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not what():
+            assert self.pipeline.failure is None, self.pipeline.failure
+            assert time.monotonic() < deadline, (self.pipeline.stats(), self.told)
+            if self.ready(0.01):
+                self.take()
+
+    def until_lines(self, count: int) -> None:
+        self.until(lambda: self.lines >= count)
+        assert self.lines == count
+
+    def stop(self) -> None:
+        """As the service stops: what the last batch made is still taken."""
+        self.pipeline.stop()
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.pipeline.stopped:
+            assert time.monotonic() < deadline
+            self.take()
+            time.sleep(0.001)
+        while self.take():
+            pass
+
+    def payloads(self) -> list[bytes]:
+        """The messages for orderUpdate, in order."""
+        return [payload for end in self.ends for payload in split_frames(end.frames)]
+
+    def updates(self) -> list[dict[str, Any]]:
+        """Their Orders."""
+        return [json.loads(payload)["data"] for payload in self.payloads()]
+
+    def batched(self) -> list[dict[str, Any]]:
+        """The Orders of the pieces for orderBatch, each piece checked."""
+        orders = []
+        for piece, count in (piece for end in self.ends for piece in end.pieces):
+            held = json.loads(b"[" + piece + b"]")
+            assert len(held) == count > 0
+            orders += held
+        return orders
+
+
+def split_frames(data: bytes) -> list[bytes]:
+    """Payloads of the text frames that `data` consists of: whole, unmasked, sizes in their shortest form."""
+    payloads = []
+    at = 0
+    while at < len(data):
+        assert data[at] == 0x81, "FIN, no reserved bit, text"
+        size, head = data[at + 1], 2
+        if size == 126:
+            size, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
+            assert size >= 126
+        elif size == 127:
+            size, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
+            assert size >= 1 << 16
+        assert head > 2 or size < 126, "not masked"
+        assert at + head + size <= len(data)
+        payloads.append(data[at + head : at + head + size])
+        at += head + size
+    return payloads

@@ -1,0 +1,57 @@
+"""How the service ends, where that takes timing which no process from outside can hit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+from lines import event, plain
+from running import hour_file
+from serving import upgrade
+
+from fasttail import app as service
+from fasttail.config import ServeSettings
+from fasttail.observe.log import setup
+
+
+def test_a_batch_that_ends_after_the_last_look_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs longer than a restart waits, and ends while the clients are being closed: nobody got it."""
+    monkeypatch.setattr(service, "STOP_S", 0.05)
+    path = hour_file(tmp_path, "plain", "20260505", 9)
+    path.write_bytes(plain(*[event(oid=number) for number in range(5)]))
+    settings = ServeSettings(data_dir=tmp_path, port=0, start="oldest", debug_stall=0.8, workers=1)
+    log = setup("warning")
+    app = service.App(settings, log, None)
+
+    async def main() -> None:
+        running = asyncio.create_task(app.run())
+        while not app.pipeline.stats()["in_batch_ns"]:  # noqa: ASYNC110 - the pipeline sets no event
+            await asyncio.sleep(0.005)
+        # A client that does not answer the closing handshake, for which the server waits a second.
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.server.port)
+        writer.write(upgrade("/ws/orderUpdate"))
+        await reader.readuntil(b"connected")
+        monkeypatch.setattr(app, "_restart_reason", "a test")
+        app._stop.set()
+        await running
+        writer.close()
+
+    try:
+        uvloop.run(main())
+    finally:
+        log.stop()
+    deadline = time.monotonic() + 10
+    while not app.pipeline.stopped and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert app.pipeline.stats()["offset"] == path.stat().st_size, "the batch ended in the meantime"
+    assert app.restart_as is not None
+    state = json.loads(app.restart_as[1]["FASTTAIL_RESTART"])
+    assert json.loads(state["position"])["offset"] == 0
+    for sock in app.server.sockets:
+        sock.close()

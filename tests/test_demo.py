@@ -1,0 +1,90 @@
+"""`fasttail demo` from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from running import PATIENCE_S, command, wait_for
+
+
+def demo(folder: Path, *options: object) -> subprocess.Popen[str]:
+    """Started as a shell would, in a process group of its own; temporary files go to `folder`."""
+    return subprocess.Popen(
+        command("demo", *options),
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def check_summary(output: str) -> None:
+    first = r"^written  [\d,]+ lines \([\d,]+ orders\) in \d+ files, [\d.]+ MB, [\d.]+ s$"
+    assert re.search(first, output, re.M)
+    written, read, sent, got = (
+        int(found[1].replace(",", ""))
+        for pattern in ("^written +([0-9,]+) lines", "^read +([0-9,]+)", "^sent +([0-9,]+)", "([0-9,]+) got$")
+        if (found := re.search(pattern, output, re.M)) is not None
+    )
+    assert written == read > 0
+    assert sent == got > 100
+    assert re.search(r"^delay    p50 [\d.]+ ms, p99 [\d.]+ ms, most [\d.]+ ms, ", output, re.M)
+    assert re.search(r"^memory   [\d.]+ MB now, [\d.]+ MB at most$", output, re.M)
+    assert output.rstrip().endswith("every line was read and every order arrived")
+
+
+def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--seconds", 3, "--hour-seconds", 1)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    check_summary(output)
+    assert re.search(r" in [2-5] files", output), "hours went by"
+    seconds = re.findall(r"^ +\d+ s  +[\d,]+ lines/s  +[\d,]+ orders/s  delay p50 ", output, re.M)
+    assert len(seconds) == 3
+    assert re.search(r"^ +\S+ (Bid|Ask) [\d.]+ @ [\d.]+ (open|canceled|filled|triggered)$", output, re.M)
+    assert list(tmp_path.iterdir()) == [], "it cleans up"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_it_ends_early_without_leaving_anything(tmp_path: Path, how: signal.Signals) -> None:
+    """Ctrl-C reaches the whole group, the terminal's way; SIGTERM the demo alone, as from `timeout`."""
+    process = demo(tmp_path, "--layout", "by_block")
+    assert process.stdout is not None
+    shown = ""
+    while " s  " not in shown:
+        shown = process.stdout.readline()
+        assert shown, process.communicate()
+    servers = psutil.Process(process.pid).children()
+    assert len(servers) == 1
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
+    output, errors = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, errors) == (0, "")
+    check_summary(output)
+    wait_for("the server's end", lambda: not servers[0].is_running())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    first = demo(tmp_path, "--rate", 10)
+    assert first.stdout is not None
+    found = None
+    while found is None:
+        found = re.search(r"on http://127\.0\.0\.1:(\d+) ", first.stdout.readline())
+    second = demo(tmp_path, "--port", found[1])
+    output, errors = second.communicate(timeout=PATIENCE_S)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=PATIENCE_S)
+    assert (second.returncode, output) == (1, "")
+    assert errors.startswith("fasttail demo: the server did not start:\n")
+    assert "Address already in use" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,157 @@
+"""The documents against the code: settings with their defaults, metrics, columns, modules, and links."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fasttail.config import COMMANDS, Option, Settings, options
+from fasttail.config.sources import flag, variable
+from fasttail.observe import metrics
+from fasttail.parser.columns import COLUMNS
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+NONE = "–"
+
+
+class Row(NamedTuple):
+    """A row of the tables of settings."""
+
+    option: str
+    environment: str
+    key: str
+    default: str
+    commands: frozenset[str]
+    meaning: str
+
+
+def rows(text: str) -> list[Row]:
+    found = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 6 and cells[0] != "option" and set(cells[0]) != {"-"}:
+            option, environment, key, default, commands, meaning = (
+                *(cell.strip("`") for cell in cells[:3]), *cells[3:],
+            )  # fmt: skip
+            found.append(Row(option, environment, key, default, frozenset(commands.split(", ")), meaning))
+    return found
+
+
+def expected_default(settings: type[Settings], option: Option) -> str:
+    field = next(field for field in dataclasses.fields(settings) if field.name == option.dest)
+    if field.default_factory is not dataclasses.MISSING:
+        return {"workers": "usable cores − 1"}[option.name]
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return NONE if field.default in (None, ()) else option.kind.show(field.default)
+
+
+def faults(text: str) -> list[str]:
+    """What configuration.md leaves out, says otherwise, or says of settings that are not there."""
+    table = rows(text)
+    said: list[str] = []
+    known: set[tuple[str, str]] = set()
+    for command, settings in COMMANDS.items():
+        for option in options(settings):
+            key = NONE if option.name == "config" else option.name
+            known.add((command, key))
+            found = [row for row in table if command in row.commands and row.key == key]
+            if len(found) != 1:
+                said.append(f"{command}: {option.name} has {len(found)} rows")
+                continue
+            row = found[0]
+            name = option.kind.metavar if option.positional else flag(option)
+            right = {
+                "option": NONE if option.file_only else name,
+                "environment": NONE if option.file_only else variable(option),
+                "default": expected_default(settings, option),
+            }
+            for column, value in right.items():
+                if getattr(row, column) != value:
+                    said.append(f"{command}: {option.name}: {column} is {value}, not {getattr(row, column)}")
+            if option.kind.expected.startswith("one of "):
+                for choice in option.kind.expected.removeprefix("one of ").split(", "):
+                    if not re.search(rf"\b{choice}\b", row.meaning):
+                        said.append(f"{command}: {option.name}: the choice {choice} is not named")
+    said += [
+        f"{command}: {row.key} is no setting"
+        for row in table
+        for command in row.commands
+        if (command, row.key) not in known
+    ]
+    return said
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    assert faults(CONFIGURATION) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("| 1M | serve, tail, parse |", "| 256K | serve, tail, parse |", "default is 1M, not 256K"),
+        ("`FASTTAIL_GRACE_S`", "`FASTTAIL_GRACE`", "environment is FASTTAIL_GRACE_S"),
+        ("| 8000 | serve |", "| 8000 | tail |", "serve: port has 0 rows"),
+        ("| `seed` |", "| `seeds` |", "synth: seeds is no setting"),
+        ("parse also takes none", "", "parse: format: the choice none is not named"),
+    ],
+)
+def test_a_difference_is_seen(old: str, new: str, fault: str) -> None:
+    assert old in CONFIGURATION
+    assert any(fault in each for each in faults(CONFIGURATION.replace(old, new)))
+
+
+def test_every_metric_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    source = metrics.Metrics(
+        stats=lambda: {
+            key: 1
+            for key, _, _ in (
+                *metrics.PIPELINE_COUNTERS, *metrics.PIPELINE_GAUGES, *metrics.PIPELINE_AGES,
+                ("last_event_ns", "", ""),
+            )
+        },
+        hub=lambda: {
+            "clients": {"c": 1},
+            "queued_bytes": 1,
+            **{key: {"c": 1} for key, _, _ in metrics.CHANNEL_COUNTERS},
+            **{key: 1 for key, _, _ in metrics.HUB_COUNTERS},
+        },
+        memory=lambda: {"rss_bytes": 1, "slope_bytes_per_second": 1},
+        log_dropped=lambda: 0,
+        version="1",
+        commit="c",
+    )  # fmt: skip
+    names = set(re.findall(r"^# TYPE (\S+) ", source.render().decode(), re.MULTILINE))
+    assert len(names) > 25
+    documented = set(re.findall(r"^\| `(fasttail_\w+)", text, re.MULTILINE))
+    assert documented == names
+
+
+def test_every_column_is_documented() -> None:
+    text = (ROOT / "docs" / "parsing.md").read_text()
+    missing = [name for name in COLUMNS if f"| `{name}`" not in text]
+    assert missing == []
+
+
+def test_every_source_file_stands_in_the_picture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    ours = {".py", ".pyx", ".h"}
+    files = [path for path in (ROOT / "fasttail").rglob("*") if path.suffix in ours]
+    missing = [
+        path.name for path in files if path.stem not in ("__init__", "__main__") and path.name not in text
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        assert "://" in target or (path.parent / target).exists(), target

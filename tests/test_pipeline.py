@@ -1,0 +1,337 @@
+"""The pipeline and its ring, driven from Python with a real reader, watcher and follower on real files."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driving import Drive
+from lines import envelope, event, plain
+from running import hour_file, order, wait_for
+
+SLOTS = 32
+
+
+def numbered(first: int, count: int) -> list[dict[str, Any]]:
+    return [event(oid=i) for i in range(first, first + count)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return hour_file(tmp_path / "data", "plain", "20260505", 9)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def ids(drive: Drive) -> list[int]:
+    return [int(each["id"]) for each in drive.updates()]
+
+
+def test_orders_come_once_and_in_order(folder: Path, path: Path) -> None:
+    events = numbered(0, 3000)
+    path.write_bytes(plain(*events))
+    with Drive(folder, workers=3) as drive:
+        drive.until_lines(3000)
+        assert drive.updates() == drive.batched() == [order(each) for each in events]
+        stats = drive.pipeline.stats()
+        size = path.stat().st_size
+        assert (stats["lines"], stats["orders"], stats["selected"]) == (3000, 3000, 3000)
+        assert stats["bytes"] == size
+        assert (stats["rejected"], stats["failed_chunks"], stats["worker_count"]) == (0, 0, 3)
+        assert (stats["file"], stats["offset"], stats["state"]) == (str(path), size, "live")
+        assert stats["batches"] == len(drive.ends) == stats["batch_number"]
+        assert [end.number for end in drive.ends] == list(range(1, len(drive.ends) + 1))
+
+
+def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 4000)))
+    with Drive(folder, window=4096, min_batch_s=0, log_every_s=None) as drive:
+        wait_for("a full ring", lambda: drive.pipeline.stats()["batches"] >= SLOTS)
+        time.sleep(0.1)
+        stats = drive.pipeline.stats()
+        assert stats["batches"] == SLOTS, "the file is the queue"
+        read_on = drive.reader.reach()
+        assert read_on < path.stat().st_size / 4
+        time.sleep(0.3)
+        later = drive.pipeline.stats()
+        assert later["batches"] == SLOTS
+        assert drive.reader.reach() == read_on
+        assert later["loop_ns"] > stats["loop_ns"], "waiting is no standstill: /health/live stays 200"
+        assert drive.take(1) == 1
+        wait_for("one batch more", lambda: drive.pipeline.stats()["batches"] == SLOTS + 1)
+        with path.open("ab") as file:
+            file.write(plain(*numbered(4000, 10)))
+        drive.until_lines(4010)
+    assert ids(drive) == list(range(4010))
+
+
+def test_a_slow_main_thread_loses_nothing(folder: Path, path: Path) -> None:
+    """The ring runs full and empty again and again."""
+    path.write_bytes(plain(*numbered(0, 6000)))
+    rng = random.Random(1)
+    with Drive(folder, window=2048, min_batch_s=0, log_every_s=0) as drive:
+        while drive.lines < 6000:
+            assert drive.ready(20)
+            drive.take(rng.randint(1, SLOTS))
+            if rng.random() < 0.2:
+                time.sleep(0.004)
+    assert ids(drive) == list(range(6000))
+    assert [int(each["id"]) for each in drive.batched()] == list(range(6000))
+
+
+def test_after_stop_the_position_lies_behind_what_was_drained(folder: Path, path: Path) -> None:
+    """Stopped at any moment, a next one goes on with the next line: no order twice, none missing."""
+    events = numbered(0, 3000)
+    text = plain(*events)
+    path.write_bytes(text[:-10])  # the last line is not whole yet
+    ends = [index for index in range(len(text)) if text[index] == ord("\n")]
+    rng = random.Random(2)
+    received: list[int] = []
+    position = None
+    runs = 0
+    while len(received) < 2999:
+        drive = Drive(folder, resume=position, window=rng.choice([512, 4096, 65536]), min_batch_s=0)
+        with drive:
+            goal = min(2999 - len(received), rng.randint(1, 400))
+            drive.until(lambda drive=drive, goal=goal: drive.lines >= goal)  # type: ignore[misc]
+        received += ids(drive)
+        assert received == list(range(len(received)))
+        position = drive.pipeline.position()
+        assert position is not None
+        assert (position.path, position.offset) == (str(path), ends[len(received) - 1] + 1)
+        assert (position.dev, position.ino) == (path.stat().st_dev, path.stat().st_ino)
+        runs += 1
+    assert runs > 3
+    with path.open("ab") as file:
+        file.write(text[-10:])
+    with Drive(folder, resume=position) as drive:
+        drive.until_lines(1)
+    assert ids(drive) == [2999]
+
+
+def test_stop_with_a_full_ring(folder: Path, path: Path) -> None:
+    """The thread ends once the main thread has taken enough, and its position counts all that."""
+    path.write_bytes(plain(*numbered(0, 4000)))
+    with Drive(folder, window=4096, min_batch_s=0) as drive:
+        wait_for("a full ring", lambda: drive.pipeline.stats()["batches"] >= SLOTS - 1)
+    received = ids(drive)
+    assert received == list(range(len(received)))
+    assert len(received) < 1000
+    position = drive.pipeline.position()
+    assert position is not None
+    assert position.offset == len(plain(*numbered(0, len(received))))
+
+
+def test_stop_while_nothing_is_there(folder: Path) -> None:
+    with Drive(folder, rescan_s=60) as drive:
+        time.sleep(0.1)
+        assert drive.pipeline.stats()["state"] == "waiting"
+        assert drive.pipeline.stats()["file"] is None
+        began = time.monotonic()
+        drive.stop()
+        assert time.monotonic() - began < 1
+    assert drive.pipeline.stopped
+    assert drive.pipeline.position() is None
+    assert drive.notes == []
+
+
+def test_stop_while_waiting_for_data(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 5)))
+    with Drive(folder, rescan_s=60) as drive:
+        drive.until_lines(5)
+        time.sleep(0.1)
+        began = time.monotonic()
+        drive.stop()
+        assert time.monotonic() - began < 1
+    assert drive.pipeline.failure is None
+
+
+def test_what_nobody_wants_is_not_made(folder: Path, path: Path) -> None:
+    path.touch()
+    with Drive(folder) as drive:
+        done = 0
+        for frames, pieces in ((False, False), (True, False), (False, True), (True, True), (False, False)):
+            drive.pipeline.want(frames, pieces)
+            drive.notes.clear()
+            with path.open("ab") as file:
+                file.write(plain(*numbered(done, 10)))
+            drive.until_lines(10)
+            expected = [order(each) for each in numbered(done, 10)]
+            assert drive.updates() == (expected if frames else [])
+            assert drive.batched() == (expected if pieces else [])
+            assert sum(end.selected for end in drive.ends) == 10
+            assert sum(end.published for end in drive.ends) == (10 if frames or pieces else 0)
+            done += 10
+        assert drive.pipeline.stats()["orders"] == 50
+
+
+def test_every_batch_is_noted_if_asked_for(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 500)))
+    with Drive(folder, window=8192, workers=3, log_every_s=0.0) as drive:
+        drive.until_lines(500)
+    assert len(drive.ends) > 10
+    for start, end in zip(drive.notes[::2], drive.notes[1::2], strict=True):
+        assert type(start).__name__ == "BatchStart"
+        assert (start.number, start.lines) == (end.number, end.lines)
+        assert type(end).__name__ == "BatchEnd"
+    for end in drive.ends:
+        assert end.logged
+        assert end.failed == 0
+        assert 0 < end.seconds < 5
+        assert len(end.workers) == 3
+        assert all(state.completed for state in end.workers)
+        assert sum(state.lines for state in end.workers) == end.lines
+        assert sum(state.orders for state in end.workers) == end.orders
+
+
+def test_no_batch_is_noted_if_not_asked_for(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 500)))
+    with Drive(folder, window=8192, log_every_s=None) as drive:
+        drive.until_lines(500)
+    assert drive.starts == []
+    assert not any(end.logged or end.workers for end in drive.ends)
+
+
+def test_one_batch_is_noted_in_a_while(folder: Path, path: Path) -> None:
+    path.touch()
+    with Drive(folder, log_every_s=0.5) as drive:
+        began = time.monotonic()
+        for i in range(130):
+            with path.open("ab") as file:
+                file.write(plain(event(oid=i)))
+            drive.until_lines(i + 1)
+            time.sleep(0.01)
+        most = (time.monotonic() - began) / 0.5 + 1
+    assert 2 <= len(drive.starts) <= most
+    assert [start.number for start in drive.starts] == [end.number for end in drive.ends if end.logged]
+    assert drive.starts[0].number == 1
+
+
+def test_it_calls_when_there_is_something_and_only_then(folder: Path, path: Path) -> None:
+    path.touch()
+    with Drive(folder, window=2048, min_batch_s=0, log_every_s=None) as drive:
+        wait_for("the file", lambda: drive.pipeline.stats()["files_opened"] == 1)
+        assert not drive.ready(0.1)
+        path.write_bytes(plain(*numbered(0, 20)))
+        wait_for("all of it", lambda: drive.pipeline.stats()["lines"] == 20)
+        batches = drive.pipeline.stats()["batches"]
+        assert batches > 4
+        for _ in range(batches):
+            assert drive.ready(1), "what is left calls again"
+            assert drive.take(1) == 1
+        assert not drive.ready(0.1)
+        assert drive.take() == 0
+
+
+def test_rejected_lines_are_told_with_their_offset(folder: Path, path: Path) -> None:
+    good = plain(*numbered(0, 30))
+    path.write_bytes(good + b"{broken}\n" + good + b'{"a":1}\n' * 3000 + good)
+    with Drive(folder, workers=3, window=4096) as drive:
+        drive.until_lines(3091)
+        stats = drive.pipeline.stats()
+    assert ids(drive) == list(range(30)) * 3
+    assert sum(end.rejected for end in drive.ends) == stats["rejected"] == 3001
+    first = next(end for end in drive.ends if end.rejected)
+    assert first.reject == (len(good), "not valid JSON")
+    assert all(end.reject is None for end in drive.ends if not end.rejected)
+
+
+def test_the_first_rejected_line_of_all_workers_is_told(folder: Path, path: Path) -> None:
+    good = plain(*numbered(0, 300))
+    bad = b"[]\n"
+    path.write_bytes(good + bad + good + bad)
+    with Drive(folder, workers=3, window=1 << 20) as drive:
+        drive.until_lines(602)
+    (end,) = drive.ends
+    assert end.rejected == 2
+    assert end.reject is not None
+    assert end.reject[0] == len(good)
+
+
+def test_a_line_that_is_never_finished_is_taken_as_it_is(folder: Path, path: Path) -> None:
+    text = plain(*numbered(0, 4))
+    path.write_bytes(text[:-1])
+    with Drive(folder, rescan_s=0.05, grace_s=0.2) as drive:
+        drive.until_lines(3)
+        hour_file(folder, "plain", "20260505", 10).write_bytes(plain(*numbered(4, 3)))
+        drive.until_lines(7)
+        assert ids(drive) == [0, 1, 2, 3, 4, 5, 6]
+        with path.open("ab") as file:
+            file.write(b"\n" + plain(*numbered(7, 2)))
+        wait_for("late lines", lambda: drive.pipeline.stats()["late_lines"] >= 2)
+        drive.until(lambda: len(ids(drive)) == 9)
+    assert ids(drive) == list(range(9))
+    stats = drive.pipeline.stats()
+    assert (stats["rejected"], stats["files_opened"]) == (0, 2)
+    position = drive.pipeline.position()
+    assert position is not None
+    assert position.path.endswith("/10")
+
+
+def test_a_truncated_file_begins_anew(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 100)))
+    with Drive(folder, rescan_s=0.05) as drive:
+        drive.until_lines(100)
+        path.write_bytes(plain(*numbered(100, 5)))
+        drive.until_lines(105)
+        assert drive.pipeline.stats()["truncations"] == 1
+    assert ids(drive) == list(range(105))
+
+
+def test_heights_and_times(folder: Path) -> None:
+    path = hour_file(folder, "streaming", "20260505", 9)
+    path.write_bytes(envelope([event(time="2026-05-05T17:39:14.852711983")], 985148182))
+    with Drive(folder) as drive:
+        drive.until_lines(1)
+        stats = drive.pipeline.stats()
+        assert stats["height"] == 985148182
+        assert stats["last_event_ns"] == 1778002754852711983
+        assert 0 <= time.monotonic_ns() - stats["last_data_ns"] < 20e9
+        with path.open("ab") as file:
+            file.write(envelope([], 985148183))
+        drive.until_lines(2)
+        assert drive.pipeline.stats()["orders"] == 1
+    with Drive(folder / "none") as drive:
+        assert (drive.pipeline.stats()["height"], drive.pipeline.stats()["last_event_ns"]) == (None, 0)
+
+
+def test_a_batch_that_hangs_is_seen(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 50)))
+    with Drive(folder, workers=2, stall_ms=500) as drive:
+        wait_for("the batch", lambda: drive.pipeline.stats()["in_batch_ns"] > 0)
+        time.sleep(0.1)
+        assert [state.completed for state in drive.pipeline.workers()] == [True, False]
+        assert drive.take() == 1, "its beginning stands in the ring"
+        assert drive.starts[0].lines == 50
+        drive.until_lines(50)
+        assert drive.pipeline.stats()["in_batch_ns"] == 0
+        assert [state.completed for state in drive.pipeline.workers()] == [True, True]
+        assert drive.ends[0].seconds > 0.4
+
+
+def test_an_idle_pipeline_comes_by_often(folder: Path, path: Path) -> None:
+    path.touch()
+    with Drive(folder, rescan_s=0.2) as drive:
+        time.sleep(0.3)
+        for _ in range(3):
+            before = drive.pipeline.stats()["loop_ns"]
+            time.sleep(0.3)
+            assert drive.pipeline.stats()["loop_ns"] > before
+        assert drive.notes == []
+
+
+def test_what_ends_the_thread_is_told(folder: Path, path: Path) -> None:
+    def fail(level: str, text: str) -> None:
+        raise RuntimeError("no room for a notice")
+
+    path.touch()
+    with Drive(folder, notice=fail) as drive:
+        assert drive.ready(10), "the main thread is woken"
+        wait_for("its end", lambda: drive.pipeline.stopped)
+        assert isinstance(drive.pipeline.failure, RuntimeError)
