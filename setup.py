@@ -8,6 +8,7 @@ optimisations gain. Everything generated goes to build/KIND/, nothing into the s
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import sys
@@ -47,6 +48,13 @@ KINDS = {
 # No -march=native: a wheel runs on other machines than its builder; the code chooses at run time.
 # Cython's own output compares signs and leaves parameters unused.
 COMMON_CFLAGS = ("-fopenmp", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare")
+
+
+# `fasttail.parser.isa` chooses among these at run time; its names are these.
+PER_ISA = {"fasttail.parser.order_status"}
+ISAS: dict[str, tuple[str, ...]] = {"portable": ("-DFASTTAIL_PORTABLE",)}
+if platform.machine() == "x86_64":
+    ISAS |= {"sse2": (), "avx2": ("-mavx2", "-mbmi", "-mbmi2")}
 
 
 def chosen_kind() -> str:
@@ -89,21 +97,40 @@ def with_stderr_copied(work: Callable[[], list[Extension]]) -> tuple[list[Extens
     return result, text
 
 
+def sources(out: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """Module name -> its .pyx and the compiler flags that only it gets.
+
+    What PER_ISA names is compiled once for each instruction set, from copies that carry its name.
+    """
+    found: dict[str, tuple[Path, tuple[str, ...]]] = {}
+    for path in sorted(Path("fasttail").rglob("*.pyx")):
+        module = ".".join(path.with_suffix("").parts)
+        if module not in PER_ISA:
+            found[module] = (path, ())
+            continue
+        for isa, flags in ISAS.items():
+            copy = out / "per-isa" / path.with_stem(f"{path.stem}_{isa}")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)  # with its time: unchanged means up to date
+            found[f"{module}_{isa}"] = (copy, flags)
+    return found
+
+
 def extensions(name: str) -> list[Extension]:
     kind = KINDS[name]
     out = Path("build", name, f"c-cython{version('cython')}")
     headers = sorted(Path("fasttail").rglob("*.h"))
     found = [
         Extension(
-            ".".join(path.with_suffix("").parts),
+            module,
             [str(path)],
             depends=["setup.py", *map(str, headers)],
             include_dirs=sorted({str(path.parent) for path in headers}),
-            extra_compile_args=[*COMMON_CFLAGS, *kind.cflags],
+            extra_compile_args=[*COMMON_CFLAGS, *kind.cflags, *flags],
             extra_link_args=["-fopenmp"],
             define_macros=list(kind.macros),
         )
-        for path in sorted(Path("fasttail").rglob("*.pyx"))
+        for module, (path, flags) in sources(out).items()
     ]
     # Cython compares times of .pyx and .pxd only; this file holds the directives.
     script_time = Path("setup.py").stat().st_mtime

@@ -10,7 +10,8 @@ from libc.string cimport memset
 from fasttail.parser.columns import reason_text
 from fasttail.parser.columns cimport sums_dict
 from fasttail.parser.pool cimport Pool
-from fasttail.parser.table cimport Table
+from fasttail.parser.streams cimport ORDER_STATUSES
+from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport Chunk, Row
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.frames cimport encode_json, encode_raw, out_clear, out_free
@@ -37,7 +38,7 @@ cdef class Converter:
         self.format = _FORMATS[format]
         self.summing = summing
         self.selector = selector
-        self.table = Table(capacity, <size_t>workers)
+        self.table = table_new(&ORDER_STATUSES, capacity, <size_t>workers)
         self.pool = Pool(workers, self.table)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         if self.selection == NULL:
@@ -98,7 +99,7 @@ cdef class Converter:
         with nogil:
             n = self.selector.select(self.table, begin, self.selection)
             for i in range(n):
-                row = &self.table.rows[self.selection[i]]
+                row = &(<Row*>self.table.rows)[self.selection[i]]
                 if self.summing:
                     self.sums.oid += row.oid
                     self.sums.timestamp += row.timestamp

@@ -22,7 +22,8 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanoslee
 from fasttail.parser.columns import reason_text
 from fasttail.parser.lines cimport count_lines
 from fasttail.parser.pool cimport Pool
-from fasttail.parser.table cimport Table
+from fasttail.parser.streams cimport ORDER_STATUSES
+from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Row
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.frames cimport Mark, Out, encode_legacy, out_clear, out_free
@@ -133,7 +134,7 @@ cdef class Pipeline:
         self.min_batch_ns = <uint64_t>(min_batch_s * 1e9)
         self.log_every_ns = ~<uint64_t>0 if log_every_s is None else <uint64_t>(log_every_s * 1e9)
         self.stall_ms = <uint64_t>stall_ms
-        self.table = Table(reader.capacity, <size_t>workers)
+        self.table = table_new(&ORDER_STATUSES, reader.capacity, <size_t>workers)
         self.pool = Pool(workers, self.table)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         self.slots = <Slot*>calloc(SLOTS, sizeof(Slot))
@@ -413,7 +414,7 @@ cdef class Pipeline:
             c.nul_bytes += self.pool.chunks[k].nul_bytes
             chunk = &self.pool.chunks[self.pool.workers - 1 - k]
             if chunk.rows_len and failed == 0:
-                row = &chunk.rows[chunk.rows_len - 1]
+                row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
                 if row.time_ns > c.last_event_ns:
                     c.last_event_ns = row.time_ns
                 if row.envelope != <uint32_t>NO_ENVELOPE and self.table.envelopes[row.envelope].block_number > c.height:

@@ -59,7 +59,7 @@ def test_help() -> None:
         assert done.stdout.isascii(), "any terminal can show it"
     serve = run("serve", "--help").stdout
     assert serve.index("--debug-leak") > serve.index("never in production"), "apart from the ordinary options"
-    assert "(default: 512K)" in serve
+    assert "(default: 1M)" in serve
     assert "80 %" in serve
     assert "symbols" not in serve, "only a file can hold them"
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import orjson
 
-from fasttail.parser.order_status import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
-from fasttail.parser.order_status cimport row_text
+from fasttail.parser.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
+from fasttail.parser.rows cimport row_text
 from fasttail.parser.pool cimport Pool
-from fasttail.parser.table cimport Table
+from fasttail.parser.streams cimport ORDER_STATUSES
+from fasttail.parser.table cimport Table, table_give, table_take
 from fasttail.parser.types cimport (
     ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_NONE, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
     F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, R_DECIMAL, R_DEPTH, R_JSON,
@@ -70,7 +71,7 @@ cdef int add_sums(Sums* sums, Table table) noexcept nogil:
     cdef const Row* row
     for k in range(table.segments_len):
         for i in range(table.segments[k].count):
-            row = &table.rows[table.segments[k].first + i]
+            row = &(<Row*>table.rows)[table.segments[k].first + i]
             sums.oid += row.oid
             sums.timestamp += row.timestamp
             sums.limitPx += row.limitPx
@@ -151,6 +152,8 @@ cdef class Batch:
     def __dealloc__(self):
         if self.has_data:
             PyBuffer_Release(&self.data)
+        if self.table is not None:
+            table_give(self.table)
 
     def __len__(self) -> int:
         return self.table.rows_len
@@ -169,7 +172,7 @@ cdef class Batch:
         list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`,
         `triggerPx_text`. Raises KeyError for other names.
         """
-        cdef Row* r = self.table.rows
+        cdef Row* r = <Row*>self.table.rows
         self.table.compact()
         if name == "oid":
             return _column(self, &r.oid, "Q", 8)
@@ -200,7 +203,7 @@ cdef class Batch:
         elif name not in COLUMNS:
             raise KeyError(name)
         cdef size_t i
-        return [self._value(&self.table.rows[i], name) for i in range(self.table.rows_len)]
+        return [self._value(&(<Row*>self.table.rows)[i], name) for i in range(self.table.rows_len)]
 
     def sums(self) -> dict:
         """Sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in the order of the lines)."""
@@ -216,7 +219,7 @@ cdef class Batch:
         if not 0 <= index < <Py_ssize_t>self.table.rows_len:
             raise IndexError(index)
         self.table.compact()
-        cdef const Row* row = &self.table.rows[index]
+        cdef const Row* row = &(<Row*>self.table.rows)[index]
         return (<const char*>self.data.buf + row.at)[:row.size]
 
     def to_pylist(self) -> list:
@@ -226,7 +229,7 @@ cdef class Batch:
         """
         cdef size_t i
         self.table.compact()
-        return [{name: self._value(&self.table.rows[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
+        return [{name: self._value(&(<Row*>self.table.rows)[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
 
     cdef object _value(self, const Row* row, str name):
         cdef const char* data = <const char*>self.data.buf
@@ -283,7 +286,7 @@ def parse(data, int workers=1) -> Batch:
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     shares = <size_t>workers * (size // FIRST_STRETCH + 2)
-    batch.table = Table(size, shares)
+    batch.table = table_take(&ORDER_STATUSES, size, shares)
     pool = batch.pool = Pool(workers, batch.table)
     p = start
     while p < end:

@@ -3,13 +3,14 @@
     |line|line|li¦ne|line|line|line|          a cut (¦) moves on to the next line's start …
     |{… "events":[{…},{…},{.¦.},{…},{…}]}|    … or, where that is far off, to the next event inside one huge by_block line
 
-Inside a line the cut looks for `},{"time":"`: bare quotes cannot occur inside a JSON string, so this is an object's start. It
+Inside a line the cut looks for the stream's mark, such as `},{"time":"`: bare quotes cannot occur inside a JSON string, so
+this is an object's start. It
 need not be an *event's* start (a key that nobody knows could hold such a list); the worker before it finds out, because it
 either ends an event exactly there or not, and the pool then cuts again without such places.
 """
 from libc.string cimport memchr
 
-from fasttail.parser.types cimport Chunk
+from fasttail.parser.types cimport Chunk, Stream
 
 cdef extern from *:
     """
@@ -27,7 +28,7 @@ cdef enum:
     NEAR = 4096          # a line end within this distance is taken without looking for an event's start
 
 
-cdef int cut(const char* data, const char* begin, const char* limit, int workers, bint within_lines,
+cdef int cut(const Stream* stream, const char* data, const char* begin, const char* limit, int workers, bint within_lines,
              Chunk* chunks) noexcept nogil:
     """Set begin, pos, end, inside, hands_over of chunks[0:workers] for the lines [begin, limit). Always 0.
 
@@ -59,9 +60,9 @@ cdef int cut(const char* data, const char* begin, const char* limit, int workers
                     newline = limit - 1
                 p = newline + 1
                 if within_lines and newline - near > NEAR:
-                    near = <const char*>memmem(event, <size_t>(newline - event), b'},{"time":"', 11)
+                    near = <const char*>memmem(event, <size_t>(newline - event), stream.event_mark, stream.mark_size)
                     if near != NULL:
-                        p = near + 2
+                        p = near + stream.mark_skip
                         next_inside = True
             else:
                 next_inside = inside             # an empty share hands on what it was given

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport Chunk, Reject
+from fasttail.parser.types cimport Chunk, Reject, Stream
 from fasttail.parser.words cimport Words
 
 cdef enum:
@@ -17,6 +17,7 @@ cdef class Pool:
     cdef readonly uint64_t irregular     # batches that had to be cut again
     cdef Chunk* chunks                   # owned; chunks[0:workers]
     cdef Reject* rejects                 # owned; REJECTS per worker
+    cdef const Stream* stream            # the table's
     cdef Words coins                     # owned; grows between regions only
     cdef Table table                     # where rows go
     cdef const char* data
@@ -33,5 +34,4 @@ cdef class Pool:
     cdef int _share_out(self, bint within_lines) noexcept nogil
     cdef int _region(self) noexcept nogil
     cdef int _finish(self) noexcept nogil
-    cdef int _intern(self, Chunk* c) noexcept nogil
     cdef int _share(self, int k) noexcept nogil

@@ -15,11 +15,9 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport getpid, usleep
 
-from fasttail.parser.json cimport unescape
 from fasttail.parser.lines cimport cut
-from fasttail.parser.order_status cimport parse_chunk
-from fasttail.parser.types cimport ESCAPED, MIN_ENVELOPE, MIN_EVENT, NO_CODE, Chunk, Reject, Row
-from fasttail.parser.words cimport words_add, words_free, words_new
+from fasttail.parser.types cimport Chunk, Reject
+from fasttail.parser.words cimport words_free, words_new
 
 cdef extern from *:
     """
@@ -36,7 +34,6 @@ cdef extern from *:
 cdef enum:
     PARALLEL_FROM = 1 << 17      # bytes: below, waking the team costs more than it gives; the shares run one by one
     MOST_COINS = 32767
-    COIN_ROOM = 256
 
 cdef int _team_pid = 0           # the process that has started a team; 0: none yet
 
@@ -60,13 +57,16 @@ cdef class Pool:
             raise ValueError(f"workers must be at least 1, not {workers}")
         self.workers = workers
         self.table = table
+        self.stream = table.stream
         self.chunks = <Chunk*>calloc(<size_t>workers, sizeof(Chunk))
         self.rejects = <Reject*>calloc(<size_t>workers * REJECTS, sizeof(Reject))
         if self.chunks == NULL or self.rejects == NULL:
             raise MemoryError
         words_new(&self.coins, MOST_COINS)
         for k in range(workers):
-            memcpy(self.chunks[k].second_text, b"1970-01-01T00:00:00", 19)   # second 0: text and number agree
+            # second 0, nanosecond 0: the remembered texts and numbers agree from the start
+            memcpy(self.chunks[k].second_text, b"1970-01-01T00:00:00", 19)
+            memcpy(self.chunks[k].time_text, b'1970-01-01T00:00:00.000000000"', 30)
 
     def __dealloc__(self):
         free(self.chunks)
@@ -112,18 +112,18 @@ cdef class Pool:
         cdef Chunk* c
         cdef size_t row = self.first_row, envelope = self.first_envelope, size
         self.within_lines = False
-        cut(self.data, self.begin, self.limit, self.workers, within_lines, self.chunks)
+        cut(self.stream, self.data, self.begin, self.limit, self.workers, within_lines, self.chunks)
         for k in range(self.workers):
             c = &self.chunks[k]
             size = <size_t>(c.end - c.pos)
             c.readable = self.readable
             c.head_done = False
-            c.rows = &self.table.rows[row]
-            c.rows_cap = size // MIN_EVENT + 2
+            c.rows = self.table.rows + row * self.stream.row_size
+            c.rows_cap = size // self.stream.min_event + 2
             c.rows_len = 0
             c.envelopes = &self.table.envelopes[envelope]
             c.envelope_base = <uint32_t>envelope
-            c.envelopes_cap = size // MIN_ENVELOPE + 2
+            c.envelopes_cap = size // self.stream.min_envelope + 2
             c.envelopes_len = 1 if c.inside else 0
             c.rejects = &self.rejects[k * REJECTS]
             c.rejects_cap = REJECTS
@@ -170,7 +170,7 @@ cdef class Pool:
         if self.stall_ms and k == self.workers - 1:
             usleep(<unsigned>self.stall_ms * 1000)
         if c.pos < c.end:
-            parse_chunk(c)
+            self.stream.parse(c)
         c.ended_ns = _now()
         return 0
 
@@ -207,31 +207,12 @@ cdef class Pool:
                 c.envelopes[0] = before.envelopes[before.envelopes_len - 1]
             if c.begin < c.end:
                 before = c
-            if c.new_coins:
-                self._intern(c)
-            self.table.segments[self.table.segments_len].first = <size_t>(c.rows - self.table.rows)
+            self.stream.finish(c)
+            self.table.segments[self.table.segments_len].first = \
+                <size_t>(<char*>c.rows - self.table.rows) // self.stream.row_size
             self.table.segments[self.table.segments_len].count = c.rows_len
             self.table.segments_len += 1
             self.table.rows_len += c.rows_len
-        return 0
-
-    cdef int _intern(self, Chunk* c) noexcept nogil:
-        cdef size_t i
-        cdef Row* row
-        cdef char decoded[COIN_ROOM]
-        cdef const char* text
-        cdef ssize_t n
-        for i in range(c.rows_len):
-            row = &c.rows[i]
-            if row.coin != NO_CODE:
-                continue
-            text = self.data + row.at + row.coin_text.off
-            n = <ssize_t>row.coin_text.size
-            if row.flags & ESCAPED:
-                n = unescape(text, <size_t>n, decoded, COIN_ROOM)
-                text = decoded
-            if n >= 0:
-                row.coin = <unsigned short>words_add(&self.coins, text, <size_t>n)
         return 0
 
     cdef uint64_t lines(self) noexcept nogil:

@@ -1,6 +1,10 @@
 /* Byte kernels of the parser: what Cython cannot say well.
  *
- * Every function reads only inside [p, limit) unless its comment states a margin that the caller has checked.
+ * The file is compiled once per instruction set (see setup.py): portable C (FASTTAIL_PORTABLE), SSE2, AVX2 with BMI.
+ * AVX-512 was tried: one compare for 64 bytes, and 2 to 8 % slower than AVX2 (Sapphire Rapids, 2026), so it went again.
+ * All of them give the same results for the same bytes.
+ *
+ * Functions that take a `limit` read only inside [p, limit). The others say how many bytes from p on must be readable.
  * "Plain" bytes are those a JSON string may hold as they are and that end nothing: 0x20..0x7F without '"' and '\'.
  */
 #ifndef FASTTAIL_SIMD_H
@@ -10,11 +14,25 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__SSE2__) && !defined(FASTTAIL_PORTABLE)
-#include <emmintrin.h>
+#if defined(FASTTAIL_PORTABLE)
+#define FT_SSE2 0
+#define FT_AVX2 0
+#else
+#if defined(__SSE2__)
+#include <immintrin.h>
 #define FT_SSE2 1
 #else
 #define FT_SSE2 0
+#endif
+#if defined(__AVX2__) && defined(__BMI__)
+#define FT_AVX2 1
+#else
+#define FT_AVX2 0
+#endif
+#endif
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "fasttail's word kernels are written for little-endian machines"
 #endif
 
 #define FT_INLINE static inline __attribute__((always_inline))
@@ -23,34 +41,78 @@ FT_INLINE uint64_t ft_load8(const char *p) { uint64_t v; memcpy(&v, p, 8); retur
 FT_INLINE uint32_t ft_load4(const char *p) { uint32_t v; memcpy(&v, p, 4); return v; }
 FT_INLINE uint16_t ft_load2(const char *p) { uint16_t v; memcpy(&v, p, 2); return v; }
 
-/* p[0:n] == literal[0:n], n a compile-time constant: a few word compares, no call. Reads n bytes. */
-FT_INLINE int ft_is(const char *p, const char *literal, size_t n) {
+#if FT_SSE2
+FT_INLINE __m128i ft_load16(const char *p) { return _mm_loadu_si128((const __m128i *)p); }
+#endif
+#if FT_AVX2
+FT_INLINE __m256i ft_load32(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
+#endif
+
+/* ------------------------------------------------------------------------------------------------------------- literals */
+
+/* p[0:n] == q[0:n], n a compile-time constant: a few wide compares, no call. Reads n bytes of each. */
+FT_INLINE int ft_is(const char *p, const char *q, size_t n) {
     uint64_t diff = 0;
     size_t i = 0;
+#if FT_AVX2
+    if (n >= 32) {
+        __m256i same = _mm256_cmpeq_epi8(ft_load32(p), ft_load32(q));
+        for (i = 32; i + 32 <= n; i += 32)
+            same = _mm256_and_si256(same, _mm256_cmpeq_epi8(ft_load32(p + i), ft_load32(q + i)));
+        if (n & 31) same = _mm256_and_si256(same, _mm256_cmpeq_epi8(ft_load32(p + n - 32), ft_load32(q + n - 32)));
+        return _mm256_movemask_epi8(same) == -1;
+    }
+#endif
+#if FT_SSE2
+    if (n >= 16) {
+        __m128i same = _mm_cmpeq_epi8(ft_load16(p), ft_load16(q));
+        for (i = 16; i + 16 <= n; i += 16) same = _mm_and_si128(same, _mm_cmpeq_epi8(ft_load16(p + i), ft_load16(q + i)));
+        if (n & 15) same = _mm_and_si128(same, _mm_cmpeq_epi8(ft_load16(p + n - 16), ft_load16(q + n - 16)));
+        return _mm_movemask_epi8(same) == 0xFFFF;
+    }
+#endif
     if (n >= 8) {
-        for (; i + 8 <= n; i += 8) diff |= ft_load8(p + i) ^ ft_load8(literal + i);
-        if (n & 7) diff |= ft_load8(p + n - 8) ^ ft_load8(literal + n - 8);
+        for (; i + 8 <= n; i += 8) diff |= ft_load8(p + i) ^ ft_load8(q + i);
+        if (n & 7) diff |= ft_load8(p + n - 8) ^ ft_load8(q + n - 8);
     } else if (n >= 4) {
-        diff = (uint64_t)(ft_load4(p) ^ ft_load4(literal));
-        diff |= (uint64_t)(ft_load4(p + n - 4) ^ ft_load4(literal + n - 4));
+        diff = (uint64_t)(ft_load4(p) ^ ft_load4(q));
+        diff |= (uint64_t)(ft_load4(p + n - 4) ^ ft_load4(q + n - 4));
     } else {
-        for (; i < n; i++) diff |= (uint64_t)(uint8_t)(p[i] ^ literal[i]);
+        for (; i < n; i++) diff |= (uint64_t)(uint8_t)(p[i] ^ q[i]);
     }
     return diff == 0;
 }
 
+/* ---------------------------------------------------------------------------------------------------------- plain bytes */
+
 FT_INLINE int ft_plain_byte(unsigned char c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
+
+#if FT_AVX2
+/* A bit for each of 32 bytes that is not plain. Signed compare: below 0x20 are control bytes and all bytes >= 0x80. */
+FT_INLINE uint32_t ft_not_plain32(const char *p) {
+    __m256i x = ft_load32(p);
+    __m256i bad = _mm256_or_si256(_mm256_cmpeq_epi8(x, _mm256_set1_epi8('"')), _mm256_cmpeq_epi8(x, _mm256_set1_epi8('\\')));
+    return (uint32_t)_mm256_movemask_epi8(_mm256_or_si256(bad, _mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), x)));
+}
+#endif
+#if FT_SSE2
+FT_INLINE __m128i ft_not_plain(__m128i x) {
+    __m128i bad = _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
+    return _mm_or_si128(bad, _mm_cmplt_epi8(x, _mm_set1_epi8(0x20)));
+}
+#endif
 
 /* First byte of [p, limit) that is not plain, or limit. */
 FT_INLINE const char *ft_skip_plain(const char *p, const char *limit) {
-#if FT_SSE2
-    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(0x20);
+#if FT_AVX2
+    while (limit - p >= 32) {
+        uint32_t mask = ft_not_plain32(p);
+        if (mask) return p + __builtin_ctz(mask);
+        p += 32;
+    }
+#elif FT_SSE2
     while (limit - p >= 16) {
-        __m128i x = _mm_loadu_si128((const __m128i *)p);
-        /* signed compare: below 0x20 holds for control bytes and for all bytes >= 0x80 */
-        __m128i bad = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, quote), _mm_cmpeq_epi8(x, slash)),
-                                   _mm_cmplt_epi8(x, space));
-        unsigned mask = (unsigned)_mm_movemask_epi8(bad);
+        unsigned mask = (unsigned)_mm_movemask_epi8(ft_not_plain(ft_load16(p)));
         if (mask) return p + __builtin_ctz(mask);
         p += 16;
     }
@@ -59,15 +121,16 @@ FT_INLINE const char *ft_skip_plain(const char *p, const char *limit) {
     return p;
 }
 
-/* As ft_skip_plain, but looks at 64 bytes at the most and needs 64 readable ones. p + 64 if all are plain. */
+/* As ft_skip_plain, but looks at 64 bytes at the most. p + 64 if all are plain. Reads 64 bytes. */
 FT_INLINE const char *ft_skip_plain64(const char *p) {
-#if FT_SSE2
-    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(0x20);
+#if FT_AVX2
+    uint32_t mask = ft_not_plain32(p);
+    if (mask) return p + __builtin_ctz(mask);
+    mask = ft_not_plain32(p + 32);
+    return mask ? p + 32 + __builtin_ctz(mask) : p + 64;
+#elif FT_SSE2
     for (int i = 0; i < 64; i += 16) {
-        __m128i x = _mm_loadu_si128((const __m128i *)(p + i));
-        __m128i bad = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, quote), _mm_cmpeq_epi8(x, slash)),
-                                   _mm_cmplt_epi8(x, space));
-        unsigned mask = (unsigned)_mm_movemask_epi8(bad);
+        unsigned mask = (unsigned)_mm_movemask_epi8(ft_not_plain(ft_load16(p + i)));
         if (mask) return p + i + __builtin_ctz(mask);
     }
     return p + 64;
@@ -75,6 +138,26 @@ FT_INLINE const char *ft_skip_plain64(const char *p) {
     return ft_skip_plain(p, p + 64);
 #endif
 }
+
+/* Whether p[0:n] is plain and a quote follows; n a compile-time constant of 16 to 63. Reads 64 bytes.
+ * The caller guesses a text's length: after a right guess nothing waits for the text itself. */
+FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
+    if (p[n] != '"') return 0;
+#if FT_AVX2
+    if (n >= 32) return (ft_not_plain32(p) | ft_not_plain32(p + n - 32)) == 0;
+    return (ft_not_plain32(p) & (((uint32_t)1 << n) - 1)) == 0;
+#elif FT_SSE2
+    {
+        __m128i bad = ft_not_plain(ft_load16(p + n - 16));
+        for (size_t i = 0; i + 16 < n; i += 16) bad = _mm_or_si128(bad, ft_not_plain(ft_load16(p + i)));
+        return _mm_movemask_epi8(bad) == 0;
+    }
+#else
+    return ft_skip_plain(p, p + n) == p + n;
+#endif
+}
+
+/* -------------------------------------------------------------------------------------------------------------- numbers */
 
 /* Number of leading ASCII digits (0..8) in the eight bytes v, first byte lowest (little endian). */
 FT_INLINE unsigned ft_digits8(uint64_t v) {
@@ -93,14 +176,105 @@ FT_INLINE uint64_t ft_value8(uint64_t v) {
 
 /* Value of the first n (1..8) digits of v. */
 FT_INLINE uint64_t ft_value_n(uint64_t v, unsigned n) {
-    /* put '0's in front: the digits move to the high bytes */
+    /* '0's in front: the digits move to the high bytes. Two shifts, since one by 64 is not defined. */
     unsigned shift = (8 - n) * 8;
-    if (shift) v = (v << shift) | (0x3030303030303030ULL >> (64 - shift));
-    return ft_value8(v);
+    return ft_value8((v << shift) | ((0x3030303030303030ULL >> 8) >> (56 - shift)));
 }
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "fasttail's word kernels are written for little-endian machines"
+#if FT_AVX2
+/* Row n: moves n bytes to the end of 16 and zeroes those in front (pshufb). */
+static unsigned char ft_align[17][16];
+/* Row 16 * dot + n: the same for n bytes, but the one at `dot` is left out. */
+static unsigned char ft_align_dot[256][16];
 #endif
+
+/* To be called once, before any other function of this part. */
+static void ft_init(void) {
+#if FT_AVX2
+    for (int n = 0; n < 17; n++)
+        for (int i = 0; i < 16; i++) ft_align[n][i] = (unsigned char)(i < 16 - n ? 0x80 : i - (16 - n));
+    for (int dot = 0; dot < 16; dot++)
+        for (int n = 0; n < 16; n++)
+            for (int i = 0; i < 16; i++) {
+                int digit = i - (17 - n);          /* the digits are n - 1 */
+                ft_align_dot[16 * dot + n][i] = (unsigned char)(digit < 0 ? 0x80 : digit < dot ? digit : digit + 1);
+            }
+#endif
+}
+
+#if FT_AVX2
+/* Value of 16 bytes 0..9. */
+FT_INLINE uint64_t ft_value16(__m128i digits) {
+    const __m128i tens = _mm_set1_epi16(0x010A), hundreds = _mm_set1_epi32(0x00010064), myriads = _mm_set1_epi32(0x00012710);
+    __m128i x = _mm_maddubs_epi16(digits, tens);
+    x = _mm_madd_epi16(x, hundreds);
+    x = _mm_packus_epi32(x, x);
+    x = _mm_madd_epi16(x, myriads);
+    uint64_t halves = (uint64_t)_mm_cvtsi128_si64(x);
+    return (halves & 0xFFFFFFFFu) * 100000000u + (halves >> 32);
+}
+#endif
+
+#if FT_SSE2
+/* A bit for each of the 16 bytes that is a digit: 0x30..0x39 become 0x76..0x7F, the only ones above 0x75 in signed order. */
+FT_INLINE unsigned ft_digit_mask(__m128i x) {
+    return (unsigned)_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_add_epi8(x, _mm_set1_epi8(0x46)), _mm_set1_epi8(0x75)));
+}
+#endif
+
+/* `digits.digits"` at p, of up to 14 digits: *quote is the quote's place, *mantissa the number without its point, the result
+ * how many digits stand behind the point. 0 if it is something else, or longer. Reads 16 bytes. */
+FT_INLINE unsigned ft_decimal(const char *p, unsigned *quote, uint64_t *mantissa) {
+    unsigned dot, n;
+#if FT_SSE2
+    __m128i x = ft_load16(p);
+    unsigned quotes = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
+    unsigned other;
+    if (quotes == 0) return 0;
+    n = (unsigned)__builtin_ctz(quotes);
+    other = ~ft_digit_mask(x) & ((1u << n) - 1);
+    if (other == 0 || (other & (other - 1)) != 0) return 0;
+    dot = (unsigned)__builtin_ctz(other);
+    if (p[dot] != '.' || dot + 1 == n || p[0] == '.' || (p[0] == '0' && dot != 1)) return 0;
+#else
+    for (dot = 0; dot < 14 && p[dot] >= '0' && p[dot] <= '9';) dot++;
+    if (dot == 0 || p[dot] != '.' || (p[0] == '0' && dot != 1)) return 0;
+    for (n = dot + 1; n < 15 && p[n] >= '0' && p[n] <= '9';) n++;
+    if (n == dot + 1 || p[n] != '"') return 0;
+#endif
+    *quote = n;
+#if FT_AVX2
+    *mantissa = ft_value16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')),
+                                            _mm_loadu_si128((const __m128i *)ft_align_dot[16 * dot + n])));
+#else
+    if (n <= 8) {
+        uint64_t v = ft_load8(p), below = ((uint64_t)1 << (8 * dot)) - 1;
+        *mantissa = ft_value_n((v & below) | ((v >> 8) & ~below), n - 1);
+    } else {
+        uint64_t value = 0;
+        unsigned i;
+        for (i = 0; i < n; i++)
+            if (i != dot) value = value * 10 + (uint64_t)(p[i] - '0');
+        *mantissa = value;
+    }
+#endif
+    return n - dot - 1;
+}
+
+/* Whether exactly n digits stand at p, without a leading zero; n a compile-time constant of 9 to 15. Reads 16 bytes. */
+FT_INLINE int ft_int_guess(const char *p, unsigned n, uint64_t *value) {
+#if FT_AVX2
+    __m128i x = ft_load16(p);
+    if ((ft_digit_mask(x) & ((2u << n) - 1)) != (1u << n) - 1 || p[0] == '0') return 0;
+    *value = ft_value16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')), _mm_loadu_si128((const __m128i *)ft_align[n])));
+    return 1;
+#else
+    static const uint64_t tens[8] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
+    uint64_t head = ft_load8(p), tail = ft_load8(p + 8);
+    if (ft_digits8(head) != 8 || ft_digits8(tail) != n - 8 || p[0] == '0') return 0;
+    *value = ft_value8(head) * tens[n - 8] + ft_value_n(tail, n - 8);
+    return 1;
+#endif
+}
 
 #endif

@@ -3,7 +3,7 @@ cimport cython
 
 from libc.stdint cimport int64_t, uint64_t
 
-from fasttail.parser.types cimport Envelope, Row
+from fasttail.parser.types cimport Envelope, Stream
 
 
 cdef struct Segment:         # rows[first:first + count]: one worker's rows of one batch
@@ -14,7 +14,8 @@ cdef struct Segment:         # rows[first:first + count]: one worker's rows of o
 @cython.final
 cdef class Table:
     # owned: mapped at construction, unmapped at the end; only pages that were written to are resident
-    cdef Row* rows
+    cdef char* rows              # of `stream.row_size` bytes each
+    cdef const Stream* stream
     cdef Envelope* envelopes
     cdef Segment* segments
     cdef size_t rows_cap
@@ -22,6 +23,12 @@ cdef class Table:
     cdef size_t segments_cap
     cdef size_t segments_len
     cdef size_t rows_len         # in all segments
+    cdef bint fits(self, const Stream* stream, size_t data_bytes, size_t shares) noexcept nogil
     cdef int clear(self) noexcept nogil
     cdef int trim(self, size_t keep_bytes) noexcept nogil
     cdef int compact(self) noexcept nogil
+
+
+cdef Table table_new(const Stream* stream, size_t data_bytes, size_t shares)
+cdef Table table_take(const Stream* stream, size_t data_bytes, size_t shares)
+cdef int table_give(Table table) except -1

@@ -154,10 +154,6 @@ cdef struct Reject:
 
 
 cdef enum:
-    # No valid event is shorter (the shortest one has 264 bytes), no valid envelope either (100 bytes), no line shorter
-    # than its newline: these bound the arrays that a stretch of data can fill.
-    MIN_EVENT = 256
-    MIN_ENVELOPE = 96
     # Readable bytes that the fast path wants in front of it before it starts an event.
     FAST_MARGIN = 2048
 
@@ -174,7 +170,7 @@ cdef struct Chunk:
     bint inside              # begins at an event within a line
     bint hands_over          # the next share begins at an event within a line
     bint head_done           # the rest of the line that began in another share is done
-    Row* rows
+    void* rows               # of the stream's row type
     size_t rows_cap
     size_t rows_len
     Envelope* envelopes
@@ -184,7 +180,7 @@ cdef struct Chunk:
     Reject* rejects
     size_t rejects_cap
     size_t rejects_len
-    const Words* coins       # read only during the region
+    Words* coins             # read only during the region
     # results
     bint new_coins           # some row has a coin that is not in `coins` yet
     bint full                # stopped at `pos` because `rejects` is full: empty it and go on
@@ -195,6 +191,22 @@ cdef struct Chunk:
     uint64_t nul_bytes
     uint64_t started_ns
     uint64_t ended_ns
-    # the worker's memory of the last time text (19 characters up to the second)
-    char second_text[24]
+    # the worker's memory of the last texts of times: up to the second (19 characters), and whole with its quote (30)
+    char second_text[32]
     int64_t second_ns
+    char time_text[32]
+    int64_t time_ns
+
+
+ctypedef int (*chunk_fn)(Chunk* c) noexcept nogil
+
+
+cdef struct Stream:          # what the pool has to know of one of the node's streams
+    chunk_fn parse           # one share -> rows; runs in the parallel region
+    chunk_fn finish          # after it, chunk by chunk, in one thread: numbers for new coins
+    size_t row_size
+    size_t min_event         # no valid event, and no valid envelope, is shorter: these bound the arrays
+    size_t min_envelope
+    const char* event_mark   # where one event ends and the next begins inside a line; cannot stand within a string
+    size_t mark_size
+    size_t mark_skip         # from the mark's first byte to the next event's

@@ -1,4 +1,4 @@
-"""Words with small numbers: a fixed-size open-addressing table, filled by one thread, read by many."""
+"""Words with small numbers: an open-addressing table, filled by one thread, read by many."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "simd.h" nogil:
@@ -20,6 +20,7 @@ cdef struct Words:
     uint64_t mask
     uint32_t count           # codes 1..count are in use
     uint32_t most            # no more than this many words
+    uint32_t room            # of texts and sizes; grows
     const char** texts       # texts[code]; owned copies
     uint32_t* sizes
 

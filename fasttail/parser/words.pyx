@@ -4,24 +4,49 @@
 `words_find` of the same table (the pool adds between two parallel regions only).
 """
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
+
+
+cdef enum:
+    FIRST_ROOM = 64
+    LONGEST = 255
 
 
 cdef int words_new(Words* self, uint32_t most) except -1:
-    """Make an empty table for at most `most` words. Raises MemoryError."""
-    cdef uint64_t n = 16
-    while n < 2 * <uint64_t>most:
-        n *= 2
-    self.mask = n - 1
-    self.count = 0
+    """Make an empty table for at most `most` words; it grows with them. Raises MemoryError."""
+    memset(self, 0, sizeof(Words))
     self.most = most
-    self.slots = <Word*>calloc(n, sizeof(Word))
-    self.texts = <const char**>calloc(most + 1, sizeof(char*))
-    self.sizes = <uint32_t*>calloc(most + 1, sizeof(uint32_t))
-    if self.slots == NULL or self.texts == NULL or self.sizes == NULL:
-        words_free(self)
+    if not _grow(self):
         raise MemoryError
     return 0
+
+
+cdef int _grow(Words* self) noexcept nogil:
+    """Twice the room. 1, or 0 when memory is out (nothing is changed then)."""
+    cdef uint32_t room = self.room * 2 if self.room else FIRST_ROOM
+    cdef Word* slots = <Word*>calloc(2 * <size_t>room, sizeof(Word))
+    cdef const char** texts = <const char**>calloc(room + 1, sizeof(char*))
+    cdef uint32_t* sizes = <uint32_t*>calloc(room + 1, sizeof(uint32_t))
+    cdef uint32_t code
+    if slots == NULL or texts == NULL or sizes == NULL:
+        free(slots)
+        free(texts)
+        free(sizes)
+        return 0
+    if self.count:
+        memcpy(texts, self.texts, (self.count + 1) * sizeof(char*))
+        memcpy(sizes, self.sizes, (self.count + 1) * sizeof(uint32_t))
+    free(self.slots)
+    free(self.texts)
+    free(self.sizes)
+    self.slots = slots
+    self.texts = texts
+    self.sizes = sizes
+    self.room = room
+    self.mask = 2 * <uint64_t>room - 1
+    for code in range(1, self.count + 1):
+        _place(self, code)
+    return 1
 
 
 cdef int words_free(Words* self) noexcept:
@@ -36,6 +61,7 @@ cdef int words_free(Words* self) noexcept:
     self.texts = NULL
     self.sizes = NULL
     self.count = 0
+    self.room = 0
     return 0
 
 
@@ -70,30 +96,36 @@ cdef uint32_t words_find(const Words* self, const char* p, size_t n) noexcept no
         i = (i + 1) & self.mask
 
 
+cdef int _place(Words* self, uint32_t code) noexcept nogil:
+    """Put word `code` into the first free slot of its chain. Always 0."""
+    cdef const char* text = self.texts[code]
+    cdef size_t n = self.sizes[code]
+    cdef uint64_t head = _head(text, n)
+    cdef uint64_t tail = ft_load8(text + n - 8) if n >= 8 else 0
+    cdef uint64_t i = _hash(head, tail, n) & self.mask
+    while self.slots[i].code:
+        i = (i + 1) & self.mask
+    self.slots[i].head = head
+    self.slots[i].tail = tail
+    self.slots[i].text = text
+    self.slots[i].size = <uint32_t>n
+    self.slots[i].code = code
+    return 0
+
+
 cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil:
-    """The word's code, new if need be; 0 when the table is full or memory is out."""
+    """The word's code, new if need be; 0 when the table is full, the word too long or memory out."""
     cdef uint32_t code = words_find(self, p, n)
-    cdef uint64_t head, tail, i
     cdef char* text
-    if code or self.count >= self.most or n > 255:
+    if code or self.count >= self.most or n > LONGEST or (self.count >= self.room and not _grow(self)):
         return code
     text = <char*>malloc(n + 1)
     if text == NULL:
         return 0
     memcpy(text, p, n)
     text[n] = 0
-    head = _head(p, n)
-    tail = ft_load8(p + n - 8) if n >= 8 else 0
-    i = _hash(head, tail, n) & self.mask
-    while self.slots[i].code:
-        i = (i + 1) & self.mask
     self.count += 1
-    code = self.count
-    self.texts[code] = text
-    self.sizes[code] = <uint32_t>n
-    self.slots[i].head = head
-    self.slots[i].tail = tail
-    self.slots[i].text = text
-    self.slots[i].size = <uint32_t>n
-    self.slots[i].code = code
-    return code
+    self.texts[self.count] = text
+    self.sizes[self.count] = <uint32_t>n
+    _place(self, self.count)
+    return self.count

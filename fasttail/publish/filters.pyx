@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from fasttail.parser.json cimport unescape
-from fasttail.parser.order_status cimport STATUSES
+from fasttail.parser.vocabulary cimport STATUSES
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport ESCAPED, NO_CODE, Ref, Row
 from fasttail.parser.words cimport Words, words_add, words_find, words_free, words_new
@@ -38,6 +38,7 @@ cdef class Selector:
 
     coins: wanted coin -> its least notional in USD (0: any size); None: all coins, with `min_notional`. sides: "A", "B".
     statuses: node statuses, as the node spells them. users: addresses, any case. Notional = limitPx × origSz.
+    One pool's rows only: it remembers that pool's coin codes.
     """
 
     def __cinit__(self, *, dict coins=None, sides=None, statuses=None, users=None, double min_notional=0.0):
@@ -120,7 +121,7 @@ cdef class Selector:
         for k in range(table.segments_len):
             for i in range(table.segments[k].count):
                 index = <uint32_t>(table.segments[k].first + i)
-                if self.every or self._wanted(&table.rows[index], data):
+                if self.every or self._wanted(&(<Row*>table.rows)[index], data):
                     out[n] = index
                     n += 1
         return n

@@ -8,11 +8,12 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove
 
 from fasttail.parser.json cimport unescape
-from fasttail.parser.order_status cimport STATUSES, row_text
+from fasttail.parser.rows cimport row_text
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport (
     F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
     F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Row)
+from fasttail.parser.vocabulary cimport STATUSES
 from fasttail.parser.words cimport words_find
 
 cdef enum:
@@ -341,7 +342,7 @@ cdef size_t encode_legacy(Table table, const char* data, const uint32_t* rows, s
     memcpy(head + 85, b'","data":', 9)
     head_size = 94
     for i in range(n):
-        row = &table.rows[rows[i]]
+        row = &(<Row*>table.rows)[rows[i]]
         if LEGACY_STATUS[row.status] == NULL:
             continue
         # symbol and owner are the only texts without a bound; the numbers' are at most TEXT_ROOM when escaped

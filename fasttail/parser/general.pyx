@@ -1,0 +1,317 @@
+"""The general path: any order-status line, in whatever form JSON allows -> rows, or a Reject that says why and where.
+
+It decides what is accepted: the template path of `order_status` only takes what this one would take too, and faster.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fasttail.parser.json cimport scan_object, scan_value, skip_blank, unescape
+from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
+from fasttail.parser.types cimport (
+    ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
+    F_HASH, F_IS_POSITION_TPSL, F_IS_TRIGGER, F_LIMIT_PX, F_LOCAL_TIME, F_NONE, F_OID, F_ORDER, F_ORDER_TYPE, F_ORIG_SZ,
+    F_REDUCE_ONLY, F_SIDE, F_STATUS, F_SZ, F_TIF, F_TIME, F_TIMESTAMP, F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER,
+    IS_POSITION_TPSL, IS_TRIGGER, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_INT, K_NULL, K_OBJECT, K_STRING, K_TRUE, NO_CODE,
+    NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_MISSING, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, Chunk,
+    Envelope, Fault, Ref, Reject, Row, Slot)
+from fasttail.parser.vocabulary cimport FIELDS, ORDER_TYPES, STATUSES, TIFS
+from fasttail.parser.words cimport Words, words_add, words_find
+
+cdef enum:
+    DECODE_ROOM = 256
+
+
+cdef inline void _ref(Ref* ref, const char* start, const char* p, const char* q) noexcept nogil:
+    ref.off = <uint32_t>(p - start)
+    ref.size = <uint32_t>(q - p)
+
+
+cdef inline int _wrong(Fault* fault, const char* at, int reason, int field) noexcept nogil:
+    fault.at = at
+    fault.reason = <uint8_t>reason
+    fault.field = <uint8_t>field
+    return 0
+
+
+cdef int _text(const Slot* slots, int field, bint nullable, const char* start, Ref* ref, uint8_t* flags, Fault* fault) noexcept nogil:
+    """A text value -> ref. Null (or no key at all) is allowed for the nullable ones."""
+    cdef const Slot* s = &slots[field]
+    if s.kind == K_STRING or s.kind == K_ESCAPED:
+        if s.kind == K_ESCAPED:
+            flags[0] |= ESCAPED
+        _ref(ref, start, s.at, s.at + s.size)
+        return 1
+    if nullable and (s.kind == K_NULL or s.kind == K_ABSENT):
+        ref.off = 0
+        ref.size = 0
+        return 1
+    return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
+
+
+cdef int _code(const Words* table, const Slot* s, uint32_t* code) noexcept nogil:
+    """The code of a (perhaps escaped) text, 0 if it is not in the table."""
+    cdef char decoded[DECODE_ROOM]
+    cdef ssize_t n
+    if s.kind == K_STRING:
+        code[0] = words_find(table, s.at, s.size)
+    elif s.kind == K_ESCAPED:
+        n = unescape(s.at, s.size, decoded, DECODE_ROOM)
+        code[0] = words_find(table, decoded, <size_t>n) if n >= 0 else 0
+    else:
+        code[0] = 0
+    return 1
+
+
+cdef int _decimal(const Slot* slots, int field, const char* start, Ref* ref, double* value, uint8_t* flags,
+                  Fault* fault) noexcept nogil:
+    cdef char decoded[DECODE_ROOM]
+    cdef ssize_t n
+    if not _text(slots, field, False, start, ref, flags, fault):
+        return 0
+    if slots[field].kind == K_ESCAPED:
+        n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
+        if n < 0 or not parse_decimal(decoded, <size_t>n, value):
+            return _wrong(fault, slots[field].at, R_DECIMAL, field)
+    elif not parse_decimal(slots[field].at, slots[field].size, value):
+        return _wrong(fault, slots[field].at, R_DECIMAL, field)
+    return 1
+
+
+cdef int _time(const Slot* slots, int field, const char* start, Ref* ref, int64_t* ns, uint8_t* flags,
+               Fault* fault) noexcept nogil:
+    cdef char decoded[DECODE_ROOM]
+    cdef ssize_t n
+    if not _text(slots, field, False, start, ref, flags, fault):
+        return 0
+    if slots[field].kind == K_ESCAPED:
+        n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
+        if n < 0 or not parse_time(decoded, <size_t>n, ns):
+            return _wrong(fault, slots[field].at, R_TIME, field)
+    elif not parse_time(slots[field].at, slots[field].size, ns):
+        return _wrong(fault, slots[field].at, R_TIME, field)
+    return 1
+
+
+cdef int _int(const Slot* slots, int field, const char* start, bint negative_too, uint64_t* value, Fault* fault) noexcept nogil:
+    cdef const Slot* s = &slots[field]
+    if s.kind != K_INT:
+        return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
+    if not parse_int(s.at, s.size, negative_too, value):
+        return _wrong(fault, s.at, R_RANGE, field)
+    return 1
+
+
+cdef int _bool(const Slot* slots, int field, const char* start, uint8_t bit, uint8_t* flags, Fault* fault) noexcept nogil:
+    cdef const Slot* s = &slots[field]
+    if s.kind == K_TRUE:
+        flags[0] |= bit
+    elif s.kind != K_FALSE:
+        return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
+    return 1
+
+
+cdef int _bracket(const Slot* slots, int field, int kind, bint nullable, const char* start, Ref* ref, Fault* fault) noexcept nogil:
+    """An array or object, kept as its JSON text."""
+    cdef const Slot* s = &slots[field]
+    if s.kind == kind:
+        _ref(ref, start, s.at, s.at + s.size)
+        return 1
+    if nullable and (s.kind == K_NULL or s.kind == K_ABSENT):
+        ref.off = 0
+        ref.size = 0
+        return 1
+    return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
+
+
+cdef int _side(const Slot* slots, const char* start, uint8_t* side, Fault* fault) noexcept nogil:
+    cdef const Slot* s = &slots[<int>F_SIDE]
+    cdef char decoded[DECODE_ROOM]
+    cdef const char* text = s.at
+    cdef ssize_t n = <ssize_t>s.size
+    if s.kind == K_ESCAPED:
+        n = unescape(s.at, s.size, decoded, DECODE_ROOM)
+        text = decoded
+    elif s.kind != K_STRING:
+        return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, F_SIDE)
+    if n != 1 or (text[0] != c'A' and text[0] != c'B'):
+        return _wrong(fault, s.at, R_SIDE, F_SIDE)
+    side[0] = <uint8_t>text[0]
+    return 1
+
+
+cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, int depth, Row* row, Fault* fault) noexcept nogil:
+    """The values found in an event (slots[EVENT_LO:EVENT_HI]) -> row. 1, or 0 with the fault."""
+    cdef uint8_t flags = 0
+    cdef uint64_t number = 0
+    cdef uint32_t code = 0
+    cdef const Slot* order = &slots[<int>F_ORDER]
+    if order.kind != K_OBJECT:
+        return _wrong(fault, start if order.kind == K_ABSENT else order.at, R_MISSING if order.kind == K_ABSENT else R_TYPE,
+                      F_ORDER)
+    if scan_object(order.at, order.at + order.size, depth + 1, &FIELDS, ORDER_LO, ORDER_HI, slots, fault) == NULL:
+        return 0
+    if not (_time(slots, F_TIME, start, &row.time, &row.time_ns, &flags, fault)
+            and _text(slots, F_USER, False, start, &row.user, &flags, fault)
+            and _text(slots, F_HASH, True, start, &row.hash, &flags, fault)
+            and _bracket(slots, F_BUILDER, K_OBJECT, True, start, &row.builder, fault)
+            and _text(slots, F_STATUS, False, start, &row.status_text, &flags, fault)
+            and _text(slots, F_COIN, False, start, &row.coin_text, &flags, fault)
+            and _side(slots, start, &row.side, fault)
+            and _decimal(slots, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, &flags, fault)
+            and _decimal(slots, F_SZ, start, &row.sz_text, &row.sz, &flags, fault)
+            and _int(slots, F_OID, start, False, &row.oid, fault)
+            and _int(slots, F_TIMESTAMP, start, True, &number, fault)
+            and _text(slots, F_TRIGGER_CONDITION, False, start, &row.triggerCondition, &flags, fault)
+            and _bool(slots, F_IS_TRIGGER, start, IS_TRIGGER, &flags, fault)
+            and _decimal(slots, F_TRIGGER_PX, start, &row.triggerPx_text, &row.triggerPx, &flags, fault)
+            and _bracket(slots, F_CHILDREN, K_ARRAY, False, start, &row.children, fault)
+            and _bool(slots, F_IS_POSITION_TPSL, start, IS_POSITION_TPSL, &flags, fault)
+            and _bool(slots, F_REDUCE_ONLY, start, REDUCE_ONLY, &flags, fault)
+            and _text(slots, F_ORDER_TYPE, False, start, &row.orderType_text, &flags, fault)
+            and _decimal(slots, F_ORIG_SZ, start, &row.origSz_text, &row.origSz, &flags, fault)
+            and _text(slots, F_TIF, True, start, &row.tif_text, &flags, fault)
+            and _text(slots, F_CLOID, True, start, &row.cloid, &flags, fault)):
+        return 0
+    row.timestamp = <int64_t>number
+    _code(&STATUSES, &slots[<int>F_STATUS], &code)
+    row.status = <uint8_t>code
+    _code(&ORDER_TYPES, &slots[<int>F_ORDER_TYPE], &code)
+    row.orderType = <uint8_t>code
+    _code(&TIFS, &slots[<int>F_TIF], &code)
+    row.tif = <uint8_t>code
+    _code(c.coins, &slots[<int>F_COIN], &code)
+    row.coin = <uint16_t>code
+    c.new_coins |= code == NO_CODE
+    row.flags = flags
+    row.at = <uint64_t>(start - c.data)
+    row.size = <uint32_t>(after - start)
+    return 1
+
+
+cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, Row* row, Fault* fault) noexcept nogil:
+    """Any event at p: the byte after it, or NULL with the fault."""
+    cdef Slot slots[32]
+    cdef const char* q = scan_object(p, end, depth, &FIELDS, EVENT_LO, EVENT_HI, slots, fault)
+    if q == NULL or not _fill_row(c, p, q, slots, depth, row, fault):
+        return NULL
+    return q
+
+
+cdef int _envelope(Chunk* c, const char* start, Slot* slots, Fault* fault) noexcept nogil:
+    """The envelope's own values -> the next free Envelope (not counted yet). 1, or 0 with the fault."""
+    cdef Envelope* e
+    cdef uint8_t flags = 0                           # an envelope keeps none: who shows its times looks for backslashes
+    if c.envelopes_len >= c.envelopes_cap:
+        c.broken = True
+        return _wrong(fault, start, R_JSON, F_NONE)
+    e = &c.envelopes[c.envelopes_len]
+    e.at = <uint64_t>(start - c.data)
+    return (_time(slots, F_LOCAL_TIME, start, &e.local_time, &e.local_time_ns, &flags, fault)
+            and _time(slots, F_BLOCK_TIME, start, &e.block_time, &e.block_time_ns, &flags, fault)
+            and _int(slots, F_BLOCK_NUMBER, start, False, &e.block_number, fault))
+
+
+cdef int _events_general(Chunk* c, const Slot* events, uint32_t envelope, Fault* fault) noexcept nogil:
+    """All events of a validated array -> rows. 1, or 0 with the fault (the caller takes the rows back)."""
+    cdef const char* p = skip_blank(events.at + 1, events.at + events.size)
+    cdef const char* end = events.at + events.size - 1
+    cdef Row* row
+    if p >= end:
+        return 1
+    while True:
+        if c.rows_len >= c.rows_cap:
+            c.broken = True
+            return _wrong(fault, p, R_JSON, F_NONE)
+        row = &(<Row*>c.rows)[c.rows_len]
+        if p[0] != c'{':
+            return _wrong(fault, p, R_TYPE, F_EVENTS)
+        p = event_general(c, p, end, 2, row, fault)
+        if p == NULL:
+            return 0
+        row.envelope = envelope
+        c.rows_len += 1
+        p = skip_blank(p, end)
+        if p >= end:
+            return 1
+        p = skip_blank(p + 1, end)          # a comma: the array was validated
+
+
+cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept nogil:
+    """Any line [line, line_end), without its newline -> rows, or a Reject. Always 0."""
+    cdef const char* p = line
+    cdef const char* q
+    cdef Slot slots[32]
+    cdef Fault fault
+    cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
+    cdef Reject* reject
+    cdef const Slot* events = &slots[<int>F_EVENTS]
+    cdef bint good = False
+    # a hole that a truncating copier left: the line begins after it
+    while p < line_end and p[0] == 0:
+        p += 1
+    c.nul_bytes += <uint64_t>(p - line)
+    if line_end - p >= 3 and <uint8_t>p[0] == 0xEF and <uint8_t>p[1] == 0xBB and <uint8_t>p[2] == 0xBF:
+        p += 3
+    p = skip_blank(p, line_end)
+    while line_end > p and ((line_end - 1)[0] == c" " or (line_end - 1)[0] == c"\t" or (line_end - 1)[0] == c"\r"):
+        line_end -= 1
+    if p >= line_end:
+        return 0
+    if p[0] != c'{':
+        # another value, or none: tell which
+        q = scan_value(p, line_end, 0, &slots[0], &fault)
+        if q != NULL:
+            fault.at = p
+            fault.reason = <uint8_t>R_TYPE
+            fault.field = <uint8_t>F_NONE
+    else:
+        q = scan_object(p, line_end, 0, &FIELDS, ENVELOPE_LO, EVENT_HI, slots, &fault)
+        if q != NULL:
+            if q != line_end:
+                _wrong(&fault, q, R_JSON, F_NONE)
+            elif events.kind != K_ABSENT and slots[<int>F_ORDER].kind == K_ABSENT:
+                if events.kind != K_ARRAY:
+                    _wrong(&fault, events.at, R_TYPE, F_EVENTS)
+                elif _envelope(c, p, slots, &fault):
+                    c.envelopes_len += 1
+                    good = _events_general(c, events, c.envelope_base + <uint32_t>envelopes, &fault)
+            elif c.rows_len >= c.rows_cap:
+                c.broken = True
+                _wrong(&fault, p, R_JSON, F_NONE)
+            elif _fill_row(c, p, q, slots, 0, &(<Row*>c.rows)[c.rows_len], &fault):
+                (<Row*>c.rows)[c.rows_len].envelope = NO_ENVELOPE
+                c.rows_len += 1
+                good = True
+    if good:
+        return 0
+    c.rows_len = rows
+    c.envelopes_len = envelopes
+    reject = &c.rejects[c.rejects_len]
+    reject.line_at = <uint64_t>(line - c.data)
+    reject.at = <uint64_t>(fault.at - c.data)
+    reject.reason = fault.reason
+    reject.field = fault.field
+    c.rejects_len += 1
+    return 0
+
+
+cdef int number_coins(Chunk* c) noexcept nogil:
+    """Codes for the coins that the table did not have yet, in the order of the rows. One thread at a time. Always 0."""
+    cdef size_t i
+    cdef Row* row
+    cdef char decoded[DECODE_ROOM]
+    cdef const char* text
+    cdef ssize_t n
+    if not c.new_coins:
+        return 0
+    for i in range(c.rows_len):
+        row = &(<Row*>c.rows)[i]
+        if row.coin != NO_CODE:
+            continue
+        text = c.data + row.at + row.coin_text.off
+        n = <ssize_t>row.coin_text.size
+        if row.flags & ESCAPED:
+            n = unescape(text, <size_t>n, decoded, DECODE_ROOM)
+            text = decoded
+        if n >= 0:
+            row.coin = <uint16_t>words_add(c.coins, text, <size_t>n)
+    return 0
