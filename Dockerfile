@@ -24,13 +24,12 @@ COPY --from=build /opt/fasttail /opt/fasttail
 USER 10001:10001
 ENV PATH=/opt/fasttail/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    FASTTAIL_HOST=0.0.0.0 \
-    FASTTAIL_PORT=8000
+    FASTTAIL_HOST=0.0.0.0
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["python3", "-c", "\
 import http.client, os, sys; \
-server = http.client.HTTPConnection('127.0.0.1', int(os.environ['FASTTAIL_PORT']), timeout=4); \
+server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('FASTTAIL_PORT') or 8000), timeout=4); \
 server.request('GET', '/health/live'); \
 sys.exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["fasttail"]

@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import time
 from typing import Any
@@ -23,7 +25,9 @@ from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
+from fasttail.observe.now_and_then import Oddities, Rejects, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, Pipeline
+from fasttail.publish import legacy
 from fasttail.publish.clients import Hub
 from fasttail.publish.filters import Selector
 from fasttail.publish.legacy import CHANNELS, ORDER_BATCH, ORDER_UPDATE, OrderBatcher
@@ -42,22 +46,29 @@ STOP_S = 6.0
 """How long the running batch may take to end at a stop; container engines kill after ten seconds."""
 LONG_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
-COMPLAINT_S = 60.0
-"""Rejected lines are told about so often at the most."""
 
 
 def serve(settings: ServeSettings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back."""
-    service = setup(settings.log_level)
+    _raise_descriptor_limit()
     inherited = restart.inherited()
-    try:
-        app = App(settings, service, inherited)
-        code = uvloop.run(app.run())
-    finally:
-        service.stop(timeout=1.0)
-    if app.restart_as is not None:
-        restart.execute(*app.restart_as)
-    return code
+    while True:
+        service = setup(settings.log_level)
+        try:
+            app = App(settings, service, inherited)
+            code = uvloop.run(app.run())
+        finally:
+            service.stop(timeout=1.0)
+        if app.restart_as is None:
+            return code
+        argv, env = app.restart_as
+        try:
+            restart.execute(argv, env)
+        except OSError as error:
+            # The interpreter is gone, or memory: begin anew here, with what the next image would have got.
+            print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
+            os.environ[restart.VARIABLE] = env[restart.VARIABLE]
+            inherited = restart.inherited()
 
 
 class App:
@@ -77,8 +88,9 @@ class App:
         self._batch_log = BatchLog(service)
         self._logged_start = 0  # number of the batch whose beginning stands in the log
         self._timed_out = 0  # number of the batch that was reported as hanging
-        self._rejects = _Rejects()
-        self._summary = _Summary()
+        self._rejects = Rejects()
+        self._oddities = Oddities()
+        self._summary = Summary()
 
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hub = Hub(CHANNELS)
@@ -88,7 +100,8 @@ class App:
         self._follower = Follower(
             settings.data_dir,
             layout=settings.layout,
-            start=settings.start,
+            # Restarted before the first file came: if it came meanwhile, it is new as a whole.
+            start="oldest" if inherited and not inherited.position else settings.start,
             grace_s=settings.grace_s,
             rescan_s=settings.rescan_s,
             resume=Position.from_json(inherited.position) if inherited and inherited.position else None,
@@ -132,12 +145,12 @@ class App:
             host=settings.host,
             port=settings.port,
             sockets=inherited.sockets if inherited else (),
-            client_queue=settings.client_queue,
             max_clients=settings.max_clients,
             health=health.health,
             live=health.live,
             metrics=metrics.render,
-            batcher=self._batcher,
+            routes=legacy.routes(self._hub, settings.client_queue),
+            status=lambda: legacy.status(self._hub, self._batcher),
         )
 
     async def run(self) -> int:
@@ -198,10 +211,13 @@ class App:
         """Send what the pipeline has made. True if there was anything."""
         notes = self.pipeline.drain(16)
         for note in notes:
-            if isinstance(note, BatchStart):
-                self._log_start(note.number, note.lines)
-            else:
-                self._publish(note)
+            try:
+                if isinstance(note, BatchStart):
+                    self._log_start(note.number, note.lines)
+                else:
+                    self._publish(note)
+            except Exception:  # the other notes are not its fault
+                log.exception("batch %d: handing over failed", note.number)
         if self.pipeline.failure is not None and not self._stop.is_set():
             self._batch_log.failed(f"{type(self.pipeline.failure).__name__}: {self.pipeline.failure}")
             log.error("the pipeline has failed", exc_info=self.pipeline.failure)
@@ -210,19 +226,18 @@ class App:
         return bool(notes)
 
     def _publish(self, note: BatchEnd) -> None:
+        clients = sum(len(channel.clients) for channel in self._hub.channels.values())
         if note.frames:
             self._hub.channels[ORDER_UPDATE].publish(note.frames, note.published)
         for piece, orders in note.pieces:
             if self._batcher.add(piece, orders):
                 self._flush_batches()
         if note.rejected:
-            self._rejects.add(note.rejected, note.reject, self.pipeline.stats()["file"])
+            self._rejects.add(note.rejected, note.reject)
         if note.failed:
-            self._batch_log.failed(
-                f"{note.failed} chunks: an array's bound did not hold; please report the input"
-            )
+            self._batch_log.failed(f"{note.failed} chunks: memory is out, or an array's bound did not hold")
             return
-        clients = sum(len(channel.clients) for channel in self._hub.channels.values())
+        sent = note.published if clients else 0
         long = note.seconds >= LONG_BATCH_S
         if self._logged_start == note.number or long:
             self._batch_log.end(
@@ -230,14 +245,21 @@ class App:
                 self.settings.workers,
                 note.selected,
                 note.failed,
+                sent,
                 note.published,
-                note.selected,
                 clients,
                 whole=long and self._logged_start != note.number,
                 states=[WorkerState(*state) for state in note.workers],
             )
         if self.settings.log_batches == "summary":
-            self._summary.add(note, clients)
+            self._summary.add(
+                lines=note.lines,
+                orders=note.selected,
+                failed=note.failed,
+                sent=sent,
+                due=note.published,
+                clients=clients,
+            )
 
     def _log_start(self, number: int, lines: int) -> None:
         if self._batch_log.start(lines, self.settings.workers, self.settings.workers):
@@ -269,13 +291,16 @@ class App:
         number, began = int(stats["batch_number"]), int(stats["in_batch_ns"])
         age = (time.monotonic_ns() - began) / 1e9 if began else 0.0
         if age >= LONG_BATCH_S and self._logged_start != number:
-            self._log_start(number, sum(state[0] for state in self.pipeline.workers()))
+            lines = self.pipeline.running_lines()
+            if lines is not None:
+                self._log_start(number, lines)
         if age >= self.settings.batch_timeout_s and self._timed_out != number:
             self._timed_out = number
             self._batch_log.timed_out(
                 self.settings.batch_timeout_s, [WorkerState(*state) for state in self.pipeline.workers()]
             )
         self._rejects.tell()
+        self._oddities.tell(stats)
         if self.settings.log_batches == "summary":
             self._summary.tell(self._batch_log)
 
@@ -307,64 +332,18 @@ class App:
             log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
 
 
-class _Rejects:
-    """Rejected lines: counted at once, told once a minute at the most."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._first: tuple[object, int, str] | None = None
-        self._next = 0.0
-
-    def add(self, count: int, reject: tuple[int, str] | None, path: object) -> None:
-        self._count += count
-        if self._first is None and reject is not None:
-            self._first = (path, *reject)
-
-    def tell(self) -> None:
-        now = time.monotonic()
-        if self._first is not None and now >= self._next:
-            path, offset, reason = self._first
-            log.warning(
-                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason
-            )
-            self._count, self._first, self._next = 0, None, now + COMPLAINT_S
-
-
-class _Summary:
-    """The batches of the last second, for `--log-batches summary`."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self._since = time.monotonic()
-        self._batches = self._lines = self._largest = 0
-        self._orders = self._failed = self._sent = self._clients = 0
-
-    def add(self, note: BatchEnd, clients: int) -> None:
-        self._batches += 1
-        self._lines += note.lines
-        self._largest = max(self._largest, note.lines)
-        self._orders += note.selected
-        self._failed += note.failed
-        self._sent += note.published
-        self._clients = clients
-
-    def tell(self, batch_log: BatchLog) -> None:
-        seconds = time.monotonic() - self._since
-        if seconds >= 1.0 and self._batches:
-            batch_log.summary(
-                seconds, self._batches, self._lines, self._largest, self._orders, self._failed, self._sent,
-                self._orders, self._clients,
-            )  # fmt: skip
-            self._clear()
-
-
 def selector(settings: ServeSettings) -> Selector:
     """The filter of the old channels; without `symbols_config` everything passes."""
     if not settings.symbols_config:
         return Selector()
     return Selector(coins={entry.symbol: entry.min_liquidity for entry in settings.symbols_config})
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the hard limit allows: clients must not take those that the files need."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _notice(level: str, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import select
 import stat
@@ -51,6 +52,11 @@ def parse_files(settings: ParseSettings) -> int:
                 print(f"fasttail parse: {name}: {error.strerror}", file=sys.stderr)
                 code = 1
     seconds = time.perf_counter() - began
+    if reader.oversize_lines:
+        print(
+            f"fasttail parse: {reader.oversize_lines} lines longer than {settings.max_line} bytes skipped",
+            file=sys.stderr,
+        )
     if settings.stats:
         _print_stats(converter, reader, settings.workers, seconds)
     return code
@@ -217,6 +223,9 @@ def _print_stats(converter: Converter, reader: Reader, workers: int, seconds: fl
         "bytes": reader.bytes_read,
         "seconds": round(seconds, 6),
         "workers": workers,
-        "sums": converter.sums_dict(),
+        # JSON has no infinity, which the sum of decimals such as "1e400" is
+        "sums": {
+            name: total if math.isfinite(total) else None for name, total in converter.sums_dict().items()
+        },
     }
     print(json.dumps(stats, separators=(",", ":")), file=sys.stderr)

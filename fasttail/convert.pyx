@@ -23,6 +23,7 @@ cdef enum:
     FORMAT_JSON
     MOST_REJECTS = 64
     KEEP_OUT = 4 << 20
+    KEPT_WINDOWS = 8
 
 _FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
 
@@ -53,8 +54,8 @@ cdef class Converter:
     def read(self, Reader reader not None) -> bytes:
         """Convert the lines that the reader holds after FILL_LINES, and consume them. Returns the text."""
         self._convert(reader.base + reader.begin, reader.base + reader.lines_end, reader.base + reader.capacity, reader.offset)
-        if reader.lines_end - reader.begin > reader.window:
-            self.table.trim(reader.window)
+        if reader.lines_end - reader.begin > KEPT_WINDOWS * reader.window:
+            self.table.trim(KEPT_WINDOWS * reader.window)
         reader.consume()
         return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
 

@@ -11,7 +11,7 @@ from fasttail.tail.blocks cimport Reader
 from fasttail.tail.inotify cimport Watcher
 
 cdef enum:
-    SLOTS = 32               # batches on their way to the main thread; when all are taken, reading stops
+    SLOTS = 16               # notes on their way to the main thread; when all are taken, reading stops
 
 
 cdef enum Note:
@@ -23,6 +23,7 @@ cdef struct Slot:
     uint8_t note
     bint logged
     uint64_t number          # of the batch
+    uint64_t file            # which of the files read so far
     uint64_t lines
     uint64_t bytes
     uint64_t orders          # rows parsed
@@ -58,6 +59,12 @@ cdef class Pipeline:
     cdef object thread
     cdef object error
     cdef object path
+    cdef dict paths                  # the last files by number
+    cdef uint64_t file
+    cdef const char* running_begin   # the running batch's lines in the reader's memory; NULL: none, or not there
+    cdef const char* running_limit
+    cdef uint64_t posted_bytes       # of frames and pieces: written by the pipeline only
+    cdef uint64_t taken_bytes        # … that the main thread has taken: written by it only
     cdef readonly int ready_fd
     cdef int wake_fd
     cdef uint32_t* selection         # owned
@@ -80,3 +87,4 @@ cdef class Pipeline:
     cdef Slot* _claim(self) noexcept nogil
     cdef int _post(self) noexcept nogil
     cdef object _final_line(self, bytes line, uint64_t offset)
+    cdef object _in_file(self, path)

@@ -6,8 +6,9 @@
     └──▲───────────────────────────────────────────────────────────────┬───┘
        └── follower.check (Python): new file, truncation, once a second ◄┘
 
-The thread holds the GIL only for `follower.check`. The ring has SLOTS places: when the main thread is that far behind, the
-pipeline waits, does not read on, and the file keeps what is to come. `consume` runs after the batch stands in the ring, so a
+The thread holds the GIL only for `follower.check`. The ring has SLOTS places and holds MOST_POSTED bytes
+(and one batch): when the main thread is that far behind, the pipeline waits, does not read on, and the file keeps what is to
+come. `consume` runs after the batch stands in the ring, so a
 position that is asked for once the thread has `stopped` lies exactly behind what the last `drain` hands over.
 
 Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then
@@ -49,7 +50,10 @@ cdef extern from *:
     void ft_signal(int fd) noexcept nogil
 
 cdef enum:
-    KEEP_OUT = 4 << 20        # bytes of frames a slot keeps for its next batch
+    KEEP_OUT = 1 << 20        # bytes of frames, and of pieces, that a slot keeps for its next batch
+    MOST_POSTED = 32 << 20    # bytes of frames and pieces in the ring before the pipeline waits
+    MOST_PATHS = 64
+    KEPT_WINDOWS = 8          # rows of so many windows stay resident after an oversize line, as in the reader
 
 cdef enum Why:                # why the loop came back to Python
     WHY_STOP
@@ -67,7 +71,7 @@ class BatchStart(NamedTuple):
 class BatchEnd(NamedTuple):
     """A batch has ended.
 
-    `reject`: (offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
+    `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
     `frames`: WebSocket frames ready to send, one per order. `pieces`: (Orders joined by commas, how many) each.
     """
 
@@ -87,7 +91,7 @@ class BatchEnd(NamedTuple):
 
 
 class WorkerState(NamedTuple):
-    """What one worker has done of a batch so far."""
+    """What one worker that has begun has done of a batch so far."""
 
     lines: int
     orders: int
@@ -126,6 +130,7 @@ cdef class Pipeline:
         """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long."""
         cdef int i
         self.reader = reader
+        self.paths = {}
         self.watcher = watcher
         self.follower = follower
         self.selector = selector
@@ -219,11 +224,13 @@ cdef class Pipeline:
                     begin = marks[i].end
                 notes.append(BatchEnd(
                     slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
-                    (slot.reject_at, reason_text(slot.reject_reason, slot.reject_field)) if slot.rejected else None,
+                    (self.paths.get(slot.file), slot.reject_at, reason_text(slot.reject_reason, slot.reject_field))
+                    if slot.rejected else None,
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
                     slot.frames.data[:slot.frames.size] if slot.frames.size else b"", pieces))
+            ft_release(&self.taken_bytes, self.taken_bytes + slot.frames.size + slot.pieces.text.size)
             ft_release(&self.tail, self.tail + 1)
         if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):
             ft_signal(self.ready_fd)                 # `most` reached: come again
@@ -234,7 +241,7 @@ cdef class Pipeline:
         c = &self.counters
         return {
             "batches": c.batches, "lines": c.lines, "orders": c.orders, "selected": c.selected, "rejected": c.rejected,
-            "bytes": c.bytes, "failed_chunks": c.failed_chunks, "late_lines": c.late_lines,
+            "bytes": c.bytes, "failed_chunks": c.failed_chunks, "late_lines": c.late_lines + self.follower.late_lines,
             "oversize_orders": c.oversize_orders, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes,
             "truncations": self.follower.truncations, "files_opened": self.follower.files_opened,
             "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
@@ -249,7 +256,17 @@ cdef class Pipeline:
         """WorkerState of each worker in the batch that runs (or the last one), as far as it is known at this moment."""
         cdef int k
         return [WorkerState(self.pool.chunks[k].lines, self.pool.chunks[k].rows_len, self.pool.chunks[k].ended_ns != 0)
-                for k in range(self.pool.workers)]
+                for k in range(self.pool.workers) if self.pool.chunks[k].started_ns]
+
+    def running_lines(self):
+        """Lines of the batch that runs, or None if it has ended meanwhile."""
+        cdef uint64_t number = ft_acquire(&self.counters.batch_number)
+        cdef const char* begin = self.running_begin
+        cdef const char* limit = self.running_limit
+        cdef size_t lines = 1                 # not in the reader's memory: a last line without its end
+        if begin != NULL:
+            lines = count_lines(begin, limit)     # of memory that stays mapped; right if the batch still runs afterwards
+        return lines if self.counters.in_batch_ns and ft_acquire(&self.counters.batch_number) == number else None
 
     # ------------------------------------------------------------------------------------------------ the pipeline's thread
 
@@ -257,24 +274,35 @@ cdef class Pipeline:
         cdef Why why = WHY_END
         cdef uint64_t check_ns
         cdef bint check_at_end
+        cdef uint64_t read = 0
         try:
             self.pool.warm_up()
             while why != WHY_STOP:
                 self.follower.check(self.reader, self.watcher, why == WHY_END)
                 while (line := self.follower.take_final_line()) is not None:
-                    self.path, offset = self.follower.final_origin
+                    path, offset = self.follower.final_origin
+                    self._in_file(path)
                     self._final_line(line, offset)
-                self.path = self.follower.path
+                self._in_file(self.follower.path)
                 self.late = self.follower.late
                 check_at_end = self.follower.next_check_s <= 0
                 check_ns = _now() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
                     why = <Why>self._loop(check_ns, check_at_end)
-                if self.late:
-                    self.follower.late_lines = self.counters.late_lines
+                if why == WHY_END and self.reader.bytes_read == read:
+                    _sleep(1000000)        # a file system that tells of bytes which it does not give
+                read = self.reader.bytes_read
         except BaseException as error:
             self.error = error
             ft_signal(self.ready_fd)
+
+    cdef object _in_file(self, path):
+        """From now on lines come from `path`."""
+        if path != self.path:
+            self.path = path
+            self.file += 1
+            self.paths[self.file] = path
+            self.paths.pop(self.file - MOST_PATHS, None)
 
     cdef object _final_line(self, bytes line, uint64_t offset):
         cdef const char* p = line
@@ -296,11 +324,13 @@ cdef class Pipeline:
             if code == FILL_LINES:
                 began = now
                 size = self.reader.lines_end - self.reader.begin
-                self._batch(self.reader.base + self.reader.begin, self.reader.base + self.reader.lines_end, self.reader.base + self.reader.capacity,
-                            self.reader.offset)
+                self.running_begin = self.reader.base + self.reader.begin
+                self.running_limit = self.reader.base + self.reader.lines_end
+                self._batch(self.running_begin, self.running_limit, self.reader.base + self.reader.capacity, self.reader.offset)
+                self.running_begin = NULL
                 self.reader.consume()
-                if size > self.reader.window:
-                    self.table.trim(self.reader.window)
+                if size > KEPT_WINDOWS * self.reader.window:
+                    self.table.trim(KEPT_WINDOWS * self.reader.window)
                 now = _now()
                 if now >= check_ns:
                     return WHY_CHECK
@@ -325,7 +355,8 @@ cdef class Pipeline:
     cdef Slot* _claim(self) noexcept nogil:
         """The next free slot, emptied; waits while the ring is full (the file is the queue)."""
         cdef Slot* slot
-        while self.head - ft_acquire(&self.tail) >= SLOTS:
+        while (self.head - ft_acquire(&self.tail) >= SLOTS
+               or self.posted_bytes - ft_acquire(&self.taken_bytes) >= MOST_POSTED):
             self.counters.loop_ns = _now()
             _sleep(200000)
         slot = &self.slots[self.head % SLOTS]
@@ -338,6 +369,7 @@ cdef class Pipeline:
 
     cdef int _post(self) noexcept nogil:
         """Hand slots[head] over, and wake the main thread if it is not awake."""
+        self.posted_bytes += self.slots[self.head % SLOTS].frames.size + self.slots[self.head % SLOTS].pieces.text.size
         ft_release(&self.head, self.head + 1)
         if not ft_swap(&self.signalled, 1):
             ft_signal(self.ready_fd)
@@ -392,10 +424,12 @@ cdef class Pipeline:
         if frames or pieces:
             published = encode_legacy(self.table, begin, self.selection, n, _utc_now(), self.max_message,
                                       &slot.frames if frames else NULL, &slot.pieces if pieces else NULL, &c.oversize_orders)
+            failed += slot.frames.failed or slot.pieces.text.failed or slot.pieces.marks.failed
         now = _now()
         slot.note = NOTE_END
         slot.logged = logged
         slot.number = c.batch_number
+        slot.file = self.file
         slot.lines = lines
         slot.bytes = <uint64_t>(limit - begin)
         slot.orders = self.table.rows_len

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from fasttail.publish import legacy
 from fasttail.publish.clients import Client, Hub
 from fasttail.publish.legacy import CHANNELS, OrderBatcher
 from fasttail.publish.server import Server
@@ -61,7 +62,12 @@ async def serving(*, close_timeout_s: float = 5.0, **options: Any) -> AsyncItera
         "metrics": lambda: b"fasttail_up 1\n",
         "port": 0,
     }
-    server = Server(hub, batcher=batcher, **(defaults | options))
+    queue = options.pop("client_queue", 4 << 20)
+    defaults |= {
+        "routes": legacy.routes(hub, queue),
+        "status": lambda: legacy.status(hub, batcher),
+    }
+    server = Server(hub, **(defaults | options))
     await server.start()
     try:
         yield Serving(server, hub, batcher, answers)

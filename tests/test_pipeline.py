@@ -238,7 +238,7 @@ def test_rejected_lines_are_told_with_their_offset(folder: Path, path: Path) -> 
     assert ids(drive) == list(range(30)) * 3
     assert sum(end.rejected for end in drive.ends) == stats["rejected"] == 3001
     first = next(end for end in drive.ends if end.rejected)
-    assert first.reject == (len(good), "not valid JSON")
+    assert first.reject == (str(path), len(good), "not valid JSON")
     assert all(end.reject is None for end in drive.ends if not end.rejected)
 
 
@@ -251,7 +251,7 @@ def test_the_first_rejected_line_of_all_workers_is_told(folder: Path, path: Path
     (end,) = drive.ends
     assert end.rejected == 2
     assert end.reject is not None
-    assert end.reject[0] == len(good)
+    assert end.reject[:2] == (str(path), len(good))
 
 
 def test_a_line_that_is_never_finished_is_taken_as_it_is(folder: Path, path: Path) -> None:

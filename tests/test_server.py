@@ -20,7 +20,7 @@ from serving import PicowsClient, RawClient, http, run, serving, until
 
 from fasttail.publish import server as server_module
 from fasttail.publish.clients import Hub
-from fasttail.publish.legacy import CHANNELS, OrderBatcher
+from fasttail.publish.legacy import CHANNELS
 from fasttail.publish.server import Server
 from fasttail.publish.wire import text_frame
 
@@ -314,7 +314,7 @@ from fasttail.publish.server import Server
 
 async def main():
     ok = lambda: (200, {"status": "ok"})
-    server = Server(Hub(CHANNELS), port=0, health=ok, live=ok, metrics=lambda: b"", batcher=OrderBatcher())
+    server = Server(Hub(CHANNELS), port=0, health=ok, live=ok, metrics=lambda: b"", routes={}, status=dict)
     await server.start()
     print(server.port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -388,7 +388,7 @@ def options(**more: Any) -> dict[str, Any]:
     def ok() -> tuple[int, dict[str, Any]]:
         return 200, {"status": "ok"}
 
-    defaults = {"health": ok, "live": ok, "metrics": lambda: b"", "batcher": OrderBatcher(), "port": 0}
+    defaults = {"health": ok, "live": ok, "metrics": lambda: b"", "routes": {}, "status": dict, "port": 0}
     return defaults | more
 
 

@@ -26,6 +26,8 @@ PIPELINE_COUNTERS = (
     ("failed_chunks", "failed_chunks", "Chunks of batches that a worker could not process."),
     ("oversize_lines", "oversize_lines", "Lines longer than the limit, skipped."),
     ("oversize_orders", "oversize_orders", "Orders too large for a message, not sent."),
+    ("nul_bytes", "nul_bytes", "NUL bytes skipped in front of lines."),
+    ("recut_batches", "recut_batches", "Batches cut again: a line could not be shared out to the workers."),
     ("late_lines", "late_lines", "Lines that came to an hour's file after the next hour had begun."),
     ("truncations", "truncations", "Times a file got shorter than what had been read of it."),
     ("files_opened", "files_opened", "Files of the node opened."),
@@ -61,7 +63,7 @@ class Metrics:
     stats:       the pipeline's numbers.
     hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
     memory:      `rss_bytes` and `slope_bytes_per_second`; None for what is not known yet.
-    log_dropped: log records dropped so far because the log's queue was full.
+    log_dropped: log lines dropped so far because the log's queue was full.
     restarts:    how often the process has restarted itself in place.
     clock, wall_clock: monotonic and Unix nanoseconds, the clocks of `stats`.
 
@@ -99,7 +101,7 @@ class Metrics:
     def _collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("fasttail_build", "Version and commit of the running build.", self._build)
         yield _counter("restarts", "Times the process has restarted itself in place.", self._restarts)
-        yield _counter("log_lines_dropped", "Log records dropped at a full queue.", self._log_dropped())
+        yield _counter("log_lines_dropped", "Log lines dropped at a full queue.", self._log_dropped())
         yield from self._pipeline(self._stats())
         yield from _clients(self._hub())
         memory = self._memory()

@@ -19,16 +19,17 @@ from fasttail.parser.table cimport Table, table_give, table_take
 from fasttail.parser.types cimport (
     ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_NONE, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
     F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, R_DECIMAL, R_DEPTH, R_JSON,
-    R_MISSING, R_NUMBER, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8, Chunk, Envelope, Ref, Reject, Row)
+    R_LENGTH, R_MISSING, R_NUMBER, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8, Chunk, Envelope, Ref, Reject, Row)
 
 cdef enum:
     FIRST_STRETCH = 1 << 18      # bytes: small at first, so that the coins are known when the large ones come
     MOST_STRETCH = 1 << 25
+    MOST_WORKERS = 256
 
 _REASONS = {
     R_JSON: "not valid JSON", R_UTF8: "not UTF-8", R_DEPTH: "nested deeper than 1024", R_NUMBER: "a number beyond float64",
     R_OBJECT: "not an object", R_MISSING: "missing", R_TYPE: "of another type", R_DECIMAL: "not a decimal number",
-    R_TIME: "not a time", R_SIDE: 'neither "A" nor "B"', R_RANGE: "out of range",
+    R_TIME: "not a time", R_SIDE: 'neither "A" nor "B"', R_RANGE: "out of range", R_LENGTH: "longer than 4 GiB",
 }
 _FIELDS = (
     "local_time", "block_time", "block_number", "events", "time", "user", "hash", "builder", "status", "order",
@@ -168,7 +169,8 @@ cdef class Batch:
 
         memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz, triggerPx
         (float64; their text: `limitPx_text` …), coin_code (index into `coins`), status_code, orderType_code, tif_code
-        (index into the names of that kind, 0 = another), flags.
+        (place in STATUS_NAMES, ORDER_TYPE_NAMES, TIF_NAMES of
+        `fasttail.parser.vocabulary`, counted from 1; 0 = another), flags.
         list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`,
         `triggerPx_text`. Raises KeyError for other names.
         """
@@ -265,7 +267,7 @@ def parse(data, int workers=1) -> Batch:
 
     data: any object with a contiguous buffer of bytes; it is held, not copied. workers: threads, at least 1. May be called
     from any thread; the GIL is released while parsing. Lines that are no order status stand in `Batch.rejected`, in the
-    order of the data; nothing raises for them. Raises ValueError for workers < 1, MemoryError.
+    order of the data; nothing raises for them. Raises ValueError for workers below 1 or above 256, MemoryError.
     """
     cdef Batch batch = Batch.__new__(Batch)
     cdef const char* start
@@ -285,6 +287,8 @@ def parse(data, int workers=1) -> Batch:
     end = start + size
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
+    if workers > MOST_WORKERS:
+        raise ValueError(f"workers must be at most {MOST_WORKERS}, not {workers}")     # libgomp ends the process without threads
     shares = <size_t>workers * (size // FIRST_STRETCH + 2)
     batch.table = table_take(&ORDER_STATUSES, size, shares)
     pool = batch.pool = Pool(workers, batch.table)

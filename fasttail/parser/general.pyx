@@ -11,13 +11,14 @@ from fasttail.parser.types cimport (
     F_HASH, F_IS_POSITION_TPSL, F_IS_TRIGGER, F_LIMIT_PX, F_LOCAL_TIME, F_NONE, F_OID, F_ORDER, F_ORDER_TYPE, F_ORIG_SZ,
     F_REDUCE_ONLY, F_SIDE, F_STATUS, F_SZ, F_TIF, F_TIME, F_TIMESTAMP, F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER,
     IS_POSITION_TPSL, IS_TRIGGER, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_INT, K_NULL, K_OBJECT, K_STRING, K_TRUE, NO_CODE,
-    NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_MISSING, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, Chunk,
+    NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, Chunk,
     Envelope, Fault, Ref, Reject, Row, Slot)
 from fasttail.parser.vocabulary cimport FIELDS, ORDER_TYPES, STATUSES, TIFS
 from fasttail.parser.words cimport Words, words_add, words_find
 
 cdef enum:
     DECODE_ROOM = 256
+    MOST_BYTES = 0xFFFFFFFF      # of an event, or of an envelope's line: a Ref counts in 32 bits
 
 
 cdef inline void _ref(Ref* ref, const char* start, const char* p, const char* q) noexcept nogil:
@@ -144,6 +145,8 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     cdef uint64_t number = 0
     cdef uint32_t code = 0
     cdef const Slot* order = &slots[<int>F_ORDER]
+    if after - start > <ssize_t>MOST_BYTES:
+        return _wrong(fault, start, R_LENGTH, F_NONE)
     if order.kind != K_OBJECT:
         return _wrong(fault, start if order.kind == K_ABSENT else order.at, R_MISSING if order.kind == K_ABSENT else R_TYPE,
                       F_ORDER)
@@ -261,7 +264,7 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
         q = scan_value(p, line_end, 0, &slots[0], &fault)
         if q != NULL:
             fault.at = p
-            fault.reason = <uint8_t>R_TYPE
+            fault.reason = <uint8_t>R_OBJECT
             fault.field = <uint8_t>F_NONE
     else:
         q = scan_object(p, line_end, 0, &FIELDS, ENVELOPE_LO, EVENT_HI, slots, &fault)
@@ -269,7 +272,9 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
             if q != line_end:
                 _wrong(&fault, q, R_JSON, F_NONE)
             elif events.kind != K_ABSENT and slots[<int>F_ORDER].kind == K_ABSENT:
-                if events.kind != K_ARRAY:
+                if line_end - p > <ssize_t>MOST_BYTES:
+                    _wrong(&fault, p, R_LENGTH, F_NONE)
+                elif events.kind != K_ARRAY:
                     _wrong(&fault, events.at, R_TYPE, F_EVENTS)
                 elif _envelope(c, p, slots, &fault):
                     c.envelopes_len += 1

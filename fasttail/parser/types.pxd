@@ -72,6 +72,7 @@ cdef enum Reason:
     R_TIME         # text that is no time
     R_SIDE         # neither "A" nor "B"
     R_RANGE        # an integer outside its column's range
+    R_LENGTH       # longer than 4 GiB
 
 
 cdef struct Fault:

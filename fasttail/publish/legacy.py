@@ -5,7 +5,9 @@ every half a second, are put together here from pieces of ready JSON.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from fasttail.publish.clients import Channel, Client, Hub
 from fasttail.publish.wire import CloseCode, iso_time, text_frame
@@ -13,6 +15,8 @@ from fasttail.publish.wire import CloseCode, iso_time, text_frame
 ORDER_UPDATE = "orderUpdate"
 ORDER_BATCH = "orderBatch"
 CHANNELS = (ORDER_UPDATE, ORDER_BATCH)
+
+PATHS = {"/ws/": ORDER_UPDATE, "/ws/orderUpdate": ORDER_UPDATE, "/ws/orderBatch": ORDER_BATCH}
 
 PONG = text_frame(b"pong")
 
@@ -42,6 +46,22 @@ class LegacyClient(Client):
             self.send(PONG)
         elif payload == b"close":
             self.close(CloseCode.OK)
+
+
+def routes(hub: Hub, queue_limit: int) -> dict[str, Callable[[], LegacyClient]]:
+    """For the server: what makes the client for a connection on each path."""
+    return {
+        path: partial(LegacyClient, hub, queue_limit, hub.channels[name]) for path, name in PATHS.items()
+    }
+
+
+def status(hub: Hub, batcher: "OrderBatcher") -> dict[str, Any]:
+    """The old service's /ws/status."""
+    return {
+        "channels": {name: len(hub.channels[name].clients) for name in CHANNELS},
+        "pending_orders": batcher.pending_orders,
+        "is_running": True,
+    }
 
 
 class BatchFrame(NamedTuple):

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import orjson
@@ -25,14 +25,11 @@ from picows import (
 )
 
 from fasttail.publish.clients import MAX_INCOMING, Hub
-from fasttail.publish.legacy import ORDER_BATCH, ORDER_UPDATE, LegacyClient, OrderBatcher
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
-
-CHANNEL_OF_PATH = {"/ws/": ORDER_UPDATE, "/ws/orderUpdate": ORDER_UPDATE, "/ws/orderBatch": ORDER_BATCH}
 
 HANDSHAKE_TIMEOUT_S = 5.0
 PING_IDLE_S = 60.0
@@ -52,12 +49,13 @@ Probe = Callable[[], tuple[int, dict[str, Any]]]
 class Server:
     """Accepts connections and routes them. Owns the listening sockets; the hub owns the clients.
 
-    hub:          gets the clients; must have the channels of `CHANNEL_OF_PATH`.
+    hub:          gets the clients.
+    routes:       path -> what makes the client for a connection there.
+    status:       the body of /ws/status; called for each request, as the probes below.
     host, port:   where to listen; port 0 takes a free one. Not used when `sockets` are given.
     sockets:      listening sockets inherited from before a restart; owned from now on.
     max_clients:  WebSocket clients at a time; the next one gets 503. Lowered, with a warning, where the limit
                   of file descriptors is too small for it.
-    client_queue: bytes that may wait for a client before it counts as too slow.
     health, live, metrics: called for each request, on the event loop.
     """
 
@@ -68,25 +66,24 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8000,
         sockets: Sequence[socket.socket] = (),
-        client_queue: int = 4 << 20,
         max_clients: int = 1000,
         health: Probe,
         live: Probe,
         metrics: Callable[[], bytes],
-        batcher: OrderBatcher,
+        routes: Mapping[str, Callable[[], WSListener]],
+        status: Callable[[], dict[str, Any]],
     ) -> None:
         self.hub = hub
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
         self.max_clients = max_clients
         self._host = host
         self._port = port
-        self._client_queue = client_queue
-        self._batcher = batcher
+        self._routes = routes
         self._servers: list[asyncio.Server] = []
         self._plain: dict[str, Callable[[], WSUpgradeResponse]] = {
             "/health": lambda: _json_answer(*health()),
             "/health/live": lambda: _json_answer(*live()),
-            "/ws/status": lambda: _json_answer(200, self._status()),
+            "/ws/status": lambda: _json_answer(200, status()),
             "/metrics": lambda: _answer(200, metrics(), PROMETHEUS_TEXT),
         }
 
@@ -147,19 +144,12 @@ class Server:
         log.warning("max_clients lowered to %d: the limit of open files is %d", fits, limit)
         self.max_clients = fits
 
-    def _status(self) -> dict[str, Any]:
-        return {
-            "channels": {name: len(channel.clients) for name, channel in self.hub.channels.items()},
-            "pending_orders": self._batcher.pending_orders,
-            "is_running": True,
-        }
-
     def _answer(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         """picows' listener factory: a client for a channel's path, else a plain answer."""
         path = request.path.partition(b"?")[0].decode("ascii", "replace")
-        channel = CHANNEL_OF_PATH.get(path)
-        if channel is not None:
-            return self._client(request, channel)
+        make = self._routes.get(path)
+        if make is not None:
+            return self._client(request, make)
         plain = self._plain.get(path)
         if plain is not None:
             try:
@@ -169,9 +159,11 @@ class Server:
                 return _refusal(500, "internal server error")
         if path == "/ws":
             return _refusal(404, "not found: /ws serves nothing here; use /ws/orderUpdate or /ws/orderBatch")
-        return _refusal(404, "not found", paths=[*CHANNEL_OF_PATH, *self._plain])
+        return _refusal(404, "not found", paths=[*self._routes, *self._plain])
 
-    def _client(self, request: WSUpgradeRequest, channel: str) -> WSListener | WSUpgradeResponseWithListener:
+    def _client(
+        self, request: WSUpgradeRequest, make: Callable[[], WSListener]
+    ) -> WSListener | WSUpgradeResponseWithListener:
         headers = request.headers
         if headers.get("Upgrade", "").lower() != "websocket":
             return _refusal(426, "this path is a WebSocket", headers={"Upgrade": "websocket"})
@@ -186,7 +178,7 @@ class Server:
         tokens = ",".join(headers.getall("Connection", [])).lower().split(",")
         if "upgrade" in (token.strip() for token in tokens):
             headers["Connection"] = "Upgrade"
-        return LegacyClient(self.hub, self._client_queue, self.hub.channels[channel])
+        return make()
 
 
 async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:

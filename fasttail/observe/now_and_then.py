@@ -1,0 +1,94 @@
+"""What is counted at once and told now and then: rejected lines, oddities of files, a summary a second."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fasttail.observe.batch_log import BatchLog
+
+log = logging.getLogger(__name__)
+
+COMPLAINT_S = 60.0
+"""Each is told so often at the most."""
+
+ODDITIES = {
+    "oversize_lines": "lines longer than max_line skipped",
+    "nul_bytes": "NUL bytes skipped",
+    "late_lines": "lines delivered that came after their hour",
+    "oversize_orders": "orders too large for a message not sent",
+    "inotify_overflows": "overflows of the inotify queue, each followed by a rescan",
+}
+
+
+class Rejects:
+    """Rejected lines, with the place of the first."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: tuple[str | None, int, str] | None = None
+        self._next = 0.0
+
+    def add(self, count: int, first: tuple[str | None, int, str] | None) -> None:
+        """`first`: path, offset of the line, reason."""
+        self._count += count
+        self._first = self._first or first
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        if self._first is not None and now >= self._next:
+            path, offset, reason = self._first
+            log.warning(
+                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason
+            )
+            self._count, self._first, self._next = 0, None, now + COMPLAINT_S
+
+
+class Oddities:
+    """The counters that should hardly ever move."""
+
+    def __init__(self) -> None:
+        self._told = dict.fromkeys(ODDITIES, 0)
+        self._next = 0.0
+
+    def tell(self, stats: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        more = {name: stats[name] - told for name, told in self._told.items() if stats[name] > told}
+        if more and now >= self._next:
+            log.warning("%s", ", ".join(f"{count} {ODDITIES[name]}" for name, count in more.items()))
+            self._told |= {name: stats[name] for name in more}
+            self._next = now + COMPLAINT_S
+
+
+class Summary:
+    """The batches of the last second, for `--log-batches summary`."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._since = time.monotonic()
+        self._batches = self._lines = self._largest = 0
+        self._orders = self._failed = self._sent = self._due = self._clients = 0
+
+    def add(self, *, lines: int, orders: int, failed: int, sent: int, due: int, clients: int) -> None:
+        """One batch; the numbers are those of `BatchLog.end`."""
+        self._batches += 1
+        self._lines += lines
+        self._largest = max(self._largest, lines)
+        self._orders += orders
+        self._failed += failed
+        self._sent += sent
+        self._due += due
+        self._clients = clients
+
+    def tell(self, batch_log: BatchLog) -> None:
+        seconds = time.monotonic() - self._since
+        if seconds >= 1.0 and self._batches:
+            batch_log.summary(
+                seconds, self._batches, self._lines, self._largest, self._orders, self._failed, self._sent,
+                self._due, self._clients,
+            )  # fmt: skip
+            self._clear()
