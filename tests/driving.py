@@ -86,7 +86,7 @@ class Drive:
         """Whether the pipeline calls for `drain`, at once or within so many seconds."""
         return bool(select.select([self.pipeline.ready_fd], [], [], seconds)[0])
 
-    def take(self, most: int = 32) -> int:
+    def take(self, most: int = 16) -> int:
         """Drain once; how many notes there were."""
         notes = self.pipeline.drain(most)
         self.notes += notes

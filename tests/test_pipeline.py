@@ -12,7 +12,7 @@ from driving import Drive
 from lines import envelope, event, plain
 from running import hour_file, order, wait_for
 
-SLOTS = 32
+SLOTS = 16
 
 
 def numbered(first: int, count: int) -> list[dict[str, Any]]:

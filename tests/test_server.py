@@ -18,6 +18,7 @@ import serving as s
 import websockets
 from serving import PicowsClient, RawClient, http, run, serving, until
 
+from fasttail.publish import legacy
 from fasttail.publish import server as server_module
 from fasttail.publish.clients import Hub
 from fasttail.publish.legacy import CHANNELS
@@ -406,7 +407,8 @@ def test_connections_wait_while_the_sockets_change_hands() -> None:
             assert not waiting.done()
             assert not asking.done()
             hub = Hub(CHANNELS)
-            heir = Server(hub, **options(sockets=[sock.dup() for sock in srv.server.sockets]))
+            sockets = [sock.dup() for sock in srv.server.sockets]
+            heir = Server(hub, **options(sockets=sockets, routes=legacy.routes(hub, 4 << 20)))
             await heir.start()
             assert heir.port == srv.port
             client = await waiting
