@@ -356,7 +356,7 @@ def test_columns_are_views_for_numpy() -> None:
     batch = fasttail.parse(plain(*many(1000)), workers=2)
     oid = numpy.asarray(batch.column("oid"))
     assert oid.dtype == numpy.uint64
-    assert oid.strides == (200,)
+    assert oid.strides == (192,)
     assert not oid.flags.writeable
     assert int(oid.sum()) == batch.sums()["oid"]
     assert numpy.asarray(batch.column("limitPx")).dtype == numpy.float64

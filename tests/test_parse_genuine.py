@@ -42,13 +42,13 @@ def test_columns_hold_the_same_numbers(files: list[Path]) -> None:
         assert batch.column("oid").tolist() == [order["oid"] for order in expected]
         assert batch.column("timestamp").tolist() == [order["timestamp"] for order in expected]
         assert batch.column("time_ns").tolist() == [plain_reader.time_ns(order["time"]) for order in expected]
-        for name in ("limitPx", "sz", "origSz", "triggerPx"):
+        for name in ("limitPx", "sz", "origSz"):
             assert batch.column(name).tolist() == [float(order[name]) for order in expected]
             assert batch.column(f"{name}_text") == [order[name] for order in expected]
         coins = batch.coins
         assert [coins[code] for code in batch.column("coin_code")] == [order["coin"] for order in expected]
         for name in COLUMNS:
-            if name not in ("oid", "timestamp", "limitPx", "sz", "origSz", "triggerPx"):
+            if name not in ("oid", "timestamp", "limitPx", "sz", "origSz"):
                 assert list(batch.column(name)) == [order[name] for order in expected], name
 
 

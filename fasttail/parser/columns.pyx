@@ -47,7 +47,7 @@ _TEXTS = {
     "triggerCondition": F_TRIGGER_CONDITION, "triggerPx": F_TRIGGER_PX, "orderType": F_ORDER_TYPE, "origSz": F_ORIG_SZ,
     "tif": F_TIF, "cloid": F_CLOID,
 }
-_DECIMAL_TEXTS = {f"{name}_text": name for name in ("limitPx", "sz", "origSz", "triggerPx")}
+_DECIMAL_TEXTS = {f"{name}_text": name for name in ("limitPx", "sz", "origSz")}
 _BRACKETS = {"builder": F_BUILDER, "children": F_CHILDREN}
 _FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOnly": REDUCE_ONLY}
 
@@ -167,12 +167,11 @@ cdef class Batch:
     def column(self, str name):
         """A column, by name.
 
-        memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz, triggerPx
-        (float64; their text: `limitPx_text` …), coin_code (index into `coins`), status_code, orderType_code, tif_code
+        memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz
+        (float64), coin_code (index into `coins`), status_code, orderType_code, tif_code
         (place in STATUS_NAMES, ORDER_TYPE_NAMES, TIF_NAMES of
         `fasttail.parser.vocabulary`, counted from 1; 0 = another), flags.
-        list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`,
-        `triggerPx_text`. Raises KeyError for other names.
+        list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`. Raises KeyError for other names.
         """
         cdef Row* r = <Row*>self.table.rows
         self.table.compact()
@@ -188,8 +187,6 @@ cdef class Batch:
             return _column(self, &r.sz, "d", 8)
         if name == "origSz":
             return _column(self, &r.origSz, "d", 8)
-        if name == "triggerPx":
-            return _column(self, &r.triggerPx, "d", 8)
         if name == "coin_code":
             return _column(self, &r.coin, "H", 2)
         if name == "status_code":

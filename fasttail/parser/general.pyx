@@ -144,6 +144,7 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     cdef uint8_t flags = 0
     cdef uint64_t number = 0
     cdef uint32_t code = 0
+    cdef double trigger_px                       # checked; a column has its text only
     cdef const Slot* order = &slots[<int>F_ORDER]
     if after - start > <ssize_t>MOST_BYTES:
         return _wrong(fault, start, R_LENGTH, F_NONE)
@@ -165,7 +166,7 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
             and _int(slots, F_TIMESTAMP, start, True, &number, fault)
             and _text(slots, F_TRIGGER_CONDITION, False, start, &row.triggerCondition, &flags, fault)
             and _bool(slots, F_IS_TRIGGER, start, IS_TRIGGER, &flags, fault)
-            and _decimal(slots, F_TRIGGER_PX, start, &row.triggerPx_text, &row.triggerPx, &flags, fault)
+            and _decimal(slots, F_TRIGGER_PX, start, &row.triggerPx_text, &trigger_px, &flags, fault)
             and _bracket(slots, F_CHILDREN, K_ARRAY, False, start, &row.children, fault)
             and _bool(slots, F_IS_POSITION_TPSL, start, IS_POSITION_TPSL, &flags, fault)
             and _bool(slots, F_REDUCE_ONLY, start, REDUCE_ONLY, &flags, fault)

@@ -25,6 +25,7 @@ from fasttail.parser.words cimport words_find
 
 cdef extern from "simd.h" nogil:
     void ft_init() noexcept
+    void ft_prefetch(const char* p) noexcept
     bint ft_is(const char* p, const char* literal, size_t n) noexcept
     const char* ft_skip_plain64(const char* p) noexcept
     bint ft_plain_then_quote(const char* p, size_t n) noexcept
@@ -157,7 +158,9 @@ cdef const char* _event_fast(Chunk* c, const char* p, Row* row) noexcept nogil:
     cdef const char* start = p
     cdef const char* q
     cdef uint64_t number
+    cdef double trigger_px                       # checked; a column has its text only
     cdef uint8_t flags = 0
+    ft_prefetch(p)
     if not ft_is(p, b'{"time":"', 9) or not _block_time_fast(c, p + 9, &row.time_ns):
         return NULL
     row.time.off = 9
@@ -258,7 +261,6 @@ cdef const char* _event_fast(Chunk* c, const char* p, Row* row) noexcept nogil:
     row.timestamp = <int64_t>number
     if ft_is(p, b',"triggerCondition":"N/A","isTrigger":false,"triggerPx":"0.0","children":[],"isPositionTpsl":false,'
                 b'"reduceOnly":false,"orderType":"Limit","origSz":"', 148):
-        row.triggerPx = 0.0
         row.triggerCondition.off = <uint32_t>(p - start) + 21
         row.triggerCondition.size = 3
         row.triggerPx_text.off = <uint32_t>(p - start) + 57
@@ -281,7 +283,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, Row* row) noexcept nogil:
         if p == NULL or not ft_is(p, b',"triggerPx":"', 14):
             return NULL
         p += 14
-        q = _decimal_text(p, &row.triggerPx)
+        q = _decimal_text(p, &trigger_px)
         if q == NULL or not ft_is(q, b'","children":[],"isPositionTpsl":', 33):
             return NULL
         _ref(&row.triggerPx_text, start, p, q)
