@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 
 UNKNOWN = "unknown"
 
@@ -13,6 +12,8 @@ def version() -> str:
     stamped = _stamp("VERSION")
     if stamped is not None:
         return stamped
+    import importlib.metadata  # slow to import, and hardly ever needed
+
     try:
         return importlib.metadata.version("fasttail")
     except importlib.metadata.PackageNotFoundError:

@@ -22,8 +22,7 @@ from fasttail.parser.types cimport (
     R_LENGTH, R_MISSING, R_NUMBER, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8, Chunk, Envelope, Ref, Reject, Row)
 
 cdef enum:
-    FIRST_STRETCH = 1 << 18      # bytes: small at first, so that the coins are known when the large ones come
-    MOST_STRETCH = 1 << 25
+    FIRST_STRETCH = 1 << 18      # bytes
     MOST_WORKERS = 256
 
 _REASONS = {
@@ -271,7 +270,7 @@ def parse(data, int workers=1) -> Batch:
     cdef const char* end
     cdef const char* p
     cdef const char* q
-    cdef size_t stretch = FIRST_STRETCH, shares = 1, size
+    cdef size_t shares, size
     cdef int more, k
     cdef uint32_t i
     cdef Chunk* c
@@ -286,16 +285,16 @@ def parse(data, int workers=1) -> Batch:
         raise ValueError(f"workers must be at least 1, not {workers}")
     if workers > MOST_WORKERS:
         raise ValueError(f"workers must be at most {MOST_WORKERS}, not {workers}")     # libgomp ends the process without threads
-    shares = <size_t>workers * (size // FIRST_STRETCH + 2)
+    shares = 2 * <size_t>workers
     batch.table = table_take(&ORDER_STATUSES, size, shares)
     pool = batch.pool = Pool(workers, batch.table)
     p = start
     while p < end:
         with nogil:
             q = end
-            if <size_t>(end - p) > stretch * workers:
-                q = p + stretch * workers
-                q = <const char*>memchr(q, c'\n', <size_t>(end - q))
+            if workers > 1 and p == start and size > 2 * FIRST_STRETCH:
+                # several workers cannot number new coins: a small part goes first, so that most are known
+                q = <const char*>memchr(p + FIRST_STRETCH, c'\n', FIRST_STRETCH)
                 q = q + 1 if q != NULL else end
             pool.start(start, p, q, end)
             more = pool.run()
@@ -314,7 +313,6 @@ def parse(data, int workers=1) -> Batch:
             raise SystemError("fasttail: an array's bound did not hold; please report the input")
         batch.lines += pool.lines()
         p = q
-        stretch = min(stretch * 8, <size_t>MOST_STRETCH)
     if batch.table.segments_len == 0:
         batch.table.compact()
     batch.rejected.sort()

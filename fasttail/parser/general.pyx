@@ -4,21 +4,26 @@ It decides what is accepted: the template path of `order_status` only takes what
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttail.parser.json cimport scan_object, scan_value, skip_blank, unescape
+from fasttail.parser.json cimport Level, scan_object, scan_value, skip_blank, unescape
 from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
 from fasttail.parser.types cimport (
     ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
     F_HASH, F_IS_POSITION_TPSL, F_IS_TRIGGER, F_LIMIT_PX, F_LOCAL_TIME, F_NONE, F_OID, F_ORDER, F_ORDER_TYPE, F_ORIG_SZ,
     F_REDUCE_ONLY, F_SIDE, F_STATUS, F_SZ, F_TIF, F_TIME, F_TIMESTAMP, F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER,
     IS_POSITION_TPSL, IS_TRIGGER, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_INT, K_NULL, K_OBJECT, K_STRING, K_TRUE, NO_CODE,
-    NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, Chunk,
+    NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, START_EVENT, START_LINE, START_ORDER, Chunk,
     Envelope, Fault, Ref, Reject, Row, Slot)
 from fasttail.parser.vocabulary cimport FIELDS, ORDER_TYPES, STATUSES, TIFS
-from fasttail.parser.words cimport Words, words_add, words_find
+from fasttail.parser.words cimport Words, words_add, words_find, words_truncate
 
 cdef enum:
     DECODE_ROOM = 256
     MOST_BYTES = 0xFFFFFFFF      # of an event, or of an envelope's line: a Ref counts in 32 bits
+
+
+cdef Level ORDER = Level(START_ORDER, ORDER_LO, ORDER_HI, -1, NULL)
+cdef Level EVENT = Level(START_EVENT, EVENT_LO, EVENT_HI, F_ORDER, &ORDER)
+cdef Level LINE = Level(START_LINE, ENVELOPE_LO, EVENT_HI, F_ORDER, &ORDER)      # of an envelope, or of a plain event
 
 
 cdef inline void _ref(Ref* ref, const char* start, const char* p, const char* q) noexcept nogil:
@@ -139,8 +144,8 @@ cdef int _side(const Slot* slots, const char* start, uint8_t* side, Fault* fault
     return 1
 
 
-cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, int depth, Row* row, Fault* fault) noexcept nogil:
-    """The values found in an event (slots[EVENT_LO:EVENT_HI]) -> row. 1, or 0 with the fault."""
+cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, Row* row, Fault* fault) noexcept nogil:
+    """The values found in an event and in its order (slots[EVENT_LO:ORDER_HI]) -> row. 1, or 0 with the fault."""
     cdef uint8_t flags = 0
     cdef uint64_t number = 0
     cdef uint32_t code = 0
@@ -151,8 +156,6 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     if order.kind != K_OBJECT:
         return _wrong(fault, start if order.kind == K_ABSENT else order.at, R_MISSING if order.kind == K_ABSENT else R_TYPE,
                       F_ORDER)
-    if scan_object(order.at, order.at + order.size, depth + 1, &FIELDS, ORDER_LO, ORDER_HI, slots, fault) == NULL:
-        return 0
     if not (_time(slots, F_TIME, start, &row.time, &row.time_ns, &flags, fault)
             and _text(slots, F_USER, False, start, &row.user, &flags, fault)
             and _text(slots, F_HASH, True, start, &row.hash, &flags, fault)
@@ -184,8 +187,9 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     row.tif = <uint8_t>code
     _code(c.coins, &slots[<int>F_COIN], &code)
     row.coin = <uint16_t>code
-    c.new_coins |= code == NO_CODE
     row.flags = flags
+    if code == NO_CODE:
+        note_coin(c, start, row)
     row.at = <uint64_t>(start - c.data)
     row.size = <uint32_t>(after - start)
     return 1
@@ -194,8 +198,8 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
 cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, Row* row, Fault* fault) noexcept nogil:
     """Any event at p: the byte after it, or NULL with the fault."""
     cdef Slot slots[32]
-    cdef const char* q = scan_object(p, end, depth, &FIELDS, EVENT_LO, EVENT_HI, slots, fault)
-    if q == NULL or not _fill_row(c, p, q, slots, depth, row, fault):
+    cdef const char* q = scan_object(p, end, depth, &FIELDS, &EVENT, slots, c.next_key, fault)
+    if q == NULL or not _fill_row(c, p, q, slots, row, fault):
         return NULL
     return q
 
@@ -268,7 +272,7 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
             fault.reason = <uint8_t>R_OBJECT
             fault.field = <uint8_t>F_NONE
     else:
-        q = scan_object(p, line_end, 0, &FIELDS, ENVELOPE_LO, EVENT_HI, slots, &fault)
+        q = scan_object(p, line_end, 0, &FIELDS, &LINE, slots, c.next_key, &fault)
         if q != NULL:
             if q != line_end:
                 _wrong(&fault, q, R_JSON, F_NONE)
@@ -283,7 +287,7 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
             elif c.rows_len >= c.rows_cap:
                 c.broken = True
                 _wrong(&fault, p, R_JSON, F_NONE)
-            elif _fill_row(c, p, q, slots, 0, &(<Row*>c.rows)[c.rows_len], &fault):
+            elif _fill_row(c, p, q, slots, &(<Row*>c.rows)[c.rows_len], &fault):
                 (<Row*>c.rows)[c.rows_len].envelope = NO_ENVELOPE
                 c.rows_len += 1
                 good = True
@@ -291,6 +295,8 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
         return 0
     c.rows_len = rows
     c.envelopes_len = envelopes
+    if c.alone:
+        words_truncate(c.coins, c.coins_before)
     reject = &c.rejects[c.rejects_len]
     reject.line_at = <uint64_t>(line - c.data)
     reject.at = <uint64_t>(fault.at - c.data)
@@ -300,24 +306,31 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
     return 0
 
 
+cdef int note_coin(Chunk* c, const char* start, Row* row) noexcept nogil:
+    """The coin of the row, whose event begins at `start`, has no code yet: give it one, or leave that to number_coins. Always 0."""
+    cdef char decoded[DECODE_ROOM]
+    cdef const char* text = start + row.coin_text.off
+    cdef ssize_t n = <ssize_t>row.coin_text.size
+    if not c.alone:
+        c.new_coins = True
+        return 0
+    if row.flags & ESCAPED:
+        n = unescape(text, <size_t>n, decoded, DECODE_ROOM)
+        text = decoded
+    if n >= 0:
+        row.coin = <uint16_t>words_add(c.coins, text, <size_t>n)
+    return 0
+
+
 cdef int number_coins(Chunk* c) noexcept nogil:
     """Codes for the coins that the table did not have yet, in the order of the rows. One thread at a time. Always 0."""
     cdef size_t i
     cdef Row* row
-    cdef char decoded[DECODE_ROOM]
-    cdef const char* text
-    cdef ssize_t n
     if not c.new_coins:
         return 0
+    c.alone = True
     for i in range(c.rows_len):
         row = &(<Row*>c.rows)[i]
-        if row.coin != NO_CODE:
-            continue
-        text = c.data + row.at + row.coin_text.off
-        n = <ssize_t>row.coin_text.size
-        if row.flags & ESCAPED:
-            n = unescape(text, <size_t>n, decoded, DECODE_ROOM)
-            text = decoded
-        if n >= 0:
-            row.coin = <uint16_t>words_add(c.coins, text, <size_t>n)
+        if row.coin == NO_CODE:
+            note_coin(c, c.data + row.at, row)
     return 0

@@ -5,14 +5,16 @@ Every function takes [p, end) and returns the first byte after what it read, or 
 """
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport strtod
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memset
 
 from fasttail.parser.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
                                    K_STRING, K_TRUE, R_DEPTH, R_JSON, R_NUMBER, R_OBJECT, R_UTF8)
-from fasttail.parser.words cimport words_find
+from fasttail.parser.words cimport Words, words_find
 
 cdef extern from "simd.h" nogil:
     const char* ft_skip_plain(const char* p, const char* limit) noexcept
+    uint64_t ft_load8(const char* p) noexcept
+    unsigned int ft_load4(const char* p) noexcept
 
 cdef enum:
     MAX_DEPTH = 1024       # open brackets, as in orjson
@@ -94,10 +96,11 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Faul
         if c == c'"':
             return p
         if c >= 0x80:
-            q = _utf8(p, end)
-            if q == NULL:
-                return _fail(fault, p, R_UTF8)
-            p = q
+            while p < end and <uint8_t>p[0] >= 0x80:        # they come in runs
+                q = _utf8(p, end)
+                if q == NULL:
+                    return _fail(fault, p, R_UTF8)
+                p = q
         elif c == c'\\':
             escaped[0] = True
             if end - p < 2:
@@ -124,6 +127,15 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Faul
                 return _fail(fault, p, R_JSON)
         else:
             return _fail(fault, p, R_JSON)                  # a control byte
+
+
+cdef inline const char* _string_end(const char* p, const char* end, bint* escaped, Fault* fault) noexcept nogil:
+    """As scan_string; the usual string, all plain, without a call."""
+    cdef const char* q = ft_skip_plain(p, end)
+    if q < end and q[0] == c'"':
+        escaped[0] = False
+        return q
+    return scan_string(p, end, escaped, fault)
 
 
 cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept nogil:
@@ -283,7 +295,7 @@ cdef inline const char* _scan_scalar(const char* p, const char* end, Slot* slot,
     cdef bint escaped
     cdef char c = p[0]
     if c == c'"':
-        q = scan_string(p + 1, end, &escaped, fault)
+        q = _string_end(p + 1, end, &escaped, fault)
         if q == NULL:
             return NULL
         slot.kind = K_ESCAPED if escaped else K_STRING
@@ -380,7 +392,7 @@ cdef const char* _scan_key(const char* p, const char* end, Fault* fault) noexcep
     cdef bint escaped
     if p >= end or p[0] != c'"':
         return _fail(fault, p, R_JSON)
-    p = scan_string(p + 1, end, &escaped, fault)
+    p = _string_end(p + 1, end, &escaped, fault)
     if p == NULL:
         return NULL
     p = skip_blank(p + 1, end)
@@ -389,19 +401,34 @@ cdef const char* _scan_key(const char* p, const char* end, Fault* fault) noexcep
     return skip_blank(p + 1, end)
 
 
-cdef const char* scan_object(const char* p, const char* end, int depth, const Words* keys, int lo, int hi,
-                             Slot* slots, Fault* fault) noexcept nogil:
-    """The object at `p`; values of the known keys lo <= code - 1 < hi go to slots[code - 1], the last one counts.
+cdef inline bint _is_key(const Words* keys, int code, const char* key, size_t n) noexcept nogil:
+    """Whether keys' word `code` + 1 is the n bytes at `key`."""
+    cdef const char* text = keys.texts[code + 1]
+    if keys.sizes[code + 1] != n:
+        return False
+    if 8 <= n <= 16:
+        return ft_load8(text) == ft_load8(key) and ft_load8(text + n - 8) == ft_load8(key + n - 8)
+    if 4 <= n < 8:
+        return ft_load4(text) == ft_load4(key) and ft_load4(text + n - 4) == ft_load4(key + n - 4)
+    return memcmp(text, key, n) == 0
 
-    `depth` brackets are open around it. The whole object is validated, also what nobody asked for.
+
+cdef const char* scan_object(const char* p, const char* end, int depth, const Words* keys, const Level* level, Slot* slots,
+                             uint8_t* next_key, Fault* fault) noexcept nogil:
+    """The object at `p`; values of the known keys level.lo <= code - 1 < level.hi go to slots[code - 1], the last one counts.
+
+    An object found at the key level.into is read in the same pass with `level.inner`. `depth` brackets are open around it. The
+    whole object is validated, also what nobody asked for. next_key remembers which key came after which, for the next
+    object's keys most likely come in the same order.
     """
-    cdef Slot value
+    cdef Slot other
+    cdef Slot* value
     cdef bint escaped
     cdef const char* key
     cdef char decoded[KEY_ROOM]
     cdef ssize_t n
-    cdef int code
-    memset(&slots[lo], 0, <size_t>(hi - lo) * sizeof(Slot))          # K_ABSENT
+    cdef int code, last = level.start, guess
+    memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))          # K_ABSENT
     if p >= end or p[0] != c'{':
         return _fail(fault, p, R_OBJECT)
     if depth >= MAX_DEPTH:
@@ -413,27 +440,63 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Wo
         if p >= end or p[0] != c'"':
             return _fail(fault, p, R_JSON)
         key = p + 1
-        p = scan_string(key, end, &escaped, fault)
-        if p == NULL:
-            return NULL
-        if escaped:
-            n = unescape(key, <size_t>(p - key), decoded, KEY_ROOM)
-            code = <int>words_find(keys, decoded, <size_t>n) - 1 if n >= 0 else -1
+        guess = next_key[last]
+        n = <ssize_t>keys.sizes[guess + 1]
+        if end - key > n and key[n] == c'"' and _is_key(keys, guess, key, <size_t>n):
+            code = guess
+            p = key + n
         else:
-            code = <int>words_find(keys, key, <size_t>(p - key)) - 1
-        p = skip_blank(p + 1, end)
+            p = _string_end(key, end, &escaped, fault)
+            if p == NULL:
+                return NULL
+            if escaped:
+                n = unescape(key, <size_t>(p - key), decoded, KEY_ROOM)
+                code = <int>words_find(keys, decoded, <size_t>n) - 1 if n >= 0 else -1
+            else:
+                code = <int>words_find(keys, key, <size_t>(p - key)) - 1
+        p += 1
         if p >= end or p[0] != c':':
+            p = skip_blank(p, end)
+            if p >= end or p[0] != c':':
+                return _fail(fault, p, R_JSON)
+        p += 1
+        if p < end and <uint8_t>p[0] <= c' ':
+            p = skip_blank(p, end)
+        if p >= end:
             return _fail(fault, p, R_JSON)
-        p = scan_value(skip_blank(p + 1, end), end, depth + 1, &value, fault)
-        if p == NULL:
-            return NULL
-        if lo <= code < hi:
-            slots[code] = value
-        p = skip_blank(p, end)
+        value = &other
+        if level.lo <= code < level.hi:
+            value = &slots[code]
+            next_key[last] = <uint8_t>code
+            last = code
+        if p[0] == c'"':
+            value.at = p + 1
+            p = _string_end(p + 1, end, &escaped, fault)
+            if p == NULL:
+                return NULL
+            value.kind = K_ESCAPED if escaped else K_STRING
+            value.size = p - value.at
+            p += 1
+        elif p[0] == c'{' and code == level.into and level.inner != NULL:
+            key = p
+            p = scan_object(p, end, depth + 1, keys, level.inner, slots, next_key, fault)
+            if p == NULL:
+                return NULL
+            value.kind = K_OBJECT
+            value.at = key
+            value.size = p - key
+        else:
+            p = scan_value(p, end, depth + 1, value, fault)
+            if p == NULL:
+                return NULL
+        if p < end and <uint8_t>p[0] <= c' ':
+            p = skip_blank(p, end)
         if p >= end:
             return _fail(fault, p, R_JSON)
         if p[0] == c'}':
             return p + 1
         if p[0] != c',':
             return _fail(fault, p, R_JSON)
-        p = skip_blank(p + 1, end)
+        p += 1
+        if p < end and <uint8_t>p[0] <= c' ':
+            p = skip_blank(p, end)

@@ -26,6 +26,7 @@ cdef extern from *:
 
 cdef enum:
     NEAR = 4096          # a line end within this distance is taken without looking for an event's start
+    FAR = 1 << 20        # an event's start is looked for within this distance
 
 
 cdef int cut(const Stream* stream, const char* data, const char* begin, const char* limit, int workers, bint within_lines,
@@ -55,15 +56,18 @@ cdef int cut(const Stream* stream, const char* data, const char* begin, const ch
             event = begin + <size_t>(<double>size * (k + 1) / workers)
             if event > p:
                 near = event - 1
-                newline = <const char*>memchr(near, c'\n', <size_t>(limit - near))
-                if newline == NULL:
-                    newline = limit - 1
-                p = newline + 1
-                if within_lines and newline - near > NEAR:
-                    near = <const char*>memmem(event, <size_t>(newline - event), stream.event_mark, stream.mark_size)
-                    if near != NULL:
+                newline = <const char*>memchr(near, c'\n', <size_t>(limit - near if limit - near < NEAR else NEAR))
+                if newline == NULL and within_lines and limit - event > NEAR:
+                    # the mark is looked for as far as the line can be seen; it comes soon, a huge line's end does not
+                    near = <const char*>memmem(event, <size_t>(limit - event if limit - event < FAR else FAR),
+                                               stream.event_mark, stream.mark_size)
+                    if near != NULL and memchr(event, c'\n', <size_t>(near - event)) == NULL:
                         p = near + stream.mark_skip
                         next_inside = True
+                if not next_inside:
+                    if newline == NULL:
+                        newline = <const char*>memchr(event, c'\n', <size_t>(limit - event))
+                    p = newline + 1 if newline != NULL else limit
             else:
                 next_inside = inside             # an empty share hands on what it was given
         chunks[k].end = p

@@ -184,6 +184,9 @@ cdef int parse_int(const char* p, size_t n, bint negative_too, uint64_t* value) 
     cdef bint negative = p[0] == c'-'
     if negative:
         i = 1
+    while i < n and i < 19:                  # 19 digits always fit
+        v = v * 10 + <uint64_t>(p[i] - c'0')
+        i += 1
     while i < n:
         digit = <uint64_t>(p[i] - c'0')
         if v > 1844674407370955161u or (v == 1844674407370955161u and digit > 5):

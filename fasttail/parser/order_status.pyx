@@ -16,10 +16,11 @@ This file is compiled once for each instruction set (setup.py); `isa` chooses am
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
-from fasttail.parser.general cimport event_general, line_general
-from fasttail.parser.numbers cimport parse_decimal, parse_second
+from fasttail.parser.general cimport event_general, line_general, note_coin
+from fasttail.parser.json cimport scan_value
+from fasttail.parser.numbers cimport parse_decimal, parse_second, parse_time
 from fasttail.parser.types cimport (
-    FAST_MARGIN, IS_POSITION_TPSL, IS_TRIGGER, NO_CODE, NO_ENVELOPE, REDUCE_ONLY, Chunk, Envelope, Fault, Ref, Row)
+    FAST_MARGIN, IS_POSITION_TPSL, IS_TRIGGER, NO_CODE, NO_ENVELOPE, REDUCE_ONLY, Chunk, Envelope, Fault, Ref, Row, Slot)
 from fasttail.parser.vocabulary cimport ORDER_TYPES, STATUSES, TIFS
 from fasttail.parser.words cimport words_find
 
@@ -51,28 +52,42 @@ cdef uint8_t ALO = <uint8_t>words_find(&TIFS, b"Alo", 3)
 cdef uint8_t LIMIT = <uint8_t>words_find(&ORDER_TYPES, b"Limit", 5)
 
 
-cdef inline bint _time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil:
-    """29 characters and a quote at p. The text up to the second is the same for thousands of lines."""
+cdef inline unsigned _time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil:
+    """A time and a quote at p: the time's length, or 0. Reads 30 bytes.
+
+    Nine digits are the rule; the text up to the second is the same for thousands of lines.
+    """
     cdef uint64_t v = ft_load8(p + 20)
-    cdef unsigned last = <unsigned>(<uint8_t>p[28]) - c'0'
-    if p[19] != c'.' or p[29] != c'"' or ft_digits8(v) != 8 or last > 9:
-        return False
-    if not ft_is(p, c.second_text, 19):
-        if not parse_second(p, &c.second_ns):               # changes nothing then: text and number still agree
-            return False
-        memcpy(c.second_text, p, 19)
-    ns[0] = c.second_ns + <int64_t>(ft_value8(v) * 10 + last)
-    return True
+    cdef unsigned last = <unsigned>(<uint8_t>p[28]) - c'0', n
+    if p[19] == c'.' and p[29] == c'"' and ft_digits8(v) == 8 and last <= 9:
+        if not ft_is(p, c.second_text, 19):
+            if not parse_second(p, &c.second_ns):            # changes nothing then: text and number still agree
+                return 0
+            memcpy(c.second_text, p, 19)
+        ns[0] = c.second_ns + <int64_t>(ft_value8(v) * 10 + last)
+        return 29
+    n = 26 if p[26] == c'"' else 23 if p[23] == c'"' else 19
+    return n if p[n] == c'"' and parse_time(p, n, ns) else 0
 
 
-cdef inline bint _block_time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil:
-    """As _time_fast, for the block's time, which all its events have: most often the text before it again."""
-    if not ft_is(p, c.time_text, 30):
-        if not _time_fast(c, p, &c.time_ns):
-            return False
-        memcpy(c.time_text, p, 30)
-    ns[0] = c.time_ns
-    return True
+cdef inline unsigned _block_time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil:
+    """As _time_fast, for the block's time, which all its events have: most often the text before it again.
+
+    What is remembered is 30 bytes: a shorter time's quote is among them, and the same text follows it in every line.
+    """
+    cdef unsigned n
+    cdef int64_t time_ns
+    if ft_is(p, c.time_text, 30):
+        ns[0] = c.time_ns
+        return c.time_size
+    n = _time_fast(c, p, &time_ns)
+    if n == 0:
+        return 0
+    memcpy(c.time_text, p, 30)
+    c.time_size = n
+    c.time_ns = time_ns
+    ns[0] = time_ns
+    return n
 
 
 cdef inline const char* _decimal_fast(const char* p, double* value) noexcept nogil:
@@ -150,22 +165,45 @@ cdef inline const char* _nullable_fast(const char* start, const char* p, Ref* re
     return p + 4 if ft_is(p, b"null", 4) else NULL
 
 
-cdef const char* _event_fast(Chunk* c, const char* p, Row* row) noexcept nogil:
+cdef inline const char* _line_end(Chunk* c, const char* p) noexcept nogil:
+    """The first newline from p on, or the end of the data. For places that only go forward, but for one line's start."""
+    if c.newline < p:
+        c.newline = <const char*>memchr(p, c'\n', <size_t>(c.limit - p))
+        if c.newline == NULL:
+            c.newline = c.limit
+    return c.newline
+
+
+cdef const char* _children(Chunk* c, const char* p, int depth) noexcept nogil:
+    """The array at p, of any length: the byte after it, or NULL. FAST_MARGIN bytes are readable behind it again."""
+    cdef Slot slot
+    cdef Fault fault
+    cdef const char* end = _line_end(c, p)
+    if c.readable - end < FAST_MARGIN:
+        return NULL
+    return scan_value(p, end, depth, &slot, &fault)
+
+
+cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexcept nogil:
     """An event in the node's own form at p: the byte after it, or NULL if it has another form.
 
-    Needs FAST_MARGIN readable bytes: every text is looked at for 64 bytes at the most.
+    `depth` brackets are open around it. Needs FAST_MARGIN readable bytes: every text is looked at for 64 bytes at the most.
     """
     cdef const char* start = p
     cdef const char* q
     cdef uint64_t number
+    cdef unsigned n
     cdef double trigger_px                       # checked; a column has its text only
     cdef uint8_t flags = 0
     ft_prefetch(p)
-    if not ft_is(p, b'{"time":"', 9) or not _block_time_fast(c, p + 9, &row.time_ns):
+    if not ft_is(p, b'{"time":"', 9):
+        return NULL
+    n = _block_time_fast(c, p + 9, &row.time_ns)
+    if n == 0:
         return NULL
     row.time.off = 9
-    row.time.size = 29
-    p += 38
+    row.time.size = n
+    p += 9 + n
     if not ft_is(p, b'","user":"', 10):
         return NULL
     p += 10
@@ -237,7 +275,9 @@ cdef const char* _event_fast(Chunk* c, const char* p, Row* row) noexcept nogil:
     if not ft_is(q, b'","side":"', 10):
         return NULL
     row.coin = <uint16_t>words_find(c.coins, p, <size_t>(q - p))
-    c.new_coins |= row.coin == NO_CODE
+    if row.coin == NO_CODE:
+        row.flags = 0
+        note_coin(c, start, row)
     p = q + 10
     row.side = <uint8_t>p[0]
     if (p[0] != c'A' and p[0] != c'B') or not ft_is(p + 1, b'","limitPx":"', 13):
@@ -284,11 +324,15 @@ cdef const char* _event_fast(Chunk* c, const char* p, Row* row) noexcept nogil:
             return NULL
         p += 14
         q = _decimal_text(p, &trigger_px)
-        if q == NULL or not ft_is(q, b'","children":[],"isPositionTpsl":', 33):
+        if q == NULL or not ft_is(q, b'","children":[', 14):
             return NULL
         _ref(&row.triggerPx_text, start, p, q)
-        _ref(&row.children, start, q + 13, q + 15)
-        p = _bool_fast(q + 33, &flags, IS_POSITION_TPSL)
+        p = q + 13
+        q = p + 2 if p[1] == c']' else _children(c, p, depth + 2)
+        if q == NULL or not ft_is(q, b',"isPositionTpsl":', 18):
+            return NULL
+        _ref(&row.children, start, p, q)
+        p = _bool_fast(q + 18, &flags, IS_POSITION_TPSL)
         if p == NULL or not ft_is(p, b',"reduceOnly":', 14):
             return NULL
         p = _bool_fast(p + 14, &flags, REDUCE_ONLY)
@@ -335,7 +379,6 @@ cdef const char* _events(Chunk* c, const char* p, uint32_t envelope) noexcept no
     """Events from p to the line's end. Returns the next line's start, or the next worker's first event (`handed_over`),
     or NULL: not in the usual form, or wrong; the caller takes the rows back and lets the general path decide."""
     cdef const char* q
-    cdef const char* line_end = NULL
     cdef Row* row
     cdef Fault fault
     if c.limit - p >= 3 and ft_is(p, b"]}\n", 3):
@@ -345,13 +388,9 @@ cdef const char* _events(Chunk* c, const char* p, uint32_t envelope) noexcept no
             c.broken = True
             return NULL
         row = &(<Row*>c.rows)[c.rows_len]
-        q = _event_fast(c, p, row) if c.readable - p >= FAST_MARGIN else NULL
+        q = _event_fast(c, p, 2, row) if c.readable - p >= FAST_MARGIN else NULL
         if q == NULL:
-            if line_end == NULL:
-                line_end = <const char*>memchr(p, c'\n', <size_t>(c.limit - p))
-                if line_end == NULL:
-                    line_end = c.limit
-            q = event_general(c, p, line_end, 2, row, &fault)
+            q = event_general(c, p, _line_end(c, p), 2, row, &fault)
             if q == NULL:
                 return NULL
         row.envelope = envelope
@@ -375,20 +414,24 @@ cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
     """A streaming or by_block line in the node's own form. As _events."""
     cdef const char* start = p
     cdef Envelope* e
+    cdef unsigned n
     if c.envelopes_len >= c.envelopes_cap:
         c.broken = True
         return NULL
     e = &c.envelopes[c.envelopes_len]
-    if not _time_fast(c, p + 15, &e.local_time_ns) or not ft_is(p + 44, b'","block_time":"', 16):
-        return NULL
-    if not _block_time_fast(c, p + 60, &e.block_time_ns) or not ft_is(p + 89, b'","block_number":', 17):
+    n = _time_fast(c, p + 15, &e.local_time_ns)
+    if n == 0 or not ft_is(p + 15 + n, b'","block_time":"', 16):
         return NULL
     e.at = <uint64_t>(p - c.data)
     e.local_time.off = 15
-    e.local_time.size = 29
-    e.block_time.off = 60
-    e.block_time.size = 29
-    p = _int_fast(p + 106, &e.block_number)
+    e.local_time.size = n
+    p += 31 + n
+    n = _block_time_fast(c, p, &e.block_time_ns)
+    if n == 0 or not ft_is(p + n, b'","block_number":', 17):
+        return NULL
+    e.block_time.off = <uint32_t>(p - start)
+    e.block_time.size = n
+    p = _int_fast(p + n + 17, &e.block_number)
     if p == NULL or not ft_is(p, b',"events":[', 11):
         return NULL
     c.envelopes_len += 1
@@ -401,10 +444,11 @@ cdef int _line(Chunk* c) noexcept nogil:
     cdef const char* q = NULL
     cdef const char* line_end
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
+    c.coins_before = c.coins.count
     if c.readable - p >= FAST_MARGIN:
         if ft_is(p, b'{"time":"', 9):
             if c.rows_len < c.rows_cap:
-                q = _event_fast(c, p, &(<Row*>c.rows)[rows])
+                q = _event_fast(c, p, 0, &(<Row*>c.rows)[rows])
                 if q != NULL and q[0] == c'\n':
                     (<Row*>c.rows)[rows].envelope = NO_ENVELOPE
                     c.rows_len += 1
@@ -422,9 +466,7 @@ cdef int _line(Chunk* c) noexcept nogil:
                 return 0
             c.rows_len = rows
             c.envelopes_len = envelopes
-    line_end = <const char*>memchr(p, c'\n', <size_t>(c.limit - p))
-    if line_end == NULL:
-        line_end = c.limit
+    line_end = _line_end(c, p)
     if c.hands_over and line_end >= c.end:
         c.irregular = True                     # the next worker counts on this line
         c.pos = c.end

@@ -67,6 +67,8 @@ cdef class Pool:
             # second 0, nanosecond 0: the remembered texts and numbers agree from the start
             memcpy(self.chunks[k].second_text, b"1970-01-01T00:00:00", 19)
             memcpy(self.chunks[k].time_text, b'1970-01-01T00:00:00.000000000"', 30)
+            self.chunks[k].time_size = 29
+            # next_key is zero: key 0 is guessed, until keys have been seen
 
     def __dealloc__(self):
         free(self.chunks)
@@ -118,6 +120,7 @@ cdef class Pool:
             size = <size_t>(c.end - c.pos)
             c.readable = self.readable
             c.head_done = False
+            c.newline = NULL
             c.rows = self.table.rows + row * self.stream.row_size
             c.rows_cap = size // self.stream.min_event + 2
             c.rows_len = 0
@@ -129,6 +132,7 @@ cdef class Pool:
             c.rejects_cap = REJECTS
             c.rejects_len = 0
             c.coins = &self.coins
+            c.alone = self.workers == 1
             c.new_coins = False
             c.full = False
             c.irregular = False

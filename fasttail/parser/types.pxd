@@ -42,6 +42,10 @@ cdef enum Field:
     F_TIF
     F_CLOID
     ORDER_HI
+    START_LINE = ORDER_HI        # not keys: places for "the first key of …" beside them
+    START_EVENT
+    START_ORDER
+    KEY_PLACES
     F_NONE = 255
 
 
@@ -164,6 +168,7 @@ cdef struct Chunk:
     const char* data         # start of the whole data: offsets count from here
     const char* begin        # the share's first byte; begin == end: an empty share
     const char* pos          # next byte to parse; moves
+    const char* newline      # the first one behind some place that was passed; so each byte is looked at once for it
     const char* end          # end of the share: a line's end, or the next worker's first event (`hands_over`)
     const char* limit        # end of the whole data
     const char* readable     # bytes before this may be read (>= limit: a reader's memory goes on behind the data)
@@ -180,7 +185,9 @@ cdef struct Chunk:
     Reject* rejects
     size_t rejects_cap
     size_t rejects_len
-    Words* coins             # read only during the region
+    Words* coins             # read only during the region, unless `alone`
+    bint alone               # no other worker: new coins get their code at once
+    uint32_t coins_before    # how many there were when the line began; those of a rejected line do not count
     # results
     bint new_coins           # some row has a coin that is not in `coins` yet
     bint full                # stopped at `pos` because `rejects` is full: empty it and go on
@@ -191,11 +198,13 @@ cdef struct Chunk:
     uint64_t nul_bytes
     uint64_t started_ns
     uint64_t ended_ns
-    # the worker's memory of the last texts of times: up to the second (19 characters), and whole with its quote (30)
+    # the worker's memory of the last texts of times: up to the second (19 characters), and whole
     char second_text[32]
     int64_t second_ns
     char time_text[32]
     int64_t time_ns
+    uint32_t time_size
+    uint8_t next_key[32]     # of KEY_PLACES: the general path's memory of which key came after which
 
 
 ctypedef int (*chunk_fn)(Chunk* c) noexcept nogil

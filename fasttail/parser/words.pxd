@@ -1,5 +1,6 @@
 """Words with small numbers: an open-addressing table, filled by one thread, read by many."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 cdef extern from "simd.h" nogil:
     uint64_t ft_load8(const char* p) noexcept
@@ -27,5 +28,38 @@ cdef struct Words:
 
 cdef int words_new(Words* self, uint32_t most) except -1
 cdef int words_free(Words* self) noexcept
+cdef int words_truncate(Words* self, uint32_t count) noexcept nogil
 cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil
-cdef uint32_t words_find(const Words* self, const char* p, size_t n) noexcept nogil
+
+
+# Here and not in words.pyx, so that every kernel has it inline: several look-ups a line.
+
+cdef inline uint64_t words_hash(uint64_t head, uint64_t tail, size_t n) noexcept nogil:
+    cdef uint64_t h = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15) ^ n) * <uint64_t>0xD6E8FEB86659FD93
+    return h ^ (h >> 32)
+
+
+cdef inline uint64_t words_head(const char* p, size_t n) noexcept nogil:
+    """Up to eight bytes of the word as a number, without reading past it."""
+    if n >= 8:
+        return ft_load8(p)
+    if n >= 4:
+        return <uint64_t>ft_load4(p) | (<uint64_t>ft_load4(p + n - 4) << 32)
+    if n >= 2:
+        return <uint64_t>ft_load2(p) | (<uint64_t>ft_load2(p + n - 2) << 16)
+    return <uint64_t><uint8_t>p[0] if n else 0
+
+
+cdef inline uint32_t words_find(const Words* self, const char* p, size_t n) noexcept nogil:
+    """The word's code, or 0."""
+    cdef uint64_t head = words_head(p, n)
+    cdef uint64_t tail = ft_load8(p + n - 8) if n >= 8 else 0
+    cdef uint64_t i = words_hash(head, tail, n) & self.mask
+    cdef const Word* w
+    while True:
+        w = &self.slots[i]
+        if w.code == 0:
+            return 0
+        if w.head == head and w.tail == tail and w.size == n and (n <= 16 or memcmp(w.text, p, n) == 0):
+            return w.code
+        i = (i + 1) & self.mask

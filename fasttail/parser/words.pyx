@@ -4,7 +4,7 @@
 `words_find` of the same table (the pool adds between two parallel regions only).
 """
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 
 cdef enum:
@@ -65,44 +65,13 @@ cdef int words_free(Words* self) noexcept:
     return 0
 
 
-cdef inline uint64_t _hash(uint64_t head, uint64_t tail, size_t n) noexcept nogil:
-    cdef uint64_t h = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15) ^ n) * <uint64_t>0xD6E8FEB86659FD93
-    return h ^ (h >> 32)
-
-
-cdef inline uint64_t _head(const char* p, size_t n) noexcept nogil:
-    """Up to eight bytes of the word as a number, without reading past it."""
-    if n >= 8:
-        return ft_load8(p)
-    if n >= 4:
-        return <uint64_t>ft_load4(p) | (<uint64_t>ft_load4(p + n - 4) << 32)
-    if n >= 2:
-        return <uint64_t>ft_load2(p) | (<uint64_t>ft_load2(p + n - 2) << 16)
-    return <uint64_t><uint8_t>p[0] if n else 0
-
-
-cdef uint32_t words_find(const Words* self, const char* p, size_t n) noexcept nogil:
-    """The word's code, or 0."""
-    cdef uint64_t head = _head(p, n)
-    cdef uint64_t tail = ft_load8(p + n - 8) if n >= 8 else 0
-    cdef uint64_t i = _hash(head, tail, n) & self.mask
-    cdef const Word* w
-    while True:
-        w = &self.slots[i]
-        if w.code == 0:
-            return 0
-        if w.head == head and w.tail == tail and w.size == n and (n <= 16 or memcmp(w.text, p, n) == 0):
-            return w.code
-        i = (i + 1) & self.mask
-
-
 cdef int _place(Words* self, uint32_t code) noexcept nogil:
     """Put word `code` into the first free slot of its chain. Always 0."""
     cdef const char* text = self.texts[code]
     cdef size_t n = self.sizes[code]
-    cdef uint64_t head = _head(text, n)
+    cdef uint64_t head = words_head(text, n)
     cdef uint64_t tail = ft_load8(text + n - 8) if n >= 8 else 0
-    cdef uint64_t i = _hash(head, tail, n) & self.mask
+    cdef uint64_t i = words_hash(head, tail, n) & self.mask
     while self.slots[i].code:
         i = (i + 1) & self.mask
     self.slots[i].head = head
@@ -129,3 +98,18 @@ cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil:
     self.sizes[self.count] = <uint32_t>n
     _place(self, self.count)
     return self.count
+
+
+cdef int words_truncate(Words* self, uint32_t count) noexcept nogil:
+    """Forget all words but the first `count`. Always 0."""
+    cdef uint32_t code
+    if self.count <= count:
+        return 0
+    for code in range(count + 1, self.count + 1):
+        free(<void*>self.texts[code])
+        self.texts[code] = NULL
+    self.count = count
+    memset(self.slots, 0, (self.mask + 1) * sizeof(Word))
+    for code in range(1, count + 1):
+        _place(self, code)
+    return 0
