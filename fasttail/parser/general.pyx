@@ -3,6 +3,7 @@
 It decides what is accepted: the template path of `order_status` only takes what this one would take too, and faster.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 
 from fasttail.parser.json cimport Level, scan_object, scan_value, skip_blank, unescape
 from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
@@ -15,6 +16,15 @@ from fasttail.parser.types cimport (
     Envelope, Fault, Ref, Reject, Row, Slot)
 from fasttail.parser.vocabulary cimport FIELDS, ORDER_TYPES, STATUSES, TIFS
 from fasttail.parser.words cimport Words, words_add, words_find, words_truncate
+
+cdef extern from "simd.h" nogil:
+    const double* FT_TENS
+    const uint64_t* FT_INT_TENS
+    unsigned ft_decimal(const char* p, unsigned* quote, uint64_t* mantissa) noexcept
+    uint64_t ft_load8(const char* p) noexcept
+    unsigned ft_digits8(uint64_t v) noexcept
+    uint64_t ft_value8(uint64_t v) noexcept
+    uint64_t ft_value_n(uint64_t v, unsigned n) noexcept
 
 cdef enum:
     DECODE_ROOM = 256
@@ -67,12 +77,19 @@ cdef int _code(const Words* table, const Slot* s, uint32_t* code) noexcept nogil
     return 1
 
 
-cdef int _decimal(const Slot* slots, int field, const char* start, Ref* ref, double* value, uint8_t* flags,
+cdef int _decimal(const Chunk* c, const Slot* slots, int field, const char* start, Ref* ref, double* value, uint8_t* flags,
                   Fault* fault) noexcept nogil:
     cdef char decoded[DECODE_ROOM]
     cdef ssize_t n
+    cdef unsigned quote, fraction
+    cdef uint64_t mantissa
     if not _text(slots, field, False, start, ref, flags, fault):
         return 0
+    if slots[field].kind == K_STRING and c.readable - slots[field].at >= 16:
+        fraction = ft_decimal(slots[field].at, &quote, &mantissa)
+        if fraction:
+            value[0] = <double>mantissa / FT_TENS[fraction]      # as in the template path: 14 digits at the most
+            return 1
     if slots[field].kind == K_ESCAPED:
         n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
         if n < 0 or not parse_decimal(decoded, <size_t>n, value):
@@ -82,8 +99,9 @@ cdef int _decimal(const Slot* slots, int field, const char* start, Ref* ref, dou
     return 1
 
 
-cdef int _time(const Slot* slots, int field, const char* start, Ref* ref, int64_t* ns, uint8_t* flags,
+cdef int _time(Chunk* c, const Slot* slots, int field, const char* start, Ref* ref, int64_t* ns, uint8_t* flags,
                Fault* fault) noexcept nogil:
+    cdef int64_t time_ns
     cdef char decoded[DECODE_ROOM]
     cdef ssize_t n
     if not _text(slots, field, False, start, ref, flags, fault):
@@ -92,15 +110,28 @@ cdef int _time(const Slot* slots, int field, const char* start, Ref* ref, int64_
         n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
         if n < 0 or not parse_time(decoded, <size_t>n, ns):
             return _wrong(fault, slots[field].at, R_TIME, field)
+    elif slots[field].size == 29:
+        # the block's time, most often: remembered with its quote
+        if memcmp(slots[field].at, c.time_text, 30) != 0:
+            if not parse_time(slots[field].at, 29, &time_ns):
+                return _wrong(fault, slots[field].at, R_TIME, field)
+            memcpy(c.time_text, slots[field].at, 30)
+            c.time_ns = time_ns
+            c.time_size = 29
+        ns[0] = c.time_ns
     elif not parse_time(slots[field].at, slots[field].size, ns):
         return _wrong(fault, slots[field].at, R_TIME, field)
     return 1
 
 
-cdef int _int(const Slot* slots, int field, const char* start, bint negative_too, uint64_t* value, Fault* fault) noexcept nogil:
+cdef int _int(const Chunk* c, const Slot* slots, int field, const char* start, bint negative_too, uint64_t* value, Fault* fault) noexcept nogil:
     cdef const Slot* s = &slots[field]
     if s.kind != K_INT:
         return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
+    if 8 < s.size <= 15 and c.readable - s.at >= 16 and ft_digits8(ft_load8(s.at)) == 8:
+        # validated as a number: the rest are digits too
+        value[0] = ft_value8(ft_load8(s.at)) * FT_INT_TENS[s.size - 8] + ft_value_n(ft_load8(s.at + 8), <unsigned>(s.size - 8))
+        return 1
     if not parse_int(s.at, s.size, negative_too, value):
         return _wrong(fault, s.at, R_RANGE, field)
     return 1
@@ -156,25 +187,25 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     if order.kind != K_OBJECT:
         return _wrong(fault, start if order.kind == K_ABSENT else order.at, R_MISSING if order.kind == K_ABSENT else R_TYPE,
                       F_ORDER)
-    if not (_time(slots, F_TIME, start, &row.time, &row.time_ns, &flags, fault)
+    if not (_time(c, slots, F_TIME, start, &row.time, &row.time_ns, &flags, fault)
             and _text(slots, F_USER, False, start, &row.user, &flags, fault)
             and _text(slots, F_HASH, True, start, &row.hash, &flags, fault)
             and _bracket(slots, F_BUILDER, K_OBJECT, True, start, &row.builder, fault)
             and _text(slots, F_STATUS, False, start, &row.status_text, &flags, fault)
             and _text(slots, F_COIN, False, start, &row.coin_text, &flags, fault)
             and _side(slots, start, &row.side, fault)
-            and _decimal(slots, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, &flags, fault)
-            and _decimal(slots, F_SZ, start, &row.sz_text, &row.sz, &flags, fault)
-            and _int(slots, F_OID, start, False, &row.oid, fault)
-            and _int(slots, F_TIMESTAMP, start, True, &number, fault)
+            and _decimal(c, slots, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, &flags, fault)
+            and _decimal(c, slots, F_SZ, start, &row.sz_text, &row.sz, &flags, fault)
+            and _int(c, slots, F_OID, start, False, &row.oid, fault)
+            and _int(c, slots, F_TIMESTAMP, start, True, &number, fault)
             and _text(slots, F_TRIGGER_CONDITION, False, start, &row.triggerCondition, &flags, fault)
             and _bool(slots, F_IS_TRIGGER, start, IS_TRIGGER, &flags, fault)
-            and _decimal(slots, F_TRIGGER_PX, start, &row.triggerPx_text, &trigger_px, &flags, fault)
+            and _decimal(c, slots, F_TRIGGER_PX, start, &row.triggerPx_text, &trigger_px, &flags, fault)
             and _bracket(slots, F_CHILDREN, K_ARRAY, False, start, &row.children, fault)
             and _bool(slots, F_IS_POSITION_TPSL, start, IS_POSITION_TPSL, &flags, fault)
             and _bool(slots, F_REDUCE_ONLY, start, REDUCE_ONLY, &flags, fault)
             and _text(slots, F_ORDER_TYPE, False, start, &row.orderType_text, &flags, fault)
-            and _decimal(slots, F_ORIG_SZ, start, &row.origSz_text, &row.origSz, &flags, fault)
+            and _decimal(c, slots, F_ORIG_SZ, start, &row.origSz_text, &row.origSz, &flags, fault)
             and _text(slots, F_TIF, True, start, &row.tif_text, &flags, fault)
             and _text(slots, F_CLOID, True, start, &row.cloid, &flags, fault)):
         return 0
@@ -213,9 +244,9 @@ cdef int _envelope(Chunk* c, const char* start, Slot* slots, Fault* fault) noexc
         return _wrong(fault, start, R_JSON, F_NONE)
     e = &c.envelopes[c.envelopes_len]
     e.at = <uint64_t>(start - c.data)
-    return (_time(slots, F_LOCAL_TIME, start, &e.local_time, &e.local_time_ns, &flags, fault)
-            and _time(slots, F_BLOCK_TIME, start, &e.block_time, &e.block_time_ns, &flags, fault)
-            and _int(slots, F_BLOCK_NUMBER, start, False, &e.block_number, fault))
+    return (_time(c, slots, F_LOCAL_TIME, start, &e.local_time, &e.local_time_ns, &flags, fault)
+            and _time(c, slots, F_BLOCK_TIME, start, &e.block_time, &e.block_time_ns, &flags, fault)
+            and _int(c, slots, F_BLOCK_NUMBER, start, False, &e.block_number, fault))
 
 
 cdef int _events_general(Chunk* c, const Slot* events, uint32_t envelope, Fault* fault) noexcept nogil:

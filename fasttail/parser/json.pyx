@@ -15,6 +15,7 @@ cdef extern from "simd.h" nogil:
     const char* ft_skip_plain(const char* p, const char* limit) noexcept
     uint64_t ft_load8(const char* p) noexcept
     unsigned int ft_load4(const char* p) noexcept
+    unsigned ft_digits8(uint64_t v) noexcept
 
 cdef enum:
     MAX_DEPTH = 1024       # open brackets, as in orjson
@@ -243,6 +244,7 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
     cdef const char* first = NULL          # first digit that is not zero
     cdef const char* point
     cdef long exponent = 0, magnitude
+    cdef unsigned digits
     cdef bint negative = False
     kind[0] = K_INT
     if p < end and p[0] == c'-':
@@ -253,6 +255,11 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
         p += 1
     elif c'1' <= p[0] <= c'9':
         first = p
+        while end - p >= 8:
+            digits = ft_digits8(ft_load8(p))
+            p += digits
+            if digits < 8:
+                break
         while p < end and c'0' <= p[0] <= c'9':
             p += 1
     else:

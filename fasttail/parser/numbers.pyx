@@ -2,11 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport strtod
 
-cdef extern from *:
-    """
-    static const double FT_TENS[23] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
-                                       1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    """
+cdef extern from "simd.h" nogil:
     const double* FT_TENS
 
 

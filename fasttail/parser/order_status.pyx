@@ -25,6 +25,8 @@ from fasttail.parser.vocabulary cimport ORDER_TYPES, STATUSES, TIFS
 from fasttail.parser.words cimport words_find
 
 cdef extern from "simd.h" nogil:
+    const double* FT_TENS
+    const uint64_t* FT_INT_TENS
     void ft_init() noexcept
     void ft_prefetch(const char* p) noexcept
     bint ft_is(const char* p, const char* literal, size_t n) noexcept
@@ -36,16 +38,6 @@ cdef extern from "simd.h" nogil:
     unsigned ft_digits8(uint64_t v) noexcept
     uint64_t ft_value8(uint64_t v) noexcept
     uint64_t ft_value_n(uint64_t v, unsigned n) noexcept
-
-cdef extern from *:
-    """
-    static const double FT_TENS[23] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
-                                       1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    static const unsigned long long FT_INT_TENS[9] = {1ull, 10ull, 100ull, 1000ull, 10000ull, 100000ull, 1000000ull,
-                                                      10000000ull, 100000000ull};
-    """
-    const double* FT_TENS
-    const uint64_t* FT_INT_TENS
 
 ft_init()
 cdef uint8_t ALO = <uint8_t>words_find(&TIFS, b"Alo", 3)

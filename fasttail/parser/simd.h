@@ -35,6 +35,11 @@
 #error "fasttail's word kernels are written for little-endian machines"
 #endif
 
+/* Not every file that includes this uses everything. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#pragma GCC diagnostic ignored "-Wunused-const-variable"
+
 #define FT_INLINE static inline __attribute__((always_inline))
 
 FT_INLINE uint64_t ft_load8(const char *p) { uint64_t v; memcpy(&v, p, 8); return v; }
@@ -165,6 +170,11 @@ FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
 
 /* -------------------------------------------------------------------------------------------------------------- numbers */
 
+/* Powers of ten; the doubles are exact. */
+static const double FT_TENS[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+static const uint64_t FT_INT_TENS[9] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
+
 /* Number of leading ASCII digits (0..8) in the eight bytes v, first byte lowest (little endian). */
 FT_INLINE unsigned ft_digits8(uint64_t v) {
     uint64_t x = v ^ 0x3030303030303030ULL;                        /* digits become 0..9 */
@@ -275,10 +285,9 @@ FT_INLINE int ft_int_guess(const char *p, unsigned n, uint64_t *value) {
     *value = ft_value16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')), _mm_loadu_si128((const __m128i *)ft_align[n])));
     return 1;
 #else
-    static const uint64_t tens[8] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
     uint64_t head = ft_load8(p), tail = ft_load8(p + 8);
     if (ft_digits8(head) != 8 || ft_digits8(tail) != n - 8 || p[0] == '0') return 0;
-    *value = ft_value8(head) * tens[n - 8] + ft_value_n(tail, n - 8);
+    *value = ft_value8(head) * FT_INT_TENS[n - 8] + ft_value_n(tail, n - 8);
     return 1;
 #endif
 }
