@@ -18,8 +18,8 @@ def leave_checkout() -> None:
 def main() -> int:
     leave_checkout()
     try:
-        from bench import delay, parse
-        from bench.measure import WrongAnswer
+        from bench import delay, file, instructions, parse, shapes
+        from bench.measure import CannotRun, WrongAnswer
     except ModuleNotFoundError as error:
         print(
             f"{error.name} is not installed for {sys.executable}: run scripts/test once, "
@@ -27,7 +27,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    benchmarks = {benchmark.name: benchmark for benchmark in (parse.BENCHMARK, delay.BENCHMARK)}
+    modules = (parse, shapes, file, instructions, delay)
+    benchmarks = {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -46,13 +47,16 @@ def main() -> int:
 
     if args.command == "list":
         for benchmark in benchmarks.values():
-            print(f"{benchmark.name:10} {benchmark.summary}")
+            print(f"{benchmark.name:13} {benchmark.summary}")
         return 0
     try:
         report = benchmarks[args.name].run(args)
     except WrongAnswer as error:
         print(f"WRONG ANSWER: {error}", file=sys.stderr)
         return 1
+    except CannotRun as error:
+        print(error, file=sys.stderr)
+        return 2
     print(report.table())
     print(f"written to {report.write(args.results)}")
     return 0

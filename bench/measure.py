@@ -23,26 +23,36 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine found: how many orders, and a sum for each column it filled."""
+    """What an engine found: how many orders, a sum for each column it filled, how many lines it rejected."""
 
     orders: int
     sums: Mapping[str, int | float]
+    rejected: int = 0
 
 
 @dataclass(frozen=True)
 class Engine:
+    """`run` is timed; `finish` makes the answer of what it gave, outside the time taken."""
+
     name: str
-    run: Callable[[], Answer]
+    run: Callable[[], Any]
+    finish: Callable[[Any], Answer] = lambda answer: answer
 
 
 class WrongAnswer(Exception):
     """An engine's answer differs from the expected one: its time means nothing, and the run fails."""
 
 
+class CannotRun(Exception):
+    """Something that the benchmark needs is not there."""
+
+
 def check(name: str, got: Answer, expected: Answer) -> None:
     """Integers must be equal; floats may differ by 1e-9 relative, for the order of additions is free."""
     if got.orders != expected.orders:
         raise WrongAnswer(f"{name}: {got.orders} orders, expected {expected.orders}")
+    if got.rejected != expected.rejected:
+        raise WrongAnswer(f"{name}: {got.rejected} lines rejected, expected {expected.rejected}")
     if got.sums.keys() != expected.sums.keys():
         raise WrongAnswer(f"{name}: sums of {sorted(got.sums)}, expected {sorted(expected.sums)}")
     for column, right in expected.sums.items():
@@ -60,11 +70,12 @@ def take_turns(engines: Sequence[Engine], expected: Answer, rounds: int) -> dict
             gc.disable()
             try:
                 begin = time.perf_counter()
-                answer = engine.run()
+                given = engine.run()
                 seconds[engine.name].append(time.perf_counter() - begin)
             finally:
                 gc.enable()
-            check(engine.name, answer, expected)
+            check(engine.name, engine.finish(given), expected)
+            del given  # a parser takes its memory back before the next one is timed
     return seconds
 
 
@@ -75,33 +86,32 @@ class Row:
     best: float
     median: float
     gb_per_s: float
+    lines_per_s: float
     orders_per_s: float
     ratio: float  # how many times as fast as the base engine, best against best
 
 
 @dataclass(frozen=True)
-class Report:
-    benchmark: str
+class Table:
+    """Engines on the same input."""
+
     title: str
     base: str
     rows: list[Row]
-    settings: dict[str, Any]
     expected: Answer
-    machine: dict[str, Any] = field(default_factory=lambda: machine())
 
     @classmethod
     def of(
         cls,
-        benchmark: str,
         title: str,
         seconds: Mapping[str, Sequence[float]],
         *,
         base: str,
         size: int,
+        lines: int,
         expected: Answer,
-        settings: dict[str, Any],
-    ) -> Report:
-        """Rows from the rounds: `size` is the bytes that every engine went through in one round."""
+    ) -> Table:
+        """Rows from the rounds: `size` bytes in `lines` lines are what every engine went through in one."""
         rows = [
             Row(
                 engine=name,
@@ -109,24 +119,41 @@ class Report:
                 best=min(times),
                 median=statistics.median(times),
                 gb_per_s=size / min(times) / 1e9,
+                lines_per_s=lines / min(times),
                 orders_per_s=expected.orders / min(times),
                 ratio=min(seconds[base]) / min(times),
             )
             for name, times in seconds.items()
         ]
-        return cls(benchmark, title, base, rows, settings, expected)
+        return cls(title, base, rows, expected)
 
-    def table(self) -> str:
+    def text(self) -> str:
         width = max(len(row.engine) for row in self.rows)
-        heads = f"{'best s':>8}  {'median s':>8}  {'GB/s':>7}  {'M orders/s':>10}  x {self.base}"
+        heads = f"{'best s':>8}  {'median s':>8}  {'GB/s':>7}  {'M lines/s':>10}  x {self.base}"
         lines = [self.title, f"{'engine':{width}}  {heads}"]
         lines += [
             f"{row.engine:{width}}  {row.best:8.4f}  {row.median:8.4f}  {row.gb_per_s:7.3f}  "
-            f"{row.orders_per_s / 1e6:10.3f}  {row.ratio:.2f}"
+            f"{row.lines_per_s / 1e6:10.4f}  {row.ratio:.2f}"
             for row in self.rows
         ]
-        lines.append(f"answers checked: {self.expected.orders} orders, sums {dict(self.expected.sums)}")
+        rejected = f", {self.expected.rejected} lines rejected" if self.expected.rejected else ""
+        orders, sums = self.expected.orders, dict(self.expected.sums)
+        lines.append(f"answers checked: {orders} orders{rejected}, sums {sums}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables of engines, with what is to be said about them."""
+
+    benchmark: str
+    tables: list[Table]
+    settings: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=lambda: machine())
+
+    def table(self) -> str:
+        return "\n".join(["\n\n".join(table.text() for table in self.tables), *self.notes, load_text()])
 
     def write(self, folder: Path) -> Path:
         return write_json(self.benchmark, asdict(self), folder)
@@ -153,6 +180,11 @@ class Benchmark:
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Result]
+
+
+def load_text() -> str:
+    """Other work on the machine, for the foot of a table."""
+    return f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}"
 
 
 def machine() -> dict[str, Any]:

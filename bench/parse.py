@@ -1,37 +1,30 @@
-"""Order-status lines to typed columns: fasttail beside orjson and the standard library.
+"""Order-status lines to typed columns: fasttail beside other parsers, and what each rejects of broken lines.
 
-Every engine gets the same bytes (a file as `fasttail synth` makes it, in memory) and gives the number of
-orders and the sums of five columns; finding the lines is part of the work. The Python readers decode, look
-the five fields up, convert and add, and keep nothing, the least they can do. `fasttail.parse` fills all
-its columns and then adds. The `fasttail parse FILE` rows are whole processes, from start to exit, interpreter
-included, with the file in the page cache.
+Every engine gets the same bytes (a file as `fasttail synth` makes it, in memory; duckdb reads the file) and
+gives the number of orders and the sums of five columns; finding the lines is part of the work. `fasttail`
+fills all its columns and then adds; `columns only` is the same without the adding, which is done outside the
+time taken.
+
+On the second input some lines are broken at random. Only engines that can apply all the rules take part; each
+must reject as many lines as orjson with every rule checked does, and fasttail the very same lines.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
-import math
-import os
-import subprocess
-import sys
-import sysconfig
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 import fasttail
-from bench.measure import Answer, Benchmark, Engine, Report, WrongAnswer, check, take_turns
-from fasttail import synth
-
-COLUMNS = ("oid", "timestamp", "limitPx", "sz", "origSz")
-LAYOUTS = ("plain", "streaming", "by_block")
-HERE = Path(__file__).resolve().parent
+from bench.acceptance import strict_json
+from bench.inputs import DATA, LAYOUTS, break_lines, replay_file
+from bench.measure import Answer, Benchmark, CannotRun, Engine, Report, Table, WrongAnswer, check, take_turns
+from bench.others import PACKAGES, Input
+from bench.readers import COLUMNS, added, answer, checked, checked_answer, python_answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,110 +32,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default="plain", help="layout of the file")
     parser.add_argument("--seed", type=int, default=1, help="seed of the file")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each engine; the best one counts")
+    parser.add_argument("--broken", type=int, default=1000, help="lines to break in the second input")
+    parser.add_argument("--broken-rounds", type=int, default=3, help="rounds on the second input")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="workers of fasttail")
-    parser.add_argument("--data", type=Path, default=HERE / "data", help="folder that keeps the files made")
+    parser.add_argument("--all", action="store_true", help="fail if a parser to compare with is missing")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder that keeps the files made")
 
 
 def run(args: argparse.Namespace) -> Report:
     path = replay_file(args.data, args.orders, args.layout, args.seed)
     data = path.read_bytes()
-    expected = reference(data, args.layout)
-    if expected.orders != args.orders:
+    others, notes = other_engines(Input(path, data, args.layout, args.workers), args.all)
+    tables = [right_lines(args, path, data, others)]
+    if args.broken:
+        tables.append(broken_lines(args, data))
+    settings = {name: getattr(args, name) for name in ("orders", "layout", "seed", "rounds", "broken")}
+    return Report("parse", tables, settings | {"bytes": len(data)}, notes)
+
+
+def other_engines(input: Input, all_of_them: bool) -> tuple[list[Engine], list[str]]:
+    engines: list[Engine] = []
+    notes: list[str] = []
+    for package, make in PACKAGES.items():
+        try:
+            engines += make(input)
+        except ModuleNotFoundError as error:
+            if all_of_them:
+                raise CannotRun(f"{package} is not installed: pip install '.[bench]'") from error
+            notes.append(f"{package} is not installed and left out: pip install '.[bench]'")
+    return engines, notes
+
+
+def right_lines(args: argparse.Namespace, path: Path, data: bytes, others: list[Engine]) -> Table:
+    expected, rejected = checked(strict_json, io.BytesIO(data))
+    if rejected or expected.orders != args.orders:
         raise WrongAnswer(f"{path}: {expected.orders} orders in the file, {args.orders} asked for")
     check("the columns of fasttail.parse", columns_answer(data), expected)
-
     engines = [
-        Engine("orjson", partial(python_answer, orjson.loads, data, args.layout)),
-        Engine("json", partial(python_answer, json.loads, data, args.layout)),
-        *(Engine(f"fasttail.parse, {n} w", partial(parse_answer, data, n)) for n in args.workers),
-        *(Engine(f"fasttail parse FILE, {n} w", partial(command_answer, path, n)) for n in args.workers),
+        Engine("orjson", lambda: python_answer(orjson.loads, io.BytesIO(data), args.layout)),
+        Engine("json", lambda: python_answer(json.loads, io.BytesIO(data), args.layout)),
+        *others,
+        *fasttail_engines(data, args.workers),
+        *(
+            Engine(f"fasttail, {n} w, columns only", partial(fasttail.parse, data, n), batch_answer)
+            for n in args.workers
+        ),
     ]
-    return Report.of(
-        "parse",
+    return Table.of(
         f"parse: {args.orders} orders, {args.layout}, {len(data) / 1e6:.0f} MB, best of {args.rounds}",
         take_turns(engines, expected, args.rounds),
         base="orjson",
         size=len(data),
+        lines=data.count(b"\n"),
         expected=expected,
-        settings={"orders": args.orders, "layout": args.layout, "seed": args.seed, "bytes": len(data)},
     )
 
 
-BENCHMARK = Benchmark("parse", "order lines to typed columns, beside orjson and json", add_arguments, run)
-
-
-# ---------------------------------------------------------------- the file
-def replay_file(folder: Path, orders: int, layout: str, seed: int) -> Path:
-    """Made once and kept; its name carries a digest of synth's source: a changed synth makes a new one."""
-    made_by = hashlib.sha256(Path(synth.__file__).read_bytes()).hexdigest()[:8]
-    path = folder / f"{layout}-{orders}-{seed}-{made_by}.jsonl"
-    if not path.exists():
-        print(f"making {path} ...", file=sys.stderr)
-        folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(f".{os.getpid()}")
-        new.write_bytes(synth.generate(orders, layout, seed))
-        new.replace(path)
-    return path
-
-
-# ---------------------------------------------------------------- Python readers
-def orders_in(loads: Callable[[bytes], Any], data: bytes, layout: str) -> Iterator[dict[str, Any]]:
-    lines = io.BytesIO(data)
-    if layout == "plain":
-        return (loads(line)["order"] for line in lines)
-    return (event["order"] for line in lines for event in loads(line)["events"])
-
-
-def python_answer(loads: Callable[[bytes], Any], data: bytes, layout: str) -> Answer:
-    count = oid = timestamp = 0
-    limit_px = sz = orig_sz = 0.0
-    for order in orders_in(loads, data, layout):
-        count += 1
-        oid += order["oid"]
-        timestamp += order["timestamp"]
-        limit_px += float(order["limitPx"])
-        sz += float(order["sz"])
-        orig_sz += float(order["origSz"])
-    return Answer(count, dict(zip(COLUMNS, (oid, timestamp, limit_px, sz, orig_sz), strict=True)))
-
-
-def reference(data: bytes, layout: str) -> Answer:
-    """The expected answer, by the standard library and with exact additions."""
-    rows = [
-        (order["oid"], order["timestamp"], *(float(order[name]) for name in COLUMNS[2:]))
-        for order in orders_in(json.loads, data, layout)
+def broken_lines(args: argparse.Namespace, data: bytes) -> Table:
+    data, count = break_lines(data, args.broken, args.seed)
+    expected, rejected = checked(orjson.loads, io.BytesIO(data))
+    for workers in args.workers:
+        got = [each.offset for each in fasttail.parse(data, workers).rejected]
+        if got != rejected:
+            at = min(set(got) ^ set(rejected), default=None)
+            raise WrongAnswer(f"fasttail, {workers} w, rejects other lines than orjson: first at byte {at}")
+    engines = [
+        Engine("orjson, rules checked", partial(checked_answer, orjson.loads, data)),
+        Engine("json, rules checked", partial(checked_answer, strict_json, data)),
+        *fasttail_engines(data, args.workers),
     ]
-    return summed(len(rows), dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)))
+    return Table.of(
+        f"parse, {count} lines broken: {expected.rejected} of them rejected, best of {args.broken_rounds}",
+        take_turns(engines, expected, args.broken_rounds),
+        base="orjson, rules checked",
+        size=len(data),
+        lines=data.count(b"\n"),
+        expected=expected,
+    )
 
 
-def summed(count: int, columns: dict[str, Any]) -> Answer:
-    sums = {name: (sum if name in ("oid", "timestamp") else math.fsum)(columns[name]) for name in COLUMNS}
-    return Answer(count, sums)
+def fasttail_engines(data: bytes, workers: list[int]) -> list[Engine]:
+    return [Engine(f"fasttail, {n} w", partial(parse_answer, data, n)) for n in workers]
 
 
-# ---------------------------------------------------------------- fasttail
 def parse_answer(data: bytes, workers: int) -> Answer:
-    batch = fasttail.parse(data, workers=workers)
-    return Answer(len(batch), batch.sums())
+    return batch_answer(fasttail.parse(data, workers))
+
+
+def batch_answer(batch: fasttail.Batch) -> Answer:
+    return Answer(len(batch), batch.sums(), len(batch.rejected))
 
 
 def columns_answer(data: bytes) -> Answer:
     """Not timed: the columns as a caller sees them, added here and not by fasttail."""
     batch = fasttail.parse(data)
-    return summed(len(batch), {name: memoryview(batch.column(name)) for name in COLUMNS})
+    return answer(len(batch), added(memoryview(batch.column(name)) for name in COLUMNS), len(batch.rejected))
 
 
-def command_answer(path: Path, workers: int) -> Answer:
-    command = Path(sysconfig.get_path("scripts"), "fasttail")
-    result = subprocess.run(
-        [command, "parse", path, "--format", "none", "--stats", "--workers", str(workers)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if result.returncode:
-        raise WrongAnswer(f"{command} parse ended with {result.returncode}: {result.stderr}")
-    stats = json.loads(result.stderr.splitlines()[-1])
-    if stats["rejected"]:
-        raise WrongAnswer(f"{command} parse rejected {stats['rejected']} lines")
-    return Answer(stats["orders"], stats["sums"])
+BENCHMARK = Benchmark("parse", "order lines to typed columns, beside other parsers", add_arguments, run)

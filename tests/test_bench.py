@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.plain_build
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,37 +25,125 @@ def bench(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
+def passes(tmp_path: Path, name: str, *args: str) -> tuple[str, dict[str, Any]]:
+    """The table that `run NAME` prints, and the JSON that it writes."""
+    result = bench("run", name, *args, "--results", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (written,) = tmp_path.glob(f"{name}-*.json")
+    report = json.loads(written.read_text())
+    assert report["machine"]["commit"]
+    return result.stdout, report
+
+
 def test_list() -> None:
     result = bench("list")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("parse ")
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names == ["parse", "shapes", "file", "instructions", "delay"]
 
 
-def test_run_parse(tmp_path: Path) -> None:
-    args = ["run", "parse", "--orders", "500", "--rounds", "2"]
-    args += ["--data", str(tmp_path), "--results", str(tmp_path)]
-    result = bench(*args)
-    assert result.returncode == 0, result.stderr
-    assert "answers checked: 500 orders" in result.stdout
-    (written,) = tmp_path.glob("parse-*.json")
-    report = json.loads(written.read_text())
-    assert {row["engine"]: len(row["seconds"]) for row in report["rows"]} == {
-        "orjson": 2,
-        "json": 2,
-        "fasttail.parse, 1 w": 2,
-        "fasttail.parse, 2 w": 2,
-        "fasttail parse FILE, 1 w": 2,
-        "fasttail parse FILE, 2 w": 2,
-    }
-    assert report["expected"]["orders"] == 500
-    assert report["machine"]["commit"]
+OTHERS = {
+    "msgspec": {"msgspec, five fields", "msgspec, all fields"},
+    "simdjson": {"pysimdjson"},
+    "duckdb": {"duckdb, 1 t", "duckdb, 2 t"},
+    "polars": {"polars, 1 t"},
+}
+BASES = {"orjson", "json"}
+RIGHT = {"fasttail, 1 w", "fasttail, 2 w", "fasttail, 1 w, columns only", "fasttail, 2 w, columns only"}
+BROKEN = {"orjson, rules checked", "json, rules checked", "fasttail, 1 w", "fasttail, 2 w"}
+
+
+@pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
+def test_run_parse(tmp_path: Path, layout: str) -> None:
+    args = ["--orders", "5000", "--rounds", "2", "--broken-rounds", "1", "--broken", "400"]
+    args += ["--layout", layout, "--data", str(tmp_path)]
+    table, report = passes(tmp_path, "parse", *args)
+    assert "answers checked: 5000 orders" in table
+    right, broken = report["tables"]
+    installed = {name for package, names in OTHERS.items() if find_spec(package) for name in names}
+    assert {row["engine"] for row in right["rows"]} == BASES | RIGHT | installed
+    assert {len(row["seconds"]) for row in right["rows"]} == {2}
+    assert right["expected"]["orders"] == 5000
+    assert right["expected"]["rejected"] == 0
+    assert {row["engine"] for row in broken["rows"]} == BROKEN
+    assert broken["expected"]["rejected"] > (0 if layout == "by_block" else 200)
+    assert len(report["notes"]) == sum(find_spec(package) is None for package in OTHERS)
 
     # A file with one order fewer than asked for is a wrong answer.
-    (data,) = tmp_path.glob("plain-500-*.jsonl")
+    (data,) = tmp_path.glob(f"{layout}-5000-*.jsonl")
     data.write_bytes(b"".join(data.read_bytes().splitlines(keepends=True)[:-1]))
-    result = bench(*args)
+    result = bench("run", "parse", *args)
     assert result.returncode == 1
     assert "WRONG ANSWER" in result.stderr
+
+
+def test_a_missing_package_is_said_or_fails(tmp_path: Path) -> None:
+    # None in sys.modules is what an import takes for not there.
+    code = """
+import runpy, sys
+sys.modules["simdjson"] = None
+runpy.run_module("bench", run_name="__main__", alter_sys=True)
+"""
+    args = ["run", "parse", "--orders", "100", "--rounds", "1", "--broken", "0"]
+    args += ["--data", str(tmp_path), "--results", str(tmp_path)]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    for more, status, where in (([], 0, "stdout"), (["--all"], 2, "stderr")):
+        command = [sys.executable, "-c", code, *args, *more]
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert result.returncode == status, result.stderr
+        if not more or all(find_spec(package) for package in OTHERS):
+            assert "pysimdjson is not installed" in getattr(result, where)
+        assert "not installed" in getattr(result, where)
+
+
+def test_run_shapes(tmp_path: Path) -> None:
+    table, report = passes(
+        tmp_path, "shapes", "--orders", "300", "--rounds", "1", "--long-bytes", "100000"
+    )  # fmt: skip
+    assert "answers checked" in table
+    shapes = {row["shape"] for row in report["speeds"]}
+    assert {"plain", "by_block", "keys shuffled", "escapes", "all rejected"} <= shapes
+    assert [row["workers"] for row in report["blocks"]] == [1, 2]
+    costs = {row["shape"]: row for row in report["costs"]}
+    assert {"string", "children", "unknown keys", "by_block"} <= costs.keys()
+    assert all(50_000 < row["bytes"] < 200_000 and row["ratio"] > 0 for row in costs.values())
+
+
+def test_run_file(tmp_path: Path) -> None:
+    args = ["--orders", "2000", "--rounds", "1", "--data", str(tmp_path)]
+    table, report = passes(tmp_path, "file", *args)
+    assert "answers checked: 2000 orders" in table
+    (rows,) = (table["rows"] for table in report["tables"])
+    assert [row["engine"] for row in rows] == [
+        "orjson by lines", "fasttail parse FILE, 1 w", "fasttail parse FILE, 2 w"
+    ]  # fmt: skip
+    assert all(peak > 1e6 for peak in report["settings"]["peak_rss"].values())
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_run_instructions(tmp_path: Path) -> None:
+    args = ["--small", "50", "--large", "250", "--shapes", "plain", "--sets", "portable"]
+    table, report = passes(tmp_path, "instructions", *args)
+    assert "instructions per order by valgrind" in table
+    assert 100 < report["per_order"]["plain"]["portable"] < 20_000  # a sanitizer build takes more than others
+    assert report["tools"]["valgrind"].startswith("valgrind-")
+
+
+def test_broken_lines_stay_lines() -> None:
+    code = """
+from bench.inputs import break_lines
+from fasttail.synth import generate
+data = generate(2000)
+broken, count = break_lines(data, 500, seed=1)
+assert count == 500
+assert broken == break_lines(data, 500, seed=1)[0] != break_lines(data, 500, seed=2)[0]
+pairs = list(zip(data.split(b"\\n"), broken.split(b"\\n"), strict=True))
+assert sum(old != new for old, new in pairs) == 500
+assert all(new.strip() for _, new in pairs[:-1])
+assert break_lines(data, 5000, seed=1)[1] == 1000
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
 
 
 def test_answers_are_compared_exactly() -> None:
@@ -63,6 +158,7 @@ for wrong in (
     Answer(2, {"oid": 2**63 + 1, "sz": 1e6 * (1 + 1e-8)}),
     Answer(2, {"oid": 2**63 + 1, "sz": float("nan")}),
     Answer(2, {"oid": 2**63 + 1}),
+    Answer(2, right.sums, rejected=1),
 ):
     try:
         check("wrong", wrong, right)

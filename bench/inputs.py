@@ -1,0 +1,107 @@
+"""What the benchmarks read: files of `fasttail synth`, kept in bench/data, and broken copies of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import sys
+from pathlib import Path
+
+from fasttail import synth
+
+LAYOUTS = ("plain", "streaming", "by_block")
+DATA = Path(__file__).resolve().parent / "data"
+
+
+def replay_file(folder: Path, orders: int, layout: str, seed: int) -> Path:
+    """Made once and kept; its name carries a digest of synth's source: a changed synth makes a new one."""
+    made_by = hashlib.sha256(Path(synth.__file__).read_bytes()).hexdigest()[:8]
+    path = folder / f"{layout}-{orders}-{seed}-{made_by}.jsonl"
+    if not path.exists():
+        print(f"making {path} ...", file=sys.stderr)
+        folder.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}")
+        with new.open("wb") as file:
+            for block in synth.iter_blocks(orders, seed):
+                file.write(synth.render(block, layout))
+        new.replace(path)
+    return path
+
+
+# ---------------------------------------------------------------- broken lines
+KEYS = (
+    "time", "user", "hash", "builder", "status", "order", "coin", "side", "limitPx", "sz", "oid", "timestamp",
+    "triggerCondition", "isTrigger", "triggerPx", "children", "isPositionTpsl", "reduceOnly", "orderType",
+    "origSz", "tif", "cloid", "events", "block_time", "block_number", "local_time",
+)  # fmt: skip
+VALUES = (
+    b"null", b"true", b"5", b"-5", b"5.0", b"1e5", b'"text"', b'""', b"[]", b"{}", b'"5"',
+    b"18446744073709551616", b"NaN", b"Infinity", b"01", b"1.", b"nul", b"'text'", b'"\\ud800"', b'"\\x"',
+    b'"\x01"', b'"\xc0\xaf"', b'"\xff"', b"[5,]", b"{5:5}", b'{"a":5,}', b"1e999", b"[" * 2000 + b"]" * 2000,
+    b'"-0"', b'".5"', b'"1e5"', b'"2026-02-30T00:00:00"',
+)  # fmt: skip
+
+
+def break_lines(data: bytes, count: int, seed: int) -> tuple[bytes, int]:
+    """A copy with `count` lines, but at most half of them, broken at random; and how many that are.
+
+    Not every broken line is wrong: a letter of a text may have become another. No line becomes blank, and
+    none becomes two.
+    """
+    rng = random.Random(f"broken {seed}")
+    lines = data.removesuffix(b"\n").split(b"\n")
+    count = min(count, len(lines) // 2)
+    for index in rng.sample(range(len(lines)), count):
+        lines[index] = _broken(lines[index], rng)
+    return b"\n".join(lines) + b"\n", count
+
+
+def _broken(line: bytes, rng: random.Random) -> bytes:
+    while True:
+        made = rng.choice((_flip, _cut, _delete, _double, _swap, _value, _value, _key, _more))(line, rng)
+        if made != line and b"\n" not in made and made.strip(b"\0 \t\r"):
+            return made
+
+
+def _flip(line: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(line))
+    return line[:at] + bytes([line[at] ^ 1 << rng.randrange(8)]) + line[at + 1 :]
+
+
+def _cut(line: bytes, rng: random.Random) -> bytes:
+    return line[: rng.randrange(1, len(line))]
+
+
+def _delete(line: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(line))
+    return line[:at] + line[at + 1 :]
+
+
+def _double(line: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(line))
+    return line[:at] + line[at : at + 1] + line[at:]
+
+
+def _swap(line: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(line) - 1)
+    return line[:at] + line[at + 1 : at + 2] + line[at : at + 1] + line[at + 2 :]
+
+
+def _value(line: bytes, rng: random.Random) -> bytes:
+    """A value of another type or none at all in the place of a key's first one."""
+    pattern = rb'("%b":)("[^"]*"|\[[^]]*\]|\{[^}]*\}|[^],}]+)' % rng.choice(KEYS).encode()
+    value = rng.choice(VALUES)
+    return re.sub(pattern, lambda match: match[1] + value, line, count=1)
+
+
+def _key(line: bytes, rng: random.Random) -> bytes:
+    """A key less."""
+    return line.replace(b'"%b":' % rng.choice(KEYS).encode(), b'"other":', 1)
+
+
+def _more(line: bytes, rng: random.Random) -> bytes:
+    """Something before or behind the value."""
+    more = rng.choice((b",", b"}", b"]", b"{}", b"x", b"\0", b"\x0c"))
+    return more + line if rng.random() < 0.5 else line + more

@@ -1,0 +1,16 @@
+"""`python -P parse_once.py FILE [--sums]`: one parse, for the benchmark `instructions`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import fasttail
+from fasttail.parser import isa
+
+batch = fasttail.parse(Path(sys.argv[1]).read_bytes())
+answer = {"isa": isa.name(), "orders": len(batch), "rejected": len(batch.rejected)}
+if "--sums" in sys.argv:
+    answer["sums"] = batch.sums()
+print(json.dumps(answer))

@@ -1,0 +1,107 @@
+"""Order-status lines in other shapes than the node's usual one: for the parser's slower ways."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from fasttail import synth
+
+
+def plain(orders: int, seed: int) -> bytes:
+    return synth.generate(orders, "plain", seed)
+
+
+def streaming(orders: int, seed: int) -> bytes:
+    return synth.generate(orders, "streaming", seed)
+
+
+def by_block(orders: int, seed: int) -> bytes:
+    return synth.generate(orders, "by_block", seed)
+
+
+def year_2024(orders: int, seed: int) -> bytes:
+    """Without `hash` and `builder`."""
+    return synth.generate(orders, "plain", seed, style="2024")
+
+
+def _events(orders: int, seed: int) -> Iterator[dict[str, Any]]:
+    return map(orjson.loads, plain(orders, seed).splitlines())
+
+
+def _lines(events: Iterator[dict[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(event) + b"\n" for event in events)
+
+
+def reversed_keys(orders: int, seed: int) -> bytes:
+    """All keys the other way round, in every line the same."""
+
+    def turn(event: dict[str, Any]) -> dict[str, Any]:
+        event["order"] = dict(reversed(event["order"].items()))
+        return dict(reversed(event.items()))
+
+    return _lines(map(turn, _events(orders, seed)))
+
+
+def shuffled_keys(orders: int, seed: int) -> bytes:
+    """In every line another order."""
+    rng = random.Random(f"shuffled {seed}")
+
+    def shuffle(value: dict[str, Any]) -> dict[str, Any]:
+        return dict(rng.sample(list(value.items()), len(value)))
+
+    return _lines(shuffle(event | {"order": shuffle(event["order"])}) for event in _events(orders, seed))
+
+
+def blanks(orders: int, seed: int) -> bytes:
+    """A blank after every colon and comma."""
+    return b"".join(json.dumps(event).encode() + b"\n" for event in _events(orders, seed))
+
+
+def escapes(orders: int, seed: int) -> bytes:
+    r"""Each kind of escape in texts: \" \\ \/ \n \u00e9 and a pair of surrogates."""
+    old, new = b'"triggerCondition":"', rb'"triggerCondition":"\"above\"\\ \/\n\u00e9\ud83d\ude00 '
+    return plain(orders, seed).replace(old, new).replace(b'"user":"0x', rb'"user":"\u0030x')
+
+
+def children(orders: int, seed: int) -> bytes:
+    """Two children in each order, as a take-profit and a stop-loss are."""
+
+    def add(event: dict[str, Any]) -> dict[str, Any]:
+        order = event["order"]
+        change = {"isTrigger": True, "triggerPx": order["limitPx"], "isPositionTpsl": True, "tif": None}
+        for kind in ("Take Profit Market", "Stop Market"):
+            own = {"oid": order["oid"] + 1, "orderType": kind, "children": [], "cloid": None}
+            child = order | change | own
+            order["children"] = [*order["children"], child]
+        return event
+
+    return _lines(map(add, _events(orders, seed)))
+
+
+def rejected(orders: int, seed: int) -> bytes:
+    """Every line wrong, at its end: in turns the last brace missing and `origSz` no decimal number."""
+    lines = plain(orders, seed).splitlines()
+    lines[::2] = [line[:-1] for line in lines[::2]]
+    lines[1::2] = [line.replace(b'"origSz":"', b'"origSz":"x') for line in lines[1::2]]
+    return b"\n".join(lines) + b"\n"
+
+
+#: Made from (orders, seed); one order a line but in by_block.
+SHAPES: dict[str, Callable[[int, int], bytes]] = {
+    "plain": plain,
+    "streaming": streaming,
+    "by_block": by_block,
+    "keys reversed": reversed_keys,
+    "keys shuffled": shuffled_keys,
+    "blanks": blanks,
+    "escapes": escapes,
+    "children": children,
+    "2024": year_2024,
+    "all rejected": rejected,
+}
+ENVELOPED = ("streaming", "by_block")
