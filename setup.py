@@ -1,8 +1,8 @@
 """Builds the extensions; all metadata stands in pyproject.toml.
 
-FASTTAIL_BUILD=release|debug picks one of KINDS below. A build stops when the compiler has no OpenMP, and when
-Cython gives a performance hint: an unintended exception check or GIL acquisition costs more than most
-optimisations gain. Everything generated goes to build/KIND/, nothing into the source tree.
+FASTTAIL_BUILD=release|debug|asan|tsan|coverage picks one of KINDS below. A build stops when the compiler has
+no OpenMP, and when Cython gives a performance hint: an unintended exception check or GIL acquisition costs
+more than most optimisations gain. Everything generated goes to build/KIND/, nothing into the source tree.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ JOBS = len(os.sched_getaffinity(0))
 class Kind:
     checks: bool  # what Cython checks at run time
     cflags: tuple[str, ...]
-    macros: tuple[tuple[str, str | None], ...]
+    macros: tuple[tuple[str, str | None], ...] = ()
+    ldflags: tuple[str, ...] = ()
+    names_pyx: bool = False  # the compiler knows the lines of the .pyx, not of the C files
+    traced: bool = False  # every line tells Python's trace function, also without the GIL
 
 
+SANITIZED = ("-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer")
 KINDS = {
     "release": Kind(
         checks=False,
@@ -44,6 +48,26 @@ KINDS = {
         macros=(("NDEBUG", None), ("CYTHON_WITHOUT_ASSERTIONS", None)),
     ),
     "debug": Kind(checks=True, cflags=("-O1", "-g", "-UNDEBUG"), macros=(("FASTTAIL_DEBUG", "1"),)),
+    # No checks by Cython: they would raise before the sanitizer sees what the release does.
+    "asan": Kind(
+        checks=False,
+        cflags=(*SANITIZED, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+        ldflags=("-fsanitize=address,undefined",),
+        names_pyx=True,
+    ),
+    "tsan": Kind(
+        checks=False,
+        cflags=(*SANITIZED, "-fsanitize=thread"),
+        ldflags=("-fsanitize=thread",),
+        names_pyx=True,
+    ),
+    # sys.monitoring knows nothing of code without the GIL.
+    "coverage": Kind(
+        checks=False,
+        cflags=("-O1", "-g0", "-UNDEBUG"),
+        macros=(("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")),
+        traced=True,
+    ),
 }
 # No -march=native: a wheel runs on other machines than its builder; the code chooses at run time.
 # Cython's own output compares signs and leaves parameters unused.
@@ -75,6 +99,7 @@ def directives(kind: Kind) -> dict[str, object]:
         # No nonecheck: it raises, so no attribute could be read with the GIL released.
         "boundscheck": kind.checks,
         "initializedcheck": kind.checks,
+        "linetrace": kind.traced,
     }
 
 
@@ -127,7 +152,7 @@ def extensions(name: str) -> list[Extension]:
             depends=["setup.py", *map(str, headers)],
             include_dirs=sorted({str(path.parent) for path in headers}),
             extra_compile_args=[*COMMON_CFLAGS, *kind.cflags, *flags],
-            extra_link_args=["-fopenmp"],
+            extra_link_args=["-fopenmp", *kind.ldflags],
             define_macros=list(kind.macros),
         )
         for module, (path, flags) in sources(out).items()
@@ -142,6 +167,7 @@ def extensions(name: str) -> list[Extension]:
             compiler_directives=directives(kind),
             nthreads=JOBS if len(found) > 1 else 0,
             force=outdated,
+            emit_linenums=kind.names_pyx,
         )
     )
     if "performance hint:" in said:

@@ -1,8 +1,12 @@
-# Sourced by the scripts beside it, in the root of the checkout: makes .venv there and installs fasttail into it.
+# Sourced by the scripts beside it, in the root of the checkout: makes a virtual environment
+# there and installs fasttail into it: .venv, or .venv-KIND for the other kinds of build, so that none displaces another.
 # shellcheck shell=bash
 
 apt_line="sudo apt-get install build-essential python3-dev python3-venv"
 python=${PYTHON:-python3}
+kind=${FASTTAIL_BUILD:-release}
+venv=.venv
+[ "$kind" = release ] || venv=.venv-$kind
 
 say() { printf '== %s\n' "$*"; }
 stop() { printf '%s: %s\n' "$0" "$1" >&2; exit 2; }
@@ -20,7 +24,7 @@ sys.exit(not os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.
 
 # All that an installation depends on: sources, the commit it names, the kind of build, the Python.
 digest() {
-    { printf '%s\n' "${FASTTAIL_BUILD:-release}" "$(.venv/bin/python -VV)"
+    { printf '%s\n' "$kind" "$("$venv"/bin/python -VV)"
       find fasttail setup.py pyproject.toml .git/HEAD .git/packed-refs .git/refs/heads \
           -type f -not -path '*/__pycache__/*' -print0 2>/dev/null | sort -z | xargs -0 sha256sum || :
     } | sha256sum | cut -d' ' -f1
@@ -28,20 +32,20 @@ digest() {
 
 # install [EXTRA]: what is already there, and unchanged, is not installed again.
 install() {
-    if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    if ! "$venv"/bin/python -c 'import pip' 2>/dev/null; then
         check_machine
-        say "making .venv"
-        rm -rf .venv
-        "$python" -m venv .venv
+        say "making $venv"
+        rm -rf "$venv"
+        "$python" -m venv "$venv"
     fi
-    local now stamp=.venv/installed${1:+-$1}
+    local now stamp=$venv/installed${1:+-$1}
     now=$(digest)
     if [ "$(cat "$stamp" 2>/dev/null)" = "$now" ]; then return; fi
     check_machine
-    say "installing fasttail${1:+[$1]} into .venv (compiles; a minute the first time)"
-    rm -f .venv/installed*
-    .venv/bin/pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed ".${1:+[$1]}"
-    .venv/bin/pip check --disable-pip-version-check >/dev/null || say "pip check found conflicts: .venv/bin/pip check"
-    echo "$now" >.venv/installed
+    say "installing fasttail${1:+[$1]} into $venv (compiles; a minute the first time)"
+    rm -f "$venv"/installed*
+    "$venv"/bin/pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed ".${1:+[$1]}"
+    "$venv"/bin/pip check --disable-pip-version-check >/dev/null || say "pip check found conflicts: $venv/bin/pip check"
+    echo "$now" >"$venv/installed"
     echo "$now" >"$stamp"
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.plain_build
 
 ROOT = Path(__file__).resolve().parent.parent
 HASH = "0123456789abcdef0123456789abcdef01234567"
@@ -25,6 +28,20 @@ def total(long n):
 
 def item(const unsigned char[:] data, Py_ssize_t at):
     return data[at]
+"""
+OVER_READ = """\
+from cython.parallel cimport prange
+from libc.stdlib cimport calloc, free
+
+def past(long n):
+    cdef long i, result = 0
+    cdef long* numbers = <long*>calloc(n, sizeof(long))
+    if numbers == NULL:
+        raise MemoryError
+    for i in prange(n + 1, nogil=True, num_threads=2):
+        result += numbers[i]
+    free(numbers)
+    return result
 """
 # Without noexcept each call asks for the GIL to see whether it raised.
 HINTED = """\
@@ -107,10 +124,43 @@ def test_debug_checks_bounds(tree: Path) -> None:
     assert not (tree / "build" / "release").exists()
 
 
+def test_a_sanitizer_names_the_line_of_an_over_read(tree: Path) -> None:
+    (tree / "fasttail" / "parser" / "pool.pyx").write_text(OVER_READ)
+    result = setup(tree, "build", FASTTAIL_BUILD="asan")
+    assert result.returncode == 0, result.stdout
+    lib = str(built(tree, "asan"))
+    code = f"import sys; sys.path.insert(0, {lib!r}); from fasttail.parser import pool; pool.past(8)"
+    command = ["gcc", "-print-file-name=libasan.so"]
+    library = subprocess.run(command, capture_output=True, text=True, check=True)
+    env = os.environ | {"LD_PRELOAD": library.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert found.returncode != 0
+    assert "heap-buffer-overflow" in found.stderr
+    assert re.search(r"fasttail/parser/pool\.pyx:10\b", found.stderr), found.stderr
+
+
+def test_a_coverage_build_tells_of_lines_without_the_gil(tree: Path) -> None:
+    result = setup(tree, "build", FASTTAIL_BUILD="coverage")
+    assert result.returncode == 0, result.stdout
+    code = """
+import sys
+lines = set()
+def trace(frame, event, argument):
+    if frame.f_code.co_filename.endswith("pool.pyx"):
+        lines.add(frame.f_lineno)
+    return trace
+from fasttail.parser import pool
+sys.settrace(trace)
+pool.total(4)
+print(6 in lines, 10 in lines)
+"""
+    assert run(built(tree, "coverage"), f"exec({code!r})") == "True False"
+
+
 def test_an_unknown_kind_is_refused(tree: Path) -> None:
     result = setup(tree, "build", FASTTAIL_BUILD="fast")
     assert result.returncode != 0
-    assert "FASTTAIL_BUILD=fast: expected one of release, debug" in result.stdout
+    assert "FASTTAIL_BUILD=fast: expected one of release, debug, asan, tsan, coverage" in result.stdout
 
 
 def test_a_performance_hint_stops_the_build_each_time(tree: Path) -> None:

@@ -292,6 +292,7 @@ def _try_client(port: int) -> Client | None:
         return None
 
 
+@pytest.mark.plain_build
 def test_a_leak_is_told_and_ends_in_a_restart_that_loses_nothing(tmp_path: Path) -> None:
     """🚨, the same pid, the port kept, clients told by 1012, every line processed exactly once."""
     path = hour_file(tmp_path, "plain", "20260505", 9)

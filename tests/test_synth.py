@@ -21,6 +21,8 @@ import pytest
 
 from fasttail import synth
 
+pytestmark = pytest.mark.plain_build
+
 EVENT_KEYS = ["time", "user", "hash", "builder", "status", "order"]
 ORDER_KEYS = [
     "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition", "isTrigger", "triggerPx",

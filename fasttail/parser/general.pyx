@@ -5,7 +5,7 @@ It decides what is accepted: the template path of `order_status` only takes what
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from fasttail.parser.json cimport Level, scan_object, scan_value, skip_blank, unescape
+from fasttail.parser.json cimport TEXT_ROOM, Level, scan_object, scan_value, skip_blank, unescape
 from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
 from fasttail.parser.types cimport (
     ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
@@ -15,7 +15,7 @@ from fasttail.parser.types cimport (
     NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, START_EVENT, START_LINE, START_ORDER, Chunk,
     Envelope, Fault, Ref, Reject, Row, Slot)
 from fasttail.parser.vocabulary cimport FIELDS, ORDER_TYPES, STATUSES, TIFS
-from fasttail.parser.words cimport Words, words_add, words_find, words_truncate
+from fasttail.parser.words cimport Words, words_add, words_find
 
 cdef extern from "simd.h" nogil:
     const double* FT_TENS
@@ -27,7 +27,6 @@ cdef extern from "simd.h" nogil:
     uint64_t ft_value_n(uint64_t v, unsigned n) noexcept
 
 cdef enum:
-    DECODE_ROOM = 256
     MOST_BYTES = 0xFFFFFFFF      # of an event, or of an envelope's line: a Ref counts in 32 bits
 
 
@@ -65,12 +64,12 @@ cdef int _text(const Slot* slots, int field, bint nullable, const char* start, R
 
 cdef int _code(const Words* table, const Slot* s, uint32_t* code) noexcept nogil:
     """The code of a (perhaps escaped) text, 0 if it is not in the table."""
-    cdef char decoded[DECODE_ROOM]
+    cdef char decoded[TEXT_ROOM]
     cdef ssize_t n
     if s.kind == K_STRING:
         code[0] = words_find(table, s.at, s.size)
     elif s.kind == K_ESCAPED:
-        n = unescape(s.at, s.size, decoded, DECODE_ROOM)
+        n = unescape(s.at, s.size, decoded, TEXT_ROOM)
         code[0] = words_find(table, decoded, <size_t>n) if n >= 0 else 0
     else:
         code[0] = 0
@@ -79,7 +78,7 @@ cdef int _code(const Words* table, const Slot* s, uint32_t* code) noexcept nogil
 
 cdef int _decimal(const Chunk* c, const Slot* slots, int field, const char* start, Ref* ref, double* value, uint8_t* flags,
                   Fault* fault) noexcept nogil:
-    cdef char decoded[DECODE_ROOM]
+    cdef char decoded[TEXT_ROOM]
     cdef ssize_t n
     cdef unsigned quote, fraction
     cdef uint64_t mantissa
@@ -91,7 +90,7 @@ cdef int _decimal(const Chunk* c, const Slot* slots, int field, const char* star
             value[0] = <double>mantissa / FT_TENS[fraction]      # as in the template path: 14 digits at the most
             return 1
     if slots[field].kind == K_ESCAPED:
-        n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
+        n = unescape(slots[field].at, slots[field].size, decoded, TEXT_ROOM)
         if n < 0 or not parse_decimal(decoded, <size_t>n, value):
             return _wrong(fault, slots[field].at, R_DECIMAL, field)
     elif not parse_decimal(slots[field].at, slots[field].size, value):
@@ -102,12 +101,12 @@ cdef int _decimal(const Chunk* c, const Slot* slots, int field, const char* star
 cdef int _time(Chunk* c, const Slot* slots, int field, const char* start, Ref* ref, int64_t* ns, uint8_t* flags,
                Fault* fault) noexcept nogil:
     cdef int64_t time_ns
-    cdef char decoded[DECODE_ROOM]
+    cdef char decoded[TEXT_ROOM]
     cdef ssize_t n
     if not _text(slots, field, False, start, ref, flags, fault):
         return 0
     if slots[field].kind == K_ESCAPED:
-        n = unescape(slots[field].at, slots[field].size, decoded, DECODE_ROOM)
+        n = unescape(slots[field].at, slots[field].size, decoded, TEXT_ROOM)
         if n < 0 or not parse_time(decoded, <size_t>n, ns):
             return _wrong(fault, slots[field].at, R_TIME, field)
     elif slots[field].size == 29:
@@ -161,11 +160,11 @@ cdef int _bracket(const Slot* slots, int field, int kind, bint nullable, const c
 
 cdef int _side(const Slot* slots, const char* start, uint8_t* side, Fault* fault) noexcept nogil:
     cdef const Slot* s = &slots[<int>F_SIDE]
-    cdef char decoded[DECODE_ROOM]
+    cdef char decoded[TEXT_ROOM]
     cdef const char* text = s.at
     cdef ssize_t n = <ssize_t>s.size
     if s.kind == K_ESCAPED:
-        n = unescape(s.at, s.size, decoded, DECODE_ROOM)
+        n = unescape(s.at, s.size, decoded, TEXT_ROOM)
         text = decoded
     elif s.kind != K_STRING:
         return _wrong(fault, start if s.kind == K_ABSENT else s.at, R_MISSING if s.kind == K_ABSENT else R_TYPE, F_SIDE)
@@ -219,8 +218,7 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     _code(c.coins, &slots[<int>F_COIN], &code)
     row.coin = <uint16_t>code
     row.flags = flags
-    if code == NO_CODE:
-        note_coin(c, start, row)
+    c.new_coins |= code == NO_CODE
     row.at = <uint64_t>(start - c.data)
     row.size = <uint32_t>(after - start)
     return 1
@@ -299,9 +297,7 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
         # another value, or none: tell which
         q = scan_value(p, line_end, 0, &slots[0], &fault)
         if q != NULL:
-            fault.at = p
-            fault.reason = <uint8_t>R_OBJECT
-            fault.field = <uint8_t>F_NONE
+            _wrong(&fault, p if q == line_end else q, R_OBJECT if q == line_end else R_JSON, F_NONE)
     else:
         q = scan_object(p, line_end, 0, &FIELDS, &LINE, slots, c.next_key, &fault)
         if q != NULL:
@@ -323,11 +319,11 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
                 c.rows_len += 1
                 good = True
     if good:
+        if c.alone:
+            number_coins(c, rows)
         return 0
     c.rows_len = rows
     c.envelopes_len = envelopes
-    if c.alone:
-        words_truncate(c.coins, c.coins_before)
     reject = &c.rejects[c.rejects_len]
     reject.line_at = <uint64_t>(line - c.data)
     reject.at = <uint64_t>(fault.at - c.data)
@@ -337,31 +333,28 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
     return 0
 
 
-cdef int note_coin(Chunk* c, const char* start, Row* row) noexcept nogil:
-    """The coin of the row, whose event begins at `start`, has no code yet: give it one, or leave that to number_coins. Always 0."""
-    cdef char decoded[DECODE_ROOM]
-    cdef const char* text = start + row.coin_text.off
-    cdef ssize_t n = <ssize_t>row.coin_text.size
-    if not c.alone:
-        c.new_coins = True
-        return 0
-    if row.flags & ESCAPED:
-        n = unescape(text, <size_t>n, decoded, DECODE_ROOM)
-        text = decoded
-    if n >= 0:
-        row.coin = <uint16_t>words_add(c.coins, text, <size_t>n)
-    return 0
+cdef int number_coins(Chunk* c, size_t first) noexcept nogil:
+    """Codes for coins that the table did not have yet, in the order of the rows from `first` on. Always 0.
 
-
-cdef int number_coins(Chunk* c) noexcept nogil:
-    """Codes for the coins that the table did not have yet, in the order of the rows. One thread at a time. Always 0."""
+    One thread at a time: after the region, or in it by a worker that is alone; never for a line that may still be rejected.
+    """
     cdef size_t i
     cdef Row* row
+    cdef char decoded[TEXT_ROOM]
+    cdef const char* text
+    cdef ssize_t n
     if not c.new_coins:
         return 0
-    c.alone = True
-    for i in range(c.rows_len):
+    c.new_coins = False
+    for i in range(first, c.rows_len):
         row = &(<Row*>c.rows)[i]
-        if row.coin == NO_CODE:
-            note_coin(c, c.data + row.at, row)
+        if row.coin != NO_CODE:
+            continue
+        text = c.data + row.at + row.coin_text.off
+        n = <ssize_t>row.coin_text.size
+        if row.flags & ESCAPED:
+            n = unescape(text, <size_t>n, decoded, TEXT_ROOM)
+            text = decoded
+        if n >= 0:
+            row.coin = <uint16_t>words_add(c.coins, text, <size_t>n)
     return 0

@@ -17,4 +17,7 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Faul
 cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slot, Fault* fault) noexcept nogil
 cdef const char* scan_object(const char* p, const char* end, int depth, const Words* keys, const Level* level, Slot* slots,
                              uint8_t* next_key, Fault* fault) noexcept nogil
+cdef enum:
+    TEXT_ROOM = 259          # for an escaped text of up to 256 bytes: unescape wants room for a character of four
+
 cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept nogil

@@ -209,8 +209,9 @@ cdef bint _overflows(const char* p, const char* end, long exponent) noexcept nog
             point = True
         else:
             if used < 400:
-                text[used] = p[0]
-                used += 1
+                if used or p[0] != c'0':         # zeros in front are no digits of the 400
+                    text[used] = p[0]
+                    used += 1
                 if point:
                     shift -= 1
             elif not point:

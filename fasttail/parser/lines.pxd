@@ -4,4 +4,3 @@ from fasttail.parser.types cimport Chunk, Stream
 cdef int cut(const Stream* stream, const char* data, const char* begin, const char* limit, int workers, bint within_lines,
              Chunk* chunks) noexcept nogil
 cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil
-cdef const char* last_line_end(const char* begin, const char* limit) noexcept nogil

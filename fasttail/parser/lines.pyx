@@ -19,10 +19,8 @@ cdef extern from *:
     #endif
     #include <string.h>
     extern void *memmem(const void *, size_t, const void *, size_t);
-    extern void *memrchr(const void *, int, size_t);
     """
     void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
-    void* memrchr(const void* p, int c, size_t n) noexcept nogil
 
 cdef enum:
     NEAR = 4096          # a line end within this distance is taken without looking for an event's start
@@ -87,9 +85,3 @@ cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil:
             break
         p += 1
     return n
-
-
-cdef const char* last_line_end(const char* begin, const char* limit) noexcept nogil:
-    """The byte after the last newline of [begin, limit), or NULL."""
-    cdef const char* p = <const char*>memrchr(begin, c'\n', <size_t>(limit - begin))
-    return p + 1 if p != NULL else NULL

@@ -16,7 +16,7 @@ This file is compiled once for each instruction set (setup.py); `isa` chooses am
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
-from fasttail.parser.general cimport event_general, line_general, note_coin
+from fasttail.parser.general cimport event_general, line_general, number_coins
 from fasttail.parser.json cimport scan_value
 from fasttail.parser.numbers cimport parse_decimal, parse_second, parse_time
 from fasttail.parser.types cimport (
@@ -267,9 +267,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     if not ft_is(q, b'","side":"', 10):
         return NULL
     row.coin = <uint16_t>words_find(c.coins, p, <size_t>(q - p))
-    if row.coin == NO_CODE:
-        row.flags = 0
-        note_coin(c, start, row)
+    c.new_coins |= row.coin == NO_CODE
     p = q + 10
     row.side = <uint8_t>p[0]
     if (p[0] != c'A' and p[0] != c'B') or not ft_is(p + 1, b'","limitPx":"', 13):
@@ -436,7 +434,6 @@ cdef int _line(Chunk* c) noexcept nogil:
     cdef const char* q = NULL
     cdef const char* line_end
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
-    c.coins_before = c.coins.count
     if c.readable - p >= FAST_MARGIN:
         if ft_is(p, b'{"time":"', 9):
             if c.rows_len < c.rows_cap:
@@ -446,6 +443,8 @@ cdef int _line(Chunk* c) noexcept nogil:
                     c.rows_len += 1
                     c.pos = q + 1
                     c.lines += 1
+                    if c.alone:
+                        number_coins(c, rows)
                     return 0
             else:
                 c.broken = True
@@ -455,6 +454,8 @@ cdef int _line(Chunk* c) noexcept nogil:
                 c.pos = q
                 if not c.handed_over:
                     c.lines += 1
+                if c.alone:
+                    number_coins(c, rows)
                 return 0
             c.rows_len = rows
             c.envelopes_len = envelopes

@@ -186,8 +186,7 @@ cdef struct Chunk:
     size_t rejects_cap
     size_t rejects_len
     Words* coins             # read only during the region, unless `alone`
-    bint alone               # no other worker: new coins get their code at once
-    uint32_t coins_before    # how many there were when the line began; those of a rejected line do not count
+    bint alone               # no other worker: new coins get their code at their line's end
     # results
     bint new_coins           # some row has a coin that is not in `coins` yet
     bint full                # stopped at `pos` because `rejects` is full: empty it and go on

@@ -98,18 +98,3 @@ cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil:
     self.sizes[self.count] = <uint32_t>n
     _place(self, self.count)
     return self.count
-
-
-cdef int words_truncate(Words* self, uint32_t count) noexcept nogil:
-    """Forget all words but the first `count`. Always 0."""
-    cdef uint32_t code
-    if self.count <= count:
-        return 0
-    for code in range(count + 1, self.count + 1):
-        free(<void*>self.texts[code])
-        self.texts[code] = NULL
-    self.count = count
-    memset(self.slots, 0, (self.mask + 1) * sizeof(Word))
-    for code in range(1, count + 1):
-        _place(self, code)
-    return 0

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from fasttail.parser.json cimport unescape
+from fasttail.parser.json cimport TEXT_ROOM, unescape
 from fasttail.parser.vocabulary cimport STATUSES
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport ESCAPED, NO_CODE, Ref, Row
@@ -10,7 +10,6 @@ from fasttail.parser.words cimport Words, words_add, words_find, words_free, wor
 
 cdef enum:
     COIN_CODES = 65536
-    TEXT_ROOM = 256
 
 
 cdef inline uint32_t _find(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil:

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove
 
-from fasttail.parser.json cimport unescape
+from fasttail.parser.json cimport TEXT_ROOM, unescape
 from fasttail.parser.rows cimport row_text
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport (
@@ -18,7 +18,6 @@ from fasttail.parser.words cimport words_find
 
 cdef enum:
     PIECE = 32768            # bytes of orders that are handed over together
-    TEXT_ROOM = 256
     UPDATE_HEAD = 4          # the header of a frame of 126 to 65,535 bytes
 
 

@@ -1,0 +1,368 @@
+"""What other tests of the parser do not come by: rare forms of JSON and numbers, and what Python asks for."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy
+import orjson
+import plain_reader
+import pytest
+from driving import Drive
+from lines import BASE, envelope, event, plain
+from running import hour_file
+
+import fasttail
+from fasttail.parser import isa, pool, table
+
+PADDING = plain(event()) * 8
+
+
+def check(line: bytes) -> fasttail.Batch:
+    """Parse the line among good ones, and alone without a newline; compare with the plain reader."""
+    batch = fasttail.parse(line.removesuffix(b"\n"))
+    for data in (line.removesuffix(b"\n"), PADDING + line + PADDING):
+        expected, rejected = plain_reader.read(data)
+        batch = fasttail.parse(data)
+        assert [each.offset for each in batch.rejected] == rejected, batch.rejected
+        assert batch.to_pylist() == expected
+    return batch
+
+
+def with_coin(text: bytes) -> bytes:
+    """The base line with `text` inside the quotes of its coin."""
+    return plain(event()).replace(b'"BTC"', b'"' + text + b'"')
+
+
+def with_unknown(value: bytes) -> bytes:
+    """The base line with one more key and this value, as it stands."""
+    return plain(event()).replace(b'"user"', b'"more":' + value + b',"user"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb"\u0041",
+        rb"\u00e9",
+        rb"\u00E9",
+        rb"\u20ac",
+        rb"\u20AC",
+        rb"\ud83d\ude00",
+        rb"\uD83D\uDE00",
+        rb"\/\b\f\n\r\t\"\\",
+        "\N{EURO SIGN}".encode(),
+        "\U0001f600".encode(),
+        "\U00010000\U0010ffff\ud7ff\ue000\u0800\x7f".encode(),
+        rb"\u0041" * 300,
+    ],
+)
+def test_every_escape_is_decoded(text: bytes) -> None:
+    batch = check(with_coin(text))
+    assert batch.rejected == []
+    name = orjson.loads(b'"' + text + b'"')
+    assert batch.to_pylist()[8]["coin"] == name
+    code = batch.column("coin_code")[8]
+    if len(name) < 256:
+        assert batch.coins[code] == name
+    else:
+        assert code == 0, "a name over 255 bytes has no code"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb"\x41",
+        rb"\u00g0",
+        rb"\u004",
+        rb"\ud800",
+        rb"\udc00",
+        rb"\ud83d\u0041",
+        rb"\ud83dxxxxxx",
+        rb"\ud83d\n12345",
+        rb"\ud83d\ug000",
+        b"\x01",
+        b"\x1f",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\x80",
+        b"\xc3(",
+        b"\xe2\x82(",
+        b"\xf0\x9f\x98(",
+        b"\xe2\x28\xa1",
+    ],
+)
+def test_what_no_string_may_hold(text: bytes) -> None:
+    assert len(check(with_coin(text)).rejected) == 1
+    assert len(check(with_unknown(b'"' + text + b'"')).rejected) == 1
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\\", b"\\u", b"\\u00e", b"\\ud83d", b"\\ud83d\\", b"\\ud83d\\ude0", b"\xc3", b"\xf0\x9f\x98"]
+)
+def test_a_line_that_ends_within_a_character(tail: bytes) -> None:
+    assert len(check(b'{"user":"abc' + tail).rejected) == 1
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        b"1.7976931348623157e308",
+        b"1.7976931348623159e308",
+        b"-1.7976931348623159e+308",
+        b"17976931348623159" + b"0" * 292,
+        b"17976931348623157" + b"0" * 292,
+        b"1" + b"0" * 308,
+        b"9" * 308,
+        b"9" * 309,
+        b"9" * 500,
+        b"9" * 500 + b"e-192",
+        b"0." + b"0" * 400 + b"1e709",
+        b"0." + b"9" * 450 + b"e309",
+        b"9" * 450 + b"." + b"9" * 20 + b"e-142",
+        b"1e309",
+        b"1e99999999999",
+        b"1e-99999999999",
+        b"0e99999999999",
+        b"-0",
+        b"-0.0e-0",
+        b"5E+3",
+        b"1.5E-3",
+    ],
+)
+def test_numbers_at_the_edge_of_float64(number: bytes) -> None:
+    check(with_unknown(number))
+
+
+@pytest.mark.parametrize(
+    "number", [b"-", b"+1", b"01", b"-01", b"1.", b".5", b"1.e5", b"1e", b"1e+", b"1e-", b"-a", b"0x1", b"1-"]
+)
+def test_what_is_no_number(number: bytes) -> None:
+    assert len(check(with_unknown(number)).rejected) == 1
+    assert len(check(b'{"more":' + number).rejected) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["1e", "1e+", "1E-", "1ee5", "1e5x", "1.5.5", "-", "-.5", "--1", "1 ", " 1", "0x10"]
+)
+def test_what_is_no_decimal(text: str) -> None:
+    (rejected,) = check(plain(event(sz=text))).rejected
+    assert rejected.reason == "sz: not a decimal number"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 800,
+        "0." + "0" * 320 + "1" * 800,
+        "1" + "0" * 771 + ".5",
+        "1." + "0" * 780 + "1",
+        "1e999",
+        "-1e999",
+        "1e-999",
+        "0e5",
+        "-0e5",
+        "5e+3",
+        "5E-3",
+        "9007199254740993",
+        "9007199254740993." + "0" * 780 + "1",
+        "1e99999999999",
+    ],
+)
+def test_decimals_of_any_length(text: str) -> None:
+    batch = check(plain(event(sz=text)))
+    assert batch.rejected == []
+    assert batch.column("sz")[8] == float(text)
+    assert batch.to_pylist()[8]["sz"] == text
+
+
+@pytest.mark.parametrize(
+    ("field", "number", "accepted"),
+    [
+        ("oid", b"18446744073709551615", True),
+        ("oid", b"18446744073709551616", False),
+        ("oid", b"99999999999999999999999", False),
+        ("oid", b"-0", True),
+        ("oid", b"-1", False),
+        ("timestamp", b"-9223372036854775808", True),
+        ("timestamp", b"-9223372036854775809", False),
+        ("timestamp", b"9223372036854775808", False),
+        ("timestamp", b"-0", True),
+    ],
+)
+def test_integers_at_their_ends(field: str, number: bytes, accepted: bool) -> None:
+    old = str(BASE["order"][field]).encode()
+    data = PADDING + plain(event()).replace(
+        b'"%b":%b' % (field.encode(), old), b'"%b":%b' % (field.encode(), number)
+    )
+    batch = fasttail.parse(data)
+    assert [each.reason for each in batch.rejected] == ([] if accepted else [f"{field}: out of range"])
+    if accepted:
+        assert batch.column(field)[8] == int(number)
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-04-31T00:00:00", "2026-05-05T17:39:14.85x", "2026-05-05T17:60:00", "1969-12-31T23:59:59"]
+)
+def test_what_is_no_time(time: str) -> None:
+    (rejected,) = check(plain(event(time=time))).rejected
+    assert rejected.reason == "time: not a time"
+    escaped = plain(event(time=time)).replace(time.encode(), time.encode().replace(b"-", b"\\u002d", 1))
+    assert [each.reason for each in check(escaped).rejected] == ["time: not a time"]
+
+
+@pytest.mark.parametrize("kind", [b"[", b'{"a":'])
+def test_the_deepest_nesting(kind: bytes) -> None:
+    """1,024 open brackets, the line's own among them."""
+    close = b"]" if kind == b"[" else b"}"
+    for depth, accepted in ((1023, True), (1024, False), (3000, False)):
+        batch = fasttail.parse(PADDING + with_unknown(kind * depth + b"1" + close * depth))
+        assert [each.reason for each in batch.rejected] == ([] if accepted else ["nested deeper than 1024"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{5}",
+        b'{"a"}',
+        b'{"a" 5}',
+        b'{"a":}',
+        b'{"a":5',
+        b'{"a":5,',
+        b'{"a":5,}',
+        b'{"a":5 5}',
+        b'{"a":{5}}',
+        b'{"a":{"b"',
+        b'{"a":{"b"}}',
+        b'{"a":{"b":1,}}',
+        b'{"a":{"b":1 2}}',
+        b'{"a":{',
+        b'{"a":[',
+        b'{"a":[1',
+        b'{"a":[1 2]}',
+        b'{"a":[1,]}',
+        b'{"a":[1}}',
+        b'{"a":{"b',
+        b'{"a":tru}',
+        b'{"a":falze}',
+        b'{"a":nul',
+        b"{,}",
+        b"[1,",
+        b"tru",
+        b'"',
+        b"-",
+    ],
+)
+def test_what_is_no_json(line: bytes) -> None:
+    for data in (line, line + b"\n" + PADDING):
+        (rejected,) = fasttail.parse(data).rejected
+        assert rejected.reason == "not valid JSON"
+        assert rejected.offset <= rejected.at <= len(line)
+
+
+@pytest.mark.parametrize(
+    "value", [b"5", b"null", b"{}", b'[{"time":5}]', b"[5]", b"[{},5]", b"[[]]", b'["x"]']
+)
+def test_events_that_are_none(value: bytes) -> None:
+    assert len(check(envelope([]).replace(b"[]", value)).rejected) == 1
+    assert len(check(envelope([event()]).replace(b"]}", b"," + value.strip(b"[]") + b"]}")).rejected) == 1
+
+
+def test_a_last_line_without_newline_whose_events_are_long() -> None:
+    """Nothing but the data's end bounds it: the fast path hands each event near it to the general one."""
+    for data in (envelope([event()] * 9), PADDING + envelope([event(), event(oid=5)])):
+        assert fasttail.parse(data[:-1]).to_pylist() == fasttail.parse(data).to_pylist()
+        assert len(fasttail.parse(data[:-2]).rejected) == 1
+
+
+def test_every_column() -> None:
+    batch = fasttail.parse(
+        plain(event(), event(isTrigger=True, reduceOnly=True, status="new", tif=None, triggerPx="2.5"))
+    )
+    numbers = {
+        "oid": [412036451268] * 2,
+        "timestamp": [1778002753024] * 2,
+        "time_ns": [1778002754852711983] * 2,
+        "limitPx": [65045.0] * 2,
+        "sz": [0.0003] * 2,
+        "origSz": [0.0004] * 2,
+        "coin_code": [1, 1],
+        "status_code": [1, 0],
+        "orderType_code": [1, 1],
+        "tif_code": [3, 0],
+        "flags": [0, 5],
+    }
+    for name, values in numbers.items():
+        assert batch.column(name).tolist() == values
+        assert len(numpy.asarray(batch.column(name))) == 2
+    for name in ("limitPx", "sz", "origSz"):
+        assert batch.column(f"{name}_text") == [row[name] for row in batch.to_pylist()]
+
+
+def test_how_a_column_may_be_asked_for() -> None:
+    column = fasttail.parse(plain(event())).column("oid").obj
+    assert len(column) == 1
+    with pytest.raises(TypeError, match="read-write"):
+        io.BytesIO(b"12345678").readinto(column)
+    with pytest.raises(BufferError, match="strided"):
+        zlib.crc32(column)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 256"):
+        fasttail.parse(b"", workers=257)
+    with pytest.raises(TypeError, match="made by compiled code"):
+        table.Table()
+    with pytest.raises(TypeError):
+        pool.Pool(1, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected one of"):
+        isa.use("mmx")
+
+
+def test_every_instruction_set_gives_the_same() -> None:
+    before = isa.name()
+    data = plain(*[event(oid=i, sz=f"{i}.{i}", coin=f"C{i}") for i in range(200)]) + envelope(
+        [event(), event(cloid=None)]
+    )
+    expected, _ = plain_reader.read(data)
+    try:
+        for name in isa.available():
+            isa.use(name)
+            assert isa.name() == name
+            assert fasttail.parse(data).to_pylist() == expected
+    finally:
+        isa.use(before)
+
+
+def test_large_data_and_a_shared_line_within() -> None:
+    """Enough for large pages, and for pages that are given back with the table."""
+    line = plain(event())
+    data = line * ((40 << 20) // len(line)) + line[:-1]
+    batch = fasttail.parse(data, workers=3)
+    assert len(batch) == batch.lines == len(data) // len(line) + 1
+    assert batch.sums()["oid"] == BASE["order"]["oid"] * len(batch)
+    del batch
+    assert len(fasttail.parse(line)) == 1
+
+
+def test_rejects_while_a_line_is_shared() -> None:
+    """The lists of rejected lines fill up beside a shared line: the batch is cut again at newlines."""
+    data = b"broken\n" * 3000 + envelope([event(oid=i) for i in range(2000)]) + b"broken\n" * 3000
+    for workers in (2, 3, 4):
+        batch = fasttail.parse(data, workers=workers)
+        assert (len(batch), len(batch.rejected), batch.lines) == (2000, 6000, 6001)
+
+
+def test_memory_of_a_long_line_is_given_back(tmp_path: Path) -> None:
+    """The pipeline's tables, after a line that is longer than its window."""
+    events = [event(oid=i) for i in range(1500)]
+    hour_file(tmp_path, "by_block", "20260505", 9).write_bytes(envelope(events) + envelope([event()]))
+    with Drive(tmp_path) as drive:
+        drive.until_lines(2)
+    assert len(drive.updates()) == 1501
