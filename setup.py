@@ -1,8 +1,9 @@
 """Builds the extensions; all metadata stands in pyproject.toml.
 
-FASTTAIL_BUILD=release|debug|asan|tsan|coverage picks one of KINDS below. A build stops when the compiler has
-no OpenMP, and when Cython gives a performance hint: an unintended exception check or GIL acquisition costs
-more than most optimisations gain. Everything generated goes to build/KIND/, nothing into the source tree.
+FASTTAIL_BUILD=release|debug|asan|tsan|fuzz|coverage picks one of KINDS below. A build stops when the compiler
+has no OpenMP, and when Cython gives a performance hint: an unintended exception check or GIL acquisition
+costs more than most optimisations gain. Everything generated goes to build/KIND/, nothing into the source
+tree.
 """
 
 from __future__ import annotations
@@ -59,6 +60,19 @@ KINDS = {
         checks=False,
         cflags=(*SANITIZED, "-fsanitize=thread"),
         ldflags=("-fsanitize=thread",),
+        names_pyx=True,
+    ),
+    # For scripts/fuzz, by clang only. The run time of the sanitizers and of libFuzzer is preloaded, not
+    # linked.
+    # Not "function": CPython's method tables call through casts.
+    "fuzz": Kind(
+        checks=False,
+        cflags=(
+            *SANITIZED,
+            "-fsanitize=fuzzer-no-link,address,undefined",
+            "-fno-sanitize=function",
+            "-fno-sanitize-recover=undefined",
+        ),
         names_pyx=True,
     ),
     # sys.monitoring knows nothing of code without the GIL.

@@ -160,7 +160,7 @@ print(6 in lines, 10 in lines)
 def test_an_unknown_kind_is_refused(tree: Path) -> None:
     result = setup(tree, "build", FASTTAIL_BUILD="fast")
     assert result.returncode != 0
-    assert "FASTTAIL_BUILD=fast: expected one of release, debug, asan, tsan, coverage" in result.stdout
+    assert "FASTTAIL_BUILD=fast: expected one of release, debug, asan, tsan, fuzz, coverage" in result.stdout
 
 
 def test_a_performance_hint_stops_the_build_each_time(tree: Path) -> None:
