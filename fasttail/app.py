@@ -162,6 +162,7 @@ class App:
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self._listeners_changed()
         self.pipeline.start()
+        await self._first_look()
         self._announce()
         gc.freeze()  # what exists by now stays: later collections need not look at it
         tasks = [
@@ -174,6 +175,13 @@ class App:
             task.cancel()
         await self._shut_down()
         return self._exit_code
+
+    async def _first_look(self) -> None:
+        """Until the folders have been looked at: what is written after the announcement is read."""
+        for _ in range(2000):
+            if self.pipeline.stats()["loop_ns"] or self.pipeline.stopped:
+                return
+            await asyncio.sleep(0.005)
 
     async def _shut_down(self) -> None:
         """Pipeline first, then what it had made, then the clients."""
