@@ -1,6 +1,6 @@
 """libFuzzer's entry into Python: every input goes through `parser_invariants.check`.
 
-    LD_PRELOAD=libfuzzer.so python fuzz/target.py [libFuzzer's options] [folders]
+    LD_PRELOAD=libfuzzer.so:libasan.so python fuzz/target.py [libFuzzer's options] [folders]
 
 The library (libFuzzer without its main function, and the address sanitizer's run time) is preloaded, so that
 the extensions of FASTTAIL_BUILD=fuzz report their coverage to it. scripts/fuzz does all this.
@@ -15,6 +15,7 @@ import traceback
 
 import parser_invariants
 
+SIZE = 461
 CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 
 
@@ -28,11 +29,25 @@ def one_input(address: int | None, size: int) -> int:
     return 0
 
 
+def heap_is_watched(library: ctypes.PyDLL) -> bool:
+    """Whether the address sanitizer knows where the buffers end that the parser gets."""
+    poisoned = library.__asan_region_is_poisoned
+    poisoned.restype = ctypes.c_void_p
+    poisoned.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    with parser_invariants.exact_address(bytes(SIZE)) as begin:
+        end = begin + SIZE
+        return not poisoned(begin, SIZE) and poisoned(begin - 1, 1) == begin - 1 and poisoned(end, 1) == end
+
+
 def main() -> int:
+    library = ctypes.PyDLL(None)
     try:
-        run = ctypes.PyDLL(None).LLVMFuzzerRunDriver
+        run = library.LLVMFuzzerRunDriver
+        watched = heap_is_watched(library)
     except AttributeError:
-        sys.exit("libFuzzer is not preloaded: use scripts/fuzz")
+        sys.exit("libFuzzer and the address sanitizer are not preloaded: use scripts/fuzz")
+    if not watched:
+        sys.exit("the address sanitizer does not watch the heap: does it stand behind libc?")
     arguments = [os.fsencode(each) for each in sys.argv]
     array = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     pointer = ctypes.cast(array, ctypes.POINTER(ctypes.c_char_p))

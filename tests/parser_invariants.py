@@ -63,17 +63,23 @@ _PYBUF_READ = 0x100
 
 
 @contextmanager
-def exactly(data: bytes) -> Iterator[memoryview]:
-    """A copy of `data` in memory of its own size: a bytes object has a NUL behind it."""
+def exact_address(data: bytes) -> Iterator[int]:
+    """Where a copy of `data` lies, in memory of its own size: a bytes object has a NUL behind it."""
     address = _libc.malloc(len(data))
     if address is None:
         raise MemoryError
     ctypes.memmove(address, data, len(data))
-    view = _view(address, len(data), _PYBUF_READ)
-    yield view
+    yield address
     # Not after an exception: its traceback may keep the batch, and then the memory must stay.
-    view.release()  # raises BufferError if something still looks at it
     _libc.free(address)
+
+
+@contextmanager
+def exactly(data: bytes) -> Iterator[memoryview]:
+    with exact_address(data) as address:
+        view = _view(address, len(data), _PYBUF_READ)
+        yield view
+        view.release()  # raises BufferError if something still looks at it
 
 
 def moved(rejected: list[Rejected], by: int) -> list[Rejected]:
