@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
@@ -74,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     name = "fasttail"
     try:
-        arguments = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        arguments = _parser(words).parse_args(words)
         name = f"fasttail {arguments.command}"
         return _COMMANDS[arguments.command](arguments)
     except SystemExit as end:  # argparse's, after --help and --version
@@ -85,7 +85,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 0
     except _UsageError as error:
         return _refuse(str(error))
-    except (ConfigError, socket.gaierror) as error:
+    except ConfigError as error:
         return _refuse(f"{name}: {error}")
     except OSError as error:
         if error.errno not in _REFUSALS | _OUTPUT_FAILURES:
@@ -105,17 +105,17 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _tail(arguments: argparse.Namespace) -> int:
     settings = _settings(TailSettings, arguments)
     _let_workers_sleep()
-    from fasttail import batch_commands
+    from fasttail import tail_command
 
-    return batch_commands.tail_folder(settings)
+    return tail_command.tail_folder(settings)
 
 
 def _parse(arguments: argparse.Namespace) -> int:
     settings = _settings(ParseSettings, arguments, files=tuple(arguments.files))
-    _let_workers_sleep()
-    from fasttail import batch_commands
+    _let_workers_spin()
+    from fasttail import parse_command
 
-    return batch_commands.parse_files(settings)
+    return parse_command.parse_files(settings)
 
 
 def _synth(arguments: argparse.Namespace) -> int:
@@ -178,6 +178,12 @@ def _let_workers_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def _let_workers_spin() -> None:
+    """For some 20 µs: a worker of `parse` has its next share that soon, and to wake it would take longer."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
 class _UsageError(Exception):
     """A command line that cannot be understood."""
 
@@ -189,7 +195,8 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; of the commands not among its `words` it knows the names only."""
     parser = _Parser(
         prog="fasttail",
         description="Follows the order files of a Hyperliquid node and broadcasts them to WebSocket clients.",
@@ -225,7 +232,8 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="FILE",
                 help="the node's file, in any layout; - for standard input",
             )
-        _add_options(command, COMMANDS[name])
+        if name in words:
+            _add_options(command, COMMANDS[name])
     return parser
 
 

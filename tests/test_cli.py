@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,27 +147,29 @@ import os, sys, types
 import fasttail.cli
 
 def called(settings):
-    openmp = os.environ.get("OMP_WAIT_POLICY")
+    openmp = os.environ.get("OMP_WAIT_POLICY") or "spins " + os.environ.get("GOMP_SPINCOUNT", "long")
     with open(sys.argv[1], "w") as notes:
         {action}
         print(type(settings).__name__, openmp, file=notes)
     return 3
 
-for module, names in dict(app=["serve"], batch_commands=["tail_folder", "parse_files"], demo=["run"]).items():
+for module, name in [
+    ("app", "serve"), ("tail_command", "tail_folder"), ("parse_command", "parse_files"), ("demo", "run"),
+]:
     sys.modules["fasttail." + module] = stand_in = types.ModuleType(module)
-    for name in names:
-        setattr(stand_in, name, called)
+    setattr(stand_in, name, called)
 sys.exit(fasttail.cli.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 @pytest.mark.parametrize(
     ("command", "kind"),
     [("serve x", "Serve"), ("tail x", "Tail"), ("parse x y", "Parse"), ("demo", "Demo")],
 )
-def test_what_is_called(command: str, kind: str, given: dict[str, str], policy: str, tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+def test_what_is_called(command: str, kind: str, given: dict[str, str], tmp_path: Path) -> None:
+    openmp = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    clean = {name: value for name, value in os.environ.items() if name not in openmp}
     program = [
         sys.executable,
         "-c",
@@ -175,6 +178,7 @@ def test_what_is_called(command: str, kind: str, given: dict[str, str], policy: 
         *command.split(),
     ]
     assert subprocess.run(program, env=clean | given, check=False, timeout=60).returncode == 3
+    policy = given.get("OMP_WAIT_POLICY", "spins 20000" if kind == "Parse" else "PASSIVE")
     assert (tmp_path / "notes").read_text() == f"{kind}Settings {policy}\n"
 
 
@@ -186,6 +190,13 @@ def test_a_closed_standard_output_is_no_file_of_ours(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", script, sys.executable, program, notes], check=False, timeout=60)
     assert done.returncode == 3
     assert notes.read_text() == "ServeSettings PASSIVE\n"
+
+
+def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
+    done = run("serve", str(tmp_path), "--host", "nowhere.invalid", "--port", "0")
+    assert done.returncode == 2
+    assert re.search(r"^fasttail serve: .*cannot listen on nowhere\.invalid:0: .", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
 
 
 def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if ending == ".toml":
-            content = tomllib.loads(text)
+            content = _toml(text)
         elif ending == ".json":
             content = json.loads(text)
         elif ending in (".yaml", ".yml"):
@@ -37,8 +36,14 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _toml(text: str) -> Any:
+    import tomllib  # only here: few have a file, and every start would pay for it
+
+    return tomllib.loads(text)
+
+
 def _yaml(text: str) -> Any:
-    # Only here: its import costs more than all the rest of a start, and few have such a file.
+    # As above; it costs more than all the rest of a start.
     yaml = importlib.import_module("yaml")
     try:
         return yaml.safe_load(text)

@@ -9,8 +9,6 @@ from libc.string cimport memchr, memset
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import orjson
-
 from fasttail.parser.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 from fasttail.parser.rows cimport row_text
 from fasttail.parser.pool cimport Pool
@@ -132,10 +130,16 @@ cdef object _column(Batch batch, void* first, const char* format, Py_ssize_t ite
     return memoryview(column)
 
 
+def _loads(bytes text):
+    import orjson  # only here: most runs never need it, and every start would pay for it
+
+    return orjson.loads(text)
+
+
 cdef str _decode(const char* p, size_t size, bint escaped):
     cdef bytes raw = p[:size]
     if escaped and b"\\" in raw:
-        return orjson.loads(b'"%b"' % raw)
+        return _loads(b'"%b"' % raw)
     return raw.decode("utf-8")
 
 
@@ -239,7 +243,7 @@ cdef class Batch:
             return None if text == NULL else _decode(text, size, row.flags & ESCAPED)
         if name in _BRACKETS:
             text = row_text(row, data, _BRACKETS[name], &size)
-            return None if text == NULL else orjson.loads(text[:size])
+            return None if text == NULL else _loads(text[:size])
         if name in _FLAGS:
             return bool(row.flags & <uint8_t>_FLAGS[name])
         if name == "oid":

@@ -9,6 +9,7 @@ picows hands every GET to `Server._answer` before it looks at the upgrade header
 """
 
 import asyncio
+import errno
 import logging
 import resource
 import socket
@@ -188,7 +189,8 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from None
+        # gaierror's numbers are no errno values
+        raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {where}: {error.strerror}") from None
     sockets: list[socket.socket] = []
     failure: OSError | None = None
     for family, address in dict.fromkeys((info[0], info[4]) for info in found):

@@ -1,0 +1,163 @@
+"""`fasttail parse`: the orders of whole files to standard output, block by block."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import select
+import stat
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+from fasttail.config import ParseSettings
+from fasttail.convert import Converter
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, Reader
+from fasttail.text_output import selector, tell_rejects, write
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+PROGRESS_AFTER_S = 1.0
+"""Shorter runs show no progress."""
+
+
+def parse_files(settings: ParseSettings) -> int:
+    """Convert whole files, once. Returns 1 if a file could not be read to its end, else 0."""
+    reader = Reader(window=settings.block_size, max_line=settings.max_line)
+    converter = Converter(
+        capacity=settings.block_size + settings.max_line,
+        workers=settings.workers,
+        selector=selector(settings),
+        format=settings.format,
+        summing=settings.stats,
+    )
+    code = 0
+    began = time.perf_counter()
+    with _Progress(settings.files) as progress:
+        for name in settings.files:
+            try:
+                _open(reader, name)
+                _convert_file(reader, converter, name, progress)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                if error.filename is None:
+                    raise  # the output's: the reader's errors name the file
+                progress.clear()
+                print(f"fasttail parse: {name}: {error.strerror}", file=sys.stderr)
+                code = 1
+    seconds = time.perf_counter() - began
+    if reader.oversize_lines:
+        print(
+            f"fasttail parse: {reader.oversize_lines} lines longer than {settings.max_line} bytes skipped",
+            file=sys.stderr,
+        )
+    if settings.stats:
+        _print_stats(converter, reader, settings.workers, seconds)
+    return code
+
+
+class _Progress:
+    """A bar on a terminal's standard error, for runs that take longer than `PROGRESS_AFTER_S`.
+
+    tqdm is imported when the bar is due: that takes longer than most files.
+    """
+
+    def __init__(self, files: tuple[str, ...]) -> None:
+        self._files = files
+        self._began = time.monotonic()
+        self._done = 0
+        self._wanted = sys.stderr.isatty()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, size: int, lines: int) -> None:
+        """Move the bar on by `size` bytes; `lines`: all so far, whose mean rate it shows too."""
+        self._done += size
+        if not self._wanted:
+            return
+        elapsed = time.monotonic() - self._began
+        if self._bar is None:
+            if elapsed < PROGRESS_AFTER_S:
+                return
+            self._bar, size = self._make(), self._done
+            self._bar.start_t -= elapsed
+            self._bar.last_print_t = self._bar.start_t
+        self._bar.set_postfix_str(f"{lines / elapsed:,.0f} lines/s", refresh=False)
+        self._bar.update(size)
+
+    def clear(self) -> None:
+        """Make room for a message."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def _make(self) -> tqdm[NoReturn]:
+        from tqdm import tqdm
+
+        sizes = [
+            Path(name).stat().st_size if name != "-" and Path(name).is_file() else None
+            for name in self._files
+        ]
+        total = sum(size for size in sizes if size is not None) if None not in sizes else None
+        # delay: nothing is shown before the first update
+        return tqdm(total=total, unit="B", unit_scale=True, leave=False, delay=1e-9, file=sys.stderr)
+
+
+def _open(reader: Reader, name: str) -> None:
+    if name != "-":
+        reader.open(name)
+        return
+    # By its descriptor and from where it stands: /dev/stdin would begin a file anew, and a socket has none.
+    in_file = stat.S_ISREG(os.fstat(0).st_mode)
+    reader.open(0, os.lseek(0, 0, os.SEEK_CUR) if in_file else 0)
+
+
+def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Progress) -> None:
+    while True:
+        code = reader.fill_once()
+        if code == FILL_LINES:
+            before = converter.bytes
+            write(converter.read(reader))
+            tell_rejects(converter, name, progress)
+            progress.advance(converter.bytes - before, converter.lines)
+        elif code == FILL_EOF:
+            break
+        elif code == FILL_ERROR:
+            if reader.error != errno.EAGAIN:
+                raise OSError(reader.error, os.strerror(reader.error), name)
+            select.select((0,), (), ())  # somebody made standard input non-blocking
+    offset = reader.tell()
+    tail = reader.take_tail()
+    if tail:
+        write(converter.line(tail, offset))
+        tell_rejects(converter, name, progress)
+        progress.advance(len(tail), converter.lines)
+
+
+def _print_stats(converter: Converter, reader: Reader, workers: int, seconds: float) -> None:
+    stats = {
+        "lines": converter.lines + reader.oversize_lines,
+        "orders": converter.orders,
+        "rejected": converter.rejected + reader.oversize_lines,
+        "bytes": reader.bytes_read,
+        "seconds": round(seconds, 6),
+        "workers": workers,
+        # JSON has no infinity, which the sum of decimals such as "1e400" is
+        "sums": {
+            name: total if math.isfinite(total) else None for name, total in converter.sums_dict().items()
+        },
+    }
+    print(json.dumps(stats, separators=(",", ":")), file=sys.stderr)

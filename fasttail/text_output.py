@@ -1,0 +1,49 @@
+"""What `fasttail parse` and `fasttail tail` share: the filter of their options, and what they print."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import Protocol
+
+from fasttail.config import ParseSettings, TailSettings
+from fasttail.convert import Converter
+from fasttail.publish.filters import Selector
+
+
+class Bar(Protocol):
+    """What may stand on the terminal's last line."""
+
+    def clear(self) -> None: ...
+
+
+def selector(settings: ParseSettings | TailSettings) -> Selector:
+    """The filter that the options ask for."""
+    least = settings.min_notional or 0.0
+    return Selector(
+        coins=dict.fromkeys(settings.coin, least) if settings.coin else None,
+        sides=settings.side,
+        statuses=settings.status or None,
+        users=[settings.user] if settings.user else None,
+        min_notional=least,
+    )
+
+
+def write(text: bytes) -> None:
+    """All of it to standard output, past Python's buffer. Raises BrokenPipeError, OSError."""
+    view = memoryview(text)
+    while view:
+        try:
+            view = view[os.write(1, view) :]
+        except BlockingIOError:
+            select.select((), (1,), ())  # a terminal or pipe that somebody made non-blocking
+
+
+def tell_rejects(converter: Converter, name: str, progress: Bar | None = None) -> None:
+    for offset, reason in converter.rejects:
+        if progress is not None:
+            progress.clear()
+        print(f"{name}: byte {offset}: rejected: {reason}", file=sys.stderr)
+    if converter.untold:
+        print(f"{name}: {converter.untold} more lines rejected after these", file=sys.stderr)
