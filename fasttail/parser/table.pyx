@@ -17,7 +17,7 @@ cdef extern from "<sys/mman.h>" nogil:
     void* MAP_FAILED
 
 cdef enum:
-    PAGE = 4096
+    PAGE = 65536                 # a multiple of every page size in use: ARM64 has 4, 16 and 64 KiB
     SPARE_BYTES = 64 << 20       # resident memory that the spare table may keep
     HUGE_FROM = 16 << 20         # bytes: from here on large pages save more time than they waste memory
 
