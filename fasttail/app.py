@@ -1,8 +1,8 @@
 """`fasttail serve`: puts the parts together, starts and stops them in order. Only this module knows them all.
 
-    start   log ─► sockets (own or inherited) ─► pipeline thread ─► timers
-    stop    pipeline ends its batch ─► its last frames go out ─► clients are closed (1001, or 1012 before a
-            restart) ─► log
+start   log ─► sockets (own or inherited) ─► pipeline thread ─► timers
+stop    pipeline ends its batch ─► its last frames go out ─► clients are closed (1001, or 1012 before a
+        restart) ─► log
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import gc
 import logging
 import os
 import resource
+import secrets
 import signal
 import time
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -26,13 +28,15 @@ from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.now_and_then import Oddities, Rejects, Summary
-from fasttail.pipeline import BatchEnd, BatchStart, Pipeline
-from fasttail.publish import legacy
+from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged
+from fasttail.publish import legacy, public
 from fasttail.publish.clients import Hub
+from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
-from fasttail.publish.legacy import CHANNELS, ORDER_BATCH, ORDER_UPDATE, OrderBatcher
+from fasttail.publish.legacy import OldChannels
 from fasttail.publish.server import Server
 from fasttail.publish.wire import CloseCode
+from fasttail.resume import Resumer
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower, Position
 from fasttail.tail.inotify import Watcher
@@ -93,10 +97,7 @@ class App:
         self._summary = Summary()
 
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._hub = Hub(CHANNELS)
-        for channel in self._hub.channels.values():
-            channel.on_change = self._listeners_changed
-        self._batcher = OrderBatcher(settings.max_message)
+        self._hub = Hub((*legacy.CHANNELS, *public.CHANNELS))
         self._follower = Follower(
             settings.data_dir,
             layout=settings.layout,
@@ -114,12 +115,30 @@ class App:
             selector(settings),
             settings.workers,
             wake_fd=self._wake_fd,
-            max_message=settings.max_message,
             min_batch_s=settings.min_batch_us / 1e6,
             log_every_s={"second": 1.0, "all": 0.0, "summary": None}[settings.log_batches],
             stall_ms=int(settings.debug_stall * 1000),
         )
-        health = Health(
+        self._feeds = Feeds(self.pipeline, epoch=secrets.token_hex(8))
+        self._old = OldChannels(self._hub, self._feeds, settings.max_message)
+        self._public = public.Service(
+            self._hub,
+            self._feeds,
+            queue_limit=settings.client_queue,
+            max_message=settings.max_message,
+            max_subscriptions=settings.max_subscriptions,
+        )
+        self._resumer = Resumer(
+            self._feeds,
+            settings.data_dir,
+            partial(self._public.topic, numbered=False),
+            layout=lambda: self._follower.layout,
+            limit=settings.max_replays,
+            window=settings.block_size,
+            max_line=settings.max_line,
+        )
+        self._public.resumer = self._resumer
+        self._health = health = Health(
             self.pipeline.stats,
             stale_after_s=settings.stale_after_s,
             stall_after_s=settings.stall_after_s,
@@ -133,7 +152,7 @@ class App:
         self._leak = Leak(settings.debug_leak) if settings.debug_leak else None
         metrics = Metrics(
             stats=self.pipeline.stats,
-            hub=self._hub.counts,
+            hub=lambda: self._hub.counts() | self._public.counts() | self._resumer.counts(),
             memory=lambda: {"rss_bytes": self._memory.rss, "slope_bytes_per_second": self._memory.slope},
             log_dropped=lambda: service.dropped,
             restarts=self._restarts,
@@ -149,8 +168,8 @@ class App:
             health=health.health,
             live=health.live,
             metrics=metrics.render,
-            routes=legacy.routes(self._hub, settings.client_queue),
-            status=lambda: legacy.status(self._hub, self._batcher),
+            routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
+            status=self._old.status,
         )
 
     async def run(self) -> int:
@@ -160,15 +179,15 @@ class App:
             loop.add_signal_handler(number, self._stop.set)
         await self.server.start()
         loop.add_reader(self.pipeline.ready_fd, self._take)
-        self._listeners_changed()
         self.pipeline.start()
         await self._first_look()
         self._announce()
         gc.freeze()  # what exists by now stays: later collections need not look at it
         tasks = [
-            asyncio.create_task(self._every(self.settings.batch_interval_ms / 1000, self._flush_batches)),
+            asyncio.create_task(self._every(self.settings.batch_interval_ms / 1000, self._old.flush)),
             asyncio.create_task(self._every(min(0.5, self.settings.batch_timeout_s / 4), self._look_after)),
             asyncio.create_task(self._every(self._memory_period(), self._sample_memory)),
+            asyncio.create_task(self._every(1.0, self._tell_status)),
         ]
         await self._stop.wait()
         for task in tasks:
@@ -202,7 +221,8 @@ class App:
         position = self.pipeline.position() if restarting else None
         while self._take():
             pass
-        self._flush_batches()
+        self._old.flush()
+        self._resumer.close()
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
         await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
         stats = self.pipeline.stats()
@@ -222,6 +242,9 @@ class App:
             try:
                 if isinstance(note, BatchStart):
                     self._log_start(note.number, note.lines)
+                elif isinstance(note, TopicsChanged):
+                    self._feeds.layout = self._follower.layout
+                    self._feeds.changed(note.number, note)
                 else:
                     self._publish(note)
             except Exception:  # the other notes are not its fault
@@ -234,12 +257,9 @@ class App:
         return bool(notes)
 
     def _publish(self, note: BatchEnd) -> None:
-        clients = sum(len(channel.clients) for channel in self._hub.channels.values())
-        if note.frames:
-            self._hub.channels[ORDER_UPDATE].publish(note.frames, note.published)
-        for piece, orders in note.pieces:
-            if self._batcher.add(piece, orders):
-                self._flush_batches()
+        clients = len(self._hub.clients)
+        self._feeds.layout = self._follower.layout
+        self._feeds.take(note.messages, note)
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)
         if note.failed:
@@ -273,10 +293,6 @@ class App:
         if self._batch_log.start(lines, self.settings.workers, self.settings.workers):
             self._logged_start = number
 
-    def _listeners_changed(self) -> None:
-        channels = self._hub.channels
-        self.pipeline.want(bool(channels[ORDER_UPDATE].clients), bool(channels[ORDER_BATCH].clients))
-
     # ---- timers
 
     async def _every(self, seconds: float, action: Any) -> None:
@@ -288,10 +304,8 @@ class App:
             except Exception:
                 log.exception("%s failed", getattr(action, "__name__", action))
 
-    def _flush_batches(self) -> None:
-        channel = self._hub.channels[ORDER_BATCH]
-        for frame in self._batcher.flush():
-            channel.publish(frame.data, frame.orders, 1)
+    def _tell_status(self) -> None:
+        self._public.tell_status(self._health.freshness)
 
     def _look_after(self) -> None:
         """A batch that takes long, lines that were rejected, the summary line."""

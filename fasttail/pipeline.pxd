@@ -6,7 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Out, Pieces
+from fasttail.publish.frames cimport Box
+from fasttail.publish.topics cimport Place, Topics
 from fasttail.tail.blocks cimport Reader
 from fasttail.tail.inotify cimport Watcher
 
@@ -16,7 +17,21 @@ cdef enum:
 
 cdef enum Note:
     NOTE_START = 1           # a batch that is to be logged has begun
-    NOTE_END = 2             # a batch has ended: its frames
+    NOTE_END = 2             # a batch has ended: its messages
+    NOTE_TOPICS = 3          # topics were added or removed: from the next batch on
+
+
+# Something the main thread wants of the pipeline; a list, newest first, that the pipeline takes as a whole.
+cdef enum Wish:
+    ADD_TOPIC
+    REMOVE_TOPIC
+
+
+cdef struct Command:
+    uint8_t wish
+    void* topic              # borrowed; the main thread keeps it until the pipeline has answered
+    uint64_t number
+    Command* before
 
 
 cdef struct Slot:
@@ -27,8 +42,8 @@ cdef struct Slot:
     uint64_t lines
     uint64_t bytes
     uint64_t orders          # rows parsed
-    uint64_t selected        # rows that pass the filter
-    uint64_t published       # rows in frames or pieces
+    uint64_t selected        # rows that pass the server's own filter
+    uint64_t published       # rows in messages of the old channels
     uint64_t failed          # chunks
     uint64_t rejected
     uint64_t reject_at       # of the first rejected line: its offset in the file,
@@ -37,15 +52,20 @@ cdef struct Slot:
     uint64_t started_ns
     uint64_t ended_ns
     uint64_t* shares         # owned; lines and orders of each worker, two words each; filled if `logged`
-    Out frames
-    Pieces pieces
+    Box* boxes               # owned; a worker's messages each
+    uint64_t posted          # bytes in them
+    Place place              # of the batch; its data are gone
+    uint32_t hour            # YYYYMMDDHH, 0: of no hour's file
+    uint64_t end             # where the file is read on after it
+    bint late                # lines of a former hour: `end` is not where reading goes on
 
 
 cdef struct Counters:
-    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, oversize_orders, nul_bytes
+    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes
     uint64_t last_data_ns, loop_ns, in_batch_ns, batch_number
     uint64_t height
-    int64_t last_event_ns
+    int64_t last_event_ns    # the newest event's own time,
+    int64_t last_event_seen_ns   # … and when it was published
 
 
 @cython.final
@@ -63,7 +83,7 @@ cdef class Pipeline:
     cdef uint64_t file
     cdef const char* running_begin   # the running batch's lines in the reader's memory; NULL: none, or not there
     cdef const char* running_limit
-    cdef uint64_t posted_bytes       # of frames and pieces: written by the pipeline only
+    cdef uint64_t posted_bytes       # of messages: written by the pipeline only
     cdef uint64_t taken_bytes        # … that the main thread has taken: written by it only
     cdef readonly int ready_fd
     cdef int wake_fd
@@ -73,18 +93,24 @@ cdef class Pipeline:
     cdef uint64_t tail               # next slot the main thread takes: written by the main thread only
     cdef uint64_t signalled          # ready_fd was written and not yet answered
     cdef uint64_t stopping
-    cdef uint64_t want_frames        # somebody listens on orderUpdate / orderBatch: written by the main thread
-    cdef uint64_t want_pieces
+    cdef Topics topics
+    cdef Command* commands           # owned; not yet taken: pushed by the main thread, taken by the pipeline
+    cdef uint64_t commands_count     # ever given: the main thread's
+    cdef dict kept                   # the main thread's: number of a command -> what it keeps alive
+    cdef Place place                 # of the running batch
+    cdef uint32_t hour
     cdef uint64_t log_every_ns       # a group of log lines at most so often; 0: every batch
     cdef uint64_t logged_ns
     cdef uint64_t min_batch_ns
     cdef uint64_t stall_ms
-    cdef size_t max_message
     cdef bint late
     cdef Counters counters
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil
     cdef int _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
+    cdef int _take_commands(self) noexcept nogil
     cdef Slot* _claim(self) noexcept nogil
     cdef int _post(self) noexcept nogil
     cdef object _final_line(self, bytes line, uint64_t offset)
     cdef object _in_file(self, path)
+    cdef object _command(self, Wish wish, topic)
+    cdef list _messages(self, Slot* slot)

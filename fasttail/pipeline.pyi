@@ -1,6 +1,7 @@
 from typing import Any, NamedTuple, final
 
 from fasttail.publish.filters import Selector
+from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower, Position
 from fasttail.tail.inotify import Watcher
@@ -26,8 +27,16 @@ class BatchEnd(NamedTuple):
     reject: tuple[str | None, int, str] | None
     seconds: float
     workers: list[WorkerState]
-    frames: bytes
-    pieces: list[tuple[bytes, int]]
+    hour: int
+    end: int
+    late: bool
+    messages: list[TopicMessage]
+
+class TopicsChanged(NamedTuple):
+    number: int
+    hour: int
+    end: int
+    late: bool
 
 @final
 class Pipeline:
@@ -40,7 +49,6 @@ class Pipeline:
         workers: int,
         *,
         wake_fd: int,
-        max_message: int = 262144,
         min_batch_s: float = 0.00025,
         log_every_s: float | None = 1.0,
         stall_ms: int = 0,
@@ -53,9 +61,10 @@ class Pipeline:
     def failure(self) -> BaseException | None: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
-    def want(self, frames: bool, pieces: bool) -> None: ...
+    def add_topic(self, topic: Topic) -> int: ...
+    def remove_topic(self, topic: Topic) -> int: ...
     def position(self) -> Position | None: ...
-    def drain(self, most: int = 16) -> list[BatchStart | BatchEnd]: ...
+    def drain(self, most: int = 16) -> list[BatchStart | BatchEnd | TopicsChanged]: ...
     def stats(self) -> dict[str, Any]: ...
     def workers(self) -> list[WorkerState]: ...
     def running_lines(self) -> int | None: ...

@@ -2,7 +2,7 @@
 
     pipeline thread (member 0 of the OpenMP team)                              main thread (uvloop)
     ┌───────────────────────────── with nogil ─────────────────────────────┐
-    │ reader.fill ─► pool.run ─► selector.select ─► encode ─► slot of ring ─┼─► eventfd ─► drain() ─► clients
+    │ reader.fill ─► pool.run ─► selector, topics ─► slot of the ring ──────┼─► eventfd ─► drain() ─► clients
     └──▲───────────────────────────────────────────────────────────────┬───┘
        └── follower.check (Python): new file, truncation, once a second ◄┘
 
@@ -17,7 +17,8 @@ it is cleared before the ring is looked at, so a batch posted after the look sig
 that one thread writes and others read for information; a value may be a moment old.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
 from fasttail.parser.columns import reason_text
@@ -27,7 +28,9 @@ from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Row
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Mark, Out, encode_legacy, out_clear, out_free
+from fasttail.publish.frames cimport Box, Message, out_clear, out_free
+from fasttail.publish.cursor import prefix as cursor_prefix
+from fasttail.publish.topics cimport Place, Topic, Topics, message_tuple
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 
@@ -42,16 +45,24 @@ cdef extern from *:
     static inline uint64_t ft_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void ft_release(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint64_t ft_swap(uint64_t *p, uint64_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
+    /* A stack of which the other thread takes everything at once: no node is taken out alone, so none can come back in between. */
+    static inline void ft_push(void **head, void *node, void **before) {
+        void *seen = __atomic_load_n(head, __ATOMIC_RELAXED);
+        do { *before = seen; } while (!__atomic_compare_exchange_n(head, &seen, node, 1, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    }
+    static inline void *ft_take(void **head) { return __atomic_exchange_n(head, NULL, __ATOMIC_SEQ_CST); }
     static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
     """
     uint64_t ft_acquire(const uint64_t* p) noexcept nogil
     void ft_release(uint64_t* p, uint64_t v) noexcept nogil
     uint64_t ft_swap(uint64_t* p, uint64_t v) noexcept nogil
+    void ft_push(void** head, void* node, void** before) noexcept nogil
+    void* ft_take(void** head) noexcept nogil
     void ft_signal(int fd) noexcept nogil
 
 cdef enum:
-    KEEP_OUT = 1 << 20        # bytes of frames, and of pieces, that a slot keeps for its next batch
-    MOST_POSTED = 32 << 20    # bytes of frames and pieces in the ring before the pipeline waits
+    KEEP_OUT = 1 << 20        # bytes of messages that a box keeps for its next batch
+    MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
     MOST_PATHS = 64
     KEPT_WINDOWS = 8          # rows of so many windows stay resident after an oversize line, as in the reader
 
@@ -72,7 +83,9 @@ class BatchEnd(NamedTuple):
     """A batch has ended.
 
     `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
-    `frames`: WebSocket frames ready to send, one per order. `pieces`: (Orders joined by commas, how many) each.
+    `published`: orders made for the old channels. `hour` and `end`: the file (YYYYMMDDHH, 0 if it is none of an hour) and the
+    offset behind the batch; `late`: they are a former hour's, and not where reading goes on. `messages`: those of each topic in
+    order.
     """
 
     number: int
@@ -86,8 +99,19 @@ class BatchEnd(NamedTuple):
     reject: tuple
     seconds: float
     workers: list
-    frames: bytes
-    pieces: list
+    hour: int
+    end: int
+    late: bool
+    messages: list
+
+
+class TopicsChanged(NamedTuple):
+    """All commands up to `number` hold from the next batch on; reading goes on at `end` of the hour's file (unless `late`)."""
+
+    number: int
+    hour: int
+    end: int
+    late: bool
 
 
 class WorkerState(NamedTuple):
@@ -121,12 +145,13 @@ cdef int _sleep(uint64_t ns) noexcept nogil:
 cdef class Pipeline:
     """Owns the thread, the reader, the pool and the ring.
 
-    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `want` when clients come and go, and at the end
+    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `add_topic` and `remove_topic` when somebody comes or
+    the last one goes, and at the end
     `stop` and `drain` until `stopped`. `follower.check` runs in the pipeline's thread.
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
-                  int wake_fd, size_t max_message=262144, double min_batch_s=0.00025, log_every_s=1.0, int stall_ms=0):
+                  int wake_fd, double min_batch_s=0.00025, log_every_s=1.0, int stall_ms=0):
         """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long."""
         cdef int i
         self.reader = reader
@@ -135,7 +160,6 @@ cdef class Pipeline:
         self.follower = follower
         self.selector = selector
         self.wake_fd = wake_fd
-        self.max_message = max_message
         self.min_batch_ns = <uint64_t>(min_batch_s * 1e9)
         self.log_every_ns = ~<uint64_t>0 if log_every_s is None else <uint64_t>(log_every_s * 1e9)
         self.stall_ms = <uint64_t>stall_ms
@@ -147,19 +171,29 @@ cdef class Pipeline:
             raise MemoryError
         for i in range(SLOTS):
             self.slots[i].shares = <uint64_t*>calloc(<size_t>workers, 2 * sizeof(uint64_t))
-            if self.slots[i].shares == NULL:
+            self.slots[i].boxes = <Box*>calloc(<size_t>workers, sizeof(Box))
+            if self.slots[i].shares == NULL or self.slots[i].boxes == NULL:
                 raise MemoryError
+        self.topics = Topics(workers, self.table)
+        self.kept = {}
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __dealloc__(self):
-        cdef int i
+        cdef int i, k
+        cdef Command* command
         if self.slots != NULL:
             for i in range(SLOTS):
                 free(self.slots[i].shares)
-                out_free(&self.slots[i].frames)
-                out_free(&self.slots[i].pieces.text)
-                out_free(&self.slots[i].pieces.marks)
+                if self.slots[i].boxes != NULL:
+                    for k in range(self.pool.workers):
+                        out_free(&self.slots[i].boxes[k].text)
+                        out_free(&self.slots[i].boxes[k].marks)
+                free(self.slots[i].boxes)
         free(self.slots)
+        while self.commands != NULL:
+            command = self.commands
+            self.commands = command.before
+            free(command)
         free(self.selection)
         if self.ready_fd > 0:
             os.close(self.ready_fd)
@@ -186,10 +220,30 @@ cdef class Pipeline:
         """The exception that ended the thread, or None."""
         return self.error
 
-    def want(self, bint frames, bint pieces) -> None:
-        """Say whether anybody listens; what nobody wants is not made."""
-        ft_release(&self.want_frames, frames)
-        ft_release(&self.want_pieces, pieces)
+    def add_topic(self, Topic topic not None) -> int:
+        """Make the topic's messages from some batch on: from that after the TopicsChanged with this number, or a greater one."""
+        return self._command(ADD_TOPIC, topic)
+
+    def remove_topic(self, Topic topic not None) -> int:
+        """Make them no more, likewise. What was made before still comes out of `drain`."""
+        return self._command(REMOVE_TOPIC, topic)
+
+    cdef object _command(self, Wish wish, topic):
+        cdef Command* command = <Command*>malloc(sizeof(Command))
+        if command == NULL:
+            raise MemoryError
+        self.commands_count += 1
+        command.wish = wish
+        command.topic = <void*>topic
+        command.number = self.commands_count
+        # Added ones are kept for good, by their id; removed ones until the pipeline says that it has let go.
+        if wish == ADD_TOPIC:
+            self.kept[topic.id] = topic
+        else:
+            self.kept[-<int64_t>command.number] = self.kept.pop(topic.id)
+        ft_push(<void**>&self.commands, command, <void**>&command.before)
+        ft_signal(self.wake_fd)
+        return self.commands_count
 
     def position(self):
         """Where reading goes on, after `stop`.
@@ -199,13 +253,10 @@ cdef class Pipeline:
         return self.follower.position(self.reader)
 
     def drain(self, int most=SLOTS) -> list:
-        """Take up to `most` notes, oldest first: BatchStart and BatchEnd objects."""
+        """Take up to `most` notes, oldest first: BatchStart, BatchEnd and TopicsChanged objects."""
         cdef Slot* slot
-        cdef const Mark* marks
-        cdef size_t i, begin
         cdef list notes = []
         cdef int k
-        cdef list pieces
         try:
             os.eventfd_read(self.ready_fd)
         except BlockingIOError:
@@ -215,13 +266,11 @@ cdef class Pipeline:
             slot = &self.slots[self.tail % SLOTS]
             if slot.note == NOTE_START:
                 notes.append(BatchStart(slot.number, slot.lines))
+            elif slot.note == NOTE_TOPICS:
+                for number in [number for number in self.kept if number < 0 and -number <= slot.number]:
+                    del self.kept[number]
+                notes.append(TopicsChanged(slot.number, slot.hour, slot.end, slot.late))
             else:
-                pieces = []
-                marks = <const Mark*>slot.pieces.marks.data
-                begin = 0
-                for i in range(slot.pieces.marks.size // sizeof(Mark)):
-                    pieces.append((slot.pieces.text.data[begin:marks[i].end], marks[i].orders))
-                    begin = marks[i].end
                 notes.append(BatchEnd(
                     slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
                     (self.paths.get(slot.file), slot.reject_at, reason_text(slot.reject_reason, slot.reject_field))
@@ -229,12 +278,23 @@ cdef class Pipeline:
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
-                    slot.frames.data[:slot.frames.size] if slot.frames.size else b"", pieces))
-            ft_release(&self.taken_bytes, self.taken_bytes + slot.frames.size + slot.pieces.text.size)
+                    slot.hour, slot.end, slot.late, self._messages(slot)))
+            ft_release(&self.taken_bytes, self.taken_bytes + slot.posted)
             ft_release(&self.tail, self.tail + 1)
         if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):
             ft_signal(self.ready_fd)                 # `most` reached: come again
         return notes
+
+    cdef list _messages(self, Slot* slot):
+        cdef const Message* message
+        cdef list messages = []
+        cdef size_t i
+        cdef int k
+        for k in range(self.pool.workers):
+            for i in range(slot.boxes[k].marks.size // sizeof(Message)):
+                message = &(<const Message*>slot.boxes[k].marks.data)[i]
+                messages.append(message_tuple(&slot.boxes[k], message, &slot.place))
+        return messages
 
     def stats(self) -> dict:
         """Numbers for health, metrics and log; callable from any thread."""
@@ -242,13 +302,14 @@ cdef class Pipeline:
         return {
             "batches": c.batches, "lines": c.lines, "orders": c.orders, "selected": c.selected, "rejected": c.rejected,
             "bytes": c.bytes, "failed_chunks": c.failed_chunks, "late_lines": c.late_lines + self.follower.late_lines,
-            "oversize_orders": c.oversize_orders, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes,
+            "oversize_orders": self.topics.oversize, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes,
             "truncations": self.follower.truncations, "files_opened": self.follower.files_opened,
             "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
             "recut_batches": self.pool.irregular,
             "last_data_ns": c.last_data_ns, "loop_ns": c.loop_ns, "in_batch_ns": c.in_batch_ns,
             "batch_number": c.batch_number, "file": self.path, "offset": self.reader.offset,
             "height": c.height or None, "last_event_ns": c.last_event_ns,
+            "last_event_seen_ns": c.last_event_seen_ns,
             "state": "live" if c.last_data_ns else "waiting",
         }
 
@@ -303,6 +364,10 @@ cdef class Pipeline:
             self.file += 1
             self.paths[self.file] = path
             self.paths.pop(self.file - MOST_PATHS, None)
+            prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
+            self.hour = int(prefix[1:11] or 0)
+            self.place.prefix_size = <size_t>len(prefix)
+            memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
 
     cdef object _final_line(self, bytes line, uint64_t offset):
         cdef const char* p = line
@@ -320,6 +385,8 @@ cdef class Pipeline:
             self.counters.loop_ns = now
             if ft_acquire(&self.stopping):
                 return WHY_STOP
+            if self.commands != NULL:
+                self._take_commands()
             code = self.reader.fill()
             if code == FILL_LINES:
                 began = now
@@ -352,24 +419,62 @@ cdef class Pipeline:
             if code & WAIT_DIRS:
                 check_ns = 0                         # what was written first, then the folders
 
+    cdef int _take_commands(self) noexcept nogil:
+        """Do what the main thread wished since the last time, and answer. Always 0."""
+        cdef Command* command = <Command*>ft_take(<void**>&self.commands)
+        cdef Command* first = NULL
+        cdef Command* before
+        cdef Slot* slot
+        cdef uint64_t number = 0
+        while command != NULL:               # the newest comes first
+            before = command.before
+            command.before = first
+            first = command
+            command = before
+        while first != NULL:
+            if first.wish == ADD_TOPIC:
+                self.topics.add(first.topic)
+            else:
+                self.topics.remove(first.topic)
+            number = first.number
+            before = first.before
+            free(first)
+            first = before
+        if number == 0:
+            return 0
+        slot = self._claim()
+        slot.note = NOTE_TOPICS
+        slot.number = number
+        slot.end = self.reader.offset
+        self._post()
+        return 0
+
     cdef Slot* _claim(self) noexcept nogil:
         """The next free slot, emptied; waits while the ring is full (the file is the queue)."""
         cdef Slot* slot
+        cdef int k
         while (self.head - ft_acquire(&self.tail) >= SLOTS
                or self.posted_bytes - ft_acquire(&self.taken_bytes) >= MOST_POSTED):
             self.counters.loop_ns = _now()
             _sleep(200000)
         slot = &self.slots[self.head % SLOTS]
-        out_clear(&slot.frames, KEEP_OUT)
-        out_clear(&slot.pieces.text, KEEP_OUT)
-        out_clear(&slot.pieces.marks, KEEP_OUT)
+        for k in range(self.pool.workers):
+            out_clear(&slot.boxes[k].text, KEEP_OUT)
+            out_clear(&slot.boxes[k].marks, KEEP_OUT)
+        slot.hour = self.hour
+        slot.late = self.late
+        slot.posted = 0
         slot.rejected = 0
         slot.reject_reason = 0
         return slot
 
     cdef int _post(self) noexcept nogil:
         """Hand slots[head] over, and wake the main thread if it is not awake."""
-        self.posted_bytes += self.slots[self.head % SLOTS].frames.size + self.slots[self.head % SLOTS].pieces.text.size
+        cdef Slot* slot = &self.slots[self.head % SLOTS]
+        cdef int k
+        for k in range(self.pool.workers):
+            slot.posted += slot.boxes[k].text.size + slot.boxes[k].marks.size
+        self.posted_bytes += slot.posted
         ft_release(&self.head, self.head + 1)
         if not ft_swap(&self.signalled, 1):
             ft_signal(self.ready_fd)
@@ -387,7 +492,6 @@ cdef class Pipeline:
         cdef Chunk* chunk
         cdef Slot* slot
         cdef Row* row
-        cdef bint frames, pieces
         c.batch_number += 1
         if logged:
             self.logged_ns = now
@@ -419,12 +523,13 @@ cdef class Pipeline:
                 failed += self.pool.chunks[k].broken
         n = self.selector.select(self.table, begin, self.selection)
         slot = self._claim()
-        frames = ft_acquire(&self.want_frames) != 0
-        pieces = ft_acquire(&self.want_pieces) != 0
-        if frames or pieces:
-            published = encode_legacy(self.table, begin, self.selection, n, _utc_now(), self.max_message,
-                                      &slot.frames if frames else NULL, &slot.pieces if pieces else NULL, &c.oversize_orders)
-            failed += slot.frames.failed or slot.pieces.text.failed or slot.pieces.marks.failed
+        self.place.data = begin
+        self.place.offset = offset
+        published = self.topics.run(self.table, &self.place, self.selection, n, _utc_now(), slot.boxes)
+        for k in range(self.pool.workers):
+            failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
+        slot.place = self.place
+        slot.end = offset + <uint64_t>(limit - begin)
         now = _now()
         slot.note = NOTE_END
         slot.logged = logged
@@ -451,6 +556,7 @@ cdef class Pipeline:
                 row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
                 if row.time_ns > c.last_event_ns:
                     c.last_event_ns = row.time_ns
+                    c.last_event_seen_ns = _utc_now()
                 if row.envelope != <uint32_t>NO_ENVELOPE and self.table.envelopes[row.envelope].block_number > c.height:
                     c.height = self.table.envelopes[row.envelope].block_number
         c.batches += 1

@@ -12,15 +12,20 @@ from typing import Any, Literal
 
 from running import PATIENCE_S
 
-from fasttail.pipeline import BatchEnd, BatchStart, Pipeline
+from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged
 from fasttail.publish.filters import Selector
+from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower, Position
 from fasttail.tail.inotify import Watcher
 
 
 class Drive:
-    """A pipeline and what belongs to it. Everything that `take` has drained stands in `notes`."""
+    """A pipeline and what belongs to it, with topics for the old channels (`frames`, `pieces`) if they are
+    wanted.
+
+    Everything that `take` has drained stands in `notes`, in `changes` what it said of its topics.
+    """
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Drive:
         pieces: bool = True,
         **options: Any,
     ) -> None:
+        self.changes: list[TopicsChanged] = []
         self.notes: list[BatchStart | BatchEnd] = []
         self.told: list[str] = []
         self.reader = Reader(window=window, max_line=1 << 20)
@@ -57,12 +63,20 @@ class Drive:
             selector or Selector(),
             workers,
             wake_fd=self._wake_fd,
-            **options,
+            **{name: value for name, value in options.items() if name != "max_message"},
         )
-        self.pipeline.want(frames, pieces)
+        most = options.get("max_message", 256 << 10)
+        self._commands = 0
+        self.old_updates = Topic("orderUpdate", max_message=most)
+        self.old_batches = Topic("orderBatch", max_message=most)
+        for topic, wanted in ((self.old_updates, frames), (self.old_batches, pieces)):
+            if wanted:
+                self._commands = self.pipeline.add_topic(topic)
 
     def __enter__(self) -> Drive:
         self.pipeline.start()
+        if self._commands:
+            self.until(lambda: bool(self.changes), most=1)  # the first note of all
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,17 +103,29 @@ class Drive:
     def take(self, most: int = 16) -> int:
         """Drain once; how many notes there were."""
         notes = self.pipeline.drain(most)
-        self.notes += notes
+        for note in notes:
+            if isinstance(note, TopicsChanged):
+                self.changes.append(note)
+            else:
+                self.notes.append(note)
         return len(notes)
 
-    def until(self, what: Callable[[], bool]) -> None:
+    def until_applied(self, number: int) -> None:
+        """… the pipeline has taken its commands up to this one."""
+        self.until(lambda: bool(self.changes) and self.changes[-1].number >= number)
+
+    def messages(self, topic: Topic) -> list[TopicMessage]:
+        """What was made for a topic, in order."""
+        return [message for end in self.ends for message in end.messages if message.topic == topic.id]
+
+    def until(self, what: Callable[[], bool], most: int = 16) -> None:
         """Drain, as the main thread does, until `what` holds."""
         deadline = time.monotonic() + PATIENCE_S
         while not what():
             assert self.pipeline.failure is None, self.pipeline.failure
             assert time.monotonic() < deadline, (self.pipeline.stats(), self.told)
             if self.ready(0.01):
-                self.take()
+                self.take(most)
 
     def until_lines(self, count: int) -> None:
         self.until(lambda: self.lines >= count)
@@ -118,7 +144,7 @@ class Drive:
 
     def payloads(self) -> list[bytes]:
         """The messages for orderUpdate, in order."""
-        return [payload for end in self.ends for payload in split_frames(end.frames)]
+        return [payload for each in self.messages(self.old_updates) for payload in split_frames(each.data)]
 
     def updates(self) -> list[dict[str, Any]]:
         """Their Orders."""
@@ -127,9 +153,9 @@ class Drive:
     def batched(self) -> list[dict[str, Any]]:
         """The Orders of the pieces for orderBatch, each piece checked."""
         orders = []
-        for piece, count in (piece for end in self.ends for piece in end.pieces):
-            held = json.loads(b"[" + piece + b"]")
-            assert len(held) == count > 0
+        for piece in self.messages(self.old_batches):
+            held = json.loads(b"[" + piece.data + b"]")
+            assert len(held) == piece.orders > 0
             orders += held
         return orders
 

@@ -96,9 +96,7 @@ def test_any_window_and_limit_against_plain_python(path: Path) -> None:
     for _ in range(300):
         limit = rng.choice([1, 2, 5, 20, 100])
         longest = rng.choice([3, 2 * limit + 2, 6 * limit])
-        lines = [
-            rng.randbytes(rng.randrange(longest)).replace(b"\n", b"n") for _ in range(rng.randrange(30))
-        ]
+        lines = [rng.randbytes(rng.randrange(longest)).replace(b"\n", b"n") for _ in range(rng.randrange(30))]
         content = b"".join(line + b"\n" for line in lines)
         path.write_bytes(b"")
         reader = Reader(window=rng.choice([1, 2, 3, 10, 50, 1000]), max_line=limit)
@@ -108,10 +106,10 @@ def test_any_window_and_limit_against_plain_python(path: Path) -> None:
             at = 0
             while at < len(content):
                 size = rng.choice([1, 2, 10, 1000])
-                file.write(content[at:at + size])
+                file.write(content[at : at + size])
                 at += size
                 got += drain(reader)
-                assert content[:reader.tell()].endswith(b"\n") or reader.tell() == 0, "always a line start"
+                assert content[: reader.tell()].endswith(b"\n") or reader.tell() == 0, "always a line start"
         assert got == [line for line in lines if len(line) <= limit]
         assert reader.oversize_lines == sum(len(line) > limit for line in lines)
         assert (reader.tell(), reader.reach(), reader.held) == (len(content), len(content), 0)

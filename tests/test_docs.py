@@ -118,9 +118,8 @@ def test_every_metric_is_documented() -> None:
         },
         hub=lambda: {
             "clients": {"c": 1},
-            "queued_bytes": 1,
             **{key: {"c": 1} for key, _, _ in metrics.CHANNEL_COUNTERS},
-            **{key: 1 for key, _, _ in metrics.HUB_COUNTERS},
+            **{key: 1 for key, _, _ in (*metrics.HUB_COUNTERS, *metrics.HUB_GAUGES)},
         },
         memory=lambda: {"rss_bytes": 1, "slope_bytes_per_second": 1},
         log_dropped=lambda: 0,

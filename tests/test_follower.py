@@ -586,8 +586,15 @@ def test_permission_missing_at_the_start(start: StartTail) -> None:
 def test_position_is_json() -> None:
     position = Position("/data/9", 1 << 40, 2, 3)
     assert Position.from_json(position.to_json()) == position
-    for text in ("", "{}", "[]", "null", '{"path":"x","offset":-1,"dev":1,"ino":1}',
-                 '{"path":"x","offset":"1","dev":1,"ino":1}', '{"path":"x","offset":1,"dev":1}'):
+    for text in (
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"path":"x","offset":-1,"dev":1,"ino":1}',
+        '{"path":"x","offset":"1","dev":1,"ino":1}',
+        '{"path":"x","offset":1,"dev":1}',
+    ):
         with pytest.raises(ValueError):  # noqa: PT011
             Position.from_json(text)
 

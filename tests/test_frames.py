@@ -57,7 +57,7 @@ def test_a_message_byte_for_byte(tmp_path: Path) -> None:
     found = re.fullmatch(head + re.escape(data) + b"}", payload)
     assert found is not None, payload
     assert began <= datetime.fromisoformat(found[1].decode()) <= ended
-    assert drive.ends[0].pieces == [(data, 1)]
+    assert [(each.data, each.orders) for each in drive.messages(drive.old_batches)] == [(data, 1)]
 
 
 @pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
@@ -163,9 +163,8 @@ def test_no_message_is_longer_than_allowed(tmp_path: Path, most: int) -> None:
     assert drive.pipeline.stats()["oversize_orders"] == len(events) - len(received) > 10
     assert sum(end.published for end in drive.ends) == len(received)
     batcher = OrderBatcher(max_message=most)
-    for end in drive.ends:
-        for piece, orders in end.pieces:
-            batcher.add(piece, orders)
+    for piece in drive.messages(drive.old_batches):
+        batcher.add(piece.data, piece.orders)
     batches = [split_frames(frame.data) for frame in batcher.flush()]
     assert all(len(payload) <= most for payloads in batches for payload in payloads)
     batched = [each for (payload,) in batches for each in json.loads(payload)["data"]["orders"]]
@@ -185,7 +184,7 @@ def test_a_header_for_every_size(tmp_path: Path) -> None:
 def test_pieces_fill_messages_and_never_overfill_them(tmp_path: Path, most: int) -> None:
     events = [event(oid=i, coin="c" * (i * 37 % 190)) for i in range(3000)]
     drive = check(tmp_path, plain(*events), max_message=most, window=1 << 20)
-    pieces = [piece for end in drive.ends for piece in end.pieces]
+    pieces = [(each.data, each.orders) for each in drive.messages(drive.old_batches)]
     limit = min(32 << 10, most // 2)
     assert max(len(piece) for piece, _ in pieces) <= limit
     assert sum(len(piece) for piece, _ in pieces) / len(pieces) > limit * 0.6

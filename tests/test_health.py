@@ -50,6 +50,8 @@ def test_waiting_for_data_is_healthy_however_long(pipeline: Pipeline) -> None:
             "data_age_s": None,
             "stale_after_s": 60,
             "event_age_s": None,
+            "lagMs": None,
+            "lastEventAgeMs": None,
             "height": None,
         },
     )

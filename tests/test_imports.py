@@ -16,15 +16,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth"}
-LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert"}
+LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
     "tail": set(),
     "parser": set(),
     "publish": {"parser"},
-    "pipeline": {"tail", "parser", "publish.filters", "publish.frames"},
+    "pipeline": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
+    "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
+    "resume": {"tail", "parser", "publish", "reread"},
     # beside it
     "watch": set(),
     "observe": set(),

@@ -154,10 +154,16 @@ def test_stop_while_waiting_for_data(folder: Path, path: Path) -> None:
 
 def test_what_nobody_wants_is_not_made(folder: Path, path: Path) -> None:
     path.touch()
-    with Drive(folder) as drive:
-        done = 0
+    with Drive(folder, frames=False, pieces=False) as drive:
+        done, now = 0, (False, False)
         for frames, pieces in ((False, False), (True, False), (False, True), (True, True), (False, False)):
-            drive.pipeline.want(frames, pieces)
+            for topic, before, after in zip(
+                (drive.old_updates, drive.old_batches), now, (frames, pieces), strict=True
+            ):
+                if before != after:
+                    change = drive.pipeline.add_topic if after else drive.pipeline.remove_topic
+                    drive.until_applied(change(topic))
+            now = (frames, pieces)
             drive.notes.clear()
             with path.open("ab") as file:
                 file.write(plain(*numbered(done, 10)))
@@ -331,7 +337,7 @@ def test_what_ends_the_thread_is_told(folder: Path, path: Path) -> None:
         raise RuntimeError("no room for a notice")
 
     path.touch()
-    with Drive(folder, notice=fail) as drive:
+    with Drive(folder, notice=fail, frames=False, pieces=False) as drive:
         assert drive.ready(10), "the main thread is woken"
         wait_for("its end", lambda: drive.pipeline.stopped)
         assert isinstance(drive.pipeline.failure, RuntimeError)

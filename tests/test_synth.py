@@ -566,7 +566,10 @@ def test_stop_ends_a_run_in_a_thread(tmp_path: Path) -> None:
     totals: list[synth.Summary] = []
     thread = threading.Thread(target=lambda: totals.append(synth.run(tmp_path, rate=1000, stop=stop.is_set)))
     thread.start()
-    time.sleep(0.3)
+    deadline = time.monotonic() + 30
+    while not any(path.is_file() and path.stat().st_size for path in tmp_path.rglob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     stop.set()
     thread.join(10)
     assert totals[0].interrupted

@@ -168,10 +168,14 @@ class ServeSettings(_Following):
     )
     client_queue: int = _option(
         kinds.size(low=64 << 10, high=1 << 30),
-        "bytes that may wait for one client before it is closed",
+        "bytes that may wait for one client before it misses something, or is closed",
         default=4 << 20,
     )
     max_clients: int = _option(kinds.whole(1, 100_000), "clients at the same time", default=1000)
+    max_subscriptions: int = _option(kinds.whole(1, 100_000), "subscriptions of one connection", default=1000)
+    max_replays: int = _option(
+        kinds.whole(0, 64), "subscriptions that are read from the files at the same time", default=4
+    )
     batch_interval_ms: int = _option(
         kinds.whole(1, 60_000), "milliseconds between two messages of orderBatch", default=500
     )

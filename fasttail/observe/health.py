@@ -55,6 +55,20 @@ class Health:
             "data_age_s": data_age,
             "stale_after_s": self._stale_after_s,
             "event_age_s": _age(self._wall_clock(), stats["last_event_ns"]),
+            **self.freshness(),
+        }
+
+    def freshness(self) -> dict[str, Any]:
+        """How old the data is, as clients are told: milliseconds, None where it is not known yet.
+
+        lagMs: from the newest order's own time to the moment it was published. lastEventAgeMs: from that
+        time to now.
+        """
+        stats = self._stats()
+        event, published = int(stats["last_event_ns"] or 0), int(stats.get("last_event_seen_ns") or 0)
+        return {
+            "lagMs": (published - event) // 1_000_000 if event else None,
+            "lastEventAgeMs": (self._wall_clock() - event) // 1_000_000 if event else None,
             "height": stats["height"],
         }
 

@@ -37,12 +37,21 @@ HUB_COUNTERS = (
     ("opened", "client_connections", "WebSocket connections accepted."),
     ("refused", "client_refused", "WebSocket connections refused: too many clients, or shutting down."),
     ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
+    ("gaps", "gaps", "Gaps told to clients that could not be given something."),
+    ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
+    ("replays", "replays", "Replays from the node's files that have ended."),
     ("protocol_faults", "client_protocol_faults", "Clients closed for breaking the WebSocket protocol."),
 )
 CHANNEL_COUNTERS = (
     ("messages_sent", "messages_sent", "Messages handed to clients, summed over the clients."),
     ("orders_sent", "orders_sent", "Orders handed to clients, summed over the clients."),
     ("bytes_sent", "bytes_sent", "Bytes handed to clients, summed over the clients."),
+)
+HUB_GAUGES = (
+    ("queued_bytes", "client_queued_bytes", "Bytes that wait for clients to read on."),
+    ("topics", "topics", "Distinct subscriptions."),
+    ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over the clients."),
+    ("replays_running", "replays_running", "Subscriptions that are being given what they missed."),
 )
 PIPELINE_GAUGES = (
     ("worker_count", "workers", "Workers that parse in parallel."),
@@ -137,15 +146,16 @@ def _clients(hub: Mapping[str, Any]) -> Iterator[Metric]:
     for channel, count in hub["clients"].items():
         clients.add_metric([channel], count)
     yield clients
-    queued = hub.get("queued_bytes")
-    yield from _gauge("client_queued_bytes", "Bytes that wait for clients to read on.", queued)
+    for key, name, text in HUB_GAUGES:
+        yield from _gauge(name, text, hub.get(key))
     for key, name, text in CHANNEL_COUNTERS:
         family = CounterMetricFamily(f"fasttail_{name}", text, labels=["channel"])
         for channel, count in hub[key].items():
             family.add_metric([channel], count)
         yield family
     for key, name, text in HUB_COUNTERS:
-        yield _counter(name, text, hub[key])
+        if hub.get(key) is not None:
+            yield _counter(name, text, hub[key])
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -65,6 +65,16 @@ cdef int words_free(Words* self) noexcept:
     return 0
 
 
+cdef int words_clear(Words* self) noexcept nogil:
+    """Forget all words; the room stays. Always 0."""
+    cdef uint32_t i
+    for i in range(1, self.count + 1):
+        free(<void*>self.texts[i])
+    memset(self.slots, 0, 2 * <size_t>self.room * sizeof(Word))
+    self.count = 0
+    return 0
+
+
 cdef int _place(Words* self, uint32_t code) noexcept nogil:
     """Put word `code` into the first free slot of its chain. Always 0."""
     cdef const char* text = self.texts[code]

@@ -64,12 +64,31 @@ class Client(WSListener):
     def left(self) -> None:
         """Nothing may be sent from now on: leave the channels. May be called twice."""
 
+    def drained(self) -> None:
+        """The queue was longer than the transport's high mark, and is nearly empty now."""
+
     # Sending
 
     @property
     def queued(self) -> int:
         """Bytes that wait for this client to read on."""
         return self._socket.get_write_buffer_size() if self._socket is not None else 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `send` would take something now, or close for another reason than a full queue."""
+        return self.queued <= self.queue_limit
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is neither closing nor lost."""
+        if self.closing or self._transport is None or self._socket is None:
+            return False
+        if self._transport.is_close_frame_sent or self._socket.is_closing():
+            # Ended below us: picows answered a broken frame, or the peer ended its side of the stream.
+            self._end()
+            return False
+        return True
 
     @property
     def peer(self) -> str:
@@ -79,20 +98,19 @@ class Client(WSListener):
 
     def send(self, data: bytes) -> bool:
         """Write complete frames; False if they were not taken: closing, maybe just now for a full queue."""
-        if self.closing or self._transport is None or self._socket is None:
+        if self._socket is None or not self.is_open:
             return False
-        if self._transport.is_close_frame_sent or self._socket.is_closing():
-            # Ended below us: picows answered a broken frame, or the peer ended its side of the stream.
-            self._end()
-            return False
-        queued = self._socket.get_write_buffer_size()
-        if queued > self.queue_limit:
-            self.hub.closed_slow += 1
-            log.info("client %s is too slow (%d bytes wait): closing", self.peer, queued)
-            self.close(CloseCode.TRY_AGAIN_LATER, "too slow: the queue is full")
+        if self._socket.get_write_buffer_size() > self.queue_limit:
+            self.close_slow()
             return False
         self._socket.write(data)
         return True
+
+    def close_slow(self) -> None:
+        """Close for a queue that is full."""
+        self.hub.closed_slow += 1
+        log.info("client %s is too slow (%d bytes wait): closing", self.peer, self.queued)
+        self.close(CloseCode.TRY_AGAIN_LATER, "too slow: the queue is full")
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake; abort if the peer does not go in time. Idempotent."""
@@ -161,7 +179,9 @@ class Client(WSListener):
         """A mark of the transport, far below the queue's limit: nothing to do, and no line in the log."""
 
     def resume_writing(self) -> None:
-        """As `pause_writing`."""
+        """The queue has run down to a mark of the transport: see `drained`."""
+        if not self.closing:
+            self.drained()
 
     def _take_data(self, frame: WSFrame) -> None:
         """Put fragments together. Text goes to `text`; binary messages are thrown away."""

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport Row
+from fasttail.parser.types cimport Ref, Row
 from fasttail.parser.words cimport Words
 
 
@@ -25,3 +25,5 @@ cdef class Selector:
     cdef size_t select(self, Table table, const char* data, uint32_t* out) noexcept nogil
     cdef bint _wanted(self, const Row* row, const char* data) noexcept nogil
     cdef uint32_t _coin(self, const Row* row, const char* data) noexcept nogil
+
+cdef uint32_t find_text(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil

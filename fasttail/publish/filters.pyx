@@ -12,7 +12,7 @@ cdef enum:
     COIN_CODES = 65536
 
 
-cdef inline uint32_t _find(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil:
+cdef uint32_t find_text(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil:
     """Code of a row's text in `words` (escapes decoded; lower-cased if asked), or 0."""
     cdef char text[TEXT_ROOM]
     cdef const char* p = data + row.at + ref.off
@@ -88,7 +88,7 @@ cdef class Selector:
         cdef uint32_t code
         if row.coin != NO_CODE and self.known[row.coin]:
             return self.known[row.coin]
-        code = _find(&self.coins, row, data, &row.coin_text, False) + 1
+        code = find_text(&self.coins, row, data, &row.coin_text, False) + 1
         if row.coin != NO_CODE:
             self.known[row.coin] = code
         return code
@@ -109,9 +109,9 @@ cdef class Selector:
             if row.status != NO_CODE:
                 if not (self.statuses >> row.status) & 1:
                     return False
-            elif not _find(&self.others, row, data, &row.status_text, False):
+            elif not find_text(&self.others, row, data, &row.status_text, False):
                 return False
-        return self.any_user or _find(&self.users, row, data, &row.user, True) != 0
+        return self.any_user or find_text(&self.users, row, data, &row.user, True) != 0
 
     cdef size_t select(self, Table table, const char* data, uint32_t* out) noexcept nogil:
         """Indices of the wanted rows -> out (room for table.rows_len), in order. Returns how many."""

@@ -23,7 +23,7 @@ cdef enum:
 
 # -------------------------------------------------------------------------------------------------------------------- bytes
 
-cdef int _room(Out* out, size_t more) noexcept nogil:
+cdef int room_for(Out* out, size_t more) noexcept nogil:
     """Room for `more` bytes: 1, or 0 (and `failed`) when memory is out."""
     cdef size_t room
     cdef char* data
@@ -76,6 +76,14 @@ cdef inline void _put_int(Out* out, uint64_t value) noexcept nogil:
     _put(out, digits + n, <size_t>(20 - n))
 
 
+cdef inline void _put_signed(Out* out, int64_t value) noexcept nogil:
+    if value < 0:
+        _put(out, b"-", 1)
+        _put_int(out, ~<uint64_t>value + 1)
+    else:
+        _put_int(out, <uint64_t>value)
+
+
 cdef inline void _put_bool(Out* out, bint value) noexcept nogil:
     if value:
         _put(out, b"true", 4)
@@ -87,7 +95,7 @@ cdef inline void _put_bool(Out* out, bint value) noexcept nogil:
 
 cdef int encode_raw(Out* out, const Row* row, const char* data) noexcept nogil:
     """The event as it stood and a newline: the node's plain line. 1, or 0 when memory is out."""
-    if not _room(out, <size_t>row.size + 1):
+    if not room_for(out, <size_t>row.size + 1):
         return 0
     _put(out, data + row.at, row.size)
     _put(out, b"\n", 1)
@@ -120,7 +128,7 @@ cdef int encode_json(Out* out, const Row* row, Table table, const char* data) no
     cdef char* p
     cdef size_t i
     # every value stands in the event, and the keys with their nulls need less than 512 bytes
-    if not _room(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
+    if not room_for(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
         return 0
     _put(out, b'{"time":', 8)
     _put_text(out, row, data, F_TIME)
@@ -144,11 +152,7 @@ cdef int encode_json(Out* out, const Row* row, Table table, const char* data) no
     _put(out, b',"oid":', 7)
     _put_int(out, row.oid)
     _put(out, b',"timestamp":', 13)
-    if row.timestamp < 0:
-        _put(out, b"-", 1)
-        _put_int(out, ~<uint64_t>row.timestamp + 1)
-    else:
-        _put_int(out, <uint64_t>row.timestamp)
+    _put_signed(out, row.timestamp)
     _put(out, b',"triggerCondition":', 20)
     _put_text(out, row, data, F_TRIGGER_CONDITION)
     _put(out, b',"isTrigger":', 13)
@@ -179,6 +183,38 @@ cdef int encode_json(Out* out, const Row* row, Table table, const char* data) no
     _put(out, b'","local_time":"', 16)
     _put(out, data + e.at + e.local_time.off, e.local_time.size)
     _put(out, b'"}\n', 3)
+    return 1
+
+
+# ------------------------------------------------------------------------------------------------------- the public API's shape
+
+cdef int encode_ws(Out* out, const Row* row, const char* data) noexcept nogil:
+    """An element of `orderUpdates`, as the public API gives it. 1, or 0 when memory is out."""
+    # every value stands in the event; keys and numbers need less than 256 bytes
+    if not room_for(out, <size_t>row.size + 256):
+        return 0
+    _put(out, b'{"order":{"coin":', 17)
+    _put_text(out, row, data, F_COIN)
+    _put(out, b',"side":"', 9)
+    out.data[out.size] = <char>row.side
+    out.size += 1
+    _put(out, b'","limitPx":', 12)
+    _put_text(out, row, data, F_LIMIT_PX)
+    _put(out, b',"sz":', 6)
+    _put_text(out, row, data, F_SZ)
+    _put(out, b',"oid":', 7)
+    _put_int(out, row.oid)
+    _put(out, b',"timestamp":', 13)
+    _put_signed(out, row.timestamp)
+    _put(out, b',"origSz":', 10)
+    _put_text(out, row, data, F_ORIG_SZ)
+    _put(out, b',"cloid":', 9)
+    _put_text(out, row, data, F_CLOID)
+    _put(out, b'},"status":', 11)
+    _put_text(out, row, data, F_STATUS)
+    _put(out, b',"statusTimestamp":', 19)
+    _put_signed(out, row.time_ns // 1000000)
+    _put(out, b"}", 1)
     return 1
 
 
@@ -258,7 +294,7 @@ cdef int _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
     return 0
 
 
-cdef int _frame_header(char* p, size_t n) noexcept nogil:
+cdef int frame_header(char* p, size_t n) noexcept nogil:
     """Header of a whole, unmasked text frame with n payload bytes at p: its size, 2, 4 or 10."""
     cdef int i
     p[0] = <char>0x81
@@ -314,77 +350,110 @@ cdef int _put_now(char* text, int64_t now_ns) noexcept nogil:
     return 0
 
 
-cdef int _mark(Pieces* pieces, size_t end, size_t orders) noexcept nogil:
-    cdef Mark mark
-    mark.end = <uint32_t>end
-    mark.orders = <uint32_t>orders
-    if not _room(&pieces.marks, sizeof(Mark)):
+cdef int add_message(Box* box, const Message* message) noexcept nogil:
+    """1, or 0 when memory is out."""
+    if not room_for(&box.marks, sizeof(Message)):
         return 0
-    _put(&pieces.marks, <const char*>&mark, sizeof(Mark))
+    _put(&box.marks, <const char*>message, sizeof(Message))
     return 1
 
 
-cdef size_t encode_legacy(Table table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most,
-                          Out* frames, Pieces* pieces, uint64_t* oversize) noexcept nogil:
-    """The rows for the old channels: one frame each -> frames (if not NULL), their Orders -> pieces (if not NULL).
+cdef inline bint _fits(const Row* row, size_t most) noexcept nogil:
+    """Whether an old channel's message of `most` bytes can hold the row's Order."""
+    # symbol and owner are the only texts without a bound; the numbers' are at most TEXT_ROOM when escaped
+    return (<size_t>row.size + 2 * TEXT_ROOM + 512 <= most
+            or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= most)
 
-    most: payload bytes that a message may have; an order that would not fit into one is left out and counted in `oversize`.
+
+cdef size_t encode_updates(Table table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most, uint32_t topic,
+                           Box* box, uint64_t* oversize) noexcept nogil:
+    """The rows for `orderUpdate`: a frame each, all in one Message.
+
+    most: payload bytes that a frame may have; an order that would not fit is left out and counted in `oversize`.
     Returns the number of orders.
     """
     cdef char head[128]
-    cdef size_t i, start, size, order_at, head_size, piece_orders = 0, piece_start = 0, sent = 0
-    cdef size_t piece_most = PIECE if most > 2 * PIECE else most // 2
+    cdef size_t i, start, size
+    cdef Out* out = &box.text
     cdef const Row* row
     cdef int header
+    cdef Message message
+    message.topic = topic
+    message.kind = DATA
+    message.begin = out.size
+    message.orders = 0
     memcpy(head, b'{"type":"orderUpdate","channel":"orderUpdate","timestamp":"', 59)
     _put_now(head + 59, now_ns)
     memcpy(head + 85, b'","data":', 9)
-    head_size = 94
     for i in range(n):
         row = &(<Row*>table.rows)[rows[i]]
         if LEGACY_STATUS[row.status] == NULL:
             continue
-        # symbol and owner are the only texts without a bound; the numbers' are at most TEXT_ROOM when escaped
-        size = <size_t>row.size + 2 * TEXT_ROOM + 512
-        if size > most and <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 > most:
+        if not _fits(row, most):
             oversize[0] += 1
             continue
-        if frames != NULL:
-            if not _room(frames, size):
+        if not room_for(out, <size_t>row.size + 2 * TEXT_ROOM + 512):
+            break
+        start = out.size
+        out.size += UPDATE_HEAD
+        _put(out, head, 94)
+        _put_order(out, row, data)
+        _put(out, b"}", 1)
+        size = out.size - start - UPDATE_HEAD
+        header = frame_header(head + 100, size)
+        if header != UPDATE_HEAD:
+            if not room_for(out, 16):
+                out.size = start
                 break
-            start = frames.size
-            frames.size += UPDATE_HEAD
-            _put(frames, head, head_size)
-            order_at = frames.size
-            _put_order(frames, row, data)
-            _put(frames, b"}", 1)
-            size = frames.size - start - UPDATE_HEAD
-            header = _frame_header(head + 100, size)
-            if header != UPDATE_HEAD:
-                if not _room(frames, 16):
-                    frames.size = start
-                    break
-                memmove(frames.data + start + header, frames.data + start + UPDATE_HEAD, size)
-                frames.size = start + header + size
-                order_at += header - UPDATE_HEAD
-            memcpy(frames.data + start, head + 100, <size_t>header)
-        if pieces != NULL:
-            size = <size_t>row.size + 2 * TEXT_ROOM + 512
-            if not _room(&pieces.text, size):
-                break
-            start = pieces.text.size
-            if piece_orders:
-                _put(&pieces.text, b",", 1)
-            _put_order(&pieces.text, row, data)
-            if piece_orders and pieces.text.size - piece_start > piece_most:
-                # this order begins the next piece: its comma goes
-                _mark(pieces, start, piece_orders)
-                memmove(pieces.text.data + start, pieces.text.data + start + 1, pieces.text.size - start - 1)
-                pieces.text.size -= 1
-                piece_start = start
-                piece_orders = 0
-            piece_orders += 1
-        sent += 1
-    if pieces != NULL and piece_orders:
-        _mark(pieces, pieces.text.size, piece_orders)
-    return sent
+            memmove(out.data + start + header, out.data + start + UPDATE_HEAD, size)
+            out.size = start + header + size
+        memcpy(out.data + start, head + 100, <size_t>header)
+        message.orders += 1
+    message.end = out.size
+    if message.orders:
+        add_message(box, &message)
+    return message.orders
+
+
+cdef size_t encode_pieces(Table table, const char* data, const uint32_t* rows, size_t n, size_t most, uint32_t topic,
+                          Box* box, uint64_t* oversize) noexcept nogil:
+    """The rows for `orderBatch`: Orders joined by commas, a Message for each piece that fits a message of `most` bytes.
+
+    Returns the number of orders.
+    """
+    cdef size_t i, start, sent = 0
+    cdef size_t piece_most = PIECE if most > 2 * PIECE else most // 2
+    cdef Out* out = &box.text
+    cdef const Row* row
+    cdef Message message
+    message.topic = topic
+    message.kind = DATA
+    message.begin = out.size
+    message.orders = 0
+    for i in range(n):
+        row = &(<Row*>table.rows)[rows[i]]
+        if LEGACY_STATUS[row.status] == NULL:
+            continue
+        if not _fits(row, most):
+            oversize[0] += 1
+            continue
+        if not room_for(out, <size_t>row.size + 2 * TEXT_ROOM + 512):
+            break
+        start = out.size
+        if message.orders:
+            _put(out, b",", 1)
+        _put_order(out, row, data)
+        if message.orders and out.size - message.begin > piece_most:
+            # this order begins the next piece: its comma goes
+            message.end = start
+            add_message(box, &message)
+            sent += message.orders
+            memmove(out.data + start, out.data + start + 1, out.size - start - 1)
+            out.size -= 1
+            message.begin = start
+            message.orders = 0
+        message.orders += 1
+    message.end = out.size
+    if message.orders:
+        add_message(box, &message)
+    return sent + message.orders

@@ -7,13 +7,15 @@ every half a second, are put together here from pieces of ready JSON.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fasttail.publish.clients import Channel, Client, Hub
+from fasttail.publish.feeds import Feeds, Message
+from fasttail.publish.topics import Topic
 from fasttail.publish.wire import CloseCode, iso_time, text_frame
 
-ORDER_UPDATE = "orderUpdate"
-ORDER_BATCH = "orderBatch"
+ORDER_UPDATE: Final = "orderUpdate"
+ORDER_BATCH: Final = "orderBatch"
 CHANNELS = (ORDER_UPDATE, ORDER_BATCH)
 
 PATHS = {"/ws/": ORDER_UPDATE, "/ws/orderUpdate": ORDER_UPDATE, "/ws/orderBatch": ORDER_BATCH}
@@ -35,8 +37,9 @@ class LegacyClient(Client):
         self.channel = channel
 
     def opened(self) -> None:
-        self.send(greeting(self.channel.name, time.time()))
+        # Before the greeting: what is written after it came is sent.
         self.channel.join(self)
+        self.send(greeting(self.channel.name, time.time()))
 
     def left(self) -> None:
         self.channel.leave(self)
@@ -50,9 +53,7 @@ class LegacyClient(Client):
 
 def routes(hub: Hub, queue_limit: int) -> dict[str, Callable[[], LegacyClient]]:
     """For the server: what makes the client for a connection on each path."""
-    return {
-        path: partial(LegacyClient, hub, queue_limit, hub.channels[name]) for path, name in PATHS.items()
-    }
+    return {path: partial(LegacyClient, hub, queue_limit, hub.channels[name]) for path, name in PATHS.items()}
 
 
 def status(hub: Hub, batcher: "OrderBatcher") -> dict[str, Any]:
@@ -62,6 +63,57 @@ def status(hub: Hub, batcher: "OrderBatcher") -> dict[str, Any]:
         "pending_orders": batcher.pending_orders,
         "is_running": True,
     }
+
+
+class OldChannels:
+    """The two channels' topics, which the pipeline has while somebody listens, and the batcher."""
+
+    def __init__(self, hub: Hub, feeds: Feeds, max_message: int) -> None:
+        self._hub = hub
+        self._batcher = OrderBatcher(max_message)
+        updates = Topic(ORDER_UPDATE, max_message=max_message)
+        pieces = Topic(ORDER_BATCH, max_message=max_message)
+        for name, topic, sink in ((ORDER_UPDATE, updates, self._update), (ORDER_BATCH, pieces, self._piece)):
+            channel = hub.channels[name]
+            channel.on_change = _Listening(channel, feeds, topic, sink).look
+
+    def flush(self) -> None:
+        """Send the messages of orderBatch that are due."""
+        channel = self._hub.channels[ORDER_BATCH]
+        for frame in self._batcher.flush():
+            channel.publish(frame.data, frame.orders, 1)
+
+    def status(self) -> dict[str, Any]:
+        """The body of /ws/status."""
+        return status(self._hub, self._batcher)
+
+    def _update(self, message: Message) -> None:
+        self._hub.channels[ORDER_UPDATE].publish(message.data, message.orders)
+
+    def _piece(self, message: Message) -> None:
+        if self._batcher.add(message.data, message.orders):
+            self.flush()
+
+
+class _Listening:
+    """Gives the pipeline a channel's topic with the first client, and takes it away with the last."""
+
+    def __init__(
+        self, channel: Channel, feeds: Feeds, topic: Topic, deliver: Callable[[Message], None]
+    ) -> None:
+        self.deliver = deliver
+        self._channel = channel
+        self._feeds = feeds
+        self._topic = topic
+        self._on = False
+
+    def look(self) -> None:
+        wanted = bool(self._channel.clients)
+        if wanted and not self._on:
+            self._feeds.attach(self._topic, self)
+        elif self._on and not wanted:
+            self._feeds.detach(self._topic)
+        self._on = wanted
 
 
 class BatchFrame(NamedTuple):

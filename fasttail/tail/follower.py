@@ -11,6 +11,7 @@ was there. What can be lost: what was not read yet when the node truncated a fil
 opened; lines added to an hour more than `grace_s` after it was left, or after a restart of this program; a
 file that was truncated and had grown past the place of reading within one check is not noticed as truncated.
 """
+
 from __future__ import annotations
 
 import json

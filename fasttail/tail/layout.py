@@ -4,6 +4,7 @@ The hour is a number without leading zero and has no extension. Whatever does no
 ours. Errors: a folder that is missing holds nothing; one that cannot be listed raises OSError, because
 passing over it would pass over lines.
 """
+
 from __future__ import annotations
 
 import os

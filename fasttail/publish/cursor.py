@@ -1,0 +1,55 @@
+"""Cursors: places between two events in the node's files, as text whose byte order is the order in the files.
+
+    p2026050517-0000000123456-0000001
+    │└──date,hour  └─offset     └─ events of that line that are done with
+    └─ layout: plain, by_block, streaming
+
+The offset is that of a line in its hour's file. So a cursor is good across restarts, and for a place
+within a by_block line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+LAYOUTS = {"p": "plain", "b": "by_block", "s": "streaming"}
+_LETTERS = {name: letter for letter, name in LAYOUTS.items()}
+_CURSOR = re.compile(r"([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7})")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Place:
+    """Behind `events` events of the line at `offset` of an hour's file (YYYYMMDDHH); sorts as the files
+    do.
+    """
+
+    hour: int
+    offset: int
+    events: int = 0
+
+    @property
+    def date(self) -> str:
+        return f"{self.hour // 100:08d}"
+
+    def text(self, layout: str) -> str:
+        """As a cursor."""
+        return f"{_LETTERS[layout]}{self.hour:010d}-{self.offset:013d}-{self.events:07d}"
+
+
+def parse(text: str) -> tuple[str, Place]:
+    """Layout and place. ValueError: no cursor."""
+    found = _CURSOR.fullmatch(text)
+    if found is None:
+        raise ValueError("not a cursor")
+    return LAYOUTS[found[1]], Place(int(found[2] + found[3]), int(found[4]), int(found[5]))
+
+
+def prefix(layout: str | None, path: str) -> str:
+    """What the cursors of an hour's file begin with; "" if `path` is none."""
+    folder, hour = os.path.split(path)
+    date = os.path.basename(folder)
+    if layout not in _LETTERS or re.fullmatch(r"[0-9]{8}", date) is None or not hour.isdecimal():
+        return ""
+    return f"{_LETTERS[layout]}{date}{int(hour):02d}-"

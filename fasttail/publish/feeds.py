@@ -1,0 +1,165 @@
+"""Feeds: the main thread's side of the topics. Who gets the messages of a topic, and what each missed.
+
+    subscribe ──► feed of the same key? ──no──► topic to the pipeline … TopicsChanged ──► active
+                    │yes                                                                  │
+                    └──────────────► member: told its start, live from the next batch on ◄┘
+
+Everything here belongs to the event loop's thread. A feed goes, and its topic leaves the pipeline, with
+its last member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from fasttail.publish.clients import Channel
+from fasttail.publish.cursor import Place
+from fasttail.publish.topics import Topic
+
+
+class Message(Protocol):
+    """What the pipeline made for a topic (`fasttail.pipeline.TopicMessage`)."""
+
+    @property
+    def topic(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def orders(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def cursor(self) -> str: ...
+
+
+class Sink(Protocol):
+    """What takes the messages of one topic."""
+
+    def deliver(self, message: Message) -> None: ...
+
+
+class Progress(Protocol):
+    """How far the pipeline is (`BatchEnd` and `TopicsChanged`)."""
+
+    @property
+    def hour(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def late(self) -> bool: ...
+
+
+class Pipe(Protocol):
+    """The pipeline, as far as topics go."""
+
+    def add_topic(self, topic: Topic) -> int: ...
+    def remove_topic(self, topic: Topic) -> int: ...
+
+
+class Taker(Protocol):
+    """A member of a feed. live: it gets what the feed gets; before that it waits, or reads what it has
+    missed.
+    """
+
+    live: bool
+
+    def give(self, message: Message) -> bool: ...
+
+
+class Feed:
+    """One distinct subscription: its topic and its members. `channel` counts what is sent."""
+
+    def __init__(self, key: str, topic: Topic, channel: Channel) -> None:
+        self.key = key
+        self.topic = topic
+        self.channel = channel
+        self.members: set[Taker] = set()
+        self.seq = 0  # of the last message handed out
+        self.active = asyncio.Event()  # the pipeline makes its messages, from the frontier on
+
+    def deliver(self, message: Message) -> None:
+        """Hand a message to every member that is live."""
+        if message.seq:
+            self.seq = message.seq
+        taken = 0
+        for member in tuple(self.members):
+            if member.live:
+                taken += member.give(message)
+        self.channel.orders_sent += message.orders * taken
+        self.channel.messages_sent += taken
+        self.channel.bytes_sent += len(message.data) * taken
+
+
+class Feeds:
+    """All feeds of a server, and how far the pipeline's output has been handed out.
+
+    frontier: everything before this place has been; None while the pipeline has no file. progress: set,
+    and replaced by a fresh one, whenever the frontier has moved. epoch: of the `seq` numbers: they begin
+    anew with each Feeds.
+    """
+
+    def __init__(self, pipe: Pipe, epoch: str) -> None:
+        self.epoch = epoch
+        self.layout: str | None = None
+        self.frontier: Place | None = None
+        self.progress = asyncio.Event()
+        self._pipe = pipe
+        self._by_key: dict[str, Feed] = {}
+        self._by_id: dict[int, Sink] = {}
+        self._waiting: list[tuple[int, Feed]] = []  # (command, feed) that the pipeline has not yet
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @property
+    def cursor(self) -> str | None:
+        """The frontier as a cursor."""
+        return self.frontier.text(self.layout) if self.frontier and self.layout else None
+
+    def join(self, key: str, make: Callable[[], Topic], channel: Channel) -> Feed:
+        """The feed of a key; made, with its topic, for the first who asks."""
+        feed = self._by_key.get(key)
+        if feed is None:
+            feed = self._by_key[key] = Feed(key, make(), channel)
+            self._waiting.append((self.attach(feed.topic, feed), feed))
+        return feed
+
+    def leave(self, feed: Feed, member: Taker) -> None:
+        """A member goes; the last one takes the feed with it."""
+        member.live = False
+        feed.members.discard(member)
+        if not feed.members and self._by_key.get(feed.key) is feed:
+            del self._by_key[feed.key]
+            self.detach(feed.topic)
+
+    def attach(self, topic: Topic, sink: Sink) -> int:
+        """Let the pipeline make a topic's messages and hand them to `sink`. Number of the command."""
+        self._by_id[topic.id] = sink
+        return self._pipe.add_topic(topic)
+
+    def detach(self, topic: Topic) -> None:
+        """No more."""
+        del self._by_id[topic.id]
+        self._pipe.remove_topic(topic)
+
+    def take(self, messages: Iterable[Message], note: Progress) -> None:
+        """Hand out what a batch has made."""
+        for message in messages:
+            sink = self._by_id.get(message.topic)
+            if sink is not None:  # else its last member has gone meanwhile
+                sink.deliver(message)
+        self._move(note)
+
+    def changed(self, number: int, note: Progress) -> None:
+        """The pipeline has done all commands up to this one."""
+        self._move(note)
+        while self._waiting and self._waiting[0][0] <= number:
+            self._waiting.pop(0)[1].active.set()
+
+    def _move(self, note: Progress) -> None:
+        if note.hour and not note.late:
+            self.frontier = Place(note.hour, note.end)
+            progress, self.progress = self.progress, asyncio.Event()
+            progress.set()

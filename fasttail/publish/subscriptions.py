@@ -1,0 +1,374 @@
+"""What a client of /ws asks for: the text of a request -> Request, or the text of the error to answer with.
+
+    {"method":"subscribe"|"unsubscribe","subscription":{"type":…}}        {"method":"ping"}
+
+    type           fields; null is as good as absent, and absent selects all
+    orderUpdates   user
+    orders         coins  users  sides  statuses  minNotional  format
+    status         none
+    any of them    cursor  since  onSlow: how to begin and what to do when slow, no part of what is selected
+
+Several spellings may select the same. `Subscription.echo` is the one form that all of them come down to, and
+so the subscription's identity: every field there, lists sorted and without doubles, addresses in lower case,
+groups of statuses as the statuses themselves.
+
+Errors begin with the public API's own words; clients take the request out of them to know what failed. Where
+the fault is in something that API does not have, ": " and a reason follow. No reason holds a brace, because
+clients take what stands between the first and the last one.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+MAX_ENTRIES = 1000
+"""Of one list."""
+
+MAX_TEXT = 64
+"""Characters of a coin, of a status, of a number given as text, of a cursor."""
+
+MAX_SHOWN = 1000
+"""Characters shown of a frame that is no request."""
+
+MAX_FIELDS = 32
+"""Of one subscription, unknown ones included."""
+
+LATEST_NS = 2**63 - 1
+"""The latest time that 64-bit nanoseconds since 1970 hold."""
+
+Type = Literal["orders", "orderUpdates", "status"]
+Method = Literal["subscribe", "unsubscribe", "ping"]
+Format = Literal["full", "ws", "raw"]
+OnSlow = Literal["gap", "close"]
+
+_CANCELED = (
+    "canceled",
+    "cancelled",
+    "delistedCanceled",
+    "internalCancel",
+    "liquidatedCanceled",
+    "marginCanceled",
+    "openInterestCapCanceled",
+    "outcomeSettledCanceled",
+    "reduceOnlyCanceled",
+    "scheduledCancel",
+    "selfTradeCanceled",
+    "siblingFilledCanceled",
+    "vaultWithdrawalCanceled",
+)
+_REJECTED = (
+    "badAloPxRejected",
+    "badTriggerPxRejected",
+    "insufficientSpotBalanceRejected",
+    "iocCancelRejected",
+    "marketOrderNoLiquidityRejected",
+    "minTradeNtlRejected",
+    "minTradeSpotNtlRejected",
+    "openInterestIncreaseRejected",
+    "oracleRejected",
+    "outcomeSettledRejected",
+    "perpMarginRejected",
+    "perpMaxPositionRejected",
+    "positionFlipAtOpenInterestCapRejected",
+    "positionIncreaseAtOpenInterestCapRejected",
+    "reduceOnlyRejected",
+    "rejected",
+    "tickRejected",
+    "tooAggressiveAtOpenInterestCapRejected",
+    "tooManyOpenOrdersRejected",
+)
+
+STATUS_GROUPS: Mapping[str, tuple[str, ...]] = {
+    # The order lives on: it stands in the book, waits for its trigger, or has just been triggered.
+    "resting": ("open", "triggered"),
+    # It ended without having lived.
+    "rejected": _REJECTED,
+    # It ended with something left.
+    "canceled": _CANCELED,
+    # It ended, in whatever way.
+    "terminal": ("filled", *_CANCELED, *_REJECTED),
+}
+"""Group -> the node's statuses. "resting" and "terminal" have each known status once between them.
+
+"rejected" and "canceled" are statuses too; in a request they stand for the group. A status that the node has
+learnt since is in no group, but can be asked for by its name.
+"""
+
+_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
+_STATUS = re.compile(r"[A-Za-z]+")
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
+_TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z?")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_SELECTION = ("coins", "users", "sides", "statuses", "minNotional", "format")
+_HOW = ("cursor", "since", "onSlow")
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "orders": ("type", *_SELECTION, *_HOW),
+    "orderUpdates": ("type", "user", *_HOW),
+    "status": ("type", *_HOW),
+}
+
+
+class RequestError(Exception):
+    """`str(error)` is the `data` of the error message for the client."""
+
+
+class _Fault(Exception):
+    """What is wrong with a subscription. Empty where the public API's words say it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What is selected, in which form, and how to begin. Equal if the first two are, however they came."""
+
+    type: Type = field(compare=False)
+    echo: Mapping[str, Any] = field(compare=False)
+    key: str
+    """`echo` as compact JSON with sorted keys."""
+
+    coins: tuple[str, ...] | None = field(compare=False, default=None)
+    users: tuple[str, ...] | None = field(compare=False, default=None)
+    sides: tuple[str, ...] | None = field(compare=False, default=None)
+    statuses: tuple[str, ...] | None = field(compare=False, default=None)
+    min_notional: float = field(compare=False, default=0.0)
+    format: Format = field(compare=False, default="full")
+    cursor: str | None = field(compare=False, default=None)
+    """As the client sent it: whether it is a cursor is for others to say."""
+
+    since: int | None = field(compare=False, default=None)
+    """Nanoseconds since 1970, UTC."""
+
+    on_slow: OnSlow = field(compare=False, default="gap")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message of a client. A ping has no subscription; the others have it, and also as it was sent."""
+
+    method: Method
+    subscription: Subscription | None = None
+    sent: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The subscription as a subscriptionResponse shows it: the echo, but what was sent as it was sent.
+
+        A client may find the request that is answered by comparing values, and `["ETH","BTC"]` is not
+        `["BTC","ETH"]` to it. To a client of the public API this is the echo itself.
+        """
+        if self.subscription is None:
+            return {}
+        echo, known = self.subscription.echo, _FIELDS[self.subscription.type]
+        return {**echo, **{key: value for key, value in self.sent.items() if key in known and key != "user"}}
+
+
+def parse_request(payload: bytes) -> Request:
+    """Read a text message. RequestError, with the answer, for what is no request or cannot be served."""
+    try:
+        message = orjson.loads(payload)
+        orjson.dumps(message)  # what is nested too deep to be shown in an error is no request either
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        raise _no_request(payload) from None
+    match message:
+        case {"method": "ping"}:
+            return Request("ping")
+        case {"method": "subscribe", "subscription": dict(sent)}:
+            return Request("subscribe", _subscription(sent, begins=True), sent)
+        case {"method": "unsubscribe", "subscription": dict(sent)}:
+            return Request("unsubscribe", _subscription(sent, begins=False), sent)
+    raise _no_request(payload)
+
+
+def invalid(sent: Mapping[str, Any], reason: str = "") -> RequestError:
+    """The error for a subscription, as it was sent, that cannot be served; `reason` without braces."""
+    shown = orjson.dumps(sent).decode()
+    return RequestError(f"Invalid subscription: {shown}" + (f": {reason}" if reason else ""))
+
+
+def _no_request(payload: bytes) -> RequestError:
+    shown = payload.decode("utf-8", "replace")[:MAX_SHOWN]
+    return RequestError(f"Error parsing JSON into valid websocket request: {shown}")
+
+
+def _subscription(sent: dict[str, Any], *, begins: bool) -> Subscription:
+    try:
+        match sent.get("type"):
+            case "orderUpdates":
+                return _order_updates(sent, begins)
+            case "orders":
+                return _orders(sent, begins)
+            case "status":
+                _check_fields("status", sent)
+                return _made("status", {}, _how(sent, begins))
+        raise _Fault
+    except _Fault as fault:
+        raise invalid(sent, str(fault)) from None
+
+
+def _made(kind: Type, fields: dict[str, Any], how: dict[str, Any], **selection: Any) -> Subscription:
+    echo = {"type": kind, **fields}
+    key = orjson.dumps(echo, option=orjson.OPT_SORT_KEYS).decode()
+    return Subscription(type=kind, echo=echo, key=key, **selection, **how)
+
+
+def _order_updates(sent: dict[str, Any], begins: bool) -> Subscription:
+    if not _is_address(sent.get("user")):
+        raise _Fault
+    _check_fields("orderUpdates", sent)
+    user = sent["user"].lower()
+    return _made("orderUpdates", {"user": user}, _how(sent, begins), users=(user,), format="ws")
+
+
+def _orders(sent: dict[str, Any], begins: bool) -> Subscription:
+    _check_fields("orders", sent)
+    coins = _entries(sent, "coins", _is_coin, f"a coin's name of at most {MAX_TEXT} characters")
+    users = _entries(sent, "users", _is_address, "an address of 0x and 40 hexadecimal digits")
+    sides = _entries(sent, "sides", _is_side, '"A" (ask) or "B" (bid)')
+    statuses = _entries(sent, "statuses", _is_status, f"a status of at most {MAX_TEXT} letters")
+    if sides is not None and len(set(sides)) == 2:
+        sides = None  # both are all
+    if users is not None:
+        users = [user.lower() for user in users]
+    if statuses is not None:
+        statuses = [name for status in statuses for name in STATUS_GROUPS.get(status, (status,))]
+    selection = {
+        "coins": _sorted(coins),
+        "users": _sorted(users),
+        "sides": _sorted(sides),
+        "statuses": _sorted(statuses),
+    }
+    least = _notional(sent)
+    form = _one_of(sent, "format", "full", "ws", "raw")
+    lists = {name: None if texts is None else list(texts) for name, texts in selection.items()}
+    fields = {**lists, "minNotional": _short(least) if least > 0 else None, "format": form}
+    return _made("orders", fields, _how(sent, begins), min_notional=least, format=form, **selection)
+
+
+def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
+    """A field that nobody looks at selects nothing, so that a slip in its name would select everything.
+
+    The public API passes over fields that it does not know. In its own type so does this one, but not over
+    what looks like a field of ours.
+    """
+    if len(sent) > MAX_FIELDS:
+        raise _Fault(f"{len(sent)} fields, at most {MAX_FIELDS}")
+    strict = kind != "orderUpdates"
+    meant = _FIELDS[kind] if strict else (*_SELECTION, *_HOW)
+    for name in sent:
+        if name in _FIELDS[kind]:
+            continue
+        shown = f' "{name}"' if _PLAIN_NAME.fullmatch(name) and len(name) <= MAX_TEXT else ""
+        near = _nearest(name, meant) if shown else None
+        if near in _FIELDS[kind]:
+            raise _Fault(f'unknown field{shown}, did you mean "{near}"?')
+        if near is not None:
+            raise _Fault(f'unknown field{shown}: "{near}" belongs to type "orders"')
+        if strict:
+            raise _Fault(f"unknown field{shown}")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    by_letters = {each.lower(): each for each in names}
+    found = difflib.get_close_matches(name.replace("_", "").lower(), by_letters, 1, 0.8)
+    return by_letters[found[0]] if found else None
+
+
+def _how(sent: dict[str, Any], begins: bool) -> dict[str, Any]:
+    """How to begin, and what to do when slow: nothing of it counts, whatever it is, in an unsubscribe."""
+    if not begins:
+        return {}
+    cursor = sent.get("cursor")
+    if cursor is not None and not (isinstance(cursor, str) and 0 < len(cursor) <= MAX_TEXT):
+        raise _Fault(f"cursor: expected a text of at most {MAX_TEXT} characters")
+    since = None
+    if sent.get("since") is not None:
+        since = _nanoseconds(sent["since"])
+        if since is None:
+            raise _Fault('since: expected a time in UTC from 1970 on, such as "2026-05-05T17:39:00"')
+        if cursor is not None:
+            raise _Fault("cursor and since exclude each other")
+    return {"cursor": cursor, "since": since, "on_slow": _one_of(sent, "onSlow", "gap", "close")}
+
+
+def _entries(sent: dict[str, Any], name: str, fits: Callable[[Any], bool], entry: str) -> list[str] | None:
+    """A field that is a list of texts, or absent."""
+    value = sent.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise _Fault(f"{name}: expected a list, each entry {entry}")
+    if not value:
+        raise _Fault(f"{name}: an empty list selects nothing; leave the field out to select all")
+    if len(value) > MAX_ENTRIES:
+        raise _Fault(f"{name}: {len(value):,} entries, at most {MAX_ENTRIES:,}")
+    for number, text in enumerate(value, 1):
+        if not fits(text):
+            raise _Fault(f"{name}: entry {number} is not {entry}")
+    return value
+
+
+def _one_of(sent: dict[str, Any], name: str, *choices: str) -> str:
+    """A field that is one of `choices`; the first of them if it is absent."""
+    value = sent.get(name)
+    if value is None:
+        return choices[0]
+    if value not in choices:
+        shown = ", ".join(f'"{choice}"' for choice in choices[:-1])
+        raise _Fault(f'{name}: expected {shown} or "{choices[-1]}"')
+    return str(value)
+
+
+def _notional(sent: dict[str, Any]) -> float:
+    value = sent.get("minNotional")
+    if value is None:
+        return 0.0
+    if isinstance(value, str) and len(value) <= MAX_TEXT and _DECIMAL.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise _Fault('minNotional: expected a number of USD from 0 on, such as 1000 or "1000.0"')
+    return float(value)
+
+
+def _short(number: float) -> int | float:
+    """1000 rather than 1000.0, as far as doubles hold every integer."""
+    return int(number) if number.is_integer() and number <= 1 << 53 else number
+
+
+def _sorted(texts: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if texts is None else tuple(sorted(set(texts)))
+
+
+def _nanoseconds(text: object) -> int | None:
+    """Nanoseconds since 1970 of an ISO time in UTC, or None."""
+    found = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    try:
+        since = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - _EPOCH
+    except ValueError:
+        return None
+    nanoseconds = (since.days * 86400 + since.seconds) * 10**9 + int((found[7] or "").ljust(9, "0"))
+    return nanoseconds if 0 <= nanoseconds <= LATEST_NS else None
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
+
+
+def _is_coin(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT
+
+
+def _is_side(value: Any) -> bool:
+    return value in ("A", "B")
+
+
+def _is_status(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and _STATUS.fullmatch(value) is not None

@@ -1,0 +1,31 @@
+from typing import Any, Literal, NamedTuple, final
+
+from fasttail.publish.filters import Selector
+
+@final
+class Topic:
+    def __init__(
+        self,
+        kind: Literal["orders", "orderUpdates", "orderUpdate", "orderBatch"],
+        *,
+        selector: Selector | None = None,
+        user: str = "",
+        format: Literal["full", "ws", "raw"] = "ws",
+        max_message: int = 262144,
+        numbered: bool = True,
+        key: Any = None,
+    ) -> None: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def key(self) -> Any: ...
+
+class TopicMessage(NamedTuple):
+    topic: int
+    data: bytes
+    orders: int
+    seq: int
+    cursor: str
+
+@final
+class Topics: ...

@@ -1,0 +1,274 @@
+"""Resuming: what a subscription missed, read once more from the node's files, until it can go live.
+
+    cursor ──read──► … ──read──► frontier of the live way    (in a thread, as the client's queue allows)
+                                    │
+                                    └─ the last stretch on the event loop itself, so that the frontier
+                                       cannot move meanwhile: no hole, no double ─► live
+
+A replay never reads beyond the frontier: what lies behind it has not been handed out to live clients, and
+will be to this one too. A cursor that lies ahead of it (the server reads once more what it had published
+before a restart) waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import fasttail.publish.cursor as cursors
+from fasttail.parser.columns import parse
+from fasttail.publish.cursor import Place
+from fasttail.publish.feeds import Feeds
+from fasttail.publish.public import Member
+from fasttail.publish.subscriptions import Request, Subscription, invalid
+from fasttail.publish.topics import Topic, TopicMessage
+from fasttail.reread import Rereader
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.layout import HourFile, hour_files, hourly_folder
+
+AT_ONCE = 1 << 18
+"""Bytes that are read on the event loop's thread: a fraction of a millisecond."""
+
+NICENESS = 10
+"""Of the replays' threads: the live way goes first."""
+
+ROOM_S = 0.005
+"""Between two looks at a queue that is full."""
+
+PROGRESS_S = 1.0
+
+
+class Resumer:
+    """Replays for the members of feeds. `limit` at a time run beside the live way; the next is refused."""
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        data_dir: Path,
+        make_topic: Callable[[Subscription], Topic],
+        *,
+        layout: Callable[[], str | None],
+        limit: int,
+        window: int,
+        max_line: int,
+    ) -> None:
+        self.running = 0
+        self.done = 0
+        self._feeds = feeds
+        self._data_dir = os.path.abspath(data_dir)
+        self._make_topic = make_topic
+        self._layout = layout
+        self._limit = limit
+        self._window = min(window, AT_ONCE)
+        self._max_line = max_line
+        self._threads = ThreadPoolExecutor(
+            max(1, limit), thread_name_prefix="fasttail-replay", initializer=_step_back
+        )
+
+    def counts(self) -> dict[str, int]:
+        """For the metrics."""
+        return {"replays": self.done, "replays_running": self.running}
+
+    def close(self) -> None:
+        """No more; what runs ends with its step."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def find(self, request: Request) -> str:
+        """The cursor at which a request's replay begins. Raises RequestError."""
+        subscription = request.subscription
+        assert subscription is not None
+        self._check_room(request)
+        layout = self._layout()
+        if layout is None:
+            raise invalid(request.sent, "no data yet, nothing to resume")
+        hours = self._hours(layout)
+        if not hours:
+            raise invalid(request.sent, "no data on disk, nothing to resume")
+        oldest = Place(_number(hours[0]), 0)
+        if subscription.cursor is None:
+            assert subscription.since is not None
+            loop = asyncio.get_running_loop()
+            try:
+                place = await loop.run_in_executor(self._threads, self._since, hours, subscription.since)
+            except OSError as error:
+                raise invalid(request.sent, f"cannot read the node's files: {error.strerror}") from error
+            if place is None:
+                raise invalid(request.sent, f"older than the oldest event on disk, {oldest.text(layout)}")
+            return place.text(layout)
+        try:
+            of_layout, place = cursors.parse(subscription.cursor)
+        except ValueError:
+            raise invalid(request.sent, "not a cursor") from None
+        if of_layout != layout:
+            raise invalid(request.sent, f"a cursor of layout {of_layout}, but {layout} is read here")
+        if place < oldest:
+            raise invalid(request.sent, f"older than what is on disk: the oldest is {oldest.text(layout)}")
+        path = next((hour.path for hour in hours if _number(hour) == place.hour), None)
+        if path is None:
+            raise invalid(request.sent, f"no file of that hour: the oldest is {oldest.text(layout)}")
+        with suppress(OSError):
+            if os.stat(path).st_size < place.offset + (place.events > 0):
+                raise invalid(request.sent, "ahead of the end of that hour's file")
+        return subscription.cursor
+
+    async def replay(self, member: Member) -> bool:
+        """Give the member what stands behind its cursor. True, without a switch to other tasks, when it
+        can go live; False if its client has gone.
+        """
+        assert member.cursor is not None
+        assert member.feed is not None
+        self._check_room(member.request)
+        self.running += 1
+        try:
+            await member.feed.active.wait()
+            # Never closed by hand: cancelled, this returns while a step still runs in its thread. The last
+            # reference goes with whichever of the two ends last.
+            walk = _Walk(
+                Rereader(self._make_topic(member.subscription), window=self._window, max_line=self._max_line),
+                self,
+                member.cursor,
+            )
+            return await self._catch_up(member, walk)
+        finally:
+            self.running -= 1
+            self.done += 1
+
+    async def _catch_up(self, member: Member, walk: _Walk) -> bool:
+        loop = asyncio.get_running_loop()
+        while True:
+            frontier = self._feeds.frontier
+            if frontier is None or walk.place > frontier:
+                progress = self._feeds.progress
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PROGRESS_S):
+                        await progress.wait()
+                continue
+            if walk.place == frontier:
+                return True
+            if walk.place.hour == frontier.hour and frontier.offset - walk.place.offset <= AT_ONCE:
+                messages = walk.step(frontier)
+            else:
+                messages = await loop.run_in_executor(self._threads, walk.step, frontier)
+            for message in messages:
+                # The transport tells only its own, far lower marks.
+                while member.client.is_open and member.client.queued > member.client.queue_limit // 2:  # noqa: ASYNC110
+                    await asyncio.sleep(ROOM_S)
+                member.give(message)
+            if not member.client.is_open:
+                return False
+
+    def _check_room(self, request: Request) -> None:
+        if self.running >= self._limit:
+            raise invalid(request.sent, f"too many replays: at most {self._limit} at a time, try again later")
+
+    def _hours(self, layout: str) -> list[HourFile]:
+        return hour_files(hourly_folder(self._data_dir, layout))
+
+    def next_file(self, layout: str, hour: int) -> HourFile | None:
+        """The first file from an hour on."""
+        return next((file for file in self._hours(layout) if _number(file) >= hour), None)
+
+    def _since(self, hours: list[HourFile], since: int) -> Place | None:
+        """Where the first event from a time on stands; None if even the oldest event on disk is younger."""
+        first = _time_at(hours[0].path, 0, self._max_line)
+        if first is None or first[1] > since:
+            return None
+        # The newest file that begins before: hours are the node's, and need not be those of the events.
+        low, high = 0, len(hours) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            begin = _time_at(hours[middle].path, 0, self._max_line)
+            if begin is not None and begin[1] < since:
+                low = middle
+            else:
+                high = middle - 1
+        file = hours[low]
+        # The first line in it that does not; `low` and `high` are bytes from here on.
+        low, high = 0, os.stat(file.path).st_size
+        while low < high:
+            middle = (low + high) // 2
+            found = _time_at(file.path, middle, self._max_line)
+            if found is not None and found[1] < since:
+                low = found[0] + 1
+            else:
+                high = middle
+        found = _time_at(file.path, low, self._max_line)
+        return Place(_number(file), found[0] if found is not None else os.stat(file.path).st_size)
+
+
+class _Walk:
+    """A replay's way through the files. `step` may run in any thread, one at a time."""
+
+    def __init__(self, rereader: Rereader, resumer: Resumer, cursor: str) -> None:
+        self.layout, self.place = cursors.parse(cursor)
+        self._rereader = rereader
+        self._resumer = resumer
+        self._open_hour = 0
+
+    def step(self, frontier: Place) -> list[TopicMessage]:
+        """Read on, at most to the frontier, which lies ahead. Raises OSError."""
+        if self._open_hour != self.place.hour:
+            self._open()
+            return []
+        limit = frontier.offset if self.place.hour == frontier.hour else 1 << 63
+        messages = self._rereader.read(limit)
+        if messages is None:
+            # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
+            messages = self._rereader.read_tail()
+            self.place = frontier if self.place.hour == frontier.hour else Place(self.place.hour + 1, 0)
+            return messages
+        offset = self._rereader.tell()
+        if offset > self.place.offset:
+            self.place = Place(self.place.hour, offset)
+        return messages
+
+    def _open(self) -> None:
+        file = self._resumer.next_file(self.layout, self.place.hour)
+        if file is None:
+            raise FileNotFoundError(f"no file from hour {self.place.hour} on")
+        hour = _number(file)
+        if hour != self.place.hour:
+            self.place = Place(hour, 0)
+        self._rereader.open(file.path, self.layout, self.place.offset, self.place.events)
+        self._open_hour = hour
+
+
+def _number(file: HourFile) -> int:
+    return int(file.date) * 100 + file.hour
+
+
+def _time_at(path: str, offset: int, max_line: int) -> tuple[int, int] | None:
+    """(offset, time of its first event in ns) of the first good line that begins at `offset` or behind it."""
+    reader = Reader(window=1 << 16, max_line=max_line)
+    try:
+        reader.open(path, max(0, offset - 1))
+        skip = offset > 0  # to the end of the line that holds the byte before
+        while True:
+            code = reader.fill_once()
+            if code in (FILL_EOF, FILL_ERROR, FILL_NOFILE):
+                return None
+            if code != FILL_LINES:
+                continue
+            at = reader.tell()
+            data = reader.take_lines()
+            if skip:
+                first = data.index(b"\n") + 1
+                data, at, skip = data[first:], at + first, False
+            while data:
+                end = data.index(b"\n") + 1
+                batch = parse(data[:end])
+                if len(batch):
+                    return at, int(batch.column("time_ns")[0])
+                data, at = data[end:], at + end
+    finally:
+        reader.close()
+
+
+def _step_back() -> None:
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,0 +1,242 @@
+"""Resuming on /ws: from a cursor or a time to the live way, without a hole or a double."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import envelope, event, plain
+from running import hour_file, serve
+from test_ws import Bot, append, by_layout
+from websockets.exceptions import ConnectionClosed
+
+
+def numbered(first: int, last: int) -> list[dict[str, Any]]:
+    return [event(oid=i) for i in range(first, last)]
+
+
+def oids(message: dict[str, Any]) -> list[int]:
+    return [each["order"]["oid"] for each in message["data"]]
+
+
+def received(bot: Bot, last: int) -> list[int]:
+    """The oids up to `last`; the counting of live messages is checked, and that no cursor goes back."""
+    got: list[int] = []
+    seq, cursor = None, ""
+    while not got or got[-1] < last:
+        message = bot.next()
+        if message["channel"] == "live":
+            assert message["cursor"] >= cursor
+            seq = message["seq"] - 1
+            continue
+        assert message["channel"] == "orders", message
+        assert ("seq" in message) == (seq is not None)
+        if seq is not None:
+            assert (message["prev"], message["seq"]) == (seq, seq + 1)
+            seq += 1
+        assert message["cursor"] > cursor
+        cursor = message["cursor"]
+        got += oids(message)
+    return got
+
+
+@pytest.mark.parametrize("layout", ["plain", "by_block", "streaming"])
+def test_from_every_cursor(tmp_path: Path, layout: str) -> None:
+    """Behind each message and, in by_block, within the lines; over a change of hour, and then live."""
+    folder = tmp_path / "data"
+    first = hour_file(folder, layout, "20260505", 23)
+    first.write_bytes(by_layout(layout, numbered(0, 200)))
+    second = hour_file(folder, layout, "20260506", 0)
+    second.write_bytes(by_layout(layout, numbered(200, 300)))
+    offsets = {path: [0] for path in (first, second)}
+    for path, found in offsets.items():
+        for line in path.read_bytes().splitlines(keepends=True):
+            found.append(found[-1] + len(line))
+    per_line = 10 if layout == "by_block" else 1
+    places = {}
+    for n in range(0, 300, 7):
+        path, k = (first, n) if n < 200 else (second, n - 200)
+        hour = "2026050523" if n < 200 else "2026050600"
+        places[n] = f"{layout[0]}{hour}-{offsets[path][k // per_line]:013d}-{k % per_line:07d}"
+    with serve(folder, "--workers", 2) as server:
+        bots = {}
+        for n, cursor in places.items():
+            bots[n] = Bot(server)
+            answer = bots[n].subscribe(type="orders", format="raw", cursor=cursor)
+            assert (answer["cursor"], answer["seq"]) == (cursor, None)
+            assert received(bots[n], 299) == list(range(n, 300))
+        append(second, by_layout(layout, numbered(300, 310)))
+        for bot in bots.values():
+            assert received(bot, 309) == list(range(300, 310))
+            bot.socket.close()
+
+
+def test_filters_hold_in_a_replay(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    path = hour_file(folder, "plain", "20260505", 17)
+    user = "0x" + "7" * 40
+    events = [event(oid=i, coin="AB"[i % 2], user="0x1" if i % 5 else user) for i in range(100)]
+    path.write_bytes(plain(*events))
+    start = "p2026050517-0000000000000-0000000"
+    with serve(folder) as server, Bot(server) as bot, Bot(server) as other:
+        bot.subscribe(type="orders", format="raw", coins=["B"], cursor=start)
+        assert received(bot, 99) == list(range(1, 100, 2))
+        other.subscribe(type="orderUpdates", user=user, cursor=start)
+        message = other.next()
+        assert [each["order"]["oid"] for each in message["data"]] == list(range(0, 100, 5))
+        assert message["user"] == user
+        assert other.next()["channel"] == "live"
+
+
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for hour in (17, 19):
+        path = hour_file(folder, "plain", "20260505", hour)
+        path.write_bytes(plain(*numbered(0, 5)))
+    size = path.stat().st_size
+    with serve(folder) as server, Bot(server) as bot:
+        for cursor, reason in {
+            "p2026050516-0000000000000-0000000":
+                "older than what is on disk: the oldest is p2026050517-0000000000000-0000000",
+            "p2026050518-0000000000000-0000000":
+                "no file of that hour: the oldest is p2026050517-0000000000000-0000000",
+            "p2026050520-0000000000000-0000000": "no file of that hour",
+            f"p2026050519-{size:013d}-0000001": "ahead of the end of that hour's file",
+            f"p2026050519-{size + 1:013d}-0000000": "ahead of the end of that hour's file",
+            "b2026050519-0000000000000-0000000": "a cursor of layout by_block, but plain is read here",
+            "p2026050525-0000000000000-0000000": "not a cursor",
+            "../../etc/passwd": "not a cursor",
+        }.items():  # fmt: skip
+            answer = bot.ask("subscribe", type="orders", cursor=cursor)
+            assert answer["channel"] == "error"
+            shown = json.dumps({"type": "orders", "cursor": cursor}, separators=(",", ":"))
+            assert answer["data"].startswith(f"Invalid subscription: {shown}: {reason}")
+        bot.subscribe(type="orders", format="raw", cursor=f"p2026050519-{size:013d}-0000000")
+        assert bot.next()["channel"] == "live"
+        append(path, plain(*numbered(5, 6)))
+        assert oids(bot.next()) == [5]
+
+
+def test_since_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    events = [
+        event(oid=i, time=f"2026-05-05T{17 + i // 3600:02d}:{i // 60 % 60:02d}:{i % 60:02d}.5")
+        for i in range(0, 3 * 3600, 5)
+    ]
+    for hour in (17, 18, 19):
+        path = hour_file(folder, "plain", "20260505", hour)
+        path.write_bytes(plain(*events[(hour - 17) * 720 : (hour - 16) * 720]))
+    with serve(folder) as server:
+        for since, first in {
+            "2026-05-05T17:00:00.5": 0,
+            "2026-05-05T17:00:00.500000001": 5,
+            "2026-05-05T17:39:00": 39 * 60,
+            "2026-05-05T17:59:59": 3600,
+            "2026-05-05T18:00:00Z": 3600,
+            "2026-05-05T19:59:55.5": 3 * 3600 - 5,
+        }.items():
+            with Bot(server) as bot:
+                answer = bot.subscribe(type="orders", format="raw", since=since)
+                assert answer["cursor"].startswith("p20260505")
+                assert received(bot, 3 * 3600 - 5) == list(range(first, 3 * 3600, 5))
+        with Bot(server) as bot:
+            answer = bot.subscribe(type="orders", format="raw", since="2026-05-05T20:00:00")
+            assert bot.next()["channel"] == "live"
+            answer = bot.ask("subscribe", type="orders", since="2026-05-05T17:00:00")
+            assert answer["data"].endswith("the oldest event on disk, p2026050517-0000000000000-0000000")
+
+
+def test_replays_are_bounded(tmp_path: Path) -> None:
+    """A client that does not read keeps its replay; the next is refused, and served once there is room."""
+    folder = tmp_path / "data"
+    path = hour_file(folder, "plain", "20260505", 17)
+    path.write_bytes(plain(*numbered(0, 60_000)))
+    start = "p2026050517-0000000000000-0000000"
+    with serve(folder, "--max-replays", 1, "--client-queue", "256k") as server:
+        stalled, bot = Bot(server), Bot(server)
+        stalled.subscribe(type="orders", format="raw", cursor=start)
+        answer = bot.ask("subscribe", type="orders", format="full", cursor=start)
+        assert "too many replays: at most 1 at a time" in answer["data"]
+        assert received(stalled, 59_999) == list(range(60_000))
+        assert stalled.next()["channel"] == "live"
+        bot.subscribe(type="orders", format="raw", cursor=start)
+        assert received(bot, 59_999) == list(range(60_000))
+        stalled.socket.close()
+        bot.socket.close()
+
+
+def test_a_client_that_is_cut_off_over_and_over_gets_each_order_once(tmp_path: Path) -> None:
+    """A hundred times at random moments while the node writes, over changes of hour: exactly once."""
+    folder = tmp_path / "data"
+    chance = random.Random(4)
+    hours = [hour_file(folder, "streaming", "20260505", hour, make=False) for hour in range(17, 21)]
+    hours[0].parent.mkdir(parents=True)
+    hours[0].touch()
+    stop = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        turn = 0
+        while not stop.is_set():
+            count = chance.randrange(1, 400)
+            lines = by_layout("streaming", numbered(written, written + count))
+            with hours[min(turn // 150, 3)].open("ab") as file:
+                file.write(lines)
+            written += count
+            turn += 1
+            time.sleep(0.002)
+
+    writer = threading.Thread(target=write)
+    got: list[int] = []
+    with serve(folder, "--workers", 2) as server:
+        cursor = None
+        writer.start()
+        try:
+            for _ in range(100):
+                bot = Bot(server)
+                more: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
+                answer = bot.subscribe(type="orders", format="raw", **more)
+                cursor = answer["cursor"] if cursor is None else cursor
+                leave_at = time.monotonic() + chance.random() * 0.1
+                while time.monotonic() < leave_at:
+                    try:
+                        message = json.loads(bot.socket.recv(timeout=0.05))
+                    except TimeoutError:
+                        continue
+                    except ConnectionClosed:
+                        break
+                    if message["channel"] == "orders":
+                        cursor = message["cursor"]
+                        got += oids(message)
+                bot.socket.socket.shutdown(socket.SHUT_RDWR)
+        finally:
+            stop.set()
+            writer.join()
+        with Bot(server) as bot:
+            bot.subscribe(type="orders", format="raw", cursor=cursor)
+            while got[-1] < written - 1:
+                message = bot.next()
+                if message["channel"] == "orders":
+                    got += oids(message)
+    assert got == list(range(got[0], written))
+    assert len(got) > 10_000
+
+
+def test_a_cursor_that_lies_ahead_waits_for_the_server(tmp_path: Path) -> None:
+    """The server begins anew at the oldest file, and comes by what the client has."""
+    folder = tmp_path / "data"
+    path = hour_file(folder, "by_block", "20260505", 17)
+    path.write_bytes(by_layout("by_block", numbered(0, 20_000)))
+    lines = path.read_bytes().splitlines(keepends=True)
+    cursor = f"b2026050517-{sum(map(len, lines[:1999])):013d}-0000004"
+    with serve(folder, "--from", "oldest", "--block-size", "4k") as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw", cursor=cursor)
+        append(path, envelope(numbered(20_000, 20_003)))
+        assert received(bot, 20_002) == list(range(19_994, 20_003))

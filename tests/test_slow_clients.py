@@ -1,0 +1,140 @@
+"""Clients of /ws that do not keep up: what they miss is told, and costs the others nothing."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import event, plain
+from running import PATIENCE_S, Serve, hour_file, serve, wait_for
+from test_resume import numbered, oids
+from test_ws import Bot, append
+from websockets.exceptions import ConnectionClosed
+
+
+def slow(tmp_path: Path) -> AbstractContextManager[Serve]:
+    """A server whose clients are soon too slow."""
+    return serve(tmp_path / "data", "--client-queue", "256k")
+
+
+def is_read(server: Serve, lines: float) -> bool:
+    return server.metric("fasttail_lines_total") >= lines
+
+
+def flood(server: Serve, path: Path, first: int, last: int) -> None:
+    """Orders of some size, more than sockets and queue of a stalled client hold."""
+    step = 5_000
+    for i in range(first, last, step):
+        long = [{"note": "x" * 600}]
+        append(path, plain(*(event(oid=n, children=long) for n in range(i, min(i + step, last)))))
+        so_far = float(min(i + step, last))
+        wait_for("them to be read", partial(is_read, server, so_far))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = hour_file(tmp_path / "data", "plain", "20260505", 17)
+    path.touch()
+    return path
+
+
+def test_what_a_stalled_client_missed_is_told_and_can_be_had(tmp_path: Path, path: Path) -> None:
+    """Every order is in a message or in a gap, and the gap's cursors bring back exactly what is missing."""
+    count = 60_000
+    with slow(tmp_path) as server, Bot(server) as bot, Bot(server) as other:
+        bot.subscribe(type="orders", format="raw")
+        flood(server, path, 0, count)
+        got: list[int] = []
+        gaps: list[dict[str, Any]] = []
+        last = ""
+        while sum(gap["orders"] for gap in gaps) + len(got) < count:
+            message = bot.next()
+            if message["channel"] == "gap":
+                gap = message["data"]
+                assert gap["from"] == last < gap["to"]
+                assert gap["subscription"]["type"] == "orders"
+                last = gap["to"]
+                gaps.append({**gap, "after": got[-1]})
+            else:
+                assert message["cursor"] > last
+                last = message["cursor"]
+                got += oids(message)
+        assert gaps
+        assert len(got) > 1000
+        missing = sorted(set(range(count)) - set(got))
+        assert len(got) == len(set(got))
+        assert len(missing) == sum(gap["orders"] for gap in gaps)
+        for gap in gaps:
+            begin = gap["after"] + 1
+            other.subscribe(type="orders", format="raw", cursor=gap["from"])
+            again: list[int] = []
+            while len(again) < gap["orders"]:
+                message = other.next()
+                assert message["channel"] == "orders"
+                again += oids(message)
+            assert again[: gap["orders"]] == list(range(begin, begin + gap["orders"]))
+            assert message["cursor"] >= gap["to"]
+            break
+        # and it goes on
+        append(path, plain(*numbered(count, count + 3)))
+        while len(got) < count + 3 - len(missing):
+            message = bot.next()
+            assert message["channel"] == "orders"
+            got += oids(message)
+        assert got[-3:] == [count, count + 1, count + 2]
+        assert server.metric("fasttail_gaps_total") == len(gaps)
+        assert server.metric("fasttail_gap_orders_total") == len(missing)
+
+
+def test_a_gap_is_told_without_waiting_for_the_next_order(tmp_path: Path, path: Path) -> None:
+    with slow(tmp_path) as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw")
+        flood(server, path, 0, 40_000)
+        time.sleep(0.5)
+        last = bot.next()
+        while last["channel"] == "orders":
+            last = bot.next()
+        assert last["channel"] == "gap"
+
+
+def test_a_client_may_ask_to_be_closed_instead(tmp_path: Path, path: Path) -> None:
+    with slow(tmp_path) as server, Bot(server) as bot, Bot(server) as other:
+        bot.subscribe(type="orders", format="raw", onSlow="close")
+        other.subscribe(type="orders", format="raw", coins=["ETH"], onSlow="close")
+        flood(server, path, 0, 40_000)
+        with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012
+            while True:
+                assert bot.next()["channel"] == "orders"
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1013
+        append(path, plain(event(oid=1, coin="ETH")))
+        assert oids(other.next()) == [1]
+
+
+def test_a_stalled_client_costs_the_others_nothing(tmp_path: Path, path: Path) -> None:
+    """One that does not read among some that do: these get everything, in time and without a gap."""
+    with slow(tmp_path) as server:
+        bots = [Bot(server) for _ in range(6)]
+        for bot in bots:
+            bot.subscribe(type="orders", format="ws")
+        done = 0
+        began = time.monotonic()
+        for i in range(0, 40_000, 500):
+            append(path, plain(*numbered(i, i + 500)))
+            for bot in bots[1:]:
+                got: list[int] = []
+                while len(got) < 500:
+                    message = bot.next()
+                    assert message["channel"] == "orders"
+                    got += [each["order"]["oid"] for each in message["data"]]
+                assert got == list(range(i, i + 500))
+            done += 500
+            assert time.monotonic() - began < PATIENCE_S * 4
+        assert done == 40_000
+        assert server.metric("fasttail_client_closed_slow_total") == 0
+        for bot in bots:
+            bot.socket.socket.close()

@@ -1,0 +1,580 @@
+"""What clients of /ws ask for: requests, the one form of equal subscriptions, and the texts of the errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fasttail.parser.vocabulary import STATUS_NAMES
+from fasttail.publish.subscriptions import (
+    STATUS_GROUPS,
+    Request,
+    RequestError,
+    Subscription,
+    parse_request,
+)
+
+USER = "0x4f235c15474f984504b0f188755021ae45c2fa65"
+MIXED = "0x4F235C15474f984504b0f188755021AE45c2fa65"
+OTHER = "0x" + "0" * 39 + "1"
+NO_REQUEST = "Error parsing JSON into valid websocket request: "
+EVERYTHING = {
+    "type": "orders",
+    "coins": None,
+    "users": None,
+    "sides": None,
+    "statuses": None,
+    "minNotional": None,
+    "format": "full",
+}
+
+
+def text(value: Any) -> str:
+    """As JavaScript's JSON.stringify writes it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def request(method: str, subscription: dict[str, Any]) -> Request:
+    return parse_request(text({"method": method, "subscription": subscription}).encode())
+
+
+def subscribe(**subscription: Any) -> Subscription:
+    made = request("subscribe", subscription).subscription
+    assert made is not None
+    return made
+
+
+def orders(**fields: Any) -> Subscription:
+    return subscribe(type="orders", **fields)
+
+
+def error(payload: bytes | str) -> str:
+    with pytest.raises(RequestError) as caught:
+        parse_request(payload.encode() if isinstance(payload, str) else payload)
+    return str(caught.value)
+
+
+def refused(subscription: dict[str, Any], method: str = "subscribe") -> str:
+    """The reason of an error that is about the subscription; empty if there is none."""
+    said = error(text({"method": method, "subscription": subscription}))
+    public = "Invalid subscription: " + text(subscription)
+    assert said.startswith(public)
+    reason = said.removeprefix(public)
+    assert reason == "" or reason.startswith(": ")
+    assert "{" not in reason
+    assert "}" not in reason
+    return reason.removeprefix(": ")
+
+
+# Requests
+
+
+@pytest.mark.parametrize("payload", ['{"method":"ping"}', ' { "method" : "ping", "id": 7 } \n'])
+def test_ping(payload: str) -> None:
+    assert parse_request(payload.encode()) == Request("ping")
+
+
+def test_order_updates() -> None:
+    made = request("subscribe", {"type": "orderUpdates", "user": USER})
+    assert made.method == "subscribe"
+    one = made.subscription
+    assert one is not None
+    assert (one.type, one.users, one.format) == ("orderUpdates", (USER,), "ws")
+    assert (one.coins, one.sides, one.statuses, one.min_notional) == (None, None, None, 0.0)
+    assert (one.cursor, one.since, one.on_slow) == (None, None, "gap")
+    assert one.echo == made.answer == {"type": "orderUpdates", "user": USER}
+    assert one.key == text({"type": "orderUpdates", "user": USER})
+
+
+@pytest.mark.parametrize("user", [MIXED, USER.upper(), USER.upper().replace("0X", "0x")])
+def test_an_address_in_any_case_is_echoed_in_lower_case(user: str) -> None:
+    made = request("subscribe", {"type": "orderUpdates", "user": user})
+    assert made.subscription == subscribe(type="orderUpdates", user=USER)
+    assert made.answer == {"type": "orderUpdates", "user": USER}
+
+
+def test_unsubscribe_gives_the_same_subscription() -> None:
+    made = request("unsubscribe", {"type": "orders", "coins": ["ETH", "BTC"], "minNotional": "5"})
+    assert made.method == "unsubscribe"
+    assert made.subscription == orders(minNotional=5, coins=["BTC", "ETH", "BTC"])
+
+
+def test_status() -> None:
+    one = subscribe(type="status", onSlow="close")
+    assert (one.type, one.echo, one.key) == ("status", {"type": "status"}, '{"type":"status"}')
+    assert one.on_slow == "close"
+
+
+# Of type orders
+
+
+def test_orders_without_a_field_are_all_orders() -> None:
+    one = orders()
+    assert one.echo == EVERYTHING
+    assert (one.coins, one.users, one.sides, one.statuses) == (None, None, None, None)
+    assert (one.min_notional, one.format) == (0.0, "full")
+    assert one.key == text(dict(sorted(EVERYTHING.items())))
+
+
+def test_orders_with_all_fields() -> None:
+    one = orders(
+        coins=["xyz:XYZ100", "BTC", "@107", "BTC"],
+        users=[MIXED, OTHER, USER],
+        sides=["B"],
+        statuses=["someThingNew", "filled", "open"],
+        minNotional=12.5,
+        format="raw",
+    )
+    assert one.coins == ("@107", "BTC", "xyz:XYZ100")
+    assert one.users == (OTHER, USER)
+    assert one.sides == ("B",)
+    assert one.statuses == ("filled", "open", "someThingNew")
+    assert (one.min_notional, one.format) == (12.5, "raw")
+    assert one.echo == {
+        "type": "orders",
+        "coins": ["@107", "BTC", "xyz:XYZ100"],
+        "users": [OTHER, USER],
+        "sides": ["B"],
+        "statuses": ["filled", "open", "someThingNew"],
+        "minNotional": 12.5,
+        "format": "raw",
+    }
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {name: None for name in EVERYTHING if name != "type"},
+        {"cursor": None, "since": None, "onSlow": None},
+        {"sides": ["B", "A"]},
+        {"minNotional": 0},
+        {"minNotional": "0.00"},
+        {"minNotional": -0.0},
+        {"format": "full"},
+    ],
+    ids=str,
+)
+def test_other_ways_to_ask_for_everything(fields: dict[str, Any]) -> None:
+    assert orders(**fields) == orders()
+    assert orders(**fields).echo == EVERYTHING
+
+
+@pytest.mark.parametrize("same", [1000, 1000.0, "1000", "1000.0", "01000.00"])
+def test_the_same_number(same: float | str) -> None:
+    one = orders(minNotional=same)
+    assert (one.min_notional, text(one.echo["minNotional"])) == (1000.0, "1000")
+    assert one.key == orders(minNotional=1000).key
+
+
+def test_statuses_by_group() -> None:
+    assert orders(statuses=["resting"]).statuses == ("open", "triggered")
+    assert orders(statuses=["open", "triggered"]) == orders(statuses=["resting", "open"])
+    assert set(orders(statuses=["terminal"]).statuses or ()) == {
+        *STATUS_GROUPS["canceled"],
+        *STATUS_GROUPS["rejected"],
+        "filled",
+    }
+    assert orders(statuses=["filled", "canceled", "rejected"]) == orders(statuses=["terminal"])
+
+
+def test_each_known_status_is_resting_or_terminal() -> None:
+    groups = STATUS_GROUPS["resting"] + STATUS_GROUPS["terminal"]
+    assert sorted(groups) == sorted(STATUS_NAMES)
+    for name in STATUS_NAMES:
+        assert (name in STATUS_GROUPS["rejected"]) == name.lower().endswith("rejected")
+        assert (name in STATUS_GROUPS["canceled"]) == bool(re.search(r"[cC]ancel(l?ed)?$", name))
+
+
+def test_limits() -> None:
+    names = [f"C{i}" for i in range(1000)]
+    assert len(orders(coins=names).coins or ()) == 1000
+    assert "coins: 1,001 entries, at most 1,000" in refused({"type": "orders", "coins": [*names, "X"]})
+    assert orders(coins=["ü" * 64]).coins == ("ü" * 64,)
+    assert "at most 64 characters" in refused({"type": "orders", "coins": ["BTC", "x" * 65]})
+    assert orders(statuses=["x" * 64]).statuses == ("x" * 64,)
+    assert "at most 64 letters" in refused({"type": "orders", "statuses": ["x" * 65]})
+    assert orders(minNotional="0" * 63 + "7").min_notional == 7
+    assert refused({"type": "orders", "minNotional": "0" * 64 + "7"})
+    assert orders(cursor="p" * 64).cursor == "p" * 64
+    assert refused({"type": "orders", "cursor": "p" * 65})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"coins": "BTC"}, "coins: expected a list"),
+        ({"coins": {"BTC": 1}}, "coins: expected a list"),
+        ({"coins": []}, "coins: an empty list selects nothing"),
+        ({"users": []}, "users: an empty list selects nothing"),
+        ({"sides": []}, "sides: an empty list selects nothing"),
+        ({"statuses": []}, "statuses: an empty list selects nothing"),
+        ({"coins": ["BTC", ""]}, "coins: entry 2 is not a coin's name"),
+        ({"coins": [["BTC"]]}, "coins: entry 1 is not a coin's name"),
+        ({"users": [USER, USER[:-1]]}, "users: entry 2 is not an address"),
+        ({"users": [USER + "\n"]}, "users: entry 1 is not an address"),
+        ({"users": [7]}, "users: entry 1 is not an address"),
+        ({"sides": ["A", "Bid"]}, 'sides: entry 2 is not "A" (ask) or "B" (bid)'),
+        ({"sides": [[]]}, "sides: entry 1 is not"),
+        ({"statuses": ["open", "so long"]}, "statuses: entry 2 is not a status"),
+        ({"statuses": ["ofen\n"]}, "statuses: entry 1 is not a status"),
+        ({"minNotional": -1}, "minNotional: expected a number"),
+        ({"minNotional": "-1"}, "minNotional: expected a number"),
+        ({"minNotional": "1e3"}, "minNotional: expected a number"),
+        ({"minNotional": "١"}, "minNotional: expected a number"),
+        ({"minNotional": True}, "minNotional: expected a number"),
+        ({"minNotional": [1]}, "minNotional: expected a number"),
+        ({"format": "csv"}, 'format: expected "full", "ws" or "raw"'),
+        ({"format": ["ws"]}, "format: expected"),
+        ({"cursor": 7}, "cursor: expected a text"),
+        ({"cursor": ""}, "cursor: expected a text"),
+        ({"cursor": "p2026", "since": "2026-05-05T17:39:00"}, "cursor and since exclude each other"),
+        ({"onSlow": "wait"}, 'onSlow: expected "gap" or "close"'),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named(fields: dict[str, Any], reason: str) -> None:
+    assert refused({"type": "orders", **fields}).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("coin", 'unknown field "coin", did you mean "coins"?'),
+        ("user", 'unknown field "user", did you mean "users"?'),
+        ("min_notional", 'unknown field "min_notional", did you mean "minNotional"?'),
+        ("status", 'unknown field "status", did you mean "statuses"?'),
+        ("Cursor", 'unknown field "Cursor", did you mean "cursor"?'),
+        ("dex", 'unknown field "dex"'),
+        ("}coins{", "unknown field"),
+        ("co\nins", "unknown field"),
+        ("c" * 65, "unknown field"),
+        ("", "unknown field"),
+    ],
+)
+def test_a_slip_in_a_name_does_not_select_everything(name: str, reason: str) -> None:
+    assert refused({"type": "orders", name: ["BTC"]}) == reason
+    assert refused({"type": "orders", name: ["BTC"]}, "unsubscribe") == reason
+
+
+def test_the_first_of_several_unknown_fields_is_named() -> None:
+    assert refused({"type": "orders", "q": 1, "coin": 1, "user": 1}) == 'unknown field "q"'
+
+
+def test_status_has_no_selection() -> None:
+    assert refused({"type": "status", "coins": ["BTC"]}) == 'unknown field "coins"'
+
+
+# How to begin: cursor, since, onSlow
+
+
+@pytest.mark.parametrize(
+    "what", [{"type": "orders", "coins": ["BTC"]}, {"type": "orderUpdates", "user": USER}, {"type": "status"}]
+)
+def test_how_to_begin_is_no_part_of_the_identity(what: dict[str, Any]) -> None:
+    how = {"cursor": "p2026050517-0000000123456-0000001", "onSlow": "close"}
+    one = subscribe(**what, **how)
+    assert (one.cursor, one.since, one.on_slow) == (how["cursor"], None, "close")
+    assert one == subscribe(**what)
+    assert hash(one) == hash(subscribe(**what))
+    assert one.echo == subscribe(**what).echo
+    assert subscribe(**what, since="2026-05-05T17:39:00") == one
+
+
+@pytest.mark.parametrize(
+    ("since", "nanoseconds"),
+    [
+        ("1970-01-01T00:00:00", 0),
+        ("2026-05-05T17:39:00", 1778002740 * 10**9),
+        ("2026-05-05T17:39:00Z", 1778002740 * 10**9),
+        ("2026-05-05T17:39:14.852711983", 1778002754_852711983),
+        ("2026-05-05T17:39:14.8527Z", 1778002754_852700000),
+        ("2028-02-29T23:59:59.000000001", 1835481599_000000001),
+        ("2262-04-11T23:47:16.854775807", 2**63 - 1),
+    ],
+)
+def test_since(since: str, nanoseconds: int) -> None:
+    assert orders(since=since).since == nanoseconds
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        "2262-04-11T23:47:16.854775808",
+        "1969-12-31T23:59:59",
+        "2026-02-29T00:00:00",
+        "2026-05-05T24:00:00",
+        "2026-05-05T17:39:60",
+        "2026-05-05T17:39",
+        "2026-05-05 17:39:00",
+        "2026-05-05T17:39:00.",
+        "2026-05-05T17:39:00.1234567890",
+        "2026-05-05T17:39:00+02:00",
+        "2026-05-05T17:39:00Z\n",
+        "٢026-05-05T17:39:00",
+        "",
+        1778002740,
+    ],
+)
+def test_no_time(since: Any) -> None:
+    assert refused({"type": "orders", "since": since}).startswith("since: expected a time in UTC")
+
+
+def test_how_to_begin_means_nothing_to_an_unsubscribe() -> None:
+    wrong = {"cursor": 7, "since": "yesterday", "onSlow": ["?"]}
+    made = request("unsubscribe", {"type": "orders", **wrong})
+    assert made.subscription == orders()
+    assert made.subscription is not None
+    assert (made.subscription.cursor, made.subscription.since) == (None, None)
+
+
+# What public clients send and match
+
+
+@pytest.mark.parametrize(
+    "subscription",
+    [
+        {},
+        {"type": None},
+        {"type": ["orders"]},
+        {"type": "order"},
+        {"type": "trades", "coin": "SOL"},
+        {"type": "l2Book", "coin": "BTC", "nSigFigs": None},
+        {"type": "orderUpdates"},
+        {"type": "orderUpdates", "user": None},
+        {"type": "orderUpdates", "user": USER[:-1]},
+        {"type": "orderUpdates", "user": USER + "0"},
+        {"type": "orderUpdates", "user": USER[:-1] + "g"},
+        {"type": "orderUpdates", "user": [USER]},
+        {"type": "orderUpdates", "user": 'ü\n"\\'},
+    ],
+    ids=text,
+)
+@pytest.mark.parametrize("method", ["subscribe", "unsubscribe"])
+def test_what_the_public_api_refuses_is_refused_in_its_words(
+    method: str, subscription: dict[str, Any]
+) -> None:
+    said = error(text({"method": method, "subscription": subscription}))
+    assert said == "Invalid subscription: " + text(subscription)
+
+
+def test_order_updates_pass_over_what_the_public_api_passes_over() -> None:
+    one = subscribe(type="orderUpdates", user=USER, dex="", isSnapshot=False, aggregateByTime=True)
+    assert one.echo == {"type": "orderUpdates", "user": USER}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("curser", 'unknown field "curser", did you mean "cursor"?'),
+        ("on_slow", 'unknown field "on_slow", did you mean "onSlow"?'),
+        ("coins", 'unknown field "coins": "coins" belongs to type "orders"'),
+        ("minNotional", 'unknown field "minNotional": "minNotional" belongs to type "orders"'),
+    ],
+)
+def test_order_updates_do_not_pass_over_what_looks_like_ours(name: str, reason: str) -> None:
+    assert refused({"type": "orderUpdates", "user": USER, name: "x"}) == reason
+
+
+def test_a_subscription_of_many_fields_is_refused() -> None:
+    """Each unknown one is compared with the known ones, which takes its time."""
+    many = {f"x{i}": 0 for i in range(30)}
+    assert subscribe(type="orderUpdates", user=USER, **many).users == (USER,)
+    assert refused({"type": "orderUpdates", "user": USER, **many, "one": 1}) == "33 fields, at most 32"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "",
+        "ping",
+        "nonsense {",
+        '"text"',
+        "7",
+        "null",
+        "[]",
+        "{}",
+        '{"method":"subscribe"}',
+        '{"method":"subscribe","subscription":null}',
+        '{"method":"subscribe","subscription":"orders"}',
+        '{"method":"subscribe","subscription":[{"type":"orders"}]}',
+        '{"method":"unsubscribe"}',
+        '{"method":"Subscribe","subscription":{"type":"orders"}}',
+        '{"method":"post","id":1,"request":{"type":"info","payload":{"type":"meta"}}}',
+        '{"method":["ping"]}',
+        '{"subscription":{"type":"orders"}}',
+        '{"method":"ping"} trailing',
+        '{"method":"subscribe","subscription":{"type":"orders","minNotional":NaN}}',
+        '{"method":"subscribe","subscription":{"type":"orders","minNotional":1e999}}',
+        '{"method":"subscribe","subscription":{"type":"orders","coins":["\\ud800"]}}',
+        '{"method":"ping","deep":' + "[" * 300 + "]" * 300 + "}",
+    ],
+)
+def test_what_is_no_request_is_shown_as_it_came(payload: str) -> None:
+    assert error(payload) == NO_REQUEST + payload
+
+
+def test_a_long_frame_is_shown_in_part() -> None:
+    assert error("ü" * 999 + "x") == NO_REQUEST + "ü" * 999 + "x"
+    assert error("ü" * 2000) == NO_REQUEST + "ü" * 1000
+    assert error("[" * 60_000) == NO_REQUEST + "[" * 1000
+
+
+def test_bytes_that_are_no_text_are_no_request() -> None:
+    assert error(b'{"method":"ping","x":"\xff"}').startswith(NO_REQUEST + '{"method":"ping"')
+
+
+def is_subset(part: Any, whole: Any) -> bool:
+    """How the TypeScript SDK finds the request that a subscriptionResponse answers."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(key in whole and is_subset(value, whole[key]) for key, value in part.items())
+    if isinstance(part, list) and isinstance(whole, list):
+        return len(part) == len(whole) and all(map(is_subset, part, whole))
+    if isinstance(part, str) and isinstance(whole, str) and re.match("^0x[0-9a-f]+$", part, re.IGNORECASE):
+        return part.lower() == whole.lower()
+    return bool(part == whole)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"type": "orderUpdates", "user": MIXED},
+        {"type": "orderUpdates", "user": USER, "cursor": "p2026", "onSlow": "gap"},
+        {"type": "orders"},
+        {
+            "type": "orders",
+            "coins": ["ETH", "BTC"],
+            "users": [MIXED],
+            "minNotional": "1000.0",
+            "format": None,
+        },
+        {
+            "type": "orders",
+            "statuses": ["resting", "filled"],
+            "sides": ["A", "B"],
+            "since": "2026-05-05T17:39:00",
+        },
+        {"type": "status", "onSlow": "close"},
+    ],
+    ids=text,
+)
+@pytest.mark.parametrize("method", ["subscribe", "unsubscribe"])
+def test_the_answer_holds_what_was_sent_and_the_rest_of_the_echo(method: str, sent: dict[str, Any]) -> None:
+    made = request(method, sent)
+    assert made.subscription is not None
+    assert is_subset(sent, made.answer)
+    assert made.answer.keys() == {*made.subscription.echo, *sent}
+    assert made.answer.get("user", USER) == USER
+
+
+# Whatever comes
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=12), inside, max_size=4),
+    max_leaves=12,
+)
+ADDRESSES = st.sampled_from([USER, MIXED, OTHER, OTHER.upper()])
+STATUSES = st.sampled_from(
+    ["open", "triggered", "filled", "canceled", "tickRejected", "newKind", *STATUS_GROUPS]
+)
+
+
+def listed(entries: st.SearchStrategy[str]) -> st.SearchStrategy[list[str] | None]:
+    return st.none() | st.lists(entries, min_size=1, max_size=5)
+
+
+GOOD = st.fixed_dictionaries(
+    {"type": st.just("orders")},
+    optional={
+        "coins": listed(st.sampled_from(["BTC", "ETH", "xyz:XYZ100"])),
+        "users": listed(ADDRESSES),
+        "sides": listed(st.sampled_from("AB")),
+        "statuses": listed(STATUSES),
+        "minNotional": st.sampled_from([None, 0, 5, 5.0, "5", "5.50", 5.5, 1e300]) | st.floats(0, 1e12),
+        "format": st.sampled_from([None, "full", "ws", "raw"]),
+    },
+)
+ODD = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys((*EVERYTHING, "user", "cursor", "since", "onSlow", "coin"), JSON),
+)
+
+
+def selection(sent: dict[str, Any]) -> tuple[Any, ...]:
+    """The same by other means: the set of what passes, for each field by itself, and the form."""
+
+    def passing(name: str, universe: set[str]) -> frozenset[str]:
+        wanted = sent.get(name)
+        if wanted is None:
+            return frozenset(universe)
+        if name == "statuses":
+            wanted = [each for name in wanted for each in STATUS_GROUPS.get(name, [name])]
+        return frozenset(each for each in universe if each.lower() in {want.lower() for want in wanted})
+
+    return (
+        passing("coins", {"BTC", "ETH", "xyz:XYZ100", "another"}),
+        passing("users", {USER, OTHER, "0x" + "2" * 40}),
+        passing("sides", {"A", "B"}),
+        passing("statuses", {*STATUS_NAMES, "newKind", "another"}),
+        float(sent.get("minNotional") or 0),
+        sent.get("format") or "full",
+    )
+
+
+@given(GOOD)
+def test_the_echo_asks_for_the_same(sent: dict[str, Any]) -> None:
+    one = orders(**{name: value for name, value in sent.items() if name != "type"})
+    again = subscribe(**one.echo)
+    assert (again.echo, again.key) == (one.echo, one.key)
+    assert (again.coins, again.users, again.sides) == (one.coins, one.users, one.sides)
+    assert (again.statuses, again.min_notional, again.format) == (one.statuses, one.min_notional, one.format)
+
+
+@given(GOOD, GOOD)
+@example({"type": "orders", "sides": ["A", "B"]}, {"type": "orders"})
+@settings(max_examples=300)
+def test_keys_are_equal_exactly_if_the_selections_are(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert (subscribe(**one).key == subscribe(**two).key) == (selection(one) == selection(two))
+
+
+@given(GOOD, st.randoms())
+def test_order_and_doubles_do_not_matter(sent: dict[str, Any], random: Any) -> None:
+    turned: dict[str, Any] = {}
+    for name in random.sample(list(sent), len(sent)):
+        value = sent[name]
+        turned[name] = random.sample(value * 2, 2 * len(value)) if isinstance(value, list) else value
+    assert subscribe(**turned) == subscribe(**sent)
+
+
+@given(
+    JSON.map(text)
+    | ODD.map(lambda odd: text({"method": "subscribe", "subscription": odd}))
+    | st.tuples(ODD, st.sampled_from(["orders", "orderUpdates", "status"])).map(
+        lambda odd: text({"method": "unsubscribe", "subscription": {**odd[0], "type": odd[1], "user": USER}})
+    )
+    | st.text()
+)
+@settings(max_examples=500)
+def test_whatever_comes_is_a_request_or_refused(payload: str) -> None:
+    try:
+        made = parse_request(payload.encode("utf-8", "replace"))
+    except RequestError as refusal:
+        said = str(refusal)
+    else:
+        said = "Invalid subscription: {"
+        assert (made.subscription is None) == (made.method == "ping")
+        text(made.answer).encode()
+        hash(made.subscription)
+    assert said.startswith(("Invalid subscription: {", NO_REQUEST))
+
+
+@given(st.binary())
+def test_any_bytes_are_a_request_or_refused(payload: bytes) -> None:
+    with pytest.raises(RequestError):
+        parse_request(payload)
