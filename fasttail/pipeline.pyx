@@ -52,6 +52,7 @@ cdef extern from *:
     }
     static inline void *ft_take(void **head) { return __atomic_exchange_n(head, NULL, __ATOMIC_SEQ_CST); }
     static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
+    static inline void ft_unsignal(int fd) { uint64_t count; ssize_t n = read(fd, &count, 8); (void)n; }
     """
     uint64_t ft_acquire(const uint64_t* p) noexcept nogil
     void ft_release(uint64_t* p, uint64_t v) noexcept nogil
@@ -59,6 +60,7 @@ cdef extern from *:
     void ft_push(void** head, void* node, void** before) noexcept nogil
     void* ft_take(void** head) noexcept nogil
     void ft_signal(int fd) noexcept nogil
+    void ft_unsignal(int fd) noexcept nogil
 
 cdef enum:
     KEEP_OUT = 1 << 20        # bytes of messages that a box keeps for its next batch
@@ -413,7 +415,7 @@ cdef class Pipeline:
                 return WHY_END
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
             if code & WAIT_WAKE:
-                continue
+                ft_unsignal(self.wake_fd)            # before it is looked what for
             if code & WAIT_DIRS and not code & WAIT_DATA:
                 return WHY_END
             if code & WAIT_DIRS:

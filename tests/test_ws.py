@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from lines import envelope, event, plain
 from running import PATIENCE_S, Serve, command, hour_file, serve
@@ -325,6 +327,22 @@ def test_subscriptions_are_bounded(folder: Path, path: Path) -> None:
         assert answer == {"channel": "error", "data": "Too many subscriptions: at most 3 a connection"}
         bot.ask("unsubscribe", type="orderUpdates", user=USERS[0])
         bot.subscribe(type="orderUpdates", user=USERS[3])
+
+
+def test_a_change_of_hour_is_noticed_while_subscriptions_come(tmp_path: Path, path: Path) -> None:
+    """By the kernel's word, not by the next look at the folders; and the pipeline waits, it does not spin."""
+    with serve(tmp_path / "data", "--rescan-s", "600") as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw")
+        append(path, plain(event(oid=1)))
+        assert [each["order"]["oid"] for each in bot.orders(1)] == [1]
+        process = psutil.Process(server.process.pid)
+        before = process.cpu_times()
+        time.sleep(1)
+        after = process.cpu_times()
+        assert after.user + after.system - before.user - before.system < 0.5
+        bot.subscribe(type="orderUpdates", user=USERS[0])
+        append(path.with_name("18"), plain(event(oid=2)))
+        assert [each["order"]["oid"] for each in bot.orders(1)] == [2]
 
 
 def test_subscriptions_come_and_go(server: Serve, path: Path) -> None:
