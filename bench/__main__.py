@@ -18,7 +18,7 @@ def leave_checkout() -> None:
 def main() -> int:
     leave_checkout()
     try:
-        from bench import delay, file, instructions, parse, shapes
+        from bench import delay, fanout, file, instructions, parse, shapes
         from bench.measure import CannotRun, WrongAnswer
     except ModuleNotFoundError as error:
         print(
@@ -27,7 +27,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    modules = (parse, shapes, file, instructions, delay)
+    modules = (parse, shapes, file, instructions, fanout, delay)
     benchmarks = {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)

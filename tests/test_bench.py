@@ -39,7 +39,7 @@ def test_list() -> None:
     result = bench("list")
     assert result.returncode == 0, result.stderr
     names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == ["parse", "shapes", "file", "instructions", "delay"]
+    assert names == ["parse", "shapes", "file", "instructions", "fanout", "delay"]
 
 
 OTHERS = {
@@ -118,6 +118,43 @@ def test_run_file(tmp_path: Path) -> None:
         "orjson by lines", "fasttail parse FILE, 1 w", "fasttail parse FILE, 2 w"
     ]  # fmt: skip
     assert all(peak > 1e6 for peak in report["settings"]["peak_rss"].values())
+
+
+def test_run_fanout(tmp_path: Path) -> None:
+    args = ["--orders", "20000", "--clients", "5", "--stalled", "1", "--rounds", "1", "--cores", "0"]
+    table, report = passes(tmp_path, "fanout", *args, "--queue", "64M")
+    assert "20,000 orders" in table
+    assert "to 5 clients beside 1 stalled" in table
+    assert report["rounds"][0]["bytes"] > 20_000 * 200
+
+
+def test_run_delay(tmp_path: Path) -> None:
+    table, report = passes(tmp_path, "delay", "--rate", "2000", "--seconds", "1", "--clients", "2")
+    assert "2000 lines" in table
+    assert 0 < report["p50"] <= report["p99"] <= report["most"]
+
+
+def test_a_message_that_lacks_orders_fails_a_run() -> None:
+    code = """
+from bench import delay, fanout
+from bench.measure import WrongAnswer
+from bench.receiving import Message
+first, second = Message(1, 0, 1, 300), Message(2, 200, 2, 600)
+assert len(delay._delays([first, second], [0, 100, 200], [0] * 3)) == 3
+fanout._check([[first, second]] * 2, 3)
+def fails(action, *args):
+    try:
+        action(*args)
+    except WrongAnswer:
+        return
+    raise SystemExit(f"{args} passed")
+for wrong in ([first], [first, second._replace(orders=1)]):
+    fails(delay._delays, wrong, [0, 100, 200], [0] * 3)
+    fails(fanout._check, [wrong], 3)
+fails(fanout._check, [[first, second], [first, second._replace(size=601)]], 3)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
