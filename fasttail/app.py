@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -16,13 +17,14 @@ import resource
 import secrets
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import uvloop
 
 from fasttail.cgroup import memory_limit
-from fasttail.config import ServeSettings
+from fasttail.config import ConfigError, ServeSettings, options
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
@@ -52,14 +54,17 @@ LONG_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
 
 
-def serve(settings: ServeSettings) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back."""
+def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back.
+
+    reload: reads the settings anew, for SIGHUP; raises ConfigError.
+    """
     _raise_descriptor_limit()
     inherited = restart.inherited()
     while True:
         service = setup(settings.log_level)
         try:
-            app = App(settings, service, inherited)
+            app = App(settings, service, inherited, reload)
             code = uvloop.run(app.run())
         finally:
             service.stop(timeout=1.0)
@@ -79,9 +84,14 @@ class App:
     """One run of the service. Everything here belongs to the main thread."""
 
     def __init__(
-        self, settings: ServeSettings, service: LogService, inherited: restart.Restart | None
+        self,
+        settings: ServeSettings,
+        service: LogService,
+        inherited: restart.Restart | None,
+        reload: Callable[[], ServeSettings],
     ) -> None:
         self.settings = settings
+        self._reload = reload
         self.restart_as: tuple[list[str], dict[str, str]] | None = None
         self._service = service
         self._restarts = inherited.restarts if inherited else 0
@@ -177,6 +187,7 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_filters)
         await self.server.start()
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self.pipeline.start()
@@ -304,6 +315,22 @@ class App:
             except Exception:
                 log.exception("%s failed", getattr(action, "__name__", action))
 
+    def _reload_filters(self) -> None:
+        """SIGHUP: the settings are read anew; the filter is taken, no connection is dropped."""
+        try:
+            settings = self._reload()
+        except ConfigError as error:
+            log.error("❌ settings not reloaded, the old ones stay: %s", error)
+            return
+        for option in options(ServeSettings):
+            old, new = getattr(self.settings, option.dest), getattr(settings, option.dest)
+            if option.dest != "symbols_config" and old != new:
+                shown = "-" if old is None else option.kind.show(old)
+                log.warning("%s has changed: it stays %s until the next start", option.name, shown)
+        self.settings = dataclasses.replace(self.settings, symbols_config=settings.symbols_config)
+        self.pipeline.replace_selector(selector(settings))
+        log.info("settings reloaded: %s", _filter_text(settings))
+
     def _tell_status(self) -> None:
         self._public.tell_status(self._health.freshness)
 
@@ -348,10 +375,15 @@ class App:
             s.host,
             self.server.port,
             s.workers,
-            f"{len(s.symbols_config)} symbols" if s.symbols_config else "no filter: all orders pass",
+            _filter_text(s),
         )
         if self._restarts:
             log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
+
+
+def _filter_text(settings: ServeSettings) -> str:
+    count = len(settings.symbols_config)
+    return f"{count} symbols" if count else "no filter: all orders pass"
 
 
 def selector(settings: ServeSettings) -> Selector:

@@ -95,11 +95,15 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    show = arguments.__dict__.pop("print_config")
     settings = _settings(ServeSettings, arguments)
+    if show:
+        print(sources.show(settings), end="")
+        return 0
     _let_workers_sleep()
     from fasttail import app
 
-    return app.serve(settings)
+    return app.serve(settings, lambda: _settings(ServeSettings, arguments))
 
 
 def _tail(arguments: argparse.Namespace) -> int:
@@ -234,6 +238,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             )
         if name in words:
             _add_options(command, COMMANDS[name])
+        if name == "serve":
+            text = "print each setting and where it came from, and end"
+            command.add_argument("--print-config", action="store_true", help=text)
     return parser
 
 

@@ -74,7 +74,7 @@ cdef class Pipeline:
     cdef Watcher watcher
     cdef Table table
     cdef Pool pool
-    cdef Selector selector
+    cdef Selector selector, replacement
     cdef object follower
     cdef object thread
     cdef object error
@@ -92,7 +92,7 @@ cdef class Pipeline:
     cdef uint64_t head               # next slot the pipeline fills: written by the pipeline only
     cdef uint64_t tail               # next slot the main thread takes: written by the main thread only
     cdef uint64_t signalled          # ready_fd was written and not yet answered
-    cdef uint64_t stopping
+    cdef uint64_t stopping, replaced
     cdef Topics topics
     cdef Command* commands           # owned; not yet taken: pushed by the main thread, taken by the pipeline
     cdef uint64_t commands_count     # ever given: the main thread's

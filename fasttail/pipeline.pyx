@@ -230,6 +230,12 @@ cdef class Pipeline:
         """Make them no more, likewise. What was made before still comes out of `drain`."""
         return self._command(REMOVE_TOPIC, topic)
 
+    def replace_selector(self, Selector selector not None) -> None:
+        """From some batch on, the old channels get what this one passes. It must be new: it becomes this pipeline's own."""
+        self.replacement = selector
+        ft_release(&self.replaced, 1)
+        ft_signal(self.wake_fd)
+
     cdef object _command(self, Wish wish, topic):
         cdef Command* command = <Command*>malloc(sizeof(Command))
         if command == NULL:
@@ -352,6 +358,9 @@ cdef class Pipeline:
                 check_ns = _now() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
                     why = <Why>self._loop(check_ns, check_at_end)
+                if self.replaced:
+                    self.replaced = 0
+                    self.selector = self.replacement
                 if why == WHY_END and self.reader.bytes_read == read:
                     _sleep(1000000)        # a file system that tells of bytes which it does not give
                 read = self.reader.bytes_read
@@ -387,6 +396,8 @@ cdef class Pipeline:
             self.counters.loop_ns = now
             if ft_acquire(&self.stopping):
                 return WHY_STOP
+            if ft_acquire(&self.replaced):
+                return WHY_CHECK
             if self.commands != NULL:
                 self._take_commands()
             code = self.reader.fill()

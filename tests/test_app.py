@@ -27,7 +27,7 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     path.write_bytes(plain(*[event(oid=number) for number in range(5)]))
     settings = ServeSettings(data_dir=tmp_path, port=0, start="oldest", debug_stall=0.8, workers=1)
     log = setup("warning")
-    app = service.App(settings, log, None)
+    app = service.App(settings, log, None, lambda: settings)
 
     async def main() -> None:
         running = asyncio.create_task(app.run())

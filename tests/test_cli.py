@@ -95,7 +95,7 @@ def test_mistakes_in_environment_and_file(tmp_path: Path) -> None:
     file = tmp_path / "f.toml"
     file.write_text("prot = 1\n")
     line = refused(run("serve", "d", FASTTAIL_CONFIG=str(file)))
-    assert line == f"fasttail serve: {file}: unknown setting 'prot' (did you mean 'port'?)"
+    assert line == f"fasttail serve: {file}, line 1: unknown setting 'prot' (did you mean 'port'?)"
 
 
 def test_synth_writes_what_was_asked_for(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ STAND_IN = """
 import os, sys, types
 import fasttail.cli
 
-def called(settings):
+def called(settings, *more):
     openmp = os.environ.get("OMP_WAIT_POLICY") or "spins " + os.environ.get("GOMP_SPINCOUNT", "long")
     with open(sys.argv[1], "w") as notes:
         {action}

@@ -252,10 +252,10 @@ def test_symbols_listed_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("f.toml", "prot = 1", "f.toml: unknown setting 'prot' (did you mean 'port'?)"),
-        ("f.toml", "xyzzy = 1\nprot = 1", "f.toml: unknown settings 'xyzzy', 'prot'"),
+        ("f.toml", "prot = 1", "f.toml, line 1: unknown setting 'prot' (did you mean 'port'?)"),
+        ("f.toml", "xyzzy = 1\nprot = 1", "f.toml, line 1: unknown settings 'xyzzy', 'prot'"),
         ("f.toml", 'config = "g.toml"', "unknown setting 'config'"),
-        ("f.toml", 'port = "80"', "f.toml: port: expected a whole number from 0 to 65535, got '80'"),
+        ("f.toml", 'port = "80"', "f.toml, line 1: port: expected a whole number from 0 to 65535, got '80'"),
         ("f.toml", "port = true", "port: expected a whole number from 0 to 65535, got true"),
         ("f.toml", "port = 8.5", "port: expected a whole number from 0 to 65535, got 8.5"),
         ("f.toml", "grace_s = nan", "grace_s: expected a number of at least 0, got nan"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path}: expected settings by name, such as port = 8000")
     return content
+
+
+def place(path: Path, key: str) -> str:
+    """Where a key stands, for an error message: the file and, if it can be told, the line."""
+    pattern = "".join("[-_]" if char == "_" else re.escape(char) for char in key)
+    found = re.search(rf"""^[\s{{,]*["']?{pattern}["']?\s*[=:]""", path.read_text("utf-8-sig"), re.MULTILINE)
+    return f"{path}, line {found.string.count(chr(10), 0, found.end()) + 1}" if found else str(path)
 
 
 def _toml(text: str) -> Any:

@@ -82,24 +82,36 @@ def _read_file(path: Path, table: list[Option], values: dict[str, Any], sources:
             values[option.dest] = option.kind.from_file(value)
         except ValueError as error:
             what = str(error) or f"expected {option.kind.expected}, got {_shown(value)}"
-            raise ConfigError(f"{path}: {option.name}: {what}") from None
+            raise ConfigError(f"{file.place(path, option.name)}: {option.name}: {what}") from None
         sources[option.name] = f"file {path}:{option.name}"
 
 
 def _refuse_unknown(path: Path, content: Mapping[str, Any]) -> None:
     known = {option.name for settings in COMMANDS.values() for option in options(settings)} - {"config"}
-    unknown = []
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            unknown.append(repr(key) + (f" (did you mean {near[0]!r}?)" if near else ""))
-    if unknown:
-        raise ConfigError(f"{path}: unknown setting{'s'[: len(unknown) - 1]} {', '.join(unknown)}")
+    unknown = [key for key in content if key not in known]
+    shown = []
+    for key in unknown:
+        near = difflib.get_close_matches(key, known, 1)
+        shown.append(repr(key) + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if shown:
+        where = file.place(path, unknown[0])
+        raise ConfigError(f"{where}: unknown setting{'s'[: len(shown) - 1]} {', '.join(shown)}")
 
 
 def _shown(value: Any) -> str:
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 80 else shown[:80] + "..."
+
+
+def show(loaded: Settings) -> str:
+    """Every setting of a command, its value, and where that came from; a line each."""
+    rows = []
+    for option in options(type(loaded)):
+        value = getattr(loaded, option.dest)
+        shown = "-" if value in (None, ()) else option.kind.show(value)
+        rows.append((option.name, shown, loaded.sources[option.name]))
+    widths = [min(40, max(len(row[column]) for row in rows)) for column in (0, 1)]
+    return "".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}\n" for name, value, source in rows)
 
 
 def describe_default(settings: type[Settings], option: Option) -> str:

@@ -229,7 +229,12 @@ def symbols() -> Kind:
                 )
         return tuple(filters.values())
 
-    return Kind('a list of entries like {"symbol": "BTC", "min_liquidity": 10000}', parse, from_file, "")
+    expected = 'a list of entries like {"symbol": "BTC", "min_liquidity": 10000}'
+    return Kind(expected, parse, from_file, "", _show_symbols)
+
+
+def _show_symbols(filters: Sequence[SymbolFilter]) -> str:
+    return ", ".join(f"{each.symbol} from {each.min_liquidity:g}" for each in filters)
 
 
 def _symbol(position: int, entry: Any) -> SymbolFilter:

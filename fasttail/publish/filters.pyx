@@ -51,8 +51,9 @@ cdef class Selector:
         words_new(&self.others, <uint32_t>len(statuses or ()) + 1)
         words_new(&self.users, <uint32_t>len(users or ()) + 1)
         self.least = <double*>calloc(len(coins or ()) + 2, sizeof(double))
-        self.known = <uint32_t*>calloc(COIN_CODES, sizeof(uint32_t))
-        if self.least == NULL or self.known == NULL:
+        if not self.any_coin:
+            self.known = <uint32_t*>calloc(COIN_CODES, sizeof(uint32_t))
+        if self.least == NULL or (self.known == NULL and not self.any_coin):
             raise MemoryError
         for coin, least in (coins or {}).items():
             raw = coin.encode()
