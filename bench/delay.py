@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
-from bench.receiving import Message, clients
+from bench.receiving import Message, clients, replaying
 from bench.service import serve
 from fasttail import synth
 
-HOUR = "node_order_statuses_streaming/hourly/20260505/9"
+FOLDER = "node_order_statuses_streaming/hourly/20260505"
+BACKLOG = 500_000
 TICK_S = 0.001
 SUBSCRIPTION = {"type": "orders", "format": "ws"}
 
@@ -40,6 +41,8 @@ class Delays:
     lines: int
     clients: int
     messages: int  # to each client
+    replays: int  # clients that resume beside them, over and over
+    replayed: float  # bytes a second to all of these
     p50: float
     p99: float
     p999: float
@@ -52,9 +55,12 @@ class Delays:
     machine: dict[str, Any] = field(default_factory=machine)
 
     def table(self) -> str:
+        beside = ""
+        if self.replays:
+            beside = f"beside {self.replays} replays of {self.replayed / 1e6:.0f} MB/s together\n"
         return (
             f"delay: {self.lines} lines at {self.rate:,.0f} lines/s for {self.seconds:.1f} s to "
-            f"{self.clients} clients, each received every order once and in order\n"
+            f"{self.clients} clients, each received every order once and in order\n{beside}"
             f"write to receipt  p50 {self.p50:.3f} ms  p99 {self.p99:.3f} ms  p99.9 {self.p999:.3f} ms  "
             f"most {self.most:.3f} ms  (the writer was at most {self.behind:.1f} ms behind its plan)\n"
             f"server            {self.cpu:.3f} cores  RSS {self.rss_begin / 2**20:.1f} MB before, "
@@ -69,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=23_500, help="lines a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long")
     parser.add_argument("--clients", type=int, default=1, help="that receive everything")
+    parser.add_argument("--replays", type=int, default=0, help="clients that resume, over and over")
     parser.add_argument("--workers", type=int, default=1, help="workers of the server")
     parser.add_argument("--queue", default="256M", help="client_queue of the server")
     parser.add_argument("--seed", type=int, default=1, help="seed of the lines")
@@ -96,8 +103,11 @@ def run(args: argparse.Namespace) -> Delays:
     times = multiprocessing.RawArray("q", len(lines))
     behind = multiprocessing.RawValue("d", 0.0)
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as folder:
-        path = Path(folder, HOUR)
-        path.parent.mkdir(parents=True)
+        hours = Path(folder, FOLDER)
+        hours.mkdir(parents=True)
+        if args.replays:
+            (hours / "8").write_bytes(synth.generate(BACKLOG, "streaming", args.seed + 1))
+        path = hours / "9"
         path.touch()
         writer = multiprocessing.get_context("fork").Process(
             target=write_lines, args=(str(path), lines, args.rate, times, behind)
@@ -108,11 +118,14 @@ def run(args: argparse.Namespace) -> Delays:
                 server.port, args.clients, SUBSCRIPTION, offsets[-1], processes=2, counting=args.clients
             ) as running,
         ):
-            before = server.usage()
-            writer.start()
-            received = running.take()
-            after = server.usage()
-            writer.join()
+            first = {**SUBSCRIPTION, "cursor": f"s20260505{8:02d}-{0:013d}-{0:07d}"}
+            with replaying(server.port, args.replays, first) as replayed:
+                before = server.usage()
+                writer.start()
+                received = running.take()
+                after = server.usage()
+                writer.join()
+                rate = replayed()
     delays = sorted(delay for messages in received for delay in _delays(messages, offsets, times))
     return Delays(
         rate=args.rate,
@@ -120,6 +133,8 @@ def run(args: argparse.Namespace) -> Delays:
         lines=len(lines),
         clients=args.clients,
         messages=len(received[0]),
+        replays=args.replays,
+        replayed=rate,
         p50=delays[len(delays) // 2],
         p99=delays[int(len(delays) * 0.99)],
         p999=delays[int(len(delays) * 0.999)],

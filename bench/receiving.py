@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,6 +127,59 @@ def clients(
         for process in running:
             process.terminate()
             process.join()
+
+
+class Replayer(WSListener):
+    """One client that resumes at a cursor and leaves when it is live."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.done = asyncio.Event()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.bytes += frame.payload_size
+        if bytes(frame.get_payload_as_memoryview()[:17]) == b'{"channel":"live"':
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.done.set()
+
+
+@contextmanager
+def replaying(port: int, count: int, subscription: dict[str, Any]) -> Iterator[Callable[[], float]]:
+    """`count` clients that resume with `subscription`, over and over. Yields what tells bytes a second."""
+    total = multiprocessing.RawValue("q", 0)
+    process = multiprocessing.get_context("fork").Process(
+        target=_replay, args=(port, count, subscription, total)
+    )
+    if count:
+        process.start()
+    begin = time.monotonic()
+    try:
+        yield lambda: float(total.value / (time.monotonic() - begin))
+    finally:
+        if count:
+            process.terminate()
+            process.join()
+
+
+def _replay(port: int, count: int, subscription: dict[str, Any], total: Any) -> None:
+    request = orjson.dumps({"method": "subscribe", "subscription": subscription})
+
+    async def one() -> None:
+        while True:
+            client = Replayer()
+            transport, _ = await ws_connect(
+                lambda client=client: client, f"ws://127.0.0.1:{port}/ws", max_frame_size=1 << 26
+            )
+            transport.send(WSMsgType.TEXT, request)
+            await client.done.wait()
+            total.value += client.bytes
+
+    async def main() -> None:
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    uvloop.run(main())
 
 
 def _receive(

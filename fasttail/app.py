@@ -141,7 +141,7 @@ class App:
         self._resumer = Resumer(
             self._feeds,
             settings.data_dir,
-            partial(self._public.topic, numbered=False),
+            partial(self._public.topic, replayed=True),
             layout=lambda: self._follower.layout,
             limit=settings.max_replays,
             window=settings.block_size,

@@ -64,8 +64,10 @@ class Resumer:
         self._make_topic = make_topic
         self._layout = layout
         self._limit = limit
-        self._window = min(window, AT_ONCE)
+        self._window = window
         self._max_line = max_line
+        # One message of all replays in a turn of the event loop: what is live comes between any two.
+        self._turn = asyncio.Lock()
         self._threads = ThreadPoolExecutor(
             max(1, limit), thread_name_prefix="fasttail-replay", initializer=_step_back
         )
@@ -151,16 +153,22 @@ class Resumer:
             if walk.place == frontier:
                 return True
             if walk.place.hour == frontier.hour and frontier.offset - walk.place.offset <= AT_ONCE:
-                messages = walk.step(frontier)
+                for message in walk.step(frontier):
+                    member.give(message)
             else:
-                messages = await loop.run_in_executor(self._threads, walk.step, frontier)
-            for message in messages:
-                # The transport tells only its own, far lower marks.
-                while member.client.is_open and member.client.queued > member.client.queue_limit // 2:  # noqa: ASYNC110
-                    await asyncio.sleep(ROOM_S)
-                member.give(message)
+                for message in await loop.run_in_executor(self._threads, walk.step, frontier):
+                    await self._room(member)
+                    async with self._turn:
+                        member.give(message)
+                        await asyncio.sleep(0)
             if not member.client.is_open:
                 return False
+
+    async def _room(self, member: Member) -> None:
+        """Until the client has read on, or has gone. The transport tells only its own, far lower marks."""
+        client = member.client
+        while client.is_open and client.queued > client.queue_limit // 2:  # noqa: ASYNC110
+            await asyncio.sleep(ROOM_S)
 
     def _check_room(self, request: Request) -> None:
         if self.running >= self._limit:

@@ -31,6 +31,8 @@ STATUS: Final = "status"
 CHANNELS = (ORDERS, ORDER_UPDATES, STATUS)
 
 PATH = "/ws"
+REPLAYED = 64 << 10
+"""Bytes of a replay's message, but for single orders that are longer."""
 
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
@@ -69,12 +71,20 @@ class Service:
         """For the server: one more connection."""
         return PublicClient(self)
 
-    def topic(self, subscription: Subscription, *, numbered: bool = True) -> Topic:
-        """A new topic for what a subscription asks for."""
+    def topic(self, subscription: Subscription, *, replayed: bool = False) -> Topic:
+        """A new topic for what a subscription asks for.
+
+        replayed: from the files. Its messages are short: what is live waits for one of them at most.
+        """
+        aim = REPLAYED if replayed else self.max_message
         if subscription.type == ORDER_UPDATES:
             assert subscription.users
             return Topic(
-                ORDER_UPDATES, user=subscription.users[0], max_message=self.max_message, numbered=numbered
+                ORDER_UPDATES,
+                user=subscription.users[0],
+                max_message=self.max_message,
+                aim=aim,
+                numbered=not replayed,
             )
         coins = subscription.coins
         chosen = Selector(
@@ -89,7 +99,8 @@ class Service:
             selector=chosen,
             format=subscription.format,
             max_message=self.max_message,
-            numbered=numbered,
+            aim=aim,
+            numbered=not replayed,
         )
 
     def counts(self) -> dict[str, int]:

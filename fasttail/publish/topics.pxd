@@ -43,7 +43,7 @@ cdef class Topic:
     cdef int format
     cdef bint numbered               # its messages carry seq and prev
     cdef uint64_t seq                # of the last message; while the pipeline has the topic, only that thread touches it
-    cdef size_t most                 # payload bytes of a message
+    cdef size_t most, aim                 # payload bytes of a message
     cdef Selector selector
     cdef tuple _texts                # owner of the three that follow
     cdef const char* user_text       # lower case

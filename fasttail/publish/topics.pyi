@@ -12,6 +12,7 @@ class Topic:
         user: str = "",
         format: Literal["full", "ws", "raw"] = "ws",
         max_message: int = 262144,
+        aim: int = 0,
         numbered: bool = True,
         key: Any = None,
     ) -> None: ...

@@ -12,6 +12,7 @@ box, in order. A message:
 `cursor` stands behind its last order: layout and hour, offset of the line in the hour's file, events of that line that are done
 with, with leading zeros, so that the byte order of cursors is the order in the files.
 """
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.parallel import prange, threadid
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -34,6 +35,7 @@ cdef enum:
     TAIL = 256                   # more than the bytes behind `data`, but for the topic's own and the block's time
     MORE_THAN_EVENT = 640        # an order in any format needs at most so many bytes more than its event
     PARALLEL_FROM = 2000         # rows looked at in all jobs: below, waking the workers costs more than it gives
+    LONG_COPY = 16384            # bytes; to let go of the GIL costs less than to copy so many
     MOST_USERS = 1 << 24
     MOST_DEAD_USERS = 1024
 
@@ -60,7 +62,15 @@ class TopicMessage(NamedTuple):
 cdef message_tuple(const Box* box, const Message* message, const Place* place):
     """A message, taken out of its box."""
     cursor = place.prefix[:place.prefix_size].decode() + f"{message.line:013d}-{message.events:07d}"
-    return TopicMessage(message.topic, box.text.data[message.begin:message.end], message.orders, message.seq, cursor)
+    cdef size_t size = message.end - message.begin
+    cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    cdef char* to = PyBytes_AS_STRING(data)
+    if size > LONG_COPY:
+        with nogil:              # a replay's thread must not keep the event loop from the GIL
+            memcpy(to, box.text.data + message.begin, size)
+    else:
+        memcpy(to, box.text.data + message.begin, size)
+    return TopicMessage(message.topic, data, message.orders, message.seq, cursor)
 
 
 cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
@@ -115,12 +125,12 @@ cdef class Topic:
     """What one distinct subscription gets. Made by the main thread; used by whoever encodes.
 
     kind: "orders" (what `selector` passes), "orderUpdates" (of `user`, lower case), "orderUpdate" or "orderBatch" (the old
-    channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload.
-    numbered: its messages carry `seq` and `prev`; a replay's do not. A selector is one pool's: no two topics may share one.
+    channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload. aim:
+    those after which the next order begins a message of its own, if that is less. numbered: its messages carry `seq` and `prev`; a replay's do not. A selector is one pool's: no two topics may share one.
     """
 
     def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
-                  bint numbered=True, key=None):
+                  size_t aim=0, bint numbered=True, key=None):
         global _last_id
         _last_id += 1
         self.id = _last_id
@@ -129,6 +139,7 @@ cdef class Topic:
         self.format = _FORMATS[format]
         self.numbered = numbered
         self.most = max_message
+        self.aim = min(aim, max_message) if aim else max_message
         self.selector = selector if selector is not None else Selector(users=[user] if user else None)
         user_bytes = user.encode()
         self._texts = (
@@ -156,7 +167,7 @@ cdef class Topic:
         cdef const Envelope* block = _block(table, row)
         cdef size_t tail = TAIL + self.tail_size + (block.block_time.size if block != NULL else 0)
         if draft.message.orders and (out.size - draft.message.begin + row.size + MORE_THAN_EVENT + tail
-                                     + (block.block_time.size + block.local_time.size if block != NULL else 0) > self.most):
+                                     + (block.block_time.size + block.local_time.size if block != NULL else 0) > self.aim):
             self.end(draft, box, table, place)
         if draft.message.orders == 0:
             draft.message.begin = out.size
