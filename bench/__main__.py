@@ -19,7 +19,7 @@ def main() -> int:
     leave_checkout()
     try:
         from bench import delay, fanout, file, instructions, parse, shapes
-        from bench.measure import CannotRun, WrongAnswer
+        from bench.measure import CannotRun, OverBudget, WrongAnswer
     except ModuleNotFoundError as error:
         print(
             f"{error.name} is not installed for {sys.executable}: run scripts/test once, "
@@ -53,6 +53,9 @@ def main() -> int:
         report = benchmarks[args.name].run(args)
     except WrongAnswer as error:
         print(f"WRONG ANSWER: {error}", file=sys.stderr)
+        return 1
+    except OverBudget as error:
+        print(error, file=sys.stderr)
         return 1
     except CannotRun as error:
         print(error, file=sys.stderr)

@@ -8,6 +8,7 @@ Each instruction set that `FASTTAIL_ISA` can choose is counted if the processor 
 that includes AVX2 and leaves out AVX-512.
 
 bench/instructions.json holds the figures on record, with the compiler and the library they depend on.
+`--check` fails where an order costs over 5 % more than that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.acceptance import strict_json
-from bench.measure import Answer, Benchmark, CannotRun, WrongAnswer, check, machine, write_json
+from bench.measure import Answer, Benchmark, CannotRun, OverBudget, WrongAnswer, check, machine, write_json
 from bench.readers import checked
 from bench.shape_lines import SHAPES
 from fasttail.parser import isa
@@ -36,6 +37,8 @@ from fasttail.parser import isa
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
 CHILD = HERE / "parse_once.py"
+
+ALLOWED = 1.05  # times the record, for --check
 
 PerShape = dict[str, dict[str, float]]  # shape -> instruction set -> instructions per order
 
@@ -68,6 +71,15 @@ class Instructions:
         before = self.recorded.get(shape, {}).get(name)
         return f"{count:.1f}" if before is None else f"{count:.1f} ({(count / before - 1) * 100:+.1f} %)"
 
+    def over_budget(self) -> list[str]:
+        """What costs more than the record allows. What is not on record has no budget."""
+        return [
+            f"{shape}, {name}: {count:.1f}, at most {before * ALLOWED:.1f}"
+            for shape, counts in self.per_order.items()
+            for name, count in counts.items()
+            if (before := self.recorded.get(shape, {}).get(name)) is not None and count > before * ALLOWED
+        ]
+
     def write(self, folder: Path) -> Path:
         return write_json("instructions", asdict(self), folder)
 
@@ -93,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="which shapes")
     sets = list(isa.available())
     parser.add_argument("--sets", nargs="+", choices=sets, default=sets, help="which instruction sets")
+    parser.add_argument("--check", action="store_true", help="fail at over 5 %% more than on record")
     parser.add_argument("--record", action="store_true", help=f"write the figures to bench/{RECORD.name}")
 
 
@@ -128,6 +141,8 @@ def run(args: argparse.Namespace) -> Instructions:
         settings={"small": args.small, "large": args.large, "seed": args.seed},
         tools=_tools(),
     )
+    if args.check and (over := result.over_budget()):
+        raise OverBudget("\n".join([result.table(), "over budget:", *over]))
     if args.record:
         result.record(RECORD)
     return result

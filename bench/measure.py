@@ -43,6 +43,10 @@ class WrongAnswer(Exception):
     """An engine's answer differs from the expected one: its time means nothing, and the run fails."""
 
 
+class OverBudget(Exception):
+    """A figure is worse than the one on record allows."""
+
+
 class CannotRun(Exception):
     """Something that the benchmark needs is not there."""
 

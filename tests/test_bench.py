@@ -166,6 +166,48 @@ def test_run_instructions(tmp_path: Path) -> None:
     assert report["tools"]["valgrind"].startswith("valgrind-")
 
 
+def test_instructions_over_budget() -> None:
+    code = """
+from bench.__main__ import leave_checkout
+leave_checkout()
+from bench.instructions import Instructions
+def over(count, record):
+    result = Instructions(
+        per_order={"plain": {"avx2": count}}, bytes_per_order={"plain": 1.0}, sets=["avx2"], left_out=[],
+        recorded=record, settings={}, tools={}, machine={},
+    )
+    return result.over_budget()
+record = {"plain": {"avx2": 100.0}}
+assert over(50.0, record) == over(105.0, record) == over(500.0, {}) == []
+assert over(105.1, record) == ["plain, avx2: 105.1, at most 105.0"]
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_check_fails_over_budget(tmp_path: Path) -> None:
+    # A record of one instruction per order: whatever is built is over it.
+    code = f"""
+import json, sys
+from pathlib import Path
+from bench.__main__ import leave_checkout, main
+leave_checkout()
+from bench import instructions
+instructions.RECORD = Path({str(tmp_path / "record.json")!r})
+instructions.RECORD.write_text(json.dumps({{"per_order": {{"plain": {{"portable": 1.0}}}}}}))
+sys.exit(main())
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    args = ["run", "instructions", "--small", "50", "--large", "250", "--results", str(tmp_path)]
+    args += ["--shapes", "plain", "--sets", "portable"]
+    for more, status in (([], 0), (["--check"], 1)):
+        command = [sys.executable, "-c", code, *args, *more]
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert result.returncode == status, result.stderr
+        assert ("over budget:" in result.stderr) == bool(more)
+
+
 def test_broken_lines_stay_lines() -> None:
     code = """
 from bench.inputs import break_lines

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import random
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy
 import orjson
@@ -16,6 +19,7 @@ from running import hour_file
 
 import fasttail
 from fasttail.parser import isa, pool, table
+from fasttail.parser.columns import Rejected
 
 PADDING = plain(event()) * 8
 
@@ -126,6 +130,11 @@ def test_a_line_that_ends_within_a_character(tail: bytes) -> None:
         b"0." + b"0" * 400 + b"1e709",
         b"0." + b"9" * 450 + b"e309",
         b"9" * 450 + b"." + b"9" * 20 + b"e-142",
+        b"-" + b"9" * 500 + b"e-192",
+        b"-1.7976931348623157e308",
+        b"-1.7976931348623159e308",
+        b"0.0017976931348623157e311",
+        b"0.0017976931348623159e311",
         b"1e309",
         b"1e99999999999",
         b"1e-99999999999",
@@ -338,6 +347,150 @@ def test_every_instruction_set_gives_the_same() -> None:
             assert fasttail.parse(data).to_pylist() == expected
     finally:
         isa.use(before)
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_keys_that_are_nearly_known(escaped: bool) -> None:
+    """None of them is taken for the key that it resembles: the value would be of another type."""
+    keys = list(BASE) + list(BASE["order"]) + ["block_number", "events"]
+    nearly = {made for key in keys for made in (key + "x", key[:-1], key + "\0", key + "\0x", key.swapcase())}
+    nearly |= {"", "\0", *(start + "n" * n for start in ("", "triggerCondition") for n in range(1, 40))}
+    for key in sorted(nearly - set(keys)):
+        text = "".join(f"\\u{ord(c):04x}" for c in key) if escaped else orjson.dumps(key).decode()[1:-1]
+        for before in (b'"oid"', b'"user"'):
+            line = plain(event()).replace(before, b'"' + text.encode() + b'":[5],' + before)
+            assert check(line).rejected == [], key
+
+
+def test_every_key_written_with_escapes() -> None:
+    for key in [*BASE, *BASE["order"]]:
+        escaped = b'"' + b"".join(b"\\u%04x" % ord(c) for c in key) + b'":'
+        assert check(plain(event()).replace(b'"%b":' % key.encode(), escaped)).rejected == []
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\t", b"\r", b" \t", b"\n", b"\x0b", b"\x0c", b"\0"])
+def test_blanks_in_runs_of_any_length(blank: bytes) -> None:
+    for count in (1, 2, 3, 15, 16, 17, 18, 31, 32, 33, 34, 100):
+        for place in (b'{"time"', b'"user"', b'"coin"', b"}}"):
+            line = plain(event()).removesuffix(b"\n").replace(place, blank * count + place)
+            rejected = check(line + blank * count + b"\n").rejected
+            assert bool(rejected) == (blank[0] not in b" \t\r") or blank == b"\n"
+
+
+def test_a_line_ends_at_a_newline_as_at_the_end_of_the_data() -> None:
+    """Cut anywhere: the same is said of the same byte, whatever comes behind the newline."""
+    made = event(coin="é\N{EURO SIGN}\n\U0001f600", children=[{"a": [1.5e-3, True, None, {}]}], hash="0x1")
+    line = orjson.dumps(made).replace(b":", b" : ").replace(b'"BTC', rb'"\ud83d\ude00')
+    for cut in range(1, len(line)):
+        start = line[:cut]
+        for head in (start, start.replace(b'{"time" : ', b'{"time":'), b"[" + start, line[cut:]):
+            alone = fasttail.parse(head).rejected
+            assert fasttail.parse(head + b"\n" + line[cut:] + b"\n" + PADDING).rejected[:1] == alone, head
+
+
+def test_what_is_said_of_rejected_lines() -> None:
+    """Of more lines than a worker's list holds, in the order of the data, each a Rejected."""
+    line = b'{"time":5,"order":{}}\n'
+    for workers in (1, 2, 3):
+        batch = fasttail.parse(line * 30_000, workers=workers)
+        assert batch.rejected == [
+            Rejected(at, at + 8, "time: of another type") for at in range(0, 30_000 * len(line), len(line))
+        ]
+        assert {type(each) for each in batch.rejected} == {Rejected}
+        assert {hash(each) for each in batch.rejected[:9]} == {
+            hash(tuple(each)) for each in batch.rejected[:9]
+        }
+    assert repr(batch.rejected[1]) == "Rejected(offset=22, at=30, reason='time: of another type')"
+
+
+def _shuffled(rng: random.Random, made: dict[str, Any]) -> dict[str, Any]:
+    made["order"] = dict(rng.sample(list(made["order"].items()), len(made["order"])))
+    return dict(rng.sample(list(made.items()), len(made)))
+
+
+def _check_outlined(line: bytes, shuffled: list[bytes]) -> None:
+    """The line among lines with shuffled keys, and alone: at the end of the data none goes by its outline."""
+    warm = b"\n".join(shuffled[:2]) + b"\n"
+    batch = fasttail.parse(warm + line + b"\n" + b"\n".join(shuffled[2:8]) + b"\n")
+    alone = fasttail.parse(line)
+    assert batch.to_pylist()[2:-6] == alone.to_pylist(), line
+    assert [(each.at - len(warm), each.reason) for each in batch.rejected] == [
+        (each.at, each.reason) for each in alone.rejected
+    ], line
+    assert len(batch) == 8 + len(alone)
+
+
+def test_lines_that_go_by_their_outline() -> None:
+    """After lines with shuffled keys: whatever stands among them reads as it does elsewhere."""
+    rng = random.Random(7)
+    shuffled = [orjson.dumps(_shuffled(rng, event(oid=n, coin=f"C{n % 50}"))) for n in range(40)]
+    base = event(coin="ODD", children=[{"a": {"b": [1, "{]"]}}, []], builder={"b": "0x}", "f": 1}, tif=None)
+    tried = []
+    for spaced in (False, True):
+        for _ in range(3):
+            made = _shuffled(rng, json.loads(orjson.dumps(base)))
+            line = json.dumps(made).encode() if spaced else orjson.dumps(made)
+            tried.append(line)
+            tried += [line[:at] + line[at + 1 :] for at in range(len(line))]  # a byte left out
+            tried += [
+                line[:at] + bytes([byte]) + line[at + cut :]  # a byte in front of, or instead of, another
+                for byte in b' "{}[]:,\\\t\r\x00\x7f\x80a0-'
+                for at in range(0, len(line), 7)
+                for cut in (0, 1)
+            ]
+            marks = [at for at, byte in enumerate(line) if byte in b' "{}[]:,']
+            tried += [
+                line[: at + 1] + more + line[at + 1 :] for at in marks for more in (b" ", b"x", b'"a"', b"{}")
+            ]
+    behind = [b"", b" ", b"}", b",", b" x"]
+    tried += [shuffled[0] + more for more in behind] + [more + shuffled[0] for more in behind]
+    text = shuffled[1]
+    for old, new in (
+        (b"0", b"00"),
+        (b"false", b"fals"),
+        (b"false", b'"false'),
+        (b"null", b"nul"),
+        (b'"', b'""'),
+    ):
+        at = text.index(old)
+        tried.append(text[:at] + new + text[at + len(old) :])
+    # keys twice, keys unknown, and lines of about the longest that has an outline, and about 64 bytes' bounds
+    tried += [text[:-1] + b"," + text[1:], text[:-1] + b',"more":1}', text.replace(b'"user":', b'"time":')]
+    tried += [
+        b"{" + more + text[1:] for more in (b'"user":x,', b'"order":1,', b'"order":{"coin":x},', b'"oid":1,')
+    ]
+    tried += [
+        text[:-1] + more + b"}" for more in (b',"order":1', b',"order":{}', b',"hash":[1', b',"hash":[1]]')
+    ]
+    for length in (*range(70), *range(1024 - len(text) - 3, 1024 - len(text) + 4)):
+        tried.append(text.replace(b'"user":"', b'"user":"' + b"x" * length))
+    before = isa.name()
+    try:
+        for name in isa.available():
+            isa.use(name)
+            for line in tried:
+                _check_outlined(line, shuffled)
+    finally:
+        isa.use(before)
+
+
+def test_coins_of_rejected_lines_get_no_code() -> None:
+    """With one worker coins get their codes as they come; a rejected line's are taken back."""
+    many = [event(coin=f"NEW{n}") for n in range(200)]
+    for bad in (
+        envelope([*many, event(coin="BAD", sz="x")]),
+        plain(event(coin="BAD")).replace(b"}}", b"}}}"),
+        plain(_shuffled(random.Random(1), event(coin="BAD"))).replace(b"}\n", b"}x\n"),
+    ):
+        data = (
+            plain(event(coin="FIRST")) + bad + plain(event(coin="NEW7")) + plain(event(coin="NEW3")) + PADDING
+        )
+        for workers in (1, 2):
+            batch = fasttail.parse(data, workers=workers)
+            assert len(batch.rejected) == 1
+            assert batch.coins[:4] == ["", "FIRST", "NEW7", "NEW3"]
+            assert batch.column("coin_code").tolist()[:3] == [1, 2, 3]
+            assert len(batch.coins) == 5
 
 
 def test_large_data_and_a_shared_line_within() -> None:

@@ -3,23 +3,24 @@
 It decides what is accepted: the template path of `order_status` only takes what this one would take too, and faster.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
-from fasttail.parser.json cimport TEXT_ROOM, Level, scan_object, scan_value, skip_blank, unescape
+from fasttail.parser.json cimport TEXT_ROOM, Level, scan_object, scan_outlined, scan_value, skip_blank, unescape
 from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
 from fasttail.parser.types cimport (
     ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
     F_HASH, F_IS_POSITION_TPSL, F_IS_TRIGGER, F_LIMIT_PX, F_LOCAL_TIME, F_NONE, F_OID, F_ORDER, F_ORDER_TYPE, F_ORIG_SZ,
     F_REDUCE_ONLY, F_SIDE, F_STATUS, F_SZ, F_TIF, F_TIME, F_TIMESTAMP, F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER,
-    IS_POSITION_TPSL, IS_TRIGGER, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_INT, K_NULL, K_OBJECT, K_STRING, K_TRUE, NO_CODE,
-    NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, REDUCE_ONLY, START_EVENT, START_LINE, START_ORDER, Chunk,
-    Envelope, Fault, Ref, Reject, Row, Slot)
+    IS_POSITION_TPSL, IS_TRIGGER, KEYS_WRONG, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_INT, K_NULL, K_OBJECT, K_STRING, K_TRUE,
+    NO_CODE, NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE,
+    REDUCE_ONLY, START_EVENT, START_LINE, START_ORDER, Chunk, Envelope, Fault, Ref, Reject, Row, Slot)
 from fasttail.parser.vocabulary cimport FIELDS, ORDER_TYPES, STATUSES, TIFS
-from fasttail.parser.words cimport Words, words_add, words_find
+from fasttail.parser.words cimport Words, words_add, words_find, words_forget
 
 cdef extern from "simd.h" nogil:
     const double* FT_TENS
     const uint64_t* FT_INT_TENS
+    void ft_prefetch_at(const void* p) noexcept
     unsigned ft_decimal(const char* p, unsigned* quote, uint64_t* mantissa) noexcept
     uint64_t ft_load8(const char* p) noexcept
     unsigned ft_digits8(uint64_t v) noexcept
@@ -28,6 +29,7 @@ cdef extern from "simd.h" nogil:
 
 cdef enum:
     MOST_BYTES = 0xFFFFFFFF      # of an event, or of an envelope's line: a Ref counts in 32 bits
+    MOST_WRONG = 6               # keys of a line; with more guessed wrong, the next lines go by their outline
 
 
 cdef Level ORDER = Level(START_ORDER, ORDER_LO, ORDER_HI, -1, NULL)
@@ -218,9 +220,10 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
     _code(c.coins, &slots[<int>F_COIN], &code)
     row.coin = <uint16_t>code
     row.flags = flags
-    c.new_coins |= code == NO_CODE
     row.at = <uint64_t>(start - c.data)
     row.size = <uint32_t>(after - start)
+    if code == NO_CODE:
+        new_coin(c, row)
     return 1
 
 
@@ -272,39 +275,59 @@ cdef int _events_general(Chunk* c, const Slot* events, uint32_t envelope, Fault*
         p = skip_blank(p + 1, end)          # a comma: the array was validated
 
 
-cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept nogil:
-    """Any line [line, line_end), without its newline -> rows, or a Reject. Always 0."""
+cdef inline bint _ends(const char* p, const char* end) noexcept nogil:
+    """Whether the line ends at p."""
+    return p >= end or p[0] == c'\n'
+
+
+cdef int line_general(Chunk* c, const uint16_t* outline) noexcept nogil:
+    """Any line at c.pos -> rows, or a Reject; c.pos moves behind it. Always 0. outline: the line's marks, or NULL: not made."""
+    cdef const char* line = c.pos
     cdef const char* p = line
+    cdef const char* end = c.limit
     cdef const char* q
+    cdef const char* after = NULL                # the JSON, and the blanks behind it
     cdef Slot slots[32]
     cdef Fault fault
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
+    cdef uint32_t coins = c.coins.count
     cdef Reject* reject
     cdef const Slot* events = &slots[<int>F_EVENTS]
     cdef bint good = False
+    c.lines += 1
     # a hole that a truncating copier left: the line begins after it
-    while p < line_end and p[0] == 0:
+    while p < end and p[0] == 0:
         p += 1
     c.nul_bytes += <uint64_t>(p - line)
-    if line_end - p >= 3 and <uint8_t>p[0] == 0xEF and <uint8_t>p[1] == 0xBB and <uint8_t>p[2] == 0xBF:
+    if end - p >= 3 and <uint8_t>p[0] == 0xEF and <uint8_t>p[1] == 0xBB and <uint8_t>p[2] == 0xBF:
         p += 3
-    p = skip_blank(p, line_end)
-    while line_end > p and ((line_end - 1)[0] == c" " or (line_end - 1)[0] == c"\t" or (line_end - 1)[0] == c"\r"):
-        line_end -= 1
-    if p >= line_end:
+    p = skip_blank(p, end)
+    if _ends(p, end):
+        c.pos = p if p == end else p + 1
         return 0
     if p[0] != c'{':
         # another value, or none: tell which
-        q = scan_value(p, line_end, 0, &slots[0], &fault)
+        q = scan_value(p, end, 0, &slots[0], &fault)
         if q != NULL:
-            _wrong(&fault, p if q == line_end else q, R_OBJECT if q == line_end else R_JSON, F_NONE)
+            after = skip_blank(q, end)
+            _wrong(&fault, p if _ends(after, end) else q, R_OBJECT if _ends(after, end) else R_JSON, F_NONE)
     else:
-        q = scan_object(p, line_end, 0, &FIELDS, &LINE, slots, c.next_key, &fault)
+        q = scan_outlined(p, end, &FIELDS, &LINE, slots, outline) if outline != NULL else NULL
+        if q == NULL:
+            c.next_key[<int>KEYS_WRONG] = 0
+            q = scan_object(p, end, 0, &FIELDS, &LINE, slots, c.next_key, &fault)
+            if outline != NULL:
+                c.outlines = -LINES_ALIKE
+            elif c.outlines < 0:
+                c.outlines += 1
+            elif c.next_key[<int>KEYS_WRONG] > MOST_WRONG:
+                c.outlines = LINES_ALIKE
         if q != NULL:
-            if q != line_end:
+            after = skip_blank(q, end)
+            if not _ends(after, end):
                 _wrong(&fault, q, R_JSON, F_NONE)
             elif events.kind != K_ABSENT and slots[<int>F_ORDER].kind == K_ABSENT:
-                if line_end - p > <ssize_t>MOST_BYTES:
+                if q - p > <ssize_t>MOST_BYTES:
                     _wrong(&fault, p, R_LENGTH, F_NONE)
                 elif events.kind != K_ARRAY:
                     _wrong(&fault, events.at, R_TYPE, F_EVENTS)
@@ -318,43 +341,63 @@ cdef int line_general(Chunk* c, const char* line, const char* line_end) noexcept
                 (<Row*>c.rows)[c.rows_len].envelope = NO_ENVELOPE
                 c.rows_len += 1
                 good = True
-    if good:
-        if c.alone:
-            number_coins(c, rows)
-        return 0
-    c.rows_len = rows
-    c.envelopes_len = envelopes
-    reject = &c.rejects[c.rejects_len]
-    reject.line_at = <uint64_t>(line - c.data)
-    reject.at = <uint64_t>(fault.at - c.data)
-    reject.reason = fault.reason
-    reject.field = fault.field
-    c.rejects_len += 1
+    if not good:
+        c.rows_len = rows
+        c.envelopes_len = envelopes
+        words_forget(c.coins, coins)
+        reject = &c.rejects[c.rejects_len]
+        reject.line_at = <uint64_t>(line - c.data)
+        reject.at = <uint64_t>(fault.at - c.data)
+        reject.reason = fault.reason
+        reject.field = fault.field
+        c.rejects_len += 1
+        if after == NULL:
+            after = fault.at                     # what is before it was read, and is no newline
+        if not _ends(after, end):
+            after = <const char*>memchr(after, c'\n', <size_t>(end - after))
+            if after == NULL:
+                after = end
+    c.pos = after if after == end else after + 1
     return 0
 
 
-cdef int number_coins(Chunk* c, size_t first) noexcept nogil:
-    """Codes for coins that the table did not have yet, in the order of the rows from `first` on. Always 0.
+cdef int _number_coin(Words* coins, const char* text, Row* row) noexcept nogil:
+    """The row's coin, as it is written at `text`, gets its code, a new one if need be. Always 0."""
+    cdef char decoded[TEXT_ROOM]
+    cdef ssize_t n = <ssize_t>row.coin_text.size
+    cdef uint32_t code
+    if row.flags & ESCAPED:
+        n = unescape(text, <size_t>n, decoded, TEXT_ROOM)
+        text = decoded
+    if n >= 0:
+        code = words_find(coins, text, <size_t>n)
+        row.coin = <uint16_t>(code if code else words_add(coins, text, <size_t>n))
+    return 0
 
-    One thread at a time: after the region, or in it by a worker that is alone; never for a line that may still be rejected.
-    """
+
+cdef int new_coin(Chunk* c, Row* row) noexcept nogil:
+    """A row's coin that the table does not have: it gets its code now, or, where other workers look at the table, after the
+    region. Always 0. A line that is rejected after all has its coins forgotten."""
+    if c.alone:
+        return _number_coin(c.coins, c.data + row.at + row.coin_text.off, row)
+    c.new_coins = True
+    return 0
+
+
+cdef int number_coins(Chunk* c) noexcept nogil:
+    """Codes for coins that the table did not have yet, in the order of the rows. One thread at a time, after the region.
+    Always 0."""
     cdef size_t i
     cdef Row* row
-    cdef char decoded[TEXT_ROOM]
-    cdef const char* text
-    cdef ssize_t n
     if not c.new_coins:
         return 0
     c.new_coins = False
-    for i in range(first, c.rows_len):
+    for i in range(c.rows_len):
         row = &(<Row*>c.rows)[i]
-        if row.coin != NO_CODE:
-            continue
-        text = c.data + row.at + row.coin_text.off
-        n = <ssize_t>row.coin_text.size
-        if row.flags & ESCAPED:
-            n = unescape(text, <size_t>n, decoded, TEXT_ROOM)
-            text = decoded
-        if n >= 0:
-            row.coin = <uint16_t>words_add(c.coins, text, <size_t>n)
+        # rows and texts were written and read a while ago, so they come from memory: ask for them in time
+        if i + 16 < c.rows_len:
+            ft_prefetch_at(&row[16])
+            ft_prefetch_at(c.data + row[8].at + row[8].coin_text.off)
+        if row.coin == NO_CODE:
+            _number_coin(c.coins, c.data + row.at + row.coin_text.off, row)
     return 0

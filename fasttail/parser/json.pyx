@@ -2,25 +2,32 @@
 
 Every function takes [p, end) and returns the first byte after what it read, or NULL with the reason and the place in
 `fault`. Nothing is copied, nothing allocated, nothing recursive: the stack of open brackets is a bit set.
-"""
-from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport strtod
-from libc.string cimport memcmp, memset
 
+A newline is valid nowhere, not even as a blank. So `end` may be the end of all data: nothing goes past its line's end, and
+nobody has to look for that first.
+"""
+from libc.math cimport INFINITY
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fasttail.parser.numbers cimport long_decimal
 from fasttail.parser.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
-                                   K_STRING, K_TRUE, R_DEPTH, R_JSON, R_NUMBER, R_OBJECT, R_UTF8)
-from fasttail.parser.words cimport Words, words_find
+                                   K_STRING, K_TRUE, KEYS_WRONG, R_DEPTH, R_JSON, R_NUMBER, R_OBJECT, R_UTF8)
 
 cdef extern from "simd.h" nogil:
     const char* ft_skip_plain(const char* p, const char* limit) noexcept
+    unsigned ft_plain32(const char* p) noexcept
+    void ft_first16(const char* p, size_t n, uint64_t* head, uint64_t* tail) noexcept
     uint64_t ft_load8(const char* p) noexcept
-    unsigned int ft_load4(const char* p) noexcept
     unsigned ft_digits8(uint64_t v) noexcept
+    void ft_prefetch_line(const char* p) noexcept
 
 cdef enum:
     MAX_DEPTH = 1024       # open brackets, as in orjson
     DEPTH_BYTES = 128      # a bit for each
-    KEY_ROOM = 64          # longer than any key that we know
+    KEY_BITS = 7           # of KEY_SLOTS
+    LONGEST_KEY = 16
+    KEY_ROOM = 32          # for a key with escapes: more than LONGEST_KEY, for unescape wants room for a character of four
 
 
 cdef inline const char* _fail(Fault* fault, const char* at, uint8_t reason) noexcept nogil:
@@ -28,12 +35,6 @@ cdef inline const char* _fail(Fault* fault, const char* at, uint8_t reason) noex
     fault.reason = reason
     fault.field = F_NONE
     return NULL
-
-
-cdef const char* skip_blank(const char* p, const char* end) noexcept nogil:
-    while p < end and (p[0] == c' ' or p[0] == c'\t' or p[0] == c'\n' or p[0] == c'\r'):
-        p += 1
-    return p
 
 
 cdef inline int _hex4(const char* p) noexcept nogil:
@@ -196,52 +197,9 @@ cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept 
     return <ssize_t>used
 
 
-cdef bint _overflows(const char* p, const char* end, long exponent) noexcept nogil:
-    """Whether a number near 1e308 rounds to infinity. 400 digits decide it; what follows cannot."""
-    cdef char text[448]
-    cdef size_t used = 0
-    cdef long shift = exponent
-    cdef bint point = False
-    if p[0] == c'-':
-        p += 1
-    while p < end and p[0] != c'e' and p[0] != c'E':
-        if p[0] == c'.':
-            point = True
-        else:
-            if used < 400:
-                if used or p[0] != c'0':         # zeros in front are no digits of the 400
-                    text[used] = p[0]
-                    used += 1
-                if point:
-                    shift -= 1
-            elif not point:
-                shift += 1
-        p += 1
-    text[used] = c'e'
-    used += 1
-    if shift < 0:
-        text[used] = c'-'
-        used += 1
-        shift = -shift
-    # at most 10 digits: exponents were cut off at 1e9 and shift moves by the length of the line at most
-    cdef char digits[24]
-    cdef int n = 0
-    while True:
-        digits[n] = <char>(c'0' + shift % 10)
-        n += 1
-        shift //= 10
-        if shift == 0:
-            break
-    while n:
-        n -= 1
-        text[used] = digits[n]
-        used += 1
-    text[used] = 0
-    return strtod(text, NULL) > 1.7976931348623157e308
-
-
 cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fault* fault) noexcept nogil:
     cdef const char* start = p
+    cdef const char* amount = p            # behind the sign
     cdef const char* first = NULL          # first digit that is not zero
     cdef const char* point
     cdef long exponent = 0, magnitude
@@ -250,6 +208,7 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
     kind[0] = K_INT
     if p < end and p[0] == c'-':
         p += 1
+        amount = p
     if p >= end:
         return _fail(fault, p, R_JSON)
     if p[0] == c'0':
@@ -290,9 +249,9 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
         if negative:
             exponent = -exponent
     if first != NULL:
-        # power of ten of the leading digit: 1e308 is finite, 1e309 is not, between them strtod decides
+        # power of ten of the leading digit: 1e308 is finite, 1e309 is not, between them rounding decides
         magnitude = exponent + (point - first - 1 if first < point else point - first)
-        if magnitude > 308 or (magnitude == 308 and _overflows(start, p, exponent)):
+        if magnitude > 308 or (magnitude == 308 and long_decimal(amount, <size_t>(p - amount)) == INFINITY):
             return _fail(fault, start, R_NUMBER)
     return p
 
@@ -344,6 +303,7 @@ cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slo
     slot.kind = K_OBJECT if p[0] == c'{' else K_ARRAY
     while True:
         # p stands at the first byte of a value
+        ft_prefetch_line(p)
         if p >= end:
             return _fail(fault, p, R_JSON)
         if p[0] == c'{' or p[0] == c'[':
@@ -409,21 +369,83 @@ cdef const char* _scan_key(const char* p, const char* end, Fault* fault) noexcep
     return skip_blank(p + 1, end)
 
 
-cdef inline bint _is_key(const Words* keys, int code, const char* key, size_t n) noexcept nogil:
-    """Whether keys' word `code` + 1 is the n bytes at `key`."""
-    cdef const char* text = keys.texts[code + 1]
-    if keys.sizes[code + 1] != n:
-        return False
-    if 8 <= n <= 16:
-        return ft_load8(text) == ft_load8(key) and ft_load8(text + n - 8) == ft_load8(key + n - 8)
-    if 4 <= n < 8:
-        return ft_load4(text) == ft_load4(key) and ft_load4(text + n - 4) == ft_load4(key + n - 4)
-    return memcmp(text, key, n) == 0
+cdef inline size_t _key_slot(const Keys* keys, uint64_t head, uint64_t tail) noexcept nogil:
+    return <size_t>(((head ^ tail * <uint64_t>0x9E3779B97F4A7C15) * keys.factor) >> (64 - KEY_BITS))
 
 
-cdef const char* scan_object(const char* p, const char* end, int depth, const Words* keys, const Level* level, Slot* slots,
+cdef int keys_new(Keys* keys, tuple names) except -1:
+    """Make the table of these names, of up to 16 ASCII characters; a key's code is its place among them."""
+    cdef char text[LONGEST_KEY]
+    cdef Key* key
+    cdef bint taken[KEY_SLOTS]
+    cdef bint clash = True
+    cdef size_t slot
+    cdef int i
+    for i, name in enumerate(names):
+        raw = name.encode()
+        key = &keys.names[i]
+        key.size = <size_t>len(raw)
+        memcpy(text, <const char*>raw, key.size)
+        ft_first16(text, key.size, &key.head, &key.tail)
+    keys.factor = 1
+    while clash:
+        # with 26 keys in 128 slots about every 14th factor gives each a slot of its own
+        keys.factor = keys.factor * <uint64_t>6364136223846793005 + 1442695040888963406
+        clash = False
+        memset(taken, 0, sizeof(taken))
+        for i in range(len(names)):
+            slot = _key_slot(keys, keys.names[i].head, keys.names[i].tail)
+            clash |= taken[slot]
+            taken[slot] = True
+            keys.slots[slot] = <uint8_t>i
+    return 0
+
+
+cdef inline int _key_code(const Keys* keys, const char* p, size_t n) noexcept nogil:
+    """The code of the key of n bytes at p, or -1. No loop, and no branch on what it is. Reads 16 bytes."""
+    cdef uint64_t head, tail
+    cdef const Key* key
+    cdef int code
+    if n > LONGEST_KEY:
+        return -1
+    ft_first16(p, n, &head, &tail)
+    code = keys.slots[_key_slot(keys, head, tail)]
+    key = &keys.names[code]
+    # the size too: a decoded key may end in a NUL
+    return code if (key.head ^ head | key.tail ^ tail | key.size ^ n) == 0 else -1
+
+
+cdef inline const char* _key(const Keys* keys, const char* p, const char* end, uint8_t* next_key, int last, int* code,
+                             Fault* fault) noexcept nogil:
+    """The key whose text begins at p: its closing quote, or NULL. code: -1 if `keys` has no such key."""
+    cdef char decoded[KEY_ROOM]
+    cdef int guess = next_key[last]
+    cdef const Key* key = &keys.names[guess]
+    cdef const char* q
+    cdef uint64_t head, tail
+    cdef bint escaped
+    cdef ssize_t n
+    if end - p > 32:
+        ft_first16(p, key.size, &head, &tail)
+        if (key.head ^ head | key.tail ^ tail | <uint64_t>(p[key.size] ^ c'"')) == 0:
+            code[0] = guess                # so the value's place does not wait for the key's bytes
+            return p + key.size
+        next_key[<int>KEYS_WRONG] += 1
+        n = ft_plain32(p)
+        if p[n] == c'"':
+            code[0] = _key_code(keys, p, <size_t>n)
+            return p + n
+    q = _string_end(p, end, &escaped, fault)
+    if q == NULL:
+        return NULL
+    n = unescape(p, <size_t>(q - p), decoded, KEY_ROOM)
+    code[0] = _key_code(keys, decoded, <size_t>n) if n >= 0 else -1
+    return q
+
+
+cdef const char* scan_object(const char* p, const char* end, int depth, const Keys* keys, const Level* level, Slot* slots,
                              uint8_t* next_key, Fault* fault) noexcept nogil:
-    """The object at `p`; values of the known keys level.lo <= code - 1 < level.hi go to slots[code - 1], the last one counts.
+    """The object at `p`; values of the known keys level.lo <= code < level.hi go to slots[code], the last one counts.
 
     An object found at the key level.into is read in the same pass with `level.inner`. `depth` brackets are open around it. The
     whole object is validated, also what nobody asked for. next_key remembers which key came after which, for the next
@@ -432,10 +454,8 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Wo
     cdef Slot other
     cdef Slot* value
     cdef bint escaped
-    cdef const char* key
-    cdef char decoded[KEY_ROOM]
-    cdef ssize_t n
-    cdef int code, last = level.start, guess
+    cdef const char* inner
+    cdef int code, last = level.start
     memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))          # K_ABSENT
     if p >= end or p[0] != c'{':
         return _fail(fault, p, R_OBJECT)
@@ -447,29 +467,17 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Wo
     while True:
         if p >= end or p[0] != c'"':
             return _fail(fault, p, R_JSON)
-        key = p + 1
-        guess = next_key[last]
-        n = <ssize_t>keys.sizes[guess + 1]
-        if end - key > n and key[n] == c'"' and _is_key(keys, guess, key, <size_t>n):
-            code = guess
-            p = key + n
-        else:
-            p = _string_end(key, end, &escaped, fault)
-            if p == NULL:
-                return NULL
-            if escaped:
-                n = unescape(key, <size_t>(p - key), decoded, KEY_ROOM)
-                code = <int>words_find(keys, decoded, <size_t>n) - 1 if n >= 0 else -1
-            else:
-                code = <int>words_find(keys, key, <size_t>(p - key)) - 1
+        ft_prefetch_line(p)
+        p = _key(keys, p + 1, end, next_key, last, &code, fault)
+        if p == NULL:
+            return NULL
         p += 1
         if p >= end or p[0] != c':':
             p = skip_blank(p, end)
             if p >= end or p[0] != c':':
                 return _fail(fault, p, R_JSON)
         p += 1
-        if p < end and <uint8_t>p[0] <= c' ':
-            p = skip_blank(p, end)
+        p = skip_blank(p, end)
         if p >= end:
             return _fail(fault, p, R_JSON)
         value = &other
@@ -486,19 +494,18 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Wo
             value.size = p - value.at
             p += 1
         elif p[0] == c'{' and code == level.into and level.inner != NULL:
-            key = p
+            inner = p
             p = scan_object(p, end, depth + 1, keys, level.inner, slots, next_key, fault)
             if p == NULL:
                 return NULL
             value.kind = K_OBJECT
-            value.at = key
-            value.size = p - key
+            value.at = inner
+            value.size = p - inner
         else:
             p = scan_value(p, end, depth + 1, value, fault)
             if p == NULL:
                 return NULL
-        if p < end and <uint8_t>p[0] <= c' ':
-            p = skip_blank(p, end)
+        p = skip_blank(p, end)
         if p >= end:
             return _fail(fault, p, R_JSON)
         if p[0] == c'}':
@@ -506,5 +513,79 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Wo
         if p[0] != c',':
             return _fail(fault, p, R_JSON)
         p += 1
-        if p < end and <uint8_t>p[0] <= c' ':
-            p = skip_blank(p, end)
+        p = skip_blank(p, end)
+
+
+cdef const char* scan_outlined(const char* p, const char* end, const Keys* keys, const Level* level, Slot* slots,
+                               const uint16_t* marks) noexcept nogil:
+    """As scan_object at a line's start, by the line's outline, if all keys are known and each comes once; NULL for any other.
+
+    Where each value ends is known before it is read, and what it is matters only at the end, in the order of the keys' codes.
+    So the processor guesses few branches wrong, in whatever order the keys come. Reads OUTLINE_ROOM bytes.
+    """
+    cdef const Level* outer = NULL
+    cdef Slot* whole = NULL                # of the object that is read in the same pass
+    cdef Slot* value
+    cdef Fault fault
+    cdef const char* q
+    cdef unsigned i = 0, at, colon, to
+    cdef uint32_t seen = 0
+    cdef bint text
+    cdef int code
+    memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))          # K_ABSENT
+    while True:
+        # marks[i]: the brace or comma before a key
+        at = marks[i] + 1
+        at += p[at] == c' '                    # one blank; with more, or with another, it is no quote
+        colon = marks[i + 1]
+        if p[at] != c'"' or p[colon] != c':':
+            return NULL
+        code = _key_code(keys, p + at + 1, colon - at - 2)
+        if not (level.lo <= code < level.hi) or seen >> code & 1:
+            return NULL
+        seen |= <uint32_t>1 << code
+        value = &slots[code]
+        at = colon + 1
+        at += p[at] == c' '
+        i += 2
+        to = marks[i]
+        if p[to] == c',' or p[to] == c'}':
+            text = p[at] == c'"'
+            value.at = p + at + text
+            value.size = to - at - 2 * <unsigned>text
+            value.kind = K_STRING if text else K_FLOAT         # or another one, told below
+        elif at != to:
+            return NULL
+        elif p[to] == c'{' and code == level.into and level.inner != NULL:
+            value.at = p + at
+            value.kind = K_OBJECT
+            whole = value
+            outer = level
+            level = level.inner
+            memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))
+            continue
+        else:
+            q = scan_value(p + at, end, 1 if outer == NULL else 2, value, &fault)
+            if q == NULL:
+                return NULL
+            while p + marks[i] < q:
+                i += 1
+            if p + marks[i] != q:
+                return NULL
+        if p[marks[i]] == c'}' and outer != NULL:
+            whole.size = p + marks[i] + 1 - whole.at
+            level = outer
+            outer = NULL
+            i += 1
+            if marks[i] != marks[i - 1] + 1:
+                return NULL
+        if p[marks[i]] == c'}':
+            break
+        if p[marks[i]] != c',':
+            return NULL
+    for code in range(MOST_KEYS):
+        if seen >> code & 1 and slots[code].kind == K_FLOAT:
+            q = slots[code].at + slots[code].size
+            if _scan_scalar(slots[code].at, q, &slots[code], &fault) != q:
+                return NULL
+    return p + marks[i] + 1

@@ -65,8 +65,8 @@ cdef int parse_time(const char* p, size_t n, int64_t* ns) noexcept nogil:
     return 1
 
 
-cdef double _long_decimal(const char* p, size_t n, bint negative) noexcept nogil:
-    """Correctly rounded, for any length: 770 significant digits and a mark for a rest decide every float64.
+cdef double long_decimal(const char* p, size_t n) noexcept nogil:
+    """A JSON number without its sign, correctly rounded: 770 significant digits and a mark for a rest decide every float64.
 
     The text is rebuilt without a point, so that the host's locale cannot matter to strtod.
     """
@@ -76,7 +76,6 @@ cdef double _long_decimal(const char* p, size_t n, bint negative) noexcept nogil
     cdef bint point = False, minus = False, rest = False
     cdef char digits[24]
     cdef int k = 0
-    cdef double value
     while i < n and p[i] != c'e' and p[i] != c'E':
         if p[i] == c'.':
             point = True
@@ -103,7 +102,7 @@ cdef double _long_decimal(const char* p, size_t n, bint negative) noexcept nogil
             i += 1
         shift += -exponent if minus else exponent
     if used == 0:
-        return -0.0 if negative else 0.0
+        return 0.0
     if rest:
         text[used] = c'1'
         used += 1
@@ -125,8 +124,7 @@ cdef double _long_decimal(const char* p, size_t n, bint negative) noexcept nogil
         text[used] = digits[k]
         used += 1
     text[used] = 0
-    value = strtod(text, NULL)
-    return -value if negative else value
+    return strtod(text, NULL)
 
 
 cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
@@ -169,7 +167,9 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
             if not (c'0' <= p[i] <= c'9'):
                 return 0
             i += 1
-    value[0] = _long_decimal(p, n, negative)
+    value[0] = long_decimal(p, n)
+    if negative:
+        value[0] = -value[0]
     return 1
 
 

@@ -16,13 +16,13 @@ This file is compiled once for each instruction set (setup.py); `isa` chooses am
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
-from fasttail.parser.general cimport event_general, line_general, number_coins
-from fasttail.parser.json cimport scan_value
+from fasttail.parser.general cimport LINES_ALIKE, event_general, line_general, new_coin
+from fasttail.parser.json cimport OUTLINE_MARKS, OUTLINE_ROOM, scan_value
 from fasttail.parser.numbers cimport parse_decimal, parse_second, parse_time
 from fasttail.parser.types cimport (
     FAST_MARGIN, IS_POSITION_TPSL, IS_TRIGGER, NO_CODE, NO_ENVELOPE, REDUCE_ONLY, Chunk, Envelope, Fault, Ref, Row, Slot)
 from fasttail.parser.vocabulary cimport ORDER_TYPES, STATUSES, TIFS
-from fasttail.parser.words cimport words_find
+from fasttail.parser.words cimport words_find, words_forget
 
 cdef extern from "simd.h" nogil:
     const double* FT_TENS
@@ -32,6 +32,7 @@ cdef extern from "simd.h" nogil:
     bint ft_is(const char* p, const char* literal, size_t n) noexcept
     const char* ft_skip_plain64(const char* p) noexcept
     bint ft_plain_then_quote(const char* p, size_t n) noexcept
+    unsigned ft_outline(const char* p, uint16_t* marks) noexcept
     unsigned ft_decimal(const char* p, unsigned* quote, uint64_t* mantissa) noexcept
     bint ft_int_guess(const char* p, unsigned n, uint64_t* value) noexcept
     uint64_t ft_load8(const char* p) noexcept
@@ -157,23 +158,18 @@ cdef inline const char* _nullable_fast(const char* start, const char* p, Ref* re
     return p + 4 if ft_is(p, b"null", 4) else NULL
 
 
-cdef inline const char* _line_end(Chunk* c, const char* p) noexcept nogil:
-    """The first newline from p on, or the end of the data. For places that only go forward, but for one line's start."""
-    if c.newline < p:
-        c.newline = <const char*>memchr(p, c'\n', <size_t>(c.limit - p))
-        if c.newline == NULL:
-            c.newline = c.limit
-    return c.newline
-
-
 cdef const char* _children(Chunk* c, const char* p, int depth) noexcept nogil:
     """The array at p, of any length: the byte after it, or NULL. FAST_MARGIN bytes are readable behind it again."""
     cdef Slot slot
     cdef Fault fault
-    cdef const char* end = _line_end(c, p)
-    if c.readable - end < FAST_MARGIN:
+    if c.newline < p:
+        # so that nothing is read twice, long as it may be, if the line ends too near to the end of the data
+        c.newline = <const char*>memchr(p, c'\n', <size_t>(c.limit - p))
+        if c.newline == NULL:
+            c.newline = c.limit
+    if c.readable - c.newline < FAST_MARGIN:
         return NULL
-    return scan_value(p, end, depth, &slot, &fault)
+    return scan_value(p, c.limit, depth, &slot, &fault)
 
 
 cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexcept nogil:
@@ -267,7 +263,6 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     if not ft_is(q, b'","side":"', 10):
         return NULL
     row.coin = <uint16_t>words_find(c.coins, p, <size_t>(q - p))
-    c.new_coins |= row.coin == NO_CODE
     p = q + 10
     row.side = <uint8_t>p[0]
     if (p[0] != c'A' and p[0] != c'B') or not ft_is(p + 1, b'","limitPx":"', 13):
@@ -362,6 +357,8 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     row.flags = flags
     row.at = <uint64_t>(start - c.data)
     row.size = <uint32_t>(p - start)
+    if row.coin == NO_CODE:
+        new_coin(c, row)
     return p
 
 
@@ -380,7 +377,7 @@ cdef const char* _events(Chunk* c, const char* p, uint32_t envelope) noexcept no
         row = &(<Row*>c.rows)[c.rows_len]
         q = _event_fast(c, p, 2, row) if c.readable - p >= FAST_MARGIN else NULL
         if q == NULL:
-            q = event_general(c, p, _line_end(c, p), 2, row, &fault)
+            q = event_general(c, p, c.limit, 2, row, &fault)
             if q == NULL:
                 return NULL
         row.envelope = envelope
@@ -428,12 +425,24 @@ cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
     return _events(c, p + 11, c.envelope_base + <uint32_t>(c.envelopes_len - 1))
 
 
+cdef int _line_otherwise(Chunk* c) noexcept nogil:
+    """The line at c.pos by the general path, which gets its outline where that pays. As _line."""
+    cdef uint16_t marks[OUTLINE_MARKS]
+    cdef bint outlined = False
+    if c.outlines > 0 and c.readable - c.pos >= OUTLINE_ROOM:
+        c.outlines -= 1
+        outlined = ft_outline(c.pos, marks) != 0
+        if not outlined:
+            c.outlines = -LINES_ALIKE
+    return line_general(c, marks if outlined else NULL)
+
+
 cdef int _line(Chunk* c) noexcept nogil:
     """The line at c.pos -> rows or a Reject; c.pos moves behind it. Always 0."""
     cdef const char* p = c.pos
-    cdef const char* q = NULL
-    cdef const char* line_end
+    cdef const char* q
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
+    cdef uint32_t coins = c.coins.count
     if c.readable - p >= FAST_MARGIN:
         if ft_is(p, b'{"time":"', 9):
             if c.rows_len < c.rows_cap:
@@ -443,8 +452,6 @@ cdef int _line(Chunk* c) noexcept nogil:
                     c.rows_len += 1
                     c.pos = q + 1
                     c.lines += 1
-                    if c.alone:
-                        number_coins(c, rows)
                     return 0
             else:
                 c.broken = True
@@ -454,20 +461,15 @@ cdef int _line(Chunk* c) noexcept nogil:
                 c.pos = q
                 if not c.handed_over:
                     c.lines += 1
-                if c.alone:
-                    number_coins(c, rows)
                 return 0
             c.rows_len = rows
             c.envelopes_len = envelopes
-    line_end = _line_end(c, p)
-    if c.hands_over and line_end >= c.end:
+    words_forget(c.coins, coins)
+    if c.hands_over and memchr(p, c'\n', <size_t>(c.end - p)) == NULL:
         c.irregular = True                     # the next worker counts on this line
         c.pos = c.end
         return 0
-    line_general(c, p, line_end)
-    c.lines += 1
-    c.pos = line_end + 1 if line_end < c.limit else line_end
-    return 0
+    return _line_otherwise(c)
 
 
 cdef api int parse_chunk(Chunk* c) noexcept nogil:

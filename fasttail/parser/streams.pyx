@@ -8,12 +8,8 @@ cdef int _order_statuses(Chunk* c) noexcept nogil:
     return isa.chosen(c)
 
 
-cdef int _new_coins(Chunk* c) noexcept nogil:
-    return number_coins(c, 0)
-
-
 ORDER_STATUSES.parse = _order_statuses
-ORDER_STATUSES.finish = _new_coins
+ORDER_STATUSES.finish = number_coins
 ORDER_STATUSES.row_size = sizeof(Row)
 ORDER_STATUSES.min_event = 256           # the shortest valid one has 265 bytes
 ORDER_STATUSES.min_envelope = 96         # 100

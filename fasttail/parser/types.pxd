@@ -46,6 +46,7 @@ cdef enum Field:
     START_EVENT
     START_ORDER
     KEY_PLACES
+    KEYS_WRONG = KEY_PLACES      # nor is this: how many guesses were wrong, modulo 256
     F_NONE = 255
 
 
@@ -168,7 +169,7 @@ cdef struct Chunk:
     const char* data         # start of the whole data: offsets count from here
     const char* begin        # the share's first byte; begin == end: an empty share
     const char* pos          # next byte to parse; moves
-    const char* newline      # the first one behind some place that was passed; so each byte is looked at once for it
+    const char* newline      # the last one that was looked for ahead; so each byte is looked at once for it
     const char* end          # end of the share: a line's end, or the next worker's first event (`hands_over`)
     const char* limit        # end of the whole data
     const char* readable     # bytes before this may be read (>= limit: a reader's memory goes on behind the data)
@@ -186,7 +187,7 @@ cdef struct Chunk:
     size_t rejects_cap
     size_t rejects_len
     Words* coins             # read only during the region, unless `alone`
-    bint alone               # no other worker: new coins get their code at their line's end
+    bint alone               # no other worker: new coins get their code as they come
     # results
     bint new_coins           # some row has a coin that is not in `coins` yet
     bint full                # stopped at `pos` because `rejects` is full: empty it and go on
@@ -203,6 +204,7 @@ cdef struct Chunk:
     char time_text[32]
     int64_t time_ns
     uint32_t time_size
+    int outlines             # so many lines are to go by their outline; negative: so many are not
     uint8_t next_key[32]     # of KEY_PLACES: the general path's memory of which key came after which
 
 

@@ -1,9 +1,10 @@
 """The words of the schema and their numbers: keys, statuses, order types, tifs. The sets but for the keys are open."""
 from libc.stdint cimport uint32_t
 
+from fasttail.parser.json cimport keys_new
 from fasttail.parser.words cimport Words, words_add, words_new
 
-_FIELD_NAMES = (
+FIELD_NAMES = (
     "local_time", "block_time", "block_number", "events",
     "time", "user", "hash", "builder", "status", "order",
     "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition", "isTrigger", "triggerPx", "children",
@@ -34,7 +35,7 @@ cdef int _fill(Words* table, tuple names) except -1:
     return 0
 
 
-_fill(&FIELDS, _FIELD_NAMES)
+keys_new(&FIELDS, FIELD_NAMES)
 _fill(&STATUSES, STATUS_NAMES)
 _fill(&ORDER_TYPES, ORDER_TYPE_NAMES)
 _fill(&TIFS, TIF_NAMES)

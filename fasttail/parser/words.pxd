@@ -29,6 +29,7 @@ cdef struct Words:
 cdef int words_new(Words* self, uint32_t most) except -1
 cdef int words_free(Words* self) noexcept
 cdef int words_clear(Words* self) noexcept nogil
+cdef int words_forget(Words* self, uint32_t count) noexcept nogil
 cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil
 
 

@@ -75,6 +75,23 @@ cdef int words_clear(Words* self) noexcept nogil:
     return 0
 
 
+cdef int words_forget(Words* self, uint32_t count) noexcept nogil:
+    """Forget the words behind the first `count`. Always 0."""
+    cdef const char* text
+    cdef size_t n
+    cdef uint64_t i
+    while self.count > count:
+        text = self.texts[self.count]
+        n = self.sizes[self.count]
+        i = words_hash(words_head(text, n), ft_load8(text + n - 8) if n >= 8 else 0, n) & self.mask
+        while self.slots[i].code != self.count:
+            i = (i + 1) & self.mask
+        self.slots[i].code = 0                 # no chain goes on behind it: the newest word is the last of its own
+        free(<void*>text)
+        self.count -= 1
+    return 0
+
+
 cdef int _place(Words* self, uint32_t code) noexcept nogil:
     """Put word `code` into the first free slot of its chain. Always 0."""
     cdef const char* text = self.texts[code]
