@@ -12,6 +12,8 @@ from driving import Drive
 from lines import envelope, event, plain
 from running import hour_file, order, wait_for
 
+from fasttail.publish.topics import Topic
+
 SLOTS = 16
 
 
@@ -175,6 +177,21 @@ def test_what_nobody_wants_is_not_made(folder: Path, path: Path) -> None:
             assert sum(end.published for end in drive.ends) == (10 if frames or pieces else 0)
             done += 10
         assert drive.pipeline.stats()["orders"] == 50
+
+
+def test_a_user_who_comes_back_gets_orders_again(folder: Path, path: Path) -> None:
+    path.touch()
+    mine = event(user="0x" + "1" * 40)
+    with Drive(folder, frames=False, pieces=False) as drive:
+        for _ in range(3):
+            topic = Topic("orderUpdates", user=mine["user"])
+            for change, orders in ((drive.pipeline.add_topic, 1), (drive.pipeline.remove_topic, 0)):
+                drive.until_applied(change(topic))
+                drive.notes.clear()
+                with path.open("ab") as file:
+                    file.write(plain(mine))
+                drive.until_lines(1)
+                assert [each.orders for each in drive.messages(topic)] == [1] * orders
 
 
 def test_every_batch_is_noted_if_asked_for(folder: Path, path: Path) -> None:

@@ -79,7 +79,7 @@ cdef class Topics:
     cdef void** of_user              # owned
     cdef uint32_t* job_of_user       # owned; job + 1 in this batch, 0: none
     cdef uint32_t users_room
-    cdef uint32_t dead_users         # words of `users` without a topic
+    cdef uint32_t user_topics        # words of `users` with a topic; the others are left over
     cdef Job* jobs                   # owned; room for every topic
     cdef uint32_t* nth               # owned; per row: its number among the events of its line, from 1
     cdef uint32_t* next              # owned; per row: the user's next row

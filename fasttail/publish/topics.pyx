@@ -323,13 +323,14 @@ cdef class Topics:
                 return 0
             self.of_user[code] = topic
             self.job_of_user[code] = 0
+            self.user_topics += 1
         self.topics[self.count] = topic
         self.count += 1
         return 1
 
     cdef int remove(self, void* topic) noexcept nogil:
         """No more. Always 0."""
-        cdef uint32_t i, code
+        cdef uint32_t i, code, dead
         for i in range(self.count):
             if self.topics[i] == topic:
                 self.count -= 1
@@ -341,11 +342,11 @@ cdef class Topics:
             return 0
         code = words_find(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
         self.of_user[code] = NULL
-        self.dead_users += 1
-        if self.dead_users > MOST_DEAD_USERS and self.dead_users > self.users.count // 2:
+        self.user_topics -= 1
+        dead = self.users.count - self.user_topics
+        if dead > MOST_DEAD_USERS and dead > self.users.count // 2:
             # words cannot be taken out one by one
             words_clear(&self.users)
-            self.dead_users = 0
             for i in range(self.count):
                 if (<Topic>self.topics[i]).kind == USER_ORDERS:
                     code = words_add(&self.users, (<Topic>self.topics[i]).user_text, (<Topic>self.topics[i]).user_size)
@@ -385,7 +386,7 @@ cdef class Topics:
 
         selection: the rows that the server's own filter passes, for the old channels.
         """
-        cdef uint32_t i, jobs = 0, live_users = self.users.count - self.dead_users
+        cdef uint32_t i, jobs = 0
         cdef int j, count
         cdef size_t orders = 0
         cdef uint64_t oversize = 0
@@ -396,7 +397,7 @@ cdef class Topics:
             if (<Topic>self.topics[i]).kind != USER_ORDERS:
                 self.jobs[jobs].topic = self.topics[i]
                 jobs += 1
-        if live_users:
+        if self.user_topics:
             jobs = <uint32_t>self._group_by_user(table, place.data, jobs)
         count = <int>jobs
         if self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= PARALLEL_FROM:
