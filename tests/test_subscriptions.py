@@ -249,6 +249,8 @@ def test_a_wrong_value_is_named(fields: dict[str, Any], reason: str) -> None:
         ("min_notional", 'unknown field "min_notional", did you mean "minNotional"?'),
         ("status", 'unknown field "status", did you mean "statuses"?'),
         ("Cursor", 'unknown field "Cursor", did you mean "cursor"?'),
+        ("onsow", 'unknown field "onsow", did you mean "onSlow"?'),
+        ("MIN_NOTIONAL", 'unknown field "MIN_NOTIONAL", did you mean "minNotional"?'),
         ("dex", 'unknown field "dex"'),
         ("}coins{", "unknown field"),
         ("co\nins", "unknown field"),
@@ -363,8 +365,10 @@ def test_what_the_public_api_refuses_is_refused_in_its_words(
 
 
 def test_order_updates_pass_over_what_the_public_api_passes_over() -> None:
-    one = subscribe(type="orderUpdates", user=USER, dex="", isSnapshot=False, aggregateByTime=True)
-    assert one.echo == {"type": "orderUpdates", "user": USER}
+    sent = {"type": "orderUpdates", "user": USER, "dex": "", "isSnapshot": False, "aggregateByTime": True}
+    made = request("subscribe", sent)
+    assert made.subscription == subscribe(type="orderUpdates", user=USER)
+    assert made.answer == {"type": "orderUpdates", "user": USER}
 
 
 @pytest.mark.parametrize(
@@ -403,6 +407,7 @@ def test_a_subscription_of_many_fields_is_refused() -> None:
         '{"method":"subscribe","subscription":"orders"}',
         '{"method":"subscribe","subscription":[{"type":"orders"}]}',
         '{"method":"unsubscribe"}',
+        '{"method":"unsubscribe","subscription":"orders"}',
         '{"method":"Subscribe","subscription":{"type":"orders"}}',
         '{"method":"post","id":1,"request":{"type":"info","payload":{"type":"meta"}}}',
         '{"method":["ping"]}',
@@ -418,10 +423,12 @@ def test_what_is_no_request_is_shown_as_it_came(payload: str) -> None:
     assert error(payload) == NO_REQUEST + payload
 
 
-def test_a_long_frame_is_shown_in_part() -> None:
+def test_a_long_frame_is_shown_in_part_unless_it_is_json() -> None:
     assert error("ü" * 999 + "x") == NO_REQUEST + "ü" * 999 + "x"
     assert error("ü" * 2000) == NO_REQUEST + "ü" * 1000
     assert error("[" * 60_000) == NO_REQUEST + "[" * 1000
+    post = text({"method": "post", "id": 1, "request": {"type": "action", "payload": "ü" * 2000}})
+    assert error(post) == NO_REQUEST + post
 
 
 def test_bytes_that_are_no_text_are_no_request() -> None:

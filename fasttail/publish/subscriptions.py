@@ -33,7 +33,7 @@ MAX_TEXT = 64
 """Characters of a coin, of a status, of a number given as text, of a cursor."""
 
 MAX_SHOWN = 1000
-"""Characters shown of a frame that is no request."""
+"""Characters shown of a frame that is no JSON."""
 
 MAX_FIELDS = 32
 """Of one subscription, unknown ones included."""
@@ -174,7 +174,7 @@ def parse_request(payload: bytes) -> Request:
         message = orjson.loads(payload)
         orjson.dumps(message)  # what is nested too deep to be shown in an error is no request either
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        raise _no_request(payload) from None
+        raise _no_request(payload, MAX_SHOWN) from None
     match message:
         case {"method": "ping"}:
             return Request("ping")
@@ -191,8 +191,9 @@ def invalid(sent: Mapping[str, Any], reason: str = "") -> RequestError:
     return RequestError(f"Invalid subscription: {shown}" + (f": {reason}" if reason else ""))
 
 
-def _no_request(payload: bytes) -> RequestError:
-    shown = payload.decode("utf-8", "replace")[:MAX_SHOWN]
+def _no_request(payload: bytes, most: int | None = None) -> RequestError:
+    """Shows at most so many characters. JSON is shown whole: clients read it, and half of it may end them."""
+    shown = payload.decode("utf-8", "replace")[:most]
     return RequestError(f"Error parsing JSON into valid websocket request: {shown}")
 
 
