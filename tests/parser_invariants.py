@@ -7,6 +7,7 @@ what is read outside):
     in front         [data, a line, blanks]        the template path may look at every line
     blanks inside    [data, "{" now "{ "]          the template path declines every line
     between          [a line, data, a line]        cuts at any place of it, for several workers
+    behind shuffled  [two lines, data, blanks]     the general path goes by the lines' outlines
     by_block         [one huge line with data in]  cuts inside a line
     in pieces        [data cut at a newline]
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import random
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +51,24 @@ BLANKS = b" " * 2100  # as much as the template path wants to see in front of it
 LONG = {key: key[0] * 60 for key in ("status", "coin", "triggerCondition", "orderType")}
 FILLER = plain(event(hash="0x" + "ab" * 32, **LONG))[:-1]
 BEFORE, BEHIND = b",".join([FILLER] * 6), b",".join([FILLER] * 12)
+
+
+def shuffled(seed: int) -> bytes:
+    """The neighbour with its keys in any order."""
+    chance = random.Random(seed)
+
+    def turn(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        items = list(value.items())
+        chance.shuffle(items)
+        return {key: turn(each) for key, each in items}
+
+    return orjson.dumps(turn(orjson.loads(NEIGHBOUR))) + b"\n"
+
+
+# The second's keys come as the first does not let one guess.
+SHUFFLED = shuffled(1) + shuffled(2)
 EMPTY_BLOCK = envelope([])[:-1]
 EVENTS = b'"events":['
 
@@ -99,13 +119,13 @@ class Result:
 def parsed(
     data: bytes, workers: int = 1, name: str = ISAS[0], *, before: bytes = b"", behind: bytes = b""
 ) -> Result:
-    """What `data` gives among other lines; `before` and `behind` hold one good order each, or are empty."""
+    """What `data` gives among others: all lines of `before`, and the neighbour in `behind`, are good."""
     isa.use(name)
     text = before + data + behind
     with exactly(text) as view:
         batch = fasttail.parse(view, workers=workers)
         assert batch.lines == text.count(b"\n") + (text != b"" and not text.endswith(b"\n"))
-        skip, drop = int(bool(before)), int(NEIGHBOUR in behind)
+        skip, drop = before.count(b"\n"), int(NEIGHBOUR in behind)
         until = len(batch) - drop
         coins = batch.coins
         columns = [batch.column(name) for name in FORMATS]
@@ -208,6 +228,8 @@ def check(data: bytes) -> None:
     for name in ISAS:
         same(alone, parsed(data, name=name), f"alone, {name}")
         same(alone, parsed(data, name=name, behind=b"\n" + NEIGHBOUR + BLANKS), f"in front, {name}")
+    for name in ISAS:
+        same(alone, parsed(data, name=name, before=SHUFFLED, behind=BLANKS), f"behind shuffled, {name}")
     check_general_path(data, alone)
     end = b"" if data.endswith(b"\n") else b"\n"
     for k, workers in enumerate(WORKERS):
