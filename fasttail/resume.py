@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +31,6 @@ from fasttail.reread import Rereader
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder
 
-NO_END = 1 << 63
 AT_ONCE = 1 << 18
 """Bytes that are read on the event loop's thread: a fraction of a millisecond."""
 
@@ -152,16 +151,12 @@ class Resumer:
                         await progress.wait()
                 continue
             if walk.place == frontier:
-                for message in walk.late(self._feeds.ends):
-                    member.give(message)
                 return True
-            here = walk.place.hour == frontier.hour
-            limit = frontier.offset if here else self._feeds.ends.get(walk.place.hour, NO_END)
-            if here and limit - walk.place.offset <= AT_ONCE:
-                for message in walk.step(limit, frontier):
+            if walk.place.hour == frontier.hour and frontier.offset - walk.place.offset <= AT_ONCE:
+                for message in walk.step(frontier):
                     member.give(message)
             else:
-                for message in await loop.run_in_executor(self._threads, walk.step, limit, frontier):
+                for message in await loop.run_in_executor(self._threads, walk.step, frontier):
                     await self._room(member)
                     async with self._turn:
                         member.give(message)
@@ -222,41 +217,23 @@ class _Walk:
         self._rereader = rereader
         self._resumer = resumer
         self._open_hour = 0
-        self._passed: dict[int, int] = {}  # hour -> how far it was read when it was left
 
-    def step(self, limit: int, frontier: Place) -> list[TopicMessage]:
-        """Read on in the hour of `place`, at most to `limit`, the end of a line. Raises OSError."""
+    def step(self, frontier: Place) -> list[TopicMessage]:
+        """Read on, at most to the frontier, which lies ahead. Raises OSError."""
         if self._open_hour != self.place.hour:
             self._open()
             return []
+        limit = frontier.offset if self.place.hour == frontier.hour else 1 << 63
         messages = self._rereader.read(limit)
-        offset = self._rereader.tell()
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
-            offset = max(self._rereader.tell(), limit if limit != NO_END else 0)
-        elif offset < limit:
-            if offset > self.place.offset:
-                self.place = Place(self.place.hour, offset)
+            self.place = frontier if self.place.hour == frontier.hour else Place(self.place.hour + 1, 0)
             return messages
-        if self.place.hour == frontier.hour:
-            self.place = frontier
-        else:
-            self._passed[self.place.hour] = offset
-            self.place = Place(self.place.hour + 1, 0)
+        offset = self._rereader.tell()
+        if offset > self.place.offset:
+            self.place = Place(self.place.hour, offset)
         return messages
-
-    def late(self, ends: Mapping[int, int]) -> Iterator[TopicMessage]:
-        """What has come to the passed hours' files since, as far as it was handed out to live clients."""
-        for hour, offset in self._passed.items():
-            end = ends.get(hour, 0)
-            file = self._resumer.next_file(self.layout, hour) if end > offset else None
-            if file is None or _number(file) != hour:
-                continue
-            self._rereader.open(file.path, self.layout, offset, 0)
-            while (messages := self._rereader.read(end)) is not None and self._rereader.tell() < end:
-                yield from messages
-            yield from self._rereader.read_tail() if messages is None else messages
 
     def _open(self) -> None:
         file = self._resumer.next_file(self.layout, self.place.hour)

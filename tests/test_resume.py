@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from lines import envelope, event, plain
-from running import hour_file, serve, wait_for
+from running import hour_file, serve
 from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
 
@@ -227,41 +227,6 @@ def test_a_client_that_is_cut_off_over_and_over_gets_each_order_once(tmp_path: P
                     got += oids(message)
     assert got == list(range(got[0], written))
     assert len(got) > 10_000
-
-
-def test_late_lines_of_an_hour_that_a_replay_has_passed(tmp_path: Path) -> None:
-    """The replay waits in the second hour for its client; meanwhile lines come to the first one's file."""
-    folder = tmp_path / "data"
-    first = hour_file(folder, "plain", "20260505", 17)
-    first.write_bytes(plain(*numbered(0, 100)))
-    second = first.with_name("18")
-    long = [{"note": "x" * 600}]
-    options = ("--client-queue", "256k", "--grace-s", "600", "--from", "oldest")
-    with serve(folder, *options) as server, Bot(server) as bot:
-        second.write_bytes(plain(*(event(oid=i, children=long) for i in range(100, 20_000))))
-        server.wait_metric("fasttail_lines_total", 20_000)
-        bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
-        server.wait_metric("fasttail_replays_running", 1)
-        wait_for("it to wait", lambda: server.metric("fasttail_client_queued_bytes") > 100_000)
-        append(first, plain(*numbered(20_000, 20_003)))
-        server.wait_metric("fasttail_late_lines_total", 3)
-        append(second, plain(*numbered(20_003, 20_004)))
-        got: list[int] = []
-        while (message := bot.next())["channel"] == "orders":
-            got += oids(message)
-        assert message["channel"] == "live"
-        assert sorted(got) == list(range(20_004))
-        assert got[:20_000] == list(range(20_000))
-        append(first, plain(*numbered(20_004, 20_005)))
-        assert oids(bot.next()) == [20_004]
-        # And they belong to what a replay of that hour reads.
-        with Bot(server) as other:
-            other.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
-            again: list[int] = []
-            while (message := other.next())["channel"] == "orders":
-                again += oids(message)
-            assert sorted(again) == list(range(20_005))
-            assert again[:105] == [*range(100), *range(20_000, 20_003), 20_004, 100]
 
 
 def test_a_cursor_that_lies_ahead_waits_for_the_server(tmp_path: Path) -> None:

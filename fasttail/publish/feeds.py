@@ -97,16 +97,13 @@ class Feeds:
 
     frontier: everything before this place has been; None while the pipeline has no file. progress: set,
     and replaced by a fresh one, whenever the frontier has moved. epoch: of the `seq` numbers: they begin
-    anew with each Feeds. ends: how far the files of the last hours before have been handed out.
+    anew with each Feeds.
     """
-
-    KEPT_HOURS = 48
 
     def __init__(self, pipe: Pipe, epoch: str) -> None:
         self.epoch = epoch
         self.layout: str | None = None
         self.frontier: Place | None = None
-        self.ends: dict[int, int] = {}
         self.progress = asyncio.Event()
         self._pipe = pipe
         self._by_key: dict[str, Feed] = {}
@@ -162,15 +159,7 @@ class Feeds:
             self._waiting.pop(0)[1].active.set()
 
     def _move(self, note: Progress) -> None:
-        if not note.hour:
-            return
-        if note.late:
-            self.ends[note.hour] = note.end
-            return
-        if self.frontier is not None and self.frontier.hour != note.hour:
-            self.ends[self.frontier.hour] = self.frontier.offset
-            while len(self.ends) > self.KEPT_HOURS:
-                del self.ends[min(self.ends)]
-        self.frontier = Place(note.hour, note.end)
-        progress, self.progress = self.progress, asyncio.Event()
-        progress.set()
+        if note.hour and not note.late:
+            self.frontier = Place(note.hour, note.end)
+            progress, self.progress = self.progress, asyncio.Event()
+            progress.set()
