@@ -343,6 +343,14 @@ def test_a_change_of_hour_is_noticed_while_subscriptions_come(tmp_path: Path, pa
         bot.subscribe(type="orderUpdates", user=USERS[0])
         append(path.with_name("18"), plain(event(oid=2)))
         assert [each["order"]["oid"] for each in bot.orders(1)] == [2]
+def test_a_user_who_comes_back_gets_his_orders(server: Serve, path: Path) -> None:
+    user = USERS[0]
+    with Bot(server) as bot:
+        for i in range(4):
+            bot.subscribe(type="orderUpdates", user=user)
+            append(path, plain(event(oid=i, user=user)))
+            assert [each["order"]["oid"] for each in bot.orders(1)] == [i]
+            assert bot.ask("unsubscribe", type="orderUpdates", user=user)["channel"] == "subscriptionResponse"
 
 
 def test_subscriptions_come_and_go(server: Serve, path: Path) -> None:

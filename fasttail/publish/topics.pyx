@@ -314,13 +314,15 @@ cdef class Topics:
 
     cdef int add(self, void* topic) noexcept nogil:
         """From now on the topic's messages are made. 1, or 0 when memory is out."""
-        cdef uint32_t code
+        cdef uint32_t code, words = self.users.count
         if not self._grow():
             return 0
         if (<Topic>topic).kind == USER_ORDERS:
             code = words_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
             if code == 0:
                 return 0
+            if self.users.count == words:
+                self.dead_users -= 1         # the word was there, of a topic that has gone
             self.of_user[code] = topic
             self.job_of_user[code] = 0
             self.user_topics += 1
