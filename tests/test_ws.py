@@ -365,3 +365,17 @@ def test_subscriptions_come_and_go(server: Serve, path: Path) -> None:
         # those of one batch come in any order: the users are shared out to the workers
         assert sorted(each["order"]["oid"] for each in bot.orders(5)) == [0, 500, 1000, 1500, 2000]
     server.wait_metric('fasttail_clients{channel="orderUpdates"}', 0)
+
+
+@pytest.mark.plain_build
+def test_users_who_come_and_go_cost_little(server: Serve, path: Path) -> None:
+    before = psutil.Process(server.process.pid).memory_info().rss
+    with Bot(server) as bot:
+        for turn in range(3):
+            for method in ("subscribe", "unsubscribe"):
+                for i in range(1000):
+                    user = f"0x{turn * 1000 + i:040x}"
+                    bot.send({"method": method, "subscription": {"type": "orderUpdates", "user": user}})
+                for _ in range(1000):
+                    assert bot.next()["channel"] == "subscriptionResponse"
+    assert psutil.Process(server.process.pid).memory_info().rss - before < 100 << 20

@@ -21,7 +21,7 @@ cdef class Selector:
     cdef Words others                # owned; statuses that the parser has no code for
     cdef Words users                 # owned; lower case
     cdef double* least               # owned; per own coin code
-    cdef uint32_t* known             # owned; parser's coin code -> 0 unknown yet, 1 unwanted, own code + 1
+    cdef uint32_t* known             # owned; parser's coin code (the first of them) -> 0 unknown yet, 1 unwanted, own code + 1
     cdef size_t select(self, Table table, const char* data, uint32_t* out) noexcept nogil
     cdef bint _wanted(self, const Row* row, const char* data) noexcept nogil
     cdef uint32_t _coin(self, const Row* row, const char* data) noexcept nogil

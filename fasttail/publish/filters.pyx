@@ -9,7 +9,7 @@ from fasttail.parser.types cimport ESCAPED, NO_CODE, Ref, Row
 from fasttail.parser.words cimport Words, words_add, words_find, words_free, words_new
 
 cdef enum:
-    COIN_CODES = 65536
+    COIN_CODES = 1024            # of the pool's coins, those whose answer is remembered: 4 KiB a selector
 
 
 cdef uint32_t find_text(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil:
@@ -87,10 +87,10 @@ cdef class Selector:
     cdef uint32_t _coin(self, const Row* row, const char* data) noexcept nogil:
         """Own code + 1 of the row's coin, 1 if it is not wanted. Remembered per coin code of the pool."""
         cdef uint32_t code
-        if row.coin != NO_CODE and self.known[row.coin]:
+        if row.coin < COIN_CODES and self.known[row.coin]:
             return self.known[row.coin]
         code = find_text(&self.coins, row, data, &row.coin_text, False) + 1
-        if row.coin != NO_CODE:
+        if row.coin != NO_CODE and row.coin < COIN_CODES:
             self.known[row.coin] = code
         return code
 
