@@ -96,7 +96,8 @@ cdef class Pipeline:
     cdef Topics topics
     cdef Command* commands           # owned; not yet taken: pushed by the main thread, taken by the pipeline
     cdef uint64_t commands_count     # ever given: the main thread's
-    cdef dict kept                   # the main thread's: number of a command -> what it keeps alive
+    cdef dict kept                   # the main thread's: topic id -> topic that the pipeline has
+    cdef object leaving              # … (number of a command, topic that the pipeline lets go with it), oldest first
     cdef Place place                 # of the running batch
     cdef uint32_t hour
     cdef uint64_t log_every_ns       # a group of log lines at most so often; 0: every batch

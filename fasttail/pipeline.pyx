@@ -36,6 +36,7 @@ from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 
 import os
 import threading
+from collections import deque
 from typing import NamedTuple
 
 cdef extern from *:
@@ -178,6 +179,7 @@ cdef class Pipeline:
                 raise MemoryError
         self.topics = Topics(workers, self.table)
         self.kept = {}
+        self.leaving = deque()
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __dealloc__(self):
@@ -244,11 +246,11 @@ cdef class Pipeline:
         command.wish = wish
         command.topic = <void*>topic
         command.number = self.commands_count
-        # Added ones are kept for good, by their id; removed ones until the pipeline says that it has let go.
+        # Added ones are kept for good; removed ones until the pipeline says that it has let go.
         if wish == ADD_TOPIC:
             self.kept[topic.id] = topic
         else:
-            self.kept[-<int64_t>command.number] = self.kept.pop(topic.id)
+            self.leaving.append((self.commands_count, self.kept.pop(topic.id)))
         ft_push(<void**>&self.commands, command, <void**>&command.before)
         ft_signal(self.wake_fd)
         return self.commands_count
@@ -275,8 +277,8 @@ cdef class Pipeline:
             if slot.note == NOTE_START:
                 notes.append(BatchStart(slot.number, slot.lines))
             elif slot.note == NOTE_TOPICS:
-                for number in [number for number in self.kept if number < 0 and -number <= slot.number]:
-                    del self.kept[number]
+                while self.leaving and self.leaving[0][0] <= slot.number:
+                    self.leaving.popleft()
                 notes.append(TopicsChanged(slot.number, slot.hour, slot.end, slot.late))
             else:
                 notes.append(BatchEnd(
@@ -287,6 +289,9 @@ cdef class Pipeline:
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
                     slot.hour, slot.end, slot.late, self._messages(slot)))
+            for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
+                out_clear(&slot.boxes[k].text, KEEP_OUT)
+                out_clear(&slot.boxes[k].marks, KEEP_OUT)
             ft_release(&self.taken_bytes, self.taken_bytes + slot.posted)
             ft_release(&self.tail, self.tail + 1)
         if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from driving import Drive
 from lines import envelope, event, plain
@@ -358,3 +359,21 @@ def test_what_ends_the_thread_is_told(folder: Path, path: Path) -> None:
         assert drive.ready(10), "the main thread is woken"
         wait_for("its end", lambda: drive.pipeline.stopped)
         assert isinstance(drive.pipeline.failure, RuntimeError)
+
+
+@pytest.mark.plain_build
+def test_what_many_topics_made_does_not_stay(tmp_path: Path) -> None:
+    """The slots of the ring give their memory back once their messages are taken."""
+    path = hour_file(tmp_path, "plain", "20260505", 17)
+    path.touch()
+    lines = plain(*(event(oid=i) for i in range(2000)))
+    with Drive(tmp_path, window=1 << 20, frames=False, pieces=False) as drive:
+        topics = [Topic("orders", format="full") for _ in range(40)]
+        drive.until_applied([drive.pipeline.add_topic(topic) for topic in topics][-1])
+        before = psutil.Process().memory_info().rss
+        for _ in range(20):
+            with path.open("ab") as file:
+                file.write(lines)
+            drive.until_lines(2000)
+            drive.notes.clear()
+        assert psutil.Process().memory_info().rss - before < 250 << 20
