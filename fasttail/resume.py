@@ -29,6 +29,7 @@ from fasttail.publish.subscriptions import Request, Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.follower import last_line_start
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder
 
 AT_ONCE = 1 << 18
@@ -183,16 +184,16 @@ class Resumer:
 
     def _since(self, hours: list[HourFile], since: int) -> Place | None:
         """Where the first event from a time on stands; None if even the oldest event on disk is younger."""
-        first = _time_at(hours[0].path, 0, self._max_line)
-        if first is None or first[1] > since:
+        low, begin = self._begin(hours, 0, len(hours) - 1)
+        if begin is None or begin > since:
             return None
         # The newest file that begins before: hours are the node's, and need not be those of the events.
-        low, high = 0, len(hours) - 1
+        high = len(hours) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            begin = _time_at(hours[middle].path, 0, self._max_line)
-            if begin is not None and begin[1] < since:
-                low = middle
+            found, begin = self._begin(hours, middle, high)
+            if begin is not None and begin < since:
+                low = found
             else:
                 high = middle - 1
         file = hours[low]
@@ -200,13 +201,22 @@ class Resumer:
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
-            found = _time_at(file.path, middle, self._max_line)
-            if found is not None and found[1] < since:
-                low = found[0] + 1
+            event = _time_at(file.path, middle, self._max_line)
+            if event is not None and event[1] < since:
+                low = event[0] + 1
             else:
                 high = middle
-        found = _time_at(file.path, low, self._max_line)
-        return Place(_number(file), found[0] if found is not None else os.stat(file.path).st_size)
+        event = _time_at(file.path, low, self._max_line)
+        # Not the end of the file: its last line may be torn, and is still to be read as a whole.
+        return Place(_number(file), event[0] if event is not None else last_line_start(file.path))
+
+    def _begin(self, hours: list[HourFile], first: int, last: int) -> tuple[int, int | None]:
+        """The first of these files with an event, and that event's time; None: there is none."""
+        for number in range(first, last + 1):
+            event = _time_at(hours[number].path, 0, self._max_line)
+            if event is not None:
+                return number, event[1]
+        return last, None
 
 
 class _Walk:

@@ -240,3 +240,23 @@ def test_a_cursor_that_lies_ahead_waits_for_the_server(tmp_path: Path) -> None:
         bot.subscribe(type="orders", format="raw", cursor=cursor)
         append(path, envelope(numbered(20_000, 20_003)))
         assert received(bot, 20_002) == list(range(19_994, 20_003))
+
+
+def test_since_a_time_with_a_torn_line_and_empty_hours(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    hour_file(folder, "plain", "20260505", 16).touch()
+    first = hour_file(folder, "plain", "20260505", 17)
+    first.write_bytes(plain(*(event(oid=i, time=f"2026-05-05T17:0{i}:00") for i in range(3))))
+    hour_file(folder, "plain", "20260505", 18).touch()
+    last = hour_file(folder, "plain", "20260505", 19)
+    torn = plain(event(oid=5, time="2026-05-05T20:00:01"))
+    last.write_bytes(plain(*(event(oid=i, time=f"2026-05-05T19:0{i}:00") for i in (3, 4))) + torn[:100])
+    with serve(folder) as server, Bot(server) as middle, Bot(server) as old, Bot(server) as new:
+        middle.subscribe(type="orders", format="raw", since="2026-05-05T19:04:00")
+        old.subscribe(type="orders", format="raw", since="2026-05-05T17:01:00")
+        new.subscribe(type="orders", format="raw", since="2026-05-05T20:00:00")
+        assert new.next()["channel"] == "live"
+        append(last, torn[100:])
+        assert received(middle, 5) == [4, 5]
+        assert received(old, 5) == [1, 2, 3, 4, 5]
+        assert oids(new.next()) == [5]

@@ -265,7 +265,7 @@ class Follower:
         elif self._start == "hour":
             self._open(reader, watcher, hours[-1], 0)
         else:
-            self._open(reader, watcher, hours[-1], _last_line_start(hours[-1].path))
+            self._open(reader, watcher, hours[-1], last_line_start(hours[-1].path))
 
     def _take_up(self, reader: Reader, watcher: Watcher, resume: Position, hours: list[HourFile]) -> bool:
         """Go on where an earlier run stopped. False, with a notice: that place is no longer there."""
@@ -487,7 +487,7 @@ class Follower:
             self._notice("warning", text)
 
 
-def _last_line_start(path: str) -> int:
+def last_line_start(path: str) -> int:
     """Offset after the last newline of a file, so that a line that is being written now comes whole.
 
     0 if there is no newline; the size if none is found within BACK_LIMIT bytes.
