@@ -97,6 +97,7 @@ class App:
         self._restarts = inherited.restarts if inherited else 0
         self._started = inherited.started if inherited else time.time()
         self._stop = asyncio.Event()
+        self._looked = asyncio.Event()  # the pipeline has had its first look at the folders
         self._exit_code = 0
         self._restart_reason: str | None = None
         self._batch_log = BatchLog(service)
@@ -143,6 +144,7 @@ class App:
             settings.data_dir,
             partial(self._public.topic, replayed=True),
             layout=lambda: self._follower.layout,
+            ready=self._looked,
             limit=settings.max_replays,
             window=settings.block_size,
             max_line=settings.max_line,
@@ -192,6 +194,7 @@ class App:
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self.pipeline.start()
         await self._first_look()
+        self._looked.set()
         self._announce()
         gc.freeze()  # what exists by now stays: later collections need not look at it
         tasks = [

@@ -44,8 +44,15 @@ ROOM_S = 0.005
 PROGRESS_S = 1.0
 
 
+class _Lost(Exception):
+    """What a replay was to read is no longer there."""
+
+
 class Resumer:
-    """Replays for the members of feeds. `limit` at a time run beside the live way; the next is refused."""
+    """Replays for the members of feeds. `limit` at a time run beside the live way; the next is refused.
+
+    ready: the pipeline has had its first look at the folders.
+    """
 
     def __init__(
         self,
@@ -54,6 +61,7 @@ class Resumer:
         make_topic: Callable[[Subscription], Topic],
         *,
         layout: Callable[[], str | None],
+        ready: asyncio.Event,
         limit: int,
         window: int,
         max_line: int,
@@ -64,6 +72,7 @@ class Resumer:
         self._data_dir = os.path.abspath(data_dir)
         self._make_topic = make_topic
         self._layout = layout
+        self._ready = ready
         self._limit = limit
         self._window = window
         self._max_line = max_line
@@ -85,11 +94,12 @@ class Resumer:
         """The cursor at which a request's replay begins. Raises RequestError."""
         subscription = request.subscription
         assert subscription is not None
+        await self._ready.wait()  # clients that were cut off by a restart come before it
         self._check_room(request)
         layout = self._layout()
         if layout is None:
             raise invalid(request.sent, "no data yet, nothing to resume")
-        hours = self._hours(layout)
+        hours = self.hours(layout)
         if not hours:
             raise invalid(request.sent, "no data on disk, nothing to resume")
         oldest = Place(_number(hours[0]), 0)
@@ -137,13 +147,18 @@ class Resumer:
                 member.cursor,
             )
             return await self._catch_up(member, walk)
+        except _Lost as error:
+            raise invalid(member.request.sent, str(error)) from None
         finally:
             self.running -= 1
             self.done += 1
 
     async def _catch_up(self, member: Member, walk: _Walk) -> bool:
         loop = asyncio.get_running_loop()
+        setbacks = self._feeds.setbacks
         while True:
+            if self._feeds.setbacks != setbacks:
+                raise _Lost("the file was truncated meanwhile")
             frontier = self._feeds.frontier
             if frontier is None or walk.place > frontier:
                 progress = self._feeds.progress
@@ -175,12 +190,9 @@ class Resumer:
         if self.running >= self._limit:
             raise invalid(request.sent, f"too many replays: at most {self._limit} at a time, try again later")
 
-    def _hours(self, layout: str) -> list[HourFile]:
+    def hours(self, layout: str) -> list[HourFile]:
+        """The files on disk, oldest first."""
         return hour_files(hourly_folder(self._data_dir, layout))
-
-    def next_file(self, layout: str, hour: int) -> HourFile | None:
-        """The first file from an hour on."""
-        return next((file for file in self._hours(layout) if _number(file) >= hour), None)
 
     def _since(self, hours: list[HourFile], since: int) -> Place | None:
         """Where the first event from a time on stands; None if even the oldest event on disk is younger."""
@@ -227,6 +239,7 @@ class _Walk:
         self._rereader = rereader
         self._resumer = resumer
         self._open_hour = 0
+        self._known = {self.place.hour}  # hours that were there at the last look
 
     def step(self, frontier: Place) -> list[TopicMessage]:
         """Read on, at most to the frontier, which lies ahead. Raises OSError."""
@@ -246,13 +259,15 @@ class _Walk:
         return messages
 
     def _open(self) -> None:
-        file = self._resumer.next_file(self.layout, self.place.hour)
-        if file is None:
-            raise FileNotFoundError(f"no file from hour {self.place.hour} on")
-        hour = _number(file)
+        files = {_number(file): file for file in self._resumer.hours(self.layout)}
+        hour = min((number for number in files if number >= self.place.hour), default=1 << 63)
+        gone = min((number for number in self._known if self.place.hour <= number < hour), default=None)
+        if gone is not None or hour not in files:
+            raise _Lost(f"the file of hour {gone or self.place.hour} was deleted meanwhile")
+        self._known = set(files)
         if hour != self.place.hour:
             self.place = Place(hour, 0)
-        self._rereader.open(file.path, self.layout, self.place.offset, self.place.events)
+        self._rereader.open(files[hour].path, self.layout, self.place.offset, self.place.events)
         self._open_hour = hour
 
 

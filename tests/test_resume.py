@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import random
 import socket
+import subprocess
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lines import envelope, event, plain
-from running import hour_file, serve
+from running import command, hour_file, serve, wait_for
 from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 
 def numbered(first: int, last: int) -> list[dict[str, Any]]:
@@ -260,3 +264,72 @@ def test_since_a_time_with_a_torn_line_and_empty_hours(tmp_path: Path) -> None:
         assert received(middle, 5) == [4, 5]
         assert received(old, 5) == [1, 2, 3, 4, 5]
         assert oids(new.next()) == [5]
+
+
+LONG = [{"note": "x" * 600}]
+
+
+def until_refused(bot: Bot) -> tuple[list[int], str]:
+    """The oids before an error, and its text."""
+    got: list[int] = []
+    while (message := bot.next())["channel"] == "orders":
+        got += oids(message)
+    assert message["channel"] == "error", message
+    return got, message["data"]
+
+
+def test_an_hour_that_is_deleted_before_a_replay_reads_it_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    hours = [hour_file(folder, "plain", "20260505", hour) for hour in (17, 18, 19)]
+    for i, path in enumerate(hours):
+        path.write_bytes(plain(*(event(oid=n, children=LONG) for n in range(i * 20_000, (i + 1) * 20_000))))
+    with serve(folder, "--client-queue", "256k") as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
+        time.sleep(0.3)  # the client does not read: the replay waits in the first hour
+        hours[1].unlink()
+        got, error = until_refused(bot)
+        assert got == list(range(20_000))
+        assert error.endswith(": the file of hour 2026050518 was deleted meanwhile")
+        assert not server.count("ERROR")
+
+
+def test_a_file_that_is_truncated_under_a_replay_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    path = hour_file(folder, "plain", "20260505", 17)
+    path.write_bytes(plain(*(event(oid=n, children=LONG) for n in range(30_000))))
+    with serve(folder, "--client-queue", "256k") as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
+        time.sleep(0.3)
+        path.write_bytes(b"")
+        server.wait_metric("fasttail_truncations_total", 1)
+        append(path, plain(*(event(oid=n, children=LONG) for n in range(100_000, 120_000))))
+        server.wait_metric("fasttail_lines_total", 20_000)
+        got, error = until_refused(bot)
+        assert got == list(range(len(got)))
+        assert error.endswith(": the file was truncated meanwhile")
+
+
+def test_a_client_that_comes_before_the_first_look_resumes(tmp_path: Path) -> None:
+    """After a restart clients wait at the port already."""
+    folder = tmp_path / "data"
+    hour_file(folder, "plain", "20260505", 17).write_bytes(plain(*numbered(0, 5)))
+    for _ in range(5):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = subprocess.Popen(command("serve", folder, "--port", port), stdout=subprocess.DEVNULL)
+        try:
+            client = wait_for("the port", partial(try_connect, port))
+            request = {"type": "orders", "cursor": "p2026050517-0000000000000-0000000"}
+            client.send(json.dumps({"method": "subscribe", "subscription": request}))
+            assert json.loads(client.recv(timeout=30))["channel"] == "subscriptionResponse"
+            client.socket.close()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def try_connect(port: int) -> ClientConnection | None:
+    with suppress(OSError):
+        return connect(f"ws://127.0.0.1:{port}/ws", legacy=True)
+    return None

@@ -96,7 +96,8 @@ class Feeds:
     """All feeds of a server, and how far the pipeline's output has been handed out.
 
     frontier: everything before this place has been; None while the pipeline has no file. progress: set,
-    and replaced by a fresh one, whenever the frontier has moved. epoch: of the `seq` numbers: they begin
+    and replaced by a fresh one, whenever the frontier has moved. setbacks: how often it has moved back, for a
+    file that was truncated. epoch: of the `seq` numbers: they begin
     anew with each Feeds.
     """
 
@@ -105,6 +106,7 @@ class Feeds:
         self.layout: str | None = None
         self.frontier: Place | None = None
         self.progress = asyncio.Event()
+        self.setbacks = 0
         self._pipe = pipe
         self._by_key: dict[str, Feed] = {}
         self._by_id: dict[int, Sink] = {}
@@ -160,6 +162,7 @@ class Feeds:
 
     def _move(self, note: Progress) -> None:
         if note.hour and not note.late:
-            self.frontier = Place(note.hour, note.end)
+            before, self.frontier = self.frontier, Place(note.hour, note.end)
+            self.setbacks += before is not None and self.frontier < before
             progress, self.progress = self.progress, asyncio.Event()
             progress.set()
