@@ -113,5 +113,7 @@ cdef class Pipeline:
     cdef int _post(self) noexcept nogil
     cdef object _final_line(self, bytes line, uint64_t offset)
     cdef object _in_file(self, path)
+    cdef object _stand(self)
+    cdef object _put_prefix(self, path)
     cdef object _command(self, Wish wish, topic)
     cdef list _messages(self, Slot* slot)

@@ -359,6 +359,7 @@ cdef class Pipeline:
                     self._final_line(line, offset)
                 self._in_file(self.follower.path)
                 self.late = self.follower.late
+                self._stand()
                 check_at_end = self.follower.next_check_s <= 0
                 check_ns = _now() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
@@ -380,10 +381,25 @@ cdef class Pipeline:
             self.file += 1
             self.paths[self.file] = path
             self.paths.pop(self.file - MOST_PATHS, None)
-            prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
-            self.hour = int(prefix[1:11] or 0)
-            self.place.prefix_size = <size_t>len(prefix)
-            memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+            self.hour = int(self._put_prefix(path)[1:11] or 0)
+
+    cdef object _put_prefix(self, path):
+        prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
+        self.place.prefix_size = <size_t>len(prefix)
+        memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+        return prefix
+
+    cdef object _stand(self):
+        """Late lines' messages say where reading goes on: what stands before that place has been handed out, so that whoever
+        resumes from there gets nothing twice.
+        """
+        self.place.late = self.late
+        if self.late:
+            position = self.follower.position(self.reader)
+            self._put_prefix(position.path)
+            self.place.goes_on = position.offset
+        elif self.path:
+            self._put_prefix(self.path)
 
     cdef object _final_line(self, bytes line, uint64_t offset):
         cdef const char* p = line

@@ -40,12 +40,17 @@ cdef class Rereader:
         out_free(&self.box.text)
         out_free(&self.box.marks)
 
-    def open(self, path, layout, uint64_t offset, uint32_t events) -> None:
-        """Go on in another file, behind so many events of the line at `offset`. Raises OSError."""
+    def open(self, path, layout, uint64_t offset, uint32_t events, stands=None) -> None:
+        """Go on in another file, behind so many events of the line at `offset`. Raises OSError.
+
+        stands: the Place that the messages' cursors shall name; None: where their orders are.
+        """
         self.reader.open(path, offset)
         self.after_line = offset
         self.after_events = events
-        prefix = cursor_prefix(layout, path).encode()
+        self.place.late = stands is not None
+        self.place.goes_on = stands.offset if stands is not None else 0
+        prefix = (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode()
         self.place.prefix_size = <size_t>len(prefix)
         memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
 

@@ -43,6 +43,9 @@ ROOM_S = 0.005
 
 PROGRESS_S = 1.0
 
+NO_END = 1 << 63
+"""Of a file that the pipeline has left, or never had: all that is in it."""
+
 
 class _Lost(Exception):
     """What a replay was to read is no longer there."""
@@ -166,17 +169,26 @@ class Resumer:
                     async with asyncio.timeout(PROGRESS_S):
                         await progress.wait()
                 continue
+            ends = self._feeds.ends
             if walk.place == frontier:
-                return True
-            if walk.place.hour == frontier.hour and frontier.offset - walk.place.offset <= AT_ONCE:
-                for message in walk.step(frontier):
-                    member.give(message)
+                hour = walk.left_behind(ends)
+                if hour is None:
+                    return True
+                messages = await loop.run_in_executor(self._threads, walk.go_back, hour, ends[hour])
+            elif walk.place.hour != frontier.hour:
+                end = ends.get(walk.place.hour, NO_END)
+                messages = await loop.run_in_executor(self._threads, walk.step, end, None)
+            elif frontier.offset - walk.place.offset > AT_ONCE:
+                messages = await loop.run_in_executor(self._threads, walk.step, frontier.offset, frontier)
             else:
-                for message in await loop.run_in_executor(self._threads, walk.step, frontier):
-                    await self._room(member)
-                    async with self._turn:
-                        member.give(message)
-                        await asyncio.sleep(0)
+                for message in walk.step(frontier.offset, frontier):
+                    member.give(message)
+                messages = []
+            for message in messages:
+                await self._room(member)
+                async with self._turn:
+                    member.give(message)
+                    await asyncio.sleep(0)
             if not member.client.is_open:
                 return False
 
@@ -239,24 +251,50 @@ class _Walk:
         self._rereader = rereader
         self._resumer = resumer
         self._open_hour = 0
+        self._left: dict[int, int] = {}  # hours that are done with, and how far each was read
         self._known = {self.place.hour}  # hours that were there at the last look
 
-    def step(self, frontier: Place) -> list[TopicMessage]:
-        """Read on, at most to the frontier, which lies ahead. Raises OSError."""
+    def step(self, limit: int, frontier: Place | None) -> list[TopicMessage]:
+        """Read on in the present hour's file, at most to `limit`, where a line ends. frontier: its hour is
+        the last; None: the next one follows. Raises OSError.
+        """
         if self._open_hour != self.place.hour:
             self._open()
             return []
-        limit = frontier.offset if self.place.hour == frontier.hour else 1 << 63
         messages = self._rereader.read(limit)
+        at_end = messages is None
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
-            self.place = frontier if self.place.hour == frontier.hour else Place(self.place.hour + 1, 0)
-            return messages
         offset = self._rereader.tell()
-        if offset > self.place.offset:
+        if frontier is None and (at_end or offset >= limit):
+            self._left[self.place.hour] = offset
+            self.place = Place(self.place.hour + 1, 0)
+        elif frontier is not None and at_end:
+            self.place = frontier
+        elif offset > self.place.offset:
             self.place = Place(self.place.hour, offset)
         return messages
+
+    def left_behind(self, ends: dict[int, int]) -> int | None:
+        """An hour that has got late lines since it was left, and that were handed out since."""
+        return next((hour for hour, offset in self._left.items() if ends.get(hour, 0) > offset), None)
+
+    def go_back(self, hour: int, end: int) -> list[TopicMessage]:
+        """The late lines of such an hour, which end at `end`. Raises OSError."""
+        file = next((file for file in self._resumer.hours(self.layout) if _number(file) == hour), None)
+        if file is None:
+            raise _Lost(f"the file of hour {hour} was deleted meanwhile")
+        self._rereader.open(file.path, self.layout, self._left[hour], 0, self.place)
+        self._open_hour = 0  # `step` comes back to `place`
+        found: list[TopicMessage] = []
+        while self._rereader.tell() < end:
+            messages = self._rereader.read(end)
+            found += self._rereader.read_tail() if messages is None else messages
+            if messages is None:
+                break
+        self._left[hour] = end
+        return found
 
     def _open(self) -> None:
         files = {_number(file): file for file in self._resumer.hours(self.layout)}

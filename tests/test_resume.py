@@ -333,3 +333,62 @@ def try_connect(port: int) -> ClientConnection | None:
     with suppress(OSError):
         return connect(f"ws://127.0.0.1:{port}/ws", legacy=True)
     return None
+
+
+@pytest.mark.parametrize("layout", ["plain", "by_block"])
+def test_late_lines_come_once(tmp_path: Path, layout: str) -> None:
+    """Lines of a former hour, to clients that are live, that resume meanwhile, and that resume afterwards."""
+    folder = tmp_path / "data"
+    former = hour_file(folder, layout, "20260505", 17)
+    present = hour_file(folder, layout, "20260505", 18)
+    former.write_bytes(by_layout(layout, numbered(0, 10)))
+    start = f"{layout[0]}2026050517-0000000000000-0000000"
+    with serve(folder, "--workers", 2, "--grace-s", 60) as server, Bot(server) as live:
+        live.subscribe(type="orders", format="raw")
+        append(present, by_layout(layout, numbered(100, 110)))
+        assert oids(live.next()) == list(range(100, 110))
+        append(former, by_layout(layout, numbered(10, 20)))
+        late = live.next()
+        assert oids(late) == list(range(10, 20))
+        append(present, by_layout(layout, numbered(110, 120)))
+        assert oids(live.next()) == list(range(110, 120))
+        with Bot(server) as again:
+            again.subscribe(type="orders", format="raw", cursor=late["cursor"])
+            assert received(again, 119) == list(range(110, 120))
+        for i in range(10):
+            with Bot(server) as bot:
+                append(former, by_layout(layout, numbered(1000 + 10 * i, 1010 + 10 * i)))
+                bot.subscribe(type="orders", format="raw", cursor=start)
+                assert oids(live.next()) == list(range(1000 + 10 * i, 1010 + 10 * i))
+                append(present, by_layout(layout, numbered(5000 + i, 5001 + i)))
+                assert oids(live.next()) == [5000 + i]
+                got: list[int] = []
+                while 5000 + i not in got:
+                    message = bot.next()
+                    got += oids(message) if message["channel"] == "orders" else []
+                assert sorted(got) == sorted(
+                    [*range(20), *range(100, 120), *range(1000, 1010 + 10 * i), *range(5000, 5001 + i)]
+                )
+
+
+def test_late_lines_that_come_during_a_replay(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    former = hour_file(folder, "plain", "20260505", 17)
+    present = hour_file(folder, "plain", "20260505", 18)
+    former.write_bytes(plain(*numbered(0, 10)))
+    with serve(folder, "--client-queue", "256k", "--grace-s", 60) as server, Bot(server) as bot:
+        with Bot(server) as live:
+            live.subscribe(type="orders", format="raw", coins=["ETH"])
+            append(present, plain(*(event(oid=n, children=LONG) for n in range(100, 20_000))))
+            server.wait_metric("fasttail_lines_total", 19_900)
+            bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
+            time.sleep(0.3)  # the replay waits in the present hour
+            append(former, plain(*(event(oid=n, coin="ETH") for n in range(10, 13))))
+            assert oids(live.next()) == [10, 11, 12]
+        got: list[int] = []
+        cursor = ""
+        while (message := bot.next())["channel"] != "live":
+            got += oids(message)
+            assert message["cursor"] >= cursor
+            cursor = message["cursor"]
+        assert got == [*range(10), *range(100, 20_000), 10, 11, 12]

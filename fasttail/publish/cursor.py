@@ -33,9 +33,13 @@ class Place:
     def date(self) -> str:
         return f"{self.hour // 100:08d}"
 
+    def prefix(self, layout: str) -> str:
+        """What the cursors of its hour's file begin with."""
+        return f"{_LETTERS[layout]}{self.hour:010d}-"
+
     def text(self, layout: str) -> str:
         """As a cursor."""
-        return f"{_LETTERS[layout]}{self.hour:010d}-{self.offset:013d}-{self.events:07d}"
+        return f"{self.prefix(layout)}{self.offset:013d}-{self.events:07d}"
 
 
 def parse(text: str) -> tuple[str, Place]:

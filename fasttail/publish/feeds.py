@@ -18,6 +18,8 @@ from fasttail.publish.clients import Channel
 from fasttail.publish.cursor import Place
 from fasttail.publish.topics import Topic
 
+MOST_ENDS = 64
+
 
 class Message(Protocol):
     """What the pipeline made for a topic (`fasttail.pipeline.TopicMessage`)."""
@@ -97,7 +99,8 @@ class Feeds:
 
     frontier: everything before this place has been; None while the pipeline has no file. progress: set,
     and replaced by a fresh one, whenever the frontier has moved. setbacks: how often it has moved back, for a
-    file that was truncated. epoch: of the `seq` numbers: they begin
+    file that was truncated. ends: how far each of the last hours' files has been handed out, late lines too.
+    epoch: of the `seq` numbers: they begin
     anew with each Feeds.
     """
 
@@ -107,6 +110,7 @@ class Feeds:
         self.frontier: Place | None = None
         self.progress = asyncio.Event()
         self.setbacks = 0
+        self.ends: dict[int, int] = {}
         self._pipe = pipe
         self._by_key: dict[str, Feed] = {}
         self._by_id: dict[int, Sink] = {}
@@ -161,6 +165,10 @@ class Feeds:
             self._waiting.pop(0)[1].active.set()
 
     def _move(self, note: Progress) -> None:
+        if note.hour:
+            self.ends[note.hour] = note.end
+            if len(self.ends) > MOST_ENDS:
+                del self.ends[min(self.ends)]
         if note.hour and not note.late:
             before, self.frontier = self.frontier, Place(note.hour, note.end)
             self.setbacks += before is not None and self.frontier < before

@@ -33,6 +33,8 @@ cdef struct Place:           # where the bytes of a batch stand, and how its cur
     uint64_t offset          # of `data` in its file
     char prefix[16]          # layout, hour and a dash
     size_t prefix_size
+    bint late                # lines of a former hour: all their cursors are that place where reading goes on,
+    uint64_t goes_on         # … at this offset of the prefix's hour
 
 
 @cython.final

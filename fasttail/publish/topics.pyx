@@ -182,8 +182,8 @@ cdef class Topic:
         if not self._put_order(box, table, row, place.data):
             return 0
         draft.last = row
-        draft.message.line = _line(table, row) + place.offset
-        draft.message.events = nth
+        draft.message.line = place.goes_on if place.late else _line(table, row) + place.offset
+        draft.message.events = 0 if place.late else nth
         if draft.message.orders == 0 and out.size - draft.message.begin - HEADER + tail > self.most:
             out.size = draft.message.begin
             draft.message.end = out.size
