@@ -138,3 +138,24 @@ def test_a_stalled_client_costs_the_others_nothing(tmp_path: Path, path: Path) -
         assert server.metric("fasttail_client_closed_slow_total") == 0
         for bot in bots:
             bot.socket.socket.close()
+
+
+def test_who_unsubscribes_is_told_what_was_missed(tmp_path: Path, path: Path) -> None:
+    with slow(tmp_path) as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw")
+        for i in range(0, 200_000, 100):
+            append(path, plain(*(event(oid=n, children=[{"note": "x" * 600}]) for n in range(i, i + 100))))
+            server.wait_metric("fasttail_lines_total", i + 100)
+            if server.metric("fasttail_client_queued_bytes") > 128 << 10:
+                break
+        huge = event(oid=1, children=[{"note": "x" * (300 << 10)}])
+        append(path, plain(huge))  # fits into no message; the queue is too full to tell so at once
+        server.wait_metric("fasttail_lines_total", i + 101)
+        assert 128 << 10 < server.metric("fasttail_client_queued_bytes") <= 256 << 10
+        bot.send({"method": "unsubscribe", "subscription": {"type": "orders", "format": "raw"}})
+        server.wait_metric("fasttail_subscriptions", 0)
+        messages = [bot.next()]
+        while messages[-1]["channel"] != "subscriptionResponse":
+            messages.append(bot.next())
+        assert messages[-2]["channel"] == "gap"
+        assert messages[-2]["data"]["orders"] == 1

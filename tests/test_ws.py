@@ -379,3 +379,20 @@ def test_users_who_come_and_go_cost_little(server: Serve, path: Path) -> None:
                 for _ in range(1000):
                     assert bot.next()["channel"] == "subscriptionResponse"
     assert psutil.Process(server.process.pid).memory_info().rss - before < 100 << 20
+
+
+def test_numbers_of_an_epoch_are_not_given_twice(server: Serve, path: Path) -> None:
+    """A client that finds the number it expects has missed nothing, though all others had left meanwhile."""
+    with Bot(server) as bot:
+        epoch = bot.subscribe(type="orders", coins=["BTC"])["epoch"]
+        append(path, plain(event(oid=1)))
+        last = bot.next()["seq"]
+        bot.ask("unsubscribe", type="orders", coins=["BTC"])
+        append(path, plain(event(oid=2)))
+        server.wait_metric("fasttail_lines_total", 2)
+        answer = bot.subscribe(type="orders", coins=["BTC"])
+        assert answer["epoch"] == epoch
+        assert answer["seq"] > last + 1
+        append(path, plain(event(oid=3)))
+        message = bot.next()
+        assert (message["seq"], message["prev"]) == (answer["seq"], answer["seq"] - 1)

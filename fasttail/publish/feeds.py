@@ -11,7 +11,7 @@ its last member.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from fasttail.publish.clients import Channel
@@ -58,6 +58,12 @@ class Pipe(Protocol):
 
     def add_topic(self, topic: Topic) -> int: ...
     def remove_topic(self, topic: Topic) -> int: ...
+
+
+class MakeTopic(Protocol):
+    """Makes a feed's topic; its first message has the number `seq` + 1."""
+
+    def __call__(self, *, seq: int) -> Topic: ...
 
 
 class Taker(Protocol):
@@ -111,6 +117,7 @@ class Feeds:
         self.progress = asyncio.Event()
         self.setbacks = 0
         self.ends: dict[int, int] = {}
+        self._next_begin = 0  # what new feeds count from: past all numbers of those that have gone
         self._pipe = pipe
         self._by_key: dict[str, Feed] = {}
         self._by_id: dict[int, Sink] = {}
@@ -124,11 +131,12 @@ class Feeds:
         """The frontier as a cursor."""
         return self.frontier.text(self.layout) if self.frontier and self.layout else None
 
-    def join(self, key: str, make: Callable[[], Topic], channel: Channel) -> Feed:
+    def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
         """The feed of a key; made, with its topic, for the first who asks."""
         feed = self._by_key.get(key)
         if feed is None:
-            feed = self._by_key[key] = Feed(key, make(), channel)
+            feed = self._by_key[key] = Feed(key, make(seq=self._next_begin), channel)
+            feed.seq = self._next_begin
             self._waiting.append((self.attach(feed.topic, feed), feed))
         return feed
 
@@ -138,6 +146,9 @@ class Feeds:
         feed.members.discard(member)
         if not feed.members and self._by_key.get(feed.key) is feed:
             del self._by_key[feed.key]
+            # One more: whoever comes back to a subscription that nobody had meanwhile must not find the next
+            # number and take it that nothing was missed.
+            self._next_begin = max(self._next_begin, feed.seq + 1)
             self.detach(feed.topic)
 
     def attach(self, topic: Topic, sink: Sink) -> int:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 import orjson
@@ -71,8 +72,8 @@ class Service:
         """For the server: one more connection."""
         return PublicClient(self)
 
-    def topic(self, subscription: Subscription, *, replayed: bool = False) -> Topic:
-        """A new topic for what a subscription asks for.
+    def topic(self, subscription: Subscription, *, replayed: bool = False, seq: int = 0) -> Topic:
+        """A new topic for what a subscription asks for; `seq`: of the message before its first.
 
         replayed: from the files. Its messages are short: what is live waits for one of them at most.
         """
@@ -85,6 +86,7 @@ class Service:
                 max_message=self.max_message,
                 aim=aim,
                 numbered=not replayed,
+                seq=seq,
             )
         coins = subscription.coins
         chosen = Selector(
@@ -101,6 +103,7 @@ class Service:
             max_message=self.max_message,
             aim=aim,
             numbered=not replayed,
+            seq=seq,
         )
 
     def counts(self) -> dict[str, int]:
@@ -160,14 +163,14 @@ class Member:
         self.tell()
         return False
 
-    def tell(self) -> bool:
-        """Send the gap, if there is one and the queue has run down; False while there is something to
-        tell.
+    def tell(self, *, last: bool = False) -> bool:
+        """Send the gap, if there is one and the queue has run down (or this is the last chance to); False
+        while there is something to tell.
         """
         if not self.missed:
             return True
         client = self.client
-        if client.queued > client.queue_limit // 2:
+        if client.queued > client.queue_limit // 2 and not last:
             return False
         gap = {
             "subscription": self.subscription.echo,
@@ -248,7 +251,7 @@ class PublicClient(Client):
             service.watchers.add(member)
             self._confirm(request)
             return
-        member.feed = service.feeds.join(subscription.key, lambda: service.topic(subscription), channel)
+        member.feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
         member.feed.members.add(member)
         if member.feed.active.is_set() and subscription.cursor is None and subscription.since is None:
             self._begin(member)
@@ -286,10 +289,13 @@ class PublicClient(Client):
             self.refuse(RequestError(f"The replay has failed: {_shown(member.subscription)}"))
 
     def _unsubscribe(self, request: Request, subscription: Subscription) -> None:
-        if subscription.key not in self.members:
+        member = self.members.get(subscription.key)
+        if member is None:
             raise RequestError(f"Already unsubscribed: {_shown(subscription)}")
-        self._drop(subscription.key)
-        self._confirm(request)
+        member.tell(last=True)
+        if self.is_open:
+            self._drop(subscription.key)
+            self._confirm(request)
 
     def _drop(self, key: str) -> None:
         """The subscription ends, in whatever state it is."""

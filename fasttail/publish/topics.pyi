@@ -15,6 +15,7 @@ class Topic:
         aim: int = 0,
         numbered: bool = True,
         key: Any = None,
+        seq: int = 0,
     ) -> None: ...
     @property
     def id(self) -> int: ...

@@ -125,12 +125,12 @@ cdef class Topic:
     """What one distinct subscription gets. Made by the main thread; used by whoever encodes.
 
     kind: "orders" (what `selector` passes), "orderUpdates" (of `user`, lower case), "orderUpdate" or "orderBatch" (the old
-    channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload. aim:
+    channels: what the server's own filter passes). seq: of the message before its first. format: "full", "ws" or "raw". max_message: bytes of a message's payload. aim:
     those after which the next order begins a message of its own, if that is less. numbered: its messages carry `seq` and `prev`; a replay's do not. A selector is one pool's: no two topics may share one.
     """
 
     def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
-                  size_t aim=0, bint numbered=True, key=None):
+                  size_t aim=0, bint numbered=True, key=None, uint64_t seq=0):
         global _last_id
         _last_id += 1
         self.id = _last_id
@@ -138,6 +138,7 @@ cdef class Topic:
         self.kind = _KINDS[kind]
         self.format = _FORMATS[format]
         self.numbered = numbered
+        self.seq = seq
         self.most = max_message
         self.aim = min(aim, max_message) if aim else max_message
         self.selector = selector if selector is not None else Selector(users=[user] if user else None)
