@@ -419,9 +419,9 @@ cdef class Pipeline:
                 return WHY_STOP
             if ft_acquire(&self.replaced):
                 return WHY_CHECK
-            if self.commands != NULL:
-                self._take_commands()
             code = self.reader.fill()
+            if self.commands != NULL:            # after the read: what was wished before a line was written holds for that line
+                self._take_commands()
             if code == FILL_LINES:
                 began = now
                 size = self.reader.lines_end - self.reader.begin

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -334,3 +336,44 @@ def _reached(running: Any, path: Path) -> bool:
         bool(health["state"] == "live")
         and running.metric("fasttail_file_offset_bytes") == path.stat().st_size
     )
+
+
+SLOW_READ = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+#include <unistd.h>
+ssize_t pread64(int fd, void *area, size_t size, off_t offset) {
+    ssize_t (*real)(int, void *, size_t, off_t) = dlsym(RTLD_NEXT, "pread64");
+    struct timespec pause = {0, 30000000};
+    nanosleep(&pause, 0);
+    return real(fd, area, size, offset);
+}
+ssize_t pread(int fd, void *area, size_t size, off_t offset) { return pread64(fd, area, size, offset); }
+"""
+
+
+@pytest.mark.plain_build
+def test_what_is_written_after_the_greeting_comes_though_the_thread_was_about_to_read(tmp_path: Path) -> None:
+    """Each read begins 30 ms late, so that most clients come between the look for them and the read."""
+    source, library = tmp_path / "slow.c", tmp_path / "slow.so"
+    source.write_text(SLOW_READ)
+    made = ["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    if shutil.which("gcc") is None or subprocess.run(made).returncode:
+        pytest.skip("no C compiler")
+    path = hour_file(tmp_path / "data", "plain", "20260505", 17)
+    path.touch()
+    with serve(tmp_path / "data", env={"LD_PRELOAD": str(library)}) as server:
+        for i in range(8):
+            with path.open("ab") as file:
+                file.write(plain(event(oid=1000 + i)))
+            time.sleep(0.004 * i)
+            client = server.client()
+            with path.open("ab") as file:
+                file.write(plain(event(oid=i)))
+            wait_for(f"order {i}", partial(has_order, client, i))
+            client.socket.close()
+
+
+def has_order(client: Client, oid: int) -> bool:
+    return str(oid) in [each["id"] for each in client.orders]
