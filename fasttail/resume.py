@@ -102,19 +102,21 @@ class Resumer:
         layout = self._layout()
         if layout is None:
             raise invalid(request.sent, "no data yet, nothing to resume")
-        hours = self.hours(layout)
+        loop = asyncio.get_running_loop()
+        hours = await loop.run_in_executor(self._threads, self.hours, layout)  # there may be thousands
+        self._check_room(request)
         if not hours:
             raise invalid(request.sent, "no data on disk, nothing to resume")
         oldest = Place(_number(hours[0]), 0)
         if subscription.cursor is None:
             assert subscription.since is not None
-            loop = asyncio.get_running_loop()
             try:
                 place = await loop.run_in_executor(self._threads, self._since, hours, subscription.since)
             except OSError as error:
                 raise invalid(request.sent, f"cannot read the node's files: {error.strerror}") from error
             if place is None:
                 raise invalid(request.sent, f"older than the oldest event on disk, {oldest.text(layout)}")
+            self._check_room(request)  # another may have come meanwhile
             return place.text(layout)
         try:
             of_layout, place = cursors.parse(subscription.cursor)
@@ -178,7 +180,7 @@ class Resumer:
             elif walk.place.hour != frontier.hour:
                 end = ends.get(walk.place.hour, NO_END)
                 messages = await loop.run_in_executor(self._threads, walk.step, end, None)
-            elif frontier.offset - walk.place.offset > AT_ONCE:
+            elif frontier.offset - walk.place.offset > AT_ONCE or not walk.is_open:
                 messages = await loop.run_in_executor(self._threads, walk.step, frontier.offset, frontier)
             else:
                 for message in walk.step(frontier.offset, frontier):
@@ -254,11 +256,16 @@ class _Walk:
         self._left: dict[int, int] = {}  # hours that are done with, and how far each was read
         self._known = {self.place.hour}  # hours that were there at the last look
 
+    @property
+    def is_open(self) -> bool:
+        """The next step reads, rather than looking at the folders first."""
+        return self._open_hour == self.place.hour
+
     def step(self, limit: int, frontier: Place | None) -> list[TopicMessage]:
         """Read on in the present hour's file, at most to `limit`, where a line ends. frontier: its hour is
         the last; None: the next one follows. Raises OSError.
         """
-        if self._open_hour != self.place.hour:
+        if not self.is_open:
             self._open()
             return []
         messages = self._rereader.read(limit)

@@ -392,3 +392,27 @@ def test_late_lines_that_come_during_a_replay(tmp_path: Path) -> None:
             assert message["cursor"] >= cursor
             cursor = message["cursor"]
         assert got == [*range(10), *range(100, 20_000), 10, 11, 12]
+
+
+@pytest.mark.plain_build
+def test_thousands_of_files_hold_nobody_up(tmp_path: Path) -> None:
+    """Looking for a cursor's file is not done by the thread that serves all clients."""
+    folder = tmp_path / "data"
+    for day in range(417):
+        path = hour_file(folder, "plain", f"{20250101 + day}", 0)
+        for hour in range(24):
+            path.with_name(str(hour)).touch()
+    with serve(folder) as server, Bot(server) as asking, Bot(server) as other:
+        for i in range(100):
+            cursor = "p2099010100-0000000000000-0000000"
+            subscription = {"type": "orders", "coins": [str(i)], "cursor": cursor}
+            asking.send({"method": "subscribe", "subscription": subscription})
+        waited = []
+        for _ in range(20):
+            began = time.monotonic()
+            other.send({"method": "ping"})
+            assert other.next() == {"channel": "pong"}
+            waited.append(time.monotonic() - began)
+        assert max(waited) < 0.5
+        for _ in range(100):
+            assert "no file of that hour" in asking.next()["data"]
