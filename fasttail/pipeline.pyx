@@ -86,7 +86,7 @@ class BatchEnd(NamedTuple):
     """A batch has ended.
 
     `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
-    `published`: orders made for the old channels. `hour` and `end`: the file (YYYYMMDDHH, 0 if it is none of an hour) and the
+    `published`: orders that were made for those who asked for most. `hour` and `end`: the file (YYYYMMDDHH, 0 if it is none of an hour) and the
     offset behind the batch; `late`: they are a former hour's, and not where reading goes on. `messages`: those of each topic in
     order.
     """
@@ -558,6 +558,7 @@ cdef class Pipeline:
         n = self.selector.select(self.table, begin, self.selection)
         slot = self._claim()
         self.place.data = begin
+        self.place.size = <size_t>(limit - begin)
         self.place.offset = offset
         published = self.topics.run(self.table, &self.place, self.selection, n, _utc_now(), slot.boxes)
         for k in range(self.pool.workers):

@@ -11,7 +11,7 @@ from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
 from fasttail.publish.frames cimport Message, out_clear, out_free
-from fasttail.publish.topics cimport Topic, message_tuple, number_events
+from fasttail.publish.topics cimport Draft, Topic, message_tuple, number_events
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 
 import os
@@ -99,6 +99,7 @@ cdef class Rereader:
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
         cdef int more = 1
         cdef bint whole = False
+        cdef Draft draft
         with nogil:
             out_clear(&self.box.text, KEEP_OUT)
             out_clear(&self.box.marks, KEEP_OUT)
@@ -109,9 +110,10 @@ cdef class Rereader:
                 self.pool.chunks[0].rejects_len = 0      # told and counted when the pipeline read them
             if more == 0:
                 self.place.data = begin
+                self.box.most = <size_t>-1       # one topic, and a block at a time
                 self.place.offset = offset
                 number_events(self.table, self.nth)
-                whole = self.topic.encode(&self.box, self.table, self.nth, &self.place, self.after_line, self.after_events) != 0
+                whole = self.topic.encode(&draft, &self.box, self.table, self.nth, &self.place, self.after_line, self.after_events) != 0
                 self.after_events = 0 if offset > self.after_line else self.after_events
         if more < 0:
             raise SystemError("fasttail: an array's bound did not hold; please report the input")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,10 +23,11 @@ from pathlib import Path
 
 import fasttail.publish.cursor as cursors
 from fasttail.parser.columns import parse
+from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.public import Member
-from fasttail.publish.subscriptions import Request, Subscription, invalid
+from fasttail.publish.subscriptions import Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
@@ -40,6 +42,9 @@ NICENESS = 10
 
 ROOM_S = 0.005
 """Between two looks at a queue that is full."""
+
+STALLED_S = 30.0
+"""So long a replay waits for a client that reads nothing."""
 
 PROGRESS_S = 1.0
 
@@ -69,8 +74,8 @@ class Resumer:
         window: int,
         max_line: int,
     ) -> None:
-        self.running = 0
         self.done = 0
+        self._running: Counter[Client] = Counter()
         self._feeds = feeds
         self._data_dir = os.path.abspath(data_dir)
         self._make_topic = make_topic
@@ -87,24 +92,23 @@ class Resumer:
 
     def counts(self) -> dict[str, int]:
         """For the metrics."""
-        return {"replays": self.done, "replays_running": self.running}
+        return {"replays": self.done, "replays_running": self._running.total()}
 
     def close(self) -> None:
         """No more; what runs ends with its step."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def find(self, request: Request) -> str:
-        """The cursor at which a request's replay begins. Raises RequestError."""
-        subscription = request.subscription
-        assert subscription is not None
+    async def find(self, member: Member) -> str:
+        """The cursor at which a member's replay begins. Raises RequestError."""
+        request, subscription = member.request, member.subscription
         await self._ready.wait()  # clients that were cut off by a restart come before it
-        self._check_room(request)
+        self._check_room(member)
         layout = self._layout()
         if layout is None:
             raise invalid(request.sent, "no data yet, nothing to resume")
         loop = asyncio.get_running_loop()
         hours = await loop.run_in_executor(self._threads, self.hours, layout)  # there may be thousands
-        self._check_room(request)
+        self._check_room(member)
         if not hours:
             raise invalid(request.sent, "no data on disk, nothing to resume")
         oldest = Place(_number(hours[0]), 0)
@@ -116,7 +120,7 @@ class Resumer:
                 raise invalid(request.sent, f"cannot read the node's files: {error.strerror}") from error
             if place is None:
                 raise invalid(request.sent, f"older than the oldest event on disk, {oldest.text(layout)}")
-            self._check_room(request)  # another may have come meanwhile
+            self._check_room(member)  # another may have come meanwhile
             return place.text(layout)
         try:
             of_layout, place = cursors.parse(subscription.cursor)
@@ -140,8 +144,8 @@ class Resumer:
         """
         assert member.cursor is not None
         assert member.feed is not None
-        self._check_room(member.request)
-        self.running += 1
+        self._check_room(member)
+        self._running[member.client] += 1
         try:
             await member.feed.active.wait()
             # Never closed by hand: cancelled, this returns while a step still runs in its thread. The last
@@ -155,7 +159,7 @@ class Resumer:
         except _Lost as error:
             raise invalid(member.request.sent, str(error)) from None
         finally:
-            self.running -= 1
+            self._running -= Counter((member.client,))
             self.done += 1
 
     async def _catch_up(self, member: Member, walk: _Walk) -> bool:
@@ -197,12 +201,21 @@ class Resumer:
     async def _room(self, member: Member) -> None:
         """Until the client has read on, or has gone. The transport tells only its own, far lower marks."""
         client = member.client
-        while client.is_open and client.queued > client.queue_limit // 2:  # noqa: ASYNC110
+        loop = asyncio.get_running_loop()
+        since, queued = loop.time(), client.queued
+        while client.is_open and client.queued > client.queue_limit // 2:
             await asyncio.sleep(ROOM_S)
+            if client.queued < queued:
+                since, queued = loop.time(), client.queued
+            elif loop.time() - since > STALLED_S:
+                raise _Lost(f"nothing was read for {STALLED_S:g} s: others wait for this replay's place")
 
-    def _check_room(self, request: Request) -> None:
-        if self.running >= self._limit:
-            raise invalid(request.sent, f"too many replays: at most {self._limit} at a time, try again later")
+    def _check_room(self, member: Member) -> None:
+        """Half of the places are the most for one client. Raises RequestError."""
+        most = (self._limit + 1) // 2
+        if self._running[member.client] >= most or self._running.total() >= self._limit:
+            text = f"too many replays: at most {self._limit} at a time, {most} of one client; try again later"
+            raise invalid(member.request.sent, text)
 
     def hours(self, layout: str) -> list[HourFile]:
         """The files on disk, oldest first."""

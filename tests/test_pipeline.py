@@ -13,6 +13,7 @@ from driving import Drive
 from lines import envelope, event, plain
 from running import hour_file, order, wait_for
 
+from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic
 
 SLOTS = 16
@@ -377,3 +378,27 @@ def test_what_many_topics_made_does_not_stay(tmp_path: Path) -> None:
             drive.until_lines(2000)
             drive.notes.clear()
         assert psutil.Process().memory_info().rss - before < 250 << 20
+
+
+def test_a_batch_that_too_many_want_leaves_orders_out_and_counts_them(folder: Path, path: Path) -> None:
+    """Memory has a bound, and what was left out is told to the topics that it was left out of."""
+    events = [event(oid=i, children=[{"note": "x" * 400}]) for i in range(1000)]
+    path.touch()
+    topics = [Topic("orders", selector=Selector(), format="raw") for _ in range(60)]
+    with Drive(folder, workers=1, window=1 << 21, frames=False, pieces=False) as drive:
+        for topic in topics:
+            number = drive.pipeline.add_topic(topic)
+        drive.until_applied(number)
+        path.write_bytes(plain(*events))
+        drive.until_lines(1000)
+    size = len(plain(*events))
+    made = whole = 0
+    for topic in topics:
+        messages = drive.messages(topic)
+        assert sum(message.orders for message in messages) == 1000
+        made += sum(len(message.data) for message in messages)
+        whole += all(message.data for message in messages)
+        assert [message.seq > 0 for message in messages] == [bool(message.data) for message in messages]
+        assert messages[-1].cursor.endswith(f"{size - len(plain(events[-1])):013d}-0000001")
+    assert 0 < whole < 60
+    assert made <= (32 << 20) + 4 * size + (256 << 10)

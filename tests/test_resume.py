@@ -156,6 +156,24 @@ def test_since_a_time(tmp_path: Path) -> None:
             assert answer["data"].endswith("the oldest event on disk, p2026050517-0000000000000-0000000")
 
 
+def test_half_of_the_replays_are_the_most_for_one_client(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    path = hour_file(folder, "plain", "20260505", 17)
+    path.write_bytes(plain(*numbered(0, 60_000)))
+    start = "p2026050517-0000000000000-0000000"
+    with serve(folder, "--max-replays", 3, "--client-queue", "256k") as server:
+        stalled, bot = Bot(server), Bot(server)
+        for coins in (["BTC"], ["BTC", "X"], ["BTC", "Y"]):
+            wanted = {"type": "orders", "format": "raw", "coins": coins, "cursor": start}
+            stalled.send({"method": "subscribe", "subscription": wanted})
+        bot.subscribe(type="orders", format="raw", cursor=start)
+        assert received(bot, 59_999) == list(range(60_000))
+        message = stalled.next()
+        while message["channel"] != "error":
+            message = stalled.next()
+        assert "too many replays: at most 3 at a time, 2 of one client" in message["data"]
+
+
 def test_replays_are_bounded(tmp_path: Path) -> None:
     """A client that does not read keeps its replay; the next is refused, and served once there is room."""
     folder = tmp_path / "data"

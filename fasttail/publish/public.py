@@ -42,7 +42,7 @@ PONG = text_frame(b'{"channel":"pong"}')
 class Resumer(Protocol):
     """Replays from the node's files what a member has missed (`fasttail.resume`)."""
 
-    async def find(self, request: Request) -> str:
+    async def find(self, member: Member) -> str:
         """The cursor to begin at. Raises RequestError."""
 
     async def replay(self, member: Member) -> bool:
@@ -276,7 +276,7 @@ class PublicClient(Client):
             return
         resumer = self.service.resumer
         try:
-            member.cursor = await resumer.find(member.request)
+            member.cursor = await resumer.find(member)
             self._confirm(member.request, epoch=self.service.feeds.epoch, seq=None, cursor=member.cursor)
             if await resumer.replay(member):
                 member.go_live()

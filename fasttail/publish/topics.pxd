@@ -25,11 +25,13 @@ cdef enum Format:
 
 cdef struct Draft:           # a message that is being written
     Message message          # .orders 0: not begun
+    size_t total             # orders of all messages so far
     const Row* last          # the row of its last order
 
 
 cdef struct Place:           # where the bytes of a batch stand, and how its cursors begin
     const char* data
+    size_t size
     uint64_t offset          # of `data` in its file
     char prefix[16]          # layout, hour and a dash
     size_t prefix_size
@@ -54,10 +56,12 @@ cdef class Topic:
     cdef size_t user_size
     cdef size_t head_size
     cdef size_t tail_size
-    cdef int encode(self, Box* box, Table table, const uint32_t* nth, const Place* place, uint64_t after_line,
+    cdef int encode(self, Draft* draft, Box* box, Table table, const uint32_t* nth, const Place* place, uint64_t after_line,
                     uint32_t after_events) noexcept nogil
+    cdef int begin(self, Draft* draft) noexcept nogil
     cdef int add(self, Draft* draft, Box* box, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
     cdef int end(self, Draft* draft, Box* box, Table table, const Place* place) noexcept nogil
+    cdef int _stands_at(self, Draft* draft, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
     cdef int _put_order(self, Box* box, Table table, const Row* row, const char* data) noexcept nogil
 
 
@@ -66,7 +70,7 @@ cdef struct Job:
     uint32_t first           # of a user's rows, linked by `next`; not used by the other kinds
     uint32_t last
     uint32_t user            # code
-    size_t orders            # for an old channel
+    size_t orders            # that the topic's messages hold
     uint64_t oversize
 
 

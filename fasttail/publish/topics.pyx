@@ -23,7 +23,7 @@ from fasttail.parser.types cimport NO_ENVELOPE, Envelope, Row
 from fasttail.parser.words cimport words_add, words_clear, words_find, words_free, words_new
 from fasttail.publish.filters cimport Selector, find_text
 from fasttail.publish.frames cimport (
-    DATA, TOO_BIG, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
+    DATA, LEFT_OUT, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
     room_for)
 
 from typing import NamedTuple
@@ -36,6 +36,8 @@ cdef enum:
     MORE_THAN_EVENT = 640        # an order in any format needs at most so many bytes more than its event
     PARALLEL_FROM = 2000         # rows looked at in all jobs: below, waking the workers costs more than it gives
     LONG_COPY = 16384            # bytes; to let go of the GIL costs less than to copy so many
+    LEAST_ROOM = 32 << 20        # bytes that a worker may write in one batch,
+    ROOM_PER_BYTE = 4            # … and so many for each byte of the batch
     MOST_USERS = 1 << 24
     MOST_DEAD_USERS = 1024
 
@@ -125,8 +127,9 @@ cdef class Topic:
     """What one distinct subscription gets. Made by the main thread; used by whoever encodes.
 
     kind: "orders" (what `selector` passes), "orderUpdates" (of `user`, lower case), "orderUpdate" or "orderBatch" (the old
-    channels: what the server's own filter passes). seq: of the message before its first. format: "full", "ws" or "raw". max_message: bytes of a message's payload. aim:
-    those after which the next order begins a message of its own, if that is less. numbered: its messages carry `seq` and `prev`; a replay's do not. A selector is one pool's: no two topics may share one.
+    channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload.
+    aim: those after which the next order begins a message of its own, if that is less. numbered: its messages carry `seq` and
+    `prev`; a replay's do not. seq: of the message before its first. A selector is one pool's: no two topics may share one.
     """
 
     def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
@@ -162,6 +165,15 @@ cdef class Topic:
         box.text.size -= 1
         return 1
 
+    cdef int begin(self, Draft* draft) noexcept nogil:
+        """A batch begins. Always 0."""
+        draft.message.topic = self.id
+        draft.message.kind = DATA
+        draft.message.orders = 0
+        draft.message.seq = 0
+        draft.total = 0
+        return 0
+
     cdef int add(self, Draft* draft, Box* box, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
         """Append an order to the message, or to the next one if it does not fit. 1, or 0 when memory is out."""
         cdef Out* out = &box.text
@@ -170,8 +182,16 @@ cdef class Topic:
         if draft.message.orders and (out.size - draft.message.begin + row.size + MORE_THAN_EVENT + tail
                                      + (block.block_time.size + block.local_time.size if block != NULL else 0) > self.aim):
             self.end(draft, box, table, place)
+        draft.last = row
         if draft.message.orders == 0:
             draft.message.begin = out.size
+            draft.message.seq = 0
+            draft.message.kind = LEFT_OUT if out.size > box.most else DATA
+        if draft.message.kind == LEFT_OUT:
+            self._stands_at(draft, table, row, nth, place)
+            draft.message.orders += 1
+            return 1
+        if draft.message.orders == 0:
             if not room_for(out, HEADER + self.head_size):
                 return 0
             out.size += HEADER
@@ -182,20 +202,24 @@ cdef class Topic:
             _put(out, b",", 1)
         if not self._put_order(box, table, row, place.data):
             return 0
-        draft.last = row
-        draft.message.line = place.goes_on if place.late else _line(table, row) + place.offset
-        draft.message.events = 0 if place.late else nth
+        self._stands_at(draft, table, row, nth, place)
         if draft.message.orders == 0 and out.size - draft.message.begin - HEADER + tail > self.most:
             out.size = draft.message.begin
             draft.message.end = out.size
             draft.message.orders = 1
-            draft.message.kind = TOO_BIG
+            draft.message.kind = LEFT_OUT
             add_message(box, &draft.message)
-            draft.message.kind = DATA
             draft.message.orders = 0
             return 1
         draft.message.orders += 1
+        draft.total += 1
         return 1
+
+    cdef int _stands_at(self, Draft* draft, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
+        """The message's last order is this row. Always 0."""
+        draft.message.line = place.goes_on if place.late else _line(table, row) + place.offset
+        draft.message.events = 0 if place.late else nth
+        return 0
 
     cdef int end(self, Draft* draft, Box* box, Table table, const Place* place) noexcept nogil:
         """Finish the message, if one is begun. 1, or 0 when memory is out."""
@@ -205,6 +229,11 @@ cdef class Topic:
         cdef int header
         cdef char text[HEADER]
         if draft.message.orders == 0:
+            return 1
+        if draft.message.kind == LEFT_OUT:
+            draft.message.end = draft.message.begin
+            add_message(box, &draft.message)
+            draft.message.orders = 0
             return 1
         block = _block(table, draft.last)
         if not room_for(out, TAIL + self.tail_size + (block.block_time.size if block != NULL else 0)):
@@ -239,17 +268,13 @@ cdef class Topic:
         draft.message.orders = 0
         return 1
 
-    cdef int encode(self, Box* box, Table table, const uint32_t* nth, const Place* place, uint64_t after_line,
+    cdef int encode(self, Draft* draft, Box* box, Table table, const uint32_t* nth, const Place* place, uint64_t after_line,
                     uint32_t after_events) noexcept nogil:
         """All orders that the selector passes and that stand behind a place in the file. 1, or 0 when memory is out."""
-        cdef Draft draft
         cdef size_t k, i
         cdef uint64_t line
         cdef const Row* row
-        draft.message.topic = self.id
-        draft.message.kind = DATA
-        draft.message.orders = 0
-        draft.message.seq = 0
+        self.begin(draft)
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
                 row = &(<Row*>table.rows)[i]
@@ -258,9 +283,9 @@ cdef class Topic:
                     if line < after_line or (line == after_line and nth[i] <= after_events):
                         continue
                 if self.selector.every or self.selector._wanted(row, place.data):
-                    if not self.add(&draft, box, table, row, nth[i], place):
+                    if not self.add(draft, box, table, row, nth[i], place):
                         return 0
-        return self.end(&draft, box, table, place)
+        return self.end(draft, box, table, place)
 
 
 cdef class Topics:
@@ -315,15 +340,13 @@ cdef class Topics:
 
     cdef int add(self, void* topic) noexcept nogil:
         """From now on the topic's messages are made. 1, or 0 when memory is out."""
-        cdef uint32_t code, words = self.users.count
+        cdef uint32_t code
         if not self._grow():
             return 0
         if (<Topic>topic).kind == USER_ORDERS:
             code = words_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
             if code == 0:
                 return 0
-            if self.users.count == words:
-                self.dead_users -= 1         # the word was there, of a topic that has gone
             self.of_user[code] = topic
             self.job_of_user[code] = 0
             self.user_topics += 1
@@ -385,17 +408,19 @@ cdef class Topics:
 
     cdef size_t run(self, Table table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,
                     Box* boxes) noexcept nogil:
-        """Write the messages of a batch into boxes[0:workers]. Returns the orders made for the old channels.
+        """Write the messages of a batch into boxes[0:workers]. Returns how many orders those who asked for most get.
 
         selection: the rows that the server's own filter passes, for the old channels.
         """
         cdef uint32_t i, jobs = 0
         cdef int j, count
-        cdef size_t orders = 0
+        cdef size_t orders = 0, of_users = 0
         cdef uint64_t oversize = 0
         if self.count == 0 or table.rows_len == 0:
             return 0
         number_events(table, self.nth)
+        for j in range(self.workers):
+            boxes[j].most = LEAST_ROOM + ROOM_PER_BYTE * place.size
         for i in range(self.count):
             if (<Topic>self.topics[i]).kind != USER_ORDERS:
                 self.jobs[jobs].topic = self.topics[i]
@@ -410,10 +435,13 @@ cdef class Topics:
             for j in range(count):
                 self._do(&self.jobs[j], &boxes[0], table, place, selection, selected, now_ns)
         for i in range(jobs):
-            orders = max(orders, self.jobs[i].orders)
-            oversize = max(oversize, self.jobs[i].oversize)
+            if (<Topic>self.jobs[i].topic).kind == USER_ORDERS:
+                of_users += self.jobs[i].orders
+            else:
+                orders = max(orders, self.jobs[i].orders)
+                oversize = max(oversize, self.jobs[i].oversize)
         self.oversize += oversize
-        return orders
+        return max(orders, of_users)
 
     cdef int _do(self, Job* job, Box* box, Table table, const Place* place, const uint32_t* selection, size_t selected,
                  int64_t now_ns) noexcept nogil:
@@ -425,16 +453,15 @@ cdef class Topics:
         job.orders = 0
         job.oversize = 0
         if kind == ORDERS:
-            (<Topic>topic).encode(box, table, self.nth, place, 0, 0)
+            (<Topic>topic).encode(&draft, box, table, self.nth, place, 0, 0)
+            job.orders = draft.total
         elif kind == USER_ORDERS:
-            draft.message.topic = (<Topic>topic).id
-            draft.message.kind = DATA
-            draft.message.orders = 0
-            draft.message.seq = 0
+            (<Topic>topic).begin(&draft)
             row = job.first
             while (<Topic>topic).add(&draft, box, table, &(<Row*>table.rows)[row], self.nth[row], place) and row != job.last:
                 row = self.next[row]
             (<Topic>topic).end(&draft, box, table, place)
+            job.orders = draft.total
         elif kind == OLD_UPDATES:
             job.orders = encode_updates(table, place.data, selection, selected, now_ns, (<Topic>topic).most, (<Topic>topic).id, box,
                                         &job.oversize)
