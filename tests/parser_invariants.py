@@ -229,7 +229,7 @@ def check(data: bytes) -> None:
         same(alone, parsed(data, name=name), f"alone, {name}")
         same(alone, parsed(data, name=name, behind=b"\n" + NEIGHBOUR + BLANKS), f"in front, {name}")
     for name in ISAS:
-        same(alone, parsed(data, name=name, before=SHUFFLED, behind=BLANKS), f"behind shuffled, {name}")
+        same(alone, parsed(data, name=name, before=SHUFFLED, behind=b"\n" + BLANKS), f"behind shuffled, {name}")
     check_general_path(data, alone)
     end = b"" if data.endswith(b"\n") else b"\n"
     for k, workers in enumerate(WORKERS):
