@@ -33,7 +33,11 @@ cdef extern from "simd.h" nogil:
 
 cdef inline const char* skip_blank(const char* p, const char* end) noexcept nogil:
     """The first byte from p on that is no blank, or `end`."""
-    return p if p < end and <uint8_t>p[0] > c' ' else ft_skip_blank(p, end)
+    if p < end and <uint8_t>p[0] > c' ':
+        return p
+    if end - p > 1 and p[0] == c' ' and <uint8_t>p[1] > c' ':     # as most writers of blanks have it
+        return p + 1
+    return ft_skip_blank(p, end)
 
 cdef const char* scan_string(const char* p, const char* end, bint* escaped, Fault* fault) noexcept nogil
 cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slot, Fault* fault) noexcept nogil
