@@ -22,14 +22,19 @@ RUN apt-get update \
 COPY --from=build /opt/fasttail /opt/fasttail
 # An ordinary user: the node's folder, mounted on /data, must be readable for others or for this uid.
 USER 10001:10001
+# No limit for each address: behind the engine's NAT all peers have one.
 ENV PATH=/opt/fasttail/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    FASTTAIL_HOST=0.0.0.0
+    FASTTAIL_HOST=0.0.0.0 \
+    FASTTAIL_MAX_CLIENTS_PER_IP=0
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["python3", "-c", "\
-import http.client, os, sys; \
-server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('FASTTAIL_PORT') or 8000), timeout=4); \
+import http.client, os, ssl, sys; \
+where = ('127.0.0.1', int(os.environ.get('FASTTAIL_PORT') or 8000)); \
+tls = os.environ.get('FASTTAIL_TLS_CERT'); \
+server = http.client.HTTPSConnection(*where, timeout=4, context=ssl._create_unverified_context()) if tls \
+else http.client.HTTPConnection(*where, timeout=4); \
 server.request('GET', '/health/live'); \
 sys.exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["fasttail"]

@@ -32,11 +32,13 @@ from fasttail.observe.metrics import Metrics
 from fasttail.observe.now_and_then import Oddities, Rejects, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged
 from fasttail.publish import legacy, public
+from fasttail.publish.access import Access, read_token
 from fasttail.publish.clients import Hub
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
 from fasttail.publish.legacy import OldChannels
 from fasttail.publish.server import Server
+from fasttail.publish.tls import server_context
 from fasttail.publish.wire import CloseCode
 from fasttail.resume import Resumer
 from fasttail.tail.blocks import Reader
@@ -107,8 +109,13 @@ class App:
         self._oddities = Oddities()
         self._summary = Summary()
 
+        guarded = _guards(settings)
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._hub = Hub((*legacy.CHANNELS, *public.CHANNELS))
+        self._hub = Hub(
+            (*legacy.CHANNELS, *public.CHANNELS),
+            max_messages_per_minute=settings.max_messages_per_minute,
+            idle_timeout_s=settings.idle_timeout_s,
+        )
         self._follower = Follower(
             settings.data_dir,
             layout=settings.layout,
@@ -182,6 +189,7 @@ class App:
             metrics=metrics.render,
             routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
             status=self._old.status,
+            **guarded,
         )
 
     async def run(self) -> int:
@@ -371,10 +379,11 @@ class App:
     def _announce(self) -> None:
         s = self.settings
         log.info(
-            "fasttail %s (commit %s): %s, http and ws on %s:%d, %d workers, %s",
+            "fasttail %s (commit %s): %s, %s on %s:%d, %d workers, %s",
             version(),
             commit(),
             s.data_dir,
+            "https and wss" if s.tls_cert else "http and ws",
             s.host,
             self.server.port,
             s.workers,
@@ -394,6 +403,21 @@ def selector(settings: ServeSettings) -> Selector:
     if not settings.symbols_config:
         return Selector()
     return Selector(coins={entry.symbol: entry.min_liquidity for entry in settings.symbols_config})
+
+
+def _guards(settings: ServeSettings) -> dict[str, Any]:
+    """Who may connect, and TLS, for the server. ConfigError if a file that this needs is of no use."""
+    cert, key = settings.tls_cert, settings.tls_key
+    try:
+        access = Access(
+            token=read_token(settings.token_file) if settings.token_file else None,
+            origins=settings.allowed_origins,
+            per_address=settings.max_clients_per_ip,
+            proxies=settings.trusted_proxies,
+        )
+        return {"access": access, "tls": server_context(cert, key) if cert and key else None}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _raise_descriptor_limit() -> None:

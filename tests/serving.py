@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -49,8 +50,19 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(*, close_timeout_s: float = 5.0, **options: Any) -> AsyncIterator[Serving]:
-    hub = Hub(CHANNELS, close_timeout_s=close_timeout_s)
+async def serving(
+    *,
+    close_timeout_s: float = 5.0,
+    max_messages_per_minute: int = 0,
+    idle_timeout_s: float = 0.0,
+    **options: Any,
+) -> AsyncIterator[Serving]:
+    hub = Hub(
+        CHANNELS,
+        close_timeout_s=close_timeout_s,
+        max_messages_per_minute=max_messages_per_minute,
+        idle_timeout_s=idle_timeout_s,
+    )
     batcher = OrderBatcher()
     answers: dict[str, tuple[int, dict[str, Any]]] = {
         "health": (200, {"status": "ok"}),
@@ -94,9 +106,16 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-async def http(port: int, path: str, *headers: str, method: str = "GET", host: str = "127.0.0.1") -> Answer:
+async def http(
+    port: int,
+    path: str,
+    *headers: str,
+    method: str = "GET",
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
     """One HTTP request over a socket of its own; reads to the end of the stream."""
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", *headers]
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
     raw = await reader.read()
@@ -107,11 +126,12 @@ async def http(port: int, path: str, *headers: str, method: str = "GET", host: s
     return Answer(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
 
 
-def upgrade(path: str, *, connection: str = "Upgrade") -> bytes:
+def upgrade(path: str, *headers: str, connection: str = "Upgrade") -> bytes:
     """A handshake with the key of RFC 6455, 1.3."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: {connection}\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        + "".join(f"{header}\r\n" for header in headers)
+        + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
 
@@ -138,6 +158,7 @@ class RawClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.head = ""  # the server's part of the handshake
 
     @classmethod
     async def connect(
@@ -147,6 +168,8 @@ class RawClient:
         *,
         connection: str = "Upgrade",
         receive_buffer: int = 0,
+        headers: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> RawClient:
         sock = socket.socket()
         if receive_buffer:
@@ -154,20 +177,28 @@ class RawClient:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         # A small limit: the stream reader stops reading the socket when nobody takes what came.
-        reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
-        writer.write(upgrade(path, connection=connection))
+        name = "localhost" if tls else None
+        reader, writer = await asyncio.open_connection(sock=sock, limit=4096, ssl=tls, server_hostname=name)
+        writer.write(upgrade(path, *headers, connection=connection))
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
-        return cls(reader, writer)
+        client = cls(reader, writer)
+        client.head = head.decode()
+        return client
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
 
     async def frame(self) -> tuple[int, bytes]:
         """The next frame as (opcode, payload); asserts that it is whole, unmasked, without reserved bits."""
-        first, second = await self.reader.readexactly(2)
+        first, payload = await self.any_frame()
         assert first & 0xF0 == 0x80
+        return first & 0x0F, payload
+
+    async def any_frame(self) -> tuple[int, bytes]:
+        """The next frame as (first byte, payload); asserts that it is unmasked, its size well told."""
+        first, second = await self.reader.readexactly(2)
         assert second & 0x80 == 0
         size = second
         if second == 126:
@@ -176,7 +207,7 @@ class RawClient:
         elif second == 127:
             (size,) = struct.unpack(">Q", await self.reader.readexactly(8))
             assert size >= 65536
-        return first & 0x0F, await self.reader.readexactly(size)
+        return first, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
         """Read a close frame, which must come next, and the end of the stream right after it."""

@@ -15,7 +15,8 @@ import pytest
 import serving as s
 from serving import PicowsClient, RawClient, run, serving, until
 
-from fasttail.publish.clients import MAX_INCOMING, Channel
+from fasttail.publish.clients import Channel
+from fasttail.publish.incoming import MAX_INCOMING
 from fasttail.publish.legacy import LegacyClient, OrderBatcher, greeting
 from fasttail.publish.wire import iso_time, text_frame
 
@@ -72,9 +73,9 @@ def test_old_clients_are_greeted_and_answered(path: str, channel: str) -> None:
 
             client.send(s.masked(s.TEXT, b"ping"))
             assert await client.frame() == (s.TEXT, b"pong")
-            for ignored in (b"hello", b"PING", b"", b"\xff\xfe", b'{"method":"ping"}'):
+            for ignored in (b"hello", b"PING", b"", "grüß".encode(), b'{"method":"ping"}'):
                 client.send(s.masked(s.TEXT, ignored))
-            client.send(s.masked(s.BINARY, b"ping"))
+            client.send(s.masked(s.BINARY, b"ping") + s.masked(s.BINARY, b"\xff\xfe"))
             client.send(s.masked(s.PING, b"are you there"))
             assert await client.frame() == (s.PONG, b"are you there")
             client.send(s.masked(s.PONG, b"unasked"))
@@ -115,6 +116,16 @@ LARGE = b"x" * MAX_INCOMING
         ),
         pytest.param(s.masked(s.TEXT, b"ping", rsv=4), 1002, id="compressed without agreement"),
         pytest.param(s.masked(s.PING, b"", rsv=1), 1002, id="reserved bit of a ping"),
+        pytest.param(s.masked(s.CLOSE, b"\x03\xe8", rsv=2), 1002, id="reserved bit of a close"),
+        pytest.param(s.masked(s.TEXT, b"ping\xff"), 1007, id="no UTF-8"),
+        pytest.param(s.masked(s.TEXT, b"\xed\xa0\x80"), 1007, id="a surrogate"),
+        pytest.param(
+            s.masked(s.TEXT, b"\xce", fin=False) + s.masked(s.CONTINUATION, b"\xce"),
+            1007,
+            id="no UTF-8 over fragments",
+        ),
+        pytest.param(s.masked(s.TEXT, b"\xe2\x82"), 1007, id="cut UTF-8"),
+        pytest.param(s.close_frame(1000, b"\xff"), 1007, id="close with a reason of no UTF-8"),
         pytest.param(s.masked(s.CONTINUATION, b"ping"), 1002, id="continuation of nothing"),
         pytest.param(
             s.masked(s.TEXT, b"p", fin=False) + s.masked(s.TEXT, b"ping"), 1002, id="unfinished message"
@@ -213,6 +224,138 @@ def test_nothing_is_heard_from_a_client_once_it_is_being_closed(monkeypatch: pyt
     monkeypatch.setattr(LegacyClient, "text", text)
     run(main())
     assert heard == [b"close"]
+
+
+def test_a_character_may_be_cut_by_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+
+    async def main() -> None:
+        async with serving() as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            euro = "€".encode()
+            client.send(s.masked(s.TEXT, euro[:1], fin=False))
+            client.send(s.masked(s.CONTINUATION, euro[1:2], fin=False))
+            client.send(s.masked(s.CONTINUATION, euro[2:]) + s.masked(s.PING))
+            assert await client.frame() == (s.PONG, b"")
+
+    monkeypatch.setattr(LegacyClient, "text", lambda self, payload: heard.append(payload))
+    run(main())
+    assert heard == ["€".encode()]
+
+
+# Clients that say too much, or nothing
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(s.masked(s.TEXT, b"hello"), id="texts"),
+        pytest.param(s.masked(s.BINARY, b"hello"), id="binary messages"),
+        pytest.param(s.masked(s.PING), id="pings"),
+        pytest.param(s.masked(s.CONTINUATION, fin=False), id="fragments"),
+    ],
+)
+def test_too_many_messages_a_minute_close_with_1008(frame: bytes) -> None:
+    async def main() -> None:
+        async with serving(max_messages_per_minute=30) as srv:
+            other = await RawClient.connect(srv.port)
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            first = s.masked(s.TEXT, fin=False) if frame[0] == s.CONTINUATION else frame
+            client.send(first + frame * 29 + s.masked(s.PONG) * 100)
+            await asyncio.sleep(0.05)
+            assert not any(each.closing for each in srv.hub.clients), "as many as may, and all the pongs"
+            client.send(frame)
+            if frame[0] & 0xF == s.PING:
+                for _ in range(30):
+                    assert await client.frame() == (s.PONG, b"")
+            assert await client.frame() == (s.CLOSE, b"\x03\xf0too many messages: at most 30 a minute")
+            assert srv.hub.counts()["closed_flooding"] == 1
+            await other.frame()
+            other.send(s.masked(s.TEXT, b"ping"))
+            assert await other.frame() == (s.TEXT, b"pong")
+
+    run(main())
+
+
+def test_the_messages_of_a_minute_come_back_as_it_passes() -> None:
+    async def main() -> None:
+        async with serving(max_messages_per_minute=600) as srv:  # ten a second
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            client.send(s.masked(s.BINARY) * 600)
+            await asyncio.sleep(0.35)
+            client.send(s.masked(s.BINARY) * 2 + s.masked(s.TEXT, b"ping"))
+            assert await client.frame() == (s.TEXT, b"pong")
+            client.send(s.masked(s.BINARY) * 30)
+            assert await client.close_code() == 1008
+
+    run(main())
+
+
+@pytest.fixture
+def waiting_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients as those on /ws that have subscribed to nothing."""
+    monkeypatch.setattr(LegacyClient, "waits", property(lambda client: False))
+
+
+def test_an_idle_client_is_closed_and_pings_do_not_count(waiting_for_nothing: None) -> None:
+    async def main() -> None:
+        async with serving(idle_timeout_s=0.4) as srv:
+            loop = asyncio.get_running_loop()
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            began = loop.time()
+            client.send(s.masked(s.PING))
+            while (frame := await client.frame()) == (s.PONG, b"") and loop.time() < began + 5:
+                await asyncio.sleep(0.02)
+                client.send(s.masked(s.PING) + s.masked(s.PONG))
+            assert frame == (s.CLOSE, b"\x03\xe8idle: no subscription and no message")
+            assert loop.time() - began > 0.35
+            assert srv.hub.counts()["closed_idle"] == 1
+
+    run(main())
+
+
+def test_who_sends_is_not_idle(waiting_for_nothing: None) -> None:
+    async def main() -> None:
+        async with serving(idle_timeout_s=0.4) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            for _ in range(8):
+                await asyncio.sleep(0.1)
+                client.send(s.masked(s.TEXT, b"nothing that is answered"))
+            assert len(srv.hub.clients) == 1
+            assert srv.hub.counts()["closed_idle"] == 0
+
+    run(main())
+
+
+def test_who_waits_for_orders_is_not_idle() -> None:
+    async def main() -> None:
+        async with serving(idle_timeout_s=0.1) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            await asyncio.sleep(0.5)
+            assert len(srv.hub.clients) == 1
+            assert srv.hub.counts()["closed_idle"] == 0
+
+    run(main())
+
+
+def test_an_idle_timer_keeps_no_client(no_collector: None) -> None:
+    async def main() -> None:
+        async with serving(idle_timeout_s=300) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            gone = weakref.ref(srv.client())
+            client.reset()
+            await until(lambda: not srv.hub.clients)
+            await asyncio.sleep(0.01)
+            assert gone() is None
+
+    run(main())
 
 
 # Slow clients

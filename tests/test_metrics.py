@@ -47,6 +47,8 @@ HUB: dict[str, Any] = {
     "opened": 13,
     "refused": 14,
     "closed_slow": 15,
+    "closed_idle": 18,
+    "closed_flooding": 19,
     "protocol_faults": 16,
 }
 
@@ -103,6 +105,8 @@ def test_every_number_is_told_under_its_name() -> None:
         "fasttail_client_connections_total": 13,
         "fasttail_client_refused_total": 14,
         "fasttail_client_closed_slow_total": 15,
+        "fasttail_client_closed_idle_total": 18,
+        "fasttail_client_closed_flooding_total": 19,
         "fasttail_client_protocol_faults_total": 16,
         "fasttail_log_lines_dropped_total": 21,
         "fasttail_restarts_total": 2,

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from lines import envelope, event, plain
 from running import PATIENCE_S, Serve, command, hour_file, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 USERS = [f"0x{i:040x}" for i in range(1, 6)]
@@ -87,7 +88,7 @@ def path(folder: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path, path: Path) -> Iterator[Serve]:
-    with serve(folder, "--workers", 2) as running:
+    with serve(folder, "--workers", 2, "--max-messages-per-minute", 0) as running:
         yield running
 
 
@@ -343,6 +344,8 @@ def test_a_change_of_hour_is_noticed_while_subscriptions_come(tmp_path: Path, pa
         bot.subscribe(type="orderUpdates", user=USERS[0])
         append(path.with_name("18"), plain(event(oid=2)))
         assert [each["order"]["oid"] for each in bot.orders(1)] == [2]
+
+
 def test_a_user_who_comes_back_gets_his_orders(server: Serve, path: Path) -> None:
     user = USERS[0]
     with Bot(server) as bot:
@@ -396,3 +399,24 @@ def test_numbers_of_an_epoch_are_not_given_twice(server: Serve, path: Path) -> N
         append(path, plain(event(oid=3)))
         message = bot.next()
         assert (message["seq"], message["prev"]) == (answer["seq"], answer["seq"] - 1)
+
+
+def test_who_has_subscribed_to_nothing_is_idle_in_the_end(folder: Path, path: Path) -> None:
+    with serve(folder, "--idle-timeout-s", 0.5) as server, Bot(server) as bot, Bot(server) as idle:
+        subscription = {"type": "orders", "coins": ["QUIET"]}
+        bot.subscribe(**subscription)
+        idle.send({"method": "ping"})
+        assert idle.next() == {"channel": "pong"}
+        with pytest.raises(ConnectionClosed):
+            idle.next()
+        assert (idle.socket.close_code, idle.socket.close_reason) == (
+            1000,
+            "idle: no subscription and no message",
+        )
+        time.sleep(0.6)
+        bot.send({"method": "ping"})
+        assert bot.next() == {"channel": "pong"}
+        bot.ask("unsubscribe", **subscription)
+        with pytest.raises(ConnectionClosed):
+            bot.next()
+        server.wait_metric("fasttail_client_closed_idle_total", 2)

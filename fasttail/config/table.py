@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fasttail.config import values as kinds
-from fasttail.config.values import Kind, SymbolFilter
+from fasttail.config.values import Kind, Network, SymbolFilter
 from fasttail.cores import default_workers
 
 
@@ -176,6 +176,32 @@ class ServeSettings(_Following):
     max_replays: int = _option(
         kinds.whole(0, 64), "subscriptions that are read from the files at the same time", default=4
     )
+    max_clients_per_ip: int = _option(
+        kinds.whole(0, 100_000), "clients at the same time from one address; 0: any number", default=100
+    )
+    trusted_proxies: tuple[Network, ...] = _option(
+        kinds.networks(), "proxies whose X-Forwarded-For names the client's address", default=()
+    )
+    max_messages_per_minute: int = _option(
+        kinds.whole(0, 1_000_000),
+        "messages a minute taken from a client before it is closed; 0: any number",
+        default=2000,
+    )
+    idle_timeout_s: float = _option(
+        kinds.number(metavar="S"),
+        "seconds without a message to or from a client after which it is closed; 0: never",
+        default=300.0,
+    )
+    token_file: Path | None = _option(
+        kinds.path("a file", "FILE"), "file with the token that clients have to bring", default=None
+    )
+    allowed_origins: tuple[str, ...] = _option(
+        kinds.origins(), "only web pages of these origins may connect (default: all)", default=()
+    )
+    tls_cert: Path | None = _option(
+        kinds.path("a file", "FILE"), "certificate, with what leads to its root, for TLS", default=None
+    )
+    tls_key: Path | None = _option(kinds.path("a file", "FILE"), "the certificate's key", default=None)
     batch_interval_ms: int = _option(
         kinds.whole(1, 60_000), "milliseconds between two messages of orderBatch", default=500
     )
@@ -221,6 +247,9 @@ class ServeSettings(_Following):
                 f"client_queue ({kinds.show_size(self.client_queue)}) must hold at least one message "
                 f"(max_message is {kinds.show_size(self.max_message)})"
             )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
+            raise ConfigError(f"{given} is given but {missing} is not: TLS needs both")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,15 @@ Each kind says what it expects, in the words of an error message, and raises Val
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -188,25 +191,51 @@ def path(what: str, metavar: str) -> Kind:
     return Kind(what, check, check, metavar)
 
 
-def words(what: str, metavar: str) -> Kind:
-    """A list of words; as text separated by commas. It may be empty: that filter passes everything."""
+def words(what: str, metavar: str, read: Callable[[str], Any] = str) -> Kind:
+    """A list of words; as text separated by commas. It may be empty: that filter passes everything.
 
-    def parse(given: str) -> tuple[str, ...]:
+    `read` makes of a word what it stands for; ValueError if it is none.
+    """
+
+    def parse(given: str) -> tuple[Any, ...]:
         return check([word.strip() for word in given.split(",") if word.strip()])
 
-    def check(value: Sequence[Any]) -> tuple[str, ...]:
+    def check(value: Sequence[Any]) -> tuple[Any, ...]:
         if not all(isinstance(word, str) and word for word in value):
             raise ValueError
-        return tuple(dict.fromkeys(value))
+        return tuple(dict.fromkeys(read(word) for word in value))
 
-    def from_file(value: Any) -> tuple[str, ...]:
+    def from_file(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str):
             return parse(value)
         if not isinstance(value, list):
             raise ValueError
         return check(value)
 
-    return Kind(f"{what}, separated by commas", parse, from_file, metavar, ",".join, repeats=True)
+    def show(value: tuple[Any, ...]) -> str:
+        return ",".join(map(str, value))
+
+    return Kind(f"{what}, separated by commas", parse, from_file, metavar, show, repeats=True)
+
+
+def origins() -> Kind:
+    """Web pages' origins, as browsers send them."""
+
+    def read(word: str) -> str:
+        if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+|null", word) is None:
+            raise ValueError
+        return word.lower()
+
+    return words("origins like https://example.com or http://localhost:3000", "ORIGIN,...", read)
+
+
+def networks() -> Kind:
+    """Addresses and networks of either version."""
+
+    def read(word: str) -> Network:
+        return ipaddress.ip_network(word, strict=False)
+
+    return words("addresses or networks like 10.0.0.7 or 10.0.0.0/8", "NETWORK,...", read)
 
 
 def symbols() -> Kind:

@@ -35,11 +35,13 @@ PIPELINE_COUNTERS = (
 )
 HUB_COUNTERS = (
     ("opened", "client_connections", "WebSocket connections accepted."),
-    ("refused", "client_refused", "WebSocket connections refused: too many clients, or shutting down."),
+    ("refused", "client_refused", "Connections refused, or cut off before their handshake."),
     ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
     ("gaps", "gaps", "Gaps told to clients that could not be given something."),
     ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
     ("replays", "replays", "Replays from the node's files that have ended."),
+    ("closed_idle", "client_closed_idle", "Clients closed because no message went or came for long."),
+    ("closed_flooding", "client_closed_flooding", "Clients closed because they sent too many messages."),
     ("protocol_faults", "client_protocol_faults", "Clients closed for breaking the WebSocket protocol."),
 )
 CHANNEL_COUNTERS = (

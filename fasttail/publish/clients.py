@@ -15,17 +15,16 @@ From `closing` on nothing more is written: RFC 6455 allows no data after a close
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from fasttail.publish.incoming import Breach, Incoming, Rate
 from fasttail.publish.wire import CloseCode, pong_frame
 
 log = logging.getLogger(__name__)
-
-MAX_INCOMING = 64 * 1024
-"""Largest message taken from a client, in bytes, over all its fragments."""
 
 BLAMES_PEER: frozenset[int] = frozenset((CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG))
 """Codes that say that the peer broke the protocol, whether picows or we found it out."""
@@ -50,8 +49,10 @@ class Client(WSListener):
         self._transport: WSTransport | None = None
         self._socket: asyncio.Transport | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
-        self._message: bytearray | None = None  # fragments of an unfinished message; None between messages
-        self._message_is_text = False
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0  # monotonic: when a message last came
+        self._rate = Rate(hub.max_messages_per_minute)
+        self._incoming = Incoming()
 
     # What a kind of client adds
 
@@ -59,7 +60,15 @@ class Client(WSListener):
         """The handshake is done: greet, join channels."""
 
     def text(self, payload: bytes) -> None:
-        """A whole text message came, at most `MAX_INCOMING` bytes; not checked to be UTF-8."""
+        """A whole text message came: UTF-8, at most `incoming.MAX_INCOMING` bytes."""
+
+    def binary(self, payload: bytes) -> None:
+        """A whole binary message came; it is thrown away."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has asked for something and waits for it: such a client is never idle."""
+        return True
 
     def left(self) -> None:
         """Nothing may be sent from now on: leave the channels. May be called twice."""
@@ -98,12 +107,13 @@ class Client(WSListener):
 
     def send(self, data: bytes) -> bool:
         """Write complete frames; False if they were not taken: closing, maybe just now for a full queue."""
-        if self._socket is None or not self.is_open:
+        transport = self._socket
+        if transport is None or not self.is_open:
             return False
-        if self._socket.get_write_buffer_size() > self.queue_limit:
+        if transport.get_write_buffer_size() > self.queue_limit:
             self.close_slow()
             return False
-        self._socket.write(data)
+        transport.write(data)
         return True
 
     def close_slow(self) -> None:
@@ -128,10 +138,26 @@ class Client(WSListener):
     def _end(self) -> None:
         """Enter `closing`: no more data, and a limited time for the peer to go."""
         self.closing = True
-        self._message = None
+        self._incoming.clear()
+        self._stop_idle_timer()
         loop = asyncio.get_running_loop()
         self._abort_timer = loop.call_later(self.hub.close_timeout_s, self.abort)
         self.left()
+
+    def _check_idle(self) -> None:
+        """Close who waits for nothing and has long said nothing; else look again when that could be."""
+        allowed = self.hub.idle_timeout_s
+        rest = allowed if self.waits else self._heard_at + allowed - time.monotonic()
+        if rest > 0:
+            self._idle_timer = asyncio.get_running_loop().call_later(rest, self._check_idle)
+        else:
+            self.hub.closed_idle += 1
+            self.close(CloseCode.OK, "idle: no subscription and no message")
+
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
 
     # picows' side
 
@@ -140,6 +166,9 @@ class Client(WSListener):
         self._socket = transport.underlying_transport
         self.hub.joined(self)
         self.opened()
+        if self.hub.idle_timeout_s and not self.closing:
+            self._heard_at = time.monotonic()
+            self._check_idle()
         if self.closing:  # lost while it was greeted: what `opened` joined since must be left again
             self.left()
 
@@ -147,6 +176,7 @@ class Client(WSListener):
         if not self.closing:
             self.closing = True
             self.left()
+        self._stop_idle_timer()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
             self._abort_timer = None
@@ -155,7 +185,7 @@ class Client(WSListener):
             self.hub.protocol_faults += 1
         self._transport = None
         self._socket = None
-        self._message = None
+        self._incoming.clear()
         self.hub.lost(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -163,17 +193,24 @@ class Client(WSListener):
         if transport.is_close_frame_sent and not self.closing:
             # picows answered a broken frame; what its parser makes of the bytes behind it is not to be used.
             self._end()
-        if kind == WSMsgType.CLOSE:
-            self._take_close(transport, frame)
-        elif self.closing:
+        if self.closing:
+            if kind == WSMsgType.CLOSE:
+                self._take_close(transport, frame)
             return
-        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self.close(CloseCode.PROTOCOL_ERROR, "reserved bit without an extension")
-        elif kind == WSMsgType.PING:
-            # Not picows' automatic pong: that would be written past the queue's limit.
-            self.send(pong_frame(frame.get_payload_as_bytes()))
-        elif kind != WSMsgType.PONG:
-            self._take_data(frame)
+        try:
+            self._incoming.check_reserved(frame)
+            if kind == WSMsgType.CLOSE:
+                self._take_close(transport, frame)
+            elif kind != WSMsgType.PONG:
+                self._rate.take()
+                if kind == WSMsgType.PING:
+                    # Not picows' automatic pong: that would be written past the queue's limit.
+                    self.send(pong_frame(frame.get_payload_as_bytes()))
+                else:
+                    self._take_data(frame)
+        except Breach as breach:
+            self.hub.closed_flooding += breach.code == CloseCode.POLICY
+            self.close(breach.code, breach.reason)
 
     def pause_writing(self) -> None:
         """A mark of the transport, far below the queue's limit: nothing to do, and no line in the log."""
@@ -184,21 +221,10 @@ class Client(WSListener):
             self.drained()
 
     def _take_data(self, frame: WSFrame) -> None:
-        """Put fragments together. Text goes to `text`; binary messages are thrown away."""
-        if (frame.msg_type == WSMsgType.CONTINUATION) == (self._message is None):
-            self.close(CloseCode.PROTOCOL_ERROR, "continuation out of order")
-            return
-        if self._message is None:
-            self._message = bytearray()
-            self._message_is_text = frame.msg_type == WSMsgType.TEXT
-        if len(self._message) + frame.payload_size > MAX_INCOMING:
-            self.close(CloseCode.TOO_BIG, "message too big")
-            return
-        self._message += frame.get_payload_as_memoryview()
-        if frame.fin:
-            payload, self._message = bytes(self._message), None
-            if self._message_is_text:
-                self.text(payload)
+        self._heard_at = time.monotonic()
+        message = self._incoming.take(frame)
+        if message is not None:
+            (self.text if message.is_text else self.binary)(message.payload)
 
     def _take_close(self, transport: WSTransport, frame: WSFrame) -> None:
         """The peer's close frame: answer it, unless it is itself the answer, and let go of the connection."""
@@ -266,17 +292,30 @@ class Channel:
 class Hub:
     """All connected clients and the channels, with counters since the start.
 
-    close_timeout_s: how long a peer may take to answer a close frame before its connection is aborted.
+    close_timeout_s:         how long a peer may take to answer a close frame before it is cut off.
+    max_messages_per_minute: frames from one client, pongs apart; more, and it is closed. 0: any number.
+    idle_timeout_s:          how long a client that has subscribed to nothing may say nothing. 0: for ever.
     """
 
-    def __init__(self, channels: Iterable[str], *, close_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        channels: Iterable[str],
+        *,
+        close_timeout_s: float = 5.0,
+        max_messages_per_minute: int = 0,
+        idle_timeout_s: float = 0.0,
+    ) -> None:
         self.channels = {name: Channel(name) for name in channels}
         self.clients: set[Client] = set()
         self.close_timeout_s = close_timeout_s
+        self.max_messages_per_minute = max_messages_per_minute
+        self.idle_timeout_s = idle_timeout_s
         self.accepting = True
         self.opened = 0
         self.refused = 0
         self.closed_slow = 0
+        self.closed_idle = 0
+        self.closed_flooding = 0
         self.protocol_faults = 0
         self._empty: asyncio.Event | None = None  # made by close_all
 
@@ -304,6 +343,8 @@ class Hub:
             "opened": self.opened,
             "refused": self.refused,
             "closed_slow": self.closed_slow,
+            "closed_idle": self.closed_idle,
+            "closed_flooding": self.closed_flooding,
             "protocol_faults": self.protocol_faults,
         }
 

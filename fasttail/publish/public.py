@@ -210,6 +210,10 @@ class PublicClient(Client):
         self.members: dict[str, Member] = {}
         self.behind: set[Member] = set()  # those that have a gap to be told
 
+    @property
+    def waits(self) -> bool:
+        return bool(self.members)
+
     def left(self) -> None:
         for key in tuple(self.members):
             self._drop(key)

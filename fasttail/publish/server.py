@@ -1,5 +1,6 @@
 """The listening sockets and the routes: which path is a WebSocket channel, which a plain HTTP answer.
 
+    /ws                                       the public protocol
     /ws/  /ws/orderUpdate  /ws/orderBatch     the old service's channels
     /health  /health/live                     200 or 503, JSON
     /ws/status                                the old service's status, JSON
@@ -13,19 +14,18 @@ import errno
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
-from picows import (
-    WSListener,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-    ws_create_server,
-)
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
-from fasttail.publish.clients import MAX_INCOMING, Hub
+from fasttail.publish.accept import Door, Peer
+from fasttail.publish.access import Access
+from fasttail.publish.clients import Client, Hub
+from fasttail.publish.incoming import MAX_INCOMING
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,12 @@ RECEIVE_BUFFER = 64 * 1024
 """Clients send next to nothing. The read buffer grows with what one read can bring, so this bounds it too."""
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors that clients may not use up: for files, inotify, the log and connections in their handshake."""
+"""Descriptors that clients may not use up: for files, inotify, the log and connections without a client."""
+MOST_WAITING = 1024
+"""Connections without a client (before their handshake, or plain HTTP), as far as descriptors suffice."""
+
+OPEN_TO_ALL = frozenset(("/health", "/health/live"))
+"""Paths that want no token: who watches the service, a container engine say, has none."""
 
 Probe = Callable[[], tuple[int, dict[str, Any]]]
 """Gives an HTTP status and the JSON body to go with it."""
@@ -57,6 +62,8 @@ class Server:
     sockets:      listening sockets inherited from before a restart; owned from now on.
     max_clients:  WebSocket clients at a time; the next one gets 503. Lowered, with a warning, where the limit
                   of file descriptors is too small for it.
+    access:       who may connect; by default everybody.
+    tls:          speak TLS, with this certificate and key.
     health, live, metrics: called for each request, on the event loop.
     """
 
@@ -71,22 +78,38 @@ class Server:
         health: Probe,
         live: Probe,
         metrics: Callable[[], bytes],
-        routes: Mapping[str, Callable[[], WSListener]],
+        routes: Mapping[str, Callable[[], Client]],
         status: Callable[[], dict[str, Any]],
+        access: Access | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.hub = hub
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
         self.max_clients = max_clients
+        self._access = access or Access()
         self._host = host
         self._port = port
         self._routes = routes
-        self._servers: list[asyncio.Server] = []
         self._plain: dict[str, Callable[[], WSUpgradeResponse]] = {
             "/health": lambda: _json_answer(*health()),
             "/health/live": lambda: _json_answer(*live()),
             "/ws/status": lambda: _json_answer(200, status()),
             "/metrics": lambda: _answer(200, metrics(), PROMETHEUS_TEXT),
         }
+        self._door = Door(
+            self._answer,
+            on_cut_off=self._count_refused,
+            tls=tls,
+            timeout_s=HANDSHAKE_TIMEOUT_S,
+            options={
+                "logger": PicowsLog(log, {}),
+                "enable_auto_ping": True,
+                "auto_ping_idle_timeout": PING_IDLE_S,
+                "auto_ping_reply_timeout": PING_REPLY_S,
+                "enable_auto_pong": False,  # answered by the client, within its queue's limit
+                "max_frame_size": MAX_INCOMING,
+            },
+        )
 
     @property
     def port(self) -> int:
@@ -98,27 +121,7 @@ class Server:
         self._fit_descriptors()
         if not self.sockets:
             self.sockets = await _listen(self._host, self._port)
-        logger = PicowsLog(log, {})
-        for sock in self.sockets:
-            # Closing an asyncio server closes its descriptor. It gets a duplicate, so that ours keeps on
-            # listening through a restart and the kernel queues what comes meanwhile.
-            duplicate = sock.dup()
-            duplicate.setblocking(False)
-            self._servers.append(
-                await ws_create_server(
-                    self._answer,
-                    sock=duplicate,
-                    backlog=BACKLOG,
-                    websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                    logger_name=logger,
-                    enable_auto_ping=True,
-                    auto_ping_idle_timeout=PING_IDLE_S,
-                    auto_ping_reply_timeout=PING_REPLY_S,
-                    enable_auto_pong=False,  # answered by the client, within its queue's limit
-                    max_frame_size=MAX_INCOMING,
-                    use_aiofastnet=False,
-                )
-            )
+        self._door.open(self.sockets, most_waiting=self._most_waiting())
 
     async def stop(
         self, code: int, reason: str = "", *, wait_s: float = 1.0, keep_sockets: bool = False
@@ -128,10 +131,9 @@ class Server:
         With `keep_sockets` they stay open and listening, for the process that takes over: new connections
         wait in the kernel meanwhile, and none is refused.
         """
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        self._door.close()
         await self.hub.close_all(code, reason, wait_s=wait_s)
+        self._door.cut_off_all()
         if not keep_sockets:
             for sock in self.sockets:
                 sock.close()
@@ -145,14 +147,26 @@ class Server:
         log.warning("max_clients lowered to %d: the limit of open files is %d", fits, limit)
         self.max_clients = fits
 
-    def _answer(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+    def _most_waiting(self) -> int:
+        """What clients and our own files leave of the descriptors."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit == resource.RLIM_INFINITY:
+            return MOST_WAITING
+        return min(MOST_WAITING, max(1, limit - self.max_clients - RESERVED_DESCRIPTORS // 2))
+
+    def _count_refused(self) -> None:
+        self.hub.refused += 1
+
+    def _answer(self, peer: Peer, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         """picows' listener factory: a client for a channel's path, else a plain answer."""
         path = request.path.partition(b"?")[0].decode("ascii", "replace")
         make = self._routes.get(path)
         if make is not None:
-            return self._client(request, make)
+            return self._client(peer, request, make)
         plain = self._plain.get(path)
         if plain is not None:
+            if path not in OPEN_TO_ALL and not self._access.token_fits(request.path, request.headers):
+                return _no_token()
             try:
                 return WSUpgradeResponseWithListener(plain(), None)
             except Exception:
@@ -163,17 +177,31 @@ class Server:
         return _refusal(404, "not found", paths=[*self._routes, *self._plain])
 
     def _client(
-        self, request: WSUpgradeRequest, make: Callable[[], WSListener]
+        self, peer: Peer, request: WSUpgradeRequest, make: Callable[[], Client]
     ) -> WSListener | WSUpgradeResponseWithListener:
         headers = request.headers
+        access = self._access
+        if not access.token_fits(request.path, headers):
+            self._count_refused()
+            return _no_token()
+        if not access.origin_fits(headers):
+            self._count_refused()
+            return _refusal(403, "pages of this origin may not connect")
         if headers.get("Upgrade", "").lower() != "websocket":
             return _refusal(426, "this path is a WebSocket", headers={"Upgrade": "websocket"})
         if not self.hub.accepting:
-            self.hub.refused += 1
+            self._count_refused()
             return _refusal(503, "shutting down", headers={"Retry-After": "1"})
         if len(self.hub.clients) >= self.max_clients:
-            self.hub.refused += 1
+            self._count_refused()
             return _refusal(503, "too many clients", headers={"Retry-After": "5"}, limit=self.max_clients)
+        whose = access.whose(peer.address, headers)
+        if not access.enter(whose):
+            self._count_refused()
+            text = "too many clients from this address"
+            return _refusal(429, text, headers={"Retry-After": "5"}, limit=access.per_address)
+        peer.on_left = partial(access.leave, whose)
+        self._door.let_in(peer)
         # Connection is a list of tokens (RFC 9110, 7.6.1) and Firefox sends `keep-alive, Upgrade`, but picows
         # takes the single word only.
         tokens = ",".join(headers.getall("Connection", [])).lower().split(",")
@@ -235,6 +263,10 @@ def _refusal(
     status: int, error: str, *, headers: dict[str, str] | None = None, **more: Any
 ) -> WSUpgradeResponseWithListener:
     return WSUpgradeResponseWithListener(_json_answer(status, {"error": error, **more}, headers), None)
+
+
+def _no_token() -> WSUpgradeResponseWithListener:
+    return _refusal(401, "the token is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
 
 
 class PicowsLog(logging.LoggerAdapter[logging.Logger]):

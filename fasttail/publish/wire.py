@@ -24,6 +24,7 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001  # shutdown
     PROTOCOL_ERROR = 1002
     INVALID_TEXT = 1007
+    POLICY = 1008  # said too much
     TOO_BIG = 1009
     RESTART = 1012
     TRY_AGAIN_LATER = 1013  # too slow for what it asked for

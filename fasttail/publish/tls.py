@@ -1,0 +1,32 @@
+"""TLS for the listening sockets: certificate and key from files, TLS 1.2 or newer."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+
+def server_context(cert: Path, key: Path) -> ssl.SSLContext:
+    """What the server needs to speak TLS. ValueError, in one line, if the files (PEM) are of no use."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    encrypted = False
+
+    def no_password() -> str:
+        nonlocal encrypted
+        encrypted = True  # without this, OpenSSL would ask for it on the terminal
+        return ""
+
+    for path in (cert, key):  # OpenSSL does not say which of them it cannot read
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror or error}") from None
+    try:
+        context.load_cert_chain(cert, key, no_password)
+    except OSError as error:  # ssl.SSLError is one
+        if encrypted:
+            raise ValueError(f"{key}: the key is encrypted: expected one without a password") from None
+        why = getattr(error, "reason", None) or "not PEM"
+        raise ValueError(f"{cert}, {key}: no certificate with the key that belongs to it ({why})") from None
+    return context

@@ -1,0 +1,205 @@
+"""TLS: handshakes, versions, slow clients, files that are of no use, and a restart in place. Real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import serving as s
+import websockets
+from running import hour_file, serve, wait_for
+from serving import RawClient, http, run, serving, until
+from websockets.sync.client import connect
+
+from fasttail.publish import server as server_module
+from fasttail.publish.tls import server_context
+from fasttail.publish.wire import text_frame
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+
+
+class Files(NamedTuple):
+    cert: Path
+    key: Path
+
+
+def make(folder: Path, name: str) -> Files:
+    files = Files(folder / f"{name}.crt", folder / f"{name}.key")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", str(files.key), "-out", str(files.cert), "-days", "2"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make(tmp_path_factory.mktemp("tls"), "one")
+
+
+def trusting(files: Files) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(files.cert))
+
+
+def test_http_and_websockets_over_tls(files: Files) -> None:
+    async def main() -> None:
+        async with serving(tls=server_context(*files)) as srv:
+            answer = await http(srv.port, "/health", tls=trusting(files))
+            assert answer.json() == {"status": "ok"}
+            url = f"wss://localhost:{srv.port}/ws/"
+            async with websockets.connect(url, ssl=trusting(files)) as client:
+                assert json.loads(await client.recv())["type"] == "connected"
+                await client.send("ping")
+                assert await client.recv() == "pong"
+                data = b"".join(text_frame(b'{"n":%d}' % number) for number in range(1000))
+                assert srv.hub.channels["orderUpdate"].publish(data, 1000) == 1
+                assert [json.loads(await client.recv())["n"] for _ in range(1000)] == list(range(1000))
+                await client.send("close")
+                with pytest.raises(websockets.ConnectionClosedOK):
+                    await client.recv()
+            await until(lambda: not srv.hub.clients)
+
+    run(main())
+
+
+def test_who_does_not_speak_tls_gets_nothing(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with serving(tls=server_context(*files)) as srv:
+            reader, writer = await asyncio.open_connection("127.0.0.1", srv.port)
+            writer.write(s.upgrade("/ws/"))
+            assert b"HTTP" not in await reader.read()
+            writer.close()
+            assert (await http(srv.port, "/health", tls=trusting(files))).status == 200
+
+    caplog.set_level("INFO")
+    run(main())
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
+def test_nothing_older_than_tls_1_2(files: Files) -> None:
+    async def main() -> None:
+        async with serving(tls=server_context(*files)) as srv:
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = trusting(files)
+                context.minimum_version = context.maximum_version = version
+                assert (await http(srv.port, "/health", tls=context)).status == 200
+
+    run(main())
+    assert server_context(*files).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_who_does_not_finish_the_tls_handshake_is_dropped(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving(tls=server_context(*files)) as srv:
+            reader, writer = await asyncio.open_connection("127.0.0.1", srv.port)
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
+
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.2)
+    caplog.set_level("INFO")
+    run(main())
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
+def test_the_oldest_of_too_many_in_their_tls_handshake_is_cut_off(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving(tls=server_context(*files)) as srv:
+            silent = [await asyncio.open_connection("127.0.0.1", srv.port) for _ in range(30)]
+            await until(lambda: srv.hub.counts()["refused"] == 20)
+            for reader, _ in silent[:20]:
+                assert await reader.read() == b""
+            assert not any(reader.at_eof() for reader, _ in silent[20:])
+            client = await RawClient.connect(srv.port, tls=trusting(files))
+            await client.frame()
+            assert len(srv.server._door._waiting) <= 10
+            for _, writer in silent:
+                writer.close()
+            await until(lambda: not srv.server._door._waiting)
+            await until(lambda: not srv.server._door._tasks)
+
+    monkeypatch.setattr(server_module, "MOST_WAITING", 10)
+    caplog.set_level("INFO")
+    run(main())
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
+def test_a_stalled_client_is_closed_and_its_queue_bounded(files: Files) -> None:
+    async def main() -> None:
+        limit = 1 << 20
+        async with serving(tls=server_context(*files), client_queue=limit, close_timeout_s=0.3) as srv:
+            channel = srv.hub.channels["orderUpdate"]
+            stalled = await RawClient.connect(srv.port, receive_buffer=4096, tls=trusting(files))
+            await until(lambda: len(channel.clients) == 1)
+            known = srv.client()
+            piece = text_frame(b"x" * 65536)
+            sent = most = 0
+            while channel.publish(piece, 1):
+                sent += len(piece)
+                most = max(most, known.queued)
+                await asyncio.sleep(0)
+                assert sent < 64 << 20, "the queue never filled"
+            assert srv.hub.closed_slow == 1
+            assert limit < most <= limit + 2 * len(piece)
+            # What the kernel took, and what the transport below TLS holds: no more than its mark and a piece.
+            assert sent < limit + (6 << 20)
+            await until(lambda: not srv.hub.clients)
+            stalled.writer.transport.abort()
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["another's key", "an encrypted key", "the key twice", "a folder"])
+def test_files_that_do_not_fit_are_told_in_one_line(what: str, files: Files, tmp_path: Path) -> None:
+    cert, key = files
+    if what == "another's key":
+        key, expected = make(tmp_path, "other").key, r"no certificate with the key .* \(KEY_VALUES_MISMATCH\)"
+    elif what == "an encrypted key":
+        key, expected = tmp_path / "locked", "the key is encrypted"
+        subprocess.run(
+            ["openssl", "pkey", "-in", str(files.key), "-aes128", "-passout", "pass:x", "-out", str(key)],
+            check=True,
+        )
+    elif what == "the key twice":
+        cert, expected = key, "no certificate with the key"
+    else:
+        cert, expected = tmp_path, "Is a directory"
+    with pytest.raises(ValueError, match=expected) as caught:
+        server_context(cert, key)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.plain_build
+def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> None:
+    hour_file(tmp_path, "plain", "20260505", 9).touch()
+    leak = ["--debug-leak", 40, "--memory-limit-mb", 130, "--memory-warmup-s", 0, "--memory-window-s", 2]
+    with serve(tmp_path, "--tls-cert", files.cert, "--tls-key", files.key, *leak) as running:
+        assert running.find(r"https and wss on")
+        url = f"wss://localhost:{running.port}/ws/"
+        with connect(url, ssl=trusting(files)) as client:
+            client.recv(timeout=10)
+            with pytest.raises(websockets.ConnectionClosed):
+                client.recv(timeout=30)
+            assert client.close_code == 1012
+        with connect(url, ssl=trusting(files), open_timeout=30) as client:  # waits in the kernel meanwhile
+            assert json.loads(client.recv(timeout=10))["type"] == "connected"
+        wait_for("the restart", lambda: running.find("restart 1 in place"))
+        assert running.end(signal.SIGTERM) == 0
+        assert not [line for line in running.log if re.search("ERROR|Traceback", line)]
