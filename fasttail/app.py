@@ -34,6 +34,7 @@ from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.clients import Hub
+from fasttail.publish.compression import Compression
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
 from fasttail.publish.legacy import OldChannels
@@ -189,6 +190,7 @@ class App:
             metrics=metrics.render,
             routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
             status=self._old.status,
+            compression=Compression() if settings.compression else None,
             **guarded,
         )
 

@@ -420,3 +420,24 @@ def test_who_has_subscribed_to_nothing_is_idle_in_the_end(folder: Path, path: Pa
         with pytest.raises(ConnectionClosed):
             bot.next()
         server.wait_metric("fasttail_client_closed_idle_total", 2)
+
+
+def test_compressed_and_plain_clients_get_the_same(folder: Path, path: Path) -> None:
+    """The package's own permessage-deflate, in both directions."""
+    with serve(folder, "--compression") as server, Bot(server) as bot:
+        assert bot.socket.protocol.extensions
+        url = f"ws://127.0.0.1:{server.port}/ws"
+        request = json.dumps({"method": "subscribe", "subscription": {"type": "orders", "format": "raw"}})
+        with connect(url, compression=None, max_size=None) as plain_bot:
+            assert not plain_bot.protocol.extensions
+            sockets = (bot.socket, plain_bot)
+            for socket in sockets:
+                socket.send(request)
+                assert json.loads(socket.recv(timeout=PATIENCE_S))["channel"] == "subscriptionResponse"
+            append(path, plain(*(event(oid=number) for number in range(3000))))
+            oids: list[int] = []
+            while len(oids) < 3000:
+                one, two = (socket.recv(timeout=PATIENCE_S) for socket in sockets)
+                assert one == two
+                oids += [each["order"]["oid"] for each in json.loads(one)["data"]]
+            assert oids == list(range(3000))

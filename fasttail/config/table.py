@@ -202,6 +202,9 @@ class ServeSettings(_Following):
         kinds.path("a file", "FILE"), "certificate, with what leads to its root, for TLS", default=None
     )
     tls_key: Path | None = _option(kinds.path("a file", "FILE"), "the certificate's key", default=None)
+    compression: bool = _option(
+        kinds.boolean(), "offer clients to compress what is sent (permessage-deflate)", default=False
+    )
     batch_interval_ms: int = _option(
         kinds.whole(1, 60_000), "milliseconds between two messages of orderBatch", default=500
     )

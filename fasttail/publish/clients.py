@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from fasttail.publish.compression import Extension
 from fasttail.publish.incoming import Breach, Incoming, Rate
 from fasttail.publish.wire import CloseCode, pong_frame
 
@@ -46,6 +47,7 @@ class Client(WSListener):
         self.hub = hub
         self.queue_limit = queue_limit
         self.closing = False
+        self._extension: Extension | None = None
         self._transport: WSTransport | None = None
         self._socket: asyncio.Transport | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
@@ -75,6 +77,10 @@ class Client(WSListener):
 
     def drained(self) -> None:
         """The queue was longer than the transport's high mark, and is nearly empty now."""
+
+    def agree(self, extension: Extension) -> None:
+        """In the handshake: both sides may compress from now on."""
+        self._extension = self._incoming.extension = extension
 
     # Sending
 
@@ -113,6 +119,8 @@ class Client(WSListener):
         if transport.get_write_buffer_size() > self.queue_limit:
             self.close_slow()
             return False
+        if self._extension is not None:
+            data = self._extension.compress(data)
         transport.write(data)
         return True
 

@@ -1,7 +1,7 @@
 """What clients send: frames to whole messages, checked and bounded.
 
-frame ─► rate ─► reserved bits ─► fragments put together ─► UTF-8? ─► message
-           └─────────┴───────────────────┴────────────────────┴──► Breach: how to close
+frame ─► rate ─► reserved bits ─► fragments put together ─► inflated ─► UTF-8? ─► message
+           └─────────┴───────────────────┴────────────────────┴───────────┴──► Breach: how to close
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from picows import WSFrame, WSMsgType
 
+from fasttail.publish.compression import Extension, MessageTooBig
 from fasttail.publish.wire import CloseCode
 
 MAX_INCOMING = 64 * 1024
-"""Largest message taken from a client, in bytes: over all its fragments."""
+"""Largest message taken from a client, in bytes: over all its fragments, and also once it is inflated."""
 
 
 class Breach(Exception):
@@ -34,21 +35,28 @@ class Message(NamedTuple):
 
 
 class Incoming:
-    """One client's frames. After a Breach nothing more is to be given to it."""
+    """One client's frames. After a Breach nothing more is to be given to it.
 
-    __slots__ = ("_is_text", "_parts")
+    extension: the compression agreed in the handshake.
+    """
+
+    __slots__ = ("_compressed", "_is_text", "_parts", "extension")
 
     def __init__(self) -> None:
+        self.extension: Extension | None = None
         self.clear()
 
     def clear(self) -> None:
         """Forget an unfinished message."""
         self._parts: bytearray | None = None  # None between messages
-        self._is_text = False
+        self._is_text = self._compressed = False
 
     def check_reserved(self, frame: WSFrame) -> None:
-        """Raise Breach for a reserved bit."""
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        """Raise Breach for a reserved bit that was not agreed to: RSV1 is, with compression, on a message's
+        first frame.
+        """
+        agreed = self.extension is not None and frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY)
+        if frame.rsv2 or frame.rsv3 or (frame.rsv1 and not agreed):
             raise Breach(CloseCode.PROTOCOL_ERROR, "reserved bit without an extension")
 
     def take(self, frame: WSFrame) -> Message | None:
@@ -58,6 +66,7 @@ class Incoming:
         if self._parts is None:
             self._parts = bytearray()
             self._is_text = frame.msg_type == WSMsgType.TEXT
+            self._compressed = frame.rsv1
         if len(self._parts) + frame.payload_size > MAX_INCOMING:
             raise Breach(CloseCode.TOO_BIG, "message too big")
         self._parts += frame.get_payload_as_memoryview()
@@ -68,10 +77,16 @@ class Incoming:
 
     def _checked(self, payload: bytes) -> bytes:
         try:
+            if self._compressed and self.extension is not None:
+                payload = self.extension.inflate(payload, MAX_INCOMING)
             if self._is_text:
                 payload.decode()
+        except MessageTooBig:
+            raise Breach(CloseCode.TOO_BIG, "message too big once inflated") from None
         except UnicodeError:
             raise Breach(CloseCode.INVALID_TEXT, "not UTF-8") from None
+        except ValueError as error:
+            raise Breach(CloseCode.INVALID_TEXT, str(error)) from None
         return payload
 
 

@@ -25,6 +25,7 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRes
 from fasttail.publish.accept import Door, Peer
 from fasttail.publish.access import Access
 from fasttail.publish.clients import Client, Hub
+from fasttail.publish.compression import Compression
 from fasttail.publish.incoming import MAX_INCOMING
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Server:
                   of file descriptors is too small for it.
     access:       who may connect; by default everybody.
     tls:          speak TLS, with this certificate and key.
+    compression:  offer it to clients; None: not.
     health, live, metrics: called for each request, on the event loop.
     """
 
@@ -82,11 +84,13 @@ class Server:
         status: Callable[[], dict[str, Any]],
         access: Access | None = None,
         tls: ssl.SSLContext | None = None,
+        compression: Compression | None = None,
     ) -> None:
         self.hub = hub
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
         self.max_clients = max_clients
         self._access = access or Access()
+        self._compression = compression
         self._host = host
         self._port = port
         self._routes = routes
@@ -207,7 +211,15 @@ class Server:
         tokens = ",".join(headers.getall("Connection", [])).lower().split(",")
         if "upgrade" in (token.strip() for token in tokens):
             headers["Connection"] = "Upgrade"
-        return make()
+        client = make()
+        extension = None
+        if self._compression is not None:
+            extension = self._compression.negotiate(headers.getall("Sec-WebSocket-Extensions", []))
+        if extension is None:
+            return client
+        client.agree(extension)
+        agreed = {"Sec-WebSocket-Extensions": extension.answer}
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(agreed), client)
 
 
 async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
