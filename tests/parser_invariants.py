@@ -229,19 +229,20 @@ def check(data: bytes) -> None:
         same(alone, parsed(data, name=name), f"alone, {name}")
         same(alone, parsed(data, name=name, behind=b"\n" + NEIGHBOUR + BLANKS), f"in front, {name}")
     for name in ISAS:
-        same(alone, parsed(data, name=name, before=SHUFFLED, behind=b"\n" + BLANKS), f"behind shuffled, {name}")
+        behind = parsed(data, name=name, before=SHUFFLED, behind=b"\n" + BLANKS)
+        same(alone, behind, f"behind shuffled, {name}")
     check_general_path(data, alone)
     end = b"" if data.endswith(b"\n") else b"\n"
     for k, workers in enumerate(WORKERS):
         name = ISAS[k % len(ISAS)]
         around = parsed(data + end, workers, name, before=NEIGHBOUR, behind=NEIGHBOUR + BLANKS)
         same(alone, around, f"between, {workers} workers, {name}")
-    block, behind = by_block(data) + b"\n", NEIGHBOUR + BLANKS
-    one = parsed(block, behind=behind)
+    block, after = by_block(data) + b"\n", NEIGHBOUR + BLANKS
+    one = parsed(block, behind=after)
     check_against_plain_reader(block, one)
     for k, workers in enumerate(WORKERS[1:]):
         name = ISAS[k % len(ISAS)]
-        same(one, parsed(block, workers, name, behind=behind), f"by_block, {workers} workers, {name}")
+        same(one, parsed(block, workers, name, behind=after), f"by_block, {workers} workers, {name}")
     at = -1
     for _ in range(MOST_PIECES):
         at = data.find(b"\n", at + 1)
