@@ -47,7 +47,7 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     check_summary(output)
     assert re.search(r" in [2-5] files", output), "hours went by"
     seconds = re.findall(r"^ +\d+ s  +[\d,]+ lines/s  +[\d,]+ orders/s  delay p50 ", output, re.M)
-    assert len(seconds) == 3
+    assert len(seconds) >= 3  # one more where it takes a while to end
     assert re.search(r"^ +\S+ (Bid|Ask) [\d.]+ @ [\d.]+ (open|canceled|filled|triggered)$", output, re.M)
     assert list(tmp_path.iterdir()) == [], "it cleans up"
 
