@@ -389,8 +389,11 @@ def test_a_batch_that_too_many_want_leaves_orders_out_and_counts_them(folder: Pa
         for topic in topics:
             number = drive.pipeline.add_topic(topic)
         drive.until_applied(number)
-        path.write_bytes(plain(*events))
+        made_before = folder / "made"
+        made_before.write_bytes(plain(*events))
+        made_before.rename(path.with_name("10"))  # whole at once: one batch
         drive.until_lines(1000)
+        assert len(drive.ends) == 1
     size = len(plain(*events))
     made = whole = 0
     for topic in topics:
