@@ -61,9 +61,10 @@ cdef struct Slot:
 
 
 cdef struct Counters:
-    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes
+    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes, replays
     uint64_t last_data_ns, loop_ns, in_batch_ns, batch_number
     uint64_t height
+    uint64_t block           # of the last line that told one, former hours' lines left out
     int64_t last_event_ns    # the newest event's own time,
     int64_t last_event_seen_ns   # … and when it was published
 
@@ -109,6 +110,7 @@ cdef class Pipeline:
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil
     cdef int _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
     cdef int _take_commands(self) noexcept nogil
+    cdef int _count_replays(self) noexcept nogil
     cdef Slot* _claim(self) noexcept nogil
     cdef int _post(self) noexcept nogil
     cdef object _final_line(self, bytes line, uint64_t offset)

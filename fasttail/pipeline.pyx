@@ -315,8 +315,9 @@ cdef class Pipeline:
         return {
             "batches": c.batches, "lines": c.lines, "orders": c.orders, "selected": c.selected, "rejected": c.rejected,
             "bytes": c.bytes, "failed_chunks": c.failed_chunks, "late_lines": c.late_lines + self.follower.late_lines,
-            "oversize_orders": self.topics.oversize, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes,
-            "truncations": self.follower.truncations, "files_opened": self.follower.files_opened,
+            "oversize_orders": self.topics.oversize, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes + self.reader.nul_bytes,
+            "truncations": self.follower.truncations, "read_errors": self.follower.read_errors,
+            "torn_lines": self.follower.torn_lines, "height_regressions": c.replays, "files_opened": self.follower.files_opened,
             "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
             "recut_batches": self.pool.irregular,
             "last_data_ns": c.last_data_ns, "loop_ns": c.loop_ns, "in_batch_ns": c.in_batch_ns,
@@ -443,7 +444,7 @@ cdef class Pipeline:
                 if now >= check_ns:
                     return WHY_CHECK
                 continue
-            if check_at_end or now >= check_ns:
+            if check_at_end or now >= check_ns or self.reader.changed:
                 return WHY_END
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
             if code & WAIT_WAKE:
@@ -452,6 +453,22 @@ cdef class Pipeline:
                 return WHY_END
             if code & WAIT_DIRS:
                 check_ns = 0                         # what was written first, then the folders
+
+    cdef int _count_replays(self) noexcept nogil:
+        """Count how often the block number went back in the batch: the node wrote blocks once more. Always 0."""
+        cdef Counters* c = &self.counters
+        cdef Chunk* chunk
+        cdef size_t i
+        cdef uint64_t number
+        cdef int k
+        for k in range(self.pool.workers):
+            chunk = &self.pool.chunks[k]
+            for i in range(chunk.envelopes_len):
+                number = chunk.envelopes[i].block_number
+                if number < c.block:
+                    c.replays += 1
+                c.block = number
+        return 0
 
     cdef int _take_commands(self) noexcept nogil:
         """Do what the main thread wished since the last time, and answer. Always 0."""
@@ -603,6 +620,8 @@ cdef class Pipeline:
         c.failed_chunks += failed
         if self.late:
             c.late_lines += lines
+        elif failed == 0:
+            self._count_replays()
         c.last_data_ns = now
         c.in_batch_ns = 0
         self._post()

@@ -649,9 +649,9 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
     assert any("gone" in notice for notice in resumed.notices)
 
 
-@pytest.mark.parametrize("change", ["other inode", "shorter", "other folder"])
+@pytest.mark.parametrize("change", ["other inode", "same inode", "shorter", "other folder"])
 def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str) -> None:
-    """Faults 25 and 26: the policy of the start, and a notice."""
+    """A file that is not the one that was read is new, and said so; another folder is like a first start."""
     path = node.write("20260505/9", b"one\ntwo\n")
     tail = start(start="oldest")
     tail.settle()
@@ -660,15 +660,18 @@ def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str
         os.link(path, path.with_name("kept"))
         path.unlink()
         node.write("20260505/9", b"one\ntwo\n")
+    elif change == "same inode":
+        path.write_bytes(b"six\nten\nmore\n")
     elif change == "shorter":
         os.truncate(path, 4)
     else:
         position = Position("/elsewhere/hourly/20260505/9", 0, position.dev, position.ino)
     resumed = start(resume=position)
-    assert resumed.settle() == []
+    lines = [] if change == "other folder" else path.read_bytes().splitlines()
+    assert resumed.settle() == lines
     assert any("cannot go on in" in notice for notice in resumed.notices)
     node.write("20260505/9", b"three\n")
-    assert resumed.settle() == [b"three"]
+    assert resumed.settle() == [*lines, b"three"]
 
 
 # ---- events ----

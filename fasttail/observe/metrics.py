@@ -27,9 +27,16 @@ PIPELINE_COUNTERS = (
     ("oversize_lines", "oversize_lines", "Lines longer than the limit, skipped."),
     ("oversize_orders", "oversize_orders", "Orders too large for a message, not sent."),
     ("nul_bytes", "nul_bytes", "NUL bytes skipped in front of lines."),
+    ("torn_lines", "torn_lines", "Last lines without a newline that were taken as they were."),
+    (
+        "height_regressions",
+        "height_regressions",
+        "Times the block number went back: blocks written once more.",
+    ),
     ("recut_batches", "recut_batches", "Batches cut again: a line could not be shared out to the workers."),
     ("late_lines", "late_lines", "Lines that came to an hour's file after the next hour had begun."),
-    ("truncations", "truncations", "Times a file got shorter than what had been read of it."),
+    ("truncations", "truncations", "Times a file was truncated or written anew, and read from its start."),
+    ("read_errors", "read_errors", "Reads of the node's files that failed; each led to a new descriptor."),
     ("files_opened", "files_opened", "Files of the node opened."),
     ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
 )

@@ -17,6 +17,7 @@ COMPLAINT_S = 60.0
 ODDITIES = {
     "oversize_lines": "lines longer than max_line skipped",
     "nul_bytes": "NUL bytes skipped",
+    "height_regressions": "steps back of the block number: the node wrote blocks once more",
     "late_lines": "lines delivered that came after their hour",
     "oversize_orders": "orders too large for a message not sent",
     "inotify_overflows": "overflows of the inotify queue, each followed by a rescan",

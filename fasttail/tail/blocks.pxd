@@ -3,6 +3,10 @@ from libc.stdint cimport uint64_t
 cimport cython
 
 
+cdef enum:
+    REMEMBERED = 1024     # bytes before the place of reading by which the content is known again
+
+
 cpdef enum:
     FILL_LINES = 1    # base[begin:lines_end] holds at least one complete line
     FILL_PARTIAL = 2  # no complete line yet: call fill again, more may be there
@@ -31,17 +35,28 @@ cdef class Reader:
     cdef size_t touched                    # bytes of base that may have pages behind them
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
+    cdef public bint wary                  # look, with every read, whether the content before it is still the same
+    cdef readonly bint changed             # it is not: nothing more is read before a seek or another file
+    cdef char last[REMEMBERED]             # what stood right before base[0],
+    cdef size_t last_size                  # … so many bytes of it, at the array's start
+    cdef char parked_last[REMEMBERED]
+    cdef size_t parked_last_size
     cdef bint sequential                   # a pipe or terminal: read() in order, no offsets to seek to
     cdef readonly int error                # errno of the last failed read of this file, 0: none
     cdef uint64_t offset                   # file offset of base[begin], less `skipped`
     cdef uint64_t skipped                  # bytes thrown away so far of the oversize line at `offset`
     cdef uint64_t parked_offset            # where the parked file goes on
     cdef readonly uint64_t oversize_lines  # lines longer than max_line, each counted once
+    cdef readonly uint64_t nul_bytes       # skipped where a line should begin, as far as no line's end was in sight
     cdef readonly uint64_t bytes_read      # of all files; bytes read twice count twice
 
     cdef int fill(self) noexcept nogil
     cdef int consume(self) noexcept nogil
 
+    cdef int _skip_nuls(self) noexcept nogil
     cdef int _move_to_front(self) noexcept nogil
+    cdef int _remember(self) noexcept nogil
+    cdef bint _same(self) noexcept nogil
+    cdef int _recall(self) noexcept nogil
     cdef int _cut(self, size_t held) noexcept nogil
     cdef int _forget(self) noexcept nogil

@@ -3,6 +3,12 @@
 The memory for the longest allowed line is reserved once, but only `window` bytes of it are used as long as
 lines are shorter than that: pages that a longer line needed are given back. pread, not mmap of the file: a
 truncated file must give a short read, not SIGBUS.
+
+A file that was truncated and has grown past the place of reading since looks like one that has only grown. So the last
+bytes before that place are remembered, and a wary reader compares them with the file at every read: a microsecond.
+
+A hole of NUL bytes, left by a truncating copier or a crash, may be far longer than any line. Where a line should begin,
+NULs are passed over as they are read; those inside a line are the parser's.
 """
 import errno
 import os
@@ -11,7 +17,7 @@ import stat
 cimport cython
 from libc.errno cimport EINTR, errno as c_errno
 from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memmove
+from libc.string cimport memchr, memcmp, memcpy, memmove
 from posix.mman cimport (
     MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE,
     PROT_READ, PROT_WRITE, madvise, mmap, munmap
@@ -77,6 +83,10 @@ cdef class Reader:
             return FILL_NOFILE
         if self.lines_end > self.begin:
             return FILL_LINES
+        if self.changed:
+            return FILL_EOF
+        if self.begin < self.end and self.base[self.begin] == 0:
+            self._skip_nuls()
         self._move_to_front()
         held = self.end
         room = self.window - held if held < self.window else self.window
@@ -91,6 +101,10 @@ cdef class Reader:
             return FILL_ERROR
         if got == 0:
             return FILL_EOF
+        # Looked at after the read: what is the same now was the same when the bytes behind it were read.
+        if self.wary and not self._same():
+            self.changed = True
+            return FILL_EOF
         self.bytes_read += <uint64_t>got
         self.end = held + <size_t>got
         if self.touched < self.end:
@@ -103,11 +117,57 @@ cdef class Reader:
         self.begin = self.lines_end
         return 0
 
+    cdef int _skip_nuls(self) noexcept nogil:
+        """Pass over the NUL bytes at the start of the partial line. Answers 0."""
+        cdef size_t at = self.begin
+        # NUL, and each byte like the one before it: libc looks at many at once.
+        if memcmp(self.base + at, self.base + at + 1, self.end - at - 1) == 0:
+            at = self.end
+        while at < self.end and self.base[at] == 0:
+            at += 1
+        self.nul_bytes += at - self.begin
+        self.offset += at - self.begin
+        self.begin = self.lines_end = at
+        return 0
+
+    cdef int _remember(self) noexcept nogil:
+        """Take base[0:begin], which is about to go, into `last`. Answers 0."""
+        cdef size_t added = min(self.begin, <size_t>REMEMBERED)
+        cdef size_t kept = min(self.last_size, <size_t>REMEMBERED - added)
+        memmove(self.last, self.last + self.last_size - kept, kept)
+        memcpy(self.last + kept, self.base + self.begin - added, added)
+        self.last_size = kept + added
+        return 0
+
+    cdef bint _same(self) noexcept nogil:
+        """Whether the file still has before base[end] what was read there; base[0] is the partial line's start.
+
+        True also where the file ends before that place now: what was read behind it was there.
+        """
+        cdef char now[REMEMBERED]
+        cdef size_t size = self.last_size
+        if size > 0 and pread(self.fd, now, size, <off_t>(self.offset - size)) == <ssize_t>size:
+            if memcmp(now, self.last, size) != 0:
+                return False
+        size = min(self.end, <size_t>REMEMBERED)
+        if size > 0 and pread(self.fd, now, size, <off_t>self.offset) == <ssize_t>size:
+            return memcmp(now, self.base, size) == 0
+        return True
+
+    cdef int _recall(self) noexcept nogil:
+        """Fill `last` from the file itself: reading begins at `offset`. Answers 0."""
+        cdef size_t size = min(self.offset, <uint64_t>REMEMBERED)
+        self.last_size = 0
+        if self.wary and size > 0 and pread(self.fd, self.last, size, <off_t>(self.offset - size)) == <ssize_t>size:
+            self.last_size = size
+        return 0
+
     cdef int _move_to_front(self) noexcept nogil:
         """Put the partial line at base[0] and give back the pages that only a long line needed. Answers 0."""
         cdef size_t held = self.end - self.begin
         cdef size_t kept = (self.window * KEPT_WINDOWS + PAGE - 1) // PAGE * PAGE
         if self.begin > 0:
+            self._remember()
             if held > 0:
                 memmove(self.base, self.base + self.begin, held)
             self.begin = self.lines_end = 0
@@ -136,6 +196,7 @@ cdef class Reader:
                     return FILL_SKIPPED
                 self.offset += self.skipped + length + 1
                 self.skipped = 0
+                self.last_size = 0  # what stood before the long line is far away now
                 self.begin = self.lines_end = held = length + 1
                 newline = <char*>memrchr(self.base + held, c"\n", self.end - held)
                 if newline != NULL:
@@ -152,6 +213,7 @@ cdef class Reader:
         self.begin = self.lines_end = self.end = 0
         self.skipped = 0
         self.error = 0
+        self.changed = False
         return 0
 
     # ---- Python side: rare events ----
@@ -167,12 +229,14 @@ cdef class Reader:
         self.fd = fd
         self.sequential = sequential
         self.offset = offset
+        self._recall()
 
     def close(self):
         """Close the file (and one left for a visit) and drop what is held."""
         fds = (self.fd, self.parked_fd)
         self.fd = self.parked_fd = -1
         self.offset = self.parked_offset = 0
+        self.last_size = self.parked_last_size = 0
         self._forget()
         for fd in fds:
             if fd >= 0:
@@ -183,8 +247,11 @@ cdef class Reader:
         self._need_file()
         if self.sequential:
             raise ValueError("a pipe cannot be read from an offset")
+        self._move_to_front()
         self._forget()
-        self.offset = offset
+        if offset != self.offset:
+            self.offset = offset
+            self._recall()
 
     def visit(self, path, uint64_t offset):
         """Read another file for a while. The present one stays open: leave() goes on where tell() is now.
@@ -195,12 +262,16 @@ cdef class Reader:
         if self.sequential or self.parked_fd >= 0:
             raise ValueError("visits cannot be nested, and not begin at a pipe")
         fd, sequential = _open(path, offset)
+        self._move_to_front()
         self.parked_fd = self.fd
         self.parked_offset = self.offset
+        self.parked_last_size = self.last_size
+        memcpy(self.parked_last, self.last, self.last_size)
         self._forget()
         self.fd = fd
         self.sequential = sequential
         self.offset = offset
+        self._recall()
 
     def leave(self):
         """End a visit. ValueError: there is none."""
@@ -212,6 +283,8 @@ cdef class Reader:
         self.parked_fd = -1
         self.sequential = False
         self.offset = self.parked_offset
+        self.last_size = self.parked_last_size
+        memcpy(self.last, self.parked_last, self.last_size)
         os.close(visited)
 
     def fill_once(self):
@@ -235,6 +308,8 @@ cdef class Reader:
         if self.lines_end > self.begin:
             raise ValueError("take the complete lines first")
         tail = self.base[self.begin:self.end]
+        if self.skipped > 0:
+            self.last_size = 0
         self.offset += self.skipped + (self.end - self.begin)
         self.skipped = 0
         self.begin = self.lines_end = self.end
@@ -243,6 +318,25 @@ cdef class Reader:
     def tell(self):
         """File offset of the first byte not consumed, always the start of a line: resume here."""
         return self.offset
+
+    def before(self):
+        """The last bytes before tell(), REMEMBERED at most; fewer, or none, if they are not known."""
+        consumed = self.base[self.begin - min(self.begin, <size_t>REMEMBERED):self.begin]
+        return (self.last[:self.last_size] + consumed)[-<Py_ssize_t>REMEMBERED:]
+
+    def verify(self):
+        """Whether the file still has what was read before tell(). A wary reader looks with every read that gives bytes;
+        this is for the time between. Once it says no, nothing is read until a seek or another file.
+        """
+        if self.fd >= 0 and self.wary and not self.sequential and self.lines_end == self.begin:
+            self._move_to_front()
+            self.changed = self.changed or not self._same()
+        return not self.changed
+
+    def peek(self, uint64_t offset, size_t size):
+        """Bytes of the open file from `offset` on, at most `size`. OSError. ValueError: no file is open."""
+        self._need_file()
+        return os.pread(self.fd, size, offset)
 
     def reach(self):
         """File offset up to which bytes were read."""

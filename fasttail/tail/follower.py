@@ -8,19 +8,24 @@ alone.
 What is promised: each byte of each hour file that appears after the start is read once, from byte 0, files
 oldest first. The next file is opened only when the one before has been read to an end seen *after* the next
 was there. What can be lost: what was not read yet when the node truncated a file, or deleted it before it was
-opened; lines added to an hour more than `grace_s` after it was left, or after a restart of this program; a
-file that was truncated and had grown past the place of reading within one check is not noticed as truncated.
+opened; lines added to an hour more than `grace_s` after it was left.
+
+A file is known again by its path, device and inode and, where these are the same, by its content: its first
+bytes and those before the place of reading. A file that has others there was written anew and is read from
+byte 0.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .blocks import Reader
 from .inotify import Watcher
@@ -41,19 +46,40 @@ Start = Literal["end", "hour", "oldest"]
 RESCAN_S = 1.0  # how often the folders are looked at without any event
 GRACE_RESCAN_S = 0.1  # the same while a former hour may still grow, which nothing watches
 TAIL_RESCAN_S = 0.02  # the same while the next file waits for the rest of a line
-COMPLAINT_S = 60.0  # errors that last are told so often
+COMPLAINT_S = 60.0  # what happens again and again is told so often, each kind by itself
 BACK_BYTES = 1 << 16  # read at once when looking for the last newline
 BACK_LIMIT = 64 << 20  # as far back as that newline is looked for
+MARK_BYTES = 1024  # of content, by which a file is known again
+
+_MARK = re.compile(r"|[0-9]{1,4}-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
-class Position:
-    """Where to go on: byte `offset` of the file `path`, provided it is the same device and inode."""
+class Left:
+    """An hour that had been left at a Position, and may still have grown: read up to `offset`."""
 
     path: str
     offset: int
     dev: int
     ino: int
+    before: str
+    seconds: float  # of its grace time that were left
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where to go on: byte `offset` of the file `path`, provided it is the same device, inode and content.
+
+    first, before: marks (see `mark`) of the file's first bytes and of those before `offset`; "": not known.
+    """
+
+    path: str
+    offset: int
+    dev: int
+    ino: int
+    first: str = ""
+    before: str = ""
+    formers: tuple[Left, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -64,8 +90,46 @@ class Position:
         data = json.loads(text)
         match data:
             case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
-                return cls(path, offset, dev, ino)
+                first, before = data.get("first", ""), data.get("before", "")
+                formers = data.get("formers", [])
+                if _is_mark(first) and _is_mark(before) and isinstance(formers, list):
+                    return cls(path, offset, dev, ino, first, before, tuple(map(_left, formers)))
         raise ValueError(f"not a position in a file: {text!r}")
+
+
+def _left(data: Any) -> Left:
+    match data:
+        case {
+            "path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino),
+            "before": str(before), "seconds": int() | float() as seconds,
+        } if offset >= 0 and _is_mark(before):  # fmt: skip
+            return Left(path, offset, dev, ino, before, float(seconds))
+    raise ValueError(f"not the place where an hour was left: {data!r}")
+
+
+def mark(content: bytes) -> str:
+    """A short text by which so many bytes are known again."""
+    return f"{len(content)}-{hashlib.blake2b(content, digest_size=8).hexdigest()}" if content else ""
+
+
+def _is_mark(text: object) -> bool:
+    return isinstance(text, str) and _MARK.fullmatch(text) is not None
+
+
+def _fits(text: str, reader: Reader, end: int | None = None) -> bool:
+    """Whether the reader's file has content of that mark: at its start, or right before `end`.
+
+    True also if it cannot be read: reading on will tell.
+    """
+    if not text:
+        return True
+    size = int(text.partition("-")[0])
+    if end is not None and end < size:
+        return False
+    try:
+        return mark(reader.peek(0 if end is None else end - size, size)) == text
+    except OSError:
+        return True
 
 
 @dataclass
@@ -77,6 +141,7 @@ class _Former:
     offset: int  # read up to here
     seen: int  # size up to which there is nothing but a partial line after `offset`
     deadline: float  # of the grace time
+    before: str  # mark of the bytes before `offset`
 
 
 class Follower:
@@ -110,6 +175,8 @@ class Follower:
             raise ValueError(f"unknown start {start!r}: expected end, hour or oldest")
         self.layout: str | None = None  # known from the first check on, with "auto" once a file is there
         self.truncations = 0
+        self.read_errors = 0  # each led to the file being opened again
+        self.torn_lines = 0  # last lines without a newline, taken as they were
         self.late_lines = 0  # lines of former hours: the pipeline adds those it reads while `late` is true
         self.files_opened = 0
         self.late = False  # the file that is open is a former hour
@@ -127,7 +194,7 @@ class Follower:
         self._clock = clock
         self._waiting_told = False
         self._reason_told: str | None = None
-        self._complained: float | None = None  # when
+        self._complained: dict[str, float] = {}  # what -> when
         self._watched: list[str] = []
         self._current: HourFile | None = None
         self._identity: tuple[int, int] | None = None  # of the current file; None: it was let go
@@ -148,12 +215,13 @@ class Follower:
         tried again.
         """
         now = self._clock()
+        reader.wary = True
         self.next_check_s = self._rescan_s
         self.caught_up = False
         try:
             self._look(reader, watcher, at_eof, now)
         except OSError as error:
-            self._complain(f"cannot follow {self._data_dir}: {error}; trying again", now)
+            self._complain("errors", f"cannot follow {self._data_dir}: {error}; trying again")
         if self._formers:
             self.next_check_s = min(self.next_check_s, GRACE_RESCAN_S)
         if watcher.reason != self._reason_told:
@@ -171,10 +239,25 @@ class Follower:
     def position(self, reader: Reader) -> Position | None:
         """Where to go on after all lines consumed so far; None before the first file."""
         if self._left is not None:
-            return self._left
+            return replace(self._left, formers=self._formers_left(reader))
         if self._current is None or self._identity is None:
             return None
-        return Position(self._current.path, reader.tell(), *self._identity)
+        try:
+            first = mark(reader.peek(0, min(reader.tell(), MARK_BYTES)))
+        except OSError:
+            first = ""
+        before, formers = mark(reader.before()), self._formers_left(reader)
+        return Position(self._current.path, reader.tell(), *self._identity, first, before, formers)
+
+    def _formers_left(self, reader: Reader) -> tuple[Left, ...]:
+        now, found = self._clock(), []
+        for former in self._formers:
+            offset, before = former.offset, former.before
+            if former is self._visited:
+                offset, before = reader.tell(), mark(reader.before())
+            left = max(0.0, former.deadline - now)
+            found.append(Left(former.hour.path, offset, *former.identity, before, left))
+        return tuple(found)
 
     @property
     def path(self) -> str | None:
@@ -187,7 +270,7 @@ class Follower:
     def _look(self, reader: Reader, watcher: Watcher, at_eof: bool, now: float) -> None:
         if self._visited is not None:
             self.next_check_s = 0.0
-            if at_eof and (reader.error or reader.size() <= reader.reach()):
+            if at_eof and (reader.error or reader.changed or reader.size() <= reader.reach()):
                 self._end_visit(reader, now)
             return
         # Watches before the listing, so that nothing can come between them unseen.
@@ -201,7 +284,7 @@ class Follower:
         if self._current is None:
             self._begin(reader, watcher, hours)
         elif reader.error:
-            self._reopen(reader, watcher, now)
+            self._reopen(reader, watcher)
         else:
             self._follow(reader, watcher, hours, at_eof, now)
         if self._current is None:
@@ -219,7 +302,7 @@ class Follower:
             return
         if reader.is_open:
             size = reader.size()  # after the look for the next file: counts what was written before that
-            if size < reader.reach():
+            if size < reader.reach() or not reader.verify():
                 self._truncated(reader, size)
                 return
             if self._visit_former(reader, now):
@@ -274,23 +357,40 @@ class Follower:
             self._notice("warning", f"cannot go on in {resume.path}: it is not a file that is followed here")
             return False
         hour = place[1]
+        self._formers = [
+            _Former(
+                known[1],
+                (left.dev, left.ino),
+                left.offset,
+                left.offset,
+                self._clock() + left.seconds,
+                left.before,
+            )
+            for left in resume.formers
+            if (known := locate(self._data_dir, left.path, self._stream)) is not None
+            and known[0] == self.layout
+        ]
         if hour not in hours:
             # Its later hours are what comes next; before them nothing is left that could be read.
             self._notice("warning", f"cannot go on in {resume.path}: it is gone; taking the hours after it")
             self._current, self._left = hour, resume
             self.next_check_s = 0.0
             return True
-        status = os.stat(hour.path)
-        if (status.st_dev, status.st_ino) != (resume.dev, resume.ino):
-            self._notice("warning", f"cannot go on in {resume.path}: it is another file now")
-            return False
-        if status.st_size < resume.offset:
+        self._open(reader, watcher, hour, resume.offset)
+        wrong = None
+        if reader.identity() != (resume.dev, resume.ino):
+            wrong = "it is another file now"
+        elif reader.size() < resume.offset:
+            wrong = f"it has {reader.size()} bytes"
+        elif not (_fits(resume.first, reader) and _fits(resume.before, reader, resume.offset)):
+            wrong = "it was written anew"
+        if wrong is not None:
+            # Nothing of this file has been read, whatever was read of the one before it.
             self._notice(
                 "warning",
-                f"cannot go on in {resume.path} at byte {resume.offset}: it has {status.st_size} bytes",
+                f"cannot go on in {hour.path} at byte {resume.offset}: {wrong}; reading it from its start",
             )
-            return False
-        self._open(reader, watcher, hour, resume.offset)
+            reader.seek(0)
         return True
 
     def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
@@ -308,10 +408,10 @@ class Follower:
         """From the current file, read to its end, to the next one."""
         assert self._current is not None
         former = None
-        path, end = self._current.path, reader.reach()
+        path, tail_offset, tail = self._current.path, reader.tell(), reader.take_tail()
         if reader.is_open and self._identity is not None and following != self._current:
-            former = _Former(self._current, self._identity, end, end, now + self._grace_s)
-        tail_offset, tail = reader.tell(), reader.take_tail()
+            end, before = reader.tell(), mark(reader.before())
+            former = _Former(self._current, self._identity, end, end, now + self._grace_s, before)
         try:
             self._open(reader, watcher, following, 0)
         finally:
@@ -346,39 +446,42 @@ class Follower:
         self._give_out_tail(reader, self._current.path)
         self._left = self.position(reader)
         self._identity = None
-        self._notice("warning", f"{self._current.path} was deleted")
+        self._complain("deleted", f"{self._current.path} was deleted")
         reader.close()
         watcher.watch_file(None)
 
     def _truncated(self, reader: Reader, size: int) -> None:
         assert self._current is not None
         self.next_check_s = 0.0
-        if size >= reader.tell():
+        path, at, before = self._current.path, reader.tell(), reader.before()
+        if size >= at and reader.peek(at - len(before), len(before)) == before:
             # Only a torn line was cut off that has not been given out: nothing before it is read again.
-            self._notice("warning", f"the unfinished last line of {self._current.path} was cut off")
-            reader.seek(reader.tell())
+            self._complain("cut off", f"the unfinished last line of {path} was cut off")
+            reader.seek(at)
             return
         self.truncations += 1
-        self._notice(
-            "warning",
-            f"{self._current.path} was truncated to {size} bytes, read up to {reader.tell()}: "
-            "going back to its start",
-        )
+        what = f"was truncated to {size} bytes" if size < at else f"was written anew and has {size} bytes"
+        self._complain("truncated", f"{path} {what}, read up to {at}: going back to its start")
         reader.seek(0)
 
-    def _reopen(self, reader: Reader, watcher: Watcher, now: float) -> None:
+    def _reopen(self, reader: Reader, watcher: Watcher) -> None:
         """The last read failed (EIO, ESTALE): a new descriptor may do better."""
         assert self._current is not None
-        reason = os.strerror(reader.error)
-        self._complain(f"cannot read {self._current.path}: {reason}; opening it again", now)
-        offset, identity = reader.tell(), self._identity
+        self.read_errors += 1
+        path, reason = self._current.path, os.strerror(reader.error)
+        self._complain("errors", f"cannot read {path}: {reason}; opening it again")
+        offset, identity, before = reader.tell(), self._identity, mark(reader.before())
         try:
-            reader.open(self._current.path, offset)
+            reader.open(path, offset)
         except FileNotFoundError:
             self._let_go(reader, watcher)
-        else:
-            if reader.identity() != identity:
-                self._open(reader, watcher, self._current, 0)
+            return
+        if reader.identity() != identity:
+            self._open(reader, watcher, self._current, 0)
+        elif not _fits(before, reader, offset):
+            self.truncations += 1
+            self._complain("truncated", f"{path} was written anew meanwhile: going back to its start")
+            reader.seek(0)
 
     # ---- former hours ----
 
@@ -401,9 +504,13 @@ class Follower:
                 try:
                     reader.visit(former.hour.path, former.offset)
                 except OSError as error:
-                    self._complain(f"cannot look for late lines: {error}", now)
+                    self._complain("errors", f"cannot look for late lines: {error}")
                     if expired:
                         self._formers.remove(former)
+                    continue
+                if not _fits(former.before, reader, former.offset):
+                    reader.leave()
+                    self._replaced(former)
                     continue
                 self._left = left
                 self._visited = former
@@ -418,17 +525,23 @@ class Follower:
         former = self._visited
         assert former is not None
         if reader.error:
-            self._complain(f"cannot read {former.hour.path}: {os.strerror(reader.error)}", now)
+            self._complain("errors", f"cannot read {former.hour.path}: {os.strerror(reader.error)}")
         former.seen = reader.reach()
         if now >= former.deadline:
             self._formers.remove(former)
             if self._give_out_tail(reader, former.hour.path):
                 self.late_lines += 1
-        former.offset = reader.tell()
+        elif reader.changed:
+            self._replaced(former)
+        former.offset, former.before = reader.tell(), mark(reader.before())
         reader.leave()
         self._visited = None
         self._left = None
         self.late = False
+
+    def _replaced(self, former: _Former) -> None:
+        self._formers.remove(former)
+        self._complain("former", f"{former.hour.path} was written anew after its hour: not read again")
 
     # ---- small things ----
 
@@ -439,7 +552,8 @@ class Follower:
     def _give_out(self, tail: bytes, path: str, offset: int) -> bool:
         if not tail:
             return False
-        self._notice("warning", f"{path} ends without a newline at byte {offset}: taking the line as it is")
+        self.torn_lines += 1
+        self._complain("torn", f"{path} ends without a newline at byte {offset}: taking the line as it is")
         self._final.append((tail, path, offset))
         return True
 
@@ -481,9 +595,11 @@ class Follower:
             self._waiting_told = True
             self._notice("info", f"waiting for a file in {what}")
 
-    def _complain(self, text: str, now: float) -> None:
-        if self._complained is None or now - self._complained >= COMPLAINT_S:
-            self._complained = now
+    def _complain(self, kind: str, text: str) -> None:
+        """Tell it, unless something of this kind was told within the last minute."""
+        now, told = self._clock(), self._complained.get(kind)
+        if told is None or now - told >= COMPLAINT_S:
+            self._complained[kind] = now
             self._notice("warning", text)
 
 
