@@ -41,12 +41,14 @@ class Drive:
         selector: Selector | None = None,
         frames: bool = True,
         pieces: bool = True,
+        max_line: int = 1 << 20,
+        inotify: bool = True,
         **options: Any,
     ) -> None:
         self.changes: list[TopicsChanged] = []
         self.notes: list[BatchStart | BatchEnd] = []
         self.told: list[str] = []
-        self.reader = Reader(window=window, max_line=1 << 20)
+        self.reader = Reader(window=window, max_line=max_line)
         self.follower = Follower(
             folder,
             start=start,
@@ -58,7 +60,7 @@ class Drive:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.pipeline = Pipeline(
             self.reader,
-            Watcher(wake_fd=self._wake_fd),
+            Watcher(wake_fd=self._wake_fd, use_inotify=inotify),
             self.follower,
             selector or Selector(),
             workers,

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,12 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
 class Serve:
     """`fasttail serve FOLDER …` on a free port, its log gathered line by line."""
 
-    def __init__(self, folder: Path, *options: object, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: object, env: dict[str, str] | None = None, wrap: Sequence[str] = ()
+    ) -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            command("serve", folder, "--port", 0, *options),
+            [*wrap, *command("serve", folder, "--port", 0, *options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
@@ -104,9 +106,14 @@ class Serve:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *options: object, env: dict[str, str] | None = None) -> Iterator[Serve]:
-    """A running server that is gone afterwards. What it logged is shown if the test fails."""
-    running = Serve(folder, *options, env=env)
+def serve(
+    folder: Path, *options: object, env: dict[str, str] | None = None, wrap: Sequence[str] = ()
+) -> Iterator[Serve]:
+    """A running server that is gone afterwards. What it logged is shown if the test fails.
+
+    wrap: a command that executes the server, such as one that gives it a name space of its own.
+    """
+    running = Serve(folder, *options, env=env, wrap=wrap)
     try:
         yield running
     finally:

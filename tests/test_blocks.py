@@ -159,7 +159,7 @@ print(got, reader.oversize_lines, reader.tell(), peak() - before < 8 << 10)
 
 
 def test_oversize_line_in_bounded_memory(path: Path) -> None:
-    """400 MB without a newline (nearly all a hole) between two lines; in a process of its own, for its peak."""
+    """400 MB without a newline, nearly all a hole, between two lines; in its own process, for the peak."""
     with path.open("wb") as file:
         file.write(b"before\n{")
         file.seek(400 * MB)
@@ -217,6 +217,78 @@ def test_beyond_4_gib(path: Path) -> None:
     reader.open(path, start)
     assert drain(reader) == [b"far", b"away"]
     assert (reader.tell(), reader.size()) == (start + 9, start + 9)
+
+
+def lines_of(reader: Reader, rounds: int = 50) -> list[bytes]:
+    """As `drain`, but it goes on at an end."""
+    blocks = [reader.take_lines() for _ in range(rounds) if reader.fill_once() == FILL_LINES]
+    return b"".join(blocks).split(b"\n")[:-1]
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("window", [2, 7, 64, 1 << 19])
+@pytest.mark.parametrize("size", [1, 3, 100, 1023, 1024, 1025, 5000])
+def test_a_wary_reader_knows_when_what_it_has_read_is_another(path: Path, window: int, size: int) -> None:
+    """Whatever was read last, and in whichever pieces: one byte of it differs, and nothing more is given."""
+    content = b"".join(b"%d\n" % number for number in range(size))[-size:-1] + b"\n"
+    for back in {1, min(size, 2), min(size, 1024)}:
+        for rest in (b"", b"the rest of a line", b"x" * 2000):
+            path.write_bytes(content + rest)
+            reader = Reader(window=window)
+            reader.wary = True
+            reader.open(path)
+            lines_of(reader, 5000)
+            assert (reader.tell(), reader.before()) == (size, content[-1024:])
+            with path.open("r+b") as file:
+                file.seek(0, os.SEEK_END)
+                file.write(b"\n")
+                file.seek(size - back)
+                file.write(bytes([content[size - back] ^ 1]))
+            assert not lines_of(reader, 1000)
+            assert reader.changed
+            assert not reader.verify()
+            assert reader.fill_once() == FILL_EOF
+            reader.seek(0)
+            assert not reader.changed
+            assert lines_of(reader, 5000)
+
+
+@pytest.mark.fault(20)
+def test_what_was_read_before_is_known_after_a_visit_and_a_long_line(path: Path) -> None:
+    other = path.with_name("8")
+    other.write_bytes(b"late\n")
+    path.write_bytes(b"one\n" + b"x" * 100 + b"\n" + b"two\n")
+    reader = Reader(window=8, max_line=16)
+    reader.wary = True
+    reader.open(path)
+    assert lines_of(reader) == [b"one", b"two"]
+    before = reader.before()
+    assert before
+    assert path.read_bytes().endswith(before)
+    reader.visit(other, 0)
+    assert lines_of(reader) == [b"late"]
+    assert reader.before() == b"late\n"
+    reader.leave()
+    assert reader.before() == before
+    reader.open(path, 4)
+    assert reader.before() == b"one\n"
+    assert reader.verify()
+    path.write_bytes(b"ONE\n" + b"x" * 100 + b"\n" + b"two\n")
+    assert not reader.verify()
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("window", [1, 3, 16, 1 << 19])
+def test_a_hole_is_passed_over_where_a_line_should_begin(path: Path, window: int) -> None:
+    """However long it is, and whatever the longest line: the lines beside it are whole."""
+    holes = (1, 2, 15, 16, 17, 1000)
+    path.write_bytes(b"".join(b"before\n" + bytes(size) + b"x" * 16 + b"\n" for size in holes))
+    reader = Reader(window=window, max_line=16)
+    reader.open(path)
+    got = [line.lstrip(b"\0") for line in drain(reader)]
+    assert got == [b"before", b"x" * 16] * len(holes)
+    assert reader.oversize_lines == 0
+    assert reader.tell() == path.stat().st_size
 
 
 def test_shrunk_file_reads_as_end(path: Path) -> None:

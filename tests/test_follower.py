@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
-from fasttail.tail.follower import Follower, Position
+from fasttail.tail.follower import Follower, Left, Position, mark
 from fasttail.tail.inotify import WAIT_DIRS, Watcher
 
 GRACE = 5.0
@@ -80,10 +80,10 @@ class Tail:
             self.settle()
         return self.lines
 
-    def follow(self, enough: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        """The loop with waiting: events and timers decide when to look."""
+    def follow(self, enough: Callable[[], bool], timeout_s: float = 20.0, *, look: bool = True) -> None:
+        """The loop with waiting: events and timers decide when to look, with `look` also at once."""
         end = time.monotonic() + timeout_s
-        due = 0.0
+        due = 0.0 if look else time.monotonic() + self.follower.next_check_s
         while True:
             now = time.monotonic()
             while self.fill():
@@ -421,6 +421,69 @@ def test_truncated(node: Node, start: StartTail) -> None:
     assert any("truncated" in notice for notice in tail.notices)
 
 
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("content", [b"1 anew\n2 anew\n3 anew\n", b"1st\n2nd\n", b"x" * 5000 + b"\ny\n"])
+@pytest.mark.parametrize("rest", [b"", b"hal"])
+def test_written_anew_past_the_place_of_reading(
+    node: Node, start: StartTail, content: bytes, rest: bytes
+) -> None:
+    """Between two looks: longer, or just as long. What is there now is new, all of it."""
+    path = node.write("20260505/9", b"one\ntwo\n" + rest)
+    tail = start(start="oldest", window=3)
+    tail.settle()
+    path.write_bytes(content + rest)
+    assert tail.settle() == [b"one", b"two", *content.splitlines()]
+    assert tail.follower.truncations == 1
+    assert any("written anew" in notice for notice in tail.notices)
+    node.write("20260505/9", b"f\n")
+    assert tail.settle()[-1] == rest + b"f"
+
+
+@pytest.mark.fault(20)
+def test_only_the_torn_line_written_anew(node: Node, start: StartTail) -> None:
+    """A node that restarts may write its unfinished line anew: no line before it is delivered twice."""
+    path = node.write("20260505/9", b"one\nhal")
+    tail = start(start="oldest")
+    tail.settle()
+    os.truncate(path, 4)
+    node.write("20260505/9", b"two, longer\nthree\n")
+    assert tail.settle() == [b"one", b"two, longer", b"three"]
+    assert tail.follower.truncations == 0
+
+
+@pytest.mark.fault(19, 20)
+def test_what_happens_often_is_told_once_a_minute(node: Node, start: StartTail) -> None:
+    path = node.write("20260505/9", b"0\n")
+    tail = start(start="oldest")
+    tail.settle()
+    for number in range(1, 10):
+        path.write_bytes(b"%d\n" % number)
+        tail.settle()
+    assert tail.lines == [b"%d" % number for number in range(10)]
+    assert tail.follower.truncations == 9
+    assert sum("written anew" in notice for notice in tail.notices) == 1
+
+
+@pytest.mark.fault(4, 24)
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_former_hour_written_anew_is_not_read_again(node: Node, start: StartTail, moment: str) -> None:
+    path = node.write("20260505/9", b"1\n2\n")
+    node.write("20260505/10", b"3\n")
+    tail = start(start="oldest")
+    tail.settle()
+    if moment == "during":
+        node.write("20260505/9", b"late\n")
+        while not tail.follower.late:
+            tail.check(at_eof=True)
+        tail.fill()
+    path.write_bytes(b"another thing of some length\n")
+    tail.wait(1)
+    assert tail.lines == [b"1", b"2", b"3"] + ([b"late"] if moment == "during" else [])
+    assert any("written anew after its hour" in notice for notice in tail.notices)
+    node.write("20260505/10", b"4\n")
+    assert tail.settle()[-1] == b"4"
+
+
 def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
     """A node that restarts may remove its unfinished line: no line before it is delivered twice."""
     path = node.write("20260505/9", b"one\nhal")
@@ -584,8 +647,13 @@ def test_permission_missing_at_the_start(start: StartTail) -> None:
 
 
 def test_position_is_json() -> None:
-    position = Position("/data/9", 1 << 40, 2, 3)
-    assert Position.from_json(position.to_json()) == position
+    left = Left("/data/8", 7, 2, 5, mark(b"end\n"), 1.5)
+    for position in (
+        Position("/data/9", 1 << 40, 2, 3),
+        Position("/data/9", 1 << 40, 2, 3, mark(b"first"), mark(b"before\n"), (left, left)),
+    ):
+        assert Position.from_json(position.to_json()) == position
+    assert Position.from_json('{"path":"x","offset":0,"dev":1,"ino":2}') == Position("x", 0, 1, 2)
     for text in (
         "",
         "{}",
@@ -594,6 +662,9 @@ def test_position_is_json() -> None:
         '{"path":"x","offset":-1,"dev":1,"ino":1}',
         '{"path":"x","offset":"1","dev":1,"ino":1}',
         '{"path":"x","offset":1,"dev":1}',
+        '{"path":"x","offset":1,"dev":1,"ino":1,"first":5}',
+        '{"path":"x","offset":1,"dev":1,"ino":1,"before":"99999-0123456789abcdef"}',
+        '{"path":"x","offset":1,"dev":1,"ino":1,"formers":[{"path":"y"}]}',
     ):
         with pytest.raises(ValueError):  # noqa: PT011
             Position.from_json(text)
@@ -608,6 +679,33 @@ def test_resume(node: Node, start: StartTail) -> None:
     node.write("20260505/9", b"f\n")
     node.write("20260505/10", b"3\n")
     assert start(resume=position).settle() == [b"half", b"3"]
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_former_hour_is_looked_after_over_a_restart(node: Node, start: StartTail, moment: str) -> None:
+    """For what was left of its grace time, and no line comes twice."""
+    node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/9", b"late 1\n")
+    if moment == "before":
+        tail.settle()
+    else:
+        while b"late 1" not in tail.lines:
+            tail.check(at_eof=True)
+            tail.fill()
+        assert tail.follower.late
+    position = Position.from_json(tail.position().to_json())
+    assert position == tail.position()
+    node.write("20260505/9", b"late 2\n")
+    node.write("20260505/10", b"3\n")
+    resumed = start(resume=position, clock=tail.clock)
+    assert sorted(resumed.settle()) == [b"3", b"late 2"]
+    resumed.wait(GRACE + 1)
+    node.write("20260505/9", b"too late\n")
+    assert len(resumed.wait(1)) == 2
 
 
 def test_resume_keeps_the_layout(tmp_path: Path, start: StartTail) -> None:
@@ -719,6 +817,25 @@ def test_events_are_quick_and_rare(node: Node, tmp_path: Path) -> None:
     with suppress(AssertionError):
         tail.follow(lambda: False, timeout_s=0.5)
     assert time.thread_time() - begin < 0.05
+    tail.close()
+
+
+@pytest.mark.fault(28)
+def test_a_queue_that_ran_over_hides_nothing(node: Node, tmp_path: Path) -> None:
+    """Events of a new date and its hours were lost: the look that follows finds them."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    node.write("20260505/9", b"1\n")
+    tail = Tail(tmp_path, start="oldest", clock=time.monotonic, rescan_s=1000.0)
+    tail.settle()
+    for number in range(limit // 2 + 10):
+        node.path(f"20260505/x{number % 7}").touch()
+        node.path(f"20260505/x{number % 7}").unlink()
+    node.write("20260505/10", b"2\n")
+    node.write("20260506/0", b"3\n")
+    node.write("20260506/0", b"4\n")
+    tail.follow(lambda: tail.watcher.overflows == 1, look=False)
+    tail.follow(lambda: len(tail.lines) == 4, look=False)
+    assert tail.lines == [b"1", b"2", b"3", b"4"]
     tail.close()
 
 
