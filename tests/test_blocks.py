@@ -54,6 +54,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "9"
 
 
+@pytest.mark.fault(9)
 def test_growing_file(path: Path) -> None:
     reader = Reader()
     assert reader.fill_once() == FILL_NOFILE
@@ -78,6 +79,7 @@ def test_growing_file(path: Path) -> None:
     assert reader.bytes_read == 14
 
 
+@pytest.mark.fault(10, 13)
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 64, 1 << 19])
 def test_cut_anywhere(path: Path, window: int) -> None:
     """Inside UTF-8, an escape, at CR LF, in empty lines: every line comes whole."""
@@ -90,6 +92,7 @@ def test_cut_anywhere(path: Path, window: int) -> None:
     assert reader.tell() == len(content)
 
 
+@pytest.mark.fault(10, 12, 15)
 def test_any_window_and_limit_against_plain_python(path: Path) -> None:
     """The same lines and the same count of oversize ones, whatever the window and the writer's pieces."""
     rng = random.Random(1)
@@ -129,6 +132,7 @@ def test_long_line_takes_time_in_proportion(path: Path) -> None:
     assert time.process_time() - begin < 2
 
 
+@pytest.mark.fault(12)
 def test_memory_of_a_long_line_is_given_back(path: Path) -> None:
     path.write_bytes(b"x" * (48 * MB) + b"\nnext\n")
     reader = Reader()
@@ -158,6 +162,7 @@ print(got, reader.oversize_lines, reader.tell(), peak() - before < 8 << 10)
 """
 
 
+@pytest.mark.fault(12)
 def test_oversize_line_in_bounded_memory(path: Path) -> None:
     """400 MB without a newline, nearly all a hole, between two lines; in its own process, for the peak."""
     with path.open("wb") as file:
@@ -208,6 +213,7 @@ def test_take_tail_of_an_oversize_line(path: Path) -> None:
     assert (reader.tell(), reader.held) == (100, 0)
 
 
+@pytest.mark.fault(42)
 def test_beyond_4_gib(path: Path) -> None:
     start = 5 << 30
     with path.open("wb") as file:
@@ -291,6 +297,7 @@ def test_a_hole_is_passed_over_where_a_line_should_begin(path: Path, window: int
     assert reader.tell() == path.stat().st_size
 
 
+@pytest.mark.fault(19)
 def test_shrunk_file_reads_as_end(path: Path) -> None:
     path.write_bytes(b"one\ntwo\n")
     reader = Reader()
@@ -330,6 +337,7 @@ def test_failed_open_changes_nothing(path: Path) -> None:
     assert (reader.tell(), reader.held) == (2, 4)
 
 
+@pytest.mark.fault(23)
 def test_deleted_file_is_read_on(path: Path) -> None:
     path.write_bytes(b"a\n")
     reader = Reader()

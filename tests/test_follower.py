@@ -160,6 +160,7 @@ def test_start_at_the_end(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"three"]
 
 
+@pytest.mark.fault(9)
 def test_start_at_the_end_within_a_line(node: Node, start: StartTail) -> None:
     """The line that is being written at the start is delivered once it is whole."""
     node.write("20260505/9", b"one\n" + b"x" * 200_000)
@@ -185,6 +186,7 @@ def test_start_with_the_hour_or_the_oldest(node: Node, start: StartTail) -> None
     assert start(start="oldest").settle() == [b"a", b"b", b"c"]
 
 
+@pytest.mark.fault(3, 7)
 def test_missing_folder_is_waited_for(tmp_path: Path, start: StartTail) -> None:
     """Faults 3 and 7: what appears after the start is new, all of it."""
     tail = start(tmp_path / "later")
@@ -202,6 +204,7 @@ def test_missing_folder_is_waited_for(tmp_path: Path, start: StartTail) -> None:
     assert tail.follower.path == str(node.path("20260505/10"))
 
 
+@pytest.mark.fault(7)
 def test_empty_folders_are_waited_in(node: Node, start: StartTail) -> None:
     node.path("20260505").mkdir(parents=True)
     for layout in ("auto", "streaming"):
@@ -235,6 +238,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 # ---- the next file ----
 
 
+@pytest.mark.fault(1, 2, 3)
 def test_change_of_hour_and_date(node: Node, start: StartTail) -> None:
     """Faults 1, 2 and 3: the old file to its end, the new one from byte 0."""
     node.write("20260505/9", b"1\n")
@@ -246,6 +250,7 @@ def test_change_of_hour_and_date(node: Node, start: StartTail) -> None:
     assert tail.follower.files_opened == 5
 
 
+@pytest.mark.fault(1)
 def test_old_file_is_drained_first(node: Node, start: StartTail) -> None:
     node.write("20260505/9", b"1\n")
     tail = start(start="oldest", window=3)
@@ -256,6 +261,7 @@ def test_old_file_is_drained_first(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.fault(1)
 def test_no_change_while_there_are_lines(node: Node, start: StartTail) -> None:
     node.write("20260505/9", b"1\n2\n")
     tail = start(start="oldest", window=2)
@@ -268,6 +274,7 @@ def test_no_change_while_there_are_lines(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"3"]
 
 
+@pytest.mark.fault(2)
 def test_new_folder_is_looked_at_twice(node: Node, start: StartTail) -> None:
     """A file may be made in it before it is watched, and after it was listed."""
     node.write("20260505/9", b"1\n")
@@ -280,6 +287,7 @@ def test_new_folder_is_looked_at_twice(node: Node, start: StartTail) -> None:
     assert tail.follower.next_check_s > 0
 
 
+@pytest.mark.fault(5, 6)
 def test_several_hours_at_once(node: Node, start: StartTail) -> None:
     """Faults 5 and 6: all of them, oldest first, by number."""
     tail = start()
@@ -291,6 +299,7 @@ def test_several_hours_at_once(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"9", b"10", b"11"]
 
 
+@pytest.mark.fault(4)
 def test_late_lines(node: Node, start: StartTail) -> None:
     """Fault 4: the former hour is looked after until its grace time is over."""
     node.write("20260505/9", b"1\n")
@@ -316,6 +325,7 @@ def test_late_lines(node: Node, start: StartTail) -> None:
     assert b"too late" not in tail.wait(1)
 
 
+@pytest.mark.fault(4)
 def test_late_line_without_newline(node: Node, start: StartTail) -> None:
     node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
@@ -329,6 +339,7 @@ def test_late_line_without_newline(node: Node, start: StartTail) -> None:
     assert tail.follower.final_origin == (str(node.path("20260505/9")), 2)
 
 
+@pytest.mark.fault(4)
 def test_late_lines_of_the_last_moment(node: Node, start: StartTail) -> None:
     """The visit lasts until all is read, whenever check is called."""
     node.write("20260505/9", b"1\n")
@@ -360,6 +371,7 @@ def test_late_position_is_that_of_the_current_file(node: Node, start: StartTail)
     assert tail.settle() == [b"1", b"2", b"late", b"3"]
 
 
+@pytest.mark.fault(9, 11)
 def test_torn_line_at_the_change_of_hour(node: Node, start: StartTail) -> None:
     """The new hour waits for the rest of the line."""
     node.write("20260505/9", b"1\nto")
@@ -374,6 +386,7 @@ def test_torn_line_at_the_change_of_hour(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"torn", b"slow", b"2"]
 
 
+@pytest.mark.fault(11)
 def test_no_final_newline(node: Node, start: StartTail) -> None:
     """Fault 11: after the grace time the line is handed out as it is, before those of the new hour."""
     node.write("20260505/9", b"1\nlast")
@@ -408,6 +421,7 @@ def test_caught_up(node: Node, start: StartTail) -> None:
 # ---- files that change otherwise ----
 
 
+@pytest.mark.fault(19)
 def test_truncated(node: Node, start: StartTail) -> None:
     """Fault 19."""
     path = node.write("20260505/9", b"one\ntwo\nhal")
@@ -484,6 +498,7 @@ def test_a_former_hour_written_anew_is_not_read_again(node: Node, start: StartTa
     assert tail.settle()[-1] == b"4"
 
 
+@pytest.mark.fault(19)
 def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
     """A node that restarts may remove its unfinished line: no line before it is delivered twice."""
     path = node.write("20260505/9", b"one\nhal")
@@ -496,6 +511,7 @@ def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
     assert tail.follower.truncations == 0
 
 
+@pytest.mark.fault(22)
 def test_renamed(node: Node, start: StartTail) -> None:
     """Fault 22: the descriptor is kept, the next file follows."""
     path = node.write("20260505/9", b"1\n")
@@ -510,6 +526,7 @@ def test_renamed(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.fault(22)
 def test_renamed_to_a_later_hour(node: Node, start: StartTail) -> None:
     path = node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
@@ -520,6 +537,7 @@ def test_renamed_to_a_later_hour(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"3"]
 
 
+@pytest.mark.fault(23, 24)
 def test_deleted(node: Node, start: StartTail) -> None:
     """Fault 23: read to the end, then the descriptor is released; fault 24: a new file is read from 0."""
     path = node.write("20260505/9", b"1\n")
@@ -539,6 +557,7 @@ def test_deleted(node: Node, start: StartTail) -> None:
     assert tail.settle()[-1] == b"4"
 
 
+@pytest.mark.fault(24)
 def test_made_again(node: Node, start: StartTail) -> None:
     """Fault 24: whatever inode the new file gets."""
     path = node.write("20260505/9", b"1\n")
@@ -551,6 +570,7 @@ def test_made_again(node: Node, start: StartTail) -> None:
     assert tail.lines == [b"1", b"2", b"3", b"4", b"5"]
 
 
+@pytest.mark.fault(8)
 def test_root_made_again(node: Node, tmp_path: Path, start: StartTail) -> None:
     """Fault 8, with the loop that waits for events."""
     node.write("20260505/9", b"1\n")
@@ -568,6 +588,7 @@ def test_root_made_again(node: Node, tmp_path: Path, start: StartTail) -> None:
     assert tail.lines == [b"1", b"2", b"3"]
 
 
+@pytest.mark.fault(32)
 def test_read_error(node: Node, start: StartTail) -> None:
     """Fault 32: the file is opened again and read on from where it was."""
     path = node.write("20260505/9", b"1\n").resolve()
@@ -599,6 +620,7 @@ def ordinary_user() -> Iterator[None]:
         os.seteuid(0)
 
 
+@pytest.mark.fault(31)
 def test_permission_lost_and_restored(start: StartTail) -> None:
     """Fault 31: told once a minute, tried again."""
     with tempfile.TemporaryDirectory() as folder:
@@ -625,6 +647,7 @@ def test_permission_lost_and_restored(start: StartTail) -> None:
         assert tail.lines == [b"1", b"2", b"more", b"more", b"more"]
 
 
+@pytest.mark.fault(31)
 def test_permission_missing_at_the_start(start: StartTail) -> None:
     """Not being allowed to look is not the same as nothing being there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -747,6 +770,7 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
     assert any("gone" in notice for notice in resumed.notices)
 
 
+@pytest.mark.fault(24, 25)
 @pytest.mark.parametrize("change", ["other inode", "same inode", "shorter", "other folder"])
 def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str) -> None:
     """A file that is not the one that was read is new, and said so; another folder is like a first start."""
@@ -775,6 +799,7 @@ def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str
 # ---- events ----
 
 
+@pytest.mark.fault(1, 2, 9, 10)
 def test_live(node: Node, start: StartTail) -> None:
     """A writer thread with pauses, across hours and a date, in pieces that respect no line."""
     names = ["20260505/9", "20260505/10", "20260505/23", "20260506/0"]
@@ -799,6 +824,7 @@ def test_live(node: Node, start: StartTail) -> None:
     assert tail.lines == expected
 
 
+@pytest.mark.fault(1, 2)
 def test_events_are_quick_and_rare(node: Node, tmp_path: Path) -> None:
     """With inotify a new hour, date or line is read at once, long before a rescan; idle checks are rare."""
     node.write("20260505/23", b"1\n")

@@ -57,6 +57,7 @@ def test_waiting_for_data_is_healthy_however_long(pipeline: Pipeline) -> None:
     )
 
 
+@pytest.mark.fault(35)
 def test_data_turns_stale_past_the_limit_and_fresh_again(pipeline: Pipeline) -> None:
     pipeline.stats |= {"state": "live", "last_data_ns": pipeline.now, "height": 983}
     pipeline.stats["last_event_ns"] = WALL + pipeline.now - 2 * S
@@ -78,6 +79,7 @@ def test_an_event_from_the_future_has_no_negative_age(pipeline: Pipeline) -> Non
     assert pipeline.health.health()[1]["event_age_s"] == 0.0
 
 
+@pytest.mark.fault(35)
 def test_stale_data_is_no_reason_to_restart(pipeline: Pipeline) -> None:
     pipeline.stats["last_data_ns"] = pipeline.now
     pipeline.now += 3600 * S

@@ -108,6 +108,7 @@ def test_folders(watcher: Watcher, tmp_path: Path) -> None:
     assert pending(watcher) == WAIT_DIRS
 
 
+@pytest.mark.fault(8)
 def test_folder_made_again(watcher: Watcher, tmp_path: Path) -> None:
     folder = tmp_path / "20260505"
     for _ in range(3):
@@ -158,6 +159,7 @@ def test_idle_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
     assert time.thread_time() - begin < 0.01
 
 
+@pytest.mark.fault(30)
 def test_polling(tmp_path: Path) -> None:
     watcher = Watcher(use_inotify=False, poll_ms=10)
     assert not watcher.active
@@ -182,6 +184,7 @@ def test_file_that_cannot_be_watched_is_polled(watcher: Watcher, tmp_path: Path)
     assert watcher.wait_once(1000) == WAIT_TIMER
 
 
+@pytest.mark.fault(28)
 def test_queue_overflow(watcher: Watcher, tmp_path: Path) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     watcher.watch_dirs([tmp_path])
@@ -202,6 +205,7 @@ def run(code: str, *wrap: str) -> str:
     return child.stdout.strip()
 
 
+@pytest.mark.fault(29)
 def test_no_instances_left() -> None:
     """Not one descriptor is left: the same EMFILE as with the sysctl."""
     code = """
@@ -214,6 +218,7 @@ print(watcher.active, watcher.wait_once(5000000), watcher.reason)
     assert run(code).startswith("False 1 inotify does not work (Too many open files): raise the sysctl")
 
 
+@pytest.mark.fault(29)
 def test_no_watches_left(tmp_path: Path) -> None:
     namespace = ("unshare", "--user", "--map-root-user")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:

@@ -25,6 +25,7 @@ def hourly(data_dir: Path) -> str:
     return layout.hourly_folder(data_dir, "streaming")
 
 
+@pytest.mark.fault(6)
 def test_hours_are_numbers(tmp_path: Path) -> None:
     for name in ("20260505/10", "20260505/9", "20260505/0", "20260504/23", "20260505/23"):
         make(tmp_path, name)
@@ -33,6 +34,7 @@ def test_hours_are_numbers(tmp_path: Path) -> None:
     assert found[1].path == str(tmp_path / "node_order_statuses_streaming/hourly/20260505/0")
 
 
+@pytest.mark.fault(6)
 def test_other_names_are_ignored(tmp_path: Path) -> None:
     for name in ("07", "24", "9.tmp", "9.lz4", "x", "-1", "٣"):
         make(tmp_path, f"20260505/{name}")
@@ -45,6 +47,7 @@ def test_other_names_are_ignored(tmp_path: Path) -> None:
     assert names(layout.hour_files(hourly(tmp_path))) == ["20260505/9"]
 
 
+@pytest.mark.fault(6)
 def test_links_are_followed_and_loops_do_no_harm(tmp_path: Path) -> None:
     real = make(tmp_path, "20260505/9")
     folder = real.parent

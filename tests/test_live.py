@@ -63,6 +63,7 @@ def write(tasks: list[dict[str, Any]]) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.fault(1, 2, 3, 7, 9, 10, 39)
 @pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_order_once_and_in_order(tmp_path: Path, layout: str, inotify: bool) -> None:
@@ -246,6 +247,7 @@ def test_a_batch_that_hangs_shows_its_beginning(tmp_path: Path) -> None:
         assert running.metric("fasttail_lines_total") == 50
 
 
+@pytest.mark.fault(16)
 def test_rejected_lines_are_counted_with_file_and_offset(tmp_path: Path) -> None:
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.touch()
@@ -262,6 +264,7 @@ def test_rejected_lines_are_counted_with_file_and_offset(tmp_path: Path) -> None
         assert running.metric("fasttail_rejected_lines_total") == 2
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("output", ["a pipe that nobody reads", "a full disk"])
 def test_orders_flow_whatever_becomes_of_the_log(tmp_path: Path, output: str) -> None:
     path = hour_file(tmp_path, "plain", "20260505", 9)

@@ -267,6 +267,7 @@ def test_a_non_blocking_pipe_costs_nothing_while_it_is_full(pipe: tuple[int, int
         assert service.dropped == 0
 
 
+@pytest.mark.fault(34)
 def test_a_full_disk_and_its_recovery(tmp_path: Path) -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     try:

@@ -28,6 +28,7 @@ def check(data: bytes, workers: int = 1) -> fasttail.Batch:
 PADDING = plain(event()) * 8  # what follows decides whether the fast path may look at a line
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(
     "change",
     [
@@ -138,6 +139,7 @@ def test_other_keys_must_be_there(key: str) -> None:
     assert [each.reason for each in rejected] == [f"{key}: missing"]
 
 
+@pytest.mark.fault(14, 16)
 @pytest.mark.parametrize(
     "line",
     [
@@ -165,6 +167,7 @@ def test_what_is_no_order_spoils_no_neighbour(line: bytes) -> None:
         check(data)
 
 
+@pytest.mark.fault(13, 15)
 def test_marks_around_a_line_are_tolerated() -> None:
     line = plain(event())[:-1]
     data = b"\xef\xbb\xbf" + line + b"\r\n\n\r\n  " + line + b" \t\n\0\0\0\0" + line + b"\n" + line

@@ -107,6 +107,7 @@ def test_what_no_string_may_hold(text: bytes) -> None:
     assert len(check(with_unknown(b'"' + text + b'"')).rejected) == 1
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     "tail", [b"\\", b"\\u", b"\\u00e", b"\\ud83d", b"\\ud83d\\", b"\\ud83d\\ude0", b"\xc3", b"\xf0\x9f\x98"]
 )

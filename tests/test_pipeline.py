@@ -53,6 +53,7 @@ def test_orders_come_once_and_in_order(folder: Path, path: Path) -> None:
         assert [end.number for end in drive.ends] == list(range(1, len(drive.ends) + 1))
 
 
+@pytest.mark.fault(37)
 def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Path) -> None:
     path.write_bytes(plain(*numbered(0, 4000)))
     with Drive(folder, window=4096, min_batch_s=0, log_every_s=None) as drive:
@@ -75,6 +76,7 @@ def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Pa
     assert ids(drive) == list(range(4010))
 
 
+@pytest.mark.fault(37)
 def test_a_slow_main_thread_loses_nothing(folder: Path, path: Path) -> None:
     """The ring runs full and empty again and again."""
     path.write_bytes(plain(*numbered(0, 6000)))
@@ -254,6 +256,7 @@ def test_it_calls_when_there_is_something_and_only_then(folder: Path, path: Path
         assert drive.take() == 0
 
 
+@pytest.mark.fault(16)
 def test_rejected_lines_are_told_with_their_offset(folder: Path, path: Path) -> None:
     good = plain(*numbered(0, 30))
     path.write_bytes(good + b"{broken}\n" + good + b'{"a":1}\n' * 3000 + good)
@@ -279,6 +282,7 @@ def test_the_first_rejected_line_of_all_workers_is_told(folder: Path, path: Path
     assert end.reject[:2] == (str(path), len(good))
 
 
+@pytest.mark.fault(11)
 def test_a_line_that_is_never_finished_is_taken_as_it_is(folder: Path, path: Path) -> None:
     text = plain(*numbered(0, 4))
     path.write_bytes(text[:-1])
@@ -299,6 +303,7 @@ def test_a_line_that_is_never_finished_is_taken_as_it_is(folder: Path, path: Pat
     assert position.path.endswith("/10")
 
 
+@pytest.mark.fault(19)
 def test_a_truncated_file_begins_anew(folder: Path, path: Path) -> None:
     path.write_bytes(plain(*numbered(0, 100)))
     with Drive(folder, rescan_s=0.05) as drive:

@@ -13,6 +13,7 @@ from test_ws import append
 from websockets.sync.client import connect
 
 
+@pytest.mark.fault(39)
 def test_filters_change_and_no_connection_is_dropped(tmp_path: Path) -> None:
     path = hour_file(tmp_path / "data", "plain", "20260505", 17)
     path.touch()

@@ -327,6 +327,7 @@ uvloop.run(main())
 """
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("bounded", [True, False], ids=["bounded", "accept fails"])
 def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
     """More connections than the process has descriptors: the surplus is shed, then all is as before."""
