@@ -74,7 +74,7 @@ cdef class Rereader:
             return None
         if code == FILL_ERROR:
             raise OSError(reader.error, os.strerror(reader.error))
-        if code != FILL_LINES:
+        if code != FILL_LINES or reader.offset >= limit:    # NUL bytes were passed over, and with them the limit
             return []
         size = reader.lines_end - reader.begin
         if reader.offset + size > limit:

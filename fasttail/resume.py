@@ -286,7 +286,7 @@ class _Walk:
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
-        offset = self._rereader.tell()
+        offset = min(self._rereader.tell(), limit)  # it may have passed over NUL bytes behind the limit
         if frontier is None and (at_end or offset >= limit):
             self._left[self.place.hour] = offset
             self.place = Place(self.place.hour + 1, 0)

@@ -1,4 +1,4 @@
-"""docs/faults.md and the tests marked with `fault`. Run as a program, it writes their names into the table."""
+"""docs/faults.md and the tests marked with `fault`. Run as a program, it writes the tests into the table."""
 
 from __future__ import annotations
 

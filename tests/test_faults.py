@@ -22,8 +22,10 @@ import pytest
 from driving import Drive
 from lines import envelope, event, plain, without
 from running import Client, Serve, command, hour_file, serve, wait_for
+from test_ws import Bot
 
 from fasttail.publish.topics import Topic
+from fasttail.reread import Rereader
 from fasttail.tail.follower import Position
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
@@ -598,3 +600,37 @@ def _opened(running: Serve, folder: Path) -> list[str]:
     fds = Path(f"/proc/{running.process.pid}/fd")
     links = [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]
     return [link for link in links if link.startswith(str(folder.resolve()))]
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("window", [1000, 4096, 1 << 18])
+def test_a_replay_that_passes_its_limit_within_a_hole(path: Path, window: int) -> None:
+    """The limit is where the live way was; the hole has grown since, and a line stands behind it."""
+    lines = plain(*numbered(0, 10))
+    path.write_bytes(lines + bytes(50_000) + plain(*numbered(10, 2)))
+    for limit in (len(lines), len(lines) + 1, len(lines) + 1000, len(lines) + 49_999):
+        rereader = Rereader(Topic("orders", format="raw"), window=window)
+        rereader.open(str(path), "plain", 0, 0)
+        orders = 0
+        while rereader.tell() < limit:
+            orders += sum(message.orders for message in rereader.read(limit) or [])
+        assert orders == 10
+        while (messages := rereader.read(path.stat().st_size)) is not None:
+            orders += sum(message.orders for message in messages)
+            if rereader.tell() == path.stat().st_size:
+                break
+        assert orders == 12
+
+
+@pytest.mark.fault(15)
+def test_who_resumes_in_front_of_a_hole_goes_live(folder: Path, path: Path) -> None:
+    path.write_bytes(plain(*numbered(0, 10)) + bytes(50_000))
+    with serve(folder, "--from", "oldest", "--block-size", "4k") as running, Bot(running) as bot:
+        running.wait_metric("fasttail_nul_bytes_total", 50_000)
+        bot.subscribe(type="orders", format="raw", cursor="p2026050509-0000000000000-0000000")
+        got: list[int] = []
+        while (message := bot.next())["channel"] == "orders":
+            got += [each["order"]["oid"] for each in message["data"]]
+        assert (message["channel"], got) == ("live", list(range(10)))
+        append(path, bytes(10_000) + plain(event(oid=10)))
+        assert [each["order"]["oid"] for each in bot.next()["data"]] == [10]
