@@ -286,14 +286,15 @@ class _Walk:
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
-        offset = min(self._rereader.tell(), limit)  # it may have passed over NUL bytes behind the limit
+        offset = self._rereader.tell()
         if frontier is None and (at_end or offset >= limit):
             self._left[self.place.hour] = offset
             self.place = Place(self.place.hour + 1, 0)
         elif frontier is not None and at_end:
             self.place = frontier
         elif offset > self.place.offset:
-            self.place = Place(self.place.hour, offset)
+            # Not beyond the limit, though NUL bytes behind it may have been passed over.
+            self.place = Place(self.place.hour, min(offset, limit))
         return messages
 
     def left_behind(self, ends: dict[int, int]) -> int | None:

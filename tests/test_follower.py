@@ -607,6 +607,21 @@ def test_read_error(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"2", b"3"]
 
 
+@pytest.mark.fault(20, 32)
+def test_written_anew_while_it_could_not_be_read(node: Node, start: StartTail) -> None:
+    path = node.write("20260505/9", b"1\n").resolve()
+    tail = start(start="oldest")
+    tail.settle()
+    links = {int(fd): os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
+    [fd] = [fd for fd, link in links.items() if link == str(path)]
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.dup2(folder, fd, inheritable=False)
+    os.close(folder)
+    path.write_bytes(b"2\n3\n")
+    assert tail.settle() == [b"1", b"2", b"3"]
+    assert (tail.follower.read_errors, tail.follower.truncations) == (1, 1)
+
+
 @contextmanager
 def ordinary_user() -> Iterator[None]:
     """Permissions count, also when the tests run as root."""

@@ -531,8 +531,6 @@ class Follower:
             self._formers.remove(former)
             if self._give_out_tail(reader, former.hour.path):
                 self.late_lines += 1
-        elif reader.changed:
-            self._replaced(former)
         former.offset, former.before = reader.tell(), mark(reader.before())
         reader.leave()
         self._visited = None
