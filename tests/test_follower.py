@@ -618,6 +618,7 @@ def test_written_anew_while_it_could_not_be_read(node: Node, start: StartTail) -
     os.dup2(folder, fd, inheritable=False)
     os.close(folder)
     path.write_bytes(b"2\n3\n")
+    tail.settle()
     assert tail.settle() == [b"1", b"2", b"3"]
     assert (tail.follower.read_errors, tail.follower.truncations) == (1, 1)
 
