@@ -30,7 +30,7 @@ from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.now_and_then import Oddities, Rejects, Summary
-from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged
+from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged, leak
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.clients import Hub
@@ -47,12 +47,18 @@ from fasttail.tail.follower import Follower, Position
 from fasttail.tail.inotify import Watcher
 from fasttail.version import commit, version
 from fasttail.watch import restart
+from fasttail.watch.census import Census, Process, give_back
 from fasttail.watch.memory import Leak, MemoryWatch, restart_limit
+from fasttail.watch.stall import StallWatch
+from fasttail.watch.watchdog import Watchdog
+from fasttail.watch.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
 STOP_S = 6.0
 """How long the running batch may take to end at a stop; container engines kill after ten seconds."""
+WEBHOOK_S = 2.0
+"""How long the last alerts may take to get out at a stop."""
 LONG_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
 
@@ -127,8 +133,9 @@ class App:
             resume=Position.from_json(inherited.position) if inherited and inherited.position else None,
             notice=_notice,
         )
+        self._reader = Reader(window=settings.block_size, max_line=settings.max_line)
         self.pipeline = Pipeline(
-            Reader(window=settings.block_size, max_line=settings.max_line),
+            self._reader,
             Watcher(wake_fd=self._wake_fd, use_inotify=settings.inotify),
             self._follower,
             selector(settings),
@@ -136,7 +143,7 @@ class App:
             wake_fd=self._wake_fd,
             min_batch_s=settings.min_batch_us / 1e6,
             log_every_s={"second": 1.0, "all": 0.0, "summary": None}[settings.log_batches],
-            stall_ms=int(settings.debug_stall * 1000),
+            stall_ms=0 if inherited else int(settings.debug_stall * 1000),
         )
         self._feeds = Feeds(self.pipeline, epoch=secrets.token_hex(8))
         self._old = OldChannels(self._hub, self._feeds, settings.max_message)
@@ -163,19 +170,46 @@ class App:
             stale_after_s=settings.stale_after_s,
             stall_after_s=settings.stall_after_s,
             batch_timeout_s=settings.batch_timeout_s,
+            memory=lambda: self._watchdog.memory.numbers(),
         )
-        self._memory = MemoryWatch(
-            restart_limit(settings.memory_limit_mb, memory_limit()),
-            window_s=settings.memory_window_s,
-            warmup_s=settings.memory_warmup_s,
+        self._process = process = Process(self._census)
+        self._guard = restart.StormGuard(
+            settings.max_restarts_per_hour, inherited.recent if inherited else ()
         )
-        self._leak = Leak(settings.debug_leak) if settings.debug_leak else None
+        self._compression = Compression() if settings.compression else None
+        self._watchdog = Watchdog(
+            MemoryWatch(
+                restart_limit(settings.memory_limit_mb, memory_limit()),
+                window_s=settings.memory_window_s,
+                warmup_s=settings.memory_warmup_s,
+                measure=process.rss,
+                pss=process.pss,
+                count=process.count,
+            ),
+            StallWatch(
+                self.pipeline.stats,
+                stall_after_s=settings.stall_after_s,
+                batch_timeout_s=settings.batch_timeout_s,
+            ),
+            self._guard,
+            restarts=self._restarts,
+            shed=self._shed,
+            restart=self._begin_restart,
+            tell=self._tell_alert,
+            webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
+            leaks=[
+                *([Leak(settings.debug_leak)] if settings.debug_leak else []),
+                *([Leak(settings.debug_leak_c, keep=leak)] if settings.debug_leak_c else []),
+            ],
+        )
         metrics = Metrics(
             stats=self.pipeline.stats,
             hub=lambda: self._hub.counts() | self._public.counts() | self._resumer.counts(),
-            memory=lambda: {"rss_bytes": self._memory.rss, "slope_bytes_per_second": self._memory.slope},
+            memory=self._memory_numbers,
             log_dropped=lambda: service.dropped,
             restarts=self._restarts,
+            alerts=lambda: self._watchdog.alerts,
+            webhook=self._watchdog.posted,
             version=version(),
             commit=commit(),
         )
@@ -190,7 +224,7 @@ class App:
             metrics=metrics.render,
             routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
             status=self._old.status,
-            compression=Compression() if settings.compression else None,
+            compression=self._compression,
             **guarded,
         )
 
@@ -210,13 +244,14 @@ class App:
         tasks = [
             asyncio.create_task(self._every(self.settings.batch_interval_ms / 1000, self._old.flush)),
             asyncio.create_task(self._every(min(0.5, self.settings.batch_timeout_s / 4), self._look_after)),
-            asyncio.create_task(self._every(self._memory_period(), self._sample_memory)),
+            asyncio.create_task(self._every(self._watch_period(), self._watchdog.sample)),
             asyncio.create_task(self._every(1.0, self._tell_status)),
         ]
         await self._stop.wait()
         for task in tasks:
             task.cancel()
         await self._shut_down()
+        self._watchdog.close(WEBHOOK_S)
         return self._exit_code
 
     async def _first_look(self) -> None:
@@ -255,7 +290,9 @@ class App:
         )
         if restarting:
             text = position.to_json() if position is not None else None
-            self.restart_as = restart.prepare(self.server.sockets, text, self._started, self._restarts)
+            self.restart_as = restart.prepare(
+                self.server.sockets, text, self._started, self._restarts, self._guard.recent
+            )
 
     # ---- what the pipeline hands over
 
@@ -366,17 +403,56 @@ class App:
         if self.settings.log_batches == "summary":
             self._summary.tell(self._batch_log)
 
-    def _memory_period(self) -> float:
+    # ---- the watchdog
+
+    def _watch_period(self) -> float:
         return min(5.0, self.settings.memory_window_s / 60)
 
-    def _sample_memory(self) -> None:
-        if self._leak is not None:
-            self._leak.tick()
-        verdict = self._memory.sample()
-        if verdict.action == "restart" and not self._stop.is_set():
-            log.warning("🚨 memory: restarting in place (restart %d)", self._restarts + 1)
-            self._restart_reason = verdict.reason
-            self._stop.set()
+    def _census(self) -> Census:
+        """What we hold ourselves, in the words of an alert."""
+        hub, public_, replays = self._hub.counts(), self._public.counts(), self._resumer.counts()
+        waiting, kept = self.pipeline.ring_bytes()
+        return Census(
+            {
+                "client queues": hub["queued_bytes"],
+                "ring": waiting,
+                "the ring's boxes": kept,
+                "partial line": self._reader.held,
+                "log queue": self._service.waiting,
+            },
+            {
+                "clients": hub["connections"],
+                "topics": public_["topics"],
+                "subscriptions": public_["subscriptions"],
+                "replays": replays["replays_running"],
+            },
+        )
+
+    def _memory_numbers(self) -> dict[str, float | None]:
+        return {
+            **self._watchdog.memory.numbers(),
+            "open_files": self._process.open_files(),
+            "threads": self._process.threads(),
+            "ring_bytes": self.pipeline.ring_bytes()[0],
+            "log_queue_bytes": self._service.waiting,
+        }
+
+    def _shed(self) -> str:
+        """Slow clients and caches. Said in words."""
+        clients, freed = self._hub.shed()
+        if self._compression is not None:
+            self._compression.forget()
+        self.pipeline.trim()
+        # Later: connections let go of their queues in the loop's next turns. But before the next sample.
+        asyncio.get_running_loop().call_later(self._watch_period() / 2, give_back)
+        return f"{clients} slow clients with {freed} bytes that waited, and caches"
+
+    def _begin_restart(self, reason: str) -> None:
+        self._restart_reason = reason
+        self._stop.set()
+
+    def _tell_alert(self, alert: dict[str, Any]) -> None:
+        self._public.tell_status(lambda: {**self._health.freshness(), "alert": alert})
 
     def _announce(self) -> None:
         s = self.settings

@@ -94,6 +94,7 @@ cdef class Pipeline:
     cdef uint64_t tail               # next slot the main thread takes: written by the main thread only
     cdef uint64_t signalled          # ready_fd was written and not yet answered
     cdef uint64_t stopping, replaced
+    cdef int trims                   # of the next so many slots that are drained nothing is kept: the main thread's
     cdef Topics topics
     cdef Command* commands           # owned; not yet taken: pushed by the main thread, taken by the pipeline
     cdef uint64_t commands_count     # ever given: the main thread's

@@ -18,7 +18,7 @@ that one thread writes and others read for information; a value may be a moment 
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
 from fasttail.parser.columns import reason_text
@@ -135,6 +135,20 @@ cdef inline int64_t _utc_now() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_REALTIME, &t)
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+cdef void* _leaked = NULL        # the last block that `leak` made; each begins with the address of the one before
+
+
+def leak(size_t size) -> None:
+    """Debugging: takes memory that nothing gives back, and touches all of it."""
+    global _leaked
+    cdef char* block = <char*>malloc(size + sizeof(void*))
+    if block == NULL:
+        raise MemoryError
+    memset(block, 0xA5, size + sizeof(void*))
+    (<void**>block)[0] = _leaked
+    _leaked = block
 
 
 cdef int _sleep(uint64_t ns) noexcept nogil:
@@ -266,6 +280,7 @@ cdef class Pipeline:
         """Take up to `most` notes, oldest first: BatchStart, BatchEnd and TopicsChanged objects."""
         cdef Slot* slot
         cdef list notes = []
+        cdef size_t keep
         cdef int k
         try:
             os.eventfd_read(self.ready_fd)
@@ -289,14 +304,29 @@ cdef class Pipeline:
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
                     slot.hour, slot.end, slot.late, self._messages(slot)))
+            keep = 0 if self.trims else KEEP_OUT
+            self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
-                out_clear(&slot.boxes[k].text, KEEP_OUT)
-                out_clear(&slot.boxes[k].marks, KEEP_OUT)
+                out_clear(&slot.boxes[k].text, keep)
+                out_clear(&slot.boxes[k].marks, keep)
             ft_release(&self.taken_bytes, self.taken_bytes + slot.posted)
             ft_release(&self.tail, self.tail + 1)
         if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):
             ft_signal(self.ready_fd)                 # `most` reached: come again
         return notes
+
+    def trim(self) -> None:
+        """Memory is short: each slot of the ring gives back what it keeps for its next batch, as it is drained."""
+        self.trims = SLOTS
+
+    def ring_bytes(self) -> tuple:
+        """(bytes of messages that wait to be drained, bytes that the slots occupy); callable from any thread."""
+        cdef uint64_t room = 0
+        cdef int i, k
+        for i in range(SLOTS):
+            for k in range(self.pool.workers):
+                room += self.slots[i].boxes[k].text.room + self.slots[i].boxes[k].marks.room
+        return self.posted_bytes - self.taken_bytes, room
 
     cdef list _messages(self, Slot* slot):
         cdef const Message* message

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from fasttail.watch.memory import MB, Leak, MemoryWatch, Trend, Verdict, restart_limit, rss
+from fasttail.watch.growth import MB
+from fasttail.watch.memory import Leak, MemoryWatch, Trend, Verdict, restart_limit, rss
 
 WINDOW = 600.0
 
@@ -120,20 +121,26 @@ def test_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     lines = messages(caplog, "memory: ")
     assert len(lines) == 20
     assert lines[0] == "memory: RSS 84.1 MB, slope not known yet"
-    assert lines[-1] == "memory: RSS 84.1 MB, slope +0.00 MB/min over 10 min"
-    assert watch.slope == 0
+    assert lines[-1] == (
+        "memory: RSS 84.1 MB, slope +0.00 MB/min over 10 min (+0.00 to +0.00, 50.0% sure that it grows)"
+    )
+    assert watch.growth.slope == 0
+    assert watch.left_s is None
     assert not messages(caplog, "🚨")
 
 
 def test_growth_warns_and_says_how_long_it_can_last(caplog: pytest.LogCaptureFixture) -> None:
     process = Process()
     watch = process.watch(limit_mb=400)
-    actions = [verdict.action for verdict in process.run(watch, 1500, mb_per_min=6)]
+    verdicts = process.run(watch, 1500, mb_per_min=6)
+    actions = [verdict.action for verdict in verdicts]
     assert actions[:120] == ["ok"] * 120
-    assert actions[-100:] == ["warn"] * 100
+    assert set(actions[-100:]) == {"warn"}
+    assert 2 <= sum(verdict.alert for verdict in verdicts) <= 4
     lines = messages(caplog, "🚨")
     assert lines[0].startswith("🚨 memory: linear growth: RSS ")
-    assert "slope +6.00 MB/min over 9 min, the limit of 400.0 MB is 4" in lines[0]
+    assert "slope +6.00 MB/min over 9 min (+6.00 to +6.00, 100.0% sure that it grows)" in lines[0]
+    assert "the limit of 400.0 MB is 4" in lines[0]
     assert 2 <= len(lines) <= 4, "not at every sample"
 
 
@@ -141,8 +148,8 @@ def test_past_the_limit_it_asks_for_a_restart(caplog: pytest.LogCaptureFixture) 
     process = Process()
     watch = process.watch(limit_mb=100)
     verdicts = process.run(watch, 60, mb_per_min=24)
-    assert [verdict.action for verdict in verdicts] == ["ok"] * 10 + ["restart"] * 2
-    assert verdicts[-1].reason == "RSS 104.0 MB is past the limit of 100.0 MB"
+    assert [verdict.action for verdict in verdicts] == ["ok"] * 10 + ["shed", "restart"]
+    assert verdicts[-1].reason.startswith("RSS 104.0 MB is past the limit of 100.0 MB; grew most: ")
     assert messages(caplog, "🚨")[-1] == f"🚨 memory: {verdicts[-1].reason}"
 
 
@@ -175,4 +182,5 @@ def _leak_and_watch() -> None:
     assert abs(watch.rss - before - 32 * MB) < 4 * MB
     now = 1.5
     leak.tick()
+    assert watch.sample().action == "shed"
     assert watch.sample().action == "restart"

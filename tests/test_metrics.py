@@ -47,9 +47,26 @@ HUB: dict[str, Any] = {
     "opened": 13,
     "refused": 14,
     "closed_slow": 15,
+    "shed": 22,
     "closed_idle": 18,
     "closed_flooding": 19,
     "protocol_faults": 16,
+}
+
+MEMORY: dict[str, float | None] = {
+    "rss_bytes": 84e6,
+    "pss_bytes": 83e6,
+    "limit_bytes": 200e6,
+    "left_seconds": 3600.0,
+    "slope_bytes_per_second": -12.5,
+    "slope_low_bytes_per_second": -13.5,
+    "slope_high_bytes_per_second": -11.5,
+    "growth_confidence": 0.25,
+    "growing": 0.0,
+    "open_files": 31,
+    "threads": 7,
+    "ring_bytes": 8,
+    "log_queue_bytes": 9,
 }
 
 
@@ -57,9 +74,11 @@ def render(stats: dict[str, Any] = STATS, memory: dict[str, float | None] | None
     metrics = Metrics(
         stats=lambda: stats,
         hub=lambda: HUB,
-        memory=lambda: {"rss_bytes": 84e6, "slope_bytes_per_second": -12.5} if memory is None else memory,
+        memory=lambda: MEMORY if memory is None else memory,
         log_dropped=lambda: 21,
         restarts=2,
+        alerts=lambda: {"memory": 3, "stall": 0},
+        webhook=lambda: (4, 5),
         version="0.1.0",
         commit='ab"c\\1',
         clock=lambda: 100 * S,
@@ -105,13 +124,27 @@ def test_every_number_is_told_under_its_name() -> None:
         "fasttail_client_connections_total": 13,
         "fasttail_client_refused_total": 14,
         "fasttail_client_closed_slow_total": 15,
+        "fasttail_client_shed_total": 22,
         "fasttail_client_closed_idle_total": 18,
         "fasttail_client_closed_flooding_total": 19,
         "fasttail_client_protocol_faults_total": 16,
         "fasttail_log_lines_dropped_total": 21,
         "fasttail_restarts_total": 2,
+        "fasttail_webhook_sent_total": 4,
+        "fasttail_webhook_failed_total": 5,
         "fasttail_rss_bytes": 84e6,
+        "fasttail_pss_bytes": 83e6,
+        "fasttail_memory_limit_bytes": 200e6,
+        "fasttail_memory_left_seconds": 3600,
         "fasttail_rss_slope_bytes_per_second": -12.5,
+        "fasttail_rss_slope_low_bytes_per_second": -13.5,
+        "fasttail_rss_slope_high_bytes_per_second": -11.5,
+        "fasttail_rss_growth_confidence": 0.25,
+        "fasttail_rss_growing": 0,
+        "fasttail_open_files": 31,
+        "fasttail_threads": 7,
+        "fasttail_ring_bytes": 8,
+        "fasttail_log_queue_bytes": 9,
     }
     expected: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {
         (name, ()): value for name, value in plain.items()
@@ -124,6 +157,8 @@ def test_every_number_is_told_under_its_name() -> None:
     ):
         for channel, value in HUB[key].items():
             expected[name, (("channel", channel),)] = value
+    expected["fasttail_alerts_total", (("kind", "memory"),)] = 3
+    expected["fasttail_alerts_total", (("kind", "stall"),)] = 0
     expected["fasttail_build_info", (("commit", 'ab"c\\1'), ("version", "0.1.0"))] = 1
     assert samples(render()) == expected
 
@@ -131,7 +166,7 @@ def test_every_number_is_told_under_its_name() -> None:
 def test_what_is_not_known_is_left_out() -> None:
     stats = STATS | {"last_data_ns": 0, "last_event_ns": 0, "height": None}
     del stats["late_lines"]
-    text = render(stats, {"rss_bytes": 5.0, "slope_bytes_per_second": None})
+    text = render(stats, MEMORY | {"slope_bytes_per_second": None, "left_seconds": None})
     missing = {name for name, _ in samples(render())} - {name for name, _ in samples(text)}
     assert missing == {
         "fasttail_data_age_seconds",
@@ -139,6 +174,7 @@ def test_what_is_not_known_is_left_out() -> None:
         "fasttail_block_height",
         "fasttail_late_lines_total",
         "fasttail_rss_slope_bytes_per_second",
+        "fasttail_memory_left_seconds",
     }
 
 

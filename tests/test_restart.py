@@ -97,11 +97,12 @@ def test_fresh_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_state_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         copy = listener.dup()
-        _, env = restart.prepare([copy], None, 12.5, 2)
+        _, env = restart.prepare([copy], None, 12.5, 2, [1.5, 2.5])
         monkeypatch.setenv(restart.VARIABLE, env[restart.VARIABLE])
         before = restart.inherited()
         assert before is not None
         assert (before.position, before.started, before.restarts) == (None, 12.5, 3)
+        assert before.recent == (1.5, 2.5)
         assert before.sockets[0].getsockname() == listener.getsockname()
         assert restart.VARIABLE not in os.environ
         assert restart.inherited() is None
@@ -111,7 +112,14 @@ def test_state_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"pid": 1}, {"version": 99}, {"fds": None}, {"started": "soon"}, {"restarts": None}],
+    [
+        {"pid": 1},
+        {"version": 99},
+        {"fds": None},
+        {"started": "soon"},
+        {"restarts": None},
+        {"recent": 7},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_state_of_another_process_or_version_is_passed_over(
@@ -141,6 +149,22 @@ def test_only_listening_sockets_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert before.sockets == []
         os.fstat(plain.fileno())  # not ours: left open
         os.fstat(file.fileno())
+
+
+def test_a_storm_of_restarts_is_stopped() -> None:
+    now = 10_000.0
+    guard = restart.StormGuard(2, clock=lambda: now)
+    assert guard.take()
+    now += 1800
+    assert guard.take()
+    assert not guard.take()
+    later = restart.StormGuard(2, guard.recent, clock=lambda: now)  # the next image
+    assert not later.take()
+    now += 1801  # an hour after the first
+    assert later.take()
+    assert not later.take()
+    assert later.recent == (11_800.0, 13_601.0)
+    assert not restart.StormGuard(0, clock=lambda: now).take()
 
 
 def test_when_it_cannot_be_executed_the_process_goes_on() -> None:

@@ -68,7 +68,7 @@ def _read_text(option: Option, said: str, where: str) -> Any:
     try:
         return option.kind.from_text(said)
     except ValueError:
-        raise ConfigError(f"{where}: expected {option.kind.expected}, got {_shown(said)}") from None
+        raise ConfigError(f"{where}: expected {option.kind.expected}, got {_shown(said, option)}") from None
 
 
 def _read_file(path: Path, table: list[Option], values: dict[str, Any], sources: dict[str, str]) -> None:
@@ -81,7 +81,7 @@ def _read_file(path: Path, table: list[Option], values: dict[str, Any], sources:
         try:
             values[option.dest] = option.kind.from_file(value)
         except ValueError as error:
-            what = str(error) or f"expected {option.kind.expected}, got {_shown(value)}"
+            what = str(error) or f"expected {option.kind.expected}, got {_shown(value, option)}"
             raise ConfigError(f"{file.place(path, option.name)}: {option.name}: {what}") from None
         sources[option.name] = f"file {path}:{option.name}"
 
@@ -98,7 +98,9 @@ def _refuse_unknown(path: Path, content: Mapping[str, Any]) -> None:
         raise ConfigError(f"{where}: unknown setting{'s'[: len(shown) - 1]} {', '.join(shown)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, option: Option) -> str:
+    if option.kind.secret:
+        return "something else"
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 80 else shown[:80] + "..."
 

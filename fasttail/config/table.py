@@ -220,11 +220,13 @@ class ServeSettings(_Following):
         kinds.number(0.1, "S"), "seconds without new data after which /health answers 503", default=60.0
     )
     stall_after_s: float = _option(
-        kinds.number(1.0, "S"), "seconds without progress after which /health/live answers 503", default=30.0
+        kinds.number(1.0, "S"),
+        "seconds without progress after which /health/live answers 503, and the process restarts in place",
+        default=30.0,
     )
     memory_limit_mb: float | None = _option(
         kinds.number(metavar="MB"),
-        "restart in place past this much memory (1 MB = 1024 x 1024 bytes); 0: never "
+        "shed, then restart in place past this much memory (1 MB = 1024 x 1024 bytes); 0: never "
         "(default: 80 % of the container's limit)",
         default=None,
     )
@@ -234,11 +236,20 @@ class ServeSettings(_Following):
     memory_warmup_s: float = _option(
         kinds.number(metavar="S"), "seconds after the start that are not judged", default=120.0
     )
+    max_restarts_per_hour: int = _option(
+        kinds.whole(0, 1000),
+        "restarts in place in an hour, after which there are only alerts; 0: none",
+        default=6,
+    )
+    alert_webhook: str | None = _option(kinds.url(), "URL to which alerts are posted, as JSON", default=None)
     symbols_config: tuple[SymbolFilter, ...] = _option(
         kinds.symbols(), "coins to broadcast, with their least price x size", default=(), file_only=True
     )
     debug_leak: float = _option(
         kinds.number(metavar="MB_PER_S"), "leak this much memory a second", default=0.0, debugging=True
+    )
+    debug_leak_c: float = _option(
+        kinds.number(metavar="MB_PER_S"), "the same by malloc, in C", default=0.0, debugging=True
     )
     debug_stall: float = _option(
         kinds.number(metavar="S"), "let one batch hang for this long", default=0.0, debugging=True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,6 +39,7 @@ class Kind:
     show: Callable[[Any], str] = str
     flag: bool = False  # an option without a value: --name, --no-name
     repeats: bool = False  # an option given twice adds to its list
+    secret: bool = False  # a wrong value is not shown
 
 
 def whole(low: int, high: int = 1 << 53) -> Kind:
@@ -189,6 +191,25 @@ def path(what: str, metavar: str) -> Kind:
         return Path(value).expanduser()
 
     return Kind(what, check, check, metavar)
+
+
+def url() -> Kind:
+    """A web address. It may hold a secret anywhere behind the scheme, so only its host is ever shown."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None:
+            raise ValueError
+        parts = urlsplit(value)  # ValueError: brackets, a port that is none
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+        return value
+
+    def show(value: str) -> str:
+        parts = urlsplit(value)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname}{port}/..."
+
+    return Kind("a URL like https://example.com/path", check, check, "URL", show, secret=True)
 
 
 def words(what: str, metavar: str, read: Callable[[str], Any] = str) -> Kind:

@@ -24,6 +24,7 @@ class Health:
     batch_timeout_s: how long one batch may take.
     clock:           monotonic nanoseconds, the same clock as in `stats`.
     wall_clock:      Unix time in nanoseconds, for the age of the newest event.
+    memory:          the memory watch's numbers, which are told as they are.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Health:
         batch_timeout_s: float = 30.0,
         clock: Callable[[], int] = time.monotonic_ns,
         wall_clock: Callable[[], int] = time.time_ns,
+        memory: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._stats = stats
+        self._memory = memory
         self._stale_after_s = stale_after_s
         self._stall_after_s = stall_after_s
         self._batch_timeout_s = batch_timeout_s
@@ -56,6 +59,7 @@ class Health:
             "stale_after_s": self._stale_after_s,
             "event_age_s": _age(self._wall_clock(), stats["last_event_ns"]),
             **self.freshness(),
+            **({"memory": dict(self._memory())} if self._memory is not None else {}),
         }
 
     def freshness(self) -> dict[str, Any]:

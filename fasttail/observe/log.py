@@ -89,6 +89,11 @@ class LogService:
         """Writes that failed: a full disk, a reader that left."""
         return self._writer.write_errors
 
+    @property
+    def waiting(self) -> int:
+        """Bytes in the queue."""
+        return self._writer.waiting
+
     def shows(self, level: int) -> bool:
         """Whether lines of `level` are logged."""
         return logging.getLogger().isEnabledFor(level)

@@ -77,6 +77,11 @@ class LogWriter:
             self._queue.put(data)
         return True
 
+    @property
+    def waiting(self) -> int:
+        """Bytes in the queue."""
+        return self._bytes
+
     def flush(self, timeout: float = 1.0) -> bool:
         """Waits until all that was put is written; False when that took longer than `timeout` seconds."""
         with self._changed:

@@ -44,6 +44,7 @@ HUB_COUNTERS = (
     ("opened", "client_connections", "WebSocket connections accepted."),
     ("refused", "client_refused", "Connections refused, or cut off before their handshake."),
     ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
+    ("shed", "client_shed", "Clients cut off because memory was short and much waited for them."),
     ("gaps", "gaps", "Gaps told to clients that could not be given something."),
     ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
     ("replays", "replays", "Replays from the node's files that have ended."),
@@ -73,6 +74,22 @@ PIPELINE_AGES = (
     ("loop_ns", "pipeline_age_seconds", "Seconds since the pipeline last made progress."),
     ("in_batch_ns", "batch_running_seconds", "Seconds the running batch has taken; absent between batches."),
 )
+# (key in the memory watch's numbers, name, help)
+MEMORY_GAUGES = (
+    ("rss_bytes", "rss_bytes", "Resident memory of the process."),
+    ("pss_bytes", "pss_bytes", "Resident memory with shared pages counted in part; once a minute."),
+    ("limit_bytes", "memory_limit_bytes", "Resident memory past which the process restarts in place."),
+    ("slope_bytes_per_second", "rss_slope_bytes_per_second", "Trend of the resident memory."),
+    ("slope_low_bytes_per_second", "rss_slope_low_bytes_per_second", "Lower end of the trend's interval."),
+    ("slope_high_bytes_per_second", "rss_slope_high_bytes_per_second", "Upper end of the trend's interval."),
+    ("growth_confidence", "rss_growth_confidence", "How sure it is that the memory grows, 0 to 1."),
+    ("growing", "rss_growing", "1 while the memory grows linearly."),
+    ("left_seconds", "memory_left_seconds", "Time until the limit at the present pace; absent without one."),
+    ("open_files", "open_files", "Open descriptors."),
+    ("threads", "threads", "Threads of the process."),
+    ("ring_bytes", "ring_bytes", "Bytes of messages between pipeline and main thread."),
+    ("log_queue_bytes", "log_queue_bytes", "Bytes of log lines that wait to be written."),
+)
 
 
 class Metrics:
@@ -80,7 +97,8 @@ class Metrics:
 
     stats:       the pipeline's numbers.
     hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
-    memory:      `rss_bytes` and `slope_bytes_per_second`; None for what is not known yet.
+    memory:      the keys of MEMORY_GAUGES; None for what is not known yet.
+    alerts:      alerts by kind. webhook: alerts that were posted, and given up; None without a webhook.
     log_dropped: log lines dropped so far because the log's queue was full.
     restarts:    how often the process has restarted itself in place.
     clock, wall_clock: monotonic and Unix nanoseconds, the clocks of `stats`.
@@ -96,6 +114,8 @@ class Metrics:
         memory: Callable[[], Mapping[str, float | None]],
         log_dropped: Callable[[], int],
         restarts: int = 0,
+        alerts: Callable[[], Mapping[str, int]] = dict,
+        webhook: Callable[[], tuple[int, int] | None] = lambda: None,
         version: str,
         commit: str,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -106,6 +126,8 @@ class Metrics:
         self._memory = memory
         self._log_dropped = log_dropped
         self._restarts = restarts
+        self._alerts = alerts
+        self._webhook = webhook
         self._build = {"version": version, "commit": commit}
         self._clock = clock
         self._wall_clock = wall_clock
@@ -123,9 +145,15 @@ class Metrics:
         yield from self._pipeline(self._stats())
         yield from _clients(self._hub())
         memory = self._memory()
-        yield from _gauge("rss_bytes", "Resident memory of the process.", memory.get("rss_bytes"))
-        slope = memory.get("slope_bytes_per_second")
-        yield from _gauge("rss_slope_bytes_per_second", "Trend of the resident memory.", slope)
+        for key, name, text in MEMORY_GAUGES:
+            yield from _gauge(name, text, memory.get(key))
+        alerts = CounterMetricFamily("fasttail_alerts", "Alerts of the watchdog.", labels=["kind"])
+        for kind, count in self._alerts().items():
+            alerts.add_metric([kind], count)
+        yield alerts
+        if (posted := self._webhook()) is not None:
+            yield _counter("webhook_sent", "Alerts that the webhook has taken.", posted[0])
+            yield _counter("webhook_failed", "Alerts that the webhook did not take, given up.", posted[1])
 
     def _pipeline(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
         for key, name, text in PIPELINE_COUNTERS:

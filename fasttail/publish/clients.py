@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 BLAMES_PEER: frozenset[int] = frozenset((CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG))
 """Codes that say that the peer broke the protocol, whether picows or we found it out."""
 
+LEAST_SHED = 64 << 10
+"""Bytes: a client for whom less waits keeps up, and to cut it off would free next to nothing."""
+
 
 class Client(WSListener):
     """One WebSocket connection and its bounded queue.
@@ -322,6 +325,7 @@ class Hub:
         self.opened = 0
         self.refused = 0
         self.closed_slow = 0
+        self.shed_clients = 0
         self.closed_idle = 0
         self.closed_flooding = 0
         self.protocol_faults = 0
@@ -338,6 +342,24 @@ class Hub:
         if self._empty is not None and not self.clients:
             self._empty.set()
 
+    def shed(self) -> tuple[int, int]:
+        """Memory is short: cut off those for whom most waits, until half of all that waits is gone.
+
+        (clients, bytes). No close frame: it would have to wait behind all that they do not read.
+        """
+        queues = sorted(((client.queued, client) for client in self.clients), key=lambda each: -each[0])
+        goal = sum(queued for queued, _ in queues) // 2
+        count = freed = 0
+        for queued, client in queues:
+            if freed >= goal or queued < LEAST_SHED:
+                break
+            log.warning("client %s is cut off: memory is short, and %d bytes wait", client.peer, queued)
+            client.abort()
+            count += 1
+            freed += queued
+        self.shed_clients += count
+        return count, freed
+
     def counts(self) -> dict[str, Any]:
         """Everything counted here, as plain numbers and dicts by channel name."""
         channels = self.channels.values()
@@ -351,6 +373,7 @@ class Hub:
             "opened": self.opened,
             "refused": self.refused,
             "closed_slow": self.closed_slow,
+            "shed": self.shed_clients,
             "closed_idle": self.closed_idle,
             "closed_flooding": self.closed_flooding,
             "protocol_faults": self.protocol_faults,

@@ -50,6 +50,10 @@ class FrameCompressor:
         self._last, self._made = data, made
         return made
 
+    def forget(self) -> None:
+        """Keep nothing of what was made."""
+        self._last = self._made = self._last_but_one = self._made_but_one = b""
+
     def _each(self, data: bytes) -> Iterator[bytes]:
         at = 0
         while at < len(data):
@@ -116,6 +120,11 @@ class Compression:
                 if extension is not None:
                     return extension
         return None
+
+    def forget(self) -> None:
+        """Memory is short: keep no frames for the next client."""
+        for compressor in self._compressors.values():
+            compressor.forget()
 
     def _accept(self, parameters: list[tuple[str, str | None]]) -> Extension | None:
         """An offer with a parameter that is unknown, repeated or of a wrong value is declined as a whole."""

@@ -1,34 +1,25 @@
-"""Watches the memory that the process occupies (RSS): says how it goes, warns of linear growth, asks for a
-restart.
+"""Watches the memory that the process occupies (RSS): says how it goes, warns of linear growth, and asks for
+memory to be shed, then for a restart.
 
-Linear growth is what a leak looks like. A burst of clients levels off, a sawtooth comes back, a step stays:
-none of them grows at the same pace all along, and that is what is asked of each third of the window here.
+    sample ─► past the limit? ──────────────────► shed ─► still past it at the next sample? ─► restart
+          └─► linear growth? ─► warn; the limit nearer than one window? ─► shed
 """
 
 from __future__ import annotations
 
 import logging
-import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import psutil
 
-MB = 1024 * 1024  # as `docker stats` counts
+from fasttail.watch.census import Census, Growers
+from fasttail.watch.growth import MB, Growth, judge
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a history tells: `slope` in bytes per second (None while it is too short), over `span` seconds."""
-
-    slope: float | None
-    span: float
-    growing: bool
 
 
 class Trend:
@@ -39,7 +30,6 @@ class Trend:
     """
 
     POINTS = 60
-    MIN_GROWTH = 8 * MB  # over the whole window; below it, growth is noise
 
     def __init__(self, window_s: float = 600.0, warmup_s: float = 120.0) -> None:
         self._window_s = window_s
@@ -62,36 +52,18 @@ class Trend:
         while self._points[0][0] < now - self._window_s:
             self._points.popleft()
 
-    def report(self) -> Report:
-        """The slope over the window; growing only once the window is full."""
-        points = list(self._points)
-        count = len(points)
-        if count < self.POINTS // 10:
-            return Report(None, 0.0, False)
-        span = points[-1][0] - points[0][0]
-        slope = _theil_sen(points)
-        growing = span >= 0.9 * self._window_s and slope * span >= self.MIN_GROWTH
-        if growing:
-            thirds = (points[: count // 3], points[count // 3 : 2 * count // 3], points[2 * count // 3 :])
-            growing = all(_theil_sen(third) >= slope / 3 for third in thirds)
-        return Report(slope, span, growing)
-
-
-def _theil_sen(points: Sequence[tuple[float, int]]) -> float:
-    """The median of the slopes between all pairs: up to a quarter of the points may lie anywhere."""
-    return statistics.median(
-        (later[1] - earlier[1]) / (later[0] - earlier[0])
-        for index, earlier in enumerate(points)
-        for later in points[index + 1 :]
-    )
+    def report(self) -> Growth:
+        """What the window shows; growing only once it is full."""
+        return judge(list(self._points), self._window_s)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do now, and why."""
+    """What to do now, and why; `alert`: it is time to tell people."""
 
-    action: Literal["ok", "warn", "restart"]
+    action: Literal["ok", "warn", "shed", "restart"]
     reason: str = ""
+    alert: bool = False
 
 
 def restart_limit(setting_mb: float | None, cgroup_limit: int | None) -> int | None:
@@ -109,9 +81,9 @@ def rss() -> int:
 class MemoryWatch:
     """Judges the memory at each `sample`; its owner calls that every few seconds and obeys the verdict.
 
-    Logs one line a minute, and 🚨 when the growth is linear (again every five minutes while it is) or past
-    `limit` bytes. `rss` and `slope` (bytes per second, None when not known yet) hold the latest numbers, for
-    the metrics.
+    Logs one line a minute, and 🚨 when the growth is linear or the memory past `limit` bytes: at once when
+    the action changes, then every five minutes. `count` says what the process holds; `pss` is asked once a
+    minute.
     """
 
     LOG_EVERY_S = 60.0
@@ -124,19 +96,27 @@ class MemoryWatch:
         window_s: float = 600.0,
         warmup_s: float = 120.0,
         measure: Callable[[], int] = rss,
+        pss: Callable[[], int | None] = lambda: None,
+        count: Callable[[], Census] = lambda: Census({}, {}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rss = measure()
-        self.slope: float | None = None
-        self._limit = limit
+        self.pss: int | None = None
+        self.growth = Growth()
+        self.census = count()
+        self.limit = limit
         self._measure = measure
+        self._measure_pss = pss
+        self._count = count
         self._clock = clock
+        self._window_s = window_s
         self._trend = Trend(window_s, warmup_s)
-        self._report = Report(None, 0.0, False)
+        self._growers = Growers(Trend.POINTS)
         # The fit costs a millisecond: it is made when the window has a new point, not at each sample.
         self._fit_every_s = window_s / Trend.POINTS
         self._fit_at = self._log_at = clock()
-        self._warn_at = float("-inf")
+        self._warn_at = self._shed_at = float("-inf")
+        self._action: str = "ok"
         if limit is not None and self.rss > limit:
             _log.warning(
                 "🚨 memory: the limit of %.1f MB is below the %.1f MB occupied at the start: "
@@ -144,7 +124,30 @@ class MemoryWatch:
                 limit / MB,
                 self.rss / MB,
             )
-            self._limit = None
+            self.limit = None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the limit at the present pace; None if there is no limit, or the trend is not up."""
+        low, slope = self.growth.low, self.growth.slope
+        if self.limit is None or slope is None or low is None or low <= 0:
+            return None
+        return max(self.limit - self.rss, 0) / slope
+
+    def numbers(self) -> dict[str, float | None]:
+        """For metrics and /health. None: not known, or (the time left) not running out."""
+        growth, left = self.growth, self.left_s
+        return {
+            "rss_bytes": self.rss,
+            "pss_bytes": self.pss,
+            "limit_bytes": self.limit,
+            "slope_bytes_per_second": growth.slope,
+            "slope_low_bytes_per_second": growth.low,
+            "slope_high_bytes_per_second": growth.high,
+            "growth_confidence": growth.confidence,
+            "growing": float(growth.growing),
+            "left_seconds": left,
+        }
 
     def sample(self) -> Verdict:
         """Measures, logs what is due, and says what to do."""
@@ -153,55 +156,84 @@ class MemoryWatch:
         self._trend.add(now, self.rss)
         if now >= self._fit_at:
             self._fit_at = now + self._fit_every_s
-            self._report = self._trend.report()
-            self.slope = self._report.slope
+            self.growth = self._trend.report()
+            self.census = self._count()
+            self._growers.add(self.census)
         if now >= self._log_at:
             self._log_at = now + self.LOG_EVERY_S
+            self.pss = self._measure_pss()
             _log.info("memory: %s", self._describe())
         return self._judge(now)
 
     def _judge(self, now: float) -> Verdict:
-        if self._limit is not None and self.rss > self._limit:
-            reason = f"RSS {self.rss / MB:.1f} MB is past the limit of {self._limit / MB:.1f} MB"
-            _log.warning("🚨 memory: %s", reason)
-            return Verdict("restart", reason)
-        if not self._report.growing:
+        past = self.limit is not None and self.rss > self.limit
+        if not past and not self.growth.growing:
+            self._action = "ok"
             return Verdict("ok")
-        reason = f"linear growth: {self._describe()}{self._time_left()}"
-        if now >= self._warn_at:
+        if past:
+            assert self.limit is not None
+            reason = f"RSS {self.rss / MB:.1f} MB is past the limit of {self.limit / MB:.1f} MB"
+        else:
+            reason = f"linear growth: {self._describe()}"
+        left = self.left_s
+        action: Literal["warn", "shed", "restart"] = "warn"
+        if past or (left is not None and left <= self._window_s):
+            if now >= self._shed_at + self._window_s:
+                self._shed_at = now
+                action = "shed"
+            elif past:
+                action = "restart"
+        alert = now >= self._warn_at or (action != self._action and action != "warn")
+        self._action = action
+        if alert:
             self._warn_at = now + self.WARN_EVERY_S
+            reason += f"; grew most: {self._growers.text()}"
             _log.warning("🚨 memory: %s", reason)
-        return Verdict("warn", reason)
+        return Verdict(action, reason, alert)
 
     def _describe(self) -> str:
-        report = self._report
+        growth = self.growth
         occupied = f"RSS {self.rss / MB:.1f} MB"
-        if report.slope is None:
+        if growth.slope is None or growth.low is None or growth.high is None:
             return f"{occupied}, slope not known yet"
-        length = f"{report.span / 60:.0f} min" if report.span >= 90 else f"{report.span:.0f} s"
-        return f"{occupied}, slope {report.slope * 60 / MB:+.2f} MB/min over {length}"
-
-    def _time_left(self) -> str:
-        slope = self._report.slope
-        if self._limit is None or slope is None or slope <= 0:
-            return ""
-        minutes = max(self._limit - self.rss, 0) / slope / 60
-        return f", the limit of {self._limit / MB:.1f} MB is {minutes:.0f} min away"
+        length = f"{growth.span / 60:.0f} min" if growth.span >= 90 else f"{growth.span:.0f} s"
+        low, slope, high = (each * 60 / MB for each in (growth.low, growth.slope, growth.high))
+        left = self.left_s
+        ahead = ""
+        if left is not None and self.limit is not None:
+            away = f"{left / 60:.0f} min" if left < 172_800 else f"{left / 86_400:.0f} days"
+            ahead = f", the limit of {self.limit / MB:.1f} MB is {away} away"
+        return (
+            f"{occupied}, slope {slope:+.2f} MB/min over {length} "
+            f"({low:+.2f} to {high:+.2f}, {growth.confidence:.1%} sure that it grows){ahead}"
+        )
 
 
 class Leak:
-    """Leaks, to try the watch out: each `tick` keeps what came due since the one before, all touched."""
+    """Leaks, to try the watch out: each `tick` keeps what came due since the one before, all touched.
 
-    def __init__(self, mb_per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    keep: allocates so many bytes for good; not given, they are kept here, in Python.
+    """
+
+    def __init__(
+        self,
+        mb_per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        keep: Callable[[int], None] | None = None,
+    ) -> None:
         self.bytes = 0
         self._rate = mb_per_s * MB
         self._clock = clock
         self._start = clock()
         self._kept: list[bytes] = []
+        self._keep = keep or self._in_python
 
     def tick(self) -> None:
         """Leaks what is due by now."""
         due = int((self._clock() - self._start) * self._rate) - self.bytes
         if due > 0:
-            self._kept.append(b"\xa5" * due)  # not zeros: those would stay unmapped
+            self._keep(due)
             self.bytes += due
+
+    def _in_python(self, due: int) -> None:
+        self._kept.append(b"\xa5" * due)  # not zeros: those would stay unmapped

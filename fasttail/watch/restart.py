@@ -14,27 +14,63 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 VARIABLE = "FASTTAIL_RESTART"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Restart:
     """What the former image left: its listening sockets, the reading position (JSON text, None = none known),
     when the first image started (seconds since 1970), and how many restarts there were, this one included.
+    recent: when the last of them were (monotonic seconds: the clock goes on through an `execve`).
     """
 
     sockets: list[socket.socket]
     position: str | None
     started: float
     restarts: int
+    recent: tuple[float, ...] = ()
+
+
+class StormGuard:
+    """At most `most` restarts in any hour; `recent`: those of former images. A process that needs more than
+    that is not helped by them, and its clients are cut off each time.
+    """
+
+    HOUR_S = 3600.0
+
+    def __init__(
+        self, most: int, recent: Sequence[float] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._clock = clock
+        self._recent = tuple(recent)
+
+    @property
+    def recent(self) -> tuple[float, ...]:
+        """The restarts of the last hour, this image's own included."""
+        now = self._clock()
+        return tuple(when for when in self._recent if now - self.HOUR_S < when <= now)
+
+    def take(self) -> bool:
+        """Whether one more may be made; it is counted."""
+        recent = self.recent
+        if len(recent) >= self._most:
+            return False
+        self._recent = (*recent, self._clock())
+        return True
 
 
 def prepare(
-    sockets: Sequence[socket.socket], position: str | None, started: float, restarts: int
+    sockets: Sequence[socket.socket],
+    position: str | None,
+    started: float,
+    restarts: int,
+    recent: Sequence[float] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment for `execute`; `restarts` counts those made before this one.
 
@@ -49,6 +85,7 @@ def prepare(
         "position": position,
         "started": started,
         "restarts": restarts + 1,
+        "recent": list(recent),
     }
     return [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: json.dumps(state)}
 
@@ -86,10 +123,11 @@ def inherited() -> Restart | None:
         fds = [int(fd) for fd in state["fds"]]
         position = None if state["position"] is None else str(state["position"])
         started, restarts = float(state["started"]), int(state["restarts"])
+        recent = tuple(float(when) for when in state["recent"])
     except (ValueError, KeyError, TypeError):
         return None
     sockets = [listener for fd in fds if (listener := _listener(fd)) is not None]
-    return Restart(sockets, position, started, restarts)
+    return Restart(sockets, position, started, restarts, recent)
 
 
 def _listener(fd: int) -> socket.socket | None:

@@ -1,0 +1,158 @@
+"""What the process holds, by kind, and which of it grew: so that an alert can say more than "memory".
+
+Some kinds are the kernel's and libc's (psutil, mallinfo2), some are counted by the program itself and come
+through a callable. They overlap: what waits for clients was allocated with malloc, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import psutil
+
+from fasttail.watch.growth import MB
+
+SHOWN = 4
+"""Kinds of bytes, and of counts, that an alert names at the most."""
+
+LEAST_BYTES = MB
+"""Growth of bytes below this is not worth a word."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """One count: bytes and numbers by kind, in the words of the log."""
+
+    sizes: Mapping[str, int]
+    counts: Mapping[str, int]
+
+
+Count = Callable[[], Census]
+
+
+class Process:
+    """Counts what kernel, libc and interpreter know of this process; `own` counts the rest."""
+
+    def __init__(self, own: Count = lambda: Census({}, {})) -> None:
+        self._process = psutil.Process()
+        self._own = own
+
+    def rss(self) -> int:
+        """Bytes of memory this process occupies."""
+        return int(self._process.memory_info().rss)
+
+    def pss(self) -> int | None:
+        """The same with shared pages counted in part. A walk over all pages: not for every sample."""
+        try:
+            return int(self._process.memory_full_info().pss)
+        except (psutil.Error, OSError, AttributeError):
+            return None
+
+    def open_files(self) -> int:
+        """Descriptors."""
+        return int(self._process.num_fds())
+
+    def threads(self) -> int:
+        """All of them, not only Python's."""
+        return int(self._process.num_threads())
+
+    def count(self) -> Census:
+        """Everything."""
+        own = self._own()
+        used = malloc_use()
+        malloc = {} if used is None else {"malloc in use": used[0], "malloc kept free": used[1]}
+        return Census(
+            malloc | dict(own.sizes),
+            {
+                "Python's small blocks": sys.getallocatedblocks(),
+                "open files": self.open_files(),
+                "threads": self.threads(),
+                **own.counts,
+            },
+        )
+
+
+class Growers:
+    """Remembers counts over a window of at most `most` points, and says what grew since the oldest."""
+
+    def __init__(self, most: int = 60) -> None:
+        self._history: deque[Census] = deque(maxlen=most)
+
+    def add(self, census: Census) -> None:
+        """The newest count."""
+        self._history.append(census)
+
+    def text(self) -> str:
+        """Largest first, such as `client queues +120.0 MB (to 131.2 MB), clients +12 (to 15)`; or that
+        nothing did.
+        """
+        if not self._history:
+            return "nothing was counted"
+        before, now = self._history[0], self._history[-1]
+        grown = _grown(before.sizes, now.sizes, LEAST_BYTES)
+        said = [f"{name} {more / MB:+.1f} MB (to {now.sizes[name] / MB:.1f} MB)" for name, more in grown]
+        # A count that grew by a tenth or more; what is large and moves a little says nothing.
+        moved = _grown(before.counts, now.counts, 1)
+        said += [
+            f"{name} {more:+d} (to {now.counts[name]})"
+            for name, more in moved
+            if more * 10 >= now.counts[name]
+        ][:SHOWN]
+        return ", ".join(said) or "nothing that is counted"
+
+
+def _grown(before: Mapping[str, int], now: Mapping[str, int], least: int) -> list[tuple[str, int]]:
+    more = ((name, value - before.get(name, 0)) for name, value in now.items())
+    ordered = sorted((each for each in more if each[1] >= least), key=lambda each: -each[1])
+    return ordered[:SHOWN]
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+            "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def _libc() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)  # what this process has loaded: no search for a file
+    except OSError:
+        return None
+
+
+_LIBC = _libc()
+
+
+def malloc_use() -> tuple[int, int] | None:
+    """(bytes in use, bytes free but kept from the system) of malloc; None where libc cannot tell (not glibc,
+    or one before 2.33). A sanitizer's malloc tells zeros.
+    """
+    try:
+        function = _LIBC.mallinfo2 if _LIBC is not None else None
+    except AttributeError:
+        return None
+    if function is None:
+        return None
+    function.restype = _Mallinfo2
+    info = function()
+    return info.uordblks + info.hblkhd, info.fordblks
+
+
+def give_back() -> None:
+    """Collects garbage, and gives malloc's free pages back to the system where libc can."""
+    gc.collect()
+    try:
+        trim = _LIBC.malloc_trim if _LIBC is not None else None
+    except AttributeError:
+        return
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,136 @@
+"""Does the pipeline stand still? And what did every thread do when it did.
+
+in a batch ──► for longer than both limits ─────────────────────────────────► stall
+between    ──► did not come by for `stall_after_s` ─────────────────────────► stall
+comes by   ──► is where it was `stall_after_s` ago, with a whole line ahead ─► stall
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+NS = 1_000_000_000
+
+TAIL = 64 << 10
+"""Bytes at the end of the node's file in which a newline is looked for."""
+
+Stats = Callable[[], Mapping[str, Any]]
+
+
+class StallWatch:
+    """`sample`, called again and again, says why the pipeline counts as stalled; None while it does not.
+
+    stats: the pipeline's numbers. stall_after_s: how long it may be away, or stay where it is with lines to
+    read. batch_timeout_s: a batch may take this long, if that is more. clock: the monotonic one of `stats`.
+    """
+
+    def __init__(
+        self,
+        stats: Stats,
+        *,
+        stall_after_s: float,
+        batch_timeout_s: float,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._stats = stats
+        self._stall_after_s = stall_after_s
+        self._batch_s = max(batch_timeout_s, stall_after_s)
+        self._clock = clock
+        self._started_ns = self._since_ns = clock()
+        self._place: tuple[Any, ...] = ()
+        self._look: threading.Thread | None = None
+        # (place, bytes that lie ahead of it and hold a whole line)
+        self._unread: tuple[tuple[Any, ...], int] | None = None
+
+    def sample(self) -> str | None:
+        """Never waits, whatever the node's file system does."""
+        stats = self._stats()
+        now = self._clock()
+        began = stats["in_batch_ns"]
+        if began:
+            age = (now - began) / NS
+            return f"a batch has run for {age:.1f} s" if age > self._batch_s else None
+        away = (now - (stats["loop_ns"] or self._started_ns)) / NS
+        if away > self._stall_after_s:
+            return f"the pipeline has made no progress for {away:.1f} s"
+        # Oversize lines are passed over without a batch, truncations bring it back: both are progress.
+        place = (stats["file"], stats["offset"], stats["batch_number"], stats["oversize_lines"])
+        if place != self._place:
+            self._place, self._since_ns, self._unread = place, now, None
+            return None
+        stood = (now - self._since_ns) / NS
+        if stood <= self._stall_after_s or not stats["file"]:
+            return None
+        if self._unread is not None and self._unread[0] == place:
+            return f"{self._unread[1]} bytes with whole lines have not been read for {stood:.1f} s"
+        if self._look is None or not self._look.is_alive():
+            # A file system that hangs must not hang the main thread, too.
+            self._look = threading.Thread(target=self._look_ahead, args=(place,), daemon=True)
+            self._look.start()
+        return None
+
+    def begin_again(self) -> None:
+        """A stall was told: the next one counts from now on."""
+        self._place, self._unread = (), None
+
+    def _look_ahead(self, place: tuple[Any, ...]) -> None:
+        size = unread_lines(place[0], place[1])
+        if size:
+            self._unread = place, size
+
+
+def unread_lines(path: str, offset: int) -> int:
+    """Bytes of the file behind `offset`, if a line's end is among the last `TAIL` of them; else 0.
+
+    A line without its end is no work to be done yet; nor is a file that cannot be read: others tell of that.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            tail = os.pread(file.fileno(), TAIL, max(offset, size - TAIL))
+    except OSError:
+        return 0
+    return size - offset if size > offset and b"\n" in tail else 0
+
+
+def stacks() -> str:
+    """What each thread does: Python's stacks by faulthandler, then the system's view of all threads."""
+    # In memory: a pipe that nobody empties meanwhile could fill up.
+    fd = os.memfd_create("stacks", os.MFD_CLOEXEC)
+    try:
+        faulthandler.dump_traceback(fd, all_threads=True)
+        text = os.pread(fd, 64 << 10, 0).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+
+    def named(found: re.Match[str]) -> str:
+        return f"{found[0]} [{names.get(int(found[1], 16), '?')}]"
+
+    return re.sub(r"[Tt]hread 0x([0-9a-f]+)", named, text) + "\n".join(_native())
+
+
+def _native() -> list[str]:
+    """A line for each thread of the process, workers too, which Python does not know."""
+    found = ["Threads of the system:"]
+    for task in sorted(Path("/proc/self/task").glob("*"), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError):
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            fields = rest.split()
+            try:
+                waits = (task / "wchan").read_text().strip("0\n")
+            except OSError:
+                waits = ""
+            # Fields 3, 14 and 15 of proc(5): the state, and ticks of CPU time in user and kernel mode.
+            ticks = int(fields[11]) + int(fields[12])
+            line = f"  {task.name} {name}: {fields[0]}, {ticks} ticks of CPU"
+            found.append(f"{line}, in {waits}" if waits else line)
+    return found

@@ -1,0 +1,125 @@
+"""What the watches find, to whoever has to know, and to what has to be done.
+
+memory ─┐                    ┌─ log (🚨, ⏰)                  ┌─ shed: slow clients, caches, malloc_trim
+stall ──┴─► alert, in order ─┼─ metric                ─► then ┼─ restart in place
+                             ├─ message to clients            └─ neither: too many restarts in an hour
+                             └─ webhook
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fasttail.watch.memory import Leak, MemoryWatch
+from fasttail.watch.restart import StormGuard
+from fasttail.watch.stall import StallWatch, stacks
+from fasttail.watch.webhook import Webhook
+
+_log = logging.getLogger(__name__)
+
+KINDS = ("memory", "stall")
+
+
+class Watchdog:
+    """Its owner calls `sample` every few seconds.
+
+    guard:    how many restarts may be made.
+    restarts: how many were made.
+    shed:     frees what can be spared; says in words what that was.
+    restart:  begins a restart in place, for a reason.
+    tell:     an alert to the clients who want to know.
+    """
+
+    REFUSED_EVERY_S = 300.0
+
+    def __init__(
+        self,
+        memory: MemoryWatch,
+        stall: StallWatch,
+        guard: StormGuard,
+        *,
+        restarts: int,
+        shed: Callable[[], str],
+        restart: Callable[[str], None],
+        tell: Callable[[dict[str, Any]], None],
+        webhook: Webhook | None = None,
+        leaks: Sequence[Leak] = (),
+    ) -> None:
+        self.memory = memory
+        self.alerts = Counter(dict.fromkeys(KINDS, 0))
+        self._stall = stall
+        self._guard = guard
+        self._restarts = restarts
+        self._shed = shed
+        self._restart = restart
+        self._tell = tell
+        self._webhook = webhook
+        self._leaks = leaks
+        self._stalled = False
+        self._restarting = False
+        self._refused_at = float("-inf")
+
+    def sample(self) -> None:
+        """Look, tell, act."""
+        for leak in self._leaks:
+            leak.tick()
+        self._look_at_memory()
+        self._look_for_a_stall()
+
+    def posted(self) -> tuple[int, int] | None:
+        """Alerts that the webhook has sent, and given up; None: there is no webhook."""
+        return (self._webhook.sent, self._webhook.failed) if self._webhook is not None else None
+
+    def close(self, timeout_s: float) -> None:
+        """The end: the last alerts have so long to get out."""
+        if self._webhook is not None:
+            self._webhook.close(timeout_s)
+
+    def _look_at_memory(self) -> None:
+        verdict = self.memory.sample()  # has logged its 🚨
+        if verdict.alert:
+            self._alert("memory", verdict.reason, verdict.action)
+        if verdict.action == "shed":
+            _log.warning("🚨 memory: shed %s", self._shed())
+        elif verdict.action == "restart":
+            self._ask_restart("🚨 memory", verdict.reason)
+
+    def _look_for_a_stall(self) -> None:
+        reason = self._stall.sample()
+        if reason is None or self._stalled:
+            self._stalled = reason is not None
+            return
+        self._stalled = True
+        _log.error("⏰ pipeline: stalled: %s", reason)
+        _log.warning("what each thread does:\n%s", stacks())
+        self._alert("stall", reason, "restart")
+        self._ask_restart("⏰ pipeline", reason)
+        self._stall.begin_again()
+
+    def _alert(self, kind: str, text: str, action: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.alerts[kind] += 1
+        alert = {"kind": kind, "text": text, "action": action, "time": now}
+        self._tell(alert)
+        if self._webhook is not None:
+            about = {"service": "fasttail", "host": socket.gethostname(), "pid": os.getpid()}
+            self._webhook.post(about | {"restarts": self._restarts} | alert)
+
+    def _ask_restart(self, marker: str, reason: str) -> None:
+        if self._restarting:
+            return
+        if self._guard.take():
+            self._restarting = True
+            _log.warning("%s: restarting in place (restart %d)", marker, self._restarts + 1)
+            self._restart(reason)
+        elif time.monotonic() >= self._refused_at + self.REFUSED_EVERY_S:
+            self._refused_at = time.monotonic()
+            made = len(self._guard.recent)
+            _log.error("%s: no restart: there were %d within an hour, as many as may be", marker, made)

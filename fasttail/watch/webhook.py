@@ -1,0 +1,137 @@
+"""Alerts to a web service: one POST of a JSON object each, from a thread of its own.
+
+    post() ─► queue (bounded) ─► thread: connect, POST, answer ─► 2xx: done
+                                   ▲                          └─► refused, timeout, 5xx, 429: again, later
+                                   └── 1 s, 2 s, 4 s, … at most `attempts` times ──┘    else: given up
+
+Whoever posts never waits. The URL may hold a secret (a token in the path, a password): log lines name the
+host and nothing else of it, and no exception's text, which may quote it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import logging
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+_log = logging.getLogger(__name__)
+
+_MOST_WAITING = 100
+
+
+class Webhook:
+    """Posts to `url` (http or https). An attempt takes `timeout_s` at most, whatever the server does; before
+    the n-th repetition passes backoff_s × 2^(n - 1).
+
+    sent, failed: alerts that were taken by the server, and that were given up.
+    """
+
+    def __init__(
+        self, url: str, *, timeout_s: float = 5.0, attempts: int = 4, backoff_s: float = 1.0
+    ) -> None:
+        parts = urlsplit(url)
+        self._tls = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._headers = {"Content-Type": "application/json", "User-Agent": "fasttail", "Connection": "close"}
+        if parts.username is not None:
+            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._headers["Authorization"] = f"Basic {base64.b64encode(secret).decode()}"
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._backoff_s = backoff_s
+        self.sent = 0
+        self.failed = 0
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
+        self._deadline = float("inf")  # set by close: when to give up
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fasttail-webhook", daemon=True)
+        self._thread.start()
+
+    def post(self, alert: Mapping[str, Any]) -> None:
+        """Send this, sometime. Never waits; dropped and counted where a hundred wait already."""
+        try:
+            self._queue.put_nowait(json.dumps(alert, ensure_ascii=False).encode())
+        except queue.Full:
+            self.failed += 1
+
+    def close(self, timeout_s: float) -> None:
+        """Takes no more; waits at most so long for what is on its way, which is tried no later."""
+        self._deadline = time.monotonic() + timeout_s
+        self._closing.set()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+        self._thread.join(timeout_s)
+
+    # Below: the thread only.
+
+    def _run(self) -> None:
+        while (body := self._queue.get()) is not None and time.monotonic() < self._deadline:
+            try:
+                self._deliver(body)
+            except Exception as error:  # the next alert is to be sent all the same
+                self.failed += 1
+                _log.error("webhook %s: failed: %s", self._host, type(error).__name__)
+
+    def _deliver(self, body: bytes) -> None:
+        for attempt in range(1, self._attempts + 1):
+            fault, again = self._post(body)
+            if fault is None:
+                self.sent += 1
+                return
+            pause = self._backoff_s * 2 ** (attempt - 1)
+            if not again or attempt == self._attempts or time.monotonic() + pause > self._deadline:
+                break
+            self._closing.wait(pause)  # at a stop there is no time to wait: once more at once
+        self.failed += 1
+        _log.warning("webhook %s: %s, given up after %d attempts", self._host, fault, attempt)
+
+    def _post(self, body: bytes) -> tuple[str | None, bool]:
+        """What went wrong (None: nothing), and whether it may be worth another attempt."""
+        connection = self._connection()
+        # The timeout of a socket is that of each of its operations: a server that sends a byte a second would
+        # keep within it for ever. Shut down, the socket ends whatever waits for it.
+        timer = threading.Timer(self._timeout_s, _shut_down, (connection,))
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.request("POST", self._target, body, self._headers)
+            status = connection.getresponse().status
+        except TimeoutError:
+            return f"no answer within {self._timeout_s:g} s", True
+        except http.client.HTTPException as error:
+            return f"no HTTP ({type(error).__name__})", True
+        except OSError as error:
+            return error.strerror or type(error).__name__, True
+        except ValueError:  # a character in the URL that HTTP does not allow
+            return "the URL cannot be used", False
+        finally:
+            timer.cancel()
+            connection.close()
+        if 200 <= status < 300:
+            return None, False
+        return f"answered {status}", status >= 500 or status == 429
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls:
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._timeout_s, context=context
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+
+
+def _shut_down(connection: http.client.HTTPConnection) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # not connected yet, or not any more
+        connection.sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,119 @@
+"""The stall watch: what counts as standing still, and what the stacks tell."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from running import wait_for
+
+from fasttail.watch.stall import StallWatch, stacks, unread_lines
+
+S = 1_000_000_000
+
+
+class Pipeline:
+    """Stats and a clock to play with. It comes by at each step unless told otherwise."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.now = 1000 * S
+        self.stats: dict[str, Any] = {
+            "in_batch_ns": 0,
+            "loop_ns": 0,
+            "file": str(path) if path else None,
+            "offset": 0,
+            "batch_number": 0,
+            "oversize_lines": 0,
+        }
+        self.watch = StallWatch(
+            lambda: self.stats, stall_after_s=10, batch_timeout_s=20, clock=lambda: self.now
+        )
+
+    def step(self, seconds: float = 5, *, comes_by: bool = True, **stats: Any) -> str | None:
+        self.now += int(seconds * S)
+        self.stats |= stats
+        if comes_by:
+            self.stats["loop_ns"] = self.now
+        return self.watch.sample()
+
+
+def test_a_pipeline_that_does_not_come_by() -> None:
+    pipeline = Pipeline()
+    assert pipeline.step(9.9, comes_by=False) is None
+    assert pipeline.step(0.2, comes_by=False) == "the pipeline has made no progress for 10.1 s"
+    assert pipeline.step() is None
+    assert pipeline.step(10.1, comes_by=False) is not None
+
+
+def test_a_batch_has_the_longer_of_both_limits() -> None:
+    pipeline = Pipeline()
+    began = pipeline.now
+    assert pipeline.step(19.9, comes_by=False, in_batch_ns=began) is None
+    assert pipeline.step(0.2, comes_by=False) == "a batch has run for 20.1 s"
+    assert pipeline.step(in_batch_ns=0) is None
+
+
+def test_a_pipeline_that_comes_by_and_does_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "9"
+    path.write_bytes(b"a line\nanother\n")
+    pipeline = Pipeline(path)
+    assert pipeline.step() is None  # the place is new
+    assert [pipeline.step() for _ in range(2)] == [None, None]
+    assert pipeline.step() is None  # the file is looked at, in a thread
+    said = wait_for("the look", lambda: pipeline.step(0.001))
+    assert said.startswith("15 bytes with whole lines have not been read for 15.")
+    pipeline.watch.begin_again()
+    assert [pipeline.step() for _ in range(3)] == [None] * 3
+
+
+def test_reading_on_is_progress(tmp_path: Path) -> None:
+    path = tmp_path / "9"
+    path.write_bytes(b"line\n" * 1000)
+    pipeline = Pipeline(path)
+    for offset in range(1, 200):
+        assert pipeline.step(9, offset=offset) is None
+    for skipped in range(1, 20):
+        assert pipeline.step(9, oversize_lines=skipped) is None
+
+
+def test_what_is_no_work_yet(tmp_path: Path) -> None:
+    path = tmp_path / "9"
+    path.write_bytes(b"done\nonly half of a li")
+    assert unread_lines(str(path), 0) == 22
+    assert unread_lines(str(path), 5) == 0, "a torn line"
+    assert unread_lines(str(path), 22) == 0
+    assert unread_lines(str(path), 99) == 0, "truncated"
+    assert unread_lines(str(tmp_path / "none"), 0) == 0
+    assert unread_lines(str(tmp_path), 0) == 0, "not a file"
+    path.write_bytes(b"x" * 200_000 + b"\n")
+    assert unread_lines(str(path), 5) == 199_996
+
+
+def test_no_file_is_no_stall() -> None:
+    pipeline = Pipeline()
+    assert [pipeline.step() for _ in range(100)] == [None] * 100
+
+
+def test_stacks_name_the_threads() -> None:
+    hold, there = threading.Event(), threading.Event()
+
+    def a_place_to_be_found() -> None:
+        there.set()
+        hold.wait()
+
+    thread = threading.Thread(target=a_place_to_be_found, name="held-here")
+    before = len(os.listdir("/proc/self/fd"))
+    thread.start()
+    try:
+        there.wait()
+        text = stacks()
+    finally:
+        hold.set()
+        thread.join()
+    assert "[held-here]" in text
+    assert "in a_place_to_be_found" in text
+    assert "in test_stacks_name_the_threads" in text
+    assert f"\n  {os.getpid()} " in text.partition("Threads of the system:")[2]
+    assert len(os.listdir("/proc/self/fd")) == before
