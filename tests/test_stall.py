@@ -31,6 +31,9 @@ class Pipeline:
             lambda: self.stats, stall_after_s=10, batch_timeout_s=20, clock=lambda: self.now
         )
 
+    def looked(self) -> bool:
+        return self.watch._look is not None and not self.watch._look.is_alive()
+
     def step(self, seconds: float = 5, *, comes_by: bool = True, **stats: Any) -> str | None:
         self.now += int(seconds * S)
         self.stats |= stats
@@ -42,28 +45,46 @@ class Pipeline:
 def test_a_pipeline_that_does_not_come_by() -> None:
     pipeline = Pipeline()
     assert pipeline.step(9.9, comes_by=False) is None
-    assert pipeline.step(0.2, comes_by=False) == "the pipeline has made no progress for 10.1 s"
+    assert pipeline.step(0.2, comes_by=False) is None, "once may be our own absence"
+    assert pipeline.step(0.2, comes_by=False) == "the pipeline has made no progress for 10.3 s"
     assert pipeline.step() is None
-    assert pipeline.step(10.1, comes_by=False) is not None
+    assert pipeline.step(10.1, comes_by=False) is None
+    assert pipeline.step(0.1, comes_by=False) is not None
+
+
+def test_a_process_that_did_not_run_is_no_stalled_pipeline() -> None:
+    pipeline = Pipeline()
+    for _ in range(5):
+        assert pipeline.step(100, comes_by=False) is None
+        assert pipeline.step(5) is None
+        assert pipeline.step(100, comes_by=False, in_batch_ns=pipeline.now) is None
+        assert pipeline.step(5, in_batch_ns=0) is None
 
 
 def test_a_batch_has_the_longer_of_both_limits() -> None:
     pipeline = Pipeline()
     began = pipeline.now
     assert pipeline.step(19.9, comes_by=False, in_batch_ns=began) is None
-    assert pipeline.step(0.2, comes_by=False) == "a batch has run for 20.1 s"
+    assert pipeline.step(0.2, comes_by=False) is None
+    assert pipeline.step(0.2, comes_by=False) == "a batch has run for 20.3 s"
     assert pipeline.step(in_batch_ns=0) is None
 
 
 def test_a_pipeline_that_comes_by_and_does_not_read(tmp_path: Path) -> None:
     path = tmp_path / "9"
-    path.write_bytes(b"a line\nanother\n")
+    path.touch()
     pipeline = Pipeline(path)
-    assert pipeline.step() is None  # the place is new
-    assert [pipeline.step() for _ in range(2)] == [None, None]
-    assert pipeline.step() is None  # the file is looked at, in a thread
-    said = wait_for("the look", lambda: pipeline.step(0.001))
-    assert said.startswith("15 bytes with whole lines have not been read for 15.")
+    assert pipeline.step() is None
+    for _ in range(10):  # nothing to read
+        assert pipeline.step() is None
+        wait_for("the look", pipeline.looked)
+    path.write_bytes(b"a line\nanother\n")
+    assert pipeline.step() is None  # now it is seen
+    wait_for("the look", pipeline.looked)
+    assert pipeline.step() is None
+    assert pipeline.step() is None
+    assert pipeline.step() is None
+    assert pipeline.step() == "15 bytes with whole lines have not been read for 20.0 s"
     pipeline.watch.begin_again()
     assert [pipeline.step() for _ in range(3)] == [None] * 3
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 NS = 1_000_000_000
 
@@ -23,13 +23,25 @@ TAIL = 64 << 10
 """Bytes at the end of the node's file in which a newline is looked for."""
 
 Stats = Callable[[], Mapping[str, Any]]
+Mark = tuple[Any, ...]
+
+
+class _Unread(NamedTuple):
+    """Bytes with a whole line that lay ahead of a place at a time."""
+
+    place: Mark
+    since_ns: int
+    size: int
 
 
 class StallWatch:
-    """`sample`, called again and again, says why the pipeline counts as stalled; None while it does not.
+    """`sample`, called every few seconds, says why the pipeline counts as stalled; None while it does not.
 
     stats: the pipeline's numbers. stall_after_s: how long it may be away, or stay where it is with lines to
     read. batch_timeout_s: a batch may take this long, if that is more. clock: the monotonic one of `stats`.
+
+    Two samples in a row must find the same: if the process itself did not run for a while (SIGSTOP, a paused
+    container), the first one after that finds everything late.
     """
 
     def __init__(
@@ -44,47 +56,53 @@ class StallWatch:
         self._stall_after_s = stall_after_s
         self._batch_s = max(batch_timeout_s, stall_after_s)
         self._clock = clock
-        self._started_ns = self._since_ns = clock()
-        self._place: tuple[Any, ...] = ()
+        self._started_ns = clock()
+        self._place: Mark = ()
+        self._unread: _Unread | None = None
         self._look: threading.Thread | None = None
-        # (place, bytes that lie ahead of it and hold a whole line)
-        self._unread: tuple[tuple[Any, ...], int] | None = None
+        self._suspect: Mark = ()
 
     def sample(self) -> str | None:
         """Never waits, whatever the node's file system does."""
-        stats = self._stats()
-        now = self._clock()
-        began = stats["in_batch_ns"]
-        if began:
-            age = (now - began) / NS
-            return f"a batch has run for {age:.1f} s" if age > self._batch_s else None
-        away = (now - (stats["loop_ns"] or self._started_ns)) / NS
-        if away > self._stall_after_s:
-            return f"the pipeline has made no progress for {away:.1f} s"
-        # Oversize lines are passed over without a batch, truncations bring it back: both are progress.
-        place = (stats["file"], stats["offset"], stats["batch_number"], stats["oversize_lines"])
-        if place != self._place:
-            self._place, self._since_ns, self._unread = place, now, None
-            return None
-        stood = (now - self._since_ns) / NS
-        if stood <= self._stall_after_s or not stats["file"]:
-            return None
-        if self._unread is not None and self._unread[0] == place:
-            return f"{self._unread[1]} bytes with whole lines have not been read for {stood:.1f} s"
-        if self._look is None or not self._look.is_alive():
-            # A file system that hangs must not hang the main thread, too.
-            self._look = threading.Thread(target=self._look_ahead, args=(place,), daemon=True)
-            self._look.start()
-        return None
+        reason, mark = self._find()
+        before, self._suspect = self._suspect, mark if reason is not None else ()
+        return reason if before == mark else None
 
     def begin_again(self) -> None:
         """A stall was told: the next one counts from now on."""
-        self._place, self._unread = (), None
+        self._place, self._unread, self._suspect = (), None, ()
 
-    def _look_ahead(self, place: tuple[Any, ...]) -> None:
+    def _find(self) -> tuple[str | None, Mark]:
+        """Why it seems to be stalled, and what will have changed when it is not."""
+        stats = self._stats()
+        now = self._clock()
+        began, came_by = stats["in_batch_ns"], stats["loop_ns"] or self._started_ns
+        # Oversize lines are passed over without a batch, truncations bring it back: both are progress.
+        place = (stats["file"], stats["offset"], stats["batch_number"], stats["oversize_lines"])
+        if began:
+            age = (now - began) / NS
+            return (f"a batch has run for {age:.1f} s" if age > self._batch_s else None), (began, *place)
+        away = (now - came_by) / NS
+        if away > self._stall_after_s:
+            return f"the pipeline has made no progress for {away:.1f} s", (came_by, *place)
+        if place != self._place:
+            self._place, self._unread = place, None
+            return None, place
+        unread = self._unread
+        if unread is not None and unread.place == place:
+            stood = (now - unread.since_ns) / NS
+            if stood > self._stall_after_s:
+                return f"{unread.size} bytes with whole lines have not been read for {stood:.1f} s", place
+        elif stats["file"] and (self._look is None or not self._look.is_alive()):
+            # A file system that hangs must not hang the main thread, too.
+            self._look = threading.Thread(target=self._look_ahead, args=(place, now), daemon=True)
+            self._look.start()
+        return None, place
+
+    def _look_ahead(self, place: Mark, now: int) -> None:
         size = unread_lines(place[0], place[1])
         if size:
-            self._unread = place, size
+            self._unread = _Unread(place, now, size)
 
 
 def unread_lines(path: str, offset: int) -> int:

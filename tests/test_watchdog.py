@@ -1,0 +1,364 @@
+"""The watchdog in a real process: a real leak, slow clients, a stall, as clients and operators see them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import event, plain
+from running import Serve, hour_file, serve, wait_for
+from test_resume import numbered, oids
+from test_webhook import Receiver
+from test_ws import Bot, append
+from websockets.exceptions import ConnectionClosed
+
+START = "p2026050517-0000000000000-0000000"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = hour_file(tmp_path / "data", "plain", "20260505", 17)
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    yield server
+    server.free.set()
+    server.shutdown()
+    server.server_close()
+
+
+class Resuming:
+    """A client of /ws that begins at the file's start, and goes on by its cursor whenever it is cut off."""
+
+    def __init__(self, server: Serve) -> None:
+        self.oids: list[int] = []
+        self.alerts: list[dict[str, Any]] = []
+        self.closes: list[int | None] = []
+        self.epochs: set[str] = set()
+        self._server = server
+        self._cursor = START
+        self._end = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end:
+            try:
+                with Bot(self._server) as bot:
+                    self._listen(bot)
+                    self.closes.append(None)
+            except ConnectionClosed as closed:
+                self.closes.append(closed.rcvd.code if closed.rcvd else None)
+            except (OSError, TimeoutError):
+                if not self._end:
+                    raise
+
+    def _listen(self, bot: Bot) -> None:
+        bot.send({"method": "subscribe", "subscription": {"type": "status"}})
+        wanted = {"type": "orders", "format": "raw", "cursor": self._cursor}
+        bot.send({"method": "subscribe", "subscription": wanted})
+        while not self._end:
+            try:
+                message = json.loads(bot.socket.recv(timeout=0.1))
+            except TimeoutError:
+                continue
+            if message["channel"] == "orders":
+                self.oids += oids(message)
+                self._cursor = message["cursor"]
+            elif message["channel"] == "live":
+                self.epochs.add(message["epoch"])
+            elif message["channel"] == "status" and "alert" in message["data"]:
+                self.alerts.append(message["data"]["alert"])
+            else:
+                assert message["channel"] in ("status", "subscriptionResponse"), message
+
+    def wait(self, count: int) -> None:
+        """Each of so many orders has come once, in order, and no other."""
+        wait_for(f"{count} orders", lambda: len(self.oids) >= count or not self._thread.is_alive())
+        assert self.oids == list(range(count))
+
+    def end(self) -> None:
+        self._end = True
+        self._thread.join()
+
+
+class Writer:
+    """Appends numbered orders, some every 10 ms, until it is ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self._path = path
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end.wait(0.01):
+            append(self._path, plain(*numbered(self.count, self.count + 20)))
+            self.count += 20
+
+    def end(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.mark.fault(38)
+@pytest.mark.plain_build
+@pytest.mark.parametrize("kind", ["--debug-leak", "--debug-leak-c"])
+def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> None:
+    """Told, shed, restarted twice, and then only told: a client that resumes has every order once."""
+    with serve(
+        tmp_path / "data", kind, 25, "--memory-limit-mb", 130, "--memory-warmup-s", 0, "--memory-window-s", 2,
+        "--max-restarts-per-hour", 2, "--alert-webhook", receiver.url("/s3cret"),
+    ) as server:  # fmt: skip
+        pid = server.process.pid
+        client, writer = Resuming(server), Writer(path)
+        server.wait_log("🚨 memory: no restart: there were 2 within an hour, as many as may be")
+        health = json.loads(server.get("/health")[1])["memory"]
+        assert server.metric("fasttail_alerts_total" + '{kind="memory"}') >= 2
+        writer.end()
+        client.wait(writer.count)
+        alerts = list(client.alerts)
+        client.end()
+        assert server.process.pid == pid
+        assert server.process.poll() is None
+        assert server.metric("fasttail_restarts_total") == 2
+        assert server.metric("fasttail_memory_limit_bytes") == 130 * 1024 * 1024
+        assert health["rss_bytes"] > health["limit_bytes"]
+        assert health["left_seconds"] in (0, None)
+        assert server.end() == 0
+        log = "\n".join(server.log)
+    assert client.closes[:2] == [1012, 1012]
+    assert len(client.epochs) == 3
+    # In each life: growth is told before the limit, then what grew; memory is shed before a restart.
+    lives = log.split("restarting in place")
+    assert len(lives) == 3
+    for life in lives:
+        growth = life.index("🚨 memory: linear growth: RSS ")
+        shed = life.index("🚨 memory: shed 0 slow clients")
+        assert "the limit of 130.0 MB is" in life[growth:].splitlines()[0]
+        grew = life[growth:].splitlines()[0].partition("grew most: ")[2]
+        assert grew.startswith("malloc in use +"), "both kinds of leaks are blocks of malloc"
+        assert "is past the limit of 130.0 MB; grew most: malloc in use" in life
+        assert shed < life.index("is past the limit of 130.0 MB; ", shed)
+    # The same by the other ways.
+    assert {alert["kind"] for alert in alerts} == {"memory"}
+    assert {"shed", "restart"} <= {alert["action"] for alert in alerts}
+    posted = [each for each in receiver.got if each["action"] == "restart"]
+    assert [each["restarts"] for each in posted] == [0, 1, 2]
+    assert all(each["pid"] == pid and each["service"] == "fasttail" for each in posted)
+    assert "s3cret" not in log
+
+
+def reading_on(port: int, end: threading.Event) -> threading.Thread:
+    """A client that reads as fast as it can, and looks at nothing."""
+    client = old_client(port)
+    client.settimeout(0.1)
+
+    def read() -> None:
+        while not end.is_set():
+            try:
+                if not client.recv(1 << 20):
+                    return
+            except TimeoutError:
+                continue
+        client.close()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+def old_client(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(
+        b"GET /ws/orderUpdate HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b"101 Switching Protocols" in client.recv(1000)
+    return client
+
+
+@pytest.mark.fault(38)
+@pytest.mark.plain_build
+def test_slow_clients_are_shed_before_anything_else(tmp_path: Path, path: Path) -> None:
+    """Queues push the memory past the limit. The clients with the fullest are cut off; the others go on, and
+    no restart is made.
+    """
+    lines = plain(*numbered(0, 20_000))
+    end = threading.Event()
+    with serve(
+        tmp_path / "data", "--client-queue", "1G", "--memory-limit-mb", 160, "--memory-window-s", 6
+    ) as server:
+        reader = reading_on(server.port, end)
+        slow = old_client(server.port)
+        written = 0
+        while not server.count("🚨 memory: shed"):
+            append(path, lines)
+            written += 20_000
+            server.wait_metric("fasttail_lines_total", written)
+            assert written < 2_000_000
+        server.wait_log(r"🚨 memory: RSS .* is past the limit of 160\.0 MB; grew most: .*client queues \+")
+        server.wait_log(r"🚨 memory: shed 1 slow clients with \d+ bytes that waited, and caches")
+        wait_for("memory", lambda: server.metric("fasttail_rss_bytes") < 120 * 1024 * 1024)
+        assert server.metric("fasttail_client_shed_total") == 1
+        assert server.metric('fasttail_clients{channel="orderUpdate"}') == 1
+        append(path, lines)
+        server.wait_metric("fasttail_lines_total", written + 20_000)
+        time.sleep(0.5)  # some samples more
+        end.set()
+        reader.join()
+        with contextlib.suppress(ConnectionResetError):  # the end, in the midst of what was on its way
+            while slow.recv(1 << 20):
+                pass
+        slow.close()
+        assert server.metric("fasttail_restarts_total") == 0
+        assert server.end() == 0
+        assert not server.count("restarting in place")
+
+
+# What a broken kernel or file system could do to the pipeline's thread, once a trigger is there: no read ends
+# (hang), or each says that there is no more (blind). Lasts until the process is executed anew.
+FAULTY_READ = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+static int broken;
+ssize_t pread64(int fd, void *area, size_t size, off_t offset) {
+    ssize_t (*real)(int, void *, size_t, off_t) = dlsym(RTLD_NEXT, "pread64");
+    char name[16] = "";
+    prctl(PR_GET_NAME, name);
+    if (strcmp(name, "fasttail-w0") == 0) {
+        const char *trigger = getenv("FAULT_TRIGGER");
+        if (!broken && access(trigger, F_OK) == 0) {
+            unlink(trigger);
+            broken = 1;
+        }
+        if (broken && strcmp(getenv("FAULT"), "blind") == 0) return 0;
+        while (broken) sleep(1);
+    }
+    return real(fd, area, size, offset);
+}
+ssize_t pread(int fd, void *area, size_t size, off_t offset) { return pread64(fd, area, size, offset); }
+"""
+
+
+@pytest.mark.plain_build
+@pytest.mark.parametrize("where", ["batch", "hang", "blind"])
+def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> None:
+    """In a batch, in a read, or by reading nothing: ⏰, stacks, an alert, a restart that loses nothing."""
+    env: dict[str, str] = {}
+    options: list[object] = ["--debug-stall", 600] if where == "batch" else []
+    trigger = tmp_path / "trigger"
+    if where != "batch":
+        source, library = tmp_path / "faulty.c", tmp_path / "faulty.so"
+        source.write_text(FAULTY_READ)
+        made = ["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+        if shutil.which("gcc") is None or subprocess.run(made).returncode:
+            pytest.skip("no C compiler")
+        env = {"LD_PRELOAD": str(library), "FAULT": where, "FAULT_TRIGGER": str(trigger)}
+    with serve(
+        tmp_path / "data", "--workers", 2, "--stall-after-s", 1, "--batch-timeout-s", 1,
+        "--memory-window-s", 6, "--alert-webhook", receiver.url(), *options, env=env,
+    ) as server:  # fmt: skip
+        old = server.client()
+        with Bot(server) as bot:  # there is nothing to resume from yet
+            bot.subscribe(type="status")
+            written = 0
+            if where != "batch":
+                append(path, plain(*numbered(0, 200)))
+                written = 200
+                assert len(old.wait_orders(200)) == 200
+                trigger.touch()
+            append(path, plain(*numbered(written, written + 100)))
+            found = server.wait_log(r"⏰ pipeline: stalled: (.*)")
+            append(path, plain(*numbered(written + 100, written + 200)))
+            alert: dict[str, Any] = {}
+            while not alert:
+                alert = bot.next()["data"].get("alert", {})
+            assert (alert["kind"], alert["action"], alert["text"]) == ("stall", "restart", found[1])
+        expected = {
+            "batch": "a batch has run for 1",
+            "hang": "the pipeline has made no progress for 1",
+            "blind": "bytes with whole lines have not been read for ",
+        }[where]
+        assert expected in found[1]
+        server.wait_log("restart 1 in place, running since")
+        assert old.wait_closed() == 1012
+        client = Resuming(server)
+        append(path, plain(*numbered(written + 200, written + 300)))
+        client.wait(written + 300)
+        client.end()
+        # Behind the last batch that was handed over: none of it is read again.
+        assert server.metric("fasttail_lines_total") == 300
+        assert server.metric("fasttail_restarts_total") == 1
+        assert [int(each["id"]) for each in old.orders] == list(range(written))
+        assert server.end() == 0
+        log = "\n".join(server.log)
+    stacks = log.partition("what each thread does:")[2].partition("restarting in place")[0]
+    assert "[fasttail-pipeline]" in stacks
+    assert "[MainThread]" in stacks
+    assert "fasttail-w0: S" in stacks
+    (posted,) = receiver.got
+    assert (posted["kind"], posted["text"], posted["restarts"]) == ("stall", found[1], 0)
+
+
+def test_a_batch_that_takes_its_time_is_no_stall(tmp_path: Path, path: Path) -> None:
+    with serve(
+        tmp_path / "data", "--debug-stall", 2.5, "--stall-after-s", 1, "--memory-window-s", 6
+    ) as server:
+        append(path, plain(*numbered(0, 100)))
+        server.wait_metric("fasttail_lines_total", 100)
+        assert server.count("⏰") == 0
+
+
+def test_a_process_that_was_paused_is_not_stalled(tmp_path: Path, path: Path) -> None:
+    with serve(
+        tmp_path / "data", "--stall-after-s", 1, "--batch-timeout-s", 1, "--memory-window-s", 60
+    ) as server:
+        for i in range(3):
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            append(path, plain(event(oid=i)))
+            server.process.send_signal(signal.SIGCONT)
+            server.wait_metric("fasttail_lines_total", i + 1)
+            time.sleep(1.2)  # a sample more
+        assert server.metric("fasttail_restarts_total") == 0
+        assert server.count("stalled") == 0
+
+
+def test_alerts_for_nobody_cost_nothing(tmp_path: Path, path: Path) -> None:
+    """A webhook that nobody answers, no limit, and a leak: the orders flow."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/s3cret"
+        with serve(
+            tmp_path / "data", "--debug-leak-c", 20, "--memory-limit-mb", 0, "--memory-warmup-s", 0,
+            "--memory-window-s", 1, "--alert-webhook", url,
+        ) as server:  # fmt: skip
+            client = server.client()
+            server.wait_log("🚨 memory: linear growth: ")
+            append(path, plain(*(event(oid=i) for i in range(100))))
+            assert len(client.wait_orders(100)) == 100
+            assert server.metric("fasttail_rss_growing") == 1
+            began = time.monotonic()
+            assert server.end() == 0
+            assert time.monotonic() - began < 20
+            assert not server.count("s3cret")
+            assert not server.count("shed")
