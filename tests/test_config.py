@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +45,27 @@ def from_file(tmp_path: Path, text: str, name: str = "f.toml", **given: Any) -> 
 
 
 # Where a value comes from
+
+
+def test_a_webhook_is_a_url_of_which_only_the_host_is_shown(tmp_path: Path) -> None:
+    url = "https://me:s3cret@hooks.example.com:8443/s3cret?token=s3cret#s3cret"
+    settings = serve({"FASTTAIL_ALERT_WEBHOOK": url})
+    assert settings.alert_webhook == url
+    shown = sources.show(settings)
+    assert "https://hooks.example.com:8443/..." in shown
+    assert "s3cret" not in shown
+    for wrong in (
+        "s3cret", "ftp://host/s3cret", "http:///s3cret", "http://host:s3cret/", "http://host/ s3cret",
+        "http://[s3cret/", "http://host/s3cret\n", "http://é/s3cret",
+    ):  # fmt: skip
+        for settings_of in (
+            partial(serve, {"FASTTAIL_ALERT_WEBHOOK": wrong}),
+            partial(serve, alert_webhook=wrong),
+            partial(from_file, tmp_path, f"alert_webhook = {json.dumps(wrong)}"),
+        ):
+            with pytest.raises(ConfigError, match="expected a URL like") as caught:
+                settings_of()
+            assert "s3cret" not in str(caught.value)
 
 
 def test_defaults() -> None:

@@ -121,3 +121,10 @@ def test_a_long_batch_has_its_own_limit(pipeline: Pipeline) -> None:
     assert body["batch_age_s"] == 46.0
     pipeline.stats |= {"in_batch_ns": 0, "loop_ns": pipeline.now}
     assert pipeline.health.live()[0] == 200
+
+
+def test_the_memory_is_told_as_it_is() -> None:
+    stats = Pipeline().stats
+    health = Health(lambda: stats, memory=lambda: {"rss_bytes": 7, "left_seconds": None})
+    status, body = health.health()
+    assert (status, body["memory"]) == (200, {"rss_bytes": 7, "left_seconds": None})

@@ -43,8 +43,12 @@ def test_filters_change_and_no_connection_is_dropped(tmp_path: Path) -> None:
             wait_for(text, lambda: server.count(text))
 
         assert coins() == {"BTC"}
-        config.write_text("symbols_config:\n- {symbol: ETH}\n- {symbol: SOL}\nmax_clients: 5\n")
+        config.write_text(
+            "symbols_config:\n- {symbol: ETH}\n- {symbol: SOL}\nmax_clients: 5\n"
+            "alert_webhook: http://me:s3cret@127.0.0.1/s3cret\n"
+        )
         hang_up("settings reloaded: 2 symbols")
+        assert server.count("s3cret") == 0
         assert server.count("max_clients has changed: it stays 1000 until the next start") == 1
         assert coins() == {"ETH", "SOL"}
         for text, told in {

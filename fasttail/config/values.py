@@ -199,8 +199,12 @@ def url() -> Kind:
     def check(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None:
             raise ValueError
-        parts = urlsplit(value)  # ValueError: brackets, a port that is none
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets, a port that is none: its text quotes the URL
+            good = False
+        if not good:
             raise ValueError
         return value
 

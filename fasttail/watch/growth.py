@@ -2,7 +2,7 @@
 
     points ─► slopes of all pairs ─► median: the slope (Theil–Sen)
                                  └─► ranks by Kendall's S: its interval, and how sure "it grows" is
-           ─► the same for each third: a leak grows in all of them, a step or a burst does not
+           ─► slope and least size of each third: a leak grows in all of them, and so does what is kept
 
 Linear growth is what a leak looks like. A burst of clients levels off, a sawtooth comes back, a step stays:
 none of them grows at the same pace all along.
@@ -22,7 +22,7 @@ MIN_GROWTH = 8 * MB
 LEAST_POINTS = 6
 """Of a history that has a slope at all."""
 
-_Z = 2.576  # of the normal distribution: 99 % lie within so many standard deviations
+_Z = 3.291  # of the normal distribution: 99.9 % lie within so many standard deviations
 
 Points = Sequence[tuple[float, float]]
 
@@ -31,7 +31,7 @@ Points = Sequence[tuple[float, float]]
 class Growth:
     """What a history tells. All None while it is too short.
 
-    slope:      bytes per second; `low` and `high`: its interval of 99 %.
+    slope:      bytes per second; `low` and `high`: its interval of 99.9 %.
     confidence: 0 to 1, that it goes up rather than down or nowhere.
 
     Both take the points as independent of each other, which those of a process's memory are not: the interval
@@ -67,6 +67,10 @@ def judge(points: Points, window_s: float) -> Growth:
     if growing:
         thirds = (points[: count // 3], points[count // 3 : 2 * count // 3], points[2 * count // 3 :])
         growing = all(_median(_slopes(third)) >= slope / 3 for third in thirds)
+        # What a sawtooth keeps does not rise, wherever the window happens to begin.
+        least = [min(size for _, size in third) for third in thirds]
+        rise = slope * span / 9
+        growing = growing and least[1] - least[0] >= rise and least[2] - least[1] >= rise
     return Growth(slope, low, high, confidence, span, growing)
 
 
