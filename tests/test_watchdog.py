@@ -335,6 +335,20 @@ def test_a_batch_that_takes_its_time_is_no_stall(tmp_path: Path, path: Path) -> 
         assert server.count("⏰") == 0
 
 
+def test_a_stall_that_may_not_be_ended_is_told_once(tmp_path: Path, path: Path) -> None:
+    with serve(
+        tmp_path / "data", "--debug-stall", 5, "--stall-after-s", 1, "--batch-timeout-s", 1,
+        "--memory-window-s", 6, "--max-restarts-per-hour", 0,
+    ) as server:  # fmt: skip
+        append(path, plain(*numbered(0, 100)))
+        server.wait_log("⏰ pipeline: no restart: there were 0 within an hour, as many as may be")
+        server.wait_metric("fasttail_lines_total", 100)
+        assert server.count("⏰ pipeline: stalled") == 1
+        assert server.count("⏰ pipeline: no restart") == 1
+        assert server.metric('fasttail_alerts_total{kind="stall"}') == 1
+        assert server.metric("fasttail_restarts_total") == 0
+
+
 def test_a_process_that_was_paused_is_not_stalled(tmp_path: Path, path: Path) -> None:
     with serve(
         tmp_path / "data", "--stall-after-s", 1, "--batch-timeout-s", 1, "--memory-window-s", 60

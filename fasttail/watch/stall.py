@@ -68,10 +68,6 @@ class StallWatch:
         before, self._suspect = self._suspect, mark if reason is not None else ()
         return reason if before == mark else None
 
-    def begin_again(self) -> None:
-        """A stall was told: the next one counts from now on."""
-        self._place, self._unread, self._suspect = (), None, ()
-
     def _find(self) -> tuple[str | None, Mark]:
         """Why it seems to be stalled, and what will have changed when it is not."""
         stats = self._stats()

@@ -37,7 +37,8 @@ class Watchdog:
     tell:     an alert to the clients who want to know.
     """
 
-    REFUSED_EVERY_S = 300.0
+    AGAIN_S = 300.0
+    """A stall that lasts, and a restart that is refused, are told again after so long."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Watchdog:
         self._tell = tell
         self._webhook = webhook
         self._leaks = leaks
-        self._stalled = False
+        self._tell_stall_at = float("-inf")
         self._restarting = False
         self._refused_at = float("-inf")
 
@@ -93,15 +94,16 @@ class Watchdog:
 
     def _look_for_a_stall(self) -> None:
         reason = self._stall.sample()
-        if reason is None or self._stalled:
-            self._stalled = reason is not None
+        if reason is None:
+            self._tell_stall_at = float("-inf")
             return
-        self._stalled = True
+        if time.monotonic() < self._tell_stall_at:
+            return
+        self._tell_stall_at = time.monotonic() + self.AGAIN_S
         _log.error("⏰ pipeline: stalled: %s", reason)
         _log.warning("what each thread does:\n%s", stacks())
         self._alert("stall", reason, "restart")
         self._ask_restart("⏰ pipeline", reason)
-        self._stall.begin_again()
 
     def _alert(self, kind: str, text: str, action: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -119,7 +121,7 @@ class Watchdog:
             self._restarting = True
             _log.warning("%s: restarting in place (restart %d)", marker, self._restarts + 1)
             self._restart(reason)
-        elif time.monotonic() >= self._refused_at + self.REFUSED_EVERY_S:
+        elif time.monotonic() >= self._refused_at + self.AGAIN_S:
             self._refused_at = time.monotonic()
             made = len(self._guard.recent)
             _log.error("%s: no restart: there were %d within an hour, as many as may be", marker, made)
