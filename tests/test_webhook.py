@@ -172,7 +172,7 @@ def test_whoever_posts_never_waits(receiver: Receiver, caplog: pytest.LogCapture
 
 def test_a_stop_waits_for_what_is_on_its_way(receiver: Receiver) -> None:
     receiver.answers = [500]
-    hook = Webhook(receiver.url(), backoff_s=5)
+    hook = Webhook(receiver.url(), backoff_s=60)
     hook.post({"n": 1})
     wait_for("the first attempt", lambda: receiver.at)
     hook.close(20)

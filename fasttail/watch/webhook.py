@@ -91,7 +91,7 @@ class Webhook:
                 self.sent += 1
                 return
             pause = self._backoff_s * 2 ** (attempt - 1)
-            if not again or attempt == self._attempts or time.monotonic() + pause > self._deadline:
+            if not again or attempt == self._attempts or time.monotonic() > self._deadline:
                 break
             self._closing.wait(pause)  # at a stop there is no time to wait: once more at once
         self.failed += 1
