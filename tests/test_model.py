@@ -21,8 +21,8 @@ from websockets.sync.client import connect
 
 STEPS = 150
 
-KEPT = [70, 88, 102, 128, 192, 195, 373, 469]
-"""Seeds that found something wrong once, in the tail or in the model."""
+KEPT = [1102, 1152]
+"""Seeds that alone found a fault, were it only a planted one: add those that scripts/soak --model finds."""
 
 
 @pytest.mark.parametrize("first", range(1000, 1160, 20))
