@@ -18,7 +18,7 @@ def leave_checkout() -> None:
 def main() -> int:
     leave_checkout()
     try:
-        from bench import delay, fanout, file, instructions, parse, shapes
+        from bench import backlog, delay, fanout, file, instructions, parse, shapes, soak
         from bench.measure import CannotRun, OverBudget, WrongAnswer
     except ModuleNotFoundError as error:
         print(
@@ -27,7 +27,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    modules = (parse, shapes, file, instructions, fanout, delay)
+    modules = (parse, shapes, file, instructions, fanout, delay, soak, backlog)
     benchmarks = {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -51,6 +51,8 @@ def main() -> int:
         return 0
     try:
         report = benchmarks[args.name].run(args)
+        print(report.table())
+        print(f"written to {report.write(args.results)}")
     except WrongAnswer as error:
         print(f"WRONG ANSWER: {error}", file=sys.stderr)
         return 1
@@ -60,8 +62,6 @@ def main() -> int:
     except CannotRun as error:
         print(error, file=sys.stderr)
         return 2
-    print(report.table())
-    print(f"written to {report.write(args.results)}")
     return 0
 
 

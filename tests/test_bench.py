@@ -39,7 +39,7 @@ def test_list() -> None:
     result = bench("list")
     assert result.returncode == 0, result.stderr
     names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == ["parse", "shapes", "file", "instructions", "fanout", "delay"]
+    assert names == ["parse", "shapes", "file", "instructions", "fanout", "delay", "soak", "backlog"]
 
 
 OTHERS = {
@@ -247,3 +247,75 @@ for wrong in (
 """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+
+
+def test_run_soak(tmp_path: Path) -> None:
+    """Short, with hours of two seconds: the verdict is good, and no client lacks an order."""
+    args = ["--minutes", "0.2", "--hour-seconds", "2", "--rate", "5000", "--burst-rate", "50000"]
+    args += ["--burst-every", "4", "--slow", "500000", "--folder", str(tmp_path)]
+    table, report = passes(tmp_path, "soak", *args)
+    assert "verdict  GOOD" in table
+    assert report["files"] == 6
+    assert [each["missing"] for each in report["clients"]] == [0] * 11
+    assert report["clients"][9]["connections"] > 1
+    assert report["delays"]["p50"] < 1000
+
+
+def test_run_backlog(tmp_path: Path) -> None:
+    table, report = passes(tmp_path, "backlog", "--gb", "0.2", "--hours", "24", "--folder", str(tmp_path))
+    assert "24 hours" in table
+    assert all(each["orders"] + each["gap_orders"] == report["orders"] for each in report["clients"])
+    assert any(each["gaps"] for each in report["clients"])
+
+
+SOAK_SCRIPT = """
+from bench import soak
+from bench.soak_clients import Account
+from bench.soak_node import Plan, Written
+
+plan = Plan("", 600, 23500, 300000, 0, 0, 60, 1)
+
+
+def verdict(change=lambda written, accounts, metrics: None, *, per_hour=0.0, fds=20, trouble=()):
+    written = Written(orders=100, old_orders=40, crcs={0: 7})
+    accounts = [Account("quick 0", orders=100), Account("slow 0", orders=60, gap_orders=40),
+                Account("comes, goes", orders=100, crcs={0: 7}), Account("old channel", orders=40)]
+    metrics = {"fasttail_lines_total": 100.0}
+    change(written, accounts, metrics)
+    samples = [
+        soak.Sample(float(i), int(60e6 + per_hour * i / 3600 + i % 7 * 1e5), 20 if i < 300 else fds, 4,
+                    i / 5, i, i, 0)
+        for i in range(600)
+    ]
+    import argparse
+    args = argparse.Namespace()
+    return soak._judge(args, plan, 600.0, 0.0, written, accounts, samples, metrics, list(trouble)).failures
+
+
+assert verdict() == [], verdict()
+for change in (
+    lambda written, accounts, metrics: setattr(accounts[0], "orders", 99),
+    lambda written, accounts, metrics: setattr(accounts[0], "orders", 101),
+    lambda written, accounts, metrics: setattr(accounts[1], "gap_orders", 39),
+    lambda written, accounts, metrics: setattr(accounts[3], "orders", 39),
+    lambda written, accounts, metrics: accounts[2].crcs.update({0: 8}),
+    lambda written, accounts, metrics: accounts[2].fault("cursor"),
+    lambda written, accounts, metrics: metrics.update(fasttail_lines_total=99.0),
+):
+    assert len(verdict(change)) == 1, verdict(change)
+assert "memory grew" in verdict(per_hour=60e6)[0], verdict(per_hour=60e6)
+assert verdict(per_hour=-60e6) == []
+assert "open files" in verdict(fds=25)[0]
+assert "in the log" in verdict(trouble=["ERROR"])[0]
+import random
+chance = random.Random(1)
+slope = soak.theil_sen([(i * 10.0, 1e6 + i * 10.0 + chance.gauss(0, 50)) for i in range(100)])
+assert 3300 < slope.low < 3600 < slope.high < 3900, slope
+print("right")
+"""
+
+
+def test_what_a_soak_calls_bad() -> None:
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{SOAK_SCRIPT}"]
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True)
+    assert result.stdout == "right\n", result.stderr

@@ -1,0 +1,614 @@
+"""A node that does anything a node may do to its files, at any moment, and what a tail must make of it.
+
+The tail is Follower, Reader and Watcher, driven as the pipeline drives them, on real files and with a clock
+of its own. The reference is a list of lines for each *content* (what stands in one file from its making or
+its truncation on) and three rules:
+
+* a line comes once, or again where the fault makes the tail begin a file anew (`again`)
+* a line is lost only where the tail cannot have it (`lost`): it was destroyed before it was read, or
+  written to an hour that was left longer than the grace time ago. Such lines are counted
+* the lines that cannot be lost come in the order of contents, and in each in the order of writing, but for
+  late ones; a piece of a line comes only where its rest stayed away for the grace time
+
+`python tests/model.py --minutes N` tries seeds that were not tried before, and prints each that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.follower import Follower, Position
+from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, Watcher
+
+GRACE = 5.0
+STREAM = "node_order_statuses_streaming"
+WHOLE = re.compile(rb"(\d{9}):x*:\1")
+
+
+@dataclass(eq=False)
+class Line:
+    """One numbered line. begun: when its first byte was written."""
+
+    number: int
+    place: tuple[int, int]  # its hour, and which of that hour's contents it stands in
+    data: bytes
+    end: int  # offset behind it
+    begun: float
+    tick: int  # which write it was
+    lost: bool = False
+    again: int = 0  # times that it may come once more
+    came: int = 0
+    torn: bool = False  # its beginning was given out alone
+
+
+@dataclass(eq=False)
+class Content:
+    """What stands in one file. path is None once it has no name any more under which it is looked for."""
+
+    hour: int
+    path: Path | None
+    ino: int
+    lines: list[Line] = field(default_factory=list)
+    size: int = 0
+    rest: bytes = b""  # of its last line, not written yet
+    deadline: float | None = None  # of the grace time, since the tail left it
+    left: int | None = None  # after which write that was
+    fd: int = -1  # of a writer that has it open still, without a name
+    changed: float = 0.0  # when it lost its name, or was written to since
+
+
+@dataclass
+class Counts:
+    """What a run did."""
+
+    steps: int = 0
+    lines: int = 0
+    lost: int = 0  # never came, and could not
+    again: int = 0  # came more than once
+    late: int = 0
+    torn: int = 0
+    restarts: int = 0
+    kills: int = 0
+
+    def add(self, other: Counts) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Model:
+    """One run by one seed. AssertionError: the tail did something wrong."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.now = 1000.0
+        self.window = self.rng.choice([1, 7, 60, 4096, 1 << 16])
+        self.inotify = self.rng.random() < 0.5
+        self.hour = 0  # the newest
+        self.contents: list[Content] = []
+        self.by_number: dict[int, Line] = {}
+        self.came: list[Line] = []  # on time, in the order in which they came first
+        self.tick = 0
+        self.notices: list[str] = []
+        self.done: list[str] = []
+        self.counts = Counts()
+        self.saved: Position | None = None  # as a checkpoint
+        self.saved_came: list[Line] = []  # since then
+        # Deleted files are kept elsewhere, so that the kernel does not give their inode to a new one.
+        self.kept = tempfile.mkdtemp(prefix="kept-", dir=folder.parent)
+        self.start(None)
+
+    # ---- the tail ----
+
+    def start(self, resume: Position | None) -> None:
+        self.reader = Reader(window=self.window, max_line=1 << 20)
+        self.watcher = Watcher(use_inotify=self.inotify, poll_ms=1)
+        self.follower = Follower(
+            self.folder,
+            start="oldest",
+            grace_s=GRACE,
+            resume=resume,
+            notice=lambda level, text: self.notices.append(text),
+            clock=lambda: self.now,
+        )
+        self.resume = resume
+        self.down = False  # between two processes: only its checkpoint is there
+        self.due = 0.0
+        self.idle = False
+        self.pieces: set[tuple[int, bytes]] = set()
+
+    def turn(self, most: int = 1 << 30, *, alone: bool = False) -> bool:
+        """One round of the pipeline's loop, with so many reads at most; whether there is more to do now.
+
+        alone: the node does nothing meanwhile.
+        """
+        if self.down:
+            return False
+        happened = self.watcher.wait_once(0)
+        if happened & (WAIT_DATA | WAIT_DIRS) or self.now >= self.due:
+            self.idle = False
+        if happened & WAIT_DIRS:
+            self.due = 0.0
+        while not self.idle and most > 0:
+            most -= 1
+            code = self.reader.fill_once()
+            if code == FILL_LINES:
+                for data in self.reader.take_lines().split(b"\n")[:-1]:
+                    self.take(data, final=False)
+            self.idle = code in (FILL_EOF, FILL_NOFILE, FILL_ERROR)
+        if self.now < self.due:
+            return not self.idle
+        if self.idle and not alone and self.rng.random() < 0.03:
+            # Between the read that found the end and the look that follows.
+            self.rng.choice([self.append, self.finish, self.append_here, self.rotate])()
+            self.append_here()
+        before = self.position()
+        self.follower.check(self.reader, self.watcher, self.idle)
+        self.due = self.now + self.follower.next_check_s
+        after = self.position()
+        if before is not None and after is not None and before.ino != after.ino:
+            left = self.content(before.ino)
+            if left is not None and left.path != Path(after.path):
+                left.deadline = self.now + GRACE
+                left.left = self.tick
+        while (tail := self.follower.take_final_line()) is not None:
+            self.take(tail, final=True)
+        return self.follower.next_check_s == 0 or not self.idle
+
+    def settle(self, *, alone: bool = False) -> None:
+        for _ in range(10_000):
+            if not self.turn(alone=alone):
+                return
+        raise AssertionError("does not come to rest")
+
+    def position(self) -> Position | None:
+        return self.saved if self.down else self.follower.position(self.reader)
+
+    def content(self, ino: int) -> Content | None:
+        """The newest one in the file with that inode."""
+        return next((each for each in reversed(self.contents) if each.ino == ino), None)
+
+    def take(self, data: bytes, *, final: bool) -> None:
+        """The tail delivers a line."""
+        data = data.lstrip(b"\0")  # a hole is not part of a line: the parser passes over it
+        if (found := WHOLE.fullmatch(data)) is None:
+            self.take_piece(data, final)
+            return
+        line = self.by_number[int(found[1])]
+        line.came += 1
+        line.torn = line.torn or final  # its newline is still to come
+        self.saved_came.append(line)
+        if line.came > 1:
+            assert line.again > 0, f"{line.number} came twice"
+            line.again -= 1
+            self.counts.again += 1
+        elif self.follower.late or self.given_up_late(line, final):
+            self.counts.late += 1
+            left = self.contents[line.place[1]].left
+            in_time = left is not None and line.tick <= left
+            assert line.torn or not in_time, f"{line.number} was there when its hour was left"
+        elif not line.lost:
+            self.came.append(line)
+
+    def given_up_late(self, line: Line, final: bool) -> bool:
+        """Whole but for its newline, of an hour whose grace time is over."""
+        deadline = self.contents[line.place[1]].deadline
+        return final and deadline is not None and self.now >= deadline
+
+    def take_piece(self, data: bytes, final: bool) -> None:
+        """Only of a line whose rest did not come in time, or whose end was cut off."""
+        if final:
+            self.give_up(data)
+            return
+        for line in self.by_number.values():
+            if (line.torn or line.lost) and line.data.endswith(data):
+                return
+        raise AssertionError(f"{data!r} is no line")
+
+    def give_up(self, data: bytes) -> None:
+        """The tail takes a line as it stands, since its rest did not come."""
+        assert self.follower.final_origin is not None
+        path, offset = self.follower.final_origin
+        found = False
+        if len(data) > 9:  # the whole number: a shorter piece may be another line's
+            assert (offset, data) not in self.pieces, f"gave out {data!r} twice"
+            self.pieces.add((offset, data))
+        for content in self.contents:
+            for line in content.lines:
+                if content.hour != self.hour_of(path) or line.end - len(line.data) - 1 != offset:
+                    continue
+                # Two contents of an hour may begin alike: it is one whose end is not there.
+                owed = line.lost or (content.rest and line is content.lines[-1])
+                if not owed or not line.data.startswith(data):
+                    continue
+                if content.path is not None:
+                    over = content.deadline is not None and self.now >= content.deadline
+                    if not over and self.now < line.begun + GRACE * 0.99:
+                        continue
+                    if not any(other.hour > content.hour for other in self.contents):
+                        continue
+                line.torn = line.lost = found = True
+        self.counts.torn += 1
+        assert found, f"gave out {data!r}, at {offset} of {path}: too soon, or no line's beginning"
+
+    # ---- what the reference knows ----
+
+    def reached(self, content: Content) -> bool:
+        """Whether the tail is bound to see what is written to it now."""
+        if content.path is None:
+            return False
+        position = self.position()
+        if position is None:
+            return self.resume is None or content.hour >= self.hour_of(self.resume.path)
+        if content.ino == position.ino:
+            return True
+        at = self.hour_of(position.path)
+        if content.deadline is not None and content.hour < at:
+            return self.now < content.deadline
+        return content.hour >= at
+
+    def lose(self, lines: list[Line]) -> None:
+        for line in lines:
+            if not line.came:
+                line.lost = True
+
+    def path(self, hour: int) -> Path:
+        return self.folder / STREAM / "hourly" / f"202605{1 + hour // 24:02}" / str(hour % 24)
+
+    def hour_of(self, path: str) -> int:
+        date, hour = path.split("/")[-2:]
+        return (int(date[-2:]) - 1) * 24 + int(hour)
+
+    def named(self, hour: int) -> Content | None:
+        """What stands under the hour's name."""
+        path = self.path(hour)
+        return next((each for each in reversed(self.contents) if each.path == path), None)
+
+    # ---- what the node does ----
+
+    def write(self, hour: int, count: int, torn: bool) -> None:
+        """So many lines; of the last one only a part if it is torn."""
+        content = self.named(hour)
+        path = self.path(hour)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            if content is None:
+                content = Content(hour, path, path.stat().st_ino)
+                self.contents.append(content)
+            self.write_rest(content)
+            place = self.contents.index(content)
+            for i in range(count):
+                number = len(self.by_number)
+                self.tick += 1
+                data = b"%09d:%s:%09d" % (number, b"x" * self.rng.choice([0, 1, 30, 200]), number)
+                content.size += len(data) + 1
+                lost = not self.reached(content)
+                line = Line(number, (hour, place), data, content.size, self.now, self.tick, lost)
+                content.lines.append(line)
+                self.by_number[number] = line
+                cut = self.rng.randrange(1, len(data) + 1) if torn and i == count - 1 else len(data) + 1
+                whole = data + b"\n"
+                content.rest = whole[cut:]
+                if self.rng.random() < 0.1:  # byte by byte, with the tail in between
+                    for at in range(cut):
+                        file.write(whole[at : at + 1])
+                        if at % 50 == 0:
+                            self.turn(2, alone=True)
+                else:
+                    file.write(whole[:cut])
+
+    def write_rest(self, content: Content) -> None:
+        if content.rest and content.path is not None:
+            rest, content.rest = content.rest, b""
+            if not self.reached(content):
+                content.lines[-1].lost = True
+            with content.path.open("ab", buffering=0) as file:
+                file.write(rest)
+
+    def append(self) -> None:
+        self.write(self.hour, self.rng.choice([1, 1, 2, 5, 60]), self.rng.random() < 0.3)
+
+    def finish(self) -> None:
+        if (content := self.named(self.hour)) is not None:
+            self.write_rest(content)
+
+    def append_here(self) -> None:
+        """To the hour that the tail is at."""
+        position = self.position()
+        content = None if position is None else self.content(position.ino)
+        if content is not None and content.path is not None:
+            self.write(content.hour, 1, torn=False)
+
+    def append_stale(self) -> None:
+        """By a writer that does not know yet that its file has lost its name."""
+        content = next((each for each in reversed(self.contents) if each.fd >= 0), None)
+        if content is None:
+            return
+        position = self.position()
+        newer = any(each.path is not None and each.hour >= content.hour for each in self.contents)
+        open_here = not self.down and self.reader.is_open and position is not None
+        number = len(self.by_number)
+        self.tick += 1
+        data = b"%09d::%09d" % (number, number)
+        content.size += len(data) + 1
+        open_here = open_here and position is not None and position.ino == content.ino
+        reached = open_here and not newer and self.now < content.changed + GRACE
+        place = (content.hour, self.contents.index(content))
+        line = Line(number, place, data, content.size, self.now, self.tick, lost=not reached)
+        content.lines.append(line)
+        self.by_number[number] = line
+        content.changed = self.now
+        os.write(content.fd, data + b"\n")
+
+    def append_late(self) -> None:
+        """To a former hour; also long after it was left, or when it is gone."""
+        hour = max(0, self.hour - self.rng.choice([1, 1, 2, 3]))
+        self.write(hour, self.rng.choice([1, 3]), self.rng.random() < 0.2)
+
+    def rotate(self) -> None:
+        """The next hour, or one much later: also the next date. What is torn may get its rest or not."""
+        for content in self.contents[-4:]:
+            if self.rng.random() < 0.6:
+                self.write_rest(content)
+        self.hour += self.rng.choice([1, 1, 1, 1, 2, 5, 23])
+        if self.rng.random() < 0.8:
+            self.append()
+
+    def rotate_many(self) -> None:
+        for _ in range(self.rng.randrange(2, 5)):
+            self.rotate()
+
+    def some(self) -> Content | None:
+        """One with a name, most often the newest."""
+        there = [each for each in self.contents if each.path is not None]
+        if not there:
+            return None
+        return there[-1] if self.rng.random() < 0.6 else self.rng.choice(there[-4:])
+
+    def truncate(self, last: Position | None = None) -> None:
+        """To nothing or to the end of a line, with a copy made before or without: the file begins anew.
+
+        last: the file of this checkpoint, and nothing is written to it before the tail looks.
+        """
+        content = self.some() if last is None else self.content(last.ino)
+        if content is None or content.path is None:
+            return
+        position = self.position()
+        if self.down and last is None and position is not None and position.ino == content.ino:
+            return  # grown past the checkpoint again it would not be known as truncated
+        if self.rng.random() < 0.3:
+            shutil.copy(content.path, content.path.with_name(f"{content.path.name}.1"))
+        kept = self.rng.randrange(len(content.lines) + 1) if self.rng.random() < 0.3 else 0
+        kept = min(kept, len(content.lines) - 1) if content.rest else kept
+        end = content.lines[kept - 1].end if kept else 0
+        self.lose(content.lines[kept:])
+        with content.path.open("r+b") as file:
+            file.truncate(end)
+        fresh = Content(content.hour, content.path, content.ino, size=end, deadline=content.deadline)
+        content.rest = b""
+        if kept == 0:
+            self.contents.append(fresh)
+            content.path = None
+        else:
+            if position is not None and position.ino == content.ino and end < position.offset:
+                for line in content.lines[:kept]:
+                    line.again += line.came > 0
+            del content.lines[kept:]
+            content.size = end
+            fresh = content
+        if not self.down and position is not None and position.ino == content.ino:
+            # Grown past the place of reading before the next look it would not be known as truncated.
+            self.settle_on(content.ino)
+            self.save()
+        elif fresh.deadline is not None:
+            fresh.deadline = 0.0  # shorter than it was left, it is not looked after any more
+
+    def settle_on(self, ino: int) -> None:
+        """Until the tail has looked at the end of that file, which it has open."""
+        for _ in range(10_000):
+            self.due, self.idle = 0.0, False
+            more = self.turn(alone=True)
+            position = self.position()
+            if not more or position is None or position.ino != ino:
+                return
+        raise AssertionError("does not come to rest")
+
+    def delete(self) -> None:
+        """Or renamed to a name that is not looked at. The next line makes the file anew."""
+        if (content := self.some()) is None:
+            return
+        self.remove(content, self.rng.random() < 0.5)
+        if self.rng.random() < 0.4:
+            self.turn(alone=True)
+            self.append_stale()
+
+    def remove(self, content: Content, rename: bool) -> None:
+        assert content.path is not None
+        position = self.position()
+        if position is None or position.ino != content.ino or self.down or not self.reader.is_open:
+            self.lose(content.lines)
+        if content.rest:
+            content.lines[-1].lost = True
+            content.rest = b""
+        else:
+            content.fd = os.open(content.path, os.O_WRONLY | os.O_APPEND)
+            content.changed = self.now
+        if rename:
+            content.path.rename(content.path.with_name(f"moved.{len(self.contents)}.{self.rng.random()}"))
+        else:
+            os.link(content.path, Path(self.kept, f"{content.ino}.{self.rng.random()}"))
+            content.path.unlink()
+        content.path = None
+
+    def wipe(self) -> None:
+        """The whole folder; the node makes it again."""
+        for content in self.contents:
+            if content.path is not None:
+                self.remove(content, rename=False)
+        shutil.rmtree(self.folder / STREAM if self.rng.random() < 0.5 else self.folder, ignore_errors=True)
+
+    def litter(self) -> None:
+        """What is none of the node's hours."""
+        folder = self.path(self.hour).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        name = self.rng.choice(["24", "07", "3.tmp", "x"])
+        (folder / name).write_bytes(b"no line of ours\n")
+        (folder.parent / "20269").mkdir(exist_ok=True)
+
+    # ---- what the tail does ----
+
+    def read(self) -> None:
+        for _ in range(self.rng.randrange(6)):
+            self.turn(self.rng.choice([1, 1, 3, 100]))
+
+    def wait(self) -> None:
+        for _ in range(self.rng.choice([1, 3, 10, 30])):
+            self.now += self.rng.choice([0.02, 0.1, 0.5])
+            self.turn()
+
+    def save(self) -> None:
+        """A checkpoint: from here on a kill leads back to it."""
+        self.saved = self.position()
+        self.saved_came = []
+
+    def stop(self) -> None:
+        """In order, between two batches. The node goes on meanwhile."""
+        self.save()
+        self.counts.restarts += 1
+        self.restart()
+
+    def kill(self) -> None:
+        """At any moment: what came since the last checkpoint comes again."""
+        self.counts.kills += 1
+        self.restart(killed=True)
+
+    def check_order(self) -> None:
+        """Of what came since the last start: one that began anew may have found more in older hours."""
+        must = [(*line.place, line.number) for line in self.came if not line.lost]
+        wrong = next(((a, b) for a, b in pairwise(must) if a > b), None)
+        assert wrong is None, f"out of order: (hour, content, line) {wrong}"
+        self.came = []
+
+    def restart(self, *, killed: bool = False) -> None:
+        saved = self.saved
+        self.check_order()
+        self.reader.close()
+        self.watcher.close()
+        at = -1 if saved is None else self.hour_of(saved.path)
+        for content in self.contents:
+            # A new process does not know which hours it has left a moment ago, nor what lost its name.
+            content.deadline = None
+            if content.path is None or content.hour < at:
+                self.lose(content.lines)
+            if content.rest and content.hour < at:
+                content.lines[-1].lost = True
+        self.down = True
+        actions = [self.append, self.append, self.finish, self.rotate, self.delete, self.truncate]
+        for _ in range(self.rng.randrange(3)):
+            self.rng.choice(actions)()
+        if saved is not None and self.rng.random() < 0.1:
+            self.truncate(saved)
+        self.down = False
+        if saved is not None and (self.holds(saved) or not Path(saved.path).exists()):
+            for line in self.saved_came if killed else []:
+                line.again += 1
+        else:
+            # By policy all that is there, from the oldest on.
+            for content in self.contents:
+                if content.path is not None:
+                    for line in content.lines:
+                        line.again += line.came > 0
+        renew = saved is not None and not self.holds(saved)
+        self.saved_came = []
+        self.start(saved)
+        self.turn(0, alone=True)  # what is found at the first look decides
+        if renew:
+            self.save()  # the old one would hold again by mistake once that file has grown
+
+    def holds(self, saved: Position) -> bool:
+        content = self.content(saved.ino)
+        return content is not None and content.path == Path(saved.path) and content.size >= saved.offset
+
+    # ---- a run ----
+
+    def run(self, steps: int) -> Counts:
+        actions = [self.append] * 10 + [self.finish] * 2 + [self.rotate] * 2
+        actions += [self.append_late] * 3 + [self.append_stale] * 2
+        actions += [self.read] * 8 + [self.wait] * 3 + [self.settle] * 2
+        actions += [self.truncate] * 2 + [self.delete] * 2
+        actions += [self.rotate_many, self.litter, self.save, self.save, self.stop, self.kill]
+        for _ in range(steps):
+            action = self.rng.choice(actions if self.rng.random() < 0.995 else [self.wipe])
+            self.done.append(action.__name__)
+            action()
+        self.end()
+        for content in self.contents:
+            if content.fd >= 0:
+                os.close(content.fd)
+        self.counts.steps = steps
+        self.reader.close()
+        self.watcher.close()
+        return self.counts
+
+    def end(self) -> None:
+        """The node writes all it owes, a last line and no more; then the tail has all it is going to have."""
+        for content in self.contents:
+            self.write_rest(content)
+        self.hour += 1
+        self.write(self.hour, 1, torn=False)
+        for _ in range(60 + 2 * len(self.contents)):
+            self.settle(alone=True)
+            self.now += GRACE
+        missing = [line.number for line in self.by_number.values() if not line.came and not line.lost]
+        assert not missing, f"missing: {missing}"
+        self.check_order()
+        self.counts.lines = len(self.by_number)
+        self.counts.lost = sum(not line.came for line in self.by_number.values())
+
+
+def try_seed(seed: int, steps: int) -> Counts:
+    """One run in a folder of its own. The error of a run that fails tells its seed and its last steps."""
+    with tempfile.TemporaryDirectory(prefix="fasttail-model-") as folder:
+        model = Model(Path(folder, "data"), seed)
+        try:
+            return model.run(steps)
+        except BaseException as error:
+            how = f"window {model.window}, {'inotify' if model.inotify else 'polling'}"
+            error.add_note(f"seed {seed}, {how}, step {len(model.done)}: {' '.join(model.done[-12:])}")
+            error.add_note("\n".join(model.notices[-8:]))
+            raise
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="the tailer's model test, with seeds not tried before")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long")
+    parser.add_argument("--steps", type=int, default=150, help="of each seed")
+    parser.add_argument("--seed", type=int, help="where to begin (default: by the clock)")
+    args = parser.parse_args()
+    begin = time.monotonic()
+    first = seed = args.seed if args.seed is not None else time.time_ns() // 1_000_000
+    total, failed = Counts(), []
+    while time.monotonic() - begin < args.minutes * 60:
+        try:
+            total.add(try_seed(seed, args.steps))
+        except AssertionError as error:
+            failed.append(seed)
+            print(f"FAILED: {error}", *error.__notes__, sep="\n  ", flush=True)
+        seed += 1
+    print(f"{seed - first} seeds from {first}, {vars(total)}; {len(failed)} failed: {failed}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
