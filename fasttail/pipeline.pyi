@@ -30,6 +30,7 @@ class BatchEnd(NamedTuple):
     hour: int
     end: int
     late: bool
+    file: tuple[str, int, int] | None
     messages: list[TopicMessage]
 
 class TopicsChanged(NamedTuple):
@@ -37,6 +38,11 @@ class TopicsChanged(NamedTuple):
     hour: int
     end: int
     late: bool
+
+class FileOpened(NamedTuple):
+    number: int
+    end: int
+    file: tuple[str, int, int]
 
 @final
 class Pipeline:
@@ -65,7 +71,7 @@ class Pipeline:
     def remove_topic(self, topic: Topic) -> int: ...
     def replace_selector(self, selector: Selector) -> None: ...
     def position(self) -> Position | None: ...
-    def drain(self, most: int = 16) -> list[BatchStart | BatchEnd | TopicsChanged]: ...
+    def drain(self, most: int = 16) -> list[BatchStart | BatchEnd | TopicsChanged | FileOpened]: ...
     def stats(self) -> dict[str, Any]: ...
     def workers(self) -> list[WorkerState]: ...
     def running_lines(self) -> int | None: ...

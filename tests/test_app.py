@@ -55,3 +55,49 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     assert json.loads(state["position"])["offset"] == 0
     for sock in app.server.sockets:
         sock.close()
+
+
+@pytest.mark.fault(27)
+def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path) -> None:
+    """What the pipeline has read and made, but the main thread has not taken, is read again after a kill."""
+    path = hour_file(tmp_path / "data", "plain", "20260505", 9)
+    line = plain(event(oid=1))
+    path.write_bytes(line * 1000)
+    settings = ServeSettings(
+        data_dir=tmp_path / "data", state_dir=tmp_path / "state", port=0, start="oldest", workers=1,
+        block_size=len(line) * 5, min_batch_us=0, log_batches="summary",
+    )  # fmt: skip
+    log = setup("warning")
+    app = service.App(settings, log, None, lambda: settings)
+    checkpoint = app._checkpoint
+    assert checkpoint is not None
+
+    async def main() -> None:
+        def kept() -> int:
+            """Have the checkpoint written; its offset."""
+            before = checkpoint.written
+            app._keep_place()
+            deadline = time.monotonic() + 10
+            while checkpoint.written == before and time.monotonic() < deadline:
+                time.sleep(0.002)
+            return int(json.loads((tmp_path / "state" / "checkpoint.json").read_text())["position"]["offset"])
+
+        app.pipeline.start()
+        deadline = time.monotonic() + 10
+        while app.pipeline.stats()["batches"] < 15 and time.monotonic() < deadline:
+            time.sleep(0.002)  # the ring is full: the file's opening and 15 batches
+        assert app.pipeline.stats()["offset"] >= 70 * len(line)
+        app._looked.set()
+        app._position = None
+        app._take()
+        assert kept() == 75 * len(line)
+        while app._take() or app.pipeline.stats()["offset"] < path.stat().st_size:
+            time.sleep(0.001)
+        assert kept() == path.stat().st_size
+        app.pipeline.stop()
+        checkpoint.close(5)
+
+    try:
+        uvloop.run(main())
+    finally:
+        log.stop()

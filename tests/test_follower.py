@@ -649,13 +649,19 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
     assert any("gone" in notice for notice in resumed.notices)
 
 
-@pytest.mark.parametrize("change", ["other inode", "shorter", "other folder"])
-def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str) -> None:
-    """Faults 25 and 26: the policy of the start, and a notice."""
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("change", ["other inode", "shorter", "other bytes"])
+def test_resume_in_another_file_of_that_name(
+    node: Node, start: StartTail, change: str, hashed: bool
+) -> None:
+    """It is new: read from its start, with a notice, and counted. The bytes decide, where they are known."""
     path = node.write("20260505/9", b"one\ntwo\n")
     tail = start(start="oldest")
     tail.settle()
     position = tail.position()
+    if hashed:
+        position = position.with_hashes()
     if change == "other inode":
         os.link(path, path.with_name("kept"))
         path.unlink()
@@ -663,12 +669,38 @@ def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str
     elif change == "shorter":
         os.truncate(path, 4)
     else:
-        position = Position("/elsewhere/hourly/20260505/9", 0, position.dev, position.ino)
+        path.write_bytes(b"one\nTWO\n")
     resumed = start(resume=position)
+    same = change == "other inode" if hashed else change == "other bytes"
+    assert resumed.settle() == ([] if same else path.read_bytes().splitlines())
+    assert any("cannot go on in" in notice for notice in resumed.notices) != same
+    assert resumed.follower.resume_losses == (not same)
+    node.write("20260505/9", b"three\n")
+    assert resumed.settle()[-1] == b"three"
+
+
+def test_resume_in_a_file_of_another_folder(node: Node, start: StartTail) -> None:
+    """The policy of the start, and a notice."""
+    path = node.write("20260505/9", b"one\n")
+    status = path.stat()
+    resumed = start(resume=Position("/elsewhere/hourly/20260505/9", 0, status.st_dev, status.st_ino))
     assert resumed.settle() == []
     assert any("cannot go on in" in notice for notice in resumed.notices)
-    node.write("20260505/9", b"three\n")
-    assert resumed.settle() == [b"three"]
+    node.write("20260505/9", b"two\n")
+    assert resumed.settle()[-1] == b"two"
+
+
+def test_resume_before_the_first_byte_of_another_file(node: Node, start: StartTail) -> None:
+    """Nothing has been read, so nothing can be lost or come twice."""
+    path = node.write("20260505/9", b"")
+    tail = start(start="oldest")
+    tail.settle()
+    os.link(path, path.with_name("kept"))
+    path.unlink()
+    node.write("20260505/9", b"one\n")
+    resumed = start(resume=tail.position())
+    assert resumed.settle() == [b"one"]
+    assert resumed.follower.resume_losses == 0
 
 
 # ---- events ----

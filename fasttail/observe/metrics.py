@@ -31,6 +31,7 @@ PIPELINE_COUNTERS = (
     ("late_lines", "late_lines", "Lines that came to an hour's file after the next hour had begun."),
     ("truncations", "truncations", "Times a file got shorter than what had been read of it."),
     ("files_opened", "files_opened", "Files of the node opened."),
+    ("resume_losses", "resume_losses", "Starts that could not go on where the last run ended."),
     ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
 )
 HUB_COUNTERS = (
@@ -42,6 +43,8 @@ HUB_COUNTERS = (
     ("replays", "replays", "Replays from the node's files that have ended."),
     ("closed_idle", "client_closed_idle", "Clients closed because no message went or came for long."),
     ("closed_flooding", "client_closed_flooding", "Clients closed because they sent too many messages."),
+    ("checkpoints", "checkpoints", "Checkpoints written."),
+    ("checkpoint_failures", "checkpoint_failures", "Checkpoints that could not be written; tried again."),
     ("protocol_faults", "client_protocol_faults", "Clients closed for breaking the WebSocket protocol."),
 )
 CHANNEL_COUNTERS = (
@@ -54,6 +57,7 @@ HUB_GAUGES = (
     ("topics", "topics", "Distinct subscriptions."),
     ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over the clients."),
     ("replays_running", "replays_running", "Subscriptions that are being given what they missed."),
+    ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was up to date."),
 )
 PIPELINE_GAUGES = (
     ("worker_count", "workers", "Workers that parse in parallel."),

@@ -14,11 +14,12 @@ file that was truncated and had grown past the place of reading within one check
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -44,16 +45,24 @@ TAIL_RESCAN_S = 0.02  # the same while the next file waits for the rest of a lin
 COMPLAINT_S = 60.0  # errors that last are told so often
 BACK_BYTES = 1 << 16  # read at once when looking for the last newline
 BACK_LIMIT = 64 << 20  # as far back as that newline is looked for
+HASHED = 1024  # bytes at the start of a file, and before a position in it, that a hash is made of
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where to go on: byte `offset` of the file `path`, provided it is the same device and inode."""
+    """Where to go on: byte `offset` of the file `path`, provided it is the same file.
+
+    first, before: hashes of the file's first bytes and of those before the offset (HASHED, or as many as
+    there are up to it); "" if they are not known. Where they are, they say whether it is the same file;
+    else device and inode do.
+    """
 
     path: str
     offset: int
     dev: int
     ino: int
+    first: str = ""
+    before: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -61,11 +70,36 @@ class Position:
     @classmethod
     def from_json(cls, text: str) -> Position:
         """ValueError: not a position."""
-        data = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: object) -> Position:
+        """ValueError: not a position."""
         match data:
             case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
+                match data:
+                    case {"first": str(first), "before": str(before)}:
+                        return cls(path, offset, dev, ino, first, before)
                 return cls(path, offset, dev, ino)
-        raise ValueError(f"not a position in a file: {text!r}")
+        raise ValueError(f"not a position in a file: {data!r:.200}")
+
+    def with_hashes(self) -> Position:
+        """With the hashes of the file as it is now, if it is still there under its name. OSError."""
+        with open(self.path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) != (self.dev, self.ino) or status.st_size < self.offset:
+                return self
+            first, before = _hashes(file.fileno(), self.offset)
+        return replace(self, first=first, before=before)
+
+
+def _hashes(fd: int, offset: int) -> tuple[str, str]:
+    """`first` and `before` of a Position at `offset`. OSError."""
+    size = min(HASHED, offset)
+    first, before = (
+        hashlib.blake2b(os.pread(fd, size, at), digest_size=16).hexdigest() for at in (0, offset - size)
+    )
+    return first, before
 
 
 @dataclass
@@ -87,8 +121,9 @@ class Follower:
     come later are read from byte 0. grace_s: how long the rest of a torn line is waited for once the next
     file is there, and how long a former hour is looked after. rescan_s: how
     often the folders are looked at without any event. resume: where an earlier run stopped; replaces
-    `start` if it still holds. notice(level, text): told what an operator should know; level is "info" or
-    "warning". ValueError: unknown layout or start.
+    `start`. If it does not hold any more: its file is read from byte 0; if that is gone, the hours after it
+    are; if it is none of this folder, `start` counts. notice(level, text): told what an operator should know;
+    level is "info" or "warning". ValueError: unknown layout or start.
     """
 
     def __init__(
@@ -112,6 +147,7 @@ class Follower:
         self.truncations = 0
         self.late_lines = 0  # lines of former hours: the pipeline adds those it reads while `late` is true
         self.files_opened = 0
+        self.resume_losses = 0  # `resume` did not hold: what stood behind it may never have been read
         self.late = False  # the file that is open is a former hour
         self.caught_up = False  # at the last check all was read, but for a partial last line
         self.next_check_s = 0.0  # when to call check again; 0: as soon as the reader is at the end
@@ -276,21 +312,19 @@ class Follower:
         hour = place[1]
         if hour not in hours:
             # Its later hours are what comes next; before them nothing is left that could be read.
+            self.resume_losses += 1
             self._notice("warning", f"cannot go on in {resume.path}: it is gone; taking the hours after it")
             self._current, self._left = hour, resume
             self.next_check_s = 0.0
             return True
-        status = os.stat(hour.path)
-        if (status.st_dev, status.st_ino) != (resume.dev, resume.ino):
-            self._notice("warning", f"cannot go on in {resume.path}: it is another file now")
-            return False
-        if status.st_size < resume.offset:
-            self._notice(
-                "warning",
-                f"cannot go on in {resume.path} at byte {resume.offset}: it has {status.st_size} bytes",
-            )
-            return False
-        self._open(reader, watcher, hour, resume.offset)
+        offset = resume.offset
+        if offset and (fault := _not_there(hour.path, resume)):
+            # What is there now has not been read: it is taken as any new file is.
+            self.resume_losses += 1
+            what = f"cannot go on in {resume.path} at byte {offset}: {fault}"
+            self._notice("warning", f"{what}; reading it from its start")
+            offset = 0
+        self._open(reader, watcher, hour, offset)
         return True
 
     def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
@@ -485,6 +519,20 @@ class Follower:
         if self._complained is None or now - self._complained >= COMPLAINT_S:
             self._complained = now
             self._notice("warning", text)
+
+
+def _not_there(path: str, resume: Position) -> str:
+    """Why a position does not hold in the file `path`; "" if it does. OSError."""
+    with open(path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size < resume.offset:
+            return f"it has {status.st_size} bytes"
+        if resume.first and resume.before:
+            # A copy, or the same disk under another number, holds what comes next as well.
+            same = _hashes(file.fileno(), resume.offset) == (resume.first, resume.before)
+        else:
+            same = (status.st_dev, status.st_ino) == (resume.dev, resume.ino)
+    return "" if same else "it is another file now"
 
 
 def last_line_start(path: str) -> int:

@@ -24,17 +24,23 @@ _VERSION = 1
 @dataclass(frozen=True)
 class Restart:
     """What the former image left: its listening sockets, the reading position (JSON text, None = none known),
-    when the first image started (seconds since 1970), and how many restarts there were, this one included.
+    when the first image started (seconds since 1970), how many restarts there were, this one included, and
+    other descriptors that were kept open.
     """
 
     sockets: list[socket.socket]
     position: str | None
     started: float
     restarts: int
+    kept: tuple[int, ...] = ()
 
 
 def prepare(
-    sockets: Sequence[socket.socket], position: str | None, started: float, restarts: int
+    sockets: Sequence[socket.socket],
+    position: str | None,
+    started: float,
+    restarts: int,
+    kept: Sequence[int] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment for `execute`; `restarts` counts those made before this one.
 
@@ -49,6 +55,7 @@ def prepare(
         "position": position,
         "started": started,
         "restarts": restarts + 1,
+        "kept": list(kept),
     }
     return [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: json.dumps(state)}
 
@@ -58,7 +65,8 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
 
     What Python still holds for its standard streams is lost: flush before.
     """
-    fds = json.loads(env[VARIABLE])["fds"]
+    state = json.loads(env[VARIABLE])
+    fds = state["fds"] + state["kept"]
     try:
         for fd in fds:
             os.set_inheritable(fd, True)
@@ -86,10 +94,11 @@ def inherited() -> Restart | None:
         fds = [int(fd) for fd in state["fds"]]
         position = None if state["position"] is None else str(state["position"])
         started, restarts = float(state["started"]), int(state["restarts"])
+        kept = tuple(int(fd) for fd in state.get("kept", ()))
     except (ValueError, KeyError, TypeError):
         return None
     sockets = [listener for fd in fds if (listener := _listener(fd)) is not None]
-    return Restart(sockets, position, started, restarts)
+    return Restart(sockets, position, started, restarts, kept)
 
 
 def _listener(fd: int) -> socket.socket | None:
