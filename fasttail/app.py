@@ -117,7 +117,8 @@ class App:
 
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
-        start, self._position = _beginning(settings, inherited, self._checkpoint)
+        start, self._position = _beginning(settings, inherited, self._checkpoint)  # moves as batches go out
+        self._sent_to = self._position  # before what waits for the next message of orderBatch
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hub = Hub(
             (*legacy.CHANNELS, *public.CHANNELS),
@@ -302,6 +303,8 @@ class App:
 
     def _publish(self, note: BatchEnd) -> None:
         clients = len(self._hub.clients)
+        if not self._old.pending:
+            self._sent_to = self._position
         self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
         # Only now: each client has it in its queue, or is owed a gap. A late batch leaves the place as it is.
@@ -371,7 +374,8 @@ class App:
         """The checkpoint: everything before this place has been handed out."""
         # Without a place after the first look: the node has not written anything, whatever comes is new.
         if self._checkpoint is not None and (self._position is not None or self._looked.is_set()):
-            self._checkpoint.put(self._position)
+            # What waits for the next message of orderBatch has not been handed out yet.
+            self._checkpoint.put(self._sent_to if self._old.pending else self._position)
 
     def _tell_status(self) -> None:
         self._public.tell_status(self._health.freshness)

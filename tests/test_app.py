@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from lines import event, plain
-from running import hour_file
+from running import hour_file, wait_for
 from serving import upgrade
 
 from fasttail import app as service
@@ -72,32 +72,25 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
     checkpoint = app._checkpoint
     assert checkpoint is not None
 
-    async def main() -> None:
-        def kept() -> int:
-            """Have the checkpoint written; its offset."""
-            before = checkpoint.written
-            app._keep_place()
-            deadline = time.monotonic() + 10
-            while checkpoint.written == before and time.monotonic() < deadline:
-                time.sleep(0.002)
-            return int(json.loads((tmp_path / "state" / "checkpoint.json").read_text())["position"]["offset"])
-
-        app.pipeline.start()
-        deadline = time.monotonic() + 10
-        while app.pipeline.stats()["batches"] < 15 and time.monotonic() < deadline:
-            time.sleep(0.002)  # the ring is full: the file's opening and 15 batches
-        assert app.pipeline.stats()["offset"] >= 70 * len(line)
-        app._looked.set()
-        app._position = None
-        app._take()
-        assert kept() == 75 * len(line)
-        while app._take() or app.pipeline.stats()["offset"] < path.stat().st_size:
-            time.sleep(0.001)
-        assert kept() == path.stat().st_size
-        app.pipeline.stop()
-        checkpoint.close(5)
+    def kept() -> int:
+        """Have the checkpoint written; its offset."""
+        before = checkpoint.written
+        app._keep_place()
+        wait_for("the checkpoint", lambda: checkpoint.written > before)
+        return int(json.loads((tmp_path / "state" / "checkpoint.json").read_text())["position"]["offset"])
 
     try:
-        uvloop.run(main())
+        app.pipeline.start()
+        # The ring is full then: of the opening of the file, and 15 batches.
+        wait_for("15 batches", lambda: app.pipeline.stats()["batches"] >= 15)
+        time.sleep(0.1)
+        app._take()
+        assert kept() == 75 * len(line)
+        wait_for("the end", lambda: not app._take() and app.pipeline.stats()["lines"] == 1000)
+        app._take()
+        assert kept() == path.stat().st_size
     finally:
+        app.pipeline.stop()
+        wait_for("the stop", lambda: not app._take() and app.pipeline.stopped)
+        checkpoint.close(5)
         log.stop()

@@ -103,6 +103,21 @@ def test_after_a_kill_reading_goes_on_behind_what_was_handed_out(service: Servic
 
 
 @pytest.mark.fault(27)
+def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Service) -> None:
+    append(service.path, lines(0, 10))
+    server = service.start("--batch-interval-ms", 60_000)
+    client = server.client("orderBatch")
+    for i in (10, 20):
+        append(service.path, lines(i, i + 10))
+        server.wait_metric("fasttail_lines_total", i)
+    time.sleep(2.5)
+    assert service.position()["offset"] == 10 * LINE
+    assert server.end() == 0
+    assert len(client.wait_orders(20)) == 20
+    assert service.position()["offset"] == 30 * LINE
+
+
+@pytest.mark.fault(27)
 def test_a_kill_before_the_first_line(service: Service) -> None:
     """Begun at the end of a file: that place is kept before anything has been read."""
     append(service.path, lines(0, 10))
