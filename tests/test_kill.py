@@ -170,6 +170,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.plain_build
 @pytest.mark.fault(27)
 @pytest.mark.timeout(120 + 6 * KILLS)
 def test_kills_at_random_moments(tmp_path: Path) -> None:
