@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,21 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
 
 
 class Serve:
-    """`fasttail serve FOLDER …` on a free port, its log gathered line by line."""
+    """`fasttail serve FOLDER …` on a free port, its log gathered line by line.
 
-    def __init__(self, folder: Path, *options: object, env: dict[str, str] | None = None) -> None:
+    within: the command that executes it, such as unshare with its options.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: object,
+        env: dict[str, str] | None = None,
+        within: Sequence[str] = (),
+    ) -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            command("serve", folder, "--port", 0, *options),
+            [*within, *command("serve", folder, "--port", 0, *options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},

@@ -340,6 +340,40 @@ def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
     assert server.metric("fasttail_checkpoint_age_seconds") < 5
 
 
+def fill(path: Path) -> None:
+    """Write until there is an OSError."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+MOUNT = 'mount -t tmpfs -o size=32k none "$0" && exec "$@"'
+
+
+@pytest.mark.fault(34)
+def test_a_full_file_system(service: Service) -> None:
+    """A tmpfs of eight pages, seen by the server alone, and filled by somebody else."""
+    service.state.mkdir()
+    within = ["unshare", "-Urm", "sh", "-c", MOUNT, str(service.state)]
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    append(service.path, b"")
+    server = Serve(service.data, "--state-dir", service.state, within=within)
+    service.running.append(server)
+    service.state = Path(f"/proc/{server.process.pid}/root/{service.state}")
+    service.file = service.state / "checkpoint.json"
+    service.wait_position(service.path)
+    with pytest.raises(OSError, match="No space left"):
+        fill(service.state / "other")
+    append(service.path, lines(0, 10))
+    server.wait_log("WARNING  cannot write the checkpoint .*: No space left on device; trying again")
+    server.wait_metric("fasttail_lines_total", 10)
+    assert service.position()["offset"] == 0
+    (service.state / "other").unlink()
+    service.wait_position(service.path)
+    server.wait_log(r"the checkpoint is written again, after \d+ failures")
+
+
 def test_a_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     words = command("serve", tmp_path, "--port", 0, "--state-dir", tmp_path / "file" / "state")
