@@ -85,7 +85,7 @@ class Checkpoint:
         """The last checkpoint. Raises Unusable, and nothing else, whatever is there."""
         try:
             with open(self.path, "rb") as file:
-                data = file.read(LONGEST + 1)
+                data = file.read(LONGEST)
         except FileNotFoundError:
             raise Unusable("there is none") from None
         except OSError as error:
@@ -93,8 +93,6 @@ class Checkpoint:
         if not data.strip():
             raise Unusable("it is empty")
         try:
-            if len(data) > LONGEST:
-                raise ValueError
             state = json.loads(data)
             version = state["version"]
             if isinstance(version, int) and version != VERSION:

@@ -16,6 +16,7 @@ from serving import upgrade
 from fasttail import app as service
 from fasttail.config import ServeSettings
 from fasttail.observe.log import setup
+from fasttail.pipeline import BatchEnd
 
 
 def test_a_batch_that_ends_after_the_last_look_is_read_again(
@@ -89,6 +90,15 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
         wait_for("the end", lambda: not app._take() and app.pipeline.stats()["lines"] == 1000)
         app._take()
         assert kept() == path.stat().st_size
+        place = app._position
+        app._publish(
+            BatchEnd(
+                number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
+                reject=None, seconds=0.0, workers=[], hour=2026050508, end=7, late=True,
+                file=("a former hour's", 1, 2), messages=[],
+            )
+        )  # fmt: skip
+        assert app._position == place
     finally:
         app.pipeline.stop()
         wait_for("the stop", lambda: not app._take() and app.pipeline.stopped)
