@@ -1,8 +1,8 @@
 """`fasttail serve`: puts the parts together, starts and stops them in order. Only this module knows them all.
 
-start   log ─► sockets (own or inherited) ─► pipeline thread ─► timers
-stop    pipeline ends its batch ─► its last frames go out ─► clients are closed (1001, or 1012 before a
-        restart) ─► log
+start   log ─► state folder (lock, checkpoint) ─► sockets (own or inherited) ─► pipeline thread ─► timers
+stop    pipeline ends its batch ─► its last frames go out ─► checkpoint ─► clients are closed (1001, or 1012
+        before a restart) ─► log
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from typing import Any
 import uvloop
 
 from fasttail.cgroup import memory_limit
+from fasttail.checkpoint import Checkpoint, InUse, Unusable
 from fasttail.config import ConfigError, ServeSettings, options
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.now_and_then import Oddities, Rejects, Summary
-from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged, leak
+from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
+from fasttail.place import Place
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.clients import Hub
@@ -43,7 +45,7 @@ from fasttail.publish.tls import server_context
 from fasttail.publish.wire import CloseCode
 from fasttail.resume import Resumer
 from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import Follower, Position
+from fasttail.tail.follower import Follower, Position, Start
 from fasttail.tail.inotify import Watcher
 from fasttail.version import commit, version
 from fasttail.watch import restart
@@ -61,6 +63,10 @@ WEBHOOK_S = 2.0
 """How long the last alerts may take to get out at a stop."""
 LONG_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
+CHECKPOINT_S = 1.0
+"""From one checkpoint to the next."""
+LAST_CHECKPOINT_S = 1.5
+"""How long a stop waits for a disk that is slow, on top of STOP_S."""
 
 
 def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
@@ -117,6 +123,10 @@ class App:
         self._summary = Summary()
 
         guarded = _guards(settings)
+        self._checkpoint = _checkpoint(settings, inherited)
+        start, resume = _beginning(settings, inherited, self._checkpoint)
+        self._place = Place(resume, settings.grace_s)
+        self._sent_to = resume  # before what waits for the next message of orderBatch
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hub = Hub(
             (*legacy.CHANNELS, *public.CHANNELS),
@@ -126,11 +136,10 @@ class App:
         self._follower = Follower(
             settings.data_dir,
             layout=settings.layout,
-            # Restarted before the first file came: if it came meanwhile, it is new as a whole.
-            start="oldest" if inherited and not inherited.position else settings.start,
+            start=start,
             grace_s=settings.grace_s,
             rescan_s=settings.rescan_s,
-            resume=Position.from_json(inherited.position) if inherited and inherited.position else None,
+            resume=resume,
             notice=_notice,
         )
         self._reader = Reader(window=settings.block_size, max_line=settings.max_line)
@@ -204,7 +213,12 @@ class App:
         )
         metrics = Metrics(
             stats=self.pipeline.stats,
-            hub=lambda: self._hub.counts() | self._public.counts() | self._resumer.counts(),
+            hub=lambda: (
+                self._hub.counts()
+                | self._public.counts()
+                | self._resumer.counts()
+                | (self._checkpoint.counts() if self._checkpoint else {})
+            ),
             memory=self._memory_numbers,
             log_dropped=lambda: service.dropped,
             restarts=self._restarts,
@@ -246,6 +260,7 @@ class App:
             asyncio.create_task(self._every(min(0.5, self.settings.batch_timeout_s / 4), self._look_after)),
             asyncio.create_task(self._every(self._watch_period(), self._watchdog.sample)),
             asyncio.create_task(self._every(1.0, self._tell_status)),
+            asyncio.create_task(self._every(CHECKPOINT_S, self._keep_place)),
         ]
         await self._stop.wait()
         for task in tasks:
@@ -277,21 +292,28 @@ class App:
         loop.remove_reader(self.pipeline.ready_fd)
         restarting = self._restart_reason is not None
         # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
-        position = self.pipeline.position() if restarting else None
+        position = self.pipeline.position() or self._place.position()
         while self._take():
             pass
         self._old.flush()
+        self._keep_place()
         self._resumer.close()
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
         await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
+        if self._checkpoint is not None:
+            self._checkpoint.close(LAST_CHECKPOINT_S, keep_lock=restarting)
         stats = self.pipeline.stats()
         log.info(
             "stopped: %d lines, %d orders, %d rejected", stats["lines"], stats["orders"], stats["rejected"]
         )
         if restarting:
-            text = position.to_json() if position is not None else None
             self.restart_as = restart.prepare(
-                self.server.sockets, text, self._started, self._restarts, self._guard.recent
+                self.server.sockets,
+                position.to_json() if position is not None else None,
+                self._started,
+                self._restarts,
+                self._guard.recent,
+                kept=[self._checkpoint.lock] if self._checkpoint is not None else [],
             )
 
     # ---- what the pipeline hands over
@@ -306,6 +328,8 @@ class App:
                 elif isinstance(note, TopicsChanged):
                     self._feeds.layout = self._follower.layout
                     self._feeds.changed(note.number, note)
+                elif isinstance(note, FileOpened):
+                    self._place.opened(note)
                 else:
                     self._publish(note)
             except Exception:  # the other notes are not its fault
@@ -319,8 +343,11 @@ class App:
 
     def _publish(self, note: BatchEnd) -> None:
         clients = len(self._hub.clients)
+        if self._checkpoint is not None and not self._old.pending:
+            self._sent_to = self._place.position()
         self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
+        self._place.ended(note)  # only now: each client has it in its queue, or is owed a gap
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)
         if note.failed:
@@ -380,6 +407,16 @@ class App:
         self.settings = dataclasses.replace(self.settings, symbols_config=settings.symbols_config)
         self.pipeline.replace_selector(selector(settings))
         log.info("settings reloaded: %s", _filter_text(settings))
+
+    def _keep_place(self) -> None:
+        """The checkpoint: everything before this place has been handed out."""
+        # Without a place after the first look: the node has not written anything, whatever comes is new.
+        if self._checkpoint is None:
+            return
+        # What waits for the next message of orderBatch has not been handed out yet.
+        position = self._sent_to if self._old.pending else self._place.position()
+        if position is not None or self._looked.is_set():
+            self._checkpoint.put(position)
 
     def _tell_status(self) -> None:
         self._public.tell_status(self._health.freshness)
@@ -496,6 +533,38 @@ def _guards(settings: ServeSettings) -> dict[str, Any]:
         return {"access": access, "tls": server_context(cert, key) if cert and key else None}
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _checkpoint(settings: ServeSettings, inherited: restart.Restart | None) -> Checkpoint | None:
+    """The state folder, if there is to be one. ConfigError: another instance has it. OSError."""
+    if settings.state_dir is None:
+        return None
+    try:
+        return Checkpoint(settings.state_dir, settings.data_dir, inherited.kept if inherited else ())
+    except InUse as error:
+        raise ConfigError(str(error)) from None
+
+
+def _beginning(
+    settings: ServeSettings, inherited: restart.Restart | None, checkpoint: Checkpoint | None
+) -> tuple[Start, Position | None]:
+    """Where to begin, if there is no place to go on at, and that place."""
+    if inherited is not None:
+        # Restarted before the first file came: if it came meanwhile, it is new as a whole.
+        return ("end", Position.from_json(inherited.position)) if inherited.position else ("oldest", None)
+    if settings.start != "checkpoint":
+        return settings.start, None
+    if checkpoint is None:
+        return "end", None
+    try:
+        found = checkpoint.read()
+    except Unusable as why:
+        log.warning("no use of the checkpoint %s: %s; beginning as with --from end", checkpoint.path, why)
+        return "end", None
+    if found.position is None:
+        return "oldest", None
+    log.info("going on at the checkpoint: %s, byte %d", found.position.path, found.position.offset)
+    return "end", found.position
 
 
 def _raise_descriptor_limit() -> None:

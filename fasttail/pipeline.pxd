@@ -19,6 +19,7 @@ cdef enum Note:
     NOTE_START = 1           # a batch that is to be logged has begun
     NOTE_END = 2             # a batch has ended: its messages
     NOTE_TOPICS = 3          # topics were added or removed: from the next batch on
+    NOTE_FILE = 4            # reading goes on in another file
 
 
 # Something the main thread wants of the pipeline; a list, newest first, that the pipeline takes as a whole.
@@ -80,7 +81,8 @@ cdef class Pipeline:
     cdef object thread
     cdef object error
     cdef object path
-    cdef dict paths                  # the last files by number
+    cdef object identity             # (device, inode) of the file at `path`, or None
+    cdef dict paths                  # the last files by number: (path, device, inode), or None
     cdef uint64_t file
     cdef const char* running_begin   # the running batch's lines in the reader's memory; NULL: none, or not there
     cdef const char* running_limit
@@ -112,10 +114,11 @@ cdef class Pipeline:
     cdef int _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
     cdef int _take_commands(self) noexcept nogil
     cdef int _count_replays(self) noexcept nogil
+    cdef int _tell_file(self) noexcept nogil
     cdef Slot* _claim(self) noexcept nogil
     cdef int _post(self) noexcept nogil
     cdef object _final_line(self, bytes line, uint64_t offset)
-    cdef object _in_file(self, path)
+    cdef bint _in_file(self, path, identity) except -1
     cdef object _stand(self)
     cdef object _put_prefix(self, path)
     cdef object _command(self, Wish wish, topic)

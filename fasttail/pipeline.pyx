@@ -86,9 +86,9 @@ class BatchEnd(NamedTuple):
     """A batch has ended.
 
     `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
-    `published`: orders that were made for those who asked for most. `hour` and `end`: the file (YYYYMMDDHH, 0 if it is none of an hour) and the
-    offset behind the batch; `late`: they are a former hour's, and not where reading goes on. `messages`: those of each topic in
-    order.
+    `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour` and `end`: the file
+    (YYYYMMDDHH, 0 if it is none of an hour) and the offset behind the batch; `late`: they are a former hour's, and not where
+    reading goes on. `messages`: those of each topic in order.
     """
 
     number: int
@@ -105,6 +105,7 @@ class BatchEnd(NamedTuple):
     hour: int
     end: int
     late: bool
+    file: tuple
     messages: list
 
 
@@ -115,6 +116,14 @@ class TopicsChanged(NamedTuple):
     hour: int
     end: int
     late: bool
+
+
+class FileOpened(NamedTuple):
+    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet."""
+
+    number: int
+    end: int
+    file: tuple
 
 
 class WorkerState(NamedTuple):
@@ -277,7 +286,7 @@ cdef class Pipeline:
         return self.follower.position(self.reader)
 
     def drain(self, int most=SLOTS) -> list:
-        """Take up to `most` notes, oldest first: BatchStart, BatchEnd and TopicsChanged objects."""
+        """Take up to `most` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
         cdef Slot* slot
         cdef list notes = []
         cdef size_t keep
@@ -295,15 +304,18 @@ cdef class Pipeline:
                 while self.leaving and self.leaving[0][0] <= slot.number:
                     self.leaving.popleft()
                 notes.append(TopicsChanged(slot.number, slot.hour, slot.end, slot.late))
+            elif slot.note == NOTE_FILE:
+                notes.append(FileOpened(slot.number, slot.end, self.paths.get(slot.file)))
             else:
+                file = self.paths.get(slot.file)
                 notes.append(BatchEnd(
                     slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
-                    (self.paths.get(slot.file), slot.reject_at, reason_text(slot.reject_reason, slot.reject_field))
+                    (file and file[0], slot.reject_at, reason_text(slot.reject_reason, slot.reject_field))
                     if slot.rejected else None,
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
-                    slot.hour, slot.end, slot.late, self._messages(slot)))
+                    slot.hour, slot.end, slot.late, file, self._messages(slot)))
             keep = 0 if self.trims else KEEP_OUT
             self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
@@ -348,6 +360,7 @@ cdef class Pipeline:
             "oversize_orders": self.topics.oversize, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes + self.reader.nul_bytes,
             "truncations": self.follower.truncations, "read_errors": self.follower.read_errors,
             "torn_lines": self.follower.torn_lines, "height_regressions": c.replays, "files_opened": self.follower.files_opened,
+            "resume_losses": self.follower.resume_losses,
             "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
             "recut_batches": self.pool.irregular,
             "last_data_ns": c.last_data_ns, "loop_ns": c.loop_ns, "in_batch_ns": c.in_batch_ns,
@@ -386,11 +399,14 @@ cdef class Pipeline:
                 self.follower.check(self.reader, self.watcher, why == WHY_END)
                 while (line := self.follower.take_final_line()) is not None:
                     path, offset = self.follower.final_origin
-                    self._in_file(path)
+                    self._in_file(path, self.identity if path == self.path else None)
                     self._final_line(line, offset)
-                self._in_file(self.follower.path)
+                changed = self._in_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
                 self.late = self.follower.late
                 self._stand()
+                if changed and self.identity is not None and not self.late:
+                    with nogil:
+                        self._tell_file()
                 check_at_end = self.follower.next_check_s <= 0
                 check_ns = _now() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
@@ -405,14 +421,17 @@ cdef class Pipeline:
             self.error = error
             ft_signal(self.ready_fd)
 
-    cdef object _in_file(self, path):
-        """From now on lines come from `path`."""
-        if path != self.path:
-            self.path = path
-            self.file += 1
-            self.paths[self.file] = path
-            self.paths.pop(self.file - MOST_PATHS, None)
-            self.hour = int(self._put_prefix(path)[1:11] or 0)
+    cdef bint _in_file(self, path, identity) except -1:
+        """From now on lines come from `path`, which is the file (device, inode) `identity`. Whether that is another than before."""
+        if path == self.path and identity == self.identity:
+            return False
+        self.path = path
+        self.identity = identity
+        self.file += 1
+        self.paths[self.file] = None if identity is None else (path, *identity)
+        self.paths.pop(self.file - MOST_PATHS, None)
+        self.hour = int(self._put_prefix(path)[1:11] or 0)
+        return True
 
     cdef object _put_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
@@ -530,6 +549,15 @@ cdef class Pipeline:
         self._post()
         return 0
 
+    cdef int _tell_file(self) noexcept nogil:
+        """Say which file is read now, and from where: a checkpoint must not wait for its first line. Always 0."""
+        cdef Slot* slot = self._claim()
+        slot.note = NOTE_FILE
+        slot.number = self.counters.batch_number
+        slot.end = self.reader.offset
+        self._post()
+        return 0
+
     cdef Slot* _claim(self) noexcept nogil:
         """The next free slot, emptied; waits while the ring is full (the file is the queue)."""
         cdef Slot* slot
@@ -542,6 +570,7 @@ cdef class Pipeline:
         for k in range(self.pool.workers):
             out_clear(&slot.boxes[k].text, KEEP_OUT)
             out_clear(&slot.boxes[k].marks, KEEP_OUT)
+        slot.file = self.file
         slot.hour = self.hour
         slot.late = self.late
         slot.posted = 0
@@ -616,7 +645,6 @@ cdef class Pipeline:
         slot.note = NOTE_END
         slot.logged = logged
         slot.number = c.batch_number
-        slot.file = self.file
         slot.lines = lines
         slot.bytes = <uint64_t>(limit - begin)
         slot.orders = self.table.rows_len

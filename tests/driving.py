@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from running import PATIENCE_S
 
-from fasttail.pipeline import BatchEnd, BatchStart, Pipeline, TopicsChanged
+from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.tail.blocks import Reader
@@ -24,7 +24,8 @@ class Drive:
     """A pipeline and what belongs to it, with topics for the old channels (`frames`, `pieces`) if they are
     wanted.
 
-    Everything that `take` has drained stands in `notes`, in `changes` what it said of its topics.
+    Everything that `take` has drained stands in `notes`, in `changes` what it said of its topics, in
+    `files` of the files it opened.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Drive:
     ) -> None:
         self.changes: list[TopicsChanged] = []
         self.notes: list[BatchStart | BatchEnd] = []
+        self.files: list[FileOpened] = []
         self.told: list[str] = []
         self.reader = Reader(window=window, max_line=max_line)
         self.follower = Follower(
@@ -108,6 +110,8 @@ class Drive:
         for note in notes:
             if isinstance(note, TopicsChanged):
                 self.changes.append(note)
+            elif isinstance(note, FileOpened):
+                self.files.append(note)
             else:
                 self.notes.append(note)
         return len(notes)

@@ -506,13 +506,16 @@ class Model:
         self.reader.close()
         self.watcher.close()
         at = -1 if saved is None else self.hour_of(saved.path)
+        formers = {left.ino: left for left in saved.formers} if saved else {}
         for content in self.contents:
-            # A new process does not know which hours it has left a moment ago, nor what lost its name.
-            content.deadline = None
-            if content.path is None or content.hour < at:
+            left = formers.get(content.ino)
+            known = left is not None and content.path == Path(left.path) and content.size >= left.offset
+            content.deadline = self.now + left.seconds if left is not None and known else None
+            # A new process does not know what has lost its name, nor of hours that were left long ago.
+            if content.path is None or (content.hour < at and not known):
                 self.lose(content.lines)
-            if content.rest and content.hour < at:
-                content.lines[-1].lost = True
+                if content.rest:
+                    content.lines[-1].lost = True
         self.down = True
         actions = [self.append, self.append, self.finish, self.rotate, self.delete, self.truncate]
         for _ in range(self.rng.randrange(3)):

@@ -41,7 +41,10 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
 
 
 class Serve:
-    """`fasttail serve FOLDER …` on a free port, its log gathered line by line."""
+    """`fasttail serve FOLDER …` on a free port, its log gathered line by line.
+
+    wrap: the command that executes it, such as unshare with its options.
+    """
 
     def __init__(
         self, folder: Path, *options: object, env: dict[str, str] | None = None, wrap: Sequence[str] = ()

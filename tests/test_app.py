@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import uvloop
 from lines import event, plain
-from running import hour_file
+from running import hour_file, wait_for
 from serving import upgrade
 
 from fasttail import app as service
 from fasttail.config import ServeSettings
 from fasttail.observe.log import setup
+from fasttail.pipeline import BatchEnd
 
 
 def test_a_batch_that_ends_after_the_last_look_is_read_again(
@@ -55,3 +56,51 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     assert json.loads(state["position"])["offset"] == 0
     for sock in app.server.sockets:
         sock.close()
+
+
+@pytest.mark.fault(27)
+def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path) -> None:
+    """What the pipeline has read and made, but the main thread has not taken, is read again after a kill."""
+    path = hour_file(tmp_path / "data", "plain", "20260505", 9)
+    line = plain(event(oid=1))
+    path.write_bytes(line * 1000)
+    settings = ServeSettings(
+        data_dir=tmp_path / "data", state_dir=tmp_path / "state", port=0, start="oldest", workers=1,
+        block_size=len(line) * 5, min_batch_us=0, log_batches="summary",
+    )  # fmt: skip
+    log = setup("warning")
+    app = service.App(settings, log, None, lambda: settings)
+    checkpoint = app._checkpoint
+    assert checkpoint is not None
+
+    def kept() -> int:
+        """Have the checkpoint written; its offset."""
+        before = checkpoint.written
+        app._keep_place()
+        wait_for("the checkpoint", lambda: checkpoint.written > before)
+        return int(json.loads((tmp_path / "state" / "checkpoint.json").read_text())["position"]["offset"])
+
+    try:
+        app.pipeline.start()
+        # The ring is full then: of the opening of the file, and 15 batches.
+        wait_for("15 batches", lambda: app.pipeline.stats()["batches"] >= 15)
+        time.sleep(0.1)
+        app._take()
+        assert kept() == 75 * len(line)
+        wait_for("the end", lambda: not app._take() and app.pipeline.stats()["lines"] == 1000)
+        app._take()
+        assert kept() == path.stat().st_size
+        place = app._place.position()
+        app._publish(
+            BatchEnd(
+                number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
+                reject=None, seconds=0.0, workers=[], hour=2026050508, end=7, late=True,
+                file=("a former hour's", 1, 2), messages=[],
+            )
+        )  # fmt: skip
+        assert app._place.position() == place
+    finally:
+        app.pipeline.stop()
+        wait_for("the stop", lambda: not app._take() and app.pipeline.stopped)
+        checkpoint.close(5)
+        log.stop()

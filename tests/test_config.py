@@ -74,7 +74,7 @@ def test_defaults() -> None:
         "127.0.0.1",
         8000,
         "auto",
-        "end",
+        "checkpoint",
     )
     assert (settings.block_size, settings.max_line, settings.max_message) == (1 << 20, 64 << 20, 256 << 10)
     assert (settings.client_queue, settings.max_clients) == (4 << 20, 1000)
@@ -194,7 +194,7 @@ def test_filters() -> None:
         ({"grace_s": "-1"}, "--grace-s: expected a number of at least 0"),
         ({"grace_s": "nan"}, "--grace-s: expected a number of at least 0"),
         ({"stale_after_s": "inf"}, "--stale-after-s: expected a number"),
-        ({"start": "begin"}, "--from: expected one of end, hour, oldest, got 'begin'"),
+        ({"start": "begin"}, "--from: expected one of end, hour, oldest, checkpoint, got 'begin'"),
         ({"data_dir": ""}, "DATA_DIR: expected a folder, got ''"),
         ({"data_dir": "a\0b"}, "DATA_DIR: expected a folder"),
         ({"host": " "}, "--host: expected a host name or an address"),

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -787,29 +788,61 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
 
 
 @pytest.mark.fault(24, 25)
-@pytest.mark.parametrize("change", ["other inode", "same inode", "shorter", "other folder"])
-def test_resume_where_it_does_not_hold(node: Node, start: StartTail, change: str) -> None:
-    """A file that is not the one that was read is new, and said so; another folder is like a first start."""
-    path = node.write("20260505/9", b"one\ntwo\n")
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("change", ["other inode", "shorter", "other bytes", "other start"])
+def test_resume_in_another_file_of_that_name(
+    node: Node, start: StartTail, change: str, marked: bool
+) -> None:
+    """It is new: read from its start, with a notice, and counted. The bytes decide, where they are known."""
+    one = b"1" * 2000 + b"\n"
+    path = node.write("20260505/9", one + b"two\n")
     tail = start(start="oldest")
     tail.settle()
     position = tail.position()
+    assert position is not None
+    if not marked:
+        position = replace(position, first="", before="")
     if change == "other inode":
         os.link(path, path.with_name("kept"))
         path.unlink()
-        node.write("20260505/9", b"one\ntwo\n")
-    elif change == "same inode":
-        path.write_bytes(b"six\nten\nmore\n")
+        node.write("20260505/9", one + b"two\n")
     elif change == "shorter":
-        os.truncate(path, 4)
+        os.truncate(path, len(one))
+    elif change == "other start":
+        path.write_bytes(b"0" + one[1:] + b"two\n")
     else:
-        position = Position("/elsewhere/hourly/20260505/9", 0, position.dev, position.ino)
+        path.write_bytes(one + b"TWO\n")
     resumed = start(resume=position)
-    lines = [] if change == "other folder" else path.read_bytes().splitlines()
-    assert resumed.settle() == lines
-    assert any("cannot go on in" in notice for notice in resumed.notices)
+    same = change == "other inode" if marked else change.startswith("other ") and change != "other inode"
+    assert resumed.settle() == ([] if same else path.read_bytes().splitlines())
+    assert any("cannot go on in" in notice for notice in resumed.notices) != same
+    assert resumed.follower.resume_losses == (not same)
     node.write("20260505/9", b"three\n")
-    assert resumed.settle() == [*lines, b"three"]
+    assert resumed.settle()[-1] == b"three"
+
+
+def test_resume_in_a_file_of_another_folder(node: Node, start: StartTail) -> None:
+    """The policy of the start, and a notice."""
+    path = node.write("20260505/9", b"one\n")
+    status = path.stat()
+    resumed = start(resume=Position("/elsewhere/hourly/20260505/9", 0, status.st_dev, status.st_ino))
+    assert resumed.settle() == []
+    assert any("cannot go on in" in notice for notice in resumed.notices)
+    node.write("20260505/9", b"two\n")
+    assert resumed.settle()[-1] == b"two"
+
+
+def test_resume_before_the_first_byte_of_another_file(node: Node, start: StartTail) -> None:
+    """Nothing has been read, so nothing can be lost or come twice."""
+    path = node.write("20260505/9", b"")
+    tail = start(start="oldest")
+    tail.settle()
+    os.link(path, path.with_name("kept"))
+    path.unlink()
+    node.write("20260505/9", b"one\n")
+    resumed = start(resume=tail.position())
+    assert resumed.settle() == [b"one"]
+    assert resumed.follower.resume_losses == 0
 
 
 # ---- events ----

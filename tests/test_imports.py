@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth"}
-LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume"}
+LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
+LIBRARY |= {"place"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
@@ -27,6 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
     "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
     "resume": {"tail", "parser", "publish", "reread"},
+    "checkpoint": {"tail"},
+    "place": {"tail", "pipeline"},
     # beside it
     "watch": set(),
     "observe": set(),

@@ -121,6 +121,29 @@ def test_after_stop_the_position_lies_behind_what_was_drained(folder: Path, path
     assert ids(drive) == [2999]
 
 
+def test_notes_say_which_file_they_are_of(folder: Path, path: Path) -> None:
+    """Also where a file is made again under its name, and before its first line has come."""
+
+    def file() -> tuple[str, int, int]:
+        status = path.stat()
+        return str(path), status.st_dev, status.st_ino
+
+    line = plain(event(oid=1))
+    path.write_bytes(line * 3)
+    with Drive(folder, rescan_s=0.02) as drive:
+        drive.until_lines(3)
+        first = file()
+        path.rename(path.with_name("kept"))  # or its inode would come again
+        path.touch()
+        drive.until(lambda: len(drive.files) == 2)
+        path.write_bytes(line * 2)
+        drive.until_lines(5)
+        assert [(note.file, note.end) for note in drive.files] == [(first, 0), (file(), 0)]
+        assert drive.ends[0].file == first
+        assert drive.ends[-1].file == file() != first
+        assert drive.ends[-1].end == 2 * len(line)
+
+
 def test_stop_with_a_full_ring(folder: Path, path: Path) -> None:
     """The thread ends once the main thread has taken enough, and its position counts all that."""
     path.write_bytes(plain(*numbered(0, 4000)))

@@ -92,7 +92,7 @@ def test_where_settings_came_from(tmp_path: Path, ending: str) -> None:
     assert rows["block_size"] == f"512K file {config}:block_size"
     assert rows["symbols_config"] == f"BTC from 5 file {config}:symbols_config"
     assert rows["inotify"] == "yes default"
-    assert rows["from"] == "end default"
+    assert rows["from"] == "checkpoint default"
 
 
 def test_print_config_refuses_what_serve_refuses(tmp_path: Path) -> None:

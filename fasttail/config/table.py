@@ -107,11 +107,8 @@ class _Following(_Reading):
         "which of the node's layouts to follow; auto: what is there, streaming before by_block before plain",
         default="auto",
     )
-    start: Literal["end", "hour", "oldest"] = _option(
-        kinds.choice("end", "hour", "oldest"),
-        "where to begin: at the end of the newest file, at its start, or at the start of the oldest",
-        default="end",
-        name="from",
+    start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
+        kinds.choice("end", "hour", "oldest"), "where to begin", default="end", name="from"
     )
     grace_s: float = _option(
         kinds.number(metavar="S"), "seconds that a former hour's file is still looked after", default=5.0
@@ -151,6 +148,18 @@ class _Filtering(Settings):
 class ServeSettings(_Following):
     """fasttail serve."""
 
+    start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
+        kinds.choice("end", "hour", "oldest", "checkpoint"),
+        "where to begin: at the end of the newest file, at its start, at the start of the oldest, or where "
+        "the last run was (where state_dir does not say, as end)",
+        default="checkpoint",
+        name="from",
+    )
+    state_dir: Path | None = _option(
+        kinds.path("a folder", "DIR"),
+        "keep the checkpoint there: where to go on after a stop or a crash (default: none is kept)",
+        default=None,
+    )
     host: str = _option(
         kinds.text("a host name or an address", "HOST"), "address to listen on", default="127.0.0.1"
     )
@@ -270,6 +279,12 @@ class ServeSettings(_Following):
 class TailSettings(_Filtering, _Following):
     """fasttail tail."""
 
+    start: Literal["end", "hour", "oldest"] = _option(
+        kinds.choice("end", "hour", "oldest"),
+        "where to begin: at the end of the newest file, at its start, or at the start of the oldest",
+        default="end",
+        name="from",
+    )
     follow: bool = _option(kinds.boolean(), "go on when the end of the data is reached", default=True)
     format: Literal["json", "raw"] = _option(
         kinds.choice("json", "raw"), "one flat object an order, or the node's own line", default="json"

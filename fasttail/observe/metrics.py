@@ -38,6 +38,7 @@ PIPELINE_COUNTERS = (
     ("truncations", "truncations", "Times a file was truncated or written anew, and read from its start."),
     ("read_errors", "read_errors", "Reads of the node's files that failed; each led to a new descriptor."),
     ("files_opened", "files_opened", "Files of the node opened."),
+    ("resume_losses", "resume_losses", "Starts that could not go on where the last run ended."),
     ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
 )
 HUB_COUNTERS = (
@@ -50,6 +51,8 @@ HUB_COUNTERS = (
     ("replays", "replays", "Replays from the node's files that have ended."),
     ("closed_idle", "client_closed_idle", "Clients closed because no message went or came for long."),
     ("closed_flooding", "client_closed_flooding", "Clients closed because they sent too many messages."),
+    ("checkpoints", "checkpoints", "Checkpoints written."),
+    ("checkpoint_failures", "checkpoint_failures", "Checkpoints that could not be written; tried again."),
     ("protocol_faults", "client_protocol_faults", "Clients closed for breaking the WebSocket protocol."),
 )
 CHANNEL_COUNTERS = (
@@ -62,6 +65,7 @@ HUB_GAUGES = (
     ("topics", "topics", "Distinct subscriptions."),
     ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over the clients."),
     ("replays_running", "replays_running", "Subscriptions that are being given what they missed."),
+    ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was up to date."),
 )
 PIPELINE_GAUGES = (
     ("worker_count", "workers", "Workers that parse in parallel."),

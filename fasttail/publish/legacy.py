@@ -83,6 +83,11 @@ class OldChannels:
         for frame in self._batcher.flush():
             channel.publish(frame.data, frame.orders, 1)
 
+    @property
+    def pending(self) -> bool:
+        """Something waits for the next message of orderBatch."""
+        return self._batcher.pending_orders > 0
+
     def status(self) -> dict[str, Any]:
         """The body of /ws/status."""
         return status(self._hub, self._batcher)

@@ -68,9 +68,10 @@ class Left:
 
 @dataclass(frozen=True)
 class Position:
-    """Where to go on: byte `offset` of the file `path`, provided it is the same device, inode and content.
+    """Where to go on: byte `offset` of the file `path`, provided it is the same file.
 
     first, before: marks (see `mark`) of the file's first bytes and of those before `offset`; "": not known.
+    Where they are known, they say whether it is the same file; else device and inode do.
     """
 
     path: str
@@ -87,14 +88,28 @@ class Position:
     @classmethod
     def from_json(cls, text: str) -> Position:
         """ValueError: not a position."""
-        data = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Position:
+        """ValueError: not a position."""
         match data:
             case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
                 first, before = data.get("first", ""), data.get("before", "")
                 formers = data.get("formers", [])
                 if _is_mark(first) and _is_mark(before) and isinstance(formers, list):
                     return cls(path, offset, dev, ino, first, before, tuple(map(_left, formers)))
-        raise ValueError(f"not a position in a file: {text!r}")
+        raise ValueError(f"not a position in a file: {data!r:.200}")
+
+    def with_marks(self) -> Position:
+        """With the marks of the file as it is now, if it is still there under its name. OSError."""
+        with open(self.path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) != (self.dev, self.ino) or status.st_size < self.offset:
+                return self
+            size = min(MARK_BYTES, self.offset)
+            first, before = (mark(os.pread(file.fileno(), size, at)) for at in (0, self.offset - size))
+        return replace(self, first=first, before=before)
 
 
 def _left(data: Any) -> Left:
@@ -152,8 +167,9 @@ class Follower:
     come later are read from byte 0. grace_s: how long the rest of a torn line is waited for once the next
     file is there, and how long a former hour is looked after. rescan_s: how
     often the folders are looked at without any event. resume: where an earlier run stopped; replaces
-    `start` if it still holds. notice(level, text): told what an operator should know; level is "info" or
-    "warning". ValueError: unknown layout or start.
+    `start`. If it does not hold any more: its file is read from byte 0; if that is gone, the hours after it
+    are; if it is none of this folder, `start` counts. notice(level, text): told what an operator should know;
+    level is "info" or "warning". ValueError: unknown layout or start.
     """
 
     def __init__(
@@ -179,6 +195,7 @@ class Follower:
         self.torn_lines = 0  # last lines without a newline, taken as they were
         self.late_lines = 0  # lines of former hours: the pipeline adds those it reads while `late` is true
         self.files_opened = 0
+        self.resume_losses = 0  # `resume` did not hold: what stood behind it may never have been read
         self.late = False  # the file that is open is a former hour
         self.caught_up = False  # at the last check all was read, but for a partial last line
         self.next_check_s = 0.0  # when to call check again; 0: as soon as the reader is at the end
@@ -372,25 +389,19 @@ class Follower:
         ]
         if hour not in hours:
             # Its later hours are what comes next; before them nothing is left that could be read.
+            self.resume_losses += 1
             self._notice("warning", f"cannot go on in {resume.path}: it is gone; taking the hours after it")
             self._current, self._left = hour, resume
             self.next_check_s = 0.0
             return True
-        self._open(reader, watcher, hour, resume.offset)
-        wrong = None
-        if reader.identity() != (resume.dev, resume.ino):
-            wrong = "it is another file now"
-        elif reader.size() < resume.offset:
-            wrong = f"it has {reader.size()} bytes"
-        elif not (_fits(resume.first, reader) and _fits(resume.before, reader, resume.offset)):
-            wrong = "it was written anew"
-        if wrong is not None:
-            # Nothing of this file has been read, whatever was read of the one before it.
-            self._notice(
-                "warning",
-                f"cannot go on in {hour.path} at byte {resume.offset}: {wrong}; reading it from its start",
-            )
-            reader.seek(0)
+        offset = resume.offset
+        if offset and (fault := _not_there(hour.path, resume)):
+            # What is there now has not been read: it is taken as any new file is.
+            self.resume_losses += 1
+            what = f"cannot go on in {resume.path} at byte {offset}: {fault}"
+            self._notice("warning", f"{what}; reading it from its start")
+            offset = 0
+        self._open(reader, watcher, hour, offset)
         return True
 
     def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
@@ -599,6 +610,24 @@ class Follower:
         if told is None or now - told >= COMPLAINT_S:
             self._complained[kind] = now
             self._notice("warning", text)
+
+
+def _not_there(path: str, resume: Position) -> str:
+    """Why a position does not hold in the file `path`; "" if it does. OSError."""
+    with open(path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size < resume.offset:
+            return f"it has {status.st_size} bytes"
+        if not (resume.first and resume.before):
+            same = (status.st_dev, status.st_ino) == (resume.dev, resume.ino)
+            return "" if same else "it is another file now"
+        # A copy, or the same disk under another number, holds what comes next as well.
+        for text, end in ((resume.first, None), (resume.before, resume.offset)):
+            size = int(text.partition("-")[0])
+            at = 0 if end is None else max(0, end - size)
+            if mark(os.pread(file.fileno(), size, at)) != text:
+                return "it was written anew"
+    return ""
 
 
 def last_line_start(path: str) -> int:

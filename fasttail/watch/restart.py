@@ -27,6 +27,7 @@ class Restart:
     """What the former image left: its listening sockets, the reading position (JSON text, None = none known),
     when the first image started (seconds since 1970), and how many restarts there were, this one included.
     recent: when the last of them were (monotonic seconds: the clock goes on through an `execve`).
+    kept: other descriptors that were kept open.
     """
 
     sockets: list[socket.socket]
@@ -34,6 +35,7 @@ class Restart:
     started: float
     restarts: int
     recent: tuple[float, ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 class StormGuard:
@@ -71,6 +73,7 @@ def prepare(
     started: float,
     restarts: int,
     recent: Sequence[float] = (),
+    kept: Sequence[int] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment for `execute`; `restarts` counts those made before this one.
 
@@ -86,6 +89,7 @@ def prepare(
         "started": started,
         "restarts": restarts + 1,
         "recent": list(recent),
+        "kept": list(kept),
     }
     return [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: json.dumps(state)}
 
@@ -95,7 +99,8 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
 
     What Python still holds for its standard streams is lost: flush before.
     """
-    fds = json.loads(env[VARIABLE])["fds"]
+    state = json.loads(env[VARIABLE])
+    fds = state["fds"] + state["kept"]
     try:
         for fd in fds:
             os.set_inheritable(fd, True)
@@ -124,10 +129,11 @@ def inherited() -> Restart | None:
         position = None if state["position"] is None else str(state["position"])
         started, restarts = float(state["started"]), int(state["restarts"])
         recent = tuple(float(when) for when in state["recent"])
+        kept = tuple(int(fd) for fd in state["kept"])
     except (ValueError, KeyError, TypeError):
         return None
     sockets = [listener for fd in fds if (listener := _listener(fd)) is not None]
-    return Restart(sockets, position, started, restarts, recent)
+    return Restart(sockets, position, started, restarts, recent, kept)
 
 
 def _listener(fd: int) -> socket.socket | None:

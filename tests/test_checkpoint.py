@@ -1,0 +1,419 @@
+"""The state folder of real processes: going on after a kill, what is no checkpoint, the lock, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import event, plain
+from running import PATIENCE_S, Serve, command, hour_file, serve, wait_for
+
+
+def lines(first: int, last: int) -> bytes:
+    return plain(*(event(oid=10**11 + i) for i in range(first, last)))
+
+
+LINE = len(lines(0, 1))
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+class Service:
+    """A node's folder and a state folder, and the instances that come and go on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.state = folder / "state"
+        self.file = self.state / "checkpoint.json"
+        self.path = hour_file(self.data, "plain", "20260505", 9)
+        self.running: list[Serve] = []
+
+    def start(self, *options: object, wait: bool = True) -> Serve:
+        server = Serve(self.data, "--state-dir", self.state, *options)
+        self.running.append(server)
+        if wait:
+            server.wait_log(r"following .* from byte \d+")
+        return server
+
+    def position(self) -> dict[str, Any]:
+        """What the checkpoint on disk says; empty if there is none, or one from before the first file."""
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return json.loads(self.file.read_text())["position"] or {}
+        return {}
+
+    def wait_position(self, path: Path) -> None:
+        """Until the checkpoint says: the end of this file."""
+        name, size = str(path.relative_to(self.data)), path.stat().st_size
+        wait_for(
+            f"byte {size} of {name} in {self.position()}",
+            lambda: (self.position().get("path"), self.position().get("offset")) == (name, size),
+        )
+
+    def kill(self) -> None:
+        assert self.running[-1].end(signal.SIGKILL) == -signal.SIGKILL
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path)
+    yield made
+    for server in made.running:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+        print("\n".join(server.log[-30:]), "\n")
+
+
+@pytest.mark.fault(27)
+def test_after_a_kill_reading_goes_on_behind_what_was_handed_out(service: Service) -> None:
+    """Over a change of the hour that nobody saw, and with the end of a line that was torn at the kill."""
+    append(service.path, lines(0, 100) + lines(100, 101)[:200])
+    server = service.start("--from", "oldest")
+    server.wait_metric("fasttail_lines_total", 100)
+    name = str(service.path.relative_to(service.data))
+    wait_for("the checkpoint", lambda: service.position().get("offset") == 100 * LINE)
+    position = service.position()
+    status = service.path.stat()
+    assert (position["path"], position["dev"], position["ino"]) == (name, status.st_dev, status.st_ino)
+    service.kill()
+    append(service.path, lines(100, 101)[200:] + lines(101, 150))
+    following = hour_file(service.data, "plain", "20260505", 10)
+    append(following, lines(150, 170))
+    server = service.start()
+    assert server.find(rf"following {service.path} from byte {100 * LINE}")
+    server.wait_metric("fasttail_lines_total", 70)
+    assert server.metric("fasttail_rejected_lines_total") == 0
+    service.wait_position(following)
+    assert server.metric("fasttail_checkpoints_total") >= 1
+    assert server.metric("fasttail_checkpoint_age_seconds") < 30
+    assert server.metric("fasttail_resume_losses_total") == 0
+
+
+@pytest.mark.fault(27, 4)
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_late_lines_over_a_kill(service: Service, end: signal.Signals) -> None:
+    """Those of an hour that may still grow: read up to where they were handed out, and on from there."""
+    append(service.path, lines(0, 10))
+    server = service.start("--from", "oldest", "--grace-s", 300)
+    following = hour_file(service.data, "plain", "20260505", 10)
+    append(following, lines(10, 20))
+    server.wait_metric("fasttail_lines_total", 20)
+    append(service.path, lines(20, 23))
+    server.wait_metric("fasttail_late_lines_total", 3)
+    wait_for(
+        "the checkpoint",
+        lambda: [each["offset"] for each in service.position().get("formers", [])] == [13 * LINE],
+    )
+    assert server.end(end) == (0 if end == signal.SIGTERM else -end)
+    append(service.path, lines(23, 28))
+    append(following, lines(28, 30))
+    server = service.start("--grace-s", 300)
+    server.wait_metric("fasttail_late_lines_total", 5)
+    server.wait_metric("fasttail_lines_total", 7)
+    service.wait_position(following)
+    time.sleep(0.3)
+    assert server.metric("fasttail_lines_total") == 7
+
+
+@pytest.mark.fault(27)
+def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Service) -> None:
+    append(service.path, lines(0, 10))
+    server = service.start("--batch-interval-ms", 60_000)
+    client = server.client("orderBatch")
+    for i in (10, 20):
+        append(service.path, lines(i, i + 10))
+        server.wait_metric("fasttail_lines_total", i)
+    time.sleep(2.5)
+    assert service.position()["offset"] == 10 * LINE
+    assert server.end() == 0
+    assert len(client.wait_orders(20)) == 20
+    assert service.position()["offset"] == 30 * LINE
+
+
+@pytest.mark.fault(27)
+def test_a_kill_before_the_first_line(service: Service) -> None:
+    """Begun at the end of a file: that place is kept before anything has been read."""
+    append(service.path, lines(0, 10))
+    service.start()
+    service.wait_position(service.path)
+    service.kill()
+    append(service.path, lines(10, 15))
+    service.start().wait_metric("fasttail_lines_total", 5)
+
+
+@pytest.mark.fault(27)
+def test_a_kill_before_the_first_file(service: Service) -> None:
+    service.start(wait=False)
+    wait_for("a checkpoint", service.file.exists)
+    assert service.position() == {}
+    service.kill()
+    append(service.path, lines(0, 10))
+    service.start().wait_metric("fasttail_lines_total", 10)
+
+
+def test_late_lines_leave_the_place_as_it_is(service: Service) -> None:
+    append(service.path, lines(0, 10))
+    following = hour_file(service.data, "plain", "20260505", 10)
+    append(following, lines(10, 15))
+    server = service.start("--from", "oldest", "--grace-s", 30)
+    server.wait_metric("fasttail_lines_total", 15)
+    append(service.path, lines(15, 18))
+    server.wait_metric("fasttail_late_lines_total", 3)
+    assert server.end() == 0
+    name = str(following.relative_to(service.data))
+    assert (service.position()["path"], service.position()["offset"]) == (name, 5 * LINE)
+    service.start()
+    assert service.running[-1].find(rf"following {following} from byte {5 * LINE}")
+
+
+def test_a_stop_keeps_the_last_line(service: Service) -> None:
+    """Without waiting for the second in which the checkpoint is due."""
+    append(service.path, b"")
+    server = service.start()
+    for i in range(5):
+        append(service.path, lines(i * 10, i * 10 + 10))
+        server.wait_metric("fasttail_lines_total", 10)
+        assert server.end() == 0
+        assert service.position()["offset"] == (i + 1) * 10 * LINE
+        server = service.start()
+        assert server.find(rf"from byte {(i + 1) * 10 * LINE}")
+
+
+def test_the_start_can_be_chosen_all_the_same(service: Service) -> None:
+    append(service.path, lines(0, 10))
+    service.start().end()
+    service.start("--from", "oldest").wait_metric("fasttail_lines_total", 10)
+
+
+def test_a_moved_folder_and_a_copied_file_are_the_same(service: Service) -> None:
+    """The path is relative to the data folder, and the bytes count more than the inode."""
+    append(service.path, lines(0, 10))
+    service.start().end()
+    moved = service.data.with_name("moved")
+    service.data.rename(moved)
+    service.data = moved
+    service.path = hour_file(moved, "plain", "20260505", 9)
+    content = service.path.read_bytes()
+    service.path.rename(service.path.with_name("former"))
+    service.path.write_bytes(content + lines(10, 13))
+    server = service.start()
+    server.wait_metric("fasttail_lines_total", 3)
+    assert server.metric("fasttail_resume_losses_total") == 0
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("change", ["shorter", "other bytes"])
+def test_an_offset_that_the_file_does_not_have(service: Service, change: str) -> None:
+    """The file is taken as a new one: read from its start, said, counted."""
+    append(service.path, lines(0, 100))
+    service.start().end()
+    service.path.write_bytes(lines(500, 540) if change == "shorter" else lines(500, 640))
+    server = service.start()
+    server.wait_metric("fasttail_lines_total", 40 if change == "shorter" else 140)
+    what = f"it has {40 * LINE} bytes" if change == "shorter" else "it was written anew"
+    assert server.find(f"WARNING .*cannot go on in {service.path} at byte {100 * LINE}: {what}; reading it")
+    assert server.metric("fasttail_resume_losses_total") == 1
+
+
+def test_a_file_that_is_gone(service: Service) -> None:
+    """The oldest one after it comes next; what it held is counted as a loss."""
+    append(service.path, lines(0, 100))
+    service.start().end()
+    service.path.unlink()
+    for hour in (11, 13):
+        append(hour_file(service.data, "plain", "20260505", hour), lines(0, 20))
+    server = service.start()
+    server.wait_metric("fasttail_lines_total", 40)
+    assert server.find(f"WARNING .*cannot go on in {service.path}: it is gone")
+    assert server.metric("fasttail_resume_losses_total") == 1
+
+
+GOOD = {"path": "node_order_statuses/hourly/20260505/9", "offset": 0, "dev": 1, "ino": 1}
+NO_CHECKPOINTS = {
+    "missing": None,
+    "empty": b"",
+    "blank": b" \n",
+    "NUL bytes": bytes(4096),
+    "no JSON": b"{",
+    "half of it": json.dumps({"version": 1, "position": GOOD}).encode()[:-20],
+    "no object": b"7",
+    "no version": b'{"position":null}',
+    "older": json.dumps({"version": 0, "offset": 17}).encode(),
+    "newer": json.dumps({"version": 2, "position": GOOD}).encode(),
+    "offset below 0": json.dumps({"version": 1, "position": GOOD | {"offset": -1}}).encode(),
+    "offset as text": json.dumps({"version": 1, "position": GOOD | {"offset": "0"}}).encode(),
+    "nested without end": b"[" * 60_000,
+    "far too long": b'{"version":1,"position":null' + b" " * 100_000 + b"}",
+    "a number without end": b'{"version":1,"position":{"offset":' + b"9" * 10_000 + b"}}",
+    "not UTF-8": b'{"version":1,"position":"\xff\xfe"}',
+    "another folder": json.dumps({"version": 1, "position": GOOD | {"path": "../../etc/passwd"}}).encode(),
+    "a NUL in the path": json.dumps({"version": 1, "position": GOOD | {"path": "a\0b"}}).encode(),
+    "a folder": "folder",
+    "not readable": "unreadable",
+}
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("content", NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
+def test_what_is_no_checkpoint(service: Service, content: bytes | str | None) -> None:
+    """Told, and the start is as without one; then there is a good one."""
+    append(service.path, lines(0, 10))
+    service.state.mkdir()
+    if content == "folder":
+        service.file.mkdir()
+    elif content == "unreadable":
+        service.file.symlink_to("checkpoint.json")  # a loop: root is refused as well
+    elif isinstance(content, bytes):
+        service.file.write_bytes(content)
+    server = service.start()
+    assert server.find(r"WARNING .*(no use of the checkpoint .*: \w|cannot go on in)")
+    assert server.find(rf"following {service.path} from byte {10 * LINE}")
+    append(service.path, lines(10, 13))
+    server.wait_metric("fasttail_lines_total", 3)
+    if content != "folder":
+        service.wait_position(service.path)
+    assert server.end() == 0
+    assert server.count("ERROR") == 0
+
+
+def second(service: Service) -> subprocess.CompletedProcess[str]:
+    words = command("serve", service.data, "--port", 0, "--state-dir", service.state)
+    return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+@pytest.mark.fault(41)
+def test_a_second_instance_refuses_to_start(service: Service) -> None:
+    append(service.path, lines(0, 10))
+    server = service.start()
+    for _ in range(2):
+        done = second(service)
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"fasttail serve: another fasttail (process {server.process.pid}) uses the state folder "
+            f"{service.state}: give each its own\n"
+        )
+    append(service.path, lines(10, 13))
+    server.wait_metric("fasttail_lines_total", 3)
+    service.kill()
+    service.start().end()  # the lock went with the process
+
+
+@pytest.mark.plain_build
+@pytest.mark.fault(41)
+def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> None:
+    append(service.path, b"")
+    server = service.start(
+        "--debug-leak", 25, "--memory-limit-mb", 130, "--memory-warmup-s", 0, "--memory-window-s", 2
+    )
+    lock = service.state / "lock"
+    locked = lock.stat().st_mtime_ns
+    sent = 0
+    while server.count("restart 2 in place") < 1:
+        append(service.path, lines(sent, sent + 20))
+        sent += 20
+        if sent % 2000 == 0:
+            assert second(service).returncode == 2
+        time.sleep(0.005)
+        assert sent < 100_000
+    pid = server.process.pid
+    wait_for("all", lambda: server.metric("fasttail_file_offset_bytes") == service.path.stat().st_size)
+    assert second(service).returncode == 2
+    fds = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    assert fds.count(str(lock)) == 1
+    assert lock.stat().st_mtime_ns == locked, "it was taken again: another could have come in between"
+    assert server.end() == 0
+    assert service.position()["offset"] == service.path.stat().st_size
+    stopped = [found for line in server.log if (found := re.search(r"stopped: (\d+) lines", line))]
+    assert len(stopped) == 3
+    assert sum(int(found[1]) for found in stopped) == sent
+    assert server.count("no use of the checkpoint") == 1, "only the first life has none"
+    assert server.count("cannot go on") == 0
+
+
+@pytest.mark.fault(34)
+def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
+    """No file of the process may have another byte, which is told once, counted, and passes."""
+    append(service.path, b"")
+    server = service.start()
+    wait_for("a checkpoint", service.file.exists)
+    before = service.position()
+    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, hard))
+    client = server.client()
+    append(service.path, lines(0, 10))
+    assert len(client.wait_orders(10)) == 10
+    wait_for("two failures", lambda: server.metric("fasttail_checkpoint_failures_total") >= 2)
+    assert server.metric("fasttail_checkpoint_age_seconds") > 1
+    assert server.count("WARNING  cannot write the checkpoint") == 1
+    assert service.position() == before
+    assert sorted(path.name for path in service.state.iterdir()) == ["checkpoint.json", "lock"]
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    service.wait_position(service.path)
+    server.wait_log(r"the checkpoint is written again, after \d+ failures")
+    assert server.metric("fasttail_checkpoint_age_seconds") < 5
+
+
+def fill(path: Path) -> None:
+    """Write until there is an OSError."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+MOUNT = 'mount -t tmpfs -o size=32k none "$0" && exec "$@"'
+
+
+@pytest.mark.fault(34)
+def test_a_full_file_system(service: Service) -> None:
+    """A tmpfs of eight pages, seen by the server alone, and filled by somebody else."""
+    service.state.mkdir()
+    within = ["unshare", "-Urm", "sh", "-c", MOUNT, str(service.state)]
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    append(service.path, b"")
+    server = Serve(service.data, "--state-dir", service.state, wrap=within)
+    service.running.append(server)
+    service.state = Path(f"/proc/{server.process.pid}/root/{service.state}")
+    service.file = service.state / "checkpoint.json"
+    service.wait_position(service.path)
+    with pytest.raises(OSError, match="No space left"):
+        fill(service.state / "other")
+    append(service.path, lines(0, 10))
+    server.wait_log("WARNING  cannot write the checkpoint .*: No space left on device; trying again")
+    server.wait_metric("fasttail_lines_total", 10)
+    assert service.position()["offset"] == 0
+    (service.state / "other").unlink()
+    service.wait_position(service.path)
+    server.wait_log(r"the checkpoint is written again, after \d+ failures")
+
+
+def test_a_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = command("serve", tmp_path, "--port", 0, "--state-dir", tmp_path / "file" / "state")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"fasttail serve: .*/file/state: Not a directory\n", done.stderr)
+
+
+def test_without_a_state_folder_none_is_kept(tmp_path: Path) -> None:
+    path = hour_file(tmp_path / "data", "plain", "20260505", 9)
+    append(path, lines(0, 10))
+    for _ in range(2):
+        with serve(tmp_path / "data") as server:
+            server.wait_log(rf"following .* from byte {path.stat().st_size}")
+            assert server.end() == 0
+        append(path, lines(10, 20))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data"]
