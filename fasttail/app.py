@@ -550,8 +550,13 @@ def _beginning(
 ) -> tuple[Start, Position | None]:
     """Where to begin, if there is no place to go on at, and that place."""
     if inherited is not None:
-        # Restarted before the first file came: if it came meanwhile, it is new as a whole.
-        return ("end", Position.from_json(inherited.position)) if inherited.position else ("oldest", None)
+        if not inherited.position:
+            # Restarted before the first file came: if it came meanwhile, it is new as a whole.
+            return "oldest", None
+        try:
+            return "end", Position.from_json(inherited.position)
+        except ValueError as error:  # of another version, installed while the process ran
+            log.warning("no use of the place from before the restart: %s", error)
     if settings.start != "checkpoint":
         return settings.start, None
     if checkpoint is None:

@@ -294,6 +294,24 @@ def second(service: Service) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
+def test_a_restart_out_of_another_version(service: Service) -> None:
+    """Installed while the process ran, it may not understand the place: the checkpoint counts then."""
+    append(service.path, lines(0, 10))
+    service.start().end()
+    append(service.path, lines(10, 13))
+    state = {"version": 2, "pid": 0, "fds": [], "position": '{"place": 7}', "started": 1.0, "restarts": 1}
+    text = json.dumps({**state, "recent": [], "kept": []}).replace('"pid": 0', '"pid": \'$$\'')
+    server = Serve(
+        service.data,
+        "--state-dir",
+        service.state,
+        wrap=["bash", "-c", f"export FASTTAIL_RESTART='{text}'; exec \"$@\"", "bash"],
+    )
+    service.running.append(server)
+    server.wait_log("no use of the place from before the restart: not a position")
+    server.wait_metric("fasttail_lines_total", 3)
+
+
 @pytest.mark.fault(41)
 def test_a_second_instance_refuses_to_start(service: Service) -> None:
     append(service.path, lines(0, 10))

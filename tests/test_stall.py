@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -124,6 +125,7 @@ def test_stacks_name_the_threads() -> None:
         hold.wait()
 
     thread = threading.Thread(target=a_place_to_be_found, name="held-here")
+    gc.collect()  # what other tests left
     before = len(os.listdir("/proc/self/fd"))
     thread.start()
     try:
