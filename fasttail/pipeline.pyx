@@ -28,7 +28,7 @@ from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Row
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Box, Message, out_clear, out_free
+from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
 from fasttail.publish.topics cimport Place, Topic, Topics, message_tuple
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
@@ -64,7 +64,9 @@ cdef extern from *:
     void ft_unsignal(int fd) noexcept nogil
 
 cdef enum:
-    KEEP_OUT = 1 << 20        # bytes of messages that a box keeps for its next batch
+    KEEP_OUT = 1 << 20        # bytes of messages that a box keeps for its next batch, …
+    KEEP_LEAST = 1 << 16      # … and so many at least,
+    KEEP_TIMES = 4            # … else so many times what the batch had that has just been taken
     MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
     MOST_PATHS = 64
     KEPT_WINDOWS = 8          # rows of so many windows stay resident after an oversize line, as in the reader
@@ -158,6 +160,12 @@ def leak(size_t size) -> None:
     memset(block, 0xA5, size + sizeof(void*))
     (<void**>block)[0] = _leaked
     _leaked = block
+
+
+cdef inline int _empty(Out* out, size_t most) noexcept nogil:
+    """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
+    cdef size_t keep = max(<size_t>KEEP_LEAST, KEEP_TIMES * out.size)
+    return out_clear(out, min(keep, most))
 
 
 cdef int _sleep(uint64_t ns) noexcept nogil:
@@ -319,8 +327,8 @@ cdef class Pipeline:
             keep = 0 if self.trims else KEEP_OUT
             self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
-                out_clear(&slot.boxes[k].text, keep)
-                out_clear(&slot.boxes[k].marks, keep)
+                _empty(&slot.boxes[k].text, keep)
+                _empty(&slot.boxes[k].marks, keep)
             ft_release(&self.taken_bytes, self.taken_bytes + slot.posted)
             ft_release(&self.tail, self.tail + 1)
         if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):

@@ -76,6 +76,22 @@ def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Pa
     assert ids(drive) == list(range(4010))
 
 
+def test_the_ring_keeps_what_calm_batches_need(folder: Path, path: Path) -> None:
+    """After a burst that went through all its slots, it gives the memory back as they come round again."""
+    burst = 40 * SLOTS * 16
+    path.write_bytes(plain(*numbered(0, burst)))
+    with Drive(folder, workers=1, window=1 << 18, min_batch_s=0, log_every_s=None) as drive:
+        drive.until_lines(burst)
+        assert drive.pipeline.ring_bytes()[1] > SLOTS << 17
+        with path.open("ab", buffering=0) as file:
+            for number in range(2 * SLOTS):
+                file.write(plain(*numbered(burst + number, 1)))
+                drive.until_lines(burst + number + 1)
+        # For the texts of the messages, and where each begins.
+        assert drive.pipeline.ring_bytes()[1] <= 2 * SLOTS << 16
+    assert ids(drive) == list(range(burst + 2 * SLOTS))
+
+
 @pytest.mark.fault(37)
 def test_a_slow_main_thread_loses_nothing(folder: Path, path: Path) -> None:
     """The ring runs full and empty again and again."""
