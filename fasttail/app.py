@@ -49,7 +49,7 @@ from fasttail.tail.follower import Follower, Position, Start
 from fasttail.tail.inotify import Watcher
 from fasttail.version import commit, version
 from fasttail.watch import restart
-from fasttail.watch.census import Census, Process, give_back
+from fasttail.watch.census import Census, Process, give_back, let_malloc_give_back
 from fasttail.watch.memory import Leak, MemoryWatch, restart_limit
 from fasttail.watch.stall import StallWatch
 from fasttail.watch.watchdog import Watchdog
@@ -75,6 +75,7 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     reload: reads the settings anew, for SIGHUP; raises ConfigError.
     """
     _raise_descriptor_limit()
+    let_malloc_give_back(os.environ)
     inherited = restart.inherited()
     while True:
         service = setup(settings.log_level)
