@@ -469,6 +469,7 @@ class App:
     def _memory_numbers(self) -> dict[str, float | None]:
         return {
             **self._watchdog.memory.numbers(),
+            **self._process.allocated(),
             "open_files": self._process.open_files(),
             "threads": self._process.threads(),
             "ring_bytes": self.pipeline.ring_bytes()[0],

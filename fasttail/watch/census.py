@@ -61,6 +61,12 @@ class Process:
         """All of them, not only Python's."""
         return int(self._process.num_threads())
 
+    def allocated(self) -> dict[str, int]:
+        """What malloc and Python have given out, for the metrics; what libc cannot tell is missing."""
+        used = malloc_use()
+        malloc = {} if used is None else {"malloc_used_bytes": used[0], "malloc_free_bytes": used[1]}
+        return {**malloc, "python_blocks": sys.getallocatedblocks()}
+
     def count(self) -> Census:
         """Everything."""
         own = self._own()
