@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from lines import envelope, event, plain
 from running import command, hour_file, serve, wait_for
+from serving import TEXT, masked, upgrade
 from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -249,6 +250,31 @@ def test_a_client_that_is_cut_off_over_and_over_gets_each_order_once(tmp_path: P
                     got += oids(message)
     assert got == list(range(got[0], written))
     assert len(got) > 10_000
+
+
+@pytest.mark.plain_build
+def test_replays_that_are_cut_off_leave_nothing_behind(tmp_path: Path) -> None:
+    """Clients that go while they are given what they missed: what their replays read with goes with them."""
+    path = hour_file(tmp_path / "data", "plain", "20260505", 9)
+    path.write_bytes(plain(*numbered(0, 60_000)))
+    cursor = "p2026050509-0000000000000-0000000"
+    wanted = {"method": "subscribe", "subscription": {"type": "orders", "cursor": cursor}}
+    with serve(tmp_path / "data", "--workers", 1) as server:
+
+        def cut_off(times: int) -> float:
+            """Bytes that malloc has given out after so many."""
+            for _ in range(times):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+                    client.sendall(upgrade("/ws"))
+                    client.recv(4096)
+                    client.sendall(masked(TEXT, json.dumps(wanted).encode()))
+                    client.recv(300)
+                    time.sleep(0.01)
+            server.wait_metric("fasttail_replays_running", 0)
+            return server.metric("fasttail_malloc_used_bytes")
+
+        few = cut_off(10)
+        assert cut_off(60) - few < 8 << 20
 
 
 def test_a_cursor_that_lies_ahead_waits_for_the_server(tmp_path: Path) -> None:

@@ -310,6 +310,9 @@ class PublicClient(Client):
             self.service.feeds.leave(member.feed, member)
         if member.task is not None and member.task is not asyncio.current_task():
             member.task.cancel()
+            # It keeps the CancelledError, whose traceback leads to the replay's block and table, and back to
+            # the member: in a circle they would lie there, megabytes each, until a full garbage collection.
+            member.task = None
         kind = member.subscription.type
         if not any(other.subscription.type == kind for other in self.members.values()):
             self.hub.channels[kind].leave(self)
