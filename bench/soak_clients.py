@@ -139,7 +139,8 @@ class Orders(WSListener):
             case {"channel": "gap", "data": {"orders": orders, "from": begin, "to": end}}:
                 self.missed = True
                 if self._raw:
-                    return  # it resumes where it is, so that nothing is missing
+                    self.leaving = True  # it resumes where it is: what follows the gap is not taken
+                    return
                 if (begin or "") != account.cursor:
                     account.fault(f"gap from {begin}, but the last cursor was {account.cursor}")
                 account.gaps += 1
