@@ -5,8 +5,8 @@ read what they are given. It ends with a verdict, and exit code 1 if that is bad
 
 * every order written was read, and each client got it or was told of it by a gap; the one that comes and goes
   got all of them, in order, byte for byte
-* resident memory did not grow: Theil-Sen slope of its medians after a warm-up, with its interval of 95 %
-  (of a run of five minutes or more)
+* memory did not grow: Theil-Sen slope after a warm-up, with its interval of 95 %, of what is resident, what
+  malloc has given out and what Python has (of a run of ten minutes or more)
 * open files and threads at the end as after the warm-up
 * no error in the log
 
@@ -44,10 +44,16 @@ from bench.soak_node import Plan, Written
 WARM_UP = 0.2
 """Share of the run that the verdicts on memory, files and threads leave out (at most WARM_UP_S)."""
 WARM_UP_S = 300.0
-LEAST_S = 300.0
+LEAST_S = 600.0
 """A shorter run tells nothing of memory: it is still finding its level."""
+SETTLED_S = 1800.0
+"""In a shorter run, a heap that has not found its level yet cannot be told from a leak by RSS alone."""
+STRETCH_S = 60.0
+"""Of so long the least is taken: nearest to what is really kept. Longer where bursts or hours are."""
 GROWTH = 0.02
 """A growth over the rest of the run by less than this share of the memory counts as none."""
+UNSETTLED = 0.1
+"""The same for RSS in a run of less than SETTLED_S."""
 CATCH_UP_S = 120.0
 """How long the clients may take for what is left when the node has ended."""
 TROUBLE = re.compile(r" (WARNING|ERROR) |❌|⏰|🚨")
@@ -57,7 +63,9 @@ POINTS = 400
 
 @dataclass(frozen=True)
 class Sample:
-    """The server at a moment. at: seconds of the run. rss, queued: bytes. cpu: seconds since its start."""
+    """The server at a moment. at: seconds of the run. cpu: seconds since its start. Bytes: rss, queued (they
+    wait for clients), used and free (malloc's; 0 where libc does not tell). blocks: Python's small ones.
+    """
 
     at: float
     rss: int
@@ -67,19 +75,50 @@ class Sample:
     lines: int
     written: int
     queued: int
+    used: int = 0
+    free: int = 0
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Bytes an hour, and the interval of 95 % around it."""
+    """Bytes or blocks an hour, and the interval of 95 % around it."""
 
     per_hour: float
     low: float
     high: float
 
-    def text(self) -> str:
-        low, high = self.low / 2**20, self.high / 2**20
-        return f"{self.per_hour / 2**20:+.2f} MB/h (95 %: {low:+.2f} to {high:+.2f})"
+    def text(self, unit: str = "MB", size: int = 2**20) -> str:
+        low, high = self.low / size, self.high / size
+        return f"{self.per_hour / size:+.2f} {unit}/h (95 %: {low:+.2f} to {high:+.2f})"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a size went after the warm-up. grows: it does, in the later half too, and by more than `allowed`.
+
+    A heap that finds its level rises by steps that become rare; a leak goes on.
+    """
+
+    slope: Slope
+    later: Slope
+    least: float
+    grows: bool
+
+    @classmethod
+    def of(cls, points: Sequence[tuple[float, float]], stretch_s: float, allowed: float = GROWTH) -> Growth:
+        """points: seconds, sizes. allowed: by this share of the size it may grow."""
+        stretches: dict[int, list[tuple[float, float]]] = {}
+        for at, size in points:
+            stretches.setdefault(int((at - points[0][0]) / stretch_s), []).append((at, size))
+        # The last one may be short, and its least too high.
+        whole = list(stretches.values())[: max(1, int((points[-1][0] - points[0][0]) / stretch_s))]
+        least = [(part[0][0], min(size for _, size in part)) for part in whole]
+        slope, later = theil_sen(least), theil_sen(least[len(least) // 2 :])
+        level = min(size for _, size in least)
+        hours = (points[-1][0] - points[0][0]) / 3600
+        grows = all(each.low > 0 and each.per_hour * hours > allowed * level for each in (slope, later))
+        return cls(slope, later, level, grows)
 
 
 def theil_sen(points: Sequence[tuple[float, float]]) -> Slope:
@@ -149,7 +188,12 @@ class Server:
             fds, threads = self._status.num_fds(), self._status.num_threads()
         metrics = self.metrics()
         lines, queued = metrics["fasttail_lines_total"], metrics["fasttail_client_queued_bytes"]
-        return Sample(at, rss, fds, threads, times.user + times.system, int(lines), written, int(queued))
+        used, free, blocks = (
+            int(metrics.get(f"fasttail_{name}", 0))
+            for name in ("malloc_used_bytes", "malloc_free_bytes", "python_blocks")
+        )
+        cpu = times.user + times.system
+        return Sample(at, rss, fds, threads, cpu, int(lines), written, int(queued), used, free, blocks)
 
     def end(self) -> None:
         self.process.terminate()
@@ -226,6 +270,9 @@ class Soak:
     rss_end: float
     rss_most: int
     slope: Slope
+    later_slope: Slope  # of the later half
+    malloc: Growth  # what it has given out
+    blocks: Growth  # Python's small ones
     fds: tuple[float, float]
     threads: tuple[float, float]
     cpu: float
@@ -251,7 +298,12 @@ class Soak:
             )
         rows += [
             f"memory   RSS {self.rss_begin / 2**20:.1f} MB after the warm-up, {self.rss_end / 2**20:.1f} MB "
-            f"at the end, {self.rss_most / 2**20:.1f} MB at most; slope {self.slope.text()}",
+            f"at the end, {self.rss_most / 2**20:.1f} MB at most; slope {self.slope.text()}, "
+            f"of the later half {self.later_slope.text()}",
+            f"malloc   {self.malloc.least / 2**20:.1f} MB given out at least; "
+            f"slope {self.malloc.slope.text()}",
+            f"python   {self.blocks.least / 1000:.1f} thousand blocks at least; "
+            f"slope {self.blocks.slope.text('thousand', 1000)}",
             f"files    {self.fds[0]:g} open after the warm-up, {self.fds[1]:g} at the end; "
             f"threads {self.threads[0]:g}, {self.threads[1]:g}; {self.cpu:.2f} cores",
             "delay    " + _delay_text(self.delays),
@@ -282,6 +334,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hour-seconds", type=float, default=60.0, help="how long an hour lasts")
     parser.add_argument("--clients", type=int, default=10, help="on /ws: 2 slow, 1 that comes and goes")
     parser.add_argument("--slow", type=float, default=2e6, help="bytes a second that a slow one reads")
+    parser.add_argument("--stay", type=float, default=20.0, help="seconds the one that comes and goes stays")
+    parser.add_argument("--away", type=float, default=10.0, help="seconds that it is away, at most")
     parser.add_argument("--workers", type=int, default=1, help="workers of the server")
     parser.add_argument("--seed", type=int, default=1, help="seed of the orders")
     parser.add_argument("--folder", type=Path, help="where the node writes (default: the temporary folder)")
@@ -307,7 +361,10 @@ def run(args: argparse.Namespace) -> Soak:
             for index in range(2):
                 crowd.add(f"slow {index}", soak_clients.stay, bytes_per_s=args.slow, hurry=crowd.hurry)
             # All of them before the first order: they can then be held to the node's own count.
-            crowd.add("comes, goes", soak_clients.come_and_go, hurry=crowd.hurry, seed=args.seed)
+            crowd.add(
+                "comes, goes", soak_clients.come_and_go, hurry=crowd.hurry, seed=args.seed,
+                stay_s=args.stay, away_s=args.away,
+            )  # fmt: skip
             crowd.add("old channel", soak_clients.listen_old)
             begin = time.monotonic()
             node.start()
@@ -387,11 +444,18 @@ def _judge(
     warm_up = min(seconds * WARM_UP, WARM_UP_S)
     warm = [each for each in samples if each.at >= warm_up]
     third = max(1, len(warm) // 3)
-    slope = theil_sen(_medians([(each.at, each.rss) for each in warm], 120))
-    level = statistics.median(each.rss for each in warm)
-    growth = slope.per_hour * (warm[-1].at - warm[0].at) / 3600
-    if seconds >= LEAST_S and slope.low > 0 and growth > GROWTH * level:
-        failures.append(f"memory grew: {slope.text()}")
+    stretch_s = max(STRETCH_S, plan.hour_seconds, plan.burst_every_s)
+    allowed = GROWTH if seconds >= SETTLED_S else UNSETTLED
+    rss = Growth.of([(each.at, each.rss) for each in warm], stretch_s, allowed)
+    malloc = Growth.of([(each.at, each.used) for each in warm], stretch_s)
+    blocks = Growth.of([(each.at, each.blocks) for each in warm], stretch_s)
+    if seconds >= LEAST_S:
+        if rss.grows:
+            failures.append(f"memory grew: {rss.slope.text()}")
+        if malloc.grows:
+            failures.append(f"what malloc has given out grew: {malloc.slope.text()}")
+        if blocks.grows:
+            failures.append(f"Python's blocks grew: {blocks.slope.text('thousand', 1000)}")
     # Medians: the one that comes and goes, and its replays, make both numbers go up and down.
     first, last = warm[:third], warm[-third:]
     fds = (statistics.median(each.fds for each in first), statistics.median(each.fds for each in last))
@@ -422,7 +486,10 @@ def _judge(
         rss_begin=statistics.median(each.rss for each in first),
         rss_end=statistics.median(each.rss for each in last),
         rss_most=max(each.rss for each in samples),
-        slope=slope,
+        slope=rss.slope,
+        later_slope=rss.later,
+        malloc=malloc,
+        blocks=blocks,
         fds=fds,
         threads=threads,
         cpu=(samples[-1].cpu - samples[0].cpu) / (samples[-1].at - samples[0].at),
@@ -480,10 +547,11 @@ def plot(soak: Soak, path: Path) -> None:
     above.set_ylabel("MB")
     above.set_ylim(bottom=0)
     above.legend(loc="lower right")
-    middle = _medians([(at / 60, value) for at, value, _ in soak.lag], POINTS)
-    size = math.ceil(len(soak.lag) / POINTS)
+    lag = soak.lag or [(0.0, math.nan, math.nan)]  # no client keeps up: there is none
+    middle = _medians([(at / 60, value) for at, value, _ in lag], POINTS)
+    size = math.ceil(len(lag) / POINTS)
     most = [(part[0][0] / 60, max(value for *_, value in part)) for part in
-            (soak.lag[at : at + size] for at in range(0, len(soak.lag), size))]  # fmt: skip
+            (lag[at : at + size] for at in range(0, len(lag), size))]  # fmt: skip
     below.plot(*zip(*most, strict=True), linewidth=0.6, label="most")
     below.plot(*zip(*middle, strict=True), linewidth=1, label="median of a second")
     below.set_yscale("log")

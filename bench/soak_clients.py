@@ -185,7 +185,8 @@ async def stay(port: int, account: Account, total: Any, ended: Any, pipe: Connec
 
 
 async def come_and_go(
-    port: int, account: Account, total: Any, ended: Any, pipe: Connection, hurry: Any, seed: int
+    port: int, account: Account, total: Any, ended: Any, pipe: Connection, hurry: Any, seed: int,
+    stay_s: float, away_s: float,
 ) -> None:
     """Connected for a while, away for a while; takes up each time where it was, also when it missed some."""
     chance = random.Random(seed)
@@ -196,7 +197,7 @@ async def come_and_go(
         if not told:
             pipe.send("ready")
             told = True
-        until = time.monotonic() + chance.uniform(2.0, 20.0)
+        until = time.monotonic() + chance.uniform(stay_s / 10, stay_s)
         while not (ended.value or client.gone.is_set() or client.missed):
             if time.monotonic() > until and not hurry.value and account.cursor:
                 break
@@ -205,7 +206,7 @@ async def come_and_go(
         account.gaps += client.missed
         transport.disconnect()
         if not client.missed and not hurry.value:
-            await asyncio.sleep(chance.uniform(0.5, 10.0))
+            await asyncio.sleep(chance.uniform(away_s / 20, away_s))
 
 
 class Old(WSListener):

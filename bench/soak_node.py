@@ -111,7 +111,7 @@ def _write(plan: Plan, stopped: Callable[[], bool], total: Any) -> Written:
             done.files += 1
             done.crcs[hour] = 0
             if hour >= plan.keep:
-                (hourly / hour_name(hour - plan.keep)).unlink()
+                (hourly / hour_name(hour - plan.keep)).unlink(missing_ok=True)  # short hours may be left out
         while synth.left > 0:
             part = size - synth.left
             wait = due + part / rate - time.monotonic()

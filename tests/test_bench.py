@@ -276,20 +276,24 @@ from bench.soak_node import Plan, Written
 plan = Plan("", 600, 23500, 300000, 0, 0, 60, 1)
 
 
-def verdict(change=lambda written, accounts, metrics: None, *, per_hour=0.0, fds=20, trouble=()):
+def verdict(change=lambda written, accounts, metrics: None, *, per_hour=0.0, fds=20, trouble=(),
+            rss=None, used=lambda at: 12e6, blocks=lambda at: 134000, seconds=600):
     written = Written(orders=100, old_orders=40, crcs={0: 7})
     accounts = [Account("quick 0", orders=100), Account("slow 0", orders=60, gap_orders=40),
                 Account("comes, goes", orders=100, crcs={0: 7}), Account("old channel", orders=40)]
     metrics = {"fasttail_lines_total": 100.0}
     change(written, accounts, metrics)
+    rss = rss or (lambda at: 60e6 + per_hour * at / 3600 + at % 7 * 1e5)
     samples = [
-        soak.Sample(float(i), int(60e6 + per_hour * i / 3600 + i % 7 * 1e5), 20 if i < 300 else fds, 4,
-                    i / 5, i, i, 0)
-        for i in range(600)
+        # What waits for clients was given out by malloc, too.
+        soak.Sample(float(i), int(rss(i)), 20 if i < seconds / 2 else fds, 4, i / 5, i, i, i % 45 << 16,
+                    int(used(i)) + (i % 45 << 16), 1 << 20, int(blocks(i)))
+        for i in range(seconds)
     ]
     import argparse
     args = argparse.Namespace()
-    return soak._judge(args, plan, 600.0, 0.0, written, accounts, samples, metrics, list(trouble)).failures
+    judged = soak._judge(args, plan, float(seconds), 0.0, written, accounts, samples, metrics, list(trouble))
+    return judged.failures
 
 
 assert verdict() == [], verdict()
@@ -305,9 +309,27 @@ for change in (
     assert len(verdict(change)) == 1, verdict(change)
 assert "memory grew" in verdict(per_hour=60e6)[0], verdict(per_hour=60e6)
 assert verdict(per_hour=-60e6) == []
+assert verdict(per_hour=60e6, seconds=500) == [], "too short to tell"
+assert "malloc has given out grew" in verdict(used=lambda at: 12e6 + 5e3 * at)[0]
+assert "Python's blocks grew" in verdict(blocks=lambda at: 134000 + 12 * at)[0]
+import math, random
+chance = random.Random(2)
+noise, state = [], 0.0
+for _ in range(3600):  # bursts and slow clients: up by megabytes for a while, never below what is kept
+    state = 0.97 * state + chance.gauss(0, 4e5)
+    noise.append(abs(state) + (5e6 if _ % 45 < 4 else 0))
+calm = {
+    "flat": lambda at: 50e6,
+    "levels off": lambda at: 50e6 + 8e6 * (1 - math.exp(-at / 400)),
+    "steps": lambda at: 50e6 + 2e6 * ((at > 700) + (at > 1500)),
+}
+for name, shape in calm.items():
+    for leak in (0.0, 5.0 * 2**20):
+        found = verdict(rss=lambda at: shape(at) + noise[at] + leak * at / 3600, seconds=3600)
+        assert len(found) == (leak > 0), (name, leak, found)
+        assert all("memory grew" in each for each in found), (name, found)
 assert "open files" in verdict(fds=25)[0]
 assert "in the log" in verdict(trouble=["ERROR"])[0]
-import random
 chance = random.Random(1)
 slope = soak.theil_sen([(i * 10.0, 1e6 + i * 10.0 + chance.gauss(0, 50)) for i in range(100)])
 assert 3300 < slope.low < 3600 < slope.high < 3900, slope
