@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from lines import event, plain
-from running import hour_file, serve, wait_for
-from serving import TEXT, masked, upgrade
 
 SCRIPT = """
 import ctypes, os, sys
@@ -69,27 +64,3 @@ def test_what_a_burst_took_goes_back() -> None:
 )
 def test_what_the_environment_sets_stays(environ: dict[str, str]) -> None:
     assert kept_free("set", **environ) > 7 << 20
-
-
-@glibc
-@pytest.mark.plain_build
-def test_what_waited_for_a_slow_client_goes_back_when_it_has_gone(tmp_path: Path) -> None:
-    path = hour_file(tmp_path / "data", "plain", "20260505", 9)
-    path.write_bytes(b"")
-    written = 0
-    with serve(tmp_path / "data", "--workers", 1, "--client-queue", "64M") as server:
-        quick = server.client()  # its messages lie between those that wait
-        for _ in range(3):
-            with socket.create_connection(("127.0.0.1", server.port)) as slow:
-                slow.sendall(upgrade("/ws"))
-                slow.sendall(masked(TEXT, b'{"method":"subscribe","subscription":{"type":"orders"}}'))
-                server.wait_metric("fasttail_topics", 1)
-                for _ in range(12):
-                    with path.open("ab", buffering=0) as file:
-                        file.write(plain(*(event(oid=oid) for oid in range(written, written + 3000))))
-                    written += 3000
-                    server.wait_metric("fasttail_lines_total", written)
-                quick.wait_orders(written)
-                assert server.metric("fasttail_client_queued_bytes") > 10 << 20
-            server.wait_metric("fasttail_topics", 0)
-        wait_for("memory to go back", lambda: server.metric("fasttail_malloc_free_bytes") < 6 << 20)
