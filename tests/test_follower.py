@@ -512,6 +512,21 @@ def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
     assert tail.follower.truncations == 0
 
 
+@pytest.mark.fault(19)
+def test_another_torn_line_in_place_of_one_cut_off(node: Node, start: StartTail) -> None:
+    """Its rest has the whole grace time."""
+    node.write("20260505/9", b"one\n")
+    path = node.write("20260505/9", b"torn")
+    node.write("20260505/10", b"next\n")
+    tail = start(start="oldest")
+    tail.wait(GRACE - 1)
+    os.truncate(path, 4)
+    node.write("20260505/9", b"another")
+    assert tail.wait(GRACE - 1) == [b"one"]
+    node.write("20260505/9", b" line\n")
+    assert tail.settle() == [b"one", b"another line", b"next"]
+
+
 @pytest.mark.fault(22)
 def test_renamed(node: Node, start: StartTail) -> None:
     """Fault 22: the descriptor is kept, the next file follows."""
@@ -819,6 +834,21 @@ def test_resume_in_another_file_of_that_name(
     assert resumed.follower.resume_losses == (not same)
     node.write("20260505/9", b"three\n")
     assert resumed.settle()[-1] == b"three"
+
+
+@pytest.mark.fault(19)
+def test_stopped_before_a_truncation_was_seen(node: Node, start: StartTail) -> None:
+    """The file is empty when the position is taken, and longer than before when it is gone on from."""
+    path = node.write("20260505/9", b"one\n")
+    tail = start(start="oldest")
+    tail.settle()
+    os.truncate(path, 0)
+    position = tail.position()
+    assert position.offset == 4
+    node.write("20260505/9", b"new one\nnew two\n")
+    resumed = start(resume=position)
+    assert resumed.settle() == [b"new one", b"new two"]
+    assert resumed.follower.resume_losses == 1
 
 
 def test_resume_in_a_file_of_another_folder(node: Node, start: StartTail) -> None:

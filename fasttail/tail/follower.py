@@ -71,7 +71,7 @@ class Position:
     """Where to go on: byte `offset` of the file `path`, provided it is the same file.
 
     first, before: marks (see `mark`) of the file's first bytes and of those before `offset`; "": not known.
-    Where they are known, they say whether it is the same file; else device and inode do.
+    Where both are known, they say whether it is the same file; else device and inode do, and the one known.
     """
 
     path: str
@@ -464,6 +464,7 @@ class Follower:
     def _truncated(self, reader: Reader, size: int) -> None:
         assert self._current is not None
         self.next_check_s = 0.0
+        self._patience = None
         path, at, before = self._current.path, reader.tell(), reader.before()
         if size >= at and reader.peek(at - len(before), len(before)) == before:
             # Only a torn line was cut off that has not been given out: nothing before it is read again.
@@ -618,12 +619,12 @@ def _not_there(path: str, resume: Position) -> str:
         status = os.fstat(file.fileno())
         if status.st_size < resume.offset:
             return f"it has {status.st_size} bytes"
-        if not (resume.first and resume.before):
-            same = (status.st_dev, status.st_ino) == (resume.dev, resume.ino)
-            return "" if same else "it is another file now"
+        known = resume.first and resume.before
+        if not known and (status.st_dev, status.st_ino) != (resume.dev, resume.ino):
+            return "it is another file now"
         # A copy, or the same disk under another number, holds what comes next as well.
         for text, end in ((resume.first, None), (resume.before, resume.offset)):
-            size = int(text.partition("-")[0])
+            size = int(text.partition("-")[0] or 0)
             at = 0 if end is None else max(0, end - size)
             if mark(os.pread(file.fileno(), size, at)) != text:
                 return "it was written anew"
