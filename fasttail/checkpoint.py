@@ -175,7 +175,7 @@ class Checkpoint:
         position = found.position
         state: dict[str, object] = {"version": VERSION, "written": time.time(), "position": None}
         if position is not None:
-            state["position"] = asdict(self._relative(self._with_marks(position)))
+            state["position"] = asdict(self._relative(position.with_marks()))
         new = self.path + ".new"
         try:
             _write_whole(new, json.dumps(state, indent=1).encode() + b"\n")
@@ -188,13 +188,6 @@ class Checkpoint:
     def _relative(self, position: Position) -> Position:
         """The data folder may be mounted elsewhere the next time."""
         return _with_paths(position, lambda path: os.path.relpath(path, self._data_dir))
-
-    def _with_marks(self, position: Position) -> Position:
-        """A file that has lost its name cannot be found again anyway: no marks then."""
-        try:
-            return position.with_marks()
-        except OSError:
-            return position
 
 
 def _with_paths(position: Position, change: Callable[[str], str]) -> Position:

@@ -128,6 +128,26 @@ def test_late_lines_over_a_kill(service: Service, end: signal.Signals) -> None:
     assert server.metric("fasttail_lines_total") == 7
 
 
+@pytest.mark.fault(4)
+def test_a_former_hour_written_anew_meanwhile(service: Service) -> None:
+    """It is known by its content, over a kill too: nothing is read from the midst of the new one."""
+    append(service.path, lines(0, 10))
+    server = service.start("--from", "oldest", "--grace-s", 300)
+    following = hour_file(service.data, "plain", "20260505", 10)
+    append(following, lines(10, 20))
+    server.wait_metric("fasttail_lines_total", 20)
+    service.wait_position(following)
+    wait_for("the checkpoint", lambda: service.position().get("formers"))
+    server.end(signal.SIGKILL)
+    service.path.write_bytes(b" " + lines(30, 50))
+    server = service.start("--grace-s", 300)
+    server.wait_log("written anew after its hour: not read again")
+    append(following, lines(20, 21))
+    server.wait_metric("fasttail_lines_total", 1)
+    time.sleep(0.3)
+    assert server.metric("fasttail_late_lines_total") == 0
+
+
 @pytest.mark.fault(27)
 def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Service) -> None:
     append(service.path, lines(0, 10))

@@ -17,6 +17,7 @@ byte 0.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -102,14 +103,10 @@ class Position:
         raise ValueError(f"not a position in a file: {data!r:.200}")
 
     def with_marks(self) -> Position:
-        """With the marks of the file as it is now, if it is still there under its name. OSError."""
-        with open(self.path, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if (status.st_dev, status.st_ino) != (self.dev, self.ino) or status.st_size < self.offset:
-                return self
-            size = min(MARK_BYTES, self.offset)
-            first, before = (mark(os.pread(file.fileno(), size, at)) for at in (0, self.offset - size))
-        return replace(self, first=first, before=before)
+        """With the marks of the files as they are now, of those that are still there under their names."""
+        first, before = _marks(self)
+        formers = tuple(replace(left, before=_marks(left)[1] or left.before) for left in self.formers)
+        return replace(self, first=first or self.first, before=before or self.before, formers=formers)
 
 
 def _left(data: Any) -> Left:
@@ -125,6 +122,19 @@ def _left(data: Any) -> Left:
 def mark(content: bytes) -> str:
     """A short text by which so many bytes are known again."""
     return f"{len(content)}-{hashlib.blake2b(content, digest_size=8).hexdigest()}" if content else ""
+
+
+def _marks(place: Position | Left) -> tuple[str, str]:
+    """Of the first bytes of its file and of those before it; "", "": it is not there any more."""
+    with contextlib.suppress(OSError), open(place.path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) == (place.dev, place.ino) and status.st_size >= place.offset:
+            size = min(MARK_BYTES, place.offset)
+            return (
+                mark(os.pread(file.fileno(), size, 0)),
+                mark(os.pread(file.fileno(), size, place.offset - size)),
+            )
+    return "", ""
 
 
 def _is_mark(text: object) -> bool:
