@@ -183,7 +183,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     folder, state, port = tmp_path / "data", tmp_path / "state", free_port()
     node = Node(folder, seed)
     words = command(
-        "serve", folder, "--port", port, "--state-dir", state, "--workers", 1, "--client-queue", "64m"
+        "serve", folder, "--port", port, "--state-dir", state, "--workers", 1, "--client-queue", "512m"
     )
     log = (tmp_path / "log").open("w+b")
     clients = resuming, newcomer, former = [
@@ -194,6 +194,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     process = subprocess.Popen(words, stdout=log, stderr=log)
     try:
         wait_for("the first order", lambda: resuming.orders)
+        wait_for("the first checkpoint", (state / "checkpoint.json").exists)  # before it nothing is promised
         for _ in range(KILLS):
             # Mostly in the midst of it, and now and then before it has come up.
             delay = chance.random() ** 2 * 3.0
