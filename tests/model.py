@@ -8,7 +8,8 @@ its truncation on) and three rules:
 * a line is lost only where the tail cannot have it (`lost`): it was destroyed before it was read, or
   written to an hour that was left longer than the grace time ago. Such lines are counted
 * the lines that cannot be lost come in the order of contents, and in each in the order of writing, but for
-  late ones; a piece of a line comes only where its rest stayed away for the grace time
+  late ones; a piece of a line comes only where its rest stayed away for the grace time, and comes then. What
+  is written to an hour that is not looked after any more does not come, and no deleted file stays open
 
 `python tests/model.py --minutes N` tries seeds that were not tried before, and prints each that fails.
 """
@@ -23,12 +24,12 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
-from fasttail.tail.follower import Follower, Position
+from fasttail.tail.follower import RESCAN_S, Follower, Left, Position
 from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, Watcher
 
 GRACE = 5.0
@@ -49,6 +50,7 @@ class Line:
     lost: bool = False
     again: int = 0  # times that it may come once more
     came: int = 0
+    shut: bool = False  # its hour was not looked after any more
     torn: bool = False  # its beginning was given out alone
 
 
@@ -61,10 +63,17 @@ class Content:
     ino: int
     lines: list[Line] = field(default_factory=list)
     size: int = 0
+    was: int = 0  # its inode before it was copied
     rest: bytes = b""  # of its last line, not written yet
     deadline: float | None = None  # of the grace time, since the tail left it
     left: int | None = None  # after which write that was
-    fd: int = -1  # of a writer that has it open still, without a name
+    shut: bool = False  # the tail has come to rest after that time
+    gone: list[Line] = field(default_factory=list)  # cut off
+    fd: int = -1  # keeps it, without a name, so that the kernel does not give its inode to a new one
+    stale: bool = False  # by this descriptor a writer may go on that does not know yet
+    deleted: bool = False  # it has no name at all
+    looked: float | None = None  # when the tail was at its end without a name
+    held: bool = False  # the tail had it open when it lost its name
     changed: float = 0.0  # when it lost its name, or was written to since
 
 
@@ -100,13 +109,16 @@ class Model:
         self.by_number: dict[int, Line] = {}
         self.came: list[Line] = []  # on time, in the order in which they came first
         self.tick = 0
+        self.fds: list[int] = []  # of files that a copy replaced
+        self.owed: set[tuple[int, int]] = set()  # hour, offset of pieces whose rest will not come
+        self.given: set[tuple[int, int, bytes]] = set()  # beginnings of lines: hour, offset
         self.notices: list[str] = []
         self.done: list[str] = []
         self.counts = Counts()
         self.saved: Position | None = None  # as a checkpoint
         self.saved_came: list[Line] = []  # since then
-        # Deleted files are kept elsewhere, so that the kernel does not give their inode to a new one.
-        self.kept = tempfile.mkdtemp(prefix="kept-", dir=folder.parent)
+        self.cut: dict[int, int] = {}  # inode -> the smallest size it was truncated to since then
+        self.unseen: dict[int, int] = {}  # the same, of what the tail has not looked at yet
         self.start(None)
 
     # ---- the tail ----
@@ -124,6 +136,11 @@ class Model:
         )
         self.resume = resume
         self.down = False  # between two processes: only its checkpoint is there
+        formers = {left.ino for left in resume.formers} if resume else set()
+        self.unseen = {ino: end for ino, end in self.unseen.items() if ino in formers}
+        # Of these it does not know the content.
+        self.blind = {left.ino for left in resume.formers if not left.before} if resume else set()
+        self.sure = True  # of when its grace times end
         self.due = 0.0
         self.idle = False
         self.pieces: set[tuple[int, bytes]] = set()
@@ -157,14 +174,32 @@ class Model:
         self.follower.check(self.reader, self.watcher, self.idle)
         self.due = self.now + self.follower.next_check_s
         after = self.position()
+        if before is not None and after is not None and before.offset > after.offset:
+            self.unseen.pop(before.ino, None)
         if before is not None and after is not None and before.ino != after.ino:
             left = self.content(before.ino)
+            self.unseen.pop(before.ino, None)
             if left is not None and left.path != Path(after.path):
                 left.deadline = self.now + GRACE
                 left.left = self.tick
         while (tail := self.follower.take_final_line()) is not None:
             self.take(tail, final=True)
+        if self.sure and self.idle and self.reader.is_open and self.follower.next_check_s > 0:
+            self.check_gone()
+            for content in self.contents:
+                content.shut |= content.deadline is not None and 0 < content.deadline <= self.now
         return self.follower.next_check_s == 0 or not self.idle
+
+    def check_gone(self) -> None:
+        """A deleted file is not kept open for ever. The tail is at rest."""
+        position = self.position()
+        content = None if position is None else self.content(position.ino)
+        if position is None or content is None or not content.deleted:
+            return
+        if content.looked is None or content.looked < content.changed or position.formers:
+            content.looked = self.now
+        # Twice: with a torn line, and the next file there meanwhile.
+        assert self.now < content.looked + 2 * (GRACE + RESCAN_S), "a deleted file is still open"
 
     def settle(self, *, alone: bool = False) -> None:
         for _ in range(10_000):
@@ -177,16 +212,20 @@ class Model:
 
     def content(self, ino: int) -> Content | None:
         """The newest one in the file with that inode."""
-        return next((each for each in reversed(self.contents) if each.ino == ino), None)
+        return next((each for each in reversed(self.contents) if ino in (each.ino, each.was)), None)
 
     def take(self, data: bytes, *, final: bool) -> None:
         """The tail delivers a line."""
+        if final and self.follower.final_origin is not None:
+            path, offset = self.follower.final_origin
+            self.owed.discard((self.hour_of(path), offset))
         data = data.lstrip(b"\0")  # a hole is not part of a line: the parser passes over it
         if (found := WHOLE.fullmatch(data)) is None:
             self.take_piece(data, final)
             return
         line = self.by_number[int(found[1])]
         line.came += 1
+        assert not line.shut, f"{line.number} came though the grace time of its hour was over"
         line.torn = line.torn or final  # its newline is still to come
         self.saved_came.append(line)
         if line.came > 1:
@@ -212,7 +251,10 @@ class Model:
             self.give_up(data)
             return
         for line in self.by_number.values():
-            if (line.torn or line.lost) and line.data.endswith(data):
+            start = line.end - len(line.data) - 1
+            # One that was written anew may begin as the one did whose beginning was given out.
+            given = (line.place[0], start, line.data.removesuffix(data)) in self.given
+            if line.data.endswith(data) and (line.torn or given):
                 return
         raise AssertionError(f"{data!r} is no line")
 
@@ -221,18 +263,19 @@ class Model:
         assert self.follower.final_origin is not None
         path, offset = self.follower.final_origin
         found = False
+        self.given.add((self.hour_of(path), offset, data))
         if len(data) > 9:  # the whole number: a shorter piece may be another line's
             assert (offset, data) not in self.pieces, f"gave out {data!r} twice"
             self.pieces.add((offset, data))
         for content in self.contents:
-            for line in content.lines:
+            for line in content.lines + content.gone:
                 if content.hour != self.hour_of(path) or line.end - len(line.data) - 1 != offset:
                     continue
                 # Two contents of an hour may begin alike: it is one whose end is not there.
                 owed = line.lost or (content.rest and line is content.lines[-1])
                 if not owed or not line.data.startswith(data):
                     continue
-                if content.path is not None:
+                if content.path is not None and line not in content.gone:
                     over = content.deadline is not None and self.now >= content.deadline
                     if not over and self.now < line.begun + GRACE * 0.99:
                         continue
@@ -295,6 +338,7 @@ class Model:
                 content.size += len(data) + 1
                 lost = not self.reached(content)
                 line = Line(number, (hour, place), data, content.size, self.now, self.tick, lost)
+                line.shut = content.shut
                 content.lines.append(line)
                 self.by_number[number] = line
                 cut = self.rng.randrange(1, len(data) + 1) if torn and i == count - 1 else len(data) + 1
@@ -332,18 +376,18 @@ class Model:
 
     def append_stale(self) -> None:
         """By a writer that does not know yet that its file has lost its name."""
-        content = next((each for each in reversed(self.contents) if each.fd >= 0), None)
+        content = next((each for each in reversed(self.contents) if each.stale), None)
         if content is None:
             return
         position = self.position()
         newer = any(each.path is not None and each.hour >= content.hour for each in self.contents)
-        open_here = not self.down and self.reader.is_open and position is not None
         number = len(self.by_number)
         self.tick += 1
         data = b"%09d::%09d" % (number, number)
         content.size += len(data) + 1
-        open_here = open_here and position is not None and position.ino == content.ino
-        reached = open_here and not newer and self.now < content.changed + GRACE
+        here = content.held and position is not None and position.ino == content.ino
+        reached = here and not newer and self.now < content.changed + GRACE
+        content.held = reached
         place = (content.hour, self.contents.index(content))
         line = Line(number, place, data, content.size, self.now, self.tick, lost=not reached)
         content.lines.append(line)
@@ -354,6 +398,9 @@ class Model:
     def append_late(self) -> None:
         """To a former hour; also long after it was left, or when it is gone."""
         hour = max(0, self.hour - self.rng.choice([1, 1, 2, 3]))
+        left = [each.hour for each in self.contents if each.path is not None and each.deadline is not None]
+        if left and self.rng.random() < 0.5:
+            hour = self.rng.choice(left[-3:])
         self.write(hour, self.rng.choice([1, 3]), self.rng.random() < 0.2)
 
     def rotate(self) -> None:
@@ -376,26 +423,47 @@ class Model:
             return None
         return there[-1] if self.rng.random() < 0.6 else self.rng.choice(there[-4:])
 
-    def truncate(self, last: Position | None = None) -> None:
-        """To nothing or to the end of a line, with a copy made before or without: the file begins anew.
+    def truncate(self) -> None:
+        """To nothing or to the end of a line, with a copy made before or without: the file begins anew."""
+        if (content := self.some()) is not None:
+            self.cut_down(content)
 
-        last: the file of this checkpoint, and nothing is written to it before the tail looks.
-        """
-        content = self.some() if last is None else self.content(last.ino)
-        if content is None or content.path is None:
+    def rewrite(self) -> None:
+        """The same, and at once it is longer than before."""
+        if (content := self.some()) is None:
+            return
+        size = content.size
+        self.cut_down(content, look=False)
+        self.grow(content.hour, size)
+
+    def grow(self, hour: int, size: int) -> None:
+        for _ in range(100):
+            self.write(hour, 1, torn=False)
+            if (content := self.named(hour)) is None or content.size > size:
+                return
+
+    def cut_down(self, content: Content, *, look: bool = True, last: bool = False) -> None:
+        """look: the tail may have a look at it before it grows. last: it does not grow before that."""
+        if content.path is None:
+            return
+        # Grown past the place again it is known by its content, where the checkpoint has any of it.
+        unmarked = self.saved is not None and not self.saved.before and content.ino in self.inodes(self.saved)
+        if content.ino in self.blind or (unmarked and self.down and not last):
             return
         position = self.position()
-        if self.down and last is None and position is not None and position.ino == content.ino:
-            return  # grown past the checkpoint again it would not be known as truncated
         if self.rng.random() < 0.3:
             shutil.copy(content.path, content.path.with_name(f"{content.path.name}.1"))
         kept = self.rng.randrange(len(content.lines) + 1) if self.rng.random() < 0.3 else 0
-        kept = min(kept, len(content.lines) - 1) if content.rest else kept
+        if content.rest:
+            kept = len(content.lines) - 1 if self.rng.random() < 0.3 else min(kept, len(content.lines) - 1)
         end = content.lines[kept - 1].end if kept else 0
         self.lose(content.lines[kept:])
         with content.path.open("r+b") as file:
             file.truncate(end)
+        for seen in (self.cut, self.unseen):
+            seen[content.ino] = min(end, seen.get(content.ino, end))
         fresh = Content(content.hour, content.path, content.ino, size=end, deadline=content.deadline)
+        fresh.shut = content.shut
         content.rest = b""
         if kept == 0:
             self.contents.append(fresh)
@@ -404,15 +472,23 @@ class Model:
             if position is not None and position.ino == content.ino and end < position.offset:
                 for line in content.lines[:kept]:
                     line.again += line.came > 0
+            content.gone += content.lines[kept:]
             del content.lines[kept:]
             content.size = end
             fresh = content
-        if not self.down and position is not None and position.ino == content.ino:
-            # Grown past the place of reading before the next look it would not be known as truncated.
-            self.settle_on(content.ino)
-            self.save()
-        elif fresh.deadline is not None:
+        if fresh.deadline is not None:
             fresh.deadline = 0.0  # shorter than it was left, it is not looked after any more
+        if not self.down:
+            here = position is not None and position.ino == content.ino
+            if look and here and self.rng.random() < 0.5:
+                self.settle_on(content.ino)
+                self.save()
+            elif unmarked:
+                self.save(marked=True)
+
+    @staticmethod
+    def inodes(position: Position) -> set[int]:
+        return {position.ino, *(left.ino for left in position.formers)}
 
     def settle_on(self, ino: int) -> None:
         """Until the tail has looked at the end of that file, which it has open."""
@@ -430,26 +506,49 @@ class Model:
             return
         self.remove(content, self.rng.random() < 0.5)
         if self.rng.random() < 0.4:
-            self.turn(alone=True)
+            if self.rng.random() < 0.5:
+                self.turn(alone=True)
+            else:
+                self.settle(alone=True)
             self.append_stale()
 
     def remove(self, content: Content, rename: bool) -> None:
         assert content.path is not None
         position = self.position()
-        if position is None or position.ino != content.ino or self.down or not self.reader.is_open:
+        here = position is not None and position.ino == content.ino
+        content.held = here and not self.down and self.reader.is_open
+        if not content.held:
             self.lose(content.lines)
+        content.fd = os.open(content.path, os.O_WRONLY | os.O_APPEND)
+        content.changed = self.now
+        content.stale = not content.rest
         if content.rest:
-            content.lines[-1].lost = True
+            line = content.lines[-1]
+            if content.held:
+                self.owed.add((content.hour, line.end - len(line.data) - 1))
+            line.lost = True
             content.rest = b""
-        else:
-            content.fd = os.open(content.path, os.O_WRONLY | os.O_APPEND)
-            content.changed = self.now
         if rename:
             content.path.rename(content.path.with_name(f"moved.{len(self.contents)}.{self.rng.random()}"))
         else:
-            os.link(content.path, Path(self.kept, f"{content.ino}.{self.rng.random()}"))
             content.path.unlink()
+            content.deleted = True
         content.path = None
+
+    def quiet(self) -> None:
+        """The file that is read is deleted, and for some time there is no other."""
+        self.append()
+        self.settle(alone=True)
+        position = self.position()
+        content = None if position is None else self.content(position.ino)
+        if content is None or content.path is None:
+            return
+        self.remove(content, rename=False)
+        for _ in range(self.rng.randrange(1, 8)):
+            self.now += GRACE / 2
+            self.settle(alone=True)
+            if self.rng.random() < 0.2:
+                self.append_stale()
 
     def wipe(self) -> None:
         """The whole folder; the node makes it again."""
@@ -477,16 +576,27 @@ class Model:
             self.now += self.rng.choice([0.02, 0.1, 0.5])
             self.turn()
 
-    def save(self) -> None:
-        """A checkpoint: from here on a kill leads back to it."""
+    def save(self, *, marked: bool = False) -> None:
+        """A checkpoint: from here on a kill leads back to it. Some know nothing of the content."""
         self.saved = self.position()
+        seen = self.saved is None or self.inodes(self.saved).isdisjoint(self.unseen)
+        if self.saved is not None and seen and not marked and self.rng.random() < 0.3:
+            formers = tuple(replace(left, before="") for left in self.saved.formers)
+            self.saved = replace(self.saved, first="", before="", formers=formers)
         self.saved_came = []
+        self.cut = dict(self.unseen)
 
     def stop(self) -> None:
         """In order, between two batches. The node goes on meanwhile."""
+        position = self.position()
+        content = None if position is None else self.content(position.ino)
+        anew = None
+        if content is not None and content.path is not None and self.rng.random() < 0.1:
+            anew = content.hour, content.size
+            self.cut_down(content, look=False)
         self.save()
         self.counts.restarts += 1
-        self.restart()
+        self.restart(anew=anew)
 
     def kill(self) -> None:
         """At any moment: what came since the last checkpoint comes again."""
@@ -500,28 +610,39 @@ class Model:
         assert wrong is None, f"out of order: (hour, content, line) {wrong}"
         self.came = []
 
-    def restart(self, *, killed: bool = False) -> None:
+    def restart(self, *, killed: bool = False, anew: tuple[int, int] | None = None) -> None:
+        """anew: this hour grows meanwhile, beyond this size."""
         saved = self.saved
         self.check_order()
+        self.owed.clear()
         self.reader.close()
         self.watcher.close()
         at = -1 if saved is None else self.hour_of(saved.path)
         formers = {left.ino: left for left in saved.formers} if saved else {}
         for content in self.contents:
             left = formers.get(content.ino)
-            known = left is not None and content.path == Path(left.path) and content.size >= left.offset
+            known = left is not None and content.path == Path(left.path) and self.uncut(left)
+            content.shut = False
+            for line in content.lines + content.gone:
+                line.shut = False
             content.deadline = self.now + left.seconds if left is not None and known else None
             # A new process does not know what has lost its name, nor of hours that were left long ago.
+            content.held = False
             if content.path is None or (content.hour < at and not known):
                 self.lose(content.lines)
                 if content.rest:
                     content.lines[-1].lost = True
         self.down = True
-        actions = [self.append, self.append, self.finish, self.rotate, self.delete, self.truncate]
+        actions = [self.append, self.append, self.finish, self.rotate, self.delete]
+        actions += [self.truncate, self.rewrite]
         for _ in range(self.rng.randrange(3)):
             self.rng.choice(actions)()
-        if saved is not None and self.rng.random() < 0.1:
-            self.truncate(saved)
+        last = None if saved is None or self.rng.random() > 0.1 else self.content(saved.ino)
+        if last is not None:
+            self.cut_down(last, last=True)
+        if anew is not None:
+            self.grow(*anew)
+        copied = last is None and saved is not None and self.copy(saved)
         self.down = False
         if saved is not None and (self.holds(saved) or not Path(saved.path).exists()):
             for line in self.saved_came if killed else []:
@@ -536,12 +657,34 @@ class Model:
         self.saved_came = []
         self.start(saved)
         self.turn(0, alone=True)  # what is found at the first look decides
-        if renew:
+        self.sure = self.reader.is_open
+        if renew or copied:
             self.save()  # the old one would hold again by mistake once that file has grown
+        if saved is not None and last is not None and self.rng.random() < 0.5:
+            self.grow(last.hour, saved.offset)  # before anything is read
+
+    def copy(self, saved: Position) -> bool:
+        """The file of a checkpoint that knows its content becomes another one with the same content."""
+        content = self.content(saved.ino)
+        if not (saved.first and saved.before) or content is None or content.path is None:
+            return False
+        if self.rng.random() > 0.2 or not self.holds(saved):
+            return False
+        copy = content.path.with_name("copy")
+        shutil.copy(content.path, copy)
+        self.fds.append(os.open(content.path, os.O_RDONLY))
+        copy.rename(content.path)
+        content.was, content.ino = content.ino, content.path.stat().st_ino
+        content.deadline = None
+        return True
 
     def holds(self, saved: Position) -> bool:
         content = self.content(saved.ino)
-        return content is not None and content.path == Path(saved.path) and content.size >= saved.offset
+        return content is not None and content.path == Path(saved.path) and self.uncut(saved)
+
+    def uncut(self, place: Position | Left) -> bool:
+        """Whether what stands before that place is what stood there when the checkpoint was made."""
+        return self.cut.get(place.ino, place.offset) >= place.offset
 
     # ---- a run ----
 
@@ -549,16 +692,15 @@ class Model:
         actions = [self.append] * 10 + [self.finish] * 2 + [self.rotate] * 2
         actions += [self.append_late] * 3 + [self.append_stale] * 2
         actions += [self.read] * 8 + [self.wait] * 3 + [self.settle] * 2
-        actions += [self.truncate] * 2 + [self.delete] * 2
-        actions += [self.rotate_many, self.litter, self.save, self.save, self.stop, self.kill]
+        actions += [self.truncate, self.rewrite] + [self.delete] * 2
+        actions += [self.rotate_many, self.litter, self.quiet, self.save, self.save, self.stop, self.kill]
         for _ in range(steps):
             action = self.rng.choice(actions if self.rng.random() < 0.995 else [self.wipe])
             self.done.append(action.__name__)
             action()
         self.end()
-        for content in self.contents:
-            if content.fd >= 0:
-                os.close(content.fd)
+        for fd in [*self.fds, *(content.fd for content in self.contents if content.fd >= 0)]:
+            os.close(fd)
         self.counts.steps = steps
         self.reader.close()
         self.watcher.close()
@@ -575,6 +717,7 @@ class Model:
             self.now += GRACE
         missing = [line.number for line in self.by_number.values() if not line.came and not line.lost]
         assert not missing, f"missing: {missing}"
+        assert not self.owed, f"not given out: {self.owed}"
         self.check_order()
         self.counts.lines = len(self.by_number)
         self.counts.lost = sum(not line.came for line in self.by_number.values())
