@@ -1,4 +1,4 @@
-"""What all tests share: the package under test is the installed one, and the genuine node lines."""
+"""What all tests share: the package under test is the installed one; the genuine node lines; the sources."""
 
 from __future__ import annotations
 
@@ -30,4 +30,13 @@ def real_data() -> Path:
     folder = Path(os.environ.get("FASTTAIL_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
     if not any(folder.glob("node_order_statuses.*")):
         pytest.skip(f"no genuine node lines in {folder}: set FASTTAIL_REAL_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    """The folder in which fasttail/ lies with all of its sources: the checkout, or FASTTAIL_SOURCES."""
+    folder = Path(os.environ.get("FASTTAIL_SOURCES") or ROOT)
+    if not (folder / "fasttail" / "pipeline.pyx").is_file():
+        pytest.skip(f"no sources of fasttail in {folder}: set FASTTAIL_SOURCES")
     return folder

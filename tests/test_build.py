@@ -225,12 +225,17 @@ def test_without_a_commit_the_build_says_unknown(tree: Path, head: str | None) -
     assert build_info(tree).endswith(" unknown")
 
 
-def test_a_source_distribution_remembers_its_commit(tree: Path) -> None:
+def test_a_source_distribution_remembers_its_commit_and_holds_no_leftovers(tree: Path) -> None:
     (tree / ".git").mkdir()
     (tree / ".git" / "HEAD").write_text(f"{HASH}\n")
+    leftovers = {"pool.c", "pool.cpython-311-x86_64-linux-gnu.so", "pool.pyx.orig", "pool.pyc", "pool.pyx~"}
+    for name in leftovers:
+        (tree / "fasttail" / name).touch()
     result = setup(tree, "sdist")
     assert result.returncode == 0, result.stdout
     (archive,) = (tree / "dist").glob("*.tar.gz")
     shutil.unpack_archive(archive, tree / "unpacked")
     (unpacked,) = (tree / "unpacked").iterdir()
+    assert not leftovers & {path.name for path in unpacked.rglob("*")}
+    assert (unpacked / "fasttail" / "parser" / "pool.pyx").is_file()
     assert build_info(unpacked).endswith(HASH)

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
 LIBRARY |= {"place"}
@@ -120,12 +118,12 @@ def is_allowed(unit: str, name: str) -> bool:
     return any(inside == to or inside.startswith(f"{to}.") for to in {unit, *ALLOWED[unit]})
 
 
-def test_nothing_is_imported_against_the_direction() -> None:
-    assert violations(ROOT) == []
+def test_nothing_is_imported_against_the_direction(sources: Path) -> None:
+    assert violations(sources) == []
 
 
-def test_every_unit_is_there_to_be_read() -> None:
-    names = {path.name.split(".")[0] for path in (ROOT / "fasttail").iterdir()}
+def test_every_unit_is_there_to_be_read(sources: Path) -> None:
+    names = {path.name.split(".")[0] for path in (sources / "fasttail").iterdir()}
     assert {"tail", "parser", "publish", "watch", "observe", "pipeline", "app", "cli"} <= names
 
 
