@@ -14,7 +14,7 @@ cdef extern from *:
     static int ft_has_sse2(void) { return 1; }
     static int ft_has_avx2(void) {
         __builtin_cpu_init();
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
     }
     #else
     static int ft_has_sse2(void) { return 0; }
