@@ -26,6 +26,7 @@ import uvloop
 from fasttail.cgroup import memory_limit
 from fasttail.checkpoint import Checkpoint, InUse, Unusable
 from fasttail.config import ConfigError, ServeSettings, options
+from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
@@ -122,6 +123,7 @@ class App:
         self._rejects = Rejects()
         self._oddities = Oddities()
         self._summary = Summary()
+        self._lags = Histogram()
 
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
@@ -214,6 +216,8 @@ class App:
         )
         metrics = Metrics(
             stats=self.pipeline.stats,
+            batch_times=self.pipeline.batch_times.read,
+            lags=self._lags.read,
             hub=lambda: (
                 self._hub.counts()
                 | self._public.counts()
@@ -223,6 +227,7 @@ class App:
             memory=self._memory_numbers,
             log_dropped=lambda: service.dropped,
             restarts=self._restarts,
+            started=time.time(),
             alerts=lambda: self._watchdog.alerts,
             webhook=self._watchdog.posted,
             version=version(),
@@ -348,6 +353,8 @@ class App:
             self._sent_to = self._place.position()
         self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
+        if note.event_ns:
+            self._lags.observe(time.time_ns() - note.event_ns)
         self._place.ended(note)  # only now: each client has it in its queue, or is owed a gap
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)
