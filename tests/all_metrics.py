@@ -24,6 +24,7 @@ def everything() -> bytes:
             **{key: 1 for key, _, _ in (*metrics.HUB_COUNTERS, *metrics.HUB_GAUGES)},
         },
         memory=lambda: {key: 1 for key, _, _ in metrics.MEMORY_GAUGES},
+        alerts=lambda: {"memory": 1},
         webhook=lambda: (1, 1),
         log_dropped=lambda: 0,
         version="1",
