@@ -1,7 +1,7 @@
-"""What lies in deploy/ against a real server: the metrics it names; and Prometheus' checker.
+"""What lies in deploy/ against a real server: the metrics it names; and Prometheus' and systemd's checkers.
 
-promtool (Debian: prometheus) is used where it is installed; FASTTAIL_NEED_PROMTOOL=1 makes it a failure
-that it is not.
+promtool (Debian: prometheus) and systemd-analyze (systemd) are used where they are installed;
+FASTTAIL_NEED_PROMTOOL=1 and FASTTAIL_NEED_SYSTEMD=1 make it a failure that they are not.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import yaml
 from all_metrics import everything
 from lines import event, plain
 from prometheus_client.parser import text_string_to_metric_families
-from running import hour_file, serve, wait_for
+from running import command, hour_file, serve, wait_for
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = HERE.parent / "deploy"
@@ -29,6 +30,7 @@ RULES_TEST = HERE / "fasttail_rules_test.yml"
 SCRAPE = DEPLOY / "prometheus" / "prometheus.yml"
 DASHBOARD = DEPLOY / "grafana" / "fasttail.json"
 OPERATIONS = HERE.parent / "docs" / "operations.md"
+UNITS = (DEPLOY / "systemd" / "fasttail.service", DEPLOY / "systemd" / "fasttail.socket")
 
 # Absent from a server to which nothing happens: no batch runs, memory has no end in sight.
 SOMETIMES = {"fasttail_batch_running_seconds", "fasttail_memory_left_seconds"}
@@ -47,6 +49,11 @@ def tool(name: str, package: str, need: str) -> str:
 @pytest.fixture(scope="session")
 def promtool() -> str:
     return tool("promtool", "prometheus", "FASTTAIL_NEED_PROMTOOL")
+
+
+@pytest.fixture(scope="session")
+def systemd_analyze() -> str:
+    return tool("systemd-analyze", "systemd", "FASTTAIL_NEED_SYSTEMD")
 
 
 def check(*words: str | Path, cwd: Path | None = None, text: str | None = None) -> str:
@@ -258,3 +265,55 @@ def test_the_dashboard_is_whole() -> None:
         assert target["datasource"]["uid"] == "${datasource}"
         assert 'instance=~"$instance"' in target["expr"], title
         assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels | {"instance"}, title
+
+
+# ---- systemd
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """The unit's settings, each with all its values."""
+    found: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder with the units, which start what is really there."""
+    program = tmp_path / "fasttail"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    program.chmod(0o755)
+    for unit in UNITS:
+        text = unit.read_text().replace("/opt/fasttail/bin/fasttail", str(program))
+        (tmp_path / unit.name).write_text(text)
+    return tmp_path
+
+
+def test_systemd_takes_the_units(systemd_analyze: str, installed: Path) -> None:
+    said = check(systemd_analyze, "verify", "--man=no", *(installed / unit.name for unit in UNITS))
+    assert "fasttail" not in said, said  # of other units of this machine it may complain
+
+
+def test_little_is_exposed(systemd_analyze: str) -> None:
+    said = check(systemd_analyze, "security", "--offline=true", "--no-pager", UNITS[0])
+    found = re.search(r"Overall exposure level for fasttail.service: ([\d.]+)", said)
+    assert found is not None, said
+    assert float(found[1]) <= 1.2, said
+
+
+def test_the_unit_starts_a_server_with_settings_that_there_are(tmp_path: Path) -> None:
+    unit = settings(UNITS[0])
+    assert unit["Type"] == ["notify"]
+    env = {**os.environ, **dict(each.split("=", 1) for each in unit["Environment"])}
+    env["FASTTAIL_STATE_DIR"] = env["FASTTAIL_STATE_DIR"].replace("%S", str(tmp_path))
+    words = shlex.split(unit["ExecStart"][0])[1:]
+    done = subprocess.run(
+        [*command(), *words, "--print-config"], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/fasttail" in done.stdout
+    assert unit["StateDirectory"] == ["fasttail"]
+    assert words[1] in unit["BindReadOnlyPaths"], "the data folder is hidden from the service"
