@@ -16,8 +16,9 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +27,12 @@ import uvloop
 from fasttail.cgroup import memory_limit
 from fasttail.checkpoint import Checkpoint, InUse, Unusable
 from fasttail.config import ConfigError, ServeSettings, options
+from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
+from fasttail.observe.notify import Notifier
 from fasttail.observe.now_and_then import Oddities, Rejects, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
 from fasttail.place import Place
@@ -49,6 +52,7 @@ from fasttail.tail.follower import Follower, Position, Start
 from fasttail.tail.inotify import Watcher
 from fasttail.version import commit, version
 from fasttail.watch import restart
+from fasttail.watch.activation import activated
 from fasttail.watch.census import Census, Process, give_back, let_malloc_give_back
 from fasttail.watch.memory import Leak, MemoryWatch, restart_limit
 from fasttail.watch.stall import StallWatch
@@ -76,11 +80,12 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     """
     _raise_descriptor_limit()
     let_malloc_give_back(os.environ)
+    handed = activated()
     inherited = restart.inherited()
     while True:
         service = setup(settings.log_level)
         try:
-            app = App(settings, service, inherited, reload)
+            app = App(settings, service, inherited, reload, handed)
             code = uvloop.run(app.run())
         finally:
             service.stop(timeout=1.0)
@@ -105,8 +110,10 @@ class App:
         service: LogService,
         inherited: restart.Restart | None,
         reload: Callable[[], ServeSettings],
+        activated: Sequence[socket.socket] = (),
     ) -> None:
         self.settings = settings
+        self._notify = Notifier()
         self._reload = reload
         self.restart_as: tuple[list[str], dict[str, str]] | None = None
         self._service = service
@@ -122,6 +129,7 @@ class App:
         self._rejects = Rejects()
         self._oddities = Oddities()
         self._summary = Summary()
+        self._lags = Histogram()
 
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
@@ -214,6 +222,8 @@ class App:
         )
         metrics = Metrics(
             stats=self.pipeline.stats,
+            batch_times=self.pipeline.batch_times.read,
+            lags=self._lags.read,
             hub=lambda: (
                 self._hub.counts()
                 | self._public.counts()
@@ -223,6 +233,7 @@ class App:
             memory=self._memory_numbers,
             log_dropped=lambda: service.dropped,
             restarts=self._restarts,
+            started=time.time(),
             alerts=lambda: self._watchdog.alerts,
             webhook=self._watchdog.posted,
             version=version(),
@@ -232,7 +243,7 @@ class App:
             self._hub,
             host=settings.host,
             port=settings.port,
-            sockets=inherited.sockets if inherited else (),
+            sockets=inherited.sockets if inherited else activated,
             max_clients=settings.max_clients,
             health=health.health,
             live=health.live,
@@ -248,7 +259,7 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_filters)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         await self.server.start()
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self.pipeline.start()
@@ -263,10 +274,13 @@ class App:
             asyncio.create_task(self._every(1.0, self._tell_status)),
             asyncio.create_task(self._every(CHECKPOINT_S, self._keep_place)),
         ]
+        alive = asyncio.create_task(self._every((self._notify.watchdog_s or 60.0) / 4, self._notify.alive))
+        self._tell_ready()
         await self._stop.wait()
         for task in tasks:
             task.cancel()
         await self._shut_down()
+        alive.cancel()  # not before: a restart in place may wait for a batch
         self._watchdog.close(WEBHOOK_S)
         return self._exit_code
 
@@ -280,6 +294,11 @@ class App:
     async def _shut_down(self) -> None:
         """Pipeline first, then what it had made, then the clients."""
         log.info("stopping: %s", self._restart_reason or "a signal, or a failure told above")
+        restarting = self._restart_reason is not None
+        if restarting:
+            self._notify.restarting()
+        else:
+            self._notify.stopping()
         loop = asyncio.get_running_loop()
         self.pipeline.stop()
         deadline = loop.time() + STOP_S
@@ -291,7 +310,6 @@ class App:
                 "the running batch did not end within %g s: it will be read again after a restart", STOP_S
             )
         loop.remove_reader(self.pipeline.ready_fd)
-        restarting = self._restart_reason is not None
         # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
         position = self.pipeline.position() or self._place.position()
         while self._take():
@@ -348,6 +366,8 @@ class App:
             self._sent_to = self._place.position()
         self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
+        if note.event_ns:
+            self._lags.observe(time.time_ns() - note.event_ns)
         self._place.ended(note)  # only now: each client has it in its queue, or is owed a gap
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)
@@ -393,8 +413,21 @@ class App:
             except Exception:
                 log.exception("%s failed", getattr(action, "__name__", action))
 
+    def _tell_ready(self) -> None:
+        if not self._stop.is_set():
+            self._notify.ready(f"listening on port {self.server.port}, {self._restarts} restarts in place")
+
+    def _hang_up(self) -> None:
+        """SIGHUP."""
+        if not self._looked.is_set():  # the manager must not take the end of this for the end of the start
+            self._reload_filters()
+            return
+        self._notify.reloading()
+        self._reload_filters()
+        self._tell_ready()
+
     def _reload_filters(self) -> None:
-        """SIGHUP: the settings are read anew; the filter is taken, no connection is dropped."""
+        """The settings are read anew; the filter is taken, no connection is dropped."""
         try:
             settings = self._reload()
         except ConfigError as error:
@@ -501,7 +534,7 @@ class App:
             commit(),
             s.data_dir,
             "https and wss" if s.tls_cert else "http and ws",
-            s.host,
+            self.server.host,
             self.server.port,
             s.workers,
             _filter_text(s),

@@ -3,6 +3,7 @@ cimport cython
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from fasttail.histogram cimport Histogram
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
 from fasttail.publish.filters cimport Selector
@@ -52,6 +53,7 @@ cdef struct Slot:
     uint8_t reject_field
     uint64_t started_ns
     uint64_t ended_ns
+    int64_t event_ns         # the newest order's own time; 0: no order, or a chunk failed
     uint64_t* shares         # owned; lines and orders of each worker, two words each; filled if `logged`
     Box* boxes               # owned; a worker's messages each
     uint64_t posted          # bytes in them
@@ -110,6 +112,7 @@ cdef class Pipeline:
     cdef uint64_t stall_ms
     cdef bint late
     cdef Counters counters
+    cdef readonly Histogram batch_times  # how long each batch took: the pipeline's thread adds
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil
     cdef int _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
     cdef int _take_commands(self) noexcept nogil

@@ -1,5 +1,6 @@
 from typing import Any, NamedTuple, final
 
+from fasttail.histogram import Histogram
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.tail.blocks import Reader
@@ -31,6 +32,7 @@ class BatchEnd(NamedTuple):
     end: int
     late: bool
     file: tuple[str, int, int] | None
+    event_ns: int
     messages: list[TopicMessage]
 
 class TopicsChanged(NamedTuple):
@@ -62,6 +64,8 @@ class Pipeline:
     ) -> None: ...
     @property
     def ready_fd(self) -> int: ...
+    @property
+    def batch_times(self) -> Histogram: ...
     @property
     def stopped(self) -> bool: ...
     @property

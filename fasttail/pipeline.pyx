@@ -21,6 +21,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 
+from fasttail.histogram cimport Histogram
 from fasttail.parser.columns import reason_text
 from fasttail.parser.lines cimport count_lines
 from fasttail.parser.pool cimport Pool
@@ -90,7 +91,8 @@ class BatchEnd(NamedTuple):
     `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
     `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour` and `end`: the file
     (YYYYMMDDHH, 0 if it is none of an hour) and the offset behind the batch; `late`: they are a former hour's, and not where
-    reading goes on. `messages`: those of each topic in order.
+    reading goes on. `event_ns`: the newest order's own time, Unix nanoseconds; 0: no order. `messages`: those of each topic in
+    order.
     """
 
     number: int
@@ -108,6 +110,7 @@ class BatchEnd(NamedTuple):
     end: int
     late: bool
     file: tuple
+    event_ns: int
     messages: list
 
 
@@ -209,6 +212,7 @@ cdef class Pipeline:
             if self.slots[i].shares == NULL or self.slots[i].boxes == NULL:
                 raise MemoryError
         self.topics = Topics(workers, self.table)
+        self.batch_times = Histogram()
         self.kept = {}
         self.leaving = deque()
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -323,7 +327,7 @@ cdef class Pipeline:
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
-                    slot.hour, slot.end, slot.late, file, self._messages(slot)))
+                    slot.hour, slot.end, slot.late, file, slot.event_ns, self._messages(slot)))
             keep = 0 if self.trims else KEEP_OUT
             self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
@@ -604,6 +608,7 @@ cdef class Pipeline:
         cdef uint64_t now = _now()
         cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
         cdef uint64_t failed = 0, rejected = 0, reject_at = 0, published = 0, lines
+        cdef int64_t event_ns = 0
         cdef unsigned char reason = 0, field = 0
         cdef size_t n
         cdef int more, k
@@ -672,11 +677,14 @@ cdef class Pipeline:
             chunk = &self.pool.chunks[self.pool.workers - 1 - k]
             if chunk.rows_len and failed == 0:
                 row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
+                event_ns = max(event_ns, row.time_ns)
                 if row.time_ns > c.last_event_ns:
                     c.last_event_ns = row.time_ns
                     c.last_event_seen_ns = _utc_now()
                 if row.envelope != <uint32_t>NO_ENVELOPE and self.table.envelopes[row.envelope].block_number > c.height:
                     c.height = self.table.envelopes[row.envelope].block_number
+        slot.event_ns = event_ns
+        self.batch_times.add(<int64_t>(now - c.in_batch_ns))
         c.batches += 1
         c.lines += lines
         c.orders += self.table.rows_len

@@ -43,15 +43,21 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
 class Serve:
     """`fasttail serve FOLDER …` on a free port, its log gathered line by line.
 
-    wrap: the command that executes it, such as unshare with its options.
+    wrap: the command that executes it, such as unshare with its options. stdin: a descriptor.
     """
 
     def __init__(
-        self, folder: Path, *options: object, env: dict[str, str] | None = None, wrap: Sequence[str] = ()
+        self,
+        folder: Path,
+        *options: object,
+        env: dict[str, str] | None = None,
+        wrap: Sequence[str] = (),
+        stdin: int | None = None,
     ) -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [*wrap, *command("serve", folder, "--port", 0, *options)],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},

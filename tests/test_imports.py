@@ -15,20 +15,22 @@ import pytest
 
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
-LIBRARY |= {"place"}
+LIBRARY |= {"place", "histogram"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
     "tail": set(),
     "parser": set(),
     "publish": {"parser"},
-    "pipeline": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
+    "pipeline": {"tail", "parser", "histogram"}
+    | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
     "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
     "resume": {"tail", "parser", "publish", "reread"},
     "checkpoint": {"tail"},
     "place": {"tail", "pipeline"},
     # beside it
+    "histogram": set(),
     "watch": set(),
     "observe": set(),
     "synth": set(),

@@ -73,13 +73,20 @@ MEMORY: dict[str, float | None] = {
 }
 
 
+BATCH_TIMES = [(0.001, 2), (30.0, 3), (float("inf"), 4)], 61.5
+LAGS = [(0.001, 0), (30.0, 4), (float("inf"), 4)], 0.25
+
+
 def render(stats: dict[str, Any] = STATS, memory: dict[str, float | None] | None = None) -> str:
     metrics = Metrics(
         stats=lambda: stats,
+        batch_times=lambda: BATCH_TIMES,
+        lags=lambda: LAGS,
         hub=lambda: HUB,
         memory=lambda: MEMORY if memory is None else memory,
         log_dropped=lambda: 21,
         restarts=2,
+        started=1.78e9,
         alerts=lambda: {"memory": 3, "stall": 0},
         webhook=lambda: (4, 5),
         version="0.1.0",
@@ -133,6 +140,7 @@ def test_every_number_is_told_under_its_name() -> None:
         "fasttail_client_protocol_faults_total": 16,
         "fasttail_log_lines_dropped_total": 21,
         "fasttail_restarts_total": 2,
+        "fasttail_start_time_seconds": 1.78e9,
         "fasttail_webhook_sent_total": 4,
         "fasttail_webhook_failed_total": 5,
         "fasttail_rss_bytes": 84e6,
@@ -166,6 +174,11 @@ def test_every_number_is_told_under_its_name() -> None:
     expected["fasttail_alerts_total", (("kind", "memory"),)] = 3
     expected["fasttail_alerts_total", (("kind", "stall"),)] = 0
     expected["fasttail_build_info", (("commit", 'ab"c\\1'), ("version", "0.1.0"))] = 1
+    for name, buckets, total in (("batch", *BATCH_TIMES), ("lag", *LAGS)):
+        for (_, count), bound in zip(buckets, ("0.001", "30.0", "+Inf"), strict=True):
+            expected[f"fasttail_{name}_seconds_bucket", (("le", bound),)] = count
+        expected[f"fasttail_{name}_seconds_count", ()] = 4
+        expected[f"fasttail_{name}_seconds_sum", ()] = total
     assert samples(render()) == expected
 
 
@@ -195,6 +208,7 @@ def test_counters_are_typed(key: str) -> None:
     assert f"# TYPE {name} counter\n" in text
     assert f"# HELP {name} " in text
     assert "# TYPE fasttail_clients gauge\n" in text
+    assert "# TYPE fasttail_lag_seconds histogram\n" in text
 
 
 def test_the_default_registry_stays_untouched() -> None:

@@ -5,15 +5,25 @@ Nothing is counted here: at each scrape the sources are asked once. Names follow
 own: the process-wide default one is left to whoever embeds us.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 NS = 1_000_000_000
+
+Buckets: TypeAlias = tuple[Sequence[tuple[float, int]], float]
+"""[(bound in seconds, observations up to it), …, (infinity, all)], and their sum in seconds."""
 
 # (key in the source, name without prefix and `_total`, help)
 PIPELINE_COUNTERS = (
@@ -99,15 +109,25 @@ MEMORY_GAUGES = (
 )
 
 
+STARTED = "Unix time at which the process began to count, by a start or a restart in place."
+BATCH_SECONDS = "How long batches took, from their lines to messages, waits for the main thread included."
+LAG_SECONDS = (
+    "Once a batch: its newest order's age, from the node's local time to the clients' queues. "
+    "The clocks may differ; below 0 counts as 0."
+)
+
+
 class Metrics:
     """Renders the text for `/metrics`.
 
     stats:       the pipeline's numbers.
+    batch_times: how long each batch took. lags: how old the newest order of each was as it was handed out.
     hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
     memory:      the keys of MEMORY_GAUGES; None for what is not known yet.
     alerts:      alerts by kind. webhook: alerts that were posted, and given up; None without a webhook.
     log_dropped: log lines dropped so far because the log's queue was full.
     restarts:    how often the process has restarted itself in place.
+    started:     when this image of the process began, in Unix seconds.
     clock, wall_clock: monotonic and Unix nanoseconds, the clocks of `stats`.
 
     A number that its source does not know (a missing key, or None) is left out of the text.
@@ -117,10 +137,13 @@ class Metrics:
         self,
         *,
         stats: Callable[[], Mapping[str, Any]],
+        batch_times: Callable[[], Buckets],
+        lags: Callable[[], Buckets],
         hub: Callable[[], Mapping[str, Any]],
         memory: Callable[[], Mapping[str, float | None]],
         log_dropped: Callable[[], int],
         restarts: int = 0,
+        started: float,
         alerts: Callable[[], Mapping[str, int]] = dict,
         webhook: Callable[[], tuple[int, int] | None] = lambda: None,
         version: str,
@@ -129,10 +152,13 @@ class Metrics:
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._stats = stats
+        self._batch_times = batch_times
+        self._lags = lags
         self._hub = hub
         self._memory = memory
         self._log_dropped = log_dropped
         self._restarts = restarts
+        self._started = started
         self._alerts = alerts
         self._webhook = webhook
         self._build = {"version": version, "commit": commit}
@@ -149,7 +175,10 @@ class Metrics:
         yield InfoMetricFamily("fasttail_build", "Version and commit of the running build.", self._build)
         yield _counter("restarts", "Times the process has restarted itself in place.", self._restarts)
         yield _counter("log_lines_dropped", "Log lines dropped at a full queue.", self._log_dropped())
+        yield from _gauge("start_time_seconds", STARTED, self._started)
         yield from self._pipeline(self._stats())
+        yield _histogram("batch_seconds", BATCH_SECONDS, self._batch_times())
+        yield _histogram("lag_seconds", LAG_SECONDS, self._lags())
         yield from _clients(self._hub())
         memory = self._memory()
         for key, name, text in MEMORY_GAUGES:
@@ -209,6 +238,16 @@ def _counter(name: str, text: str, value: float) -> Metric:
 def _gauge(name: str, text: str, value: float | None) -> Iterator[Metric]:
     if value is not None:
         yield GaugeMetricFamily(f"fasttail_{name}", text, value=value)
+
+
+def _histogram(name: str, text: str, observed: Buckets) -> Metric:
+    buckets, total = observed
+    return HistogramMetricFamily(
+        f"fasttail_{name}",
+        text,
+        buckets=[("+Inf" if bound == math.inf else str(bound), count) for bound, count in buckets],
+        sum_value=total,
+    )
 
 
 def _age(now_ns: int, then_ns: int | None) -> float | None:

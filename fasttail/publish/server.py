@@ -60,7 +60,7 @@ class Server:
     routes:       path -> what makes the client for a connection there.
     status:       the body of /ws/status; called for each request, as the probes below.
     host, port:   where to listen; port 0 takes a free one. Not used when `sockets` are given.
-    sockets:      listening sockets inherited from before a restart; owned from now on.
+    sockets:      listening sockets from before a restart, or from the service manager; owned from now on.
     max_clients:  WebSocket clients at a time; the next one gets 503. Lowered, with a warning, where the limit
                   of file descriptors is too small for it.
     access:       who may connect; by default everybody.
@@ -91,7 +91,7 @@ class Server:
         self.max_clients = max_clients
         self._access = access or Access()
         self._compression = compression
-        self._host = host
+        self.host = str(self.sockets[0].getsockname()[0]) if self.sockets else host
         self._port = port
         self._routes = routes
         self._plain: dict[str, Callable[[], WSUpgradeResponse]] = {
@@ -124,7 +124,7 @@ class Server:
         """Listen and accept. Raises OSError, with the address and the reason in `strerror`, if it cannot."""
         self._fit_descriptors()
         if not self.sockets:
-            self.sockets = await _listen(self._host, self._port)
+            self.sockets = await _listen(self.host, self._port)
         self._door.open(self.sockets, most_waiting=self._most_waiting())
 
     async def stop(

@@ -132,21 +132,22 @@ def inherited() -> Restart | None:
         kept = tuple(int(fd) for fd in state["kept"])
     except (ValueError, KeyError, TypeError):
         return None
-    sockets = [listener for fd in fds if (listener := _listener(fd)) is not None]
+    sockets = [sock for fd in fds if (sock := listener(fd)) is not None]
     return Restart(sockets, position, started, restarts, recent, kept)
 
 
-def _listener(fd: int) -> socket.socket | None:
+def listener(fd: int) -> socket.socket | None:
+    """The listening socket that descriptor `fd` is, owned from now on; None if it is something else."""
     try:
-        listener = socket.socket(fileno=fd)
+        sock = socket.socket(fileno=fd)
     except (OSError, ValueError):
         return None
     try:
-        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
     except OSError:
         listening = False
     if not listening:
-        listener.detach()
+        sock.detach()
         return None
     os.set_inheritable(fd, False)
-    return listener
+    return sock

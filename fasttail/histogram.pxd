@@ -1,0 +1,14 @@
+"""Observed times, counted by size."""
+cimport cython
+
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    BOUNDS = 17
+
+
+@cython.final
+cdef class Histogram:
+    cdef uint64_t counts[BOUNDS + 1]     # not cumulative; the last one: longer than every bound
+    cdef uint64_t sum_ns                 # of the times above 0
+    cdef int add(self, int64_t ns) noexcept nogil

@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class Histogram:
+    def observe(self, ns: int) -> None: ...
+    def read(self) -> tuple[list[tuple[float, int]], float]: ...

@@ -1,0 +1,45 @@
+"""Observed times, counted by size: the buckets of a Prometheus histogram.
+
+One thread adds; any thread may read. Each count is a word of 64 bits that only grows, and the total is the sum of the counts
+as they were read: so what a reader gets never contradicts itself, and never goes back. `sum` may be an observation ahead.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static const int64_t FT_BOUND_NS[] = {
+        100000, 250000, 500000,
+        1000000, 2500000, 5000000, 10000000, 25000000, 50000000, 100000000, 250000000, 500000000,
+        1000000000, 2500000000, 5000000000, 10000000000, 30000000000,
+    };
+    """
+    const int64_t BOUND_NS "FT_BOUND_NS"[BOUNDS]
+
+
+cdef class Histogram:
+    """From 0.1 ms to 30 s. A time below 0 (two clocks that differ) counts as 0."""
+
+    cdef int add(self, int64_t ns) noexcept nogil:
+        """Count one. Always 0."""
+        cdef int i = 0
+        while i < BOUNDS and ns > BOUND_NS[i]:
+            i += 1
+        self.counts[i] += 1
+        if ns > 0:
+            self.sum_ns += <uint64_t>ns
+        return 0
+
+    def observe(self, int64_t ns) -> None:
+        """Count one."""
+        self.add(ns)
+
+    def read(self) -> tuple:
+        """([(bound in seconds, observations up to it), …, (infinity, all)], sum in seconds)."""
+        cdef list buckets = []
+        cdef uint64_t count = 0
+        cdef int i
+        for i in range(BOUNDS + 1):
+            count += self.counts[i]
+            buckets.append((BOUND_NS[i] / 1e9 if i < BOUNDS else float("inf"), count))
+        return buckets, self.sum_ns / 1e9

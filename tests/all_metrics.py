@@ -1,0 +1,32 @@
+"""The text of /metrics in which no metric is missing."""
+
+from __future__ import annotations
+
+from fasttail.histogram import Histogram
+from fasttail.observe import metrics
+
+
+def everything() -> bytes:
+    return metrics.Metrics(
+        stats=lambda: {
+            key: 1
+            for key, _, _ in (
+                *metrics.PIPELINE_COUNTERS, *metrics.PIPELINE_GAUGES, *metrics.PIPELINE_AGES,
+                ("last_event_ns", "", ""),
+            )
+        },
+        batch_times=Histogram().read,
+        lags=Histogram().read,
+        started=1.0,
+        hub=lambda: {
+            "clients": {"c": 1},
+            **{key: {"c": 1} for key, _, _ in metrics.CHANNEL_COUNTERS},
+            **{key: 1 for key, _, _ in (*metrics.HUB_COUNTERS, *metrics.HUB_GAUGES)},
+        },
+        memory=lambda: {key: 1 for key, _, _ in metrics.MEMORY_GAUGES},
+        alerts=lambda: {"memory": 1},
+        webhook=lambda: (1, 1),
+        log_dropped=lambda: 0,
+        version="1",
+        commit="c",
+    ).render()  # fmt: skip
