@@ -24,6 +24,7 @@ from fasttail.config import (
     Settings,
     SynthSettings,
     TailSettings,
+    VerifySettings,
     options,
     sources,
 )
@@ -154,12 +155,20 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(settings)
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    settings = _settings(VerifySettings, arguments)
+    from fasttail.verify import command
+
+    return command.verify(settings)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "tail": _tail,
     "parse": _parse,
     "synth": _synth,
     "demo": _demo,
+    "verify": _verify,
 }
 
 
@@ -220,6 +229,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         ("parse", "FILE...", "print the orders of files, once"),
         ("synth", "DIR", "write a folder that grows, and whose files change, as a node's does"),
         ("demo", "", "synth, serve and a client that prints what arrives, in one"),
+        ("verify", "", "watch a server, or judge a log: PASS or FAIL for each point of the checklist"),
     ):
         command = commands.add_parser(
             name,

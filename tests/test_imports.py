@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth"}
+COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
 LIBRARY |= {"place"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
@@ -44,6 +44,9 @@ ALLOWED: dict[str, set[str]] = {
     "text_output": {"config", "convert", "publish.filters"},
     "parse_command": {"config", "convert", "tail", "text_output"},
     "tail_command": {"config", "convert", "tail", "text_output"},
+    "container": set(),
+    "endpoint": set(),
+    "verify": {"config", "container", "endpoint", "watch.growth"},
     "demo": LIBRARY | SETTINGS | {"app", "synth"},
     "cli": COMMANDS | SETTINGS,
     "__main__": {"cli"},

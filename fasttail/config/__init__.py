@@ -10,6 +10,7 @@ from fasttail.config.table import (
     Settings,
     SynthSettings,
     TailSettings,
+    VerifySettings,
     options,
 )
 from fasttail.config.values import SymbolFilter
@@ -25,5 +26,6 @@ __all__ = [
     "SymbolFilter",
     "SynthSettings",
     "TailSettings",
+    "VerifySettings",
     "options",
 ]

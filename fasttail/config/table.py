@@ -352,10 +352,51 @@ class DemoSettings(Settings):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Looking(Settings):
+    """Of the commands that look at a server from outside. Its token may also stand in FASTTAIL_TOKEN."""
+
+    container: str | None = _option(
+        kinds.text("a container's name or id", "NAME", "[A-Za-z0-9][A-Za-z0-9_.-]*"),
+        "container to look at, by the docker command",
+        default=None,
+    )
+    log: str | None = _option(
+        kinds.text("a file, or - for standard input", "FILE"),
+        "the server's log; - for standard input",
+        default=None,
+    )
+    url: str | None = _option(
+        kinds.base_url(),
+        "where the server answers, such as http://127.0.0.1:8000 (default: the container's port)",
+        default=None,
+    )
+    pid: int | None = _option(kinds.whole(1, 1 << 22), "the server's process, on this machine", default=None)
+    token_file: Path | None = _option(
+        kinds.path("a file", "FILE"), "file with the server's token", default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(_Looking):
+    """fasttail verify."""
+
+    minutes: float = _option(
+        kinds.number(metavar="N"), "how long to watch; 0: judge what there is at once", default=5.0
+    )
+    since: str | None = _option(
+        kinds.text("a time like 90s, 15m or 1h", "TIME", "[0-9]+[smh]"),
+        "take the container's log from so long ago (default: from now on)",
+        default=None,
+    )
+    json: bool = _option(kinds.boolean(), "print the result as JSON", default=False)
+
+
 COMMANDS: dict[str, type[Settings]] = {
     "serve": ServeSettings,
     "tail": TailSettings,
     "parse": ParseSettings,
     "synth": SynthSettings,
     "demo": DemoSettings,
+    "verify": VerifySettings,
 }
