@@ -1,6 +1,6 @@
 """A container as the `docker` command shows it: inspect, stats, log. Nothing is changed in it.
 
-Every call but `follow` ends within `timeout_s`. ContainerError says in one line what is wrong.
+Every call that gives no process ends within `timeout_s`. ContainerError says in one line what is wrong.
 """
 
 from __future__ import annotations
@@ -46,8 +46,14 @@ class Container:
 
     def follow(self, since: str | None, *, follow: bool) -> subprocess.Popen[bytes]:
         """Its log on a pipe, both outputs in one: from `since` ago, or from now on. The caller ends it."""
-        start = ("--since", since) if since else ("--tail", "0")
-        words = [*self._words, "logs", *(("-f",) if follow else ()), *start, self.name]
+        return self._logs(*(("-f",) if follow else ()), *(("--since", since) if since else ("--tail", "0")))
+
+    def last(self, lines: int) -> subprocess.Popen[bytes]:
+        """The end of its log, the same way."""
+        return self._logs("--tail", str(lines))
+
+    def _logs(self, *options: str) -> subprocess.Popen[bytes]:
+        words = [*self._words, "logs", *options, self.name]
         try:
             return subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

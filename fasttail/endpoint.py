@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,6 +45,7 @@ class Endpoint:
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body. EndpointError if there is no answer, or one that is too long."""
         connection = self._connection()
+        began = time.monotonic()
         timer = threading.Timer(TIMEOUT_S, _shut_down, (connection,))
         timer.daemon = True
         timer.start()
@@ -51,12 +53,14 @@ class Endpoint:
             connection.request("GET", path, headers=self._headers)
             answer = connection.getresponse()
             body = answer.read(MAX_ANSWER + 1)
-        except TimeoutError:
-            raise EndpointError(f"{self.url}{path}: no answer within {TIMEOUT_S:g} s") from None
-        except http.client.HTTPException as error:
-            raise EndpointError(f"{self.url}{path}: no HTTP ({type(error).__name__})") from None
-        except OSError as error:
-            raise EndpointError(f"{self.url}{path}: {error.strerror or type(error).__name__}") from None
+        except (http.client.HTTPException, OSError) as error:
+            if time.monotonic() >= began + TIMEOUT_S:  # whatever it looks like once the socket is shut down
+                why = f"no answer within {TIMEOUT_S:g} s"
+            elif isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
+                why = error.strerror or type(error).__name__
+            else:
+                why = f"no HTTP ({type(error).__name__})"
+            raise EndpointError(f"{self.url}{path}: {why}") from None
         finally:
             timer.cancel()
             connection.close()

@@ -5,10 +5,13 @@ Nothing is mounted and nothing but the image is needed: the made-up node writes 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from running import command, wait_for
@@ -64,6 +67,24 @@ def test_verify_a_container(container: str) -> None:
     assert {row["status"] for row in checks.values()} == {"PASS"}, checks
     assert "docker stats" in checks["memory"]["figure"]
     assert done.returncode == 0
+
+
+def test_bundle_a_container(container: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.tar.gz"
+    done = subprocess.run(
+        command("bundle", "--container", container, "-o", file),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with tarfile.open(file) as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    expected = {"log.txt", "config.txt", "docker-inspect.json", "docker-stats.json", "metrics.txt"}
+    expected |= {"health.json", "container-version.txt", "container-threads.txt", "node-files.txt"}
+    assert expected <= names, done.stdout
+    assert b"pl4nted-s3cret" not in gzip.decompress(file.read_bytes())
 
 
 def test_verify_a_container_that_has_ended(container: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify"}
+COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify", "bundle"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
 LIBRARY |= {"place"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "tail_command": {"config", "convert", "tail", "text_output"},
     "container": set(),
     "endpoint": set(),
+    "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout"},
     "verify": {"config", "container", "endpoint", "watch.growth"},
     "demo": LIBRARY | SETTINGS | {"app", "synth"},
     "cli": COMMANDS | SETTINGS,

@@ -2,6 +2,7 @@
 
 from fasttail.config.table import (
     COMMANDS,
+    BundleSettings,
     ConfigError,
     DemoSettings,
     Option,
@@ -17,6 +18,7 @@ from fasttail.config.values import SymbolFilter
 
 __all__ = [
     "COMMANDS",
+    "BundleSettings",
     "ConfigError",
     "DemoSettings",
     "Option",

@@ -34,6 +34,7 @@ class Option:
     positional: bool = False
     file_only: bool = False
     debugging: bool = False
+    short: str = ""  # a letter, as an option with one dash
 
 
 def _option(
@@ -46,9 +47,10 @@ def _option(
     positional: bool = False,
     file_only: bool = False,
     debugging: bool = False,
+    short: str = "",
 ) -> Any:
     """A field that is a setting; without default and factory it has to be given."""
-    metadata = {"option": Option(name, "", kind, help, positional, file_only, debugging)}
+    metadata = {"option": Option(name, "", kind, help, positional, file_only, debugging, short)}
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -392,6 +394,22 @@ class VerifySettings(_Looking):
     json: bool = _option(kinds.boolean(), "print the result as JSON", default=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BundleSettings(_Looking):
+    """fasttail bundle. Its `config` is the server's too."""
+
+    output: Path | None = _option(
+        kinds.path("a file", "FILE"),
+        "the archive (default: fasttail-bundle-TIME.tar.gz in the current folder)",
+        default=None,
+        short="o",
+    )
+    data_dir: Path | None = _option(
+        _FOLDER, "the node's data folder, to list its newest hours (default: the container's)", default=None
+    )
+    log_mb: int = _option(kinds.whole(1, 256), "MB of the log's end that are taken", default=8)
+
+
 COMMANDS: dict[str, type[Settings]] = {
     "serve": ServeSettings,
     "tail": TailSettings,
@@ -399,4 +417,5 @@ COMMANDS: dict[str, type[Settings]] = {
     "synth": SynthSettings,
     "demo": DemoSettings,
     "verify": VerifySettings,
+    "bundle": BundleSettings,
 }
