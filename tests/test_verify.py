@@ -163,6 +163,10 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], set[str]]] = {
         {"alerts"},
     ),
     "memory that grows linearly": (lambda lines: lines + memory(lambda m: 80 + 6.0 * m), {"memory"}),
+    "the same, with docker's own timestamps": (
+        lambda lines: [f"2026-05-05T17:39:14.123456789Z {line}" for line in memory(lambda m: 80 + 6.0 * m)],
+        {"memory", "batches"},
+    ),
     "more chunks than workers": (
         lambda lines: [line.replace("created: 3 chunks", "created: 5 chunks") for line in lines],
         {"chunks"},
@@ -220,6 +224,7 @@ HARMLESS: dict[str, Callable[[list[str]], list[str]]] = {
     "a catch-up, then the usual": lambda lines: sized(lines, lambda n: 30_000 if n < 15 else 900),
     "a step": lambda lines: sized(lines, lambda n: 1000 if n < 20 else 30_000),
     "memory that levels off": lambda lines: lines + memory(lambda m: 80 + min(m, 6) * 10),
+    "without the line that combines": lambda lines: without(lines, "📦 Combining"),
     "docker's own timestamps": lambda lines: [f"2026-05-05T17:39:14.123456789Z {line}" for line in lines],
     "grep": lambda lines: [line for line in lines if re.search("📦|🔄|📊|🚀|⏳|✅ All|✅ Parallel|📡", line)],
     "the words in a file's name": lambda lines: (
@@ -240,6 +245,15 @@ def test_what_is_harmless_passes(name: str, good: list[str]) -> None:
     found, passed = judged(HARMLESS[name](good))
     assert passed, found
     assert "FAIL" not in found.values()
+
+
+def test_a_failure_names_its_batch(good: list[str]) -> None:
+    reading = Reading()
+    for line in hanging(swapped(good)):
+        reading.feed(line.encode())
+    figures = {check.name: check.figure for check in checklist(reading, Looks())}
+    assert figures["completed"].endswith("; 1, the first: batch 21, not finished")
+    assert re.fullmatch(r"2, the first: batch 8, line \d+: 📊 where 🔄 was due", figures["order"])
 
 
 def test_rejected_lines_and_a_full_log_are_warnings(good: list[str]) -> None:

@@ -176,8 +176,9 @@ def grow(sizes: Sizes) -> bool:
         rising = all(one < two for one, two in pairwise(values))
         return rising and values[-1] >= FEW_FACTOR * max(values[0], 1)
     span = points[-1][0] - points[0][0]
+    # Ratios show both: growth by the same each time is only slower in them towards the end.
     ratios = [(at, math.log(max(size, 1.0))) for at, size in points]
-    return judge(points, span, LEAST_RISE).growing or judge(ratios, span, math.log(LEAST_FACTOR)).growing
+    return judge(ratios, span, math.log(LEAST_FACTOR)).growing
 
 
 def _broadcasts(reading: Reading | None) -> _Found:
