@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 
 from fasttail.config import (
     COMMANDS,
+    BundleSettings,
     ConfigError,
     DemoSettings,
     ParseSettings,
@@ -24,6 +25,7 @@ from fasttail.config import (
     Settings,
     SynthSettings,
     TailSettings,
+    VerifySettings,
     options,
     sources,
 )
@@ -154,12 +156,28 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(settings)
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    settings = _settings(VerifySettings, arguments)
+    from fasttail.verify import command
+
+    return command.verify(settings)
+
+
+def _bundle(arguments: argparse.Namespace) -> int:
+    settings = _settings(BundleSettings, arguments)
+    from fasttail.bundle import command
+
+    return command.bundle(settings)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "tail": _tail,
     "parse": _parse,
     "synth": _synth,
     "demo": _demo,
+    "verify": _verify,
+    "bundle": _bundle,
 }
 
 
@@ -220,6 +238,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         ("parse", "FILE...", "print the orders of files, once"),
         ("synth", "DIR", "write a folder that grows, and whose files change, as a node's does"),
         ("demo", "", "synth, serve and a client that prints what arrives, in one"),
+        ("bundle", "", "gather what a bug report needs in one archive, without secrets"),
+        ("verify", "", "watch a server, or judge a log: PASS or FAIL for each point of the checklist"),
     ):
         command = commands.add_parser(
             name,
@@ -267,7 +287,8 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
             )
         else:
             action = "append" if kind.repeats else "store"
-            group.add_argument(flag, dest=option.dest, metavar=kind.metavar, action=action, help=text)
+            flags = [f"-{option.short}", flag] if option.short else [flag]
+            group.add_argument(*flags, dest=option.dest, metavar=kind.metavar, action=action, help=text)
 
 
 def _keep_standard_descriptors() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fasttail.cli import main
 
-COMMANDS = ("serve", "tail", "parse", "synth", "demo")
+COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
 # Standard output as it is by default, whatever the surroundings of the tests say.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 

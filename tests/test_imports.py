@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth"}
+COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify", "bundle"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
 LIBRARY |= {"place", "histogram"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
@@ -44,6 +44,10 @@ ALLOWED: dict[str, set[str]] = {
     "text_output": {"config", "convert", "publish.filters"},
     "parse_command": {"config", "convert", "tail", "text_output"},
     "tail_command": {"config", "convert", "tail", "text_output"},
+    "container": set(),
+    "endpoint": set(),
+    "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout"},
+    "verify": {"config", "container", "endpoint", "watch.growth"},
     "demo": LIBRARY | SETTINGS | {"app", "synth"},
     "cli": COMMANDS | SETTINGS,
     "__main__": {"cli"},

@@ -2,6 +2,7 @@
 
 from fasttail.config.table import (
     COMMANDS,
+    BundleSettings,
     ConfigError,
     DemoSettings,
     Option,
@@ -10,12 +11,14 @@ from fasttail.config.table import (
     Settings,
     SynthSettings,
     TailSettings,
+    VerifySettings,
     options,
 )
 from fasttail.config.values import SymbolFilter
 
 __all__ = [
     "COMMANDS",
+    "BundleSettings",
     "ConfigError",
     "DemoSettings",
     "Option",
@@ -25,5 +28,6 @@ __all__ = [
     "SymbolFilter",
     "SynthSettings",
     "TailSettings",
+    "VerifySettings",
     "options",
 ]

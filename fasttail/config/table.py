@@ -34,6 +34,7 @@ class Option:
     positional: bool = False
     file_only: bool = False
     debugging: bool = False
+    short: str = ""  # a letter, as an option with one dash
 
 
 def _option(
@@ -46,9 +47,10 @@ def _option(
     positional: bool = False,
     file_only: bool = False,
     debugging: bool = False,
+    short: str = "",
 ) -> Any:
     """A field that is a setting; without default and factory it has to be given."""
-    metadata = {"option": Option(name, "", kind, help, positional, file_only, debugging)}
+    metadata = {"option": Option(name, "", kind, help, positional, file_only, debugging, short)}
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -352,10 +354,68 @@ class DemoSettings(Settings):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Looking(Settings):
+    """Of the commands that look at a server from outside. Its token may also stand in FASTTAIL_TOKEN."""
+
+    container: str | None = _option(
+        kinds.text("a container's name or id", "NAME", "[A-Za-z0-9][A-Za-z0-9_.-]*"),
+        "container to look at, by the docker command",
+        default=None,
+    )
+    log: str | None = _option(
+        kinds.text("a file, or - for standard input", "FILE"),
+        "the server's log; - for standard input",
+        default=None,
+    )
+    url: str | None = _option(
+        kinds.base_url(),
+        "where the server answers, such as http://127.0.0.1:8000 (default: the container's port)",
+        default=None,
+    )
+    pid: int | None = _option(kinds.whole(1, 1 << 22), "the server's process, on this machine", default=None)
+    token_file: Path | None = _option(
+        kinds.path("a file", "FILE"), "file with the server's token", default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(_Looking):
+    """fasttail verify."""
+
+    minutes: float = _option(
+        kinds.number(metavar="N"), "how long to watch; 0: judge what there is at once", default=5.0
+    )
+    since: str | None = _option(
+        kinds.text("a time like 90s, 15m or 1h", "TIME", "[0-9]+[smh]"),
+        "take the container's log from so long ago (default: from now on)",
+        default=None,
+    )
+    json: bool = _option(kinds.boolean(), "print the result as JSON", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleSettings(_Looking):
+    """fasttail bundle. Its `config` is the server's too."""
+
+    output: Path | None = _option(
+        kinds.path("a file", "FILE"),
+        "the archive (default: fasttail-bundle-TIME.tar.gz in the current folder)",
+        default=None,
+        short="o",
+    )
+    data_dir: Path | None = _option(
+        _FOLDER, "the node's data folder, to list its newest hours (default: the container's)", default=None
+    )
+    log_mb: int = _option(kinds.whole(1, 256), "MB of the log's end that are taken", default=8)
+
+
 COMMANDS: dict[str, type[Settings]] = {
     "serve": ServeSettings,
     "tail": TailSettings,
     "parse": ParseSettings,
     "synth": SynthSettings,
     "demo": DemoSettings,
+    "verify": VerifySettings,
+    "bundle": BundleSettings,
 }

@@ -216,6 +216,20 @@ def url() -> Kind:
     return Kind("a URL like https://example.com/path", check, check, "URL", show, secret=True)
 
 
+def base_url() -> Kind:
+    """Where a server answers: scheme, host and port. A wrong one may hold a secret, and is not shown."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or re.fullmatch(r"https?://[^\s/?#@]+/?", value) is None:
+            raise ValueError
+        parts = urlsplit(value)
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+        return value.rstrip("/")
+
+    return Kind("a URL like http://127.0.0.1:8000", check, check, "URL", secret=True)
+
+
 def words(what: str, metavar: str, read: Callable[[str], Any] = str) -> Kind:
     """A list of words; as text separated by commas. It may be empty: that filter passes everything.
 

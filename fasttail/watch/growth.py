@@ -46,8 +46,12 @@ class Growth:
     growing: bool = False
 
 
-def judge(points: Points, window_s: float) -> Growth:
-    """Judge (time in seconds, bytes), oldest first, of a sliding window of `window_s` seconds."""
+def judge(points: Points, window_s: float, noise: float = MIN_GROWTH) -> Growth:
+    """Judge (time in seconds, bytes), oldest first, of a sliding window of `window_s` seconds.
+
+    noise: growth over the whole window that is none. Other sizes than bytes may be judged by it,
+    and along another axis than time.
+    """
     count = len(points)
     if count < LEAST_POINTS:
         return Growth()
@@ -63,7 +67,7 @@ def judge(points: Points, window_s: float) -> Growth:
     low = slopes[max(0, math.floor((len(slopes) - reach) / 2))]
     high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + reach) / 2))]
     span = points[-1][0] - points[0][0]
-    growing = span >= 0.9 * window_s and slope * span >= MIN_GROWTH and low > 0
+    growing = span >= 0.9 * window_s and slope * span >= noise and low > 0
     if growing:
         thirds = (points[: count // 3], points[count // 3 : 2 * count // 3], points[2 * count // 3 :])
         growing = all(_median(_slopes(third)) >= slope / 3 for third in thirds)

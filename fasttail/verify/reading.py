@@ -1,0 +1,225 @@
+"""What a server's log tells: read line by line, in bounded memory, from any place on.
+
+📦 🔄 📊 🚀 ⏳ … ✅ All (📦 Combining) ✅ Parallel 📡     one batch; the next begins only then
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from fasttail.watch.growth import MB
+
+SHOWN = 120
+"""Characters of a line that are shown as an example."""
+
+STEPS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("📦", re.compile(r"📦 Processing batch snapshot: (?P<lines>\d+) lines")),
+    ("🔄", re.compile(r"🔄 Parallel processing START: \d+ lines, (?P<workers>\d+) workers")),
+    ("📊", re.compile(r"📊 Chunks created: (?P<chunks>\d+) chunks, .*\(workers: (?P<workers>\d+)\)")),
+    ("🚀", re.compile(r"🚀 Starting parallel execution: (?P<chunks>\d+) tasks .*: (?P<workers>\d+) max")),
+    ("⏳", re.compile(r"⏳ Waiting for all (?P<chunks>\d+) tasks")),
+    ("✅ All", re.compile(r"✅ All parallel tasks completed: (?P<chunks>\d+) results")),
+    ("📦 Combining", re.compile(r"📦 Combining results from (?P<chunks>\d+) chunks")),
+    (
+        "✅ Parallel",
+        re.compile(r"✅ Parallel COMPLETED: .*\((?P<chunks>\d+) chunks, (?P<failed>\d+) failed\)"),
+    ),
+    ("📡", re.compile(r"📡 WebSocket: (?P<told>\d+/\d+ orders → \d+ clients)")),
+)
+BEGIN, ALL, COMBINING, BROADCAST = 0, 5, 6, 8
+
+_PREFIX = re.compile(r"(?:^|.*?\s)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (DEBUG|INFO|WARNING|ERROR) +")
+_ERROR = re.compile(r"❌|\bERROR\b")
+_MEMORY = re.compile(r"memory: RSS ([0-9.]+) MB")
+_REJECTED = re.compile(r"(\d+) lines rejected; the first in ")
+_DROPPED = re.compile(r"log: (\d+) lines dropped")
+_VERSION = re.compile(r"fasttail (\S+) \(commit ([^)]+)\): ")
+_RESTART = re.compile(r"restart \d+ in place")
+_SUMMARY = re.compile(r"Σ [0-9]+ s: ([0-9]+) batches")
+
+
+@dataclass
+class Found:
+    """How often something stands in the log, and where first."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, text: str) -> None:
+        """Once more."""
+        if not self.count:
+            self.first = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+        self.count += 1
+
+
+class Sizes:
+    """A history of sizes of any length: means of ever more neighbours, at most `POINTS` of them."""
+
+    POINTS = 120
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.least = 0
+        self.most = 0
+        self._each = 1
+        self._sums: list[int] = []
+
+    def add(self, size: int) -> None:
+        """The next one."""
+        self.least = min(self.least, size) if self.count else size
+        self.most = max(self.most, size)
+        if self.count % self._each == 0:
+            if len(self._sums) == self.POINTS:
+                self._sums = [sum(self._sums[at : at + 2]) for at in range(0, self.POINTS, 2)]
+                self._each *= 2
+            self._sums.append(0)
+        self._sums[-1] += size
+        self.count += 1
+
+    def points(self) -> list[tuple[float, float]]:
+        """(number of the batch, size), without the last mean if it is of fewer than the others."""
+        whole = self.count // self._each
+        return [(at * self._each, total / self._each) for at, total in enumerate(self._sums[:whole])]
+
+
+@dataclass
+class Reading:
+    """What the lines fed so far tell. Batches count from the first 📦 on: the log may begin within one."""
+
+    lines: int = 0
+    started: int = 0
+    completed: int = 0
+    broadcasts: int = 0
+    last_broadcast: str = ""
+    workers: set[int] = field(default_factory=set)
+    sizes: Sizes = field(default_factory=Sizes)
+    disorder: Found = field(default_factory=Found)
+    unfinished: Found = field(default_factory=Found)
+    misfits: Found = field(default_factory=Found)  # chunks that are not as many as workers
+    timeouts: Found = field(default_factory=Found)
+    errors: Found = field(default_factory=Found)
+    alerts: Found = field(default_factory=Found)
+    restarts: Found = field(default_factory=Found)
+    summed: int = 0  # batches of which only a Σ line tells
+    rejected: int = 0
+    dropped: int = 0
+    version: str | None = None
+    memory: list[tuple[float, float]] = field(default_factory=list)
+
+    _next: int = 0  # step that has to come; BEGIN: no batch is open
+    _batch_workers: int | None = None
+    _began_said: str | None = None
+    _began_at: float = 0.0
+    _last_said: str | None = None
+
+    MEMORY_POINTS = 480
+
+    def feed(self, raw: bytes, arrived: float = 0.0) -> None:
+        """One line. arrived: when, on any clock; `open_age` is asked with the same one."""
+        self.lines += 1
+        text = raw.decode("utf-8", "replace").rstrip()
+        prefix = _PREFIX.match(text)
+        said = prefix[1] if prefix else None
+        self._last_said = said or self._last_said
+        message = text[prefix.end() :] if prefix else text
+        if "⏰" in text:
+            self.timeouts.add(message)
+        elif _ERROR.search(text):
+            self.errors.add(message)
+            if "❌ Parallel batch processing FAILED" in message and self._next:
+                self._abandon("failed")
+        if "🚨" in text:
+            self.alerts.add(message)
+        for step, (_, pattern) in enumerate(STEPS):
+            # A message of ours begins with its marker; what a file's name or a client says does not.
+            found = pattern.match(message) if prefix else pattern.search(message)
+            if found is not None:
+                self._step(step, found, said, arrived)
+                return
+        self._other(message, said)
+
+    def open_age(self, now: float | None = None) -> float | None:
+        """Seconds since the batch began that is not done; None if there is none, or nothing tells."""
+        if not BEGIN < self._next <= ALL:
+            return None
+        ages = [now - self._began_at] if now is not None else []
+        if self._began_said is not None and self._last_said is not None:
+            ages.append(_seconds(self._last_said) - _seconds(self._began_said))
+        return max(ages, default=0.0)
+
+    def _step(self, step: int, found: re.Match[str], said: str | None, arrived: float) -> None:
+        if step == BEGIN:
+            self._begin(found, said, arrived)
+            return
+        if not self.started:
+            return  # the end of a batch whose beginning was before this log's
+        if step != self._next and (step, self._next) != (COMBINING + 1, COMBINING):
+            expected = STEPS[self._next][0] if self._next else "📦"
+            self._disorder(f"{STEPS[step][0]} where {expected} was due")
+        if step == ALL:
+            self.completed += 1
+        elif step == BROADCAST:
+            self.broadcasts += 1
+            self.last_broadcast = found["told"]
+        self._compare(found)
+        # Going on behind what came: one line that is missing is one fault.
+        self._next = 0 if step == BROADCAST else max(self._next, step + 1) if self._next else 0
+
+    def _begin(self, found: re.Match[str], said: str | None, arrived: float) -> None:
+        if BEGIN < self._next <= ALL:
+            self._abandon("not finished")
+        elif self._next:
+            self._disorder(f"📦 where {STEPS[self._next][0]} was due")
+        self.started += 1
+        self.sizes.add(int(found["lines"]))
+        self._next = BEGIN + 1
+        self._batch_workers = None
+        self._began_said, self._began_at = said, arrived
+
+    def _compare(self, found: re.Match[str]) -> None:
+        values = found.groupdict()
+        if (workers := values.get("workers")) is not None:
+            self.workers.add(int(workers))
+            if self._batch_workers is None:
+                self._batch_workers = int(workers)
+        for name in ("workers", "chunks"):
+            value = values.get(name)
+            if value is not None and self._batch_workers not in (None, int(value)):
+                self.misfits.add(f"batch {self.started}: {value} {name}, {self._batch_workers} workers")
+                self._batch_workers = None  # one fault for each batch
+                return
+        if int(values.get("failed") or 0):
+            self.misfits.add(f"batch {self.started}: {values['failed']} chunks failed")
+
+    def _abandon(self, how: str) -> None:
+        self.unfinished.add(f"batch {self.started}, {how}")
+        self._next = 0
+
+    def _disorder(self, what: str) -> None:
+        self.disorder.add(f"batch {self.started}, line {self.lines}: {what}")
+
+    def _other(self, message: str, said: str | None) -> None:
+        if said is not None and (memory := _MEMORY.match(message)) is not None:
+            if len(self.memory) == self.MEMORY_POINTS:
+                pairs = zip(self.memory[::2], self.memory[1::2], strict=True)
+                self.memory = [(one[0], min(one[1], two[1])) for one, two in pairs]
+            self.memory.append((_seconds(said), float(memory[1]) * MB))
+        elif (found := _REJECTED.match(message)) is not None:
+            self.rejected += int(found[1])
+        elif (found := _DROPPED.match(message)) is not None:
+            self.dropped += int(found[1])
+        elif (found := _SUMMARY.match(message)) is not None:
+            self.summed += int(found[1])
+        elif (found := _VERSION.match(message)) is not None:
+            self.version = f"{found[1]} (commit {found[2]})"
+        elif _RESTART.match(message):
+            self.restarts.add(message)
+
+
+def _seconds(said: str) -> float:
+    try:
+        return datetime.fromisoformat(said).replace(tzinfo=UTC).timestamp()
+    except ValueError:  # digits that are no time
+        return 0.0

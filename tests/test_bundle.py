@@ -1,0 +1,344 @@
+"""`fasttail bundle`: what is in the archive, what is named as missing, and that no secret is in it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from running import command, hour_file, serve
+
+from fasttail.bundle import archive
+from fasttail.bundle.archive import Missing, Parts
+from fasttail.bundle.redact import Redactor, public_variables
+
+TOKEN = "t0ken-0f-the-server"
+PASSWORD = "p4ss/w0rd"
+PATH = "T0000-B0000-s3cretpath"
+WEBHOOK = f"https://operator:{quote(PASSWORD, safe='')}@hooks.example:8443/services/{PATH}?sig=5ignature99"
+CLOUD = "cl0ud-cr3dential"
+BASIC = b64encode(f"operator:{PASSWORD}".encode()).decode()
+SECRETS = (
+    TOKEN,
+    PASSWORD,
+    quote(PASSWORD, safe=""),
+    PATH,
+    "5ignature99",
+    CLOUD,
+    b64encode(TOKEN.encode()).decode(),
+    BASIC,
+)
+NEAR_THE_LOG = [
+    "2026-05-05T17:39:14.123Z INFO     an ordinary line",
+    f"2026-05-05T17:39:14.123Z INFO     GET /ws?token={TOKEN} HTTP/1.1",
+    f"2026-05-05T17:39:14.123Z WARNING  webhook {WEBHOOK}: no answer",
+    f"2026-05-05T17:39:14.123Z INFO     Authorization: Basic {BASIC}",
+    f"2026-05-05T17:39:14.123Z INFO     headers {{'Authorization': 'Bearer {TOKEN}'}}",
+    f'{{"alert_webhook": {json.dumps(WEBHOOK)}, "AWS_SECRET_ACCESS_KEY": "{CLOUD}"}}',
+    "2026-05-05T17:39:14.123Z INFO     Bearer never-seen-before-99 and https://a:unknown-pw-99@host/x",
+]  # fmt: skip
+UNKNOWN = ("never-seen-before-99", "unknown-pw-99")
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run(*words: object, env: dict[str, str] | None = None, folder: Path | None = None) -> Done:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
+    return subprocess.run(
+        command("bundle", *words),
+        env=clean | (env or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+        cwd=folder,
+    )
+
+
+def content(file: Path) -> dict[str, str]:
+    with tarfile.open(file) as opened:
+        found = {}
+        for entry in opened.getmembers():
+            held = opened.extractfile(entry)
+            assert held is not None
+            found[Path(entry.name).name] = held.read().decode()
+    return found
+
+
+def assert_without_secrets(file: Path, done: Done, *more: str) -> None:
+    raw = file.read_bytes()
+    everything = raw + gzip.decompress(raw) + (done.stdout + done.stderr).encode()
+    assert [secret for secret in (*SECRETS, *more) if secret.encode() in everything] == []
+
+
+def secret_file(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def test_all_of_a_running_server_and_no_secret(tmp_path: Path) -> None:
+    data = tmp_path / "node"
+    hour_file(data, "plain", "20260505", 7).write_bytes(b"x" * 1234)
+    token = secret_file(tmp_path, "token", TOKEN + "\n")
+    log = secret_file(tmp_path, "server.log", "\n".join(NEAR_THE_LOG))
+    config = secret_file(tmp_path, "f.toml", f'alert_webhook = "{WEBHOOK}"\nworkers = 2\n')
+    planted = {"FASTTAIL_ALERT_WEBHOOK": WEBHOOK, "AWS_SECRET_ACCESS_KEY": CLOUD, "FASTTAIL_TOKEN": TOKEN}
+    file = tmp_path / "report.tar.gz"
+    options = ("--token-file", token, "--alert-webhook", WEBHOOK)
+    with serve(data, *options, env=planted) as server:
+        done = run(
+            "-o", file, "--log", log, "--url", f"http://127.0.0.1:{server.port}", "--pid", server.process.pid,
+            "--data-dir", data, "--config", config, "--token-file", token, env=planted,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_without_secrets(file, done, *UNKNOWN)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    held = content(file)
+    assert set(held) == {
+        "about.txt", "config.txt", "disk.txt", "environment.txt", "health-live.json", "health.json",
+        "kernel.txt", "log.txt", "metrics.txt", "missing.txt", "node-files.txt", "process-command.txt",
+        "process-environment.txt", "process.txt", "threads.txt", "ws-status.json",
+    }  # fmt: skip
+    assert held["missing.txt"] == "nothing is missing\n"
+    assert done.stdout.splitlines()[0] == str(file)
+    assert all(name in done.stdout for name in held)
+    assert "an ordinary line" in held["log.txt"]
+    assert "fasttail_batches_total" in held["metrics.txt"]
+    assert json.loads(held["health.json"])["status"] == "ok"
+    assert "alert_webhook" in held["config.txt"]
+    assert "https://hooks.example:8443/..." in held["config.txt"], "of the webhook the host is told"
+    assert f"file {config}:workers" in held["config.txt"]
+    assert "fasttail-w0" in held["threads.txt"]
+    assert "max_user_watches" in held["kernel.txt"]
+    assert "ulimit NOFILE" in held["kernel.txt"]
+    assert "20260505/7: 1234 bytes" in held["node-files.txt"]
+    assert "orjson" in held["about.txt"]
+    assert "AWS_SECRET_ACCESS_KEY=[removed]" in held["process-environment.txt"]
+    assert "--alert-webhook" in held["process-command.txt"]
+
+
+def test_with_nothing_to_ask_it_says_what_is_missing(tmp_path: Path) -> None:
+    done = run(folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (file,) = tmp_path.iterdir()
+    assert file.name == done.stdout.splitlines()[0]
+    missing = content(file)["missing.txt"]
+    for name in ("log.txt", "metrics.txt", "health.json", "threads.txt", "node-files.txt", "disk.txt"):
+        assert f"\n{name}: no " in f"\n{missing}", missing
+        assert f"missing  {name}: no " in done.stdout
+
+
+def test_each_thing_that_fails_is_named(tmp_path: Path) -> None:
+    broken = secret_file(tmp_path, "broken.toml", f'alert_webhook = "{WEBHOOK}"\nnonsense = "{CLOUD}"\n')
+    file = tmp_path / "b.tar.gz"
+    done = run(
+        "-o", file, "--log", tmp_path / "gone.log", "--url", "http://127.0.0.1:9", "--pid", 4194304,
+        "--data-dir", tmp_path / "gone", "--container", "gone", env={"PATH": "/nowhere"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    missing = content(file)["missing.txt"]
+    for line in (
+        "log.txt: ", "No such file or directory",
+        "metrics.txt: http://127.0.0.1:9/metrics: Connection refused",
+        "process.txt: no such process: 4194304", "docker-inspect.json: cannot run docker",
+    ):  # fmt: skip
+        assert line in missing, missing
+    assert "Traceback" not in missing
+    done = run("-o", file, "--config", broken)
+    assert done.returncode == 2, "its own settings stand there, too"
+    assert CLOUD not in done.stderr
+    assert PASSWORD not in done.stderr
+
+
+def test_what_hangs_is_left_behind(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # nobody ever writes to it
+    docker = secret_file(tmp_path, "docker", f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    docker.chmod(0o700)
+    file = tmp_path / "b.tar.gz"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        done = run(
+            "-o", file, "--log", pipe, "--url", f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "--container", "c", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        )  # fmt: skip
+    assert time.monotonic() - began < 2 * archive.TIMEOUT_S + 10
+    assert (done.returncode, done.stderr) == (0, "")
+    missing = content(file)["missing.txt"]
+    assert "log.txt: no answer within 5 s" in missing
+    assert "/metrics: no answer within 5 s" in missing
+    assert "docker-inspect.json: docker container: no answer within 5 s" in missing
+
+
+def test_of_a_long_log_the_end_in_whole_lines(tmp_path: Path) -> None:
+    line = f"2026-05-05T17:39:14.123Z INFO     batch and {TOKEN}"
+    log = secret_file(tmp_path, "log", "".join(f"{line} {number:06}\n" for number in range(40_000)))
+    file = tmp_path / "b.tar.gz"
+    done = run("-o", file, "--log", log, "--log-mb", 1, env={"FASTTAIL_TOKEN": TOKEN})
+    assert_without_secrets(file, done)
+    lines = content(file)["log.txt"].splitlines()
+    assert lines[-1].endswith(" 039999")
+    assert 10_000 < len(lines) < 20_000
+    assert all(each.startswith("2026-05-05T17:39:14.123Z INFO     batch and [removed] ") for each in lines)
+
+
+@pytest.mark.parametrize(("output", "told"), [("gone/b.tar.gz", "no such folder"), (".", "is a folder")])
+def test_an_output_that_cannot_be_written(output: str, told: str, tmp_path: Path) -> None:
+    done = run("-o", output, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- a container, by a stand-in for the docker command
+
+STAND_IN = """#!{python}
+import sys
+words = sys.argv[1:]
+if words[:2] == ["container", "inspect"]:
+    print(open({folder!r} + "/inspect.json").read())
+elif words[0] == "logs":
+    print(open({folder!r} + "/log").read())
+elif words[0] == "stats":
+    print('{{"MemUsage":"84.1MiB / 7.6GiB"}}')
+elif words[0] == "exec":
+    print("said inside:", words[2:])
+elif words[0] == "top":
+    print("PID CMD", {webhook!r})
+else:
+    sys.exit("no such thing")
+"""
+
+
+def inspected() -> dict[str, Any]:
+    return {
+        "Id": "0123",
+        "Path": "fasttail",
+        "Args": ["serve", "/data", f"--alert-webhook={WEBHOOK}"],
+        "State": {"Running": True, "Health": {"Log": [{"Output": f"Bearer {TOKEN}"}]}},
+        "Config": {
+            "Env": [f"FASTTAIL_TOKEN={TOKEN}", "FASTTAIL_WORKERS=3", f"AWS_SESSION={CLOUD}", "PATH=/usr/bin"],
+            "Labels": {"com.docker.compose.service": "hyperliquid-parser", "deploy.secret": CLOUD},
+        },
+        "HostConfig": {
+            "Memory": 512,
+            "LogConfig": {"Type": "splunk", "Config": {"splunk-token": CLOUD, "max-size": "50m"}},
+        },
+        "NetworkSettings": {"Ports": {}},
+    }
+
+
+def test_a_container(tmp_path: Path) -> None:
+    docker = secret_file(
+        tmp_path,
+        "docker",
+        STAND_IN.format(python=sys.executable, folder=str(tmp_path), webhook=WEBHOOK),
+    )
+    docker.chmod(0o700)
+    secret_file(tmp_path, "inspect.json", json.dumps([inspected()]))
+    secret_file(tmp_path, "log", "\n".join(NEAR_THE_LOG))
+    file = tmp_path / "b.tar.gz"
+    done = run("-o", file, "--container", "c", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_without_secrets(file, done, *UNKNOWN)
+    held = content(file)
+    shown = json.loads(held["docker-inspect.json"])
+    assert shown["Config"]["Env"] == [
+        "FASTTAIL_TOKEN=[removed]", "FASTTAIL_WORKERS=3", "AWS_SESSION=[removed]", "PATH=/usr/bin",
+    ]  # fmt: skip
+    assert shown["Config"]["Labels"] == {"com.docker.compose.service": "hyperliquid-parser"}
+    assert shown["HostConfig"] == {"Memory": 512, "LogConfig": {"Type": "splunk", "max-size": "50m"}}
+    assert "84.1MiB" in held["docker-stats.json"]
+    assert "--print-config" in held["config.txt"]
+    assert "an ordinary line" in held["log.txt"]
+    assert "sh" in held["container-threads.txt"]
+    assert "docker-version.txt: docker version: no such thing" in held["missing.txt"]
+    assert "metrics.txt: no --url" in held["missing.txt"]
+
+
+# ---- parts and secrets
+
+
+def test_one_part_that_fails_is_not_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(archive, "SLACK_S", 0.1)
+
+    def missing() -> str:
+        raise Missing("not\nthere")
+
+    parts = Parts(Redactor())
+    parts.add("good", lambda: "yes\n")
+    parts.add("missing", missing)
+    parts.add("broken", lambda: str(1 // 0))
+    parts.add("slow", lambda: time.sleep(5) or "late")  # type: ignore[func-returns-value]
+    parts.add("long", lambda: b"line\n" * 100, limit=12)
+    parts.gather()
+    assert parts.ready == {"good": b"yes\n", "long": b"line\nline\n"}
+    assert parts.missing == {
+        "missing": "not there",
+        "broken": "integer division or modulo by zero",
+        "slow": "no answer within 0.2 s",
+        "long": "cut: the first 12 of 500 bytes are there",
+    }
+    with pytest.raises(FileNotFoundError):
+        parts.write(tmp_path / "gone" / "x", "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer [removed]"),
+        ("GET /ws?since=5&token=abcd&x=1", "GET /ws?since=5&token=[removed]&x=1"),
+        ("redis://:hunter2@host/0", "redis://[removed]@host/0"),
+        ('{"api_key": "abcdef"}', '{"api_key": "[removed]"}'),
+        ("MY_PASSWORD=abcdef next", "MY_PASSWORD=[removed] next"),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----.", "[removed]."),
+        ("token_file  /secrets/token  flag", "token_file  /secrets/token  flag"),
+        ("webhook hooks.example: answered 500", "webhook hooks.example: answered 500"),
+        ("📡 WebSocket: 0/0 orders → 0 clients", "📡 WebSocket: 0/0 orders → 0 clients"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_secret(text: str, left: str) -> None:
+    assert Redactor().clean(text.encode()).decode() == left
+
+
+def test_a_known_secret_in_every_form() -> None:
+    redactor = Redactor()
+    redactor.learn_url(WEBHOOK)
+    redactor.learn('pä ss"word')
+    redactor.learn_words(["x", "--my-secret", "behind1", "--api-key=within1", "--port", "8000"])
+    redactor.learn_variables({"USE_AUTH": "true", "API_KEY": "abc", "DB_PASSWORD": "variable1"})
+    for text in (
+        WEBHOOK, PASSWORD, quote(PASSWORD, safe=""), f"/services/{PATH}", "pä ss\"word",
+        "p%C3%A4%20ss%22word", json.dumps("pä ss\"word"), BASIC, "behind1", "within1", "variable1",
+    ):  # fmt: skip
+        cleaned = redactor.clean(f"<{text}>".encode()).decode()
+        assert "[removed]" in cleaned, text
+        assert not any(
+            secret in cleaned for secret in (PATH, PASSWORD, "word", "behind", "within", "variable")
+        )
+    assert redactor.clean(b"true abc 8000 hooks.example") == b"true abc 8000 hooks.example"
+
+
+def test_of_an_environment_only_known_names_keep_their_values() -> None:
+    shown = public_variables(
+        {"FASTTAIL_PORT": "1", "FASTTAIL_ALERT_WEBHOOK": "x", "FASTTAIL_TOKEN": "x", "OTHER": "x"}.items()
+    )
+    assert shown == [
+        "FASTTAIL_PORT=1", "FASTTAIL_ALERT_WEBHOOK=[removed]", "FASTTAIL_TOKEN=[removed]", "OTHER=[removed]",
+    ]  # fmt: skip
