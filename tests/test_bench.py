@@ -39,7 +39,10 @@ def test_list() -> None:
     result = bench("list")
     assert result.returncode == 0, result.stderr
     names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == ["parse", "shapes", "file", "instructions", "fanout", "delay", "soak", "backlog"]
+    assert names == [
+        "parse", "shapes", "file", "instructions", "catchup", "sustained", "fanout", "delay", "beside",
+        "soak", "backlog",
+    ]  # fmt: skip
 
 
 OTHERS = {
@@ -132,6 +135,86 @@ def test_run_delay(tmp_path: Path) -> None:
     table, report = passes(tmp_path, "delay", "--rate", "2000", "--seconds", "1", "--clients", "2")
     assert "2000 lines" in table
     assert 0 < report["p50"] <= report["p99"] <= report["most"]
+
+
+def test_run_delay_at_several_rates(tmp_path: Path) -> None:
+    _, report = passes(tmp_path, "delay", "--rate", "500,2000", "--seconds", "0.5")
+    assert [each["lines"] for each in report["runs"]] == [250, 1000]
+    assert all(0 < each["p50"] <= each["p99"] <= each["p999"] for each in report["runs"])
+
+
+def test_run_beside(tmp_path: Path) -> None:
+    args = ["--rate", "2000", "--seconds", "0.5", "--neighbours", "1", "--folder", str(tmp_path)]
+    table, report = passes(tmp_path, "beside", *args)
+    assert "each order received once and in order" in table
+    assert report["alone"]["lines"] == report["busy"]["lines"] == 1000
+
+
+def test_run_catchup(tmp_path: Path) -> None:
+    args = ["--lines", "20000", "--rounds", "1", "--data", str(tmp_path)]
+    table, report = passes(tmp_path, "catchup", *args)
+    assert "compared with the file" in table
+    assert [each["way"] for each in report["rounds"]] == ["live", "resumed"]
+    assert 1800 < report["orders"] < 2200
+
+
+def test_run_sustained(tmp_path: Path) -> None:
+    """Over several hours: 4,000 lines of 1,500 each."""
+    args = ["--from-rate", "4000", "--rate-limit", "4000", "--probe-seconds", "0.5", "--seconds", "1"]
+    args += ["--hour-lines", "1500", "--bound", "2000", "--data", str(tmp_path), "--folder", str(tmp_path)]
+    cores = min(2, len(os.sched_getaffinity(0)))
+    args += ["--cores", str(cores)]
+    table, report = passes(tmp_path, "sustained", *args)
+    assert "each received once and in order" in table
+    assert report["probes"][0]["lines"] == 2000
+    assert report["probes"][-1]["orders"] > 100
+    assert len(report["cores"]) == cores
+
+
+def test_an_order_that_is_missing_or_moved_fails_a_run(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+import orjson
+from bench import catchup, sustained
+from bench.inputs import replay_file
+from bench.measure import WrongAnswer
+from bench.receiving import Message
+from bench.replay import Replay
+path = replay_file(Path({str(tmp_path)!r}), 300, "streaming", 1)
+replay = Replay.of(path, ["BTC"])
+lines = path.read_bytes().splitlines(keepends=True)
+events = [orjson.loads(lines[number])["events"][0] for number in replay.chosen]
+assert all(event["order"]["coin"] == "BTC" for event in events)
+def message(events):
+    return Message(1, 0, 0, 0, text=orjson.dumps({{"data": events}}))
+catchup.check("right", [message(events[:5]), message(events[5:])], replay)
+def fails(action, *args):
+    try:
+        action(*args)
+    except WrongAnswer:
+        return
+    raise SystemExit(f"{{args}} passed")
+changed = {{**events[0], "order": {{**events[0]["order"], "sz": "1.23"}}}}
+for wrong in (events[:-1], events[:1] + events, events[1::-1] + events[2:], [changed] + events[1:]):
+    fails(catchup.check, "wrong", [message(wrong)], replay)
+
+# Two hours of the same lines; a message for each order.
+orders = 2 * len(replay.chosen)
+pieces = sustained.Pieces()
+pieces.ends.append(450), pieces.ends.append(600)
+pieces.times.append(10), pieces.times.append(20)
+messages = [
+    Message(110, replay.starts[number], 1, 9, hour)
+    for hour in (2026060200, 2026060201) for number in replay.chosen
+]
+waits = sustained.delays(replay, messages, pieces, orders)
+late = sum(number >= 150 for number in replay.chosen)
+assert list(waits) == [100] * (orders - late) + [90] * late
+for wrong in (messages[1:], messages[:-1], messages[:9] + messages[8:], messages[1::-1] + messages[2:]):
+    fails(sustained.delays, replay, wrong, pieces, orders)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
 
 
 def test_a_message_that_lacks_orders_fails_a_run() -> None:
