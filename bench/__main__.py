@@ -25,6 +25,7 @@ def main() -> int:
             delay,
             fanout,
             file,
+            instead,
             instructions,
             parse,
             shapes,
@@ -40,7 +41,7 @@ def main() -> int:
         )
         return 2
     modules = (
-        parse, shapes, file, instructions, catchup, sustained, fanout, delay, beside, soak, backlog
+        parse, shapes, file, instructions, catchup, sustained, fanout, delay, beside, instead, soak, backlog
     )  # fmt: skip
     benchmarks = {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 

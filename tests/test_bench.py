@@ -41,7 +41,7 @@ def test_list() -> None:
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names == [
         "parse", "shapes", "file", "instructions", "catchup", "sustained", "fanout", "delay", "beside",
-        "soak", "backlog",
+        "instead", "soak", "backlog",
     ]  # fmt: skip
 
 
@@ -212,6 +212,89 @@ late = sum(number >= 150 for number in replay.chosen)
 assert list(waits) == [100] * (orders - late) + [90] * late
 for wrong in (messages[1:], messages[:-1], messages[:9] + messages[8:], messages[1::-1] + messages[2:]):
     fails(sustained.delays, replay, wrong, pieces, orders)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+
+
+OLD_WAY = ("fastapi", "pydantic", "uvicorn", "watchdog", "websockets")
+
+
+def test_run_instead(tmp_path: Path) -> None:
+    """The messages of each are compared with those that have to come."""
+    args = ["--lines", "3000", "--rate", "2000", "--seconds", "0.5", "--change-lines", "1500"]
+    args += ["--quiet", "1", "--only", "fasttail serve,old way mended"]
+    table, report = passes(tmp_path, "instead", *args)
+    names = [each["name"] for each in report["standings"]]
+    assert names == [
+        name
+        for name in ("fasttail serve", "old way mended")
+        if name not in report["left_out"]
+    ]
+    assert ("old way mended" in names) == all(find_spec(package) for package in OLD_WAY)
+    fasttail = report["standings"][0]
+    for phase in (fasttail["backlog"], fasttail["delay"], fasttail["change"]):
+        assert phase["came"] == phase["expected"] > 50
+        assert phase["lost"] == phase["twice"] == phase["late"] == phase["broken"] == 0
+    for each in report["standings"]:
+        assert each["backlog"]["lost"] == each["delay"]["lost"] == 0
+        assert 0 < each["delay"]["p50"] <= each["delay"]["p99"]
+        assert each["change"]["came"] + each["change"]["lost"] == each["change"]["expected"]
+    assert all(name in table for name in names)
+
+
+def test_what_a_rival_loses_doubles_or_changes_is_noticed(tmp_path: Path) -> None:
+    code = f"""
+import argparse, dataclasses
+from pathlib import Path
+from bench import instead
+from bench.measure import CannotRun, WrongAnswer
+from bench.rivals import starting
+from bench.rivals.collecting import account
+from bench.rivals.starting import RIVALS, Rival
+
+right = {{number: str(number) for number in range(5)}}
+def faults(*numbers):
+    return account([(1, number, right.get(number, "?")) for number in numbers], right).faults()
+assert faults(0, 1, 2, 3, 4) == ""
+assert faults(0, 1, 3, 4) == "1 lost"
+assert faults(0, 1, 2, 1, 3, 4) == "1 twice"
+assert faults(0, 2, 1, 3, 4) == "1 out of order"
+assert faults(0, 1, 2, 3, 9) == "1 lost, 1 broken"
+assert account([(1, number, "4") for number in range(5)], right).faults() == "4 lost, 4 broken"
+
+args = argparse.Namespace(
+    lines=200, rate=2000.0, seconds=0.2, change_lines=90, change_rate=5000.0, quiet=0.6, patience=20.0,
+    seed=1, folder=None,
+)
+starting.SETTLE_S = 0.1
+def piped(change, **more):
+    def command(place):
+        names = " ".join(str(place.hour(name)) for name in starting.HOURS)
+        return ["sh", "-c", f"tail -q -n +1 -F {{names}} | sed -u '{{change}}'"]
+    return Rival("piped", "lines", command, **more)
+assert instead._backlog(args, piped("")).faults() == ""
+assert instead._backlog(args, piped("7d")).faults() == "1 lost"
+assert instead._backlog(args, piped("7p")).faults() == "1 twice"
+assert instead._backlog(args, piped("7s/limitPx/limitPX/")).faults() == "1 lost, 1 broken"
+def fails(kind, action, *args):
+    try:
+        action(*args)
+    except kind as error:
+        return str(error)
+    raise SystemExit(f"{{args}} passed")
+assert "1 lost" in fails(WrongAnswer, instead.compare, args, [piped("7d", sound=True)])
+assert "no-such" in fails(CannotRun, instead.compare, args, [piped("", needs=("no-such",))])
+
+changed = Path({str(tmp_path)!r}, "changed.py")
+changed.write_text((starting.HERE / "plain_asyncio.py").read_text().replace('["origSz"]', '["sz"]'))
+(plain,) = (rival for rival in RIVALS if rival.name == "plain asyncio")
+def command(place):
+    return [str(changed) if word.endswith("plain_asyncio.py") else word for word in plain.command(place)]
+args.lines = 2000
+assert "not as expected" in fails(
+    WrongAnswer, instead._backlog, args, dataclasses.replace(plain, command=command)
+)
 """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
