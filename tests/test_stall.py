@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 from pathlib import Path
@@ -125,7 +124,6 @@ def test_stacks_name_the_threads() -> None:
         hold.wait()
 
     thread = threading.Thread(target=a_place_to_be_found, name="held-here")
-    gc.collect()  # what other tests left
     before = len(os.listdir("/proc/self/fd"))
     thread.start()
     try:
@@ -138,4 +136,4 @@ def test_stacks_name_the_threads() -> None:
     assert "in a_place_to_be_found" in text
     assert "in test_stacks_name_the_threads" in text
     assert f"\n  {os.getpid()} " in text.partition("Threads of the system:")[2]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what other tests left may go meanwhile
