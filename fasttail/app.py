@@ -27,6 +27,7 @@ import uvloop
 from fasttail.cgroup import memory_limit
 from fasttail.checkpoint import Checkpoint, InUse, Unusable
 from fasttail.config import ConfigError, ServeSettings, options
+from fasttail.handed_out import HandedOut
 from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
@@ -35,7 +36,6 @@ from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
 from fasttail.observe.now_and_then import Oddities, Rejects, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
-from fasttail.place import Place
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.clients import Hub
@@ -134,7 +134,7 @@ class App:
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
         start, resume = _beginning(settings, inherited, self._checkpoint)
-        self._place = Place(resume, settings.grace_s)
+        self._handed_out = HandedOut(resume, settings.grace_s)
         self._sent_to = resume  # before what waits for the next message of orderBatch
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hub = Hub(
@@ -311,7 +311,7 @@ class App:
             )
         loop.remove_reader(self.pipeline.ready_fd)
         # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
-        position = self.pipeline.position() or self._place.position()
+        position = self.pipeline.position() or self._handed_out.position()
         while self._take():
             pass
         self._old.flush()
@@ -348,7 +348,7 @@ class App:
                     self._feeds.layout = self._follower.layout
                     self._feeds.changed(note.number, note)
                 elif isinstance(note, FileOpened):
-                    self._place.opened(note)
+                    self._handed_out.opened(note)
                 else:
                     self._publish(note)
             except Exception:  # the other notes are not its fault
@@ -362,13 +362,13 @@ class App:
 
     def _publish(self, note: BatchEnd) -> None:
         clients = len(self._hub.clients)
-        if self._checkpoint is not None and not self._old.pending:
-            self._sent_to = self._place.position()
+        if self._checkpoint is not None and self._old.collects and not self._old.pending:
+            self._sent_to = self._handed_out.position()
         self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
         if note.event_ns:
             self._lags.observe(time.time_ns() - note.event_ns)
-        self._place.ended(note)  # only now: each client has it in its queue, or is owed a gap
+        self._handed_out.ended(note)  # only now: each client has it in its queue, or is owed a gap
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)
         if note.failed:
@@ -448,7 +448,7 @@ class App:
         if self._checkpoint is None:
             return
         # What waits for the next message of orderBatch has not been handed out yet.
-        position = self._sent_to if self._old.pending else self._place.position()
+        position = self._sent_to if self._old.pending else self._handed_out.position()
         if position is not None or self._looked.is_set():
             self._checkpoint.put(position)
 

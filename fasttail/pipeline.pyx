@@ -43,6 +43,7 @@ from typing import NamedTuple
 cdef extern from *:
     """
     #include <stdint.h>
+    #include <sys/prctl.h>
     #include <unistd.h>
     static inline uint64_t ft_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void ft_release(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
@@ -55,7 +56,9 @@ cdef extern from *:
     static inline void *ft_take(void **head) { return __atomic_exchange_n(head, NULL, __ATOMIC_SEQ_CST); }
     static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
     static inline void ft_unsignal(int fd) { uint64_t count; ssize_t n = read(fd, &count, 8); (void)n; }
+    static inline void ft_wake_in_time(void) { (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); }
     """
+    void ft_wake_in_time() noexcept nogil      # this thread's short sleeps end within a microsecond, not within 50
     uint64_t ft_acquire(const uint64_t* p) noexcept nogil
     void ft_release(uint64_t* p, uint64_t v) noexcept nogil
     uint64_t ft_swap(uint64_t* p, uint64_t v) noexcept nogil
@@ -70,6 +73,7 @@ cdef enum:
     KEEP_TIMES = 4            # … else so many times what the batch had that has just been taken
     MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
     MOST_PATHS = 64
+    GATHER_NS = 100000        # from word of new lines to the read: what is written in one go comes in one batch
     KEPT_WINDOWS = 8          # rows of so many windows stay resident after an oversize line, as in the reader
 
 cdef enum Why:                # why the loop came back to Python
@@ -169,6 +173,10 @@ cdef inline int _empty(Out* out, size_t most) noexcept nogil:
     """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
     cdef size_t keep = max(<size_t>KEEP_LEAST, KEEP_TIMES * out.size)
     return out_clear(out, min(keep, most))
+
+
+cdef inline uint64_t _until(uint64_t moment, uint64_t now) noexcept nogil:
+    return moment - now if moment > now else 0
 
 
 cdef int _sleep(uint64_t ns) noexcept nogil:
@@ -320,14 +328,15 @@ cdef class Pipeline:
                 notes.append(FileOpened(slot.number, slot.end, self.paths.get(slot.file)))
             else:
                 file = self.paths.get(slot.file)
-                notes.append(BatchEnd(
+                # By its base class: the named tuple's own way is a call of a Python function.
+                notes.append(tuple.__new__(BatchEnd, (
                     slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
                     (file and file[0], slot.reject_at, reason_text(slot.reject_reason, slot.reject_field))
                     if slot.rejected else None,
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
-                    slot.hour, slot.end, slot.late, file, slot.event_ns, self._messages(slot)))
+                    slot.hour, slot.end, slot.late, file, slot.event_ns, self._messages(slot))))
             keep = 0 if self.trims else KEEP_OUT
             self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
@@ -407,6 +416,7 @@ cdef class Pipeline:
         cdef uint64_t read = 0
         try:
             self.pool.warm_up()
+            ft_wake_in_time()
             while why != WHY_STOP:
                 self.follower.check(self.reader, self.watcher, why == WHY_END)
                 while (line := self.follower.take_final_line()) is not None:
@@ -472,7 +482,7 @@ cdef class Pipeline:
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil:
         """Read and publish until Python is needed. `check_at_end`: it is needed as soon as all is read."""
         cdef int code
-        cdef uint64_t now, began
+        cdef uint64_t now, began = 0
         cdef size_t size
         while True:
             now = _now()
@@ -497,17 +507,24 @@ cdef class Pipeline:
                 now = _now()
                 if now >= check_ns:
                     return WHY_CHECK
-                if size < self.reader.window // 2 and now - began < self.min_batch_ns:
-                    # many small writes a moment apart: let some come together, a wake-up costs more than a line
-                    _sleep(self.min_batch_ns - (now - began))
-                continue
-            if code == FILL_PARTIAL or code == FILL_SKIPPED:
+                if size >= self.reader.window // 2:
+                    continue
+                if self.watcher.blind or check_at_end or not self.reader.at_end:
+                    if now - began < self.min_batch_ns:
+                        _sleep(self.min_batch_ns - (now - began))
+                    continue
+                # else there was no more when it was read, and inotify tells of what has come since
+            elif code == FILL_PARTIAL or code == FILL_SKIPPED:
                 if now >= check_ns:
                     return WHY_CHECK
                 continue
-            if check_at_end or now >= check_ns or self.reader.changed:
+            elif check_at_end or now >= check_ns or self.reader.changed:
                 return WHY_END
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
+            if code & WAIT_DATA and not self.watcher.blind:
+                # Many small writes a moment apart: let some come together, for a batch costs more than its lines.
+                now = _now()
+                _sleep(max(min(<uint64_t>GATHER_NS, self.min_batch_ns), _until(began + self.min_batch_ns, now)))
             if code & WAIT_WAKE:
                 ft_unsignal(self.wake_fd)            # before it is looked what for
             if code & WAIT_DIRS and not code & WAIT_DATA:

@@ -90,7 +90,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
         wait_for("the end", lambda: not app._take() and app.pipeline.stats()["lines"] == 1000)
         app._take()
         assert kept() == path.stat().st_size
-        place = app._place.position()
+        place = app._handed_out.position()
         app._publish(
             BatchEnd(
                 number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
@@ -98,7 +98,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
                 file=("a former hour's", 1, 2), event_ns=0, messages=[],
             )
         )  # fmt: skip
-        assert app._place.position() == place
+        assert app._handed_out.position() == place
     finally:
         app.pipeline.stop()
         wait_for("the stop", lambda: not app._take() and app.pipeline.stopped)

@@ -15,7 +15,7 @@ import pytest
 
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify", "bundle"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
-LIBRARY |= {"place", "histogram"}
+LIBRARY |= {"handed_out", "histogram"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
     "resume": {"tail", "parser", "publish", "reread"},
     "checkpoint": {"tail"},
-    "place": {"tail", "pipeline"},
+    "handed_out": {"tail", "pipeline"},
     # beside it
     "histogram": set(),
     "watch": set(),

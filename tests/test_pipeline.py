@@ -76,6 +76,55 @@ def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Pa
     assert ids(drive) == list(range(4010))
 
 
+@pytest.mark.fault(2, 9)
+@pytest.mark.parametrize("inotify", [True, False])
+def test_no_write_is_passed_over_between_batches(folder: Path, path: Path, inotify: bool) -> None:
+    """Lines that come while a batch runs, or right after it: word of them is not lost, and nothing but word
+    makes the pipeline look (a rescan would come too late for this test).
+    """
+    path.write_bytes(b"")
+    rng = random.Random(3)
+    written = 0
+    with Drive(folder, workers=1, inotify=inotify, rescan_s=3600.0, log_every_s=None) as drive:
+        for _ in range(1500 if inotify else 150):
+            count = rng.choice([1, 1, 1, 2, 5])
+            with path.open("ab", buffering=0) as file:
+                for _ in range(count):
+                    file.write(plain(*numbered(written, 1)))
+                    written += 1
+                    time.sleep(rng.choice([0, 0, 2e-5, 1e-4, 3e-4]))
+            if rng.random() < 0.3:
+                drive.until_lines(written)
+        drive.until_lines(written)
+    assert ids(drive) == list(range(written))
+
+
+def test_a_few_lines_before_a_long_one(folder: Path, path: Path) -> None:
+    """What a read of a whole block gives may be little: there is more, and no word of it comes."""
+    path.write_bytes(b"")
+    with Drive(folder, workers=1, window=4096, rescan_s=3600.0, log_every_s=None) as drive:
+        for round_ in range(20):
+            wait_for("rest", lambda: drive.follower.caught_up)
+            with path.open("ab", buffering=0) as file:
+                first, last = (plain(*numbered(2 * round_ + i, 1)) for i in range(2))
+                file.write(first + b"x" * 20_000 + b"\n" + last)
+            drive.until_lines(3 * round_ + 3)
+        assert sum(end.rejected for end in drive.ends) == 20
+
+
+def test_what_is_written_in_one_go_comes_together(folder: Path, path: Path) -> None:
+    """A line a write, 20 of them a moment apart: not a batch each."""
+    path.write_bytes(b"")
+    with Drive(folder, workers=1, min_batch_s=0.05, log_every_s=None) as drive:
+        for burst in range(10):
+            with path.open("ab", buffering=0) as file:
+                for i in range(20):
+                    file.write(plain(*numbered(burst * 20 + i, 1)))
+            drive.until_lines(20 * (burst + 1))
+        assert len(drive.ends) <= 25
+    assert ids(drive) == list(range(200))
+
+
 def test_the_ring_keeps_what_calm_batches_need(folder: Path, path: Path) -> None:
     """After a burst that went through all its slots, it gives the memory back as they come round again."""
     burst = 40 * SLOTS * 16

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LAYOUTS = {"p": "plain", "b": "by_block", "s": "streaming"}
 _LETTERS = {name: letter for letter, name in LAYOUTS.items()}
 _CURSOR = re.compile(r"([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7})")
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Behind `events` events of the line at `offset` of an hour's file (YYYYMMDDHH); sorts as the files
     do.
     """

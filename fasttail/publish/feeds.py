@@ -103,18 +103,16 @@ class Feed:
 class Feeds:
     """All feeds of a server, and how far the pipeline's output has been handed out.
 
-    frontier: everything before this place has been; None while the pipeline has no file. progress: set,
-    and replaced by a fresh one, whenever the frontier has moved. setbacks: how often it has moved back, for a
-    file that was truncated. ends: how far each of the last hours' files has been handed out, late lines too.
-    epoch: of the `seq` numbers: they begin
-    anew with each Feeds.
+    frontier: everything before this place has been; None while the pipeline has no file. setbacks: how often
+    it has moved back, for a file that was truncated. ends: how far each of the last hours' files has been
+    handed out, late lines too. epoch: of the `seq` numbers: they begin anew with each Feeds.
     """
 
     def __init__(self, pipe: Pipe, epoch: str) -> None:
         self.epoch = epoch
         self.layout: str | None = None
         self.frontier: Place | None = None
-        self.progress = asyncio.Event()
+        self._progress: asyncio.Event | None = None
         self.setbacks = 0
         self.ends: dict[int, int] = {}
         self._next_begin = 0  # what new feeds count from: past all numbers of those that have gone
@@ -130,6 +128,13 @@ class Feeds:
     def cursor(self) -> str | None:
         """The frontier as a cursor."""
         return self.frontier.text(self.layout) if self.frontier and self.layout else None
+
+    @property
+    def progress(self) -> asyncio.Event:
+        """Set as soon as the frontier moves; then there is a fresh one."""
+        if self._progress is None:
+            self._progress = asyncio.Event()
+        return self._progress
 
     def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
         """The feed of a key; made, with its topic, for the first who asks."""
@@ -183,5 +188,6 @@ class Feeds:
         if note.hour and not note.late:
             before, self.frontier = self.frontier, Place(note.hour, note.end)
             self.setbacks += before is not None and self.frontier < before
-            progress, self.progress = self.progress, asyncio.Event()
-            progress.set()
+            if self._progress is not None:
+                self._progress.set()
+                self._progress = None

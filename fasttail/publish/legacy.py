@@ -88,6 +88,11 @@ class OldChannels:
         """Something waits for the next message of orderBatch."""
         return self._batcher.pending_orders > 0
 
+    @property
+    def collects(self) -> bool:
+        """Somebody is on orderBatch, so that something may soon wait."""
+        return bool(self._hub.channels[ORDER_BATCH].clients)
+
     def status(self) -> dict[str, Any]:
         """The body of /ws/status."""
         return status(self._hub, self._batcher)

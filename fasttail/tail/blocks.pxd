@@ -36,6 +36,7 @@ cdef class Reader:
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
     cdef public bint wary                  # look, with every read, whether the content before it is still the same
+    cdef bint at_end                       # the last read found less than was asked for: there was no more then
     cdef readonly bint changed             # it is not: nothing more is read before a seek or another file
     cdef char last[REMEMBERED]             # what stood right before base[0],
     cdef size_t last_size                  # … so many bytes of it, at the array's start

@@ -99,6 +99,7 @@ cdef class Reader:
                 return FILL_PARTIAL  # not repeated here: Python's signal handlers may want their turn
             self.error = c_errno
             return FILL_ERROR
+        self.at_end = <size_t>got < room
         if got == 0:
             return FILL_EOF
         # Looked at after the read: what is the same now was the same when the bytes behind it were read.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from fasttail.pipeline import BatchEnd, FileOpened
 from fasttail.tail.follower import Left, Position
 
+File = tuple[str, int, int]  # path, device, inode
 
-class Place:
+
+class HandedOut:
     """Moves with the pipeline's notes, as the main thread takes them.
 
     begin: where the run began, None if there was no file yet. grace_s: how long an hour that was left may
@@ -25,39 +26,40 @@ class Place:
     ) -> None:
         self._clock = clock
         self._grace_s = grace_s
-        self._current = begin and replace(begin, formers=())
-        self._formers: dict[tuple[str, int, int], tuple[int, float]] = {}  # offset, deadline
+        self._file: File | None = (begin.path, begin.dev, begin.ino) if begin else None
+        self._end = begin.offset if begin else 0
+        self._begin = begin  # until a note says more: its marks are known
+        self._formers: dict[File, tuple[int, float]] = {}  # offset, deadline
         for left in begin.formers if begin else ():
             self._formers[left.path, left.dev, left.ino] = left.offset, clock() + left.seconds
 
     def opened(self, note: FileOpened) -> None:
         """Reading goes on in this file; the one before becomes an hour that was left."""
-        path, dev, ino = note.file
-        if (left := self._current) is not None and (left.path, left.dev, left.ino) != note.file:
-            self._formers[left.path, left.dev, left.ino] = left.offset, self._clock() + self._grace_s
+        if self._file is not None and self._file != note.file:
+            self._formers[self._file] = self._end, self._clock() + self._grace_s
         self._formers.pop(note.file, None)
-        self._current = Position(path, note.end, dev, ino)
+        self._file, self._end, self._begin = note.file, note.end, None
 
     def ended(self, note: BatchEnd) -> None:
         """A batch's messages are in each client's queue, or a gap is owed."""
-        if note.file is None:
+        file = note.file
+        if file is None:
             return
         if not note.late:
-            path, dev, ino = note.file
-            self._current = Position(path, note.end, dev, ino)
-        elif note.file in self._formers:
-            self._formers[note.file] = note.end, self._formers[note.file][1]
+            self._file, self._end, self._begin = file, note.end, None
+        elif file in self._formers:
+            self._formers[file] = note.end, self._formers[file][1]
 
     def position(self) -> Position | None:
-        """Where the next run is to go on; None before the first file. Its marks are not known yet."""
-        if self._current is None:
+        """Where the next run is to go on; None before the first file. Marks are known only where it began."""
+        if self._file is None:
             return None
         now = self._clock()
         self._formers = {file: left for file, left in self._formers.items() if left[1] > now}
-        return replace(
-            self._current,
-            formers=tuple(
-                Left(path, offset, dev, ino, "", deadline - now)
-                for (path, dev, ino), (offset, deadline) in self._formers.items()
-            ),
+        path, dev, ino = self._file
+        first, before = (self._begin.first, self._begin.before) if self._begin else ("", "")
+        formers = tuple(
+            Left(path, offset, dev, ino, "", deadline - now)
+            for (path, dev, ino), (offset, deadline) in self._formers.items()
         )
+        return Position(path, self._end, dev, ino, first, before, formers)
