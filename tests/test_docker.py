@@ -1,6 +1,7 @@
 """`--container` with a real engine that has the image FASTTAIL_IMAGE, which `docker compose build` makes.
 
-Nothing is mounted and nothing but the image is needed: the made-up node writes inside the container.
+Run with FASTTAIL_DOCKER=1, like test_container.py, which makes the image. Nothing is mounted: the made-up
+node writes inside the container.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from pathlib import Path
 import pytest
 from running import command, wait_for
 
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("FASTTAIL_DOCKER") != "1", reason="FASTTAIL_DOCKER=1 runs these"),
+    pytest.mark.plain_build,
+]
 IMAGE = os.environ.get("FASTTAIL_IMAGE") or "hyperliquid-parser"
 
 
@@ -36,9 +41,7 @@ def absent() -> str:
 def container() -> Iterator[str]:
     """A server in a container, beside a node that writes."""
     if why := absent():
-        if os.environ.get("FASTTAIL_NEED_DOCKER") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+        pytest.fail(why)
     name = f"fasttail-test-{os.getpid()}"
     begun = docker(
         "run", "-d", "--name", name, "--tmpfs", "/data:mode=1777", "-p", "127.0.0.1::8000",
