@@ -44,12 +44,12 @@ def container() -> Iterator[str]:
         pytest.fail(why)
     name = f"fasttail-test-{os.getpid()}"
     begun = docker(
-        "run", "-d", "--name", name, "--tmpfs", "/data:mode=1777", "-p", "127.0.0.1::8000",
-        "-e", "FASTTAIL_ALERT_WEBHOOK=http://user:pl4nted-s3cret@127.0.0.1:9/", IMAGE, "serve", "/data",
+        "run", "-d", "--name", name, "--tmpfs", "/node:mode=1777", "-p", "127.0.0.1::8000",
+        "-e", "FASTTAIL_ALERT_WEBHOOK=http://user:pl4nted-s3cret@127.0.0.1:9/", IMAGE, "serve", "/node",
     )  # fmt: skip
     try:
         assert begun.returncode == 0, begun.stderr
-        node = docker("exec", "-d", name, "fasttail", "synth", "/data", "--rate", "2000", "--seconds", "120")
+        node = docker("exec", "-d", name, "fasttail", "synth", "/node", "--rate", "2000", "--seconds", "120")
         assert node.returncode == 0, node.stderr
         wait_for("batches", lambda: docker("logs", name).stdout.count("📡") >= 3)
         yield name
