@@ -506,6 +506,20 @@ def test_a_container(docker: Path, node: Path, good: list[str]) -> None:
     assert '["logs", "--since", "1h", "x"]' in (docker / "calls").read_text()
 
 
+@pytest.mark.parametrize(
+    ("rss", "stats", "status"),
+    [(0, 0, "PASS"), (0, 6, "WARN"), (6, 0, "FAIL"), (6, 6, "FAIL"), (None, 6, "FAIL")],
+)
+def test_whose_memory_grows(rss: int | None, stats: int, status: str) -> None:
+    """MB a minute. A container's files are not its process."""
+    looks = Looks()
+    for name, pace in (("docker stats", stats), ("RSS", rss)):
+        if pace is not None:
+            looks.memory[name] = [(5.0 * i, (80 + pace * i / 12) * 2**20) for i in range(60)]
+    found = {check.name: check.status for check in checklist(None, looks)}
+    assert found["memory"] == status
+
+
 def test_no_such_container_and_no_docker(docker: Path) -> None:
     done = run("--container", "gone", env={"PATH": f"{docker}:{os.environ['PATH']}"})
     assert (done.returncode, done.stdout) == (2, "")
