@@ -200,3 +200,11 @@ def test_pieces_fill_messages_and_never_overfill_them(tmp_path: Path, most: int)
         assert message["data"]["count"] == len(message["data"]["orders"]) == frame.orders
         received += message["data"]["orders"]
     assert received == [order(each) for each in events]
+
+
+def test_integers_of_any_length(tmp_path: Path) -> None:
+    """Around each power of ten, where a number gets a digit more."""
+    edges = {10**digits + more for digits in range(20) for more in (-1, 0, 1)}
+    oids = sorted(each for each in edges | {2**32, 2**63 - 1, 2**63, 2**64 - 1} if each < 2**64)
+    drive = check(tmp_path, plain(*(event(oid=oid) for oid in oids)))
+    assert [each["id"] for each in drive.updates()] == [str(oid) for oid in oids]
