@@ -1,9 +1,9 @@
 """Builds the extensions; all metadata stands in pyproject.toml.
 
-FASTTAIL_BUILD=release|debug|asan|tsan|fuzz|coverage picks one of KINDS below. A build stops when the compiler
-has no OpenMP, and when Cython gives a performance hint: an unintended exception check or GIL acquisition
-costs more than most optimisations gain. Everything generated goes to build/KIND/, nothing into the source
-tree.
+FASTTAIL_BUILD=release|debug|asan|tsan|fuzz|coverage|profile picks one of KINDS below. A build stops when
+the compiler has no OpenMP, and when Cython gives a performance hint: an unintended exception check or GIL
+acquisition costs more than most optimisations gain. Everything generated goes to build/KIND/, nothing into
+the source tree.
 """
 
 from __future__ import annotations
@@ -81,6 +81,13 @@ KINDS = {
         cflags=("-O1", "-g0", "-UNDEBUG"),
         macros=(("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")),
         traced=True,
+    ),
+    # For scripts/profile: the code of the release, with the lines of the .pyx.
+    "profile": Kind(
+        checks=False,
+        cflags=("-O3", "-g"),
+        macros=(("NDEBUG", None), ("CYTHON_WITHOUT_ASSERTIONS", None)),
+        names_pyx=True,
     ),
 }
 # No -march=native: a wheel runs on other machines than its builder; the code chooses at run time.

@@ -1,14 +1,23 @@
 """Instructions per order, counted by callgrind: a figure that does not drift with the machine's load.
 
-A process parses a small file, another a larger one, both under callgrind; the difference, divided by the
-orders between them, is what an order costs without start-up. Instructions say nothing of cache misses,
-mispredicted branches or how many run at once. With one worker; adding up the sums is left out.
+A process goes through a small file, another through a larger one, both under callgrind; the difference,
+divided by the orders between them, is what an order costs without start-up. Instructions say nothing of
+cache misses, mispredicted branches or how many run at once, and the kernel's are not among them. With one
+worker.
 
-Each instruction set that `FASTTAIL_ISA` can choose is counted if the processor that valgrind shows has it:
-that includes AVX2 and leaves out AVX-512.
+Parsing: a whole process, for each shape of line and each instruction set that `FASTTAIL_ISA` can choose, if
+the processor that valgrind shows has it: that includes AVX2 and leaves out AVX-512. Adding up the sums is
+left out.
+
+The stages before and behind it, on plain lines: only what runs in the stage's function is counted
+(callgrind's --toggle-collect). They are compiled once, for all processors: "any". "split" reads blocks and
+finds their last line end (the parser finds the others); with 4 KiB, a block is as short as a live one.
+"encode" makes the messages of one topic that selects every order ("orderUpdate": those of its statuses, which
+are 2 of 5; it is divided by all orders). The functions are found by their names: not in a stripped build.
 
 bench/instructions.json holds the figures on record, with the compiler and the library they depend on.
-`--check` fails where an order costs over 5 % more than that.
+`--check` fails where an order costs over 5 % more than that. With another compiler or library it only says
+that nothing can be compared.
 """
 
 from __future__ import annotations
@@ -22,25 +31,49 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.acceptance import strict_json
 from bench.measure import Answer, Benchmark, CannotRun, OverBudget, WrongAnswer, check, machine, write_json
 from bench.readers import checked
 from bench.shape_lines import SHAPES
+from bench.soak_node import OLD_STATUSES
+from fasttail import pipeline
 from fasttail.parser import isa
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
 CHILD = HERE / "parse_once.py"
+STAGE_CHILD = HERE / "stage_once.py"
+HOUR = "node_order_statuses/hourly/20260505/9"  # as stage_once.py has it
+ANY = "any"  # the instruction set of what is compiled once
+
+
+class Stage(NamedTuple):
+    function: str  # only what runs in it is counted
+    words: tuple[str, str]  # of stage_once.py's command line
+
+
+_FILL = "__pyx_f_8fasttail_4tail_6blocks_6Reader_fill"
+_TOPICS = "__pyx_f_8fasttail_7publish_6topics_6Topics_run"
+STAGES = {
+    "split 4 KiB": Stage(_FILL, ("split", "4096")),
+    "split 1 MiB": Stage(_FILL, ("split", "1048576")),
+    "encode ws": Stage(_TOPICS, ("encode", "ws")),
+    "encode raw": Stage(_TOPICS, ("encode", "raw")),
+    "encode orderUpdate": Stage(_TOPICS, ("encode", "orderUpdate")),
+}
+QUICK_SHAPES = ("plain",)
+QUICK_SETS = ("avx2", "portable")
+COMPARED = ("compiler", "libc")
+"""Where one of these differs from the record's, the figures cannot be compared."""
 
 ALLOWED = 1.05  # times the record, for --check
 
-PerShape = dict[str, dict[str, float]]  # shape -> instruction set -> instructions per order
+PerShape = dict[str, dict[str, float]]  # shape or stage -> instruction set -> instructions per order
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,7 @@ class Instructions:
     recorded: PerShape
     settings: dict[str, Any]
     tools: dict[str, str]
+    recorded_tools: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=machine)
 
     def table(self) -> str:
@@ -59,17 +93,26 @@ class Instructions:
         lines = [
             f"instructions per order by {self.tools['valgrind']}, built by {self.tools['compiler']}; "
             "in brackets the change from the record",
-            f"{'shape':14}  {'bytes':>6}  {heads}",
+            f"{'':18}  {'bytes':>6}  {heads}",
         ]
         for shape, counts in self.per_order.items():
-            cells = "  ".join(f"{self._cell(shape, name, counts[name]):>18}" for name in self.sets)
-            lines.append(f"{shape:14}  {self.bytes_per_order[shape]:6.0f}  {cells}")
+            cells = "  ".join(f"{self._cell(shape, name, count):>18}" for name, count in counts.items())
+            size = self.bytes_per_order.get(shape)
+            lines.append(f"{shape:18}  {'' if size is None else f'{size:.0f}':>6}  {cells}")
+        if any(ANY in counts for counts in self.per_order.values()):
+            lines.append("split and encode: one figure, for they are compiled once for all instruction sets")
         lines += [f"{name}: not counted, for valgrind does not have it" for name in self.left_out]
         return "\n".join(lines)
 
     def _cell(self, shape: str, name: str, count: float) -> str:
         before = self.recorded.get(shape, {}).get(name)
         return f"{count:.1f}" if before is None else f"{count:.1f} ({(count / before - 1) * 100:+.1f} %)"
+
+    def incomparable(self) -> str | None:
+        """Why the record says nothing of this build; None: it does."""
+        ours, theirs = ("; ".join(tools.get(key, "unknown") for key in COMPARED)
+                        for tools in (self.tools, self.recorded_tools))  # fmt: skip
+        return None if ours == theirs else f"not checked: built with {ours}, the record with {theirs}"
 
     def over_budget(self) -> list[str]:
         """What costs more than the record allows. What is not on record has no budget."""
@@ -102,9 +145,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", type=int, default=2000, help="orders of the small file")
     parser.add_argument("--large", type=int, default=8000, help="orders of the large file")
     parser.add_argument("--seed", type=int, default=1, help="seed of the orders")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="which shapes")
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES), help="which shapes")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES), help="which stages")
     sets = list(isa.available())
     parser.add_argument("--sets", nargs="+", choices=sets, default=sets, help="which instruction sets")
+    parser.add_argument(
+        "--quick", action="store_true", help="plain lines by AVX2 and portable code, and all stages; a minute"
+    )
     parser.add_argument("--check", action="store_true", help="fail at over 5 %% more than on record")
     parser.add_argument("--record", action="store_true", help=f"write the figures to bench/{RECORD.name}")
 
@@ -114,6 +161,11 @@ def run(args: argparse.Namespace) -> Instructions:
         raise CannotRun("valgrind is not installed: apt-get install valgrind")
     if not 0 < args.small < args.large:
         raise CannotRun("--large must be above --small")
+    if args.quick:
+        args.shapes = list(QUICK_SHAPES)
+        args.sets = [name for name in args.sets if name in QUICK_SETS]
+    if args.record and (set(args.shapes), set(args.stages)) != (set(SHAPES), set(STAGES)):
+        raise CannotRun("--record needs all shapes and stages: it writes the file anew")
     counts: PerShape = {}
     sizes: dict[str, float] = {}
     left_out: set[str] = set()
@@ -132,16 +184,26 @@ def run(args: argparse.Namespace) -> Instructions:
                     continue
                 print(f"{shape}, {name}: counted", file=sys.stderr)
                 counts[shape][name] = (totals[1] - totals[0]) / (args.large - args.small)  # type: ignore[operator]
+        if args.stages:
+            files = [_folder(Path(folder, f"node-{n}"), n, args.seed) for n in (args.small, args.large)]
+        for stage in args.stages:
+            begin, end = (_count_stage(each, stage, Path(folder, "callgrind")) for each in files)
+            print(f"{stage}: counted", file=sys.stderr)
+            counts[stage] = {ANY: (end - begin) / (args.large - args.small)}
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     result = Instructions(
         per_order=counts,
         bytes_per_order=sizes,
         sets=[name for name in args.sets if name not in left_out],
         left_out=sorted(left_out),
-        recorded=json.loads(RECORD.read_text())["per_order"] if RECORD.exists() else {},
+        recorded=record.get("per_order", {}),
+        recorded_tools=record.get("tools", {}),
         settings={"small": args.small, "large": args.large, "seed": args.seed},
         tools=_tools(),
     )
-    if args.check and (over := result.over_budget()):
+    if args.check and (reason := result.incomparable()) is not None:
+        print(reason, file=sys.stderr)
+    elif args.check and (over := result.over_budget()):
         raise OverBudget("\n".join([result.table(), "over budget:", *over]))
     if args.record:
         result.record(RECORD)
@@ -173,16 +235,61 @@ def _count(file: _File, name: str, out: Path) -> int | None:
         return None
     if (counted["orders"], counted["rejected"]) != (file.expected.orders, file.expected.rejected):
         raise WrongAnswer(f"{name}, under callgrind: {counted}, expected {file.expected}")
+    return _total(out)
+
+
+def _total(out: Path) -> int:
     total = re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.MULTILINE)
     assert total is not None, "a callgrind file has its total"
     return int(total[1])
 
 
 def _run(before: list[str], path: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return _python(before, {"FASTTAIL_ISA": name}, CHILD, str(path), *options)
+
+
+def _python(
+    before: list[str], variables: dict[str, str], script: Path, *words: str
+) -> subprocess.CompletedProcess[str]:
     # A fixed seed of hashes: dictionaries of the interpreter are then filled alike in every run.
-    env = {**os.environ, "FASTTAIL_ISA": name, "PYTHONHASHSEED": "0"}
-    command = [*before, sys.executable, "-P", str(CHILD), str(path), *options]
-    return subprocess.run(command, env=env, capture_output=True, text=True)
+    env = {**os.environ, **variables, "PYTHONHASHSEED": "0"}
+    return subprocess.run(
+        [*before, sys.executable, "-P", str(script), *words], env=env, capture_output=True, text=True
+    )
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A node's folder with one file of plain lines."""
+
+    path: Path
+    orders: int
+    old_orders: int  # that the old channels carry
+
+
+def _folder(path: Path, orders: int, seed: int) -> _Folder:
+    data = SHAPES["plain"](orders, seed)
+    (path / HOUR).parent.mkdir(parents=True)
+    (path / HOUR).write_bytes(data)
+    old = sum(json.loads(line)["status"] in OLD_STATUSES for line in data.splitlines())
+    return _Folder(path, orders, old)
+
+
+def _count_stage(folder: _Folder, stage: str, out: Path) -> int:
+    """Instructions in the stage's function."""
+    function, words = STAGES[stage]
+    expected = folder.old_orders if "orderUpdate" in words else folder.orders
+    valgrind = [
+        "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={function}"
+    ]  # fmt: skip
+    for before in ([], valgrind):
+        answer = _answer(_python(before, {}, STAGE_CHILD, *words, str(folder.path)))
+        if answer["orders"] != expected:
+            raise WrongAnswer(f"{stage}: {answer['orders']} orders, expected {expected}")
+    total = _total(out)
+    if total == 0:
+        raise CannotRun(f"{stage}: {function} is not to be seen in this build")
+    return total
 
 
 def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -194,14 +301,20 @@ def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def _tools() -> dict[str, str]:
-    # What builds extensions by default; CC at the build may have named another.
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     return {
         "valgrind": _version("valgrind"),
-        "compiler": _version(compiler),
+        "compiler": _compiler(),
         "libc": " ".join(platform.libc_ver()),
         "python": platform.python_version(),
     }
+
+
+def _compiler() -> str:
+    """What built the package: compilers leave their names in what they make."""
+    content = Path(pipeline.__file__).read_bytes()
+    names = re.findall(rb"GCC: \([^\0]+|[ -~]*clang version [^\0]+", content)
+    texts = {name.decode(errors="replace").replace("GCC: ", "gcc ") for name in names}
+    return "; ".join(sorted(texts)) or "unknown"
 
 
 def _version(program: str) -> str:

@@ -35,6 +35,7 @@ class Service:
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.port = port
+        self.pid = process.pid
         self._process = psutil.Process(process.pid)
 
     def pin(self, cores: set[int]) -> None:

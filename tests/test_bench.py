@@ -325,10 +325,14 @@ fails(fanout._check, [[first, second], [first, second._replace(size=601)]], 3)
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_run_instructions(tmp_path: Path) -> None:
-    args = ["--small", "50", "--large", "250", "--shapes", "plain", "--sets", "portable"]
-    table, report = passes(tmp_path, "instructions", *args)
+    args = ["--small", "50", "--large", "1000", "--shapes", "plain", "--sets", "portable"]
+    table, report = passes(tmp_path, "instructions", *args, "--stages", "split 4 KiB", "encode ws")
     assert "instructions per order by valgrind" in table
+    assert report["per_order"].keys() == {"plain", "split 4 KiB", "encode ws"}
     assert 100 < report["per_order"]["plain"]["portable"] < 20_000  # a sanitizer build takes more than others
+    assert 10 < report["per_order"]["split 4 KiB"]["any"] < 1000
+    assert 100 < report["per_order"]["encode ws"]["any"] < 20_000
+    assert "gcc" in report["tools"]["compiler"] or "clang" in report["tools"]["compiler"]
     assert report["tools"]["valgrind"].startswith("valgrind-")
 
 
@@ -343,6 +347,10 @@ def over(count, record):
         recorded=record, settings={}, tools={}, machine={},
     )
     return result.over_budget()
+assert Instructions({}, {}, [], [], {}, {}, {"compiler": "a", "libc": "b", "python": "3.11"},
+                    {"compiler": "a", "libc": "b", "python": "3.12"}).incomparable() is None
+for theirs in ({}, {"compiler": "a", "libc": "c"}, {"compiler": "c", "libc": "b"}):
+    assert Instructions({}, {}, [], [], {}, {}, {"compiler": "a", "libc": "b"}, theirs).incomparable()
 record = {"plain": {"avx2": 100.0}}
 assert over(50.0, record) == over(105.0, record) == over(500.0, {}) == []
 assert over(105.1, record) == ["plain, avx2: 105.1, at most 105.0"]
@@ -352,8 +360,13 @@ assert over(105.1, record) == ["plain, avx2: 105.1, at most 105.0"]
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_check_fails_over_budget(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "what", [("--shapes", "plain"), ("--stages", "encode raw"), ("--stages", "split 4 KiB")]
+)
+def test_check_fails_over_budget(tmp_path: Path, what: tuple[str, str]) -> None:
     # A record of one instruction per order: whatever is built is over it.
+    option, name = what
+    other = {"--shapes": "--stages", "--stages": "--shapes"}[option]
     code = f"""
 import json, sys
 from pathlib import Path
@@ -361,17 +374,26 @@ from bench.__main__ import leave_checkout, main
 leave_checkout()
 from bench import instructions
 instructions.RECORD = Path({str(tmp_path / "record.json")!r})
-instructions.RECORD.write_text(json.dumps({{"per_order": {{"plain": {{"portable": 1.0}}}}}}))
+tools = instructions._tools()
+if sys.argv.pop() == "other":
+    tools["compiler"] = "another"
+record = {{"tools": tools, "per_order": {{{name!r}: {{"portable": 1.0, "any": 1.0}}}}}}
+instructions.RECORD.write_text(json.dumps(record))
 sys.exit(main())
 """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     args = ["run", "instructions", "--small", "50", "--large", "250", "--results", str(tmp_path)]
-    args += ["--shapes", "plain", "--sets", "portable"]
+    args += [option, name, other, "--sets", "portable"]
     for more, status in (([], 0), (["--check"], 1)):
-        command = [sys.executable, "-c", code, *args, *more]
+        command = [sys.executable, "-c", code, *args, *more, "same"]
         result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         assert result.returncode == status, result.stderr
         assert ("over budget:" in result.stderr) == bool(more)
+    if name == "encode raw":
+        command = [sys.executable, "-c", code, *args, "--check", "other"]
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert "not checked: built with " in result.stderr
 
 
 def test_broken_lines_stay_lines() -> None:

@@ -160,7 +160,8 @@ print(6 in lines, 10 in lines)
 def test_an_unknown_kind_is_refused(tree: Path) -> None:
     result = setup(tree, "build", FASTTAIL_BUILD="fast")
     assert result.returncode != 0
-    assert "FASTTAIL_BUILD=fast: expected one of release, debug, asan, tsan, fuzz, coverage" in result.stdout
+    kinds = "release, debug, asan, tsan, fuzz, coverage, profile"
+    assert f"FASTTAIL_BUILD=fast: expected one of {kinds}" in result.stdout
 
 
 def test_a_performance_hint_stops_the_build_each_time(tree: Path) -> None:

@@ -1,0 +1,78 @@
+"""`python -P stage_once.py split WINDOW FOLDER` or `encode FORMAT FOLDER`: for the benchmark `instructions`.
+
+Under callgrind only what stands in the stage's function is counted: not Python, nor the other stages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fasttail.parser import isa
+from fasttail.pipeline import BatchEnd, Pipeline
+from fasttail.publish.filters import Selector
+from fasttail.publish.topics import Topic
+from fasttail.tail.blocks import FILL_LINES, Reader
+from fasttail.tail.follower import Follower
+from fasttail.tail.inotify import Watcher
+
+HOUR = "node_order_statuses/hourly/20260505/9"
+WINDOW = 1 << 16  # so many batches that the ring's slots are filled again, as they are in a long run
+PATIENCE_S = 300.0
+
+
+def split(window: int, folder: Path) -> int:
+    """Read the file as blocks of whole lines, and throw them away."""
+    reader = Reader(window=window)
+    reader.open(folder / HOUR)
+    orders = 0
+    while reader.fill_once() == FILL_LINES or reader.reach() < reader.size():
+        orders += reader.take_lines().count(b"\n")
+    return orders
+
+
+def encode(form: str, folder: Path) -> int:
+    """The pipeline, with one topic and nobody who listens."""
+    topic = Topic("orderUpdate") if form == "orderUpdate" else Topic("orders", format=form)  # type: ignore[arg-type]
+    expected = (folder / HOUR).read_bytes().count(b"\n")
+    wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    pipeline = Pipeline(
+        Reader(window=WINDOW),
+        Watcher(wake_fd=wake_fd),
+        Follower(folder, start="oldest", resume=None, grace_s=0.2, rescan_s=1.0, notice=lambda *_: None),
+        Selector(),
+        1,
+        wake_fd=wake_fd,
+        log_every_s=None,
+    )
+    pipeline.add_topic(topic)
+    pipeline.start()
+    lines = published = 0
+    deadline = time.monotonic() + PATIENCE_S
+    while lines < expected and pipeline.failure is None and time.monotonic() < deadline:
+        select.select([pipeline.ready_fd], [], [], 1.0)
+        for note in pipeline.drain():
+            if isinstance(note, BatchEnd):
+                lines += note.lines
+                published += sum(message.orders for message in note.messages)
+    pipeline.stop()
+    while not pipeline.stopped:
+        pipeline.drain()
+        time.sleep(0.001)
+    return published
+
+
+def main() -> None:
+    stage, how, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    orders = split(int(how), folder) if stage == "split" else encode(how, folder)
+    answer: dict[str, Any] = {"isa": isa.name(), "orders": orders, "rejected": 0}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
