@@ -18,7 +18,20 @@ def leave_checkout() -> None:
 def main() -> int:
     leave_checkout()
     try:
-        from bench import backlog, delay, fanout, file, instructions, parse, shapes, soak
+        from bench import (
+            backlog,
+            beside,
+            catchup,
+            delay,
+            fanout,
+            file,
+            instead,
+            instructions,
+            parse,
+            shapes,
+            soak,
+            sustained,
+        )
         from bench.measure import CannotRun, OverBudget, WrongAnswer
     except ModuleNotFoundError as error:
         print(
@@ -27,7 +40,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    modules = (parse, shapes, file, instructions, fanout, delay, soak, backlog)
+    modules = (
+        parse, shapes, file, instructions, catchup, sustained, fanout, delay, beside, instead, soak, backlog
+    )  # fmt: skip
     benchmarks = {module.BENCHMARK.name: module.BENCHMARK for module in modules}
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
-from bench.receiving import Message, clients, replaying
+from bench.receiving import Message, clients, place, replaying
 from bench.service import serve
 from fasttail import synth
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
+HOUR = 2026050509
 BACKLOG = 500_000
 TICK_S = 0.001
 SUBSCRIPTION = {"type": "orders", "format": "ws"}
@@ -71,14 +72,44 @@ class Delays:
         return write_json("delay", asdict(self), folder)
 
 
+@dataclass(frozen=True)
+class SeveralRates:
+    """One run for each rate, one after the other."""
+
+    runs: list[Delays]
+    machine: dict[str, Any] = field(default_factory=machine)
+
+    def table(self) -> str:
+        first = self.runs[0]
+        rows = [
+            f"delay: write to receipt, ms, to {first.clients} clients, each received every order once and in "
+            "order",
+            f"{'lines/s':>9} {'lines':>9} {'p50':>8} {'p99':>8} {'p99.9':>8} {'most':>8} {'writer late':>11} "
+            f"{'cores':>6} {'RSS MB':>7}",
+        ]
+        rows += [
+            f"{each.rate:9,.0f} {each.lines:9,} {each.p50:8.3f} {each.p99:8.3f} {each.p999:8.3f} "
+            f"{each.most:8.3f} {each.behind:11.1f} {each.cpu:6.3f} {each.rss_end / 2**20:7.1f}"
+            for each in self.runs
+        ]
+        return "\n".join([*rows, load_text()])
+
+    def write(self, folder: Path) -> Path:
+        return write_json("delay", asdict(self), folder)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rate", type=float, default=23_500, help="lines a second")
+    parser.add_argument("--rate", type=_rates, default="23500", help="lines a second; several: 1000,23500")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long")
     parser.add_argument("--clients", type=int, default=1, help="that receive everything")
     parser.add_argument("--replays", type=int, default=0, help="clients that resume, over and over")
     parser.add_argument("--workers", type=int, default=1, help="workers of the server")
     parser.add_argument("--queue", default="256M", help="client_queue of the server")
     parser.add_argument("--seed", type=int, default=1, help="seed of the lines")
+
+
+def _rates(text: str) -> list[float]:
+    return [float(each) for each in text.split(",")]
 
 
 def write_lines(path: str, lines: list[bytes], rate: float, times: Any, behind: Any) -> None:
@@ -97,9 +128,16 @@ def write_lines(path: str, lines: list[bytes], rate: float, times: Any, behind: 
     os.close(fd)
 
 
-def run(args: argparse.Namespace) -> Delays:
-    lines = synth.generate(int(args.rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
+def run(args: argparse.Namespace) -> Delays | SeveralRates:
+    runs = [measure(args, rate) for rate in args.rate]
+    return SeveralRates(runs) if len(runs) > 1 else runs[0]
+
+
+def measure(args: argparse.Namespace, rate: float) -> Delays:
+    """One run at one rate, with a server of its own."""
+    lines = synth.generate(int(rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
     offsets = [0, *accumulate(len(line) for line in lines)][:-1]
+    last = place(HOUR, offsets[-1])
     times = multiprocessing.RawArray("q", len(lines))
     behind = multiprocessing.RawValue("d", 0.0)
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as folder:
@@ -110,12 +148,12 @@ def run(args: argparse.Namespace) -> Delays:
         path = hours / "9"
         path.touch()
         writer = multiprocessing.get_context("fork").Process(
-            target=write_lines, args=(str(path), lines, args.rate, times, behind)
+            target=write_lines, args=(str(path), lines, rate, times, behind)
         )
         with (
             serve(Path(folder), "--workers", str(args.workers), "--client-queue", args.queue) as server,
             clients(
-                server.port, args.clients, SUBSCRIPTION, offsets[-1], processes=2, counting=args.clients
+                server.port, args.clients, SUBSCRIPTION, last, processes=2, counting=args.clients
             ) as running,
         ):
             first = {**SUBSCRIPTION, "cursor": f"s20260505{8:02d}-{0:013d}-{0:07d}"}
@@ -125,16 +163,16 @@ def run(args: argparse.Namespace) -> Delays:
                 received = running.take()
                 after = server.usage()
                 writer.join()
-                rate = replayed()
+                replay_rate = replayed()
     delays = sorted(delay for messages in received for delay in _delays(messages, offsets, times))
     return Delays(
-        rate=args.rate,
+        rate=rate,
         seconds=after.at - before.at,
         lines=len(lines),
         clients=args.clients,
         messages=len(received[0]),
         replays=args.replays,
-        replayed=rate,
+        replayed=replay_rate,
         p50=delays[len(delays) // 2],
         p99=delays[int(len(delays) * 0.99)],
         p999=delays[int(len(delays) * 0.999)],

@@ -23,11 +23,12 @@ from typing import Any
 import orjson
 
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
-from bench.receiving import Message, clients
+from bench.receiving import Message, clients, place
 from bench.service import serve
 from fasttail import synth
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
+HOUR = 2026050510
 PROCESSES = 2
 
 
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> FanOut:
 
 def _round(args: argparse.Namespace, data: bytes) -> Round:
     subscription = {"type": "orders", "format": args.format}
-    last = data.rindex(b"\n", 0, len(data) - 1) + 1
+    last = place(HOUR, data.rindex(b"\n", 0, len(data) - 1) + 1)
     all_cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as name:
         folder = Path(name, FOLDER)

@@ -14,42 +14,55 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import WrongAnswer
+from fasttail.publish.cursor import Place
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 MARK = b'"statusTimestamp":'
+LIVE = b'{"channel":"live"'
+EVENTS_DONE = len("-0000001")
 TAIL = 200
 """Bytes at the end of a message that hold its cursor and its numbers."""
 PATIENCE_S = 120.0
 
 
-class Message(NamedTuple):
-    """at: when it came, monotonic ns. line: offset in the file of its last order's line.
+def place(hour: int, offset: int) -> str:
+    """What the cursors of a streaming line begin with. hour: YYYYMMDDHH."""
+    return Place(hour, offset).text("streaming")[:-EVENTS_DONE]
 
-    orders: 0 if they were not counted.
+
+class Message(NamedTuple):
+    """at: when it came, monotonic ns. hour, line: YYYYMMDDHH and offset of its last order's line.
+
+    orders: 0 if they were not counted. text: empty if it was not kept.
     """
 
     at: int
     line: int
     orders: int
     size: int
+    hour: int = 0
+    text: bytes = b""
 
 
 class Receiver(WSListener):
-    """One client with one subscription, until the message comes that ends with the line at offset `last`.
+    """One client with one subscription, until the message comes that ends with the line at `last`, a place.
 
-    Checks that no `seq` is missing: a gap is a failure.
+    Checks that no `seq` is missing: a gap is a failure. Messages of a replay have no numbers: of these only
+    what is in them can be checked. progress: shared, the hour of the newest message.
     """
 
-    def __init__(self, last: int, *, counts: bool) -> None:
+    def __init__(self, last: str, *, counts: bool, keeps: bool = False, progress: Any = None) -> None:
         self.failed = ""
         self.subscribed = asyncio.Event()
         self.finished = asyncio.Event()
         self.messages: list[Message] = []
         self._last = last
         self._counts = counts
-        self._seq = 0
+        self._keeps = keeps
+        self._progress = progress
+        self._seq: int | None = 0  # None: a replay
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         at = time.monotonic_ns()
@@ -57,20 +70,29 @@ class Receiver(WSListener):
             return
         payload = frame.get_payload_as_memoryview()
         if not self.subscribed.is_set():
-            self._seq = orjson.loads(payload)["seq"] - 1
+            seq = orjson.loads(payload)["seq"]
+            self._seq = None if seq is None else seq - 1
             self.subscribed.set()
+            return
+        if self._seq is None and bytes(payload[: len(LIVE)]) == LIVE:
+            self._seq = orjson.loads(payload)["seq"] - 1
             return
         end = bytes(payload[-TAIL:])
         begin = end.rfind(b'"cursor":"')
         numbers = orjson.loads(b"{" + end[begin:]) if begin >= 0 else {}
-        if numbers.get("prev") != self._seq:
+        if not numbers or numbers.get("prev") != self._seq:
             self._fail(f"behind message {self._seq} came {end!r}")
             return
-        self._seq = numbers["seq"]
-        line = int(numbers["cursor"].split("-")[1])
-        orders = bytes(payload).count(MARK) if self._counts else 0
-        self.messages.append(Message(at, line, orders, frame.payload_size))
-        if line >= self._last:
+        self._seq = numbers.get("seq")
+        cursor = numbers["cursor"]
+        text = bytes(payload) if self._counts or self._keeps else b""
+        orders = text.count(MARK) if self._counts else 0
+        line, hour = int(cursor.split("-")[1]), int(cursor[1:11])
+        kept = text if self._keeps else b""
+        self.messages.append(Message(at, line, orders, frame.payload_size, hour, kept))
+        if self._progress is not None:
+            self._progress.value = hour
+        if cursor >= self._last:
             self.finished.set()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -101,12 +123,17 @@ def clients(
     port: int,
     count: int,
     subscription: dict[str, Any],
-    last: int,
+    last: str,
     *,
     processes: int,
     counting: int,
+    keeps: bool = False,
+    progress: Any = None,
 ) -> Iterator[Clients]:
-    """`count` clients, shared out to processes; the first `counting` of each process count their orders."""
+    """`count` clients, shared out to processes; the first `counting` of each process count their orders.
+
+    keeps: all of them keep the texts of their messages. progress: a shared value, see Receiver.
+    """
     context = multiprocessing.get_context("fork")
     processes = min(processes, count)
     pipes, running = [], []
@@ -115,7 +142,7 @@ def clients(
             ours, theirs = context.Pipe()
             share = count // processes + (index < count % processes)
             process = context.Process(
-                target=_receive, args=(port, share, subscription, last, counting, theirs)
+                target=_receive, args=(port, share, subscription, last, counting, keeps, progress, theirs)
             )
             process.start()
             pipes.append(ours)
@@ -138,7 +165,7 @@ class Replayer(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.bytes += frame.payload_size
-        if bytes(frame.get_payload_as_memoryview()[:17]) == b'{"channel":"live"':
+        if bytes(frame.get_payload_as_memoryview()[: len(LIVE)]) == LIVE:
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -183,10 +210,19 @@ def _replay(port: int, count: int, subscription: dict[str, Any], total: Any) -> 
 
 
 def _receive(
-    port: int, count: int, subscription: dict[str, Any], last: int, counting: int, pipe: Connection
+    port: int,
+    count: int,
+    subscription: dict[str, Any],
+    last: str,
+    counting: int,
+    keeps: bool,
+    progress: Any,
+    pipe: Connection,
 ) -> None:
     async def main() -> None:
-        receivers = [Receiver(last, counts=index < counting) for index in range(count)]
+        receivers = [
+            Receiver(last, counts=index < counting, keeps=keeps, progress=progress) for index in range(count)
+        ]
         request = orjson.dumps({"method": "subscribe", "subscription": subscription})
         for receiver in receivers:
             transport, _ = await ws_connect(

@@ -46,6 +46,13 @@ class Service:
         times = self._process.cpu_times()
         return Usage(times.user + times.system, self._process.memory_info().rss, time.monotonic())
 
+    def most_rss(self) -> int:
+        """Bytes, the most since its start."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert match is not None
+        return int(match[1]) * 1024
+
 
 @contextmanager
 def serve(folder: Path, *options: str) -> Iterator[Service]:

@@ -39,7 +39,10 @@ def test_list() -> None:
     result = bench("list")
     assert result.returncode == 0, result.stderr
     names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == ["parse", "shapes", "file", "instructions", "fanout", "delay", "soak", "backlog"]
+    assert names == [
+        "parse", "shapes", "file", "instructions", "catchup", "sustained", "fanout", "delay", "beside",
+        "instead", "soak", "backlog",
+    ]  # fmt: skip
 
 
 OTHERS = {
@@ -132,6 +135,169 @@ def test_run_delay(tmp_path: Path) -> None:
     table, report = passes(tmp_path, "delay", "--rate", "2000", "--seconds", "1", "--clients", "2")
     assert "2000 lines" in table
     assert 0 < report["p50"] <= report["p99"] <= report["most"]
+
+
+def test_run_delay_at_several_rates(tmp_path: Path) -> None:
+    _, report = passes(tmp_path, "delay", "--rate", "500,2000", "--seconds", "0.5")
+    assert [each["lines"] for each in report["runs"]] == [250, 1000]
+    assert all(0 < each["p50"] <= each["p99"] <= each["p999"] for each in report["runs"])
+
+
+def test_run_beside(tmp_path: Path) -> None:
+    args = ["--rate", "2000", "--seconds", "0.5", "--neighbours", "1", "--folder", str(tmp_path)]
+    table, report = passes(tmp_path, "beside", *args)
+    assert "each order received once and in order" in table
+    assert report["alone"]["lines"] == report["busy"]["lines"] == 1000
+
+
+def test_run_catchup(tmp_path: Path) -> None:
+    args = ["--lines", "20000", "--rounds", "1", "--data", str(tmp_path)]
+    table, report = passes(tmp_path, "catchup", *args)
+    assert "compared with the file" in table
+    assert [each["way"] for each in report["rounds"]] == ["live", "resumed"]
+    assert 1800 < report["orders"] < 2200
+
+
+def test_run_sustained(tmp_path: Path) -> None:
+    """Over several hours: 4,000 lines of 1,500 each."""
+    args = ["--from-rate", "4000", "--rate-limit", "4000", "--probe-seconds", "0.5", "--seconds", "1"]
+    args += ["--hour-lines", "1500", "--bound", "2000", "--data", str(tmp_path), "--folder", str(tmp_path)]
+    cores = min(2, len(os.sched_getaffinity(0)))
+    args += ["--cores", str(cores)]
+    table, report = passes(tmp_path, "sustained", *args)
+    assert "each received once and in order" in table
+    assert report["probes"][0]["lines"] == 2000
+    assert report["probes"][-1]["orders"] > 100
+    assert len(report["cores"]) == cores
+
+
+def test_an_order_that_is_missing_or_moved_fails_a_run(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+import orjson
+from bench import catchup, sustained
+from bench.inputs import replay_file
+from bench.measure import WrongAnswer
+from bench.receiving import Message
+from bench.replay import Replay
+path = replay_file(Path({str(tmp_path)!r}), 300, "streaming", 1)
+replay = Replay.of(path, ["BTC"])
+lines = path.read_bytes().splitlines(keepends=True)
+events = [orjson.loads(lines[number])["events"][0] for number in replay.chosen]
+assert all(event["order"]["coin"] == "BTC" for event in events)
+def message(events):
+    return Message(1, 0, 0, 0, text=orjson.dumps({{"data": events}}))
+catchup.check("right", [message(events[:5]), message(events[5:])], replay)
+def fails(action, *args):
+    try:
+        action(*args)
+    except WrongAnswer:
+        return
+    raise SystemExit(f"{{args}} passed")
+changed = {{**events[0], "order": {{**events[0]["order"], "sz": "1.23"}}}}
+for wrong in (events[:-1], events[:1] + events, events[1::-1] + events[2:], [changed] + events[1:]):
+    fails(catchup.check, "wrong", [message(wrong)], replay)
+
+# Two hours of the same lines; a message for each order.
+orders = 2 * len(replay.chosen)
+pieces = sustained.Pieces()
+pieces.ends.append(450), pieces.ends.append(600)
+pieces.times.append(10), pieces.times.append(20)
+messages = [
+    Message(110, replay.starts[number], 1, 9, hour)
+    for hour in (2026060200, 2026060201) for number in replay.chosen
+]
+waits = sustained.delays(replay, messages, pieces, orders)
+late = sum(number >= 150 for number in replay.chosen)
+assert list(waits) == [100] * (orders - late) + [90] * late
+for wrong in (messages[1:], messages[:-1], messages[:9] + messages[8:], messages[1::-1] + messages[2:]):
+    fails(sustained.delays, replay, wrong, pieces, orders)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+
+
+OLD_WAY = ("fastapi", "pydantic", "uvicorn", "watchdog", "websockets")
+
+
+def test_run_instead(tmp_path: Path) -> None:
+    """The messages of each are compared with those that have to come."""
+    args = ["--lines", "3000", "--rate", "2000", "--seconds", "0.5", "--change-lines", "1500"]
+    args += ["--quiet", "1", "--only", "fasttail serve,old way mended"]
+    table, report = passes(tmp_path, "instead", *args)
+    names = [each["name"] for each in report["standings"]]
+    assert names == [
+        name
+        for name in ("fasttail serve", "old way mended")
+        if name not in report["left_out"]
+    ]
+    assert ("old way mended" in names) == all(find_spec(package) for package in OLD_WAY)
+    fasttail = report["standings"][0]
+    for phase in (fasttail["backlog"], fasttail["delay"], fasttail["change"]):
+        assert phase["came"] == phase["expected"] > 50
+        assert phase["lost"] == phase["twice"] == phase["late"] == phase["broken"] == 0
+    for each in report["standings"]:
+        assert each["backlog"]["lost"] == each["delay"]["lost"] == 0
+        assert 0 < each["delay"]["p50"] <= each["delay"]["p99"]
+        assert each["change"]["came"] + each["change"]["lost"] == each["change"]["expected"]
+    assert all(name in table for name in names)
+
+
+def test_what_a_rival_loses_doubles_or_changes_is_noticed(tmp_path: Path) -> None:
+    code = f"""
+import argparse, dataclasses
+from pathlib import Path
+from bench import instead
+from bench.measure import CannotRun, WrongAnswer
+from bench.rivals import starting
+from bench.rivals.collecting import account
+from bench.rivals.starting import RIVALS, Rival
+
+right = {{number: str(number) for number in range(5)}}
+def faults(*numbers):
+    return account([(1, number, right.get(number, "?")) for number in numbers], right).faults()
+assert faults(0, 1, 2, 3, 4) == ""
+assert faults(0, 1, 3, 4) == "1 lost"
+assert faults(0, 1, 2, 1, 3, 4) == "1 twice"
+assert faults(0, 2, 1, 3, 4) == "1 out of order"
+assert faults(0, 1, 2, 3, 9) == "1 lost, 1 broken"
+assert account([(1, number, "4") for number in range(5)], right).faults() == "4 lost, 4 broken"
+
+args = argparse.Namespace(
+    lines=200, rate=2000.0, seconds=0.2, change_lines=90, change_rate=5000.0, quiet=0.6, patience=20.0,
+    seed=1, folder=None,
+)
+starting.SETTLE_S = 0.1
+def piped(change, **more):
+    def command(place):
+        names = " ".join(str(place.hour(name)) for name in starting.HOURS)
+        return ["sh", "-c", f"tail -q -n +1 -F {{names}} | sed -u '{{change}}'"]
+    return Rival("piped", "lines", command, **more)
+assert instead._backlog(args, piped("")).faults() == ""
+assert instead._backlog(args, piped("7d")).faults() == "1 lost"
+assert instead._backlog(args, piped("7p")).faults() == "1 twice"
+assert instead._backlog(args, piped("7s/limitPx/limitPX/")).faults() == "1 lost, 1 broken"
+def fails(kind, action, *args):
+    try:
+        action(*args)
+    except kind as error:
+        return str(error)
+    raise SystemExit(f"{{args}} passed")
+assert "1 lost" in fails(WrongAnswer, instead.compare, args, [piped("7d", sound=True)])
+assert "no-such" in fails(CannotRun, instead.compare, args, [piped("", needs=("no-such",))])
+
+changed = Path({str(tmp_path)!r}, "changed.py")
+changed.write_text((starting.HERE / "plain_asyncio.py").read_text().replace('["origSz"]', '["sz"]'))
+(plain,) = (rival for rival in RIVALS if rival.name == "plain asyncio")
+def command(place):
+    return [str(changed) if word.endswith("plain_asyncio.py") else word for word in plain.command(place)]
+args.lines = 2000
+assert "not as expected" in fails(
+    WrongAnswer, instead._backlog, args, dataclasses.replace(plain, command=command)
+)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
 
 
 def test_a_message_that_lacks_orders_fails_a_run() -> None:
