@@ -30,6 +30,7 @@ FOLDER = "node_order_statuses_streaming/hourly/20260505"
 HOUR = 2026050509
 BACKLOG = 500_000
 TICK_S = 0.001
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0)
 SUBSCRIPTION = {"type": "orders", "format": "ws"}
 
 
@@ -48,6 +49,7 @@ class Delays:
     p99: float
     p999: float
     most: float
+    quantiles: list[float]  # at QUANTILES
     behind: float  # most milliseconds that the writer was behind its own plan
     rss_begin: int
     rss_end: int
@@ -177,6 +179,7 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
         p99=delays[int(len(delays) * 0.99)],
         p999=delays[int(len(delays) * 0.999)],
         most=delays[-1],
+        quantiles=[delays[min(int(len(delays) * at), len(delays) - 1)] for at in QUANTILES],
         behind=behind.value,
         rss_begin=before.rss,
         rss_end=after.rss,

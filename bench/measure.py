@@ -200,10 +200,12 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             cpu = line.partition(":")[2].strip()
             break
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "cpu": cpu,
         "usable_cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory / 1e9),
         "load": os.getloadavg(),  # other work on the machine shows here
         "kernel": platform.release(),
         "python": platform.python_version(),

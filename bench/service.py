@@ -47,6 +47,11 @@ class Service:
         times = self._process.cpu_times()
         return Usage(times.user + times.system, self._process.memory_info().rss, time.monotonic())
 
+    def busy_s(self) -> float:
+        """Seconds of cores that its threads have taken, exactly; `usage` counts in hundredths."""
+        stats = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(each.read_text().split()[0]) for each in stats) / 1e9
+
     def most_rss(self) -> int:
         """Bytes, the most since its start."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

@@ -37,6 +37,7 @@ class Speed:
     orjson: float
     fasttail: float
     ratio: float
+    ratios: list[float]  # of each round
     target: float
 
 
@@ -117,13 +118,15 @@ def _speed(shape: str, make: Callable[[int, int], bytes], args: argparse.Namespa
     layout = "streaming" if shape in ENVELOPED else "plain"
     orjson_engine = Engine("orjson", lambda: python_answer(orjson.loads, io.BytesIO(data), layout))
     engines = [orjson_engine, *fasttail_engines(data, [1])]
-    slow, fast = (min(times) for times in take_turns(engines, _expected(data), args.rounds).values())
+    all_slow, all_fast = take_turns(engines, _expected(data), args.rounds).values()
+    slow, fast = min(all_slow), min(all_fast)
     return Speed(
         shape=shape,
         line=len(data) / data.count(b"\n"),
         orjson=len(data) / slow / 1e9,
         fasttail=len(data) / fast / 1e9,
         ratio=slow / fast,
+        ratios=[one / other for one, other in zip(all_slow, all_fast, strict=True)],
         target=USUAL if shape in ("plain", "streaming") else OTHER,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -38,11 +39,173 @@ def passes(tmp_path: Path, name: str, *args: str) -> tuple[str, dict[str, Any]]:
 def test_list() -> None:
     result = bench("list")
     assert result.returncode == 0, result.stderr
-    names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == [
-        "parse", "shapes", "file", "instructions", "catchup", "sustained", "fanout", "delay", "beside",
-        "instead", "soak", "backlog",
+    told, _, own = result.stdout.partition("\n\n")
+    definitions = [line.split()[0] for line in told.splitlines()]
+    assert {
+        "split/lines", "parse/plain", "filter/orders", "encode/text", "fanout/100-clients",
+        "end-to-end/catchup", "end-to-end/instead", "growth/all",
+    } < set(definitions)  # fmt: skip
+    assert [line.split()[0] for line in own.splitlines()[1:]] == [
+        "parse", "layers", "shapes", "file", "instructions", "catchup", "sustained", "fanout", "delay",
+        "beside", "instead", "growth", "soak", "backlog",
     ]  # fmt: skip
+
+
+def as_bench(code: str) -> None:
+    """Run with the modules of bench, and the installed package."""
+    begin = "from bench.__main__ import leave_checkout, modules\nleave_checkout()\n"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, "-c", begin + code]
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_definitions_name_what_there_is() -> None:
+    as_bench("""
+from bench import definitions, figures, runner
+benchmarks = modules()
+for entry in definitions.load().entries.values():
+    assert entry.module in figures.OF_MODULE, entry
+    for quick in (False, True):
+        given = entry.all_arguments(quick)
+        options = [word for word in given if word.startswith("--")]
+        assert len(set(options)) == len(options), given
+        runner.parsed(benchmarks[entry.module], given)
+    assert entry.shows.endswith(".") and entry.does_not_show.endswith("."), entry
+given = ["--orders", "5", "--all"], ["--orders", "2"]
+entry = definitions.Definition("a", "parse", "parse", "", "", "", *given)
+assert entry.all_arguments(True) == ["--orders", "2", "--all"]
+for wrong in (["--no-such"], ["--orders", "x"]):
+    try:
+        runner.parsed(benchmarks["parse"], wrong)
+    except runner.CannotRun:
+        continue
+    raise SystemExit(f"{wrong} passed")
+""")
+
+
+def test_run_by_pattern(tmp_path: Path) -> None:
+    """One file for all, also beside a benchmark whose count is not the expected one."""
+    result = bench("run", "spl*", "filter/", "--quick", "--results", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (path,) = tmp_path.glob("run-*.json")
+    run = json.loads(path.read_text())
+    assert [entry["name"] for entry in run["entries"]] == ["split/lines", "filter/orders"]
+    assert run["machine"]["commit"]
+    assert run["versions"]["orjson"]
+    assert f'"{socket.gethostname()}"' not in path.read_text()
+    assert {"others", "average"} == run["entries"][0]["load"]["before"].keys()
+    assert bench("run", "no-such").returncode == 2
+
+
+def test_an_unexpected_count_fails_a_run() -> None:
+    as_bench("""
+from dataclasses import replace
+from bench import definitions, runner
+entry = definitions.load().entries["split/lines"]
+run = lambda entry: runner.run_one(entry, modules()[entry.module], True)[0]
+right = {"tables.0.expected.orders": 20000}
+for expected in (right, {"tables.0.expected.orders": 19999}, {"tables.3.nothing": 1}):
+    got = run(replace(entry, quick_expected=expected))
+    assert bool(got["failed"]) == (expected is not right) == (not got["results"]), got
+""")
+
+
+def test_compare(tmp_path: Path) -> None:
+    """By ratios within the run: a machine that is slower throughout changes nothing."""
+    def written(name: str, ours: float, drift: float = 1.0, cpu: str = "a") -> str:
+        def row(engine: str, seconds: float) -> dict[str, Any]:
+            times = [seconds * drift * (1 + each / 50) for each in range(5)]
+            return {"engine": engine, "seconds": times, "best": times[0], "lines_per_s": 100 / times[0],
+                    "orders_per_s": 100 / times[0]}  # fmt: skip
+
+        table = {"title": "split: x", "base": "theirs", "rows": [row("theirs", 1.0), row("ours", ours)]}
+        entry = {"name": "split/lines", "module": "layers", "arguments": [], "busy": False,
+                 "results": [{"tables": [table]}]}  # fmt: skip
+        machine = {"cpu": cpu, "usable_cores": 4, "memory_gb": 8}
+        path = tmp_path / name
+        path.write_text(json.dumps({"machine": machine, "entries": [entry]}))
+        return str(path)
+
+    def verdict(*args: str) -> str:
+        result = bench("compare", *args)
+        assert result.returncode == 0, result.stderr
+        (line,) = (line for line in result.stdout.splitlines() if ": ours" in line)
+        return line
+
+    usual = written("usual", 0.5)
+    assert verdict(usual, usual).endswith("inside the noise")
+    assert verdict(usual, written("drifted", 0.5, drift=1.6)).endswith("inside the noise")
+    assert verdict(usual, written("slower", 0.6)).endswith("WORSE")
+    assert verdict(usual, written("quicker", 0.4)).endswith("better")
+    other = written("other", 0.5, cpu="b")
+    refused = bench("compare", usual, other)
+    assert refused.returncode == 2
+    assert "other machines" in refused.stderr
+    assert verdict(usual, other, "--anyway").endswith("inside the noise")
+
+
+RECORDED = ROOT / "bench" / "results" / "recorded"
+
+
+def test_the_page_is_what_the_recorded_results_give() -> None:
+    as_bench("""
+from pathlib import Path
+from bench import definitions, plots, report
+recorded = sorted(Path("bench/results/recorded").glob("*.json"))
+known = definitions.load()
+page = lambda sources: report.render(
+    list(report.newest(sources, known, False).values()), known, report.costs()
+)
+right = page(recorded)
+assert right == page(recorded[::-1])
+assert Path("docs/benchmarks.md").read_text() == right, "run `python -m bench report`"
+runs = report.newest(recorded, known, False)
+entries = {entry["name"]: entry for run in runs.values() for entry in run["entries"]}
+assert {path.name for path in Path("docs/benchmarks").iterdir()} == set(plots.planned(entries))
+""")
+    files = list(RECORDED.glob("*.json"))
+    assert sum(path.stat().st_size for path in files) < 200_000
+    assert all(str(Path.home()) not in path.read_text() for path in files)
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_reports_of_the_same_results_are_equal(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        shutil.copytree(RECORDED, folder / "recorded")
+        (folder / "docs").mkdir()
+        result = bench("report", "--results", str(folder), "--docs", str(folder / "docs"))
+        assert result.returncode == 0, result.stderr
+        made.append({path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+    assert made[0] == made[1]
+    assert any(name.endswith(".svg") for name in made[0])
+    assert all(made[0][path.name] == path.read_bytes() for path in RECORDED.glob("*.json"))
+
+
+def test_run_growth(tmp_path: Path) -> None:
+    args = ["--points", "2", "--orders", "500", "--rounds", "1", "--of", "lines", "workers", "filters"]
+    table, report = passes(tmp_path, "growth", *args)
+    assert "answers checked" in table
+    assert [curve["name"] for curve in report["curves"]] == ["lines", "workers", "distinct filters"]
+    assert all(curve["low"] <= curve["exponent"] <= curve["high"] for curve in report["curves"])
+
+
+def test_an_exponent_and_its_interval() -> None:
+    as_bench("""
+import math, random
+from bench.growth import exponent
+xs = [math.log(2 ** index) for index in range(5) for _ in range(3)]
+slope, low, high = exponent(xs, [1.5 * x + 2 for x in xs])
+assert math.isclose(slope, 1.5) and high - low < 1e-6
+chance = random.Random(1)
+inside = 0
+for _ in range(300):
+    _, low, high = exponent(xs, [1.5 * x + chance.gauss(0, 0.3) for x in xs])
+    inside += low < 1.5 < high
+assert 275 < inside < 296, inside
+""")
 
 
 OTHERS = {
