@@ -95,14 +95,15 @@ class Slope:
 
 @dataclass(frozen=True)
 class Growth:
-    """How a size went after the warm-up. grows: it does, in the later half too, and by more than `allowed`.
+    """How a size went after the warm-up. level: the median of the minutes' least. grows: it does, in the later
+    half too, and by more than `allowed`.
 
     A heap that finds its level rises by steps that become rare; a leak goes on.
     """
 
     slope: Slope
     later: Slope
-    least: float
+    level: float
     grows: bool
 
     @classmethod
@@ -115,7 +116,7 @@ class Growth:
         whole = list(stretches.values())[: max(1, int((points[-1][0] - points[0][0]) / stretch_s))]
         least = [(part[0][0], min(size for _, size in part)) for part in whole]
         slope, later = theil_sen(least), theil_sen(least[len(least) // 2 :])
-        level = min(size for _, size in least)
+        level = statistics.median(size for _, size in least)
         hours = (points[-1][0] - points[0][0]) / 3600
         grows = all(each.low > 0 and each.per_hour * hours > allowed * level for each in (slope, later))
         return cls(slope, later, level, grows)
@@ -300,9 +301,9 @@ class Soak:
             f"memory   RSS {self.rss_begin / 2**20:.1f} MB after the warm-up, {self.rss_end / 2**20:.1f} MB "
             f"at the end, {self.rss_most / 2**20:.1f} MB at most; slope {self.slope.text()}, "
             f"of the later half {self.later_slope.text()}",
-            f"malloc   {self.malloc.least / 2**20:.1f} MB given out at least; "
+            f"malloc   {self.malloc.level / 2**20:.1f} MB given out, less what waits for clients; "
             f"slope {self.malloc.slope.text()}",
-            f"python   {self.blocks.least / 1000:.1f} thousand blocks at least; "
+            f"python   {self.blocks.level / 1000:.1f} thousand blocks; "
             f"slope {self.blocks.slope.text('thousand', 1000)}",
             f"files    {self.fds[0]:g} open after the warm-up, {self.fds[1]:g} at the end; "
             f"threads {self.threads[0]:g}, {self.threads[1]:g}; {self.cpu:.2f} cores",
@@ -447,7 +448,8 @@ def _judge(
     stretch_s = max(STRETCH_S, plan.hour_seconds, plan.burst_every_s)
     allowed = GROWTH if seconds >= SETTLED_S else UNSETTLED
     rss = Growth.of([(each.at, each.rss) for each in warm], stretch_s, allowed)
-    malloc = Growth.of([(each.at, each.used) for each in warm], stretch_s)
+    # What waits for the slow ones is not kept, and is 4 MB more or less at any moment.
+    malloc = Growth.of([(each.at, each.used - each.queued) for each in warm], stretch_s)
     blocks = Growth.of([(each.at, each.blocks) for each in warm], stretch_s)
     if seconds >= LEAST_S:
         if rss.grows:
