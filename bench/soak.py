@@ -95,8 +95,8 @@ class Slope:
 
 @dataclass(frozen=True)
 class Growth:
-    """How a size went after the warm-up. level: the median of the minutes' least. grows: it does, in the later
-    half too, and by more than `allowed`.
+    """How a size went after the warm-up. level: the median of the minutes' least. grows: it does, in the
+    later half too, and by more than `allowed`.
 
     A heap that finds its level rises by steps that become rare; a leak goes on.
     """
