@@ -239,6 +239,7 @@ def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
 
 def test_a_deploy_that_never_gets_healthy_rolls_back(site: Site) -> None:
     before = inspect(NAME)["Image"]
+    way_back = run("docker", "images", "-q", f"{NAME}:previous").stdout
     dockerfile = site.checkout / "Dockerfile"
     good = dockerfile.read_text()
     dockerfile.write_text(good.replace(CMD, CMD.replace("]", ', "--no-such-option"]')))
@@ -250,6 +251,7 @@ def test_a_deploy_that_never_gets_healthy_rolls_back(site: Site) -> None:
     assert "== rolled back: fasttail" in said
     made = inspect(NAME)
     assert (made["Image"], made["State"]["Health"]["Status"]) == (before, "healthy")
+    assert run("docker", "images", "-q", f"{NAME}:previous").stdout == way_back
     assert "unrecognized arguments" in next(site.checkout.glob("deploy-failed-*.log")).read_text()
 
 
