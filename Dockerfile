@@ -38,6 +38,7 @@ USER 10001:10001
 ENV PATH=/opt/fasttail/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     FASTTAIL_HOST=0.0.0.0 \
+    FASTTAIL_PORT=8000 \
     FASTTAIL_MAX_CLIENTS_PER_IP=0 \
     FASTTAIL_STATE_DIR=/var/lib/fasttail
 # Also without a volume of a name, and with --read-only, there is a place for the checkpoint.
