@@ -7,8 +7,9 @@ from the write of its line.
 Rates double until one is too much, then the step is halved a few times; what is left is held for longer.
 
 A rate is held if the delay's p99 is below `--bound` and its median in the last third is not above the one in
-the first third by more than a tenth of that, and if the writer kept to its plan. With a real disk the
-writer may be what is too slow: `--folder` on a tmpfs shows the server.
+the first third by more than a tenth of that, and if the writer kept to its plan. A million lines are 600 MB:
+the kernel would hold the writer up where the disk takes less a second, so the hours lie in memory if there is
+room; `--folder` on a disk shows the disk.
 
 What it does not show: a filter that takes everything, many clients, the network, the time the node takes.
 """
@@ -19,6 +20,7 @@ import argparse
 import mmap
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -42,6 +44,7 @@ LATE_S = 0.1
 """The writer may be so far behind its plan at its end."""
 MOST_HOURS = 4
 """On disk. The writer waits when the client has not got the oldest: it is late then."""
+MEMORY = Path("/dev/shm")
 TARGET = 1e6
 LEAST = 1000.0
 
@@ -100,7 +103,7 @@ class Sustained:
             [
                 f"sustained: {best}, on {len(self.cores)} cores with writer and client (wanted: "
                 f"{TARGET / 1e6:.0f} M); the client takes {', '.join(self.coins)}: {self.share:.1%} of the "
-                "orders, each received once and in order",
+                f"orders, each received once and in order; the files lie {self.settings['files']}",
                 HEADS,
                 *(probe.text() for probe in self.probes),
                 load_text(),
@@ -124,7 +127,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="workers of the server; 0: its own default")
     parser.add_argument("--queue", default="1G", help="client_queue of the server")
     parser.add_argument("--seed", type=int, default=1, help="seed of the lines")
-    parser.add_argument("--folder", type=Path, help="for the hours (default: the temporary folder)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help=f"for the hours (default: {MEMORY} if it has room for them, else the temporary folder)",
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="folder for the lines made before, kept")
 
 
@@ -135,6 +142,8 @@ def run(args: argparse.Namespace) -> Sustained:
     cores = sorted(all_cores)[: args.cores or None]
     if len(cores) < args.cores:
         raise CannotRun(f"{len(cores)} cores here, {args.cores} are wanted")
+    if args.folder is None:
+        args.folder = memory_for((MOST_HOURS + 1) * replay.starts[-1])
     os.sched_setaffinity(0, cores)  # server, writer and client inherit it
     try:
         held, probes = _search(args, replay, coins)
@@ -147,10 +156,20 @@ def run(args: argparse.Namespace) -> Sustained:
         coins=coins,
         share=len(replay.chosen) / replay.lines,
         cores=cores,
-        settings={
-            name: getattr(args, name) for name in ("bound", "hour_lines", "workers", "queue", "seed")
-        },
+        settings={name: getattr(args, name) for name in ("bound", "hour_lines", "workers", "queue", "seed")}
+        | {"files": "in memory" if args.folder == MEMORY else "in a folder"},
     )
+
+
+def memory_for(size: int) -> Path | None:
+    """A file system in memory with room for so many bytes, and as many left of the machine's; else None."""
+    with open("/proc/meminfo") as file:
+        left = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+    try:
+        room = shutil.disk_usage(MEMORY).free if os.access(MEMORY, os.W_OK) else 0
+    except OSError:
+        room = 0
+    return MEMORY if min(room, left // 2) > size else None
 
 
 def _search(args: argparse.Namespace, replay: Replay, coins: list[str]) -> tuple[float, list[Probe]]:
