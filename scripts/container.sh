@@ -2,7 +2,6 @@
 # shellcheck shell=bash
 
 name=hyperliquid-parser
-health_s=${HEALTH_S:-90}
 
 say() { printf '== %s\n' "$*"; }
 stop() { printf '%s: %s\n' "$0" "$1" >&2; exit 2; }
@@ -10,7 +9,11 @@ stop() { printf '%s: %s\n' "$0" "$1" >&2; exit 2; }
 if docker compose version >/dev/null 2>&1; then compose() { docker compose "$@"; }
 elif command -v docker-compose >/dev/null; then compose() { docker-compose "$@"; }
 else stop "neither 'docker compose' nor docker-compose here"; fi
-docker info >/dev/null 2>&1 || stop "no Docker engine answers (DOCKER_HOST=${DOCKER_HOST:-})"
+
+# Once the settings of the place are read: they may name another engine.
+engine_answers() {
+    docker info >/dev/null 2>&1 || stop "no Docker engine answers (DOCKER_HOST=${DOCKER_HOST:-})"
+}
 
 # The settings of a place: HL_DATA, FASTTAIL_BIND, DOCKER_HOST and the like, as shell assignments.
 settings_of() {
@@ -32,9 +35,9 @@ version_of() {
         "$1"
 }
 
-# swap_to IMAGE: it becomes :latest and runs. Whether it got healthy within health_s.
+# swap_to IMAGE: it becomes :latest and runs. Whether it got healthy within HEALTH_S seconds.
 swap_to() {
-    local state i
+    local state i health_s=${HEALTH_S:-90}
     docker tag "$1" "$name:latest"
     FASTTAIL_TAG=latest compose up --detach --no-build --force-recreate "$name" || return 1
     for ((i = 0; i < health_s; i++)); do

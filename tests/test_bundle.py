@@ -22,6 +22,7 @@ from running import command, hour_file, serve
 from fasttail.bundle import archive
 from fasttail.bundle.archive import Missing, Parts
 from fasttail.bundle.redact import Redactor, public_variables
+from fasttail.cli import main
 
 TOKEN = "t0ken-0f-the-server"
 PASSWORD = "p4ss/w0rd"
@@ -129,6 +130,27 @@ def test_all_of_a_running_server_and_no_secret(tmp_path: Path) -> None:
     assert "orjson" in held["about.txt"]
     assert "AWS_SECRET_ACCESS_KEY=[removed]" in held["process-environment.txt"]
     assert "--alert-webhook" in held["process-command.txt"]
+
+
+def test_the_words_of_another_users_process_are_secret_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everybody may read a process's words, only its user what is in its environment."""
+
+    def refused(pid: int) -> dict[str, str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fasttail.bundle.command._environ", refused)
+    file = tmp_path / "report.tar.gz"
+    words = [sys.executable, "-c", "import time; time.sleep(60)", "--alert-webhook", WEBHOOK]
+    with subprocess.Popen(words) as process:
+        try:
+            assert main(["bundle", "-o", str(file), "--pid", str(process.pid)]) == 0
+        finally:
+            process.kill()
+    held = content(file)["process-command.txt"]
+    assert "--alert-webhook" in held
+    assert PATH not in held
 
 
 def test_with_nothing_to_ask_it_says_what_is_missing(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ def judged(lines: list[str], now: float | None = None) -> tuple[dict[str, str], 
     return {check.name: str(check.status) for check in checks}, verdict(checks)
 
 
+START = "fasttail 0.1.0 (commit c0ffee): ws://127.0.0.1:8000/ws"
+
+
 def logged(text: str, level: int = logging.INFO, after_s: float = 0.0) -> list[str]:
     """Lines as the log writes them."""
     return format_lines(BEGIN + after_s, level, text).decode().splitlines()
@@ -196,6 +199,7 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], set[str]]] = {
         lambda lines: lines[: at(lines, "✅ All", 3) + 1] + lines[at(lines, "✅ All", 3) :],
         {"order", "completed"},
     ),
+    "killed and begun anew": (lambda lines: lines + logged(START), {"restarts"}),
     "a restart in place": (lambda lines: lines + logged("restart 1 in place, running since …"), {"restarts"}),
 }  # fmt: skip
 

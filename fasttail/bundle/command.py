@@ -121,8 +121,10 @@ def _learn(settings: BundleSettings, found: dict[str, Any], redactor: Redactor, 
             except OSError as error:
                 parts.miss("token", f"{path} is not known, so not looked for: {error.strerror}")
     if settings.pid is not None:
+        # Of another user's process only the words can be read: each for itself.
         with contextlib.suppress(OSError):
             redactor.learn_variables(_environ(settings.pid))
+        with contextlib.suppress(OSError):
             redactor.learn_words(_words(settings.pid))
 
 

@@ -213,6 +213,8 @@ class Reading:
         elif (found := _SUMMARY.match(message)) is not None:
             self.summed += int(found[1])
         elif (found := _VERSION.match(message)) is not None:
+            if self.version is not None:
+                self.restarts.add(message)  # killed, and started anew by whoever watches it
             self.version = f"{found[1]} (commit {found[2]})"
         elif _RESTART.match(message):
             self.restarts.add(message)
