@@ -71,7 +71,7 @@ def bundle(settings: BundleSettings) -> int:
     _add_server(settings, found, parts)
     _add_folder(settings, container, found, parts)
     if settings.pid is not None:
-        _add_process(settings.pid, parts)
+        _add_process(settings.pid, redactor, parts)
     elif container is None:
         parts.miss("threads.txt", "no --pid and no --container")
     if container is not None and found:
@@ -261,10 +261,15 @@ def _add_folder(
             parts.miss(name, "no --data-dir")
 
 
-def _add_process(pid: int, parts: Parts) -> None:
+def _add_process(pid: int, redactor: Redactor, parts: Parts) -> None:
+    def command_line() -> str:
+        words = _words(pid)
+        redactor.learn_words(words)  # once more: when it was learnt from, the process may just have begun
+        return "\n".join(words) + "\n"
+
     parts.add("process.txt", partial(machine.process, pid))
     parts.add("threads.txt", partial(machine.threads, pid))
-    parts.add("process-command.txt", lambda: "\n".join(_words(pid)) + "\n")
+    parts.add("process-command.txt", command_line)
     parts.add(
         "process-environment.txt", lambda: "\n".join(public_variables(sorted(_environ(pid).items()))) + "\n"
     )
