@@ -53,7 +53,7 @@ ENCODE = "__pyx_f_8fasttail_7publish_6topics_6Topics_run"
 HOT = (
     "fasttail/parser/order_status.pyx", "fasttail/parser/general.pyx", "fasttail/parser/json.pyx",
     "fasttail/parser/numbers.pyx", "fasttail/parser/words.pyx", "fasttail/parser/pool.pyx",
-    "fasttail/parser/rows.pyx", "fasttail/publish/frames.pyx", "fasttail/publish/topics.pyx",
+    "fasttail/publish/frames.pyx", "fasttail/publish/topics.pyx",
     "fasttail/tail/blocks.pyx", "fasttail/pipeline.pyx",
 )  # fmt: skip
 

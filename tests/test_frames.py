@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -206,5 +207,7 @@ def test_integers_of_any_length(tmp_path: Path) -> None:
     """Around each power of ten, where a number gets a digit more."""
     edges = {10**digits + more for digits in range(20) for more in (-1, 0, 1)}
     oids = sorted(each for each in edges | {2**32, 2**63 - 1, 2**63, 2**64 - 1} if each < 2**64)
+    rng = random.Random(7)
+    oids += [rng.randrange(10 ** rng.randint(1, 19)) for _ in range(3000)]  # eight digits are made at once
     drive = check(tmp_path, plain(*(event(oid=oid) for oid in oids)))
     assert [each["id"] for each in drive.updates()] == [str(oid) for oid in oids]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fasttail.parser.vocabulary import FIELD_NAMES, ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
-from fasttail.parser.rows cimport row_text
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_give, table_take
@@ -63,6 +62,43 @@ _TEXTS = {
 _DECIMAL_TEXTS = {f"{name}_text": name for name in ("limitPx", "sz", "origSz")}
 _BRACKETS = {"builder": F_BUILDER, "children": F_CHILDREN}
 _FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOnly": REDUCE_ONLY}
+
+
+cdef const char* _text(const Row* row, const char* data, int field, size_t* size) noexcept nogil:
+    """The JSON text of one value of a row, quotes left out, or NULL for null. Valid as long as the data is."""
+    cdef const Ref* ref
+    if field == F_TIME:
+        ref = &row.time
+    elif field == F_USER:
+        ref = &row.user
+    elif field == F_HASH:
+        ref = &row.hash
+    elif field == F_BUILDER:
+        ref = &row.builder
+    elif field == F_STATUS:
+        ref = &row.status_text
+    elif field == F_COIN:
+        ref = &row.coin_text
+    elif field == F_LIMIT_PX:
+        ref = &row.limitPx_text
+    elif field == F_SZ:
+        ref = &row.sz_text
+    elif field == F_TRIGGER_CONDITION:
+        ref = &row.triggerCondition
+    elif field == F_TRIGGER_PX:
+        ref = &row.triggerPx_text
+    elif field == F_CHILDREN:
+        ref = &row.children
+    elif field == F_ORDER_TYPE:
+        ref = &row.orderType_text
+    elif field == F_ORIG_SZ:
+        ref = &row.origSz_text
+    elif field == F_TIF:
+        ref = &row.tif_text
+    else:
+        ref = &row.cloid
+    size[0] = ref.size
+    return data + row.at + ref.off if ref.off else NULL
 
 
 class Rejected(NamedTuple):
@@ -273,10 +309,10 @@ cdef class Batch:
         cdef size_t size = 0
         cdef const Envelope* e
         if name in _TEXTS:
-            text = row_text(row, data, _TEXTS[name], &size)
+            text = _text(row, data, _TEXTS[name], &size)
             return None if text == NULL else _decode(text, size, row.flags & ESCAPED)
         if name in _BRACKETS:
-            text = row_text(row, data, _BRACKETS[name], &size)
+            text = _text(row, data, _BRACKETS[name], &size)
             return None if text == NULL else _loads(text[:size])
         if name in _FLAGS:
             return bool(row.flags & <uint8_t>_FLAGS[name])

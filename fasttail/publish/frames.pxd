@@ -37,6 +37,7 @@ cdef int room_for(Out* out, size_t more) noexcept nogil
 cdef int out_clear(Out* out, size_t keep) noexcept nogil
 cdef int out_free(Out* out) noexcept nogil
 
+cdef int put_int(Out* out, uint64_t value) noexcept nogil
 cdef int encode_raw(Out* out, const Row* row, const char* data) noexcept nogil
 cdef int encode_json(Out* out, const Row* row, Table table, const char* data) noexcept nogil
 cdef int encode_ws(Out* out, const Row* row, const char* data) noexcept nogil

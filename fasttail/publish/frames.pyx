@@ -8,13 +8,16 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove
 
 from fasttail.parser.json cimport TEXT_ROOM, unescape
-from fasttail.parser.rows cimport row_text
 from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport (
-    F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
-    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Row)
+from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Ref, Row
 from fasttail.parser.vocabulary cimport STATUSES
 from fasttail.parser.words cimport words_find
+
+cdef extern from *:
+    int ft_ctz "__builtin_ctzll"(uint64_t) noexcept nogil
+
+cdef const uint64_t EIGHT = 100000000            # 10**8: eight digits
+cdef const uint64_t ZEROS = 0x3030303030303030   # eight times "0"
 
 cdef enum:
     PIECE = 32768            # bytes of orders that are handed over together
@@ -64,34 +67,53 @@ cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
     out.size += n
 
 
-cdef const char* PAIRS = (
-    b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
-    b"5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
-)
+cdef inline uint64_t _eight_digits(uint64_t value) noexcept nogil:
+    """value < 10**8 as eight bytes, 0 to 9, the first digit in the lowest byte.
+
+    Halved three times, each time all parts at once: 2 x 4 digits, 4 x 2, 8 x 1. The products divide exactly in their range: by 100
+    below 10,000 (10486 / 2**20), by 10 below 100 (103 / 2**10).
+    """
+    cdef uint64_t fours = (value // 10000) | ((value % 10000) << 32)
+    cdef uint64_t upper = ((fours * 10486) >> 20) & <uint64_t>0x7F0000007F
+    cdef uint64_t twos = upper | ((fours - 100 * upper) << 16)
+    cdef uint64_t tens = ((twos * 103) >> 10) & <uint64_t>0x000F000F000F000F
+    return tens | ((twos - 10 * tens) << 8)
 
 
-cdef inline void _put_int(Out* out, uint64_t value) noexcept nogil:
-    cdef char digits[20]
-    cdef int n = 20
-    while value >= 100:                            # half as many divisions as by one
-        n -= 2
-        memcpy(digits + n, PAIRS + 2 * (value % 100), 2)
-        value //= 100
-    if value >= 10:
-        n -= 2
-        memcpy(digits + n, PAIRS + 2 * value, 2)
+cdef inline void _put_eight(Out* out, uint64_t value) noexcept nogil:
+    """value < 10**8 with leading zeros."""
+    cdef uint64_t digits = _eight_digits(value) | ZEROS
+    memcpy(out.data + out.size, &digits, 8)
+    out.size += 8
+
+
+cdef int put_int(Out* out, uint64_t value) noexcept nogil:
+    """Append a number's digits; the caller has made room for 28 bytes, which may be written. Always 0."""
+    cdef uint64_t upper = value // EIGHT, digits
+    cdef int none                        # leading zeros of the first eight digits
+    if upper >= EIGHT:
+        digits = _eight_digits(upper // EIGHT)
+    elif upper:
+        digits = _eight_digits(upper)
     else:
-        n -= 1
-        digits[n] = <char>(c'0' + value)
-    _put(out, digits + n, <size_t>(20 - n))
+        digits = _eight_digits(value)
+    none = ft_ctz(digits | (<uint64_t>1 << 56)) >> 3
+    digits = (digits | ZEROS) >> (8 * none)
+    memcpy(out.data + out.size, &digits, 8)      # past the digits there is nothing yet
+    out.size += <size_t>(8 - none)
+    if upper >= EIGHT:
+        _put_eight(out, upper % EIGHT)
+    if upper:
+        _put_eight(out, value % EIGHT)
+    return 0
 
 
 cdef inline void _put_signed(Out* out, int64_t value) noexcept nogil:
     if value < 0:
         _put(out, b"-", 1)
-        _put_int(out, ~<uint64_t>value + 1)
+        put_int(out, ~<uint64_t>value + 1)
     else:
-        _put_int(out, <uint64_t>value)
+        put_int(out, <uint64_t>value)
 
 
 cdef inline void _put_bool(Out* out, bint value) noexcept nogil:
@@ -112,82 +134,78 @@ cdef int encode_raw(Out* out, const Row* row, const char* data) noexcept nogil:
     return 1
 
 
-cdef inline void _put_text(Out* out, const Row* row, const char* data, int field) noexcept nogil:
-    cdef size_t size = 0
-    cdef const char* text = row_text(row, data, field, &size)
-    if text == NULL:
+cdef inline void _put_text(Out* out, const char* event, Ref text) noexcept nogil:
+    """One of the event's texts with its quotes, or null."""
+    if text.off == 0:
         _put(out, b"null", 4)
     else:
         _put(out, b'"', 1)
-        _put(out, text, size)
+        _put(out, event + text.off, text.size)
         _put(out, b'"', 1)
 
 
-cdef inline void _put_json(Out* out, const Row* row, const char* data, int field) noexcept nogil:
-    cdef size_t size = 0
-    cdef const char* text = row_text(row, data, field, &size)
-    if text == NULL:
+cdef inline void _put_json(Out* out, const char* event, Ref value) noexcept nogil:
+    if value.off == 0:
         _put(out, b"null", 4)
     else:
-        _put(out, text, size)
+        _put(out, event + value.off, value.size)
 
 
 cdef int encode_json(Out* out, const Row* row, Table table, const char* data) noexcept nogil:
     """One flat object and a newline; the keys are those of `fasttail.parser.columns.COLUMNS`. 1, or 0 when memory is out."""
     cdef const Envelope* e = &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
-    cdef char* p
-    cdef size_t i
+    cdef const char* event = data + row.at
     # every value stands in the event, and the keys with their nulls need less than 512 bytes
     if not room_for(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
         return 0
     _put(out, b'{"time":', 8)
-    _put_text(out, row, data, F_TIME)
+    _put_text(out, event, row.time)
     _put(out, b',"user":', 8)
-    _put_text(out, row, data, F_USER)
+    _put_text(out, event, row.user)
     _put(out, b',"hash":', 8)
-    _put_text(out, row, data, F_HASH)
+    _put_text(out, event, row.hash)
     _put(out, b',"builder":', 11)
-    _put_json(out, row, data, F_BUILDER)
+    _put_json(out, event, row.builder)
     _put(out, b',"status":', 10)
-    _put_text(out, row, data, F_STATUS)
+    _put_text(out, event, row.status_text)
     _put(out, b',"coin":', 8)
-    _put_text(out, row, data, F_COIN)
+    _put_text(out, event, row.coin_text)
     _put(out, b',"side":"', 9)
     out.data[out.size] = <char>row.side
     out.size += 1
     _put(out, b'","limitPx":', 12)
-    _put_text(out, row, data, F_LIMIT_PX)
+    _put_text(out, event, row.limitPx_text)
     _put(out, b',"sz":', 6)
-    _put_text(out, row, data, F_SZ)
+    _put_text(out, event, row.sz_text)
     _put(out, b',"oid":', 7)
-    _put_int(out, row.oid)
+    put_int(out, row.oid)
     _put(out, b',"timestamp":', 13)
     _put_signed(out, row.timestamp)
     _put(out, b',"triggerCondition":', 20)
-    _put_text(out, row, data, F_TRIGGER_CONDITION)
+    _put_text(out, event, row.triggerCondition)
     _put(out, b',"isTrigger":', 13)
     _put_bool(out, row.flags & IS_TRIGGER)
     _put(out, b',"triggerPx":', 13)
-    _put_text(out, row, data, F_TRIGGER_PX)
+    _put_text(out, event, row.triggerPx_text)
     _put(out, b',"children":', 12)
-    _put_json(out, row, data, F_CHILDREN)
+    _put_json(out, event, row.children)
     _put(out, b',"isPositionTpsl":', 18)
     _put_bool(out, row.flags & IS_POSITION_TPSL)
     _put(out, b',"reduceOnly":', 14)
     _put_bool(out, row.flags & REDUCE_ONLY)
     _put(out, b',"orderType":', 13)
-    _put_text(out, row, data, F_ORDER_TYPE)
+    _put_text(out, event, row.orderType_text)
     _put(out, b',"origSz":', 10)
-    _put_text(out, row, data, F_ORIG_SZ)
+    _put_text(out, event, row.origSz_text)
     _put(out, b',"tif":', 7)
-    _put_text(out, row, data, F_TIF)
+    _put_text(out, event, row.tif_text)
     _put(out, b',"cloid":', 9)
-    _put_text(out, row, data, F_CLOID)
+    _put_text(out, event, row.cloid)
     if e == NULL:
         _put(out, b',"block_number":null,"block_time":null,"local_time":null}\n', 58)
         return 1
     _put(out, b',"block_number":', 16)
-    _put_int(out, e.block_number)
+    put_int(out, e.block_number)
     _put(out, b',"block_time":"', 15)
     _put(out, data + e.at + e.block_time.off, e.block_time.size)
     _put(out, b'","local_time":"', 16)
@@ -200,28 +218,29 @@ cdef int encode_json(Out* out, const Row* row, Table table, const char* data) no
 
 cdef int encode_ws(Out* out, const Row* row, const char* data) noexcept nogil:
     """An element of `orderUpdates`, as the public API gives it. 1, or 0 when memory is out."""
+    cdef const char* event = data + row.at
     # every value stands in the event; keys and numbers need less than 256 bytes
     if not room_for(out, <size_t>row.size + 256):
         return 0
     _put(out, b'{"order":{"coin":', 17)
-    _put_text(out, row, data, F_COIN)
+    _put_text(out, event, row.coin_text)
     _put(out, b',"side":"', 9)
     out.data[out.size] = <char>row.side
     out.size += 1
     _put(out, b'","limitPx":', 12)
-    _put_text(out, row, data, F_LIMIT_PX)
+    _put_text(out, event, row.limitPx_text)
     _put(out, b',"sz":', 6)
-    _put_text(out, row, data, F_SZ)
+    _put_text(out, event, row.sz_text)
     _put(out, b',"oid":', 7)
-    _put_int(out, row.oid)
+    put_int(out, row.oid)
     _put(out, b',"timestamp":', 13)
     _put_signed(out, row.timestamp)
     _put(out, b',"origSz":', 10)
-    _put_text(out, row, data, F_ORIG_SZ)
+    _put_text(out, event, row.origSz_text)
     _put(out, b',"cloid":', 9)
-    _put_text(out, row, data, F_CLOID)
+    _put_text(out, event, row.cloid)
     _put(out, b'},"status":', 11)
-    _put_text(out, row, data, F_STATUS)
+    _put_text(out, event, row.status_text)
     _put(out, b',"statusTimestamp":', 19)
     _put_signed(out, row.time_ns // 1000000)
     _put(out, b"}", 1)
@@ -249,23 +268,22 @@ _legacy_status(b"cancelled", b"canceled", 8)
 _legacy_status(b"vaultWithdrawalCanceled", b"canceled", 8)
 
 
-cdef int _put_plain(Out* out, const Row* row, const char* data, int field) noexcept nogil:
+cdef int _put_plain(Out* out, const char* event, Ref ref) noexcept nogil:
     """A number's text, escapes decoded: as a JSON number it stands without quotes."""
-    cdef size_t size = 0
-    cdef const char* text = row_text(row, data, field, &size)
+    cdef const char* text = event + ref.off
     cdef char decoded[TEXT_ROOM]
-    cdef ssize_t n = <ssize_t>size
-    if memchr(text, c"\\", size) != NULL:
-        n = unescape(text, size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
+    cdef ssize_t n = <ssize_t>ref.size
+    if memchr(text, c"\\", ref.size) != NULL:
+        n = unescape(text, ref.size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
         text = decoded
     _put(out, text, <size_t>n)
     return 0
 
 
-cdef int _put_micros(Out* out, const Row* row, const char* data) noexcept nogil:
-    """`time` with exactly six fraction digits, cut off, as the old service wrote it."""
-    cdef size_t size = 0, i
-    cdef const char* text = row_text(row, data, F_TIME, &size)
+cdef int _put_micros(Out* out, const char* event, Ref time) noexcept nogil:
+    """A time with exactly six fraction digits, cut off, as the old service wrote it."""
+    cdef size_t size = time.size, i
+    cdef const char* text = event + time.off
     cdef char decoded[TEXT_ROOM]
     if memchr(text, c"\\", size) != NULL:
         size = <size_t>unescape(text, size, decoded, TEXT_ROOM)
@@ -279,25 +297,22 @@ cdef int _put_micros(Out* out, const Row* row, const char* data) noexcept nogil:
 
 cdef int _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
     """The old service's Order object. The caller has made room."""
-    cdef size_t size = 0
-    cdef const char* text
+    cdef const char* event = data + row.at
     _put(out, b'{"id":"', 7)
-    _put_int(out, row.oid)
+    put_int(out, row.oid)
     _put(out, b'","symbol":"', 12)
-    text = row_text(row, data, F_COIN, &size)
-    _put(out, text, size)
+    _put(out, event + row.coin_text.off, row.coin_text.size)
     if row.side == c'B':
         _put(out, b'","side":"Bid","price":', 23)
     else:
         _put(out, b'","side":"Ask","price":', 23)
-    _put_plain(out, row, data, F_LIMIT_PX)
+    _put_plain(out, event, row.limitPx_text)
     _put(out, b',"size":', 8)
-    _put_plain(out, row, data, F_ORIG_SZ)
+    _put_plain(out, event, row.origSz_text)
     _put(out, b',"owner":"', 10)
-    text = row_text(row, data, F_USER, &size)
-    _put(out, text, size)
+    _put(out, event + row.user.off, row.user.size)
     _put(out, b'","timestamp":"', 15)
-    _put_micros(out, row, data)
+    _put_micros(out, event, row.time)
     _put(out, b'","status":"', 12)
     _put(out, LEGACY_STATUS[row.status], LEGACY_STATUS_SIZE[row.status])
     _put(out, b'"}', 2)

@@ -24,7 +24,7 @@ from fasttail.parser.words cimport words_add, words_clear, words_find, words_fre
 from fasttail.publish.filters cimport Selector, find_text
 from fasttail.publish.frames cimport (
     DATA, LEFT_OUT, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
-    room_for)
+    put_int, room_for)
 
 from typing import NamedTuple
 
@@ -86,15 +86,6 @@ cdef inline void _put_padded(Out* out, uint64_t value, int digits) noexcept nogi
         out.data[out.size + <size_t>(digits - 1 - i)] = <char>(c'0' + value % 10)
         value //= 10
     out.size += <size_t>digits
-
-
-cdef inline void _put_number(Out* out, uint64_t value) noexcept nogil:
-    cdef int digits = 1
-    cdef uint64_t rest = value
-    while rest >= 10:
-        rest //= 10
-        digits += 1
-    _put_padded(out, value, digits)
 
 
 cdef inline const Envelope* _block(Table table, const Row* row) noexcept nogil:
@@ -249,12 +240,12 @@ cdef class Topic:
             self.seq += 1
             draft.message.seq = self.seq
             _put(out, b',"seq":', 7)
-            _put_number(out, self.seq)
+            put_int(out, self.seq)
             _put(out, b',"prev":', 8)
-            _put_number(out, self.seq - 1)
+            put_int(out, self.seq - 1)
         if block != NULL:
             _put(out, b',"height":', 10)
-            _put_number(out, block.block_number)
+            put_int(out, block.block_number)
             _put(out, b',"blockTime":"', 14)
             _put(out, place.data + block.at + block.block_time.off, block.block_time.size)
             _put(out, b'"', 1)

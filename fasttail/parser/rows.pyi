@@ -1,1 +1,0 @@
-# For other compiled modules only: nothing here is visible from Python.
