@@ -143,8 +143,27 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], set[str]]] = {
         {"sizes"},
     ),
     "sizes that double": (lambda lines: sized(lines, lambda n: int(1000 * 1.4 ** (n % 100))), {"sizes"}),
+    "three batches, each many times the one before": (
+        lambda lines: sized(lines[: at(lines, "📦 Processing", 3)], lambda n: OLD_FAILURE[2 * n]),
+        {"sizes"},
+    ),
+    "the old failure in stairs": (
+        lambda lines: sized(lines[: at(lines, "📦 Processing", 10)], lambda n: OLD_FAILURE[n // 2]),
+        {"sizes"},
+    ),
+    "the old failure, late": (
+        lambda lines: sized(lines, lambda n: 1000 + max(0, n - 20) * 40_000),
+        {"sizes"},
+    ),
     "a batch that never ends": (hanging, {"completed"}),
     "a last batch that never ends": (hanging_last, {"completed"}),
+    "the old service's last batch never ends": (
+        lambda lines: [
+            f"2025-07-23 06:{number // 60:02}:{number % 60:02},123 - parser - INFO - {line[34:]}"
+            for number, line in enumerate([*lines[: at(lines, "⏳", 20) + 1], *["x" * 40] * 20])
+        ],
+        {"completed"},
+    ),
     "no end at all": (lambda lines: without(lines, "✅", "📦 Combining", "📡"), {
         "completed", "order", "broadcasts",
     }),

@@ -21,6 +21,9 @@ LEAST_FACTOR = 2.0
 FEW = 4
 """Batches of which a trend can be told at all; so few have to grow each time, and fourfold in all."""
 FEW_FACTOR = 4.0
+PILED = 100_000
+"""Lines of a batch where the old service began to fail. A block holds some thousands: so many at the end, and
+at least twofold, have piled up, however they came to be."""
 
 STATS = "docker stats"
 """Counts the whole container, with what it has in a tmpfs and pages of files that it was first to read."""
@@ -150,9 +153,9 @@ def _sizes(reading: Reading | None) -> _Found:
         return _skip(NO_LOG if reading is None else NO_BATCH)
     sizes = reading.sizes
     figure = f"{sizes.least:,} to {sizes.most:,} lines"
-    if sizes.count < FEW:
-        return _skip(f"{figure}; {sizes.count} batches are too few for a trend")
     first, last = ends(sizes)
+    if sizes.count < FEW and not grow(sizes):
+        return _skip(f"{figure}; {sizes.count} batches are too few for a trend")
     return _good(not grow(sizes), f"{figure}; {first:,.0f} at first, {last:,.0f} at the end")
 
 
@@ -164,15 +167,18 @@ def ends(sizes: Sizes) -> tuple[float, float]:
 
 
 def grow(sizes: Sizes) -> bool:
-    """Whether batches get ever larger: at one pace, or by a factor each time.
+    """Whether batches get ever larger: at one pace, or by a factor each time; or so large at last that
+    lines must have piled up.
 
     What varies at a steady rate has no trend; a catch-up that ends, or a step, is none either: as for memory.
     """
     points = sizes.points()
     values = [size for _, size in points]
+    first, last = ends(sizes)
+    if last >= max(PILED, LEAST_FACTOR * first):
+        return True
     if len(points) < FEW or max(values) - min(values) < LEAST_RISE:
         return False
-    first, last = ends(sizes)
     if last - first < LEAST_RISE or last < LEAST_FACTOR * first:
         return False
     if len(points) < 2 * LEAST_POINTS:

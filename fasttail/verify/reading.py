@@ -31,6 +31,7 @@ STEPS: tuple[tuple[str, re.Pattern[str]], ...] = (
 BEGIN, ALL, COMBINING, BROADCAST = 0, 5, 6, 8
 
 _PREFIX = re.compile(r"(?:^|.*?\s)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (DEBUG|INFO|WARNING|ERROR) +")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")  # of other programs' lines
 _ERROR = re.compile(r"❌|\bERROR\b")
 _MEMORY = re.compile(r"memory: RSS ([0-9.]+) MB")
 _REJECTED = re.compile(r"(\d+) lines rejected; the first in ")
@@ -113,6 +114,7 @@ class Reading:
     _began_said: str | None = None
     _began_at: float = 0.0
     _last_said: str | None = None
+    _ours: bool = False  # fasttail's own form of lines was seen
 
     MEMORY_POINTS = 480
 
@@ -122,7 +124,11 @@ class Reading:
         text = raw.decode("utf-8", "replace").rstrip()
         prefix = _PREFIX.match(text)
         said = prefix[1] if prefix else None
-        self._last_said = said or self._last_said
+        self._ours = self._ours or prefix is not None
+        # The old service's lines have a time of another form.
+        stamp = None if self._ours else _STAMP.search(text[:SHOWN])
+        when = stamp[0] if stamp else said
+        self._last_said = when or self._last_said
         message = text[prefix.end() :] if prefix else text
         if "⏰" in text:
             self.timeouts.add(message)
@@ -136,7 +142,7 @@ class Reading:
             # A message of ours begins with its marker; what a file's name or a client says does not.
             found = pattern.match(message) if prefix else pattern.search(message)
             if found is not None:
-                self._step(step, found, said, arrived)
+                self._step(step, found, when, arrived)
                 return
         self._other(message, said)
 
