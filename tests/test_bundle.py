@@ -327,6 +327,7 @@ def test_one_part_that_fails_is_not_the_others(tmp_path: Path, monkeypatch: pyte
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer [removed]"),
         ("GET /ws?since=5&token=abcd&x=1", "GET /ws?since=5&token=[removed]&x=1"),
         ("redis://:hunter2@host/0", "redis://[removed]@host/0"),
+        ("redis://user:hunter@2@host/0", "redis://[removed]@host/0"),
         ('{"api_key": "abcdef"}', '{"api_key": "[removed]"}'),
         ("MY_PASSWORD=abcdef next", "MY_PASSWORD=[removed] next"),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----.", "[removed]."),
@@ -337,6 +338,29 @@ def test_one_part_that_fails_is_not_the_others(tmp_path: Path, monkeypatch: pyte
 )  # fmt: skip
 def test_what_looks_like_a_secret(text: str, left: str) -> None:
     assert Redactor().clean(text.encode()).decode() == left
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", f"exec fasttail serve /data --alert-webhook {WEBHOOK}"],
+        ["sh", "-c", f"FASTTAIL_ALERT_WEBHOOK='{WEBHOOK}' fasttail serve /data"],
+        ["sh", "-c", f"fasttail serve /data's --alert-webhook {WEBHOOK}"],
+        ["env", f"FASTTAIL_ALERT_WEBHOOK={WEBHOOK}", "fasttail"],
+    ],
+)
+def test_a_secret_within_a_command(words: list[str]) -> None:
+    redactor = Redactor()
+    redactor.learn_words(words)
+    for text in (" ".join(words), f"line {WEBHOOK}", PATH):
+        assert PATH not in redactor.clean(text.encode()).decode()
+
+
+def test_a_secret_may_begin_as_a_path_does() -> None:
+    redactor = Redactor()
+    token = "/" + b64encode(bytes(range(150, 181))).decode()
+    redactor.learn_variables({"FASTTAIL_TOKEN": token, "SSL_CERT_KEY": "/etc/ssl/key.pem"})
+    assert redactor.clean(f"{token} /etc/ssl/key.pem".encode()) == b"[removed] /etc/ssl/key.pem"
 
 
 def test_a_known_secret_in_every_form() -> None:

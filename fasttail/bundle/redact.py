@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from urllib.parse import quote, quote_plus, unquote, urlsplit
@@ -24,6 +25,8 @@ _NAMES = (
 _SECRET_NAME = re.compile(r"token|secret|pass|key|cred|auth|webhook|cookie|dsn|signature", re.IGNORECASE)
 # Values of such names that are none, and that stand everywhere.
 _WORD = re.compile(r"true|false|none|null|auto|always|never|basic|bearer|\d{1,6}", re.IGNORECASE)
+# A path, and no base64, of which one in 64 begins with a slash.
+_FILE = re.compile(r"(?:/[\w.@-]{1,30})+/?")
 _PUBLIC_NAME = re.compile(
     r"PATH|HOME|USER|LANG|LC_[A-Z]+|TZ|HOSTNAME|OMP_[A-Z_]+|GOMP_[A-Z_]+|MALLOC_[A-Z_]+"
     r"|PYTHON(?:UNBUFFERED|UTF8|IOENCODING|MALLOC|ASYNCIODEBUG)"
@@ -31,7 +34,7 @@ _PUBLIC_NAME = re.compile(
 # What looks like a secret: (pattern, what is left of it).
 _LOOKS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
     (re.compile(rb"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), rb"\1 [removed]"),
-    (re.compile(rb"://[^\s/@\"'<>]+@"), rb"://[removed]@"),
+    (re.compile(rb"://[^\s/\"'<>]+@"), rb"://[removed]@"),
     (
         re.compile(rb"(?i)([?&](?:[a-z_-]*(?:token|secret|password|key|sig|signature|auth))=)[^\s&\"'<>]+"),
         rb"\1[removed]",
@@ -95,14 +98,20 @@ class Redactor:
                 continue
             if "://" in value:
                 self.learn_url(value)
-            elif not value.startswith("/") and not _WORD.fullmatch(value):
+            elif not _FILE.fullmatch(value) and not _WORD.fullmatch(value):
                 self.learn(value)
 
     def learn_words(self, words: Sequence[str]) -> None:
-        """The values of a command line's options whose names say that they are secret."""
+        """The values of a command line's options whose names say that they are secret.
+
+        A word may be a shell's line, or an assignment for `env`.
+        """
+        words = [part for word in words for part in (_split(word) if " " in word else [word])]
         for word, behind in pairwise((*words, "")):
             name, _, value = word.partition("=")
-            if name.startswith("-"):
+            if value and re.fullmatch(r"\w+", name):
+                self.learn_variables({name: value})
+            elif name.startswith("-"):
                 self.learn_variables({name.lstrip("-").replace("-", "_").upper(): value or behind})
 
     def clean(self, data: bytes) -> bytes:
@@ -113,6 +122,13 @@ class Redactor:
         for pattern, left in _LOOKS:
             data = pattern.sub(left, data)
         return data
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quotation without an end
+        return line.split()
 
 
 def public_variables(entries: Iterable[tuple[str, str]]) -> list[str]:
