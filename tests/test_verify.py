@@ -287,6 +287,14 @@ def test_rejected_lines_and_a_full_log_are_warnings(good: list[str]) -> None:
     assert (found["rejected"], found["log"]) == ("WARN", "WARN")
 
 
+def test_batches_that_the_log_does_not_show_are_told() -> None:
+    looks = Looks()
+    looks.increased["fasttail_batches_total"] = 812
+    (batches,) = (check for check in checklist(Reading(), looks) if check.name == "batches")
+    assert batches.status == "FAIL"
+    assert batches.figure == "no 📦 in 0 lines, 812 batches by /metrics: log_level?"
+
+
 def test_a_batch_that_runs_at_the_end_has_some_seconds(good: list[str]) -> None:
     lines = good[: at(good, "⏳", -1) + 1]
     assert judged(lines, now=GRACE_S - 1)[0]["completed"] == "PASS"

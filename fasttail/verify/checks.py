@@ -100,6 +100,9 @@ def _batches(reading: Reading | None, looks: Looks) -> _Found:
             return Status.PASS, f"{reading.started} of 📦 in {reading.lines} lines"
         if reading.summed:
             return Status.FAIL, f"no 📦 but {reading.summed} batches in Σ lines: log_batches is summary"
+        if more := looks.increased["fasttail_batches_total"]:
+            figure = f"no 📦 in {reading.lines} lines, {more:.0f} batches by /metrics: log_level?"
+            return Status.FAIL, figure
         return Status.FAIL, f"no 📦 in {reading.lines} lines: does the node write?"
     if looks.server is None:
         return _skip(NO_LOG)
