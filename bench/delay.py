@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -116,6 +117,7 @@ def _rates(text: str) -> list[float]:
 
 def write_lines(path: str, lines: list[bytes], rate: float, times: Any, behind: Any) -> None:
     """The writer's process: times[i] is when line i was written, monotonic ns."""
+    gc.freeze()
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     begin = time.monotonic()
     written = 0

@@ -1,13 +1,14 @@
 """The highest rate of lines at which the delay stays bounded: server, writer and client on two cores.
 
 A writer of its own process puts lines made before into hours of the node's, every two milliseconds those that
-are due, in one `write`; hours that the client has got are deleted. The server follows, one client has a
-filter that takes a tenth of the orders. Every order it gets is checked for its place, and its delay counts
-from the write of its line.
+are due, in writes of some 256 KB at most; a thread beside it deletes hours that the client has got, as
+whatever prunes a node's disk does. The server follows, one client has a filter that takes a tenth of the
+orders. Every order it gets is checked for its place, and its delay counts from the write of its line.
 Rates double until one is too much, then the step is halved a few times; what is left is held for longer.
 
 A rate is held if the delay's p99 is below `--bound` and its median in the last third is not above the one in
-the first third by more than a tenth of that, and if the writer kept to its plan. A million lines are 600 MB:
+the first third by more than a tenth of that, and if the writer kept to its plan: at its end, and in between
+with moments of some tenths of a second, which are shown. A million lines are 600 MB:
 the kernel would hold the writer up where the disk takes less a second, so the hours lie in memory if there is
 room; `--folder` on a disk shows the disk.
 
@@ -23,6 +24,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from array import array
 from dataclasses import asdict, dataclass, field
@@ -40,8 +42,12 @@ from bench.service import serve
 from bench.soak_node import FIRST_HOUR, HOURLY, hour_name
 
 TICK_S = 0.002
+WRITTEN = 256_000
+"""Bytes of one write, and a line: what is overdue does not count from the beginning of all of it."""
 LATE_S = 0.1
 """The writer may be so far behind its plan at its end."""
+BEHIND_S = 0.5
+"""… and so far at any moment."""
 MOST_HOURS = 4
 """On disk. The writer waits when the client has not got the oldest: it is late then."""
 MEMORY = Path("/dev/shm")
@@ -63,7 +69,8 @@ class Probe:
     most: float
     first: float
     last: float
-    late: float  # seconds that the writer was behind its plan at its end
+    late: float  # seconds that the writer was behind its plan at its end,
+    behind: float  # … and the most at any moment
     cores: float  # kept busy by the server
     rss: int  # bytes, the most
     held: bool
@@ -71,14 +78,15 @@ class Probe:
     def text(self) -> str:
         return (
             f"{self.rate:11,.0f} {self.seconds:5.1f} {self.p50:8.2f} {self.p99:8.2f} {self.p999:8.2f} "
-            f"{self.most:8.2f} {self.first:8.2f} {self.last:8.2f} {self.late:6.2f} {self.cores:6.2f} "
+            f"{self.most:8.2f} {self.first:8.2f} {self.last:8.2f} {self.late:6.2f} {self.behind:6.2f} "
+            f"{self.cores:6.2f} "
             f"{self.rss / 2**20:7.1f}  {'held' if self.held else 'not held'}"
         )
 
 
 HEADS = (
     f"{'lines/s':>11} {'s':>5} {'p50 ms':>8} {'p99':>8} {'p99.9':>8} {'most':>8} {'early':>8} {'later':>8} "
-    f"{'late s':>6} {'cores':>6} {'RSS MB':>7}"
+    f"{'late s':>6} {'most':>6} {'cores':>6} {'RSS MB':>7}"
 )
 
 
@@ -251,9 +259,10 @@ def _probe(args: argparse.Namespace, replay: Replay, coins: list[str], rate: flo
         first=medians[0],
         last=medians[1],
         late=pieces.late,
+        behind=pieces.behind,
         cores=after.cores_since(before),
         rss=most,
-        held=p99 < args.bound and steady and pieces.late < LATE_S,
+        held=p99 < args.bound and steady and pieces.late < LATE_S and pieces.behind < BEHIND_S,
     )
 
 
@@ -265,6 +274,24 @@ class Pieces:
     times: array[int] = field(default_factory=lambda: array("Q"))
     seconds: float = 0.0
     late: float = 0.0
+    behind: float = 0.0
+
+
+class Pruner(threading.Thread):
+    """Deletes hours that the client has got. `oldest`: the first that is there."""
+
+    def __init__(self, hourly: Path, progress: Any) -> None:
+        super().__init__(daemon=True)
+        self.oldest = 0
+        self._hourly = hourly
+        self._progress = progress
+
+    def run(self) -> None:
+        while True:
+            while _code(self.oldest) < self._progress.value:
+                (self._hourly / hour_name(self.oldest)).unlink()
+                self.oldest += 1
+            time.sleep(10 * TICK_S)
 
 
 def write_hours(
@@ -279,14 +306,18 @@ def write_hours(
 
 def _write_hours(replay: Replay, hourly: Path, lines: int, rate: float, progress: Any) -> Pieces:
     done = Pieces()
-    oldest = 0
+    pruner = Pruner(hourly, progress)
+    pruner.start()
     data = replay.mapped()
     data.madvise(mmap.MADV_WILLNEED)
     view = memoryview(data)
     fd, hour, written = -1, -1, 0
+    most = max(1, WRITTEN * replay.lines // replay.starts[-1])
     begin = time.monotonic()
     while written < lines:
-        due = min(lines, int((time.monotonic() - begin) * rate) + 1)
+        now = time.monotonic() - begin
+        due = min(lines, int(now * rate) + 1)
+        done.behind = max(done.behind, now - written / rate)
         while written < due:
             if written // replay.lines != hour:
                 if fd >= 0:
@@ -295,14 +326,10 @@ def _write_hours(replay: Replay, hourly: Path, lines: int, rate: float, progress
                 path = hourly / hour_name(hour)
                 path.parent.mkdir(exist_ok=True)
                 fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-                while oldest < hour and (_code(oldest) < progress.value or hour - oldest >= MOST_HOURS):
-                    if _code(oldest) < progress.value:
-                        (hourly / hour_name(oldest)).unlink()
-                        oldest += 1
-                    else:
-                        time.sleep(TICK_S)
+                while hour - pruner.oldest >= MOST_HOURS:
+                    time.sleep(TICK_S)
             before = hour * replay.lines
-            upto = min(due, before + replay.lines)
+            upto = min(due, before + replay.lines, written + most)
             piece = view[replay.starts[written - before] : replay.starts[upto - before]]
             done.ends.append(upto)
             done.times.append(time.monotonic_ns())
