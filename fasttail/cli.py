@@ -104,7 +104,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         return 0
     _let_workers_sleep()
     from fasttail import app
+    from fasttail.watch import stacks
 
+    stacks.answer()
     return app.serve(settings, lambda: _settings(ServeSettings, arguments))
 
 

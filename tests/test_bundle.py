@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -112,7 +113,7 @@ def test_all_of_a_running_server_and_no_secret(tmp_path: Path) -> None:
     assert set(held) == {
         "about.txt", "config.txt", "disk.txt", "environment.txt", "health-live.json", "health.json",
         "kernel.txt", "log.txt", "metrics.txt", "missing.txt", "node-files.txt", "process-command.txt",
-        "process-environment.txt", "process.txt", "threads.txt", "ws-status.json",
+        "process-environment.txt", "process.txt", "stacks.txt", "threads.txt", "ws-status.json",
     }  # fmt: skip
     assert held["missing.txt"] == "nothing is missing\n"
     assert done.stdout.splitlines()[0] == str(file)
@@ -124,12 +125,35 @@ def test_all_of_a_running_server_and_no_secret(tmp_path: Path) -> None:
     assert "https://hooks.example:8443/..." in held["config.txt"], "of the webhook the host is told"
     assert f"file {config}:workers" in held["config.txt"]
     assert "fasttail-w0" in held["threads.txt"]
+    assert "most recent call first" in held["stacks.txt"]
     assert "max_user_watches" in held["kernel.txt"]
     assert "ulimit NOFILE" in held["kernel.txt"]
     assert "20260505/7: 1234 bytes" in held["node-files.txt"]
     assert "orjson" in held["about.txt"]
     assert "AWS_SECRET_ACCESS_KEY=[removed]" in held["process-environment.txt"]
     assert "--alert-webhook" in held["process-command.txt"]
+
+
+def test_the_settings_are_those_of_the_process(tmp_path: Path) -> None:
+    """By its own command line, variables and folder, not by those of this shell."""
+    (tmp_path / "f.toml").write_text("grace_s = 7\n")
+    data = tmp_path / "node"
+    data.mkdir()
+    file = tmp_path / "report.tar.gz"
+    with serve(data, "--config", tmp_path / "f.toml", env={"FASTTAIL_RESCAN_S": "3"}) as server:
+        done = run("-o", file, "--pid", server.process.pid, env={"FASTTAIL_WORKERS": "9"})
+    assert done.returncode == 0
+    config = content(file)["config.txt"]
+    for line in (rf"data_dir +{data} .*", r"grace_s +7 .*f.toml.*", r"rescan_s +3 .*FASTTAIL_RESCAN_S"):
+        assert re.search(rf"^{line}$", config, re.MULTILINE), config
+    assert not re.search(r"^workers +9 ", config, re.MULTILINE)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "serve"]) as other:
+        try:
+            done = run("-o", file, "--pid", other.pid)
+        finally:
+            other.kill()
+    for name in ("config.txt", "stacks.txt"):
+        assert f"missing  {name}: process {other.pid} is no fasttail serve" in done.stdout
 
 
 def test_the_words_of_another_users_process_are_secret_too(
@@ -328,6 +352,13 @@ def test_one_part_that_fails_is_not_the_others(tmp_path: Path, monkeypatch: pyte
         ("GET /ws?since=5&token=abcd&x=1", "GET /ws?since=5&token=[removed]&x=1"),
         ("redis://:hunter2@host/0", "redis://[removed]@host/0"),
         ("redis://user:hunter@2@host/0", "redis://[removed]@host/0"),
+        ("Authorization: raw-token and more", "Authorization: [removed]"),
+        ("> cookie: a=b; c=d\nnext", "> cookie: [removed]\nnext"),
+        ("got eyJhbGciOiJI.eyJzdWIi.SflKxwRJ from", "got [removed] from"),
+        ("run --db-password hunter2 --port 1", "run --db-password [removed] --port 1"),
+        ('password: "two words" next', 'password: "[removed]" next'),
+        ("DB_PWD=hunter2 next", "DB_PWD=[removed] next"),
+        ('"alert_webhook": "https://hooks.example/..."', '"alert_webhook": "https://hooks.example/..."'),
         ('{"api_key": "abcdef"}', '{"api_key": "[removed]"}'),
         ("MY_PASSWORD=abcdef next", "MY_PASSWORD=[removed] next"),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----.", "[removed]."),

@@ -14,12 +14,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from running import command, wait_for
 from websockets.exceptions import ConnectionClosed
@@ -185,17 +187,36 @@ def test_verify_from_outside(site: Site) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def orders(text: str | bytes) -> Iterator[str]:
+def test_a_bundle_from_outside(site: Site, tmp_path: Path) -> None:
+    """With the container's own settings, and the stacks of a server that nobody else may look into."""
+    file = tmp_path / "report.tar.gz"
+    said = run(*command("bundle", "--container", NAME, "-o", file)).stdout
+    with tarfile.open(file) as opened:
+        held = {
+            Path(entry.name).name: read.read().decode()
+            for entry in opened.getmembers()
+            if (read := opened.extractfile(entry)) is not None
+        }
+    assert "most recent call first" in held["container-stacks.txt"], said
+    assert "fasttail-w0: " in held["container-stacks.txt"]
+    assert re.search(r"^state_dir +/var/lib/fasttail .*FASTTAIL_STATE_DIR", held["config.txt"], re.MULTILINE)
+    assert "📦 Processing batch snapshot" in held["log.txt"]
+    assert "fasttail_batches_total" in held["metrics.txt"]
+    assert json.loads(held["docker-stats.json"])["Name"] == NAME
+    assert re.search(r"20\d{6}/\d+: \d+ bytes", held["node-files.txt"])
+
+
+def orders(text: str | bytes) -> Iterator[bytes]:
     """Each order status of a message's data, or of a line of the node, in one and the same form."""
-    record = json.loads(text)
+    record = orjson.loads(text)
     for each in record["data"] if "data" in record else record.get("events", [record]):
-        yield json.dumps(each, sort_keys=True)
+        yield orjson.dumps(each, option=orjson.OPT_SORT_KEYS)
 
 
 def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
     """Told 1001, and afterwards it goes on where it was: the checkpoint lies in the volume."""
     wanted = {"type": "orders", "format": "raw"}
-    got: list[str] = []
+    got: list[bytes] = []
     stop: subprocess.Popen[bytes] | None = None
     begin = code = 0.0
     cursor = ""
@@ -270,6 +291,29 @@ def test_a_deploy_that_is_not_verified_rolls_back(site: Site) -> None:
     assert "== rolled back: fasttail" in said
     made = inspect(NAME)
     assert (made["Image"], made["State"]["Health"]["Status"]) == (before, "healthy")
+
+
+def test_a_log_that_is_silent_holds_nothing_up(site: Site) -> None:
+    """Nothing is written after the start, for which a reader of the log would wait for ever."""
+    before = inspect(NAME)["Image"]
+    dockerfile = site.checkout / "Dockerfile"
+    good = dockerfile.read_text()
+    dockerfile.write_text(good.replace(CMD, CMD.replace("]", ', "--log-level", "error"]')))
+    try:
+        said = site.shell("scripts/deploy production --minutes 0.2", code=1, timeout=300)
+    finally:
+        dockerfile.write_text(good)
+    assert "batches by /metrics: log_level?" in said
+    assert "== rolled back: fasttail" in said
+    assert inspect(NAME)["Image"] == before
+
+
+def test_the_way_back_survives_a_deploy_of_the_same(site: Site) -> None:
+    before, way_back = inspect(NAME)["Image"], run("docker", "images", "-q", f"{NAME}:previous").stdout
+    said = site.shell("scripts/deploy staging --minutes 0.2")
+    assert "== before: the same image" in said
+    assert inspect(NAME)["Image"] == before
+    assert run("docker", "images", "-q", f"{NAME}:previous").stdout == way_back
 
 
 def test_a_rollback_and_back_again(site: Site) -> None:

@@ -46,10 +46,10 @@ ALLOWED: dict[str, set[str]] = {
     "tail_command": {"config", "convert", "tail", "text_output"},
     "container": set(),
     "endpoint": set(),
-    "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout"},
+    "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout", "watch.stacks"},
     "verify": {"config", "container", "endpoint", "watch.growth"},
     "demo": LIBRARY | SETTINGS | {"app", "synth"},
-    "cli": COMMANDS | SETTINGS,
+    "cli": COMMANDS | SETTINGS | {"watch.stacks"},
     "__main__": {"cli"},
     "__init__": {"parser", "version"},  # the public names, loaded on first use
 }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
 from running import wait_for
 
-from fasttail.watch.stall import StallWatch, stacks, unread_lines
+from fasttail.watch.stall import StallWatch, unread_lines
 
 S = 1_000_000_000
 
@@ -115,34 +112,3 @@ def test_what_is_no_work_yet(tmp_path: Path) -> None:
 def test_no_file_is_no_stall() -> None:
     pipeline = Pipeline()
     assert [pipeline.step() for _ in range(100)] == [None] * 100
-
-
-def open_files() -> list[str]:
-    """Descriptors come and go in the threads of other tests: one that is gone has no name."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(link))
-    return found
-
-
-def test_stacks_name_the_threads() -> None:
-    hold, there = threading.Event(), threading.Event()
-
-    def a_place_to_be_found() -> None:
-        there.set()
-        hold.wait()
-
-    thread = threading.Thread(target=a_place_to_be_found, name="held-here")
-    thread.start()
-    try:
-        there.wait()
-        text = stacks()
-    finally:
-        hold.set()
-        thread.join()
-    assert "[held-here]" in text
-    assert "in a_place_to_be_found" in text
-    assert "in test_stacks_name_the_threads" in text
-    assert f"\n  {os.getpid()} " in text.partition("Threads of the system:")[2]
-    assert not [name for name in open_files() if "memfd:stacks" in name]

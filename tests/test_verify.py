@@ -226,7 +226,8 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], set[str]]] = {
 def test_a_good_log_passes(good: list[str]) -> None:
     found, passed = judged(good)
     assert passed
-    assert {name for name, status in found.items() if status != "PASS"} == {"memory", "health"}, found
+    others = {name for name, status in found.items() if status != "PASS"}
+    assert others == {"memory", "health", "metrics"}, found
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -350,8 +351,10 @@ def test_a_running_server_by_its_url(node: Path) -> None:
     for name in ("version", "batches", "alerts", "memory", "health", "restarts", "rejected"):
         assert found[name] == "PASS", found
     assert found["order"] == "SKIP"
-    assert pid.returncode == 0
-    assert statuses(pid)["memory"] == "PASS"
+    assert found["metrics"] == "PASS"
+    # Of a process alone: its memory. Whether batches complete nobody tells.
+    assert pid.returncode == 1
+    assert (statuses(pid)["memory"], statuses(pid)["batches"]) == ("PASS", "FAIL")
 
 
 def copied(server: Serve, verifier: subprocess.Popen[bytes]) -> None:
@@ -441,7 +444,9 @@ def test_the_token_opens_metrics_and_is_never_shown(node: Path, tmp_path: Path) 
             run("--url", url, "--minutes", 0, env={"FASTTAIL_TOKEN": secret}),
             run("--url", url, "--minutes", 0, env={"FASTTAIL_TOKEN": secret + " and more"}),
         ]
-    assert "/metrics answers 401" in shut.stdout
+    assert shut.returncode == 1
+    for status, name in (("SKIP", "version"), ("FAIL", "batches"), ("WARN", "metrics")):
+        assert re.search(rf"^{status} +{name} .*/metrics answers 401", shut.stdout, re.MULTILINE), shut.stdout
     assert "since the server's start" in opened[0].stdout
     assert "since the server's start" in opened[1].stdout
     assert opened[2].returncode == 2
@@ -473,6 +478,19 @@ def test_mistakes_are_told_in_one_line(words: list[str], line: str) -> None:
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
     assert "s3cret" not in done.stderr
+
+
+def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
+    """A deploy shows for five minutes that something goes on."""
+    code = "from fasttail import cli; from fasttail.verify import command; command.SAID_S = 0.5; cli.main(%r)"
+    with serve(node, *OPTIONS) as server:
+        words = ["verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", "0.03"]
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code % words], capture_output=True, encoding="utf-8", timeout=60
+        )
+    lines = done.stderr.splitlines()
+    assert 2 <= len(lines) <= 4, done.stderr
+    assert re.fullmatch(r"watching: 1 of 2 s, \d+ MB", lines[0]), done.stderr
 
 
 # ---- a container, by a stand-in for the docker command

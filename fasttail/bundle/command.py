@@ -10,6 +10,8 @@ import json
 import os
 import select
 import stat
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from fasttail.config import BundleSettings, ConfigError, ServeSettings, sources
 from fasttail.config import file as config_file
 from fasttail.container import Container, ContainerError
 from fasttail.endpoint import Endpoint, EndpointError, token
+from fasttail.watch import stacks
 
 MB = 1 << 20
 LINE = 64
@@ -41,9 +44,11 @@ IN_CONTAINER = {
     "/proc/sys/fs/file-max /proc/sys/fs/file-nr /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current "
     "/sys/fs/cgroup/memory.events /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu.stat; do "
     "echo == $f; cat $f; done 2>&1",
+    "container-stacks.txt": "python3 -P -m fasttail.watch.stacks",
     "container-threads.txt": "for t in /proc/[0-9]*/task/*; do echo == $t $(cat $t/comm); "
     "for f in wchan stack status; do cat $t/$f; echo; done; done 2>&1",
 }  # fmt: skip
+SERVE = (sys.executable, "-P", "-m", "fasttail", "serve")
 LISTING = (
     'df "$1"; df -i "$1"; date; for d in "$1"/node_order_statuses*/hourly; do '
     'for x in $(ls "$d" | tail -n 2); do echo "$d/$x"; ls -ln --time-style=full-iso "$d/$x"; done; done 2>&1'
@@ -207,8 +212,13 @@ def _add_config(
             raise Missing("the container's command is no fasttail serve")
         return container.run("exec", container.name, *words, "--print-config")
 
+    def running() -> bytes:
+        assert settings.pid is not None
+        return _printed_config(settings.pid)
+
     if container is None:
-        parts.add("config.txt", local)
+        asked = settings.pid is not None and settings.config is None
+        parts.add("config.txt", running if asked else local)
     elif found:
         parts.add("config.txt", inside)
     else:
@@ -268,11 +278,39 @@ def _add_process(pid: int, redactor: Redactor, parts: Parts) -> None:
         return "\n".join(words) + "\n"
 
     parts.add("process.txt", partial(machine.process, pid))
+    parts.add("stacks.txt", partial(_stacks, pid))
     parts.add("threads.txt", partial(machine.threads, pid))
     parts.add("process-command.txt", command_line)
     parts.add(
         "process-environment.txt", lambda: "\n".join(public_variables(sorted(_environ(pid).items()))) + "\n"
     )
+
+
+def _printed_config(pid: int) -> bytes:
+    """What a running server was given, read by this fasttail in its folder and with its variables."""
+    words = _words(pid)
+    if not any("fasttail" in word for word in words) or "serve" not in words:
+        raise Missing(f"process {pid} is no fasttail serve")
+    ours = [*SERVE, *words[words.index("serve") + 1 :], "--print-config"]
+    done = subprocess.run(
+        ours,
+        env={name: value for name, value in _environ(pid).items() if name != "FASTTAIL_RESTART"},
+        cwd=f"/proc/{pid}/cwd",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise Missing(done.stderr.decode("utf-8", "replace"))
+    return done.stdout
+
+
+def _stacks(pid: int) -> str:
+    try:
+        return stacks.of_process(pid)
+    except LookupError as error:
+        raise Missing(str(error)) from None
 
 
 def _words(pid: int) -> list[str]:

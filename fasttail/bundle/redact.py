@@ -20,9 +20,9 @@ REMOVED = "[removed]"
 LEAST = 4
 
 _NAMES = (
-    r"token|secret|passw(?:or)?d|passphrase|api[-_]?key|private[-_]?key|access[-_]?key|webhook|credentials?"
+    r"token|secret|passw(?:or)?d|pwd|passphrase|api[-_]?key|private[-_]?key|access[-_]?key|webhook|credentials?"
 )
-_SECRET_NAME = re.compile(r"token|secret|pass|key|cred|auth|webhook|cookie|dsn|signature", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"token|secret|pass|pwd|key|cred|auth|webhook|cookie|dsn|signature", re.IGNORECASE)
 # Values of such names that are none, and that stand everywhere.
 _WORD = re.compile(r"true|false|none|null|auto|always|never|basic|bearer|\d{1,6}", re.IGNORECASE)
 # A path, and no base64, of which one in 64 begins with a slash.
@@ -31,16 +31,30 @@ _PUBLIC_NAME = re.compile(
     r"PATH|HOME|USER|LANG|LC_[A-Z]+|TZ|HOSTNAME|OMP_[A-Z_]+|GOMP_[A-Z_]+|MALLOC_[A-Z_]+"
     r"|PYTHON(?:UNBUFFERED|UTF8|IOENCODING|MALLOC|ASYNCIODEBUG)"
 )
+# What stands in a secret's place, or may be shown of one.
+_SHOWN = r"\[removed\]|https?://[^\s/]+/\.\.\."
 # What looks like a secret: (pattern, what is left of it).
 _LOOKS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
     (re.compile(rb"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), rb"\1 [removed]"),
+    (
+        re.compile(
+            rb"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie):(?! *(?:bearer|basic) \[removed\])[^\r\n]+"
+        ),
+        rb"\1: [removed]",
+    ),
+    (re.compile(rb"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), rb"[removed]"),  # a JSON web token
+    (re.compile(rf"(?i)(--(?:[a-z-]+-)?(?:{_NAMES})[ =])[^\s\"']+".encode()), rb"\1[removed]"),
     (re.compile(rb"://[^\s/\"'<>]+@"), rb"://[removed]@"),
     (
         re.compile(rb"(?i)([?&](?:[a-z_-]*(?:token|secret|password|key|sig|signature|auth))=)[^\s&\"'<>]+"),
         rb"\1[removed]",
     ),
     (
-        re.compile(rf"(?i)((?:{_NAMES})\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!\[removed\]|https?://[^\s/]+/\.\.\.)[^\s\"',}}\\]+".encode()),
+        re.compile(rf"(?i)((?:{_NAMES})[\"']?\s*[:=]\s*\")(?!{_SHOWN})[^\"\r\n]*(?=\")".encode()),
+        rb"\1[removed]",
+    ),
+    (
+        re.compile(rf"(?i)((?:{_NAMES})\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!{_SHOWN})[^\s\"',}}\\]+".encode()),
         rb"\1[removed]",
     ),
     (

@@ -65,6 +65,7 @@ def checklist(reading: Reading | None, looks: Looks, now: float | None = None) -
         ("alerts", _alerts(reading, looks)),
         ("memory", _memory(reading, looks)),
         ("health", _health(looks)),
+        ("metrics", _metrics(looks)),
         ("restarts", _restarts(reading, looks)),
         ("rejected", _rejected(reading, looks)),
         ("log", _log(reading, looks)),
@@ -73,9 +74,8 @@ def checklist(reading: Reading | None, looks: Looks, now: float | None = None) -
 
 
 def verdict(checks: Sequence[Check]) -> bool:
-    """Whether nothing failed, and something was there to be judged."""
-    seen = {check.status for check in checks if check.name != "version"}
-    return Status.FAIL not in seen and Status.PASS in seen
+    """Whether nothing failed."""
+    return all(check.status is not Status.FAIL for check in checks)
 
 
 _Found = tuple[Status, str]
@@ -91,10 +91,12 @@ def _skip(why: str) -> _Found:
 
 def _version(reading: Reading | None, looks: Looks) -> _Found:
     found = looks.version or (reading and reading.version)
-    return (Status.PASS, found) if found else _skip("neither /metrics nor the log's beginning tells it")
+    why = looks.missing.get("/metrics", "/metrics does not tell it") if looks.server else NO_SERVER
+    return (Status.PASS, found) if found else _skip(f"{why}; nor does the log tell it")
 
 
 def _batches(reading: Reading | None, looks: Looks) -> _Found:
+    """Never skipped: where nothing tells of a batch, nobody can say that all is well."""
     if reading is not None:
         if reading.started:
             return Status.PASS, f"{reading.started} of 📦 in {reading.lines} lines"
@@ -105,10 +107,11 @@ def _batches(reading: Reading | None, looks: Looks) -> _Found:
             return Status.FAIL, figure
         return Status.FAIL, f"no 📦 in {reading.lines} lines: does the node write?"
     if looks.server is None:
-        return _skip(NO_LOG)
+        return Status.FAIL, "nothing tells of batches: give --container, --log or --url"
     total = looks.metrics.get("fasttail_batches_total")
     if total is None:
-        return _skip(looks.missing.get("/metrics", "/metrics does not tell"))
+        why = looks.missing.get("/metrics", "/metrics does not tell")
+        return Status.FAIL, f"nothing tells of batches: {why}"
     if looks.count < 2:
         return _good(total > 0, f"{total:.0f} since the server's start")
     more = looks.increased["fasttail_batches_total"]
@@ -260,6 +263,15 @@ def _health(looks: Looks) -> _Found:
     if looks.stale:
         return Status.WARN, f"{figure}; {looks.stale} times old data: the node may have stopped writing"
     return _good(looks.live > 0, figure)
+
+
+def _metrics(looks: Looks) -> _Found:
+    """Alerts, restarts, rejected lines and memory are told by it, too: without it they stand on one leg."""
+    if looks.server is None:
+        return _skip(NO_SERVER)
+    if why := looks.missing.get("/metrics"):
+        return Status.WARN, why
+    return Status.PASS, f"{len(looks.metrics)} figures"
 
 
 def _restarts(reading: Reading | None, looks: Looks) -> _Found:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LOOKS = 60
 """So many are spread over the time, as many as a trend is told from."""
 TICK_S = 0.25
+SAID_S = 30.0
 END_S = 2.0
 MAX_LINE = 256 << 10
 """Bytes of a line that are read as one; fasttail's own are shorter."""
@@ -203,10 +204,11 @@ def _watch(seconds: float, looks: Looks, log: _Log | None, progress: _Progress) 
 
 
 class _Progress:
-    """A line on a terminal's standard error while it watches; nothing elsewhere."""
+    """On standard error while it watches: a line of a terminal, elsewhere one every `SAID_S`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._said = 0.0
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> _Progress:
@@ -227,9 +229,14 @@ class _Progress:
 
     def show(self, elapsed: float, batches: int | None, looks: Looks) -> None:
         """How far it is."""
-        if self._bar is None:
+        if self._bar is None and elapsed < self._said + SAID_S:
             return
         shown = ([f"{batches} batches"] if batches is not None else []) + [looks.shown(), looks.ended]
+        if self._bar is None:
+            self._said = elapsed
+            line = ", ".join(filter(None, shown))
+            print(f"watching: {elapsed:.0f} of {self._seconds:.0f} s, {_printable(line)}", file=sys.stderr)
+            return
         self._bar.set_postfix_str(", ".join(filter(None, shown)), refresh=False)
         self._bar.update(min(elapsed, self._seconds) - self._bar.n)
 

@@ -1,4 +1,4 @@
-"""Does the pipeline stand still? And what did every thread do when it did.
+"""Does the pipeline stand still?
 
 in a batch ──► for longer than both limits ─────────────────────────────────► stall
 between    ──► did not come by for `stall_after_s` ─────────────────────────► stall
@@ -7,14 +7,10 @@ comes by   ──► is where it was `stall_after_s` ago, with a whole line ahea
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 NS = 1_000_000_000
@@ -113,38 +109,3 @@ def unread_lines(path: str, offset: int) -> int:
     except OSError:
         return 0
     return size - offset if size > offset and b"\n" in tail else 0
-
-
-def stacks() -> str:
-    """What each thread does: Python's stacks by faulthandler, then the system's view of all threads."""
-    # In memory: a pipe that nobody empties meanwhile could fill up.
-    fd = os.memfd_create("stacks", os.MFD_CLOEXEC)
-    try:
-        faulthandler.dump_traceback(fd, all_threads=True)
-        text = os.pread(fd, 64 << 10, 0).decode("utf-8", "replace")
-    finally:
-        os.close(fd)
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-
-    def named(found: re.Match[str]) -> str:
-        return f"{found[0]} [{names.get(int(found[1], 16), '?')}]"
-
-    return re.sub(r"[Tt]hread 0x([0-9a-f]+)", named, text) + "\n".join(_native())
-
-
-def _native() -> list[str]:
-    """A line for each thread of the process, workers too, which Python does not know."""
-    found = ["Threads of the system:"]
-    for task in sorted(Path("/proc/self/task").glob("*"), key=lambda path: int(path.name)):
-        with contextlib.suppress(OSError):
-            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
-            fields = rest.split()
-            try:
-                waits = (task / "wchan").read_text().strip("0\n")
-            except OSError:
-                waits = ""
-            # Fields 3, 14 and 15 of proc(5): the state, and ticks of CPU time in user and kernel mode.
-            ticks = int(fields[11]) + int(fields[12])
-            line = f"  {task.name} {name}: {fields[0]}, {ticks} ticks of CPU"
-            found.append(f"{line}, in {waits}" if waits else line)
-    return found

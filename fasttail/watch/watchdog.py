@@ -19,7 +19,8 @@ from typing import Any
 
 from fasttail.watch.memory import Leak, MemoryWatch
 from fasttail.watch.restart import StormGuard
-from fasttail.watch.stall import StallWatch, stacks
+from fasttail.watch.stacks import stacks
+from fasttail.watch.stall import StallWatch
 from fasttail.watch.webhook import Webhook
 
 _log = logging.getLogger(__name__)

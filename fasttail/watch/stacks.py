@@ -1,0 +1,115 @@
+"""What every thread does: Python's stacks and the system's view. Of this process, or of one that is asked.
+
+    of_process(pid) ──SIGUSR1──► faulthandler, whatever else it is doing ──► its file in memory ──► read by us
+
+`python -m fasttail.watch.stacks` prints those of every server that it may ask: inside a container, say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+SIGNAL = signal.SIGUSR1
+NAME = "fasttail-stacks"
+"""Of the file in memory. A process that has it open answers the signal; any other would be killed by it."""
+MOST = 64 << 10
+ANSWER_S = 2.0
+QUIET_S = 0.05
+"""It writes line by line: after so long without another it has ended."""
+
+
+def stacks() -> str:
+    """Of this process; its threads are named."""
+    # In memory: a pipe that nobody empties meanwhile could fill up.
+    fd = os.memfd_create("stacks", os.MFD_CLOEXEC)
+    try:
+        faulthandler.dump_traceback(fd, all_threads=True)
+        text = os.pread(fd, MOST, 0).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+
+    def named(found: re.Match[str]) -> str:
+        return f"{found[0]} [{names.get(int(found[1], 16), '?')}]"
+
+    return re.sub(r"[Tt]hread 0x([0-9a-f]+)", named, text) + "\n".join(_native(os.getpid()))
+
+
+def answer() -> None:
+    """From now on, until the process ends or becomes another program, `of_process` gets an answer."""
+    fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # who asks empties it first
+    faulthandler.register(SIGNAL, fd, all_threads=True, chain=False)
+
+
+def of_process(pid: int) -> str:
+    """Of another process of this machine; its threads have no names here.
+
+    Raises OSError where it may not be asked, LookupError where it would not answer.
+    """
+    path = _file(pid)
+    if path is None:
+        raise LookupError(f"process {pid} is no fasttail serve")
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.ftruncate(fd, 0)
+        os.kill(pid, SIGNAL)
+        deadline = time.monotonic() + ANSWER_S
+        size, seen = 0, -1
+        while (size != seen or not size) and time.monotonic() < deadline:
+            seen = size
+            time.sleep(QUIET_S)
+            size = os.fstat(fd).st_size
+        text = os.pread(fd, MOST, 0).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+    return "\n".join([text or f"no answer within {ANSWER_S:g} s", *_native(pid)])
+
+
+def _file(pid: int) -> str | None:
+    """The process's file, if it has one and has learnt to answer."""
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if caught is None or not int(caught[1], 16) >> (SIGNAL - 1) & 1:
+        return None
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(path).startswith(f"/memfd:{NAME} "):
+                return str(path)
+    return None
+
+
+def _native(pid: int) -> list[str]:
+    """A line for each thread of a process, workers too, which Python does not know."""
+    found = ["Threads of the system:"]
+    for task in sorted(Path(f"/proc/{pid}/task").glob("*"), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError):
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            fields = rest.split()
+            try:
+                waits = (task / "wchan").read_text().strip("0\n")
+            except OSError:
+                waits = ""
+            # Fields 3, 14 and 15 of proc(5): the state, and ticks of CPU time in user and kernel mode.
+            ticks = int(fields[11]) + int(fields[12])
+            line = f"  {task.name} {name}: {fields[0]}, {ticks} ticks of CPU"
+            found.append(f"{line}, in {waits}" if waits else line)
+    return found
+
+
+def main() -> None:
+    """Those of every server that there is."""
+    for pid in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
+        with contextlib.suppress(OSError, LookupError):
+            print(f"== process {pid}\n{of_process(pid)}")
+
+
+if __name__ == "__main__":
+    main()

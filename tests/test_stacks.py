@@ -1,0 +1,87 @@
+"""What each thread does: of this process, and of a server that is asked from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from running import serve
+
+from fasttail.watch.stacks import SIGNAL, of_process, stacks
+
+
+def open_files() -> list[str]:
+    """Descriptors come and go in the threads of other tests: one that is gone has no name."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(link))
+    return found
+
+
+def test_stacks_name_the_threads() -> None:
+    hold, there = threading.Event(), threading.Event()
+
+    def a_place_to_be_found() -> None:
+        there.set()
+        hold.wait()
+
+    thread = threading.Thread(target=a_place_to_be_found, name="held-here")
+    thread.start()
+    try:
+        there.wait()
+        text = stacks()
+    finally:
+        hold.set()
+        thread.join()
+    assert "[held-here]" in text
+    assert "in a_place_to_be_found" in text
+    assert "in test_stacks_name_the_threads" in text
+    assert f"\n  {os.getpid()} " in text.partition("Threads of the system:")[2]
+    assert not [name for name in open_files() if "memfd:stacks" in name]
+
+
+def test_a_server_tells_what_it_does_whatever_it_does(tmp_path: Path) -> None:
+    """Twice, and it goes on. One that takes no notice of any signal is not waited for."""
+    with serve(tmp_path) as server:
+        pid = server.process.pid
+        for _ in range(2):
+            text = of_process(pid)
+            assert text.count("most recent call first") >= 3, text
+            assert 'File "' in text
+            assert "fasttail-w0: " in text.partition("Threads of the system:")[2]
+        assert server.get("/health/live")[0] == 200
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert of_process(pid).startswith("no answer within 2 s")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert server.get("/health/live")[0] == 200
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fasttail.watch.stacks"], capture_output=True, text=True, check=True
+        )
+        assert f"== process {pid}\n" in done.stdout
+
+
+@pytest.mark.parametrize("handles", [False, True])
+def test_who_would_not_answer_is_not_asked(handles: bool) -> None:
+    """The signal would end it, or mean something else to it."""
+    taught = f"signal.signal({int(SIGNAL)}, lambda *_: exit(7));" if handles else ""
+    code = f"import signal, sys; {taught} print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(LookupError, match=f"process {other.pid} is no fasttail serve"):
+            of_process(other.pid)
+        other.communicate(b"")
+    assert other.returncode == 0
+    with pytest.raises(OSError, match="No such file"):
+        of_process(other.pid)
