@@ -80,6 +80,7 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     """
     _raise_descriptor_limit()
     let_malloc_give_back(os.environ)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there are settings to read anew
     handed = activated()
     inherited = restart.inherited()
     while True:
@@ -96,7 +97,8 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
             restart.execute(argv, env)
         except OSError as error:
             # The interpreter is gone, or memory: begin anew here, with what the next image would have got.
-            print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
+            with contextlib.suppress(OSError):  # nobody reads the log any more
+                print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
             os.environ[restart.VARIABLE] = env[restart.VARIABLE]
             inherited = restart.inherited()
 
@@ -120,6 +122,7 @@ class App:
         self._restarts = inherited.restarts if inherited else 0
         self._started = inherited.started if inherited else time.time()
         self._stop = asyncio.Event()
+        self._told_to_end = False  # by a signal, maybe after a restart in place has begun
         self._looked = asyncio.Event()  # the pipeline has had its first look at the folders
         self._exit_code = 0
         self._restart_reason: str | None = None
@@ -213,6 +216,7 @@ class App:
             restarts=self._restarts,
             shed=self._shed,
             restart=self._begin_restart,
+            unfit=self._unfit,
             tell=self._tell_alert,
             webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
             leaks=[
@@ -258,7 +262,7 @@ class App:
         """Serve until told to stop. Returns the exit code. Raises OSError if it cannot listen."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         await self.server.start()
         loop.add_reader(self.pipeline.ready_fd, self._take)
@@ -282,6 +286,11 @@ class App:
         await self._shut_down()
         alive.cancel()  # not before: a restart in place may wait for a batch
         self._watchdog.close(WEBHOOK_S)
+        if self._told_to_end:
+            self.restart_as = None  # told so while it shut down for a restart
+        # The next image takes it when it can; by default this signal would end it before.
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self._exit_code
 
     async def _first_look(self) -> None:
@@ -294,7 +303,7 @@ class App:
     async def _shut_down(self) -> None:
         """Pipeline first, then what it had made, then the clients."""
         log.info("stopping: %s", self._restart_reason or "a signal, or a failure told above")
-        restarting = self._restart_reason is not None
+        restarting = self._restart_reason is not None and not self._told_to_end
         if restarting:
             self._notify.restarting()
         else:
@@ -316,6 +325,7 @@ class App:
             pass
         self._old.flush()
         self._keep_place()
+        restarting = restarting and not self._told_to_end
         self._resumer.close()
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
         await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
@@ -328,7 +338,7 @@ class App:
         if restarting:
             self.restart_as = restart.prepare(
                 self.server.sockets,
-                position.to_json() if position is not None else None,
+                position.to_json() if position is not None else "" if self._follower.nothing_yet else None,
                 self._started,
                 self._restarts,
                 self._guard.recent,
@@ -444,12 +454,13 @@ class App:
 
     def _keep_place(self) -> None:
         """The checkpoint: everything before this place has been handed out."""
-        # Without a place after the first look: the node has not written anything, whatever comes is new.
+        # Without a place after the first look: the node has not written anything, whatever comes is new. Not
+        # if the folders could not be looked at: then nothing is known.
         if self._checkpoint is None:
             return
         # What waits for the next message of orderBatch has not been handed out yet.
         position = self._sent_to if self._old.pending else self._handed_out.position()
-        if position is not None or self._looked.is_set():
+        if position is not None or self._follower.nothing_yet:
             self._checkpoint.put(position)
 
     def _tell_status(self) -> None:
@@ -519,6 +530,19 @@ class App:
         asyncio.get_running_loop().call_later(self._watch_period() / 2, give_back)
         return f"{clients} slow clients with {freed} bytes that waited, and caches"
 
+    def _end(self) -> None:
+        """SIGTERM, SIGINT."""
+        self._told_to_end = True
+        self._stop.set()
+
+    def _unfit(self) -> str:
+        """Why the next image could not start; "" if it can."""
+        try:
+            _guards(self._reload())
+        except ConfigError as error:
+            return f"its settings cannot be used: {error}"
+        return ""
+
     def _begin_restart(self, reason: str) -> None:
         self._restart_reason = reason
         self._stop.set()
@@ -585,11 +609,12 @@ def _beginning(
 ) -> tuple[Start, Position | None]:
     """Where to begin, if there is no place to go on at, and that place."""
     if inherited is not None:
-        if not inherited.position:
+        if inherited.position == "":
             # Restarted before the first file came: if it came meanwhile, it is new as a whole.
             return "oldest", None
         try:
-            return "end", Position.from_json(inherited.position)
+            if inherited.position is not None:  # else the folders could not be looked at
+                return "end", Position.from_json(inherited.position)
         except ValueError as error:  # of another version, installed while the process ran
             log.warning("no use of the place from before the restart: %s", error)
     if settings.start != "checkpoint":

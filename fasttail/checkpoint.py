@@ -172,6 +172,9 @@ class Checkpoint:
             log.info("the checkpoint is written again, after %d failures", self.failures)
 
     def _write(self, found: Found) -> None:
+        if not _is_file(self.lock, os.path.join(self._folder, LOCK)):
+            # The folder was removed; another instance may have made it anew, and holds it now.
+            raise OSError(errno.ESTALE, "the state folder's lock is gone")
         position = found.position
         state: dict[str, object] = {"version": VERSION, "written": time.time(), "position": None}
         if position is not None:

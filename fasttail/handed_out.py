@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from fasttail.pipeline import BatchEnd, FileOpened
-from fasttail.tail.follower import Left, Position
+from fasttail.tail.follower import MOST_FORMERS, Left, Position
 
 File = tuple[str, int, int]  # path, device, inode
 
@@ -36,9 +36,18 @@ class HandedOut:
     def opened(self, note: FileOpened) -> None:
         """Reading goes on in this file; the one before becomes an hour that was left."""
         if self._file is not None and self._file != note.file:
+            self._forget()  # without a checkpoint nobody asks for the position, which forgets them as well
             self._formers[self._file] = self._end, self._clock() + self._grace_s
+            while len(self._formers) > MOST_FORMERS:
+                del self._formers[next(iter(self._formers))]
         self._formers.pop(note.file, None)
         self._file, self._end, self._begin = note.file, note.end, None
+
+    def _forget(self) -> float:
+        """The hours that grow no more. Answers the time."""
+        now = self._clock()
+        self._formers = {file: left for file, left in self._formers.items() if left[1] > now}
+        return now
 
     def ended(self, note: BatchEnd) -> None:
         """A batch's messages are in each client's queue, or a gap is owed."""
@@ -54,8 +63,7 @@ class HandedOut:
         """Where the next run is to go on; None before the first file. Marks are known only where it began."""
         if self._file is None:
             return None
-        now = self._clock()
-        self._formers = {file: left for file, left in self._formers.items() if left[1] > now}
+        now = self._forget()
         path, dev, ino = self._file
         first, before = (self._begin.first, self._begin.before) if self._begin else ("", "")
         formers = tuple(

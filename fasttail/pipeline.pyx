@@ -385,7 +385,7 @@ cdef class Pipeline:
             "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
             "recut_batches": self.pool.irregular,
             "last_data_ns": c.last_data_ns, "loop_ns": c.loop_ns, "in_batch_ns": c.in_batch_ns,
-            "batch_number": c.batch_number, "file": self.path, "offset": self.reader.offset,
+            "batch_number": c.batch_number, "file": self.path, "identity": self.identity, "offset": self.reader.offset,
             "height": c.height or None, "last_event_ns": c.last_event_ns,
             "last_event_seen_ns": c.last_event_seen_ns,
             "state": "live" if c.last_data_ns else "waiting",

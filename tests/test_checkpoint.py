@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -455,3 +456,73 @@ def test_without_a_state_folder_none_is_kept(tmp_path: Path) -> None:
             assert server.end() == 0
         append(path, lines(10, 20))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.fault(26, 27)
+def test_hundreds_of_short_hours(service: Service) -> None:
+    """All of them are looked after for a while; the checkpoint is not to become too long to be read."""
+    for day in range(1, 21):
+        for hour in range(24):
+            append(hour_file(service.data, "plain", f"202604{day:02}", hour), lines(0, 1))
+    server = service.start("--from", "oldest")
+    server.wait_metric("fasttail_lines_total", 480)
+    last = hour_file(service.data, "plain", "20260420", 23)
+    service.wait_position(last)
+    assert len(service.position()["formers"]) == 64
+    service.kill()
+    append(last, lines(1, 5))
+    server = service.start()
+    server.wait_metric("fasttail_lines_total", 4)
+    assert not server.count("no use of the checkpoint")
+
+
+@pytest.mark.fault(26, 31)
+def test_folders_that_could_not_be_looked_at_are_not_empty(service: Service) -> None:
+    append(service.path, lines(0, 100))
+    hourly = service.path.parents[1]
+    away = hourly.rename(hourly.with_name("away"))
+    hourly.symlink_to(hourly)  # an error, also for root
+    server = service.start(wait=False)
+    server.wait_log("cannot follow")
+    time.sleep(1.5)
+    assert server.end() == 0
+    hourly.unlink()
+    away.rename(hourly)
+    server = service.start()
+    assert server.find(rf"following {service.path} from byte {100 * LINE}")
+
+
+@pytest.mark.fault(24, 27)
+def test_a_file_that_is_gone_before_its_content_is_known(service: Service) -> None:
+    """The next file of that name may have its inode, too."""
+    append(service.path, b"")
+    server = service.start()
+    service.wait_position(service.path)
+    append(service.path, lines(0, 100))
+    server.wait_metric("fasttail_lines_total", 100)
+    inode = service.path.stat().st_ino
+    service.path.unlink()
+    wait_for("the checkpoint", lambda: service.position()["offset"] == 100 * LINE)
+    service.kill()
+    for number in range(3000):
+        made = service.path.with_name(f"other{number}")
+        append(made, lines(100, 300))
+        if made.stat().st_ino == inode or service.position()["before"]:
+            break
+    made.rename(service.path)
+    server = service.start()
+    server.wait_metric("fasttail_lines_total", 200)
+    assert server.metric("fasttail_resume_losses_total") == 1
+
+
+@pytest.mark.fault(41)
+def test_a_state_folder_that_was_made_anew_belongs_to_who_made_it(service: Service) -> None:
+    append(service.path, lines(0, 1))
+    first = service.start()
+    service.wait_position(service.path)
+    shutil.rmtree(service.state)
+    second = service.start()
+    append(service.path, lines(1, 2))
+    service.wait_position(service.path)
+    first.wait_log("cannot write the checkpoint .*the state folder's lock is gone; trying again")
+    assert second.metric("fasttail_checkpoint_failures_total") == 0

@@ -289,7 +289,7 @@ def test_symbols_listed_twice(tmp_path: Path) -> None:
         ("f.toml", "port = ", "f.toml: not valid TOML: Invalid value"),
         ("f.json", "{", "f.json: not valid JSON: Expecting property name"),
         ("f.json", "[" * 100_000, "f.json: not valid JSON"),
-        ("f.yaml", "a: [", "f.yaml: not valid YAML: while parsing"),
+        ("f.yaml", "a: [", "f.yaml: not valid YAML: expected the node content"),
         ("f.yaml", "- port", "f.yaml: expected settings by name"),
         ("f.yaml", "1: 2", "f.yaml: expected settings by name"),
         ("f.yaml", "!!python/object/apply:os.getcwd []", "f.yaml: not valid YAML: could not determine"),
@@ -404,3 +404,12 @@ def test_affinity_counts() -> None:
         assert usable_cores() == default_workers() == 1
     finally:
         os.sched_setaffinity(0, mask)
+
+
+@pytest.mark.parametrize(
+    "text", ["alert_webhook: https://h.example/s3cret: x", 'alert_webhook: "https://h.example/s3cret']
+)
+def test_what_a_broken_file_says_is_not_quoted(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"not valid YAML: .* \(at line [12], column \d+\)") as caught:
+        from_file(tmp_path, text, "f.yaml")
+    assert "s3cret" not in str(caught.value)

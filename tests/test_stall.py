@@ -24,6 +24,8 @@ class Pipeline:
             "offset": 0,
             "batch_number": 0,
             "oversize_lines": 0,
+            "identity": None,
+            "read_errors": 0,
         }
         self.watch = StallWatch(
             lambda: self.stats, stall_after_s=10, batch_timeout_s=20, clock=lambda: self.now
@@ -94,6 +96,8 @@ def test_reading_on_is_progress(tmp_path: Path) -> None:
         assert pipeline.step(9, offset=offset) is None
     for skipped in range(1, 20):
         assert pipeline.step(9, oversize_lines=skipped) is None
+    for failed in range(1, 20):
+        assert pipeline.step(9, read_errors=failed) is None, "a bad sector: no restart would help"
 
 
 def test_what_is_no_work_yet(tmp_path: Path) -> None:
@@ -107,6 +111,9 @@ def test_what_is_no_work_yet(tmp_path: Path) -> None:
     assert unread_lines(str(tmp_path), 0) == 0, "not a file"
     path.write_bytes(b"x" * 200_000 + b"\n")
     assert unread_lines(str(path), 5) == 199_996
+    status = path.stat()
+    assert unread_lines(str(path), 5, (status.st_dev, status.st_ino)) == 199_996
+    assert unread_lines(str(path), 5, (status.st_dev, status.st_ino + 1)) == 0, "another file of that name"
 
 
 def test_no_file_is_no_stall() -> None:

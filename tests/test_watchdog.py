@@ -382,3 +382,39 @@ def test_alerts_for_nobody_cost_nothing(tmp_path: Path, path: Path) -> None:
             assert time.monotonic() - began < 20
             assert not server.count("s3cret")
             assert not server.count("shed")
+
+
+STALL = ("--debug-stall", 60, "--stall-after-s", 1, "--batch-timeout-s", 1, "--memory-window-s", 6)
+
+
+def test_a_sigterm_during_a_restart_ends_the_process(tmp_path: Path, path: Path) -> None:
+    append(path, plain(*numbered(0, 100)))
+    with serve(tmp_path / "data", "--from", "oldest", *STALL) as server:
+        server.wait_log("restarting in place")
+        time.sleep(0.3)  # it waits for the batch that hangs
+        assert server.end() == 0
+        assert not server.find("restart 1 in place, running")
+
+
+def test_a_sighup_during_a_restart_does_no_harm(tmp_path: Path, path: Path) -> None:
+    options = ("--debug-leak-c", 25, "--memory-limit-mb", 100, "--memory-warmup-s", 0, "--memory-window-s", 2)
+    with serve(tmp_path / "data", *options) as server:
+        server.wait_log("stopped: ")
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and not server.find("restart 1 in place, running"):
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.005)
+        server.wait_log("restart 1 in place, running")
+        assert server.end() == 0
+
+
+def test_no_restart_into_settings_that_cannot_be_used(tmp_path: Path, path: Path) -> None:
+    config = tmp_path / "fasttail.toml"
+    config.write_text("")
+    options = ("--debug-leak-c", 25, "--memory-limit-mb", 100, "--memory-warmup-s", 0, "--memory-window-s", 2)
+    with serve(tmp_path / "data", "--config", config, *options) as server:
+        config.write_text("port = ")
+        server.wait_log("🚨 memory: no restart: its settings cannot be used: .*not valid TOML")
+        assert server.get("/health/live")[0] == 200
+        config.write_text("")
+        server.wait_log("restart 1 in place, running")

@@ -56,4 +56,7 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+        # Its text quotes the file, which may hold a secret.
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f" (at line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        raise ValueError(f"{problem or type(error).__name__}{where}") from None

@@ -50,6 +50,7 @@ TAIL_RESCAN_S = 0.02  # the same while the next file waits for the rest of a lin
 COMPLAINT_S = 60.0  # what happens again and again is told so often, each kind by itself
 BACK_BYTES = 1 << 16  # read at once when looking for the last newline
 BACK_LIMIT = 64 << 20  # as far back as that newline is looked for
+MOST_FORMERS = 64  # former hours that are looked after; of more, the oldest is let go
 MARK_BYTES = 1024  # of content, by which a file is known again
 
 _MARK = re.compile(r"|[0-9]{1,4}-[0-9a-f]{16}")
@@ -106,7 +107,10 @@ class Position:
         """With the marks of the files as they are now, of those that are still there under their names."""
         first, before = _marks(self)
         formers = tuple(replace(left, before=_marks(left)[1] or left.before) for left in self.formers)
-        return replace(self, first=first or self.first, before=before or self.before, formers=formers)
+        first, before, ino = first or self.first, before or self.before, self.ino
+        if self.offset and not first and not before and _is_gone(self):
+            ino = 0  # what has its name and its inode the next time is another
+        return replace(self, ino=ino, first=first, before=before, formers=formers)
 
 
 def _left(data: Any) -> Left:
@@ -135,6 +139,17 @@ def _marks(place: Position | Left) -> tuple[str, str]:
                 mark(os.pread(file.fileno(), size, place.offset - size)),
             )
     return "", ""
+
+
+def _is_gone(place: Position) -> bool:
+    """Whether there is no such file under its name, or it was truncated."""
+    try:
+        status = os.stat(place.path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) != (place.dev, place.ino) or status.st_size < place.offset
 
 
 def _is_mark(text: object) -> bool:
@@ -207,6 +222,7 @@ class Follower:
         self.files_opened = 0
         self.resume_losses = 0  # `resume` did not hold: what stood behind it may never have been read
         self.late = False  # the file that is open is a former hour
+        self.nothing_yet = False  # the folders were looked at, and no file has been there so far
         self.caught_up = False  # at the last check all was read, but for a partial last line
         self.next_check_s = 0.0  # when to call check again; 0: as soon as the reader is at the end
         self.final_origin: tuple[str, int] | None = None  # path, offset of take_final_line's last
@@ -247,6 +263,7 @@ class Follower:
         self.caught_up = False
         try:
             self._look(reader, watcher, at_eof, now)
+            self.nothing_yet = self._current is None
         except OSError as error:
             self._complain("errors", f"cannot follow {self._data_dir}: {error}; trying again")
         if self._formers:
@@ -440,6 +457,7 @@ class Follower:
             self._give_out(tail, path, tail_offset)
         if former is not None:
             self._formers.append(former)
+            del self._formers[:-MOST_FORMERS]
 
     def _tail_done(self, reader: Reader, now: float) -> bool:
         """Whether the current file may be left: its last line is whole, or the rest of it did not come."""

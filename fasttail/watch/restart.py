@@ -24,8 +24,9 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Restart:
-    """What the former image left: its listening sockets, the reading position (JSON text, None = none known),
-    when the first image started (seconds since 1970), and how many restarts there were, this one included.
+    """What the former image left: its listening sockets, the reading position (JSON text, "" = there was no
+    file, None = not known), when the first image started (seconds since 1970), and how many restarts
+    there were, this one included.
     recent: when the last of them were (monotonic seconds: the clock goes on through an `execve`).
     kept: other descriptors that were kept open.
     """

@@ -69,8 +69,16 @@ class StallWatch:
         stats = self._stats()
         now = self._clock()
         began, came_by = stats["in_batch_ns"], stats["loop_ns"] or self._started_ns
-        # Oversize lines are passed over without a batch, truncations bring it back: both are progress.
-        place = (stats["file"], stats["offset"], stats["batch_number"], stats["oversize_lines"])
+        # Oversize lines are passed over without a batch, truncations bring it back: both are progress. A file
+        # that cannot be read is opened again and again: no restart would help there.
+        place = (
+            stats["file"],
+            stats["offset"],
+            stats["identity"],
+            stats["batch_number"],
+            stats["oversize_lines"],
+            stats["read_errors"],
+        )
         if began:
             age = (now - began) / NS
             return (f"a batch has run for {age:.1f} s" if age > self._batch_s else None), (began, *place)
@@ -92,19 +100,23 @@ class StallWatch:
         return None, place
 
     def _look_ahead(self, place: Mark, now: int) -> None:
-        size = unread_lines(place[0], place[1])
+        size = unread_lines(place[0], place[1], place[2])
         if size:
             self._unread = _Unread(place, now, size)
 
 
-def unread_lines(path: str, offset: int) -> int:
+def unread_lines(path: str, offset: int, identity: tuple[int, int] | None = None) -> int:
     """Bytes of the file behind `offset`, if a line's end is among the last `TAIL` of them; else 0.
 
-    A line without its end is no work to be done yet; nor is a file that cannot be read: others tell of that.
+    A line without its end is no work to be done yet; nor is a file that cannot be read, or that is not the
+    one (device, inode) which is read: others tell of that.
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            if identity is not None and (status.st_dev, status.st_ino) != identity:
+                return 0
+            size = status.st_size
             tail = os.pread(file.fileno(), TAIL, max(offset, size - TAIL))
     except OSError:
         return 0

@@ -35,6 +35,7 @@ class Watchdog:
     restarts: how many were made.
     shed:     frees what can be spared; says in words what that was.
     restart:  begins a restart in place, for a reason.
+    unfit:    why the next image could not start; "" if it can.
     tell:     an alert to the clients who want to know.
     """
 
@@ -51,6 +52,7 @@ class Watchdog:
         shed: Callable[[], str],
         restart: Callable[[str], None],
         tell: Callable[[dict[str, Any]], None],
+        unfit: Callable[[], str] = str,
         webhook: Webhook | None = None,
         leaks: Sequence[Leak] = (),
     ) -> None:
@@ -61,6 +63,7 @@ class Watchdog:
         self._restarts = restarts
         self._shed = shed
         self._restart = restart
+        self._unfit = unfit
         self._tell = tell
         self._webhook = webhook
         self._leaks = leaks
@@ -102,7 +105,10 @@ class Watchdog:
             return
         self._tell_stall_at = time.monotonic() + self.AGAIN_S
         _log.error("⏰ pipeline: stalled: %s", reason)
-        _log.warning("what each thread does:\n%s", stacks())
+        try:
+            _log.warning("what each thread does:\n%s", stacks())
+        except OSError as error:  # no descriptor is left, say: the restart matters more
+            _log.warning("what each thread does cannot be told: %s", error.strerror)
         self._alert("stall", reason, "restart")
         self._ask_restart("⏰ pipeline", reason)
 
@@ -118,7 +124,11 @@ class Watchdog:
     def _ask_restart(self, marker: str, reason: str) -> None:
         if self._restarting:
             return
-        if self._guard.take():
+        if fault := self._unfit():
+            if time.monotonic() >= self._refused_at + self.AGAIN_S:
+                self._refused_at = time.monotonic()
+                _log.error("%s: no restart: %s", marker, fault)
+        elif self._guard.take():
             self._restarting = True
             _log.warning("%s: restarting in place (restart %d)", marker, self._restarts + 1)
             self._restart(reason)
