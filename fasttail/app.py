@@ -61,7 +61,7 @@ from fasttail.watch.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
-STOP_S = 6.0
+STOP_S = 4.0
 """How long the running batch may take to end at a stop; container engines kill after ten seconds."""
 WEBHOOK_S = 2.0
 """How long the last alerts may take to get out at a stop."""
@@ -499,7 +499,8 @@ class App:
                 "client queues": hub["queued_bytes"],
                 "ring": waiting,
                 "the ring's boxes": kept,
-                "partial line": self._reader.held,
+                "block": self._reader.touched,
+                "replays' blocks": self._resumer.block_bytes,
                 "log queue": self._service.waiting,
             },
             {

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fasttail.tail.follower import Position
+from fasttail.tail.follower import Position, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Checkpoint:
     def read(self) -> Found:
         """The last checkpoint. Raises Unusable, and nothing else, whatever is there."""
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 data = file.read(LONGEST)
         except FileNotFoundError:
             raise Unusable("there is none") from None

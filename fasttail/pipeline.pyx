@@ -387,7 +387,7 @@ cdef class Pipeline:
             "last_data_ns": c.last_data_ns, "loop_ns": c.loop_ns, "in_batch_ns": c.in_batch_ns,
             "batch_number": c.batch_number, "file": self.path, "identity": self.identity, "offset": self.reader.offset,
             "height": c.height or None, "last_event_ns": c.last_event_ns,
-            "last_event_seen_ns": c.last_event_seen_ns,
+            "last_event_seen_ns": c.last_event_seen_ns, "trouble": self.follower.trouble, "written_ns": self.follower.written_ns,
             "state": "live" if c.last_data_ns else "waiting",
         }
 

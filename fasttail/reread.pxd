@@ -12,7 +12,7 @@ from fasttail.tail.blocks cimport Reader
 
 @cython.final
 cdef class Rereader:
-    cdef Reader reader
+    cdef readonly Reader reader
     cdef Table table
     cdef Pool pool
     cdef Topic topic

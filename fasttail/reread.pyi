@@ -2,9 +2,11 @@ from typing import final
 
 from fasttail.publish.cursor import Place
 from fasttail.publish.topics import Topic, TopicMessage
+from fasttail.tail.blocks import Reader
 
 @final
 class Rereader:
+    reader: Reader
     def __init__(self, topic: Topic, *, window: int = 262144, max_line: int = 67108864) -> None: ...
     def open(self, path: str, layout: str, offset: int, events: int, stands: Place | None = None) -> None: ...
     def tell(self) -> int: ...

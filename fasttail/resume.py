@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 import fasttail.publish.cursor as cursors
 from fasttail.parser.columns import parse
@@ -76,6 +77,7 @@ class Resumer:
     ) -> None:
         self.done = 0
         self._running: Counter[Client] = Counter()
+        self._walks: WeakSet[_Walk] = WeakSet()
         self._feeds = feeds
         self._data_dir = os.path.abspath(data_dir)
         self._make_topic = make_topic
@@ -89,6 +91,11 @@ class Resumer:
         self._threads = ThreadPoolExecutor(
             max(1, limit), thread_name_prefix="fasttail-replay", initializer=_step_back
         )
+
+    @property
+    def block_bytes(self) -> int:
+        """What the blocks of the replays that run occupy."""
+        return sum(walk.block_bytes for walk in self._walks)
 
     def counts(self) -> dict[str, int]:
         """For the metrics."""
@@ -155,6 +162,7 @@ class Resumer:
                 self,
                 member.cursor,
             )
+            self._walks.add(walk)
             return await self._catch_up(member, walk)
         except _Lost as error:
             raise invalid(member.request.sent, str(error)) from None
@@ -268,6 +276,11 @@ class _Walk:
         self._open_hour = 0
         self._left: dict[int, int] = {}  # hours that are done with, and how far each was read
         self._known = {self.place.hour}  # hours that were there at the last look
+
+    @property
+    def block_bytes(self) -> int:
+        """What its block occupies."""
+        return self._rereader.reader.touched
 
     @property
     def is_open(self) -> bool:

@@ -46,6 +46,7 @@ def test_waiting_for_data_is_healthy_however_long(pipeline: Pipeline) -> None:
         200,
         {
             "status": "ok",
+            "reason": "no file yet",
             "state": "waiting",
             "data_age_s": None,
             "stale_after_s": 60,
@@ -72,6 +73,33 @@ def test_data_turns_stale_past_the_limit_and_fresh_again(pipeline: Pipeline) -> 
     assert (body["data_age_s"], body["event_age_s"]) == (60.01, 62.01)
     pipeline.stats["last_data_ns"] = pipeline.now
     assert pipeline.health.health()[0] == 200
+
+
+def test_what_cannot_be_read_is_told(pipeline: Pipeline) -> None:
+    """At once where nothing has been read yet; past the limit where the last data are fresh."""
+    why = "cannot follow /data: [Errno 13] Permission denied"
+    pipeline.stats["trouble"] = why
+    status, body = pipeline.health.health()
+    assert (status, body["status"], body["reason"], body["data_age_s"]) == (503, "stale", why, None)
+    pipeline.stats["last_data_ns"] = pipeline.now
+    status, body = pipeline.health.health()
+    assert (status, body["status"], body["reason"]) == (200, "ok", why)
+    pipeline.now += 61 * S
+    status, body = pipeline.health.health()
+    assert (status, body["status"], body["reason"]) == (503, "stale", why)
+    pipeline.stats["trouble"] = ""
+    assert pipeline.health.health()[1]["reason"] == "the node has written nothing for 61 s, more than 60 s"
+
+
+def test_a_file_is_as_old_as_it_is_also_to_a_process_that_has_just_begun(pipeline: Pipeline) -> None:
+    pipeline.stats |= {"file": "/data/9", "written_ns": WALL + pipeline.now - 5 * S}
+    status, body = pipeline.health.health()
+    assert (status, body["status"], body["state"]) == (200, "ok", "waiting")
+    assert (body["data_age_s"], body["reason"]) == (5.0, "no line since the start")
+    pipeline.now += 56 * S
+    status, body = pipeline.health.health()
+    assert (status, body["status"], body["state"], body["data_age_s"]) == (503, "stale", "waiting", 61.0)
+    assert body["reason"].startswith("the node has written nothing for 61 s")
 
 
 def test_an_event_from_the_future_has_no_negative_age(pipeline: Pipeline) -> None:

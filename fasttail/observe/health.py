@@ -18,7 +18,9 @@ class Health:
     """Answers for `/health` and `/health/live`: an HTTP status and a JSON object. Callable from any thread.
 
     stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, and on the monotonic clock
-                     `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now).
+                     `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now); and perhaps
+                     `trouble` (why nothing can be read), `file` and `written_ns` (Unix time at which it had
+                     last been written to when it was opened).
     stale_after_s:   data older than this is stale, once there has been any.
     stall_after_s:   the pipeline must come by at least this often outside a batch.
     batch_timeout_s: how long one batch may take.
@@ -48,12 +50,23 @@ class Health:
         self._started_ns = clock()  # counts as progress until the pipeline has come by for the first time
 
     def health(self) -> tuple[int, dict[str, Any]]:
-        """200 while waiting for data or live; 503 once there has been data and it is older than the limit."""
+        """200 while waiting for data or live; 503 once the newest data is older than the limit, or while
+        nothing can be read and nothing has been.
+        """
         stats = self._stats()
         data_age = _age(self._clock(), stats["last_data_ns"])
-        stale = data_age is not None and data_age > self._stale_after_s
+        if data_age is None:
+            data_age = _age(self._wall_clock(), stats.get("written_ns"))
+        trouble = str(stats.get("trouble") or "")
+        stale = bool(trouble) if data_age is None else data_age > self._stale_after_s
+        reason = trouble or None
+        if stale and not trouble:
+            reason = f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
+        elif stats["state"] == "waiting" and not trouble:
+            reason = "no line since the start" if stats.get("file") else "no file yet"
         return 503 if stale else 200, {
             "status": "stale" if stale else "ok",
+            "reason": reason,
             "state": stats["state"],
             "data_age_s": data_age,
             "stale_after_s": self._stale_after_s,

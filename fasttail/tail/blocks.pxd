@@ -32,7 +32,7 @@ cdef class Reader:
     cdef size_t max_line                   # longest line kept, its newline not counted
     cdef size_t capacity                   # max_line + window, touched only as far as lines need it
     cdef size_t begin, lines_end, end      # indices into base, see above
-    cdef size_t touched                    # bytes of base that may have pages behind them
+    cdef readonly size_t touched           # bytes of base that may have pages behind them
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
     cdef public bint wary                  # look, with every read, whether the content before it is still the same

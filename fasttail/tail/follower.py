@@ -18,10 +18,13 @@ byte 0.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -113,6 +116,15 @@ class Position:
         return replace(self, ino=ino, first=first, before=before, formers=formers)
 
 
+def open_regular(path: str) -> io.FileIO:
+    """Opened for reading, unbuffered. OSError, also if it is no file: to open a pipe would take for ever."""
+    file = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", path)
+
+
 def _left(data: Any) -> Left:
     match data:
         case {
@@ -130,7 +142,7 @@ def mark(content: bytes) -> str:
 
 def _marks(place: Position | Left) -> tuple[str, str]:
     """Of the first bytes of its file and of those before it; "", "": it is not there any more."""
-    with contextlib.suppress(OSError), open(place.path, "rb", buffering=0) as file:
+    with contextlib.suppress(OSError), open_regular(place.path) as file:
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) == (place.dev, place.ino) and status.st_size >= place.offset:
             size = min(MARK_BYTES, place.offset)
@@ -221,6 +233,8 @@ class Follower:
         self.late_lines = 0  # lines of former hours: the pipeline adds those it reads while `late` is true
         self.files_opened = 0
         self.resume_losses = 0  # `resume` did not hold: what stood behind it may never have been read
+        self.trouble = ""  # why nothing can be read at present
+        self.written_ns = 0  # when the current file had last been written to as it was opened; Unix time
         self.late = False  # the file that is open is a former hour
         self.nothing_yet = False  # the folders were looked at, and no file has been there so far
         self.caught_up = False  # at the last check all was read, but for a partial last line
@@ -261,11 +275,16 @@ class Follower:
         reader.wary = True
         self.next_check_s = self._rescan_s
         self.caught_up = False
+        if not reader.error:
+            self.trouble = ""
         try:
             self._look(reader, watcher, at_eof, now)
             self.nothing_yet = self._current is None
+            if self._current is not None and not reader.is_open:
+                self.trouble = f"{self._current.path} is gone, and no later hour is there"
         except OSError as error:
-            self._complain("errors", f"cannot follow {self._data_dir}: {error}; trying again")
+            self.trouble = f"cannot follow {self._data_dir}: {error}"
+            self._complain("errors", f"{self.trouble}; trying again")
         if self._formers:
             self.next_check_s = min(self.next_check_s, GRACE_RESCAN_S)
         if watcher.reason != self._reason_told:
@@ -398,6 +417,7 @@ class Follower:
         """Go on where an earlier run stopped. False, with a notice: that place is no longer there."""
         place = locate(self._data_dir, resume.path, self._stream)
         if place is None or place[0] != self.layout:
+            self.resume_losses += 1
             self._notice("warning", f"cannot go on in {resume.path}: it is not a file that is followed here")
             return False
         hour = place[1]
@@ -435,6 +455,7 @@ class Follower:
         reader.open(hour.path, offset)
         self._current = hour
         self._identity = reader.identity()
+        self.written_ns = reader.stat().st_mtime_ns
         self._left = None
         self._patience = None
         self.files_opened += 1
@@ -509,7 +530,8 @@ class Follower:
         assert self._current is not None
         self.read_errors += 1
         path, reason = self._current.path, os.strerror(reader.error)
-        self._complain("errors", f"cannot read {path}: {reason}; opening it again")
+        self.trouble = f"cannot read {path}: {reason}"
+        self._complain("errors", f"{self.trouble}; opening it again")
         offset, identity, before = reader.tell(), self._identity, mark(reader.before())
         try:
             reader.open(path, offset)
@@ -643,7 +665,7 @@ class Follower:
 
 def _not_there(path: str, resume: Position) -> str:
     """Why a position does not hold in the file `path`; "" if it does. OSError."""
-    with open(path, "rb", buffering=0) as file:
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
         if status.st_size < resume.offset:
             return f"it has {status.st_size} bytes"
@@ -664,7 +686,7 @@ def last_line_start(path: str) -> int:
 
     0 if there is no newline; the size if none is found within BACK_LIMIT bytes.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         at = size
         while at > 0 and size - at < BACK_LIMIT:
