@@ -388,6 +388,36 @@ def test_takes_any_buffer_and_holds_it() -> None:
     assert fasttail.parse(b"").column("oid").tolist() == []
 
 
+@pytest.mark.parametrize("distinct", [9, 3_000, 15_000])
+def test_coins_are_numbered_in_the_order_of_the_lines(distinct: int) -> None:
+    """Few that are new, and more than a worker takes note of; some are known before."""
+    lines = [event(oid=i, coin=f"C{i * i * 7919 % distinct}") for i in range(16_000)]
+    data = plain(*lines)
+    alone = fasttail.parse(data)
+    assert alone.coins[1:] == list(dict.fromkeys(line["order"]["coin"] for line in lines))
+    for workers in (2, 3, 7):
+        batch = fasttail.parse(data, workers=workers)
+        assert batch.coins == alone.coins
+        assert batch.column("coin_code").tolist() == alone.column("coin_code").tolist()
+
+
+def test_columns_and_sums_at_the_same_time() -> None:
+    """To make columns moves the rows that another thread adds up."""
+    data = plain(*many(30_000))
+    expected = fasttail.parse(data).sums()
+    for _ in range(20):
+        batch = fasttail.parse(data, workers=3)
+        found: list[dict[str, Any]] = []
+        threads = [threading.Thread(target=lambda: found.append(batch.sums())) for _ in range(3)]  # noqa: B023
+        for thread in threads:
+            thread.start()
+        column = batch.column("oid")
+        for thread in threads:
+            thread.join()
+        assert found == [expected] * 3
+        assert sum(column) == expected["oid"]
+
+
 def test_many_threads_may_parse() -> None:
     data = plain(*many(3000))
     expected = fasttail.parse(data).sums()

@@ -33,6 +33,8 @@ cdef class Batch:
     cdef Pool pool
     cdef Py_buffer data          # held as long as the batch lives: the rows point into it
     cdef bint has_data
+    cdef int summing             # threads that go through the rows without the GIL: these stay where they are
+    cdef int _compact(self) except -1
     cdef readonly list rejected
     cdef readonly uint64_t lines
     cdef object _value(self, const Row* row, str name)

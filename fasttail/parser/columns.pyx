@@ -5,6 +5,7 @@ A numeric column is a view of one member of all rows (`stride` = one row), so nu
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
+from posix.unistd cimport usleep
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -247,7 +248,7 @@ cdef class Batch:
         list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`. Raises KeyError for other names.
         """
         cdef Row* r = <Row*>self.table.rows
-        self.table.compact()
+        self._compact()
         if name == "oid":
             return _column(self, &r.oid, "Q", 8)
         if name == "timestamp":
@@ -281,16 +282,25 @@ cdef class Batch:
         """Sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in the order of the lines)."""
         cdef Sums sums
         memset(&sums, 0, sizeof(Sums))
-        self.table.compact()                              # now: no other thread may move the rows meanwhile
+        self.summing += 1
         with nogil:
             add_sums(&sums, self.table)
+        self.summing -= 1
         return sums_dict(&sums)
+
+    cdef int _compact(self) except -1:
+        """All rows in one stretch, for columns: not while another thread goes through them. Always 0."""
+        while self.summing:
+            with nogil:
+                usleep(100)
+        self.table.compact()
+        return 0
 
     def raw(self, Py_ssize_t index) -> bytes:
         """The event's JSON text, byte for byte as it stood: the node's plain line. Raises IndexError."""
         if not 0 <= index < <Py_ssize_t>self.table.rows_len:
             raise IndexError(index)
-        self.table.compact()
+        self._compact()
         cdef const Row* row = &(<Row*>self.table.rows)[index]
         return (<const char*>self.data.buf + row.at)[:row.size]
 
@@ -300,7 +310,7 @@ cdef class Batch:
         Values as the node wrote them: decimals and times stay text; `builder` and `children` are the decoded JSON.
         """
         cdef size_t i
-        self.table.compact()
+        self._compact()
         return [{name: self._value(&(<Row*>self.table.rows)[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
 
     cdef object _value(self, const Row* row, str name):

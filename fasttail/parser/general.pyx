@@ -380,18 +380,24 @@ cdef int new_coin(Chunk* c, Row* row) noexcept nogil:
     region. Always 0. A line that is rejected after all has its coins forgotten."""
     if c.alone:
         return _number_coin(c.coins, c.data + row.at + row.coin_text.off, row)
-    c.new_coins = True
+    if c.uncoded_len < c.uncoded_cap:
+        c.uncoded[c.uncoded_len] = <uint32_t>(row - <Row*>c.rows)
+    c.uncoded_len += 1
     return 0
 
 
 cdef int number_coins(Chunk* c) noexcept nogil:
     """Codes for coins that the table did not have yet, in the order of the rows. One thread at a time, after the region.
     Always 0."""
-    cdef size_t i
+    cdef size_t i, n = c.uncoded_len
     cdef Row* row
-    if not c.new_coins:
+    c.uncoded_len = 0
+    if n <= c.uncoded_cap:
+        for i in range(n):
+            row = &(<Row*>c.rows)[c.uncoded[i]]
+            if c.uncoded[i] < c.rows_len and row.coin == NO_CODE:
+                _number_coin(c.coins, c.data + row.at + row.coin_text.off, row)
         return 0
-    c.new_coins = False
     for i in range(c.rows_len):
         row = &(<Row*>c.rows)[i]
         # rows and texts were written and read a while ago, so they come from memory: ask for them in time

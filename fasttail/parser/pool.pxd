@@ -1,13 +1,14 @@
 """The fixed pool of workers."""
 cimport cython
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport Chunk, Reject, Stream
 from fasttail.parser.words cimport Words
 
 cdef enum:
+    UNCODED = 4096           # per worker and region; when there are more, all its rows are looked at for them
     REJECTS = 1024           # per worker and region; when full, the worker pauses until they are taken
 
 
@@ -17,6 +18,7 @@ cdef class Pool:
     cdef readonly uint64_t irregular     # batches that had to be cut again
     cdef Chunk* chunks                   # owned; chunks[0:workers]
     cdef Reject* rejects                 # owned; REJECTS per worker
+    cdef uint32_t* uncoded               # owned; UNCODED per worker
     cdef const Stream* stream            # the table's
     cdef Words coins                     # owned; grows between regions only
     cdef Table table                     # where rows go

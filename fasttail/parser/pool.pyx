@@ -60,7 +60,8 @@ cdef class Pool:
         self.stream = table.stream
         self.chunks = <Chunk*>calloc(<size_t>workers, sizeof(Chunk))
         self.rejects = <Reject*>calloc(<size_t>workers * REJECTS, sizeof(Reject))
-        if self.chunks == NULL or self.rejects == NULL:
+        self.uncoded = <uint32_t*>calloc(<size_t>workers * UNCODED, sizeof(uint32_t))
+        if self.chunks == NULL or self.rejects == NULL or self.uncoded == NULL:
             raise MemoryError
         words_new(&self.coins, MOST_COINS)
         for k in range(workers):
@@ -73,6 +74,7 @@ cdef class Pool:
     def __dealloc__(self):
         free(self.chunks)
         free(self.rejects)
+        free(self.uncoded)
         words_free(&self.coins)
 
     def warm_up(self) -> None:
@@ -133,7 +135,9 @@ cdef class Pool:
             c.rejects_len = 0
             c.coins = &self.coins
             c.alone = self.workers == 1
-            c.new_coins = False
+            c.uncoded = &self.uncoded[k * UNCODED]
+            c.uncoded_cap = UNCODED
+            c.uncoded_len = 0
             c.full = False
             c.irregular = False
             c.handed_over = False

@@ -45,7 +45,7 @@ cdef int table_give(Table table) except -1:
     """Keep a table that nobody needs any more as the spare one, or drop it."""
     global _spare
     if _spare is None or _spare.rows_cap < table.rows_cap:
-        _give_back(table.rows, table.rows_cap * table.stream.row_size, SPARE_BYTES // 4 * 3)
+        _keep_rows(table, SPARE_BYTES // 4 * 3)
         _give_back(<char*>table.envelopes, table.envelopes_cap * sizeof(Envelope), SPARE_BYTES // 4)
         _spare = table
     return 0
@@ -63,6 +63,19 @@ cdef int _give_back(char* base, size_t n, size_t keep) noexcept nogil:
     keep = (keep + PAGE - 1) // PAGE * PAGE
     if keep < n:
         madvise(base + keep, n - keep, MADV_DONTNEED)
+    return 0
+
+
+cdef int _keep_rows(Table table, size_t most) noexcept nogil:
+    """Keep `most` bytes of rows resident: those at the start of each segment, where the next ones will be written as well. Always 0."""
+    cdef size_t k, begin, end, kept, left = table.segments_len, size = table.stream.row_size
+    for k in range(table.segments_len):
+        begin = table.segments[k].first * size
+        end = table.rows_cap * size if left == 1 else table.segments[k + 1].first * size
+        kept = min(table.segments[k].count * size, most // left)    # the first ones are short, and leave more to the others
+        _give_back(table.rows, end, begin + kept)
+        most -= kept
+        left -= 1
     return 0
 
 
