@@ -17,6 +17,7 @@ import resource
 import secrets
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -123,6 +124,8 @@ class App:
         self._started = inherited.started if inherited else time.time()
         self._stop = asyncio.Event()
         self._told_to_end = False  # by a signal, maybe after a restart in place has begun
+        self._first_look_over = threading.Event()
+        self._open = threading.Event()  # clients may come: the pipeline reads from now on
         self._looked = asyncio.Event()  # the pipeline has had its first look at the folders
         self._exit_code = 0
         self._restart_reason: str | None = None
@@ -165,6 +168,7 @@ class App:
             min_batch_s=settings.min_batch_us / 1e6,
             log_every_s={"second": 1.0, "all": 0.0, "summary": None}[settings.log_batches],
             stall_ms=0 if inherited else int(settings.debug_stall * 1000),
+            gate=self._wait_for_clients,
         )
         self._feeds = Feeds(self.pipeline, epoch=secrets.token_hex(8))
         self._old = OldChannels(self._hub, self._feeds, settings.max_message)
@@ -264,10 +268,17 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        await self.server.start()
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self.pipeline.start()
+        # Where reading begins is known before clients can come: what is written after a greeting is read.
         await self._first_look()
+        try:
+            await self.server.start()
+        except OSError:
+            self.pipeline.stop()
+            raise
+        finally:
+            self._open.set()
         self._looked.set()
         self._announce()
         gc.freeze()  # what exists by now stays: later collections need not look at it
@@ -294,11 +305,16 @@ class App:
         return self._exit_code
 
     async def _first_look(self) -> None:
-        """Until the folders have been looked at: what is written after the announcement is read."""
+        """Until the folders have been looked at, or that takes too long."""
         for _ in range(2000):
-            if self.pipeline.stats()["loop_ns"] or self.pipeline.stopped:
+            if self._first_look_over.is_set() or self.pipeline.stopped:
                 return
             await asyncio.sleep(0.005)
+
+    def _wait_for_clients(self) -> None:
+        """In the pipeline's thread."""
+        self._first_look_over.set()
+        self._open.wait()
 
     async def _shut_down(self) -> None:
         """Pipeline first, then what it had made, then the clients."""

@@ -80,6 +80,7 @@ cdef class Pipeline:
     cdef Pool pool
     cdef Selector selector, replacement
     cdef object follower
+    cdef object gate
     cdef object thread
     cdef object error
     cdef object path

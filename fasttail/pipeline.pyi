@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 from fasttail.histogram import Histogram
@@ -61,6 +62,7 @@ class Pipeline:
         min_batch_s: float = 0.00025,
         log_every_s: float | None = 1.0,
         stall_ms: int = 0,
+        gate: Callable[[], None] | None = None,
     ) -> None: ...
     @property
     def ready_fd(self) -> int: ...

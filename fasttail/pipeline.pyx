@@ -196,8 +196,10 @@ cdef class Pipeline:
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
-                  int wake_fd, double min_batch_s=0.00025, log_every_s=1.0, int stall_ms=0):
-        """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long."""
+                  int wake_fd, double min_batch_s=0.00025, log_every_s=1.0, int stall_ms=0, gate=None):
+        """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long.
+        gate: called once, by the thread, between its first look at the folders and its first read; may wait.
+        """
         cdef int i
         self.reader = reader
         self.paths = {}
@@ -208,6 +210,7 @@ cdef class Pipeline:
         self.min_batch_ns = <uint64_t>(min_batch_s * 1e9)
         self.log_every_ns = ~<uint64_t>0 if log_every_s is None else <uint64_t>(log_every_s * 1e9)
         self.stall_ms = <uint64_t>stall_ms
+        self.gate = gate
         self.table = table_new(&ORDER_STATUSES, reader.capacity, <size_t>workers)
         self.pool = Pool(workers, self.table)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
@@ -419,6 +422,9 @@ cdef class Pipeline:
             ft_wake_in_time()
             while why != WHY_STOP:
                 self.follower.check(self.reader, self.watcher, why == WHY_END)
+                if self.gate is not None:
+                    gate, self.gate = self.gate, None
+                    gate()
                 while (line := self.follower.take_final_line()) is not None:
                     path, offset = self.follower.final_origin
                     self._in_file(path, self.identity if path == self.path else None)

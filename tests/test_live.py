@@ -290,6 +290,26 @@ def test_orders_flow_whatever_becomes_of_the_log(tmp_path: Path, output: str) ->
             os.close(end)
 
 
+def test_what_is_written_after_the_greeting_arrives(tmp_path: Path) -> None:
+    """From the first moment on: before clients can come it is known where reading begins."""
+    for date in range(20200101, 20200101 + 400):
+        hour_file(tmp_path, "plain", str(date), 9).touch()  # to look at them takes a while
+    path = hour_file(tmp_path, "plain", "20260505", 9)
+    path.touch()
+    port = 20_000 + os.getpid() % 20_000
+    with subprocess.Popen(command("serve", tmp_path, "--port", port), stdout=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while (client := _try_client(port)) is None and time.monotonic() < deadline:
+                pass
+            assert client is not None
+            with path.open("ab") as file:
+                file.write(plain(*numbered(0, 7)))
+            assert client.wait_orders(5) == expected(numbered(0, 7))
+        finally:
+            process.kill()
+
+
 def _try_client(port: int) -> Client | None:
     try:
         return Client(port)
