@@ -348,8 +348,8 @@ def run(args: argparse.Namespace) -> Soak:
             folder, args.minutes * 60, args.rate, args.burst_rate, args.burst_every, args.burst_seconds,
             args.hour_seconds, args.seed,
         )  # fmt: skip
-        state = str(Path(folder, "state"))
-        server = Server(Path(folder), "--workers", str(args.workers), "--state-dir", state)
+        state = ("--state-dir", str(Path(folder, "state")), "--from", "oldest")
+        server = Server(Path(folder), "--workers", str(args.workers), *state)
         crowd = Crowd(server.port)
         stop = multiprocessing.RawValue("b", 0)
         total = multiprocessing.RawValue("q", 0)

@@ -81,6 +81,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
         return int(json.loads((tmp_path / "state" / "checkpoint.json").read_text())["position"]["offset"])
 
     try:
+        app._open.set()
         app.pipeline.start()
         # The ring is full then: of the opening of the file, and 15 batches.
         wait_for("15 batches", lambda: app.pipeline.stats()["batches"] >= 15)
