@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,9 @@ def main() -> int:
     except CannotRun as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has read enough; Python's own flush at exit must not find the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def arguments() -> argparse.Namespace:

@@ -42,8 +42,8 @@ class Beside:
 
     def table(self) -> str:
         rows = [
-            f"beside a busy node: {self.busy.rate:,.0f} lines/s to {self.busy.clients} clients that take "
-            "everything, each order received once and in order",
+            f"beside a busy node: {self.busy.rate:,.0f} lines/s in {self.settings['writes']} to "
+            f"{self.busy.clients} clients that take everything, each order received once and in order",
             f"{'neighbours':>10} {'share of a core':>15} {'RSS MB':>7} {'p50 ms':>8} {'p99 ms':>8} "
             f"{'p99.9 ms':>8} {'writer late ms':>14}",
         ]
@@ -65,6 +65,7 @@ class Beside:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=23_500, help="lines a second")
+    parser.add_argument("--writes", choices=("ticks", "blocks"), default="blocks", help="as in `delay`")
     parser.add_argument("--seconds", type=float, default=20.0, help="with neighbours, and as long without")
     parser.add_argument("--neighbours", type=int, help="busy processes (default: cores less one)")
     parser.add_argument("--clients", type=int, default=1, help="that receive everything")
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> Beside:
         neighbours=count,
         alone=alone,
         busy=busy,
-        settings={name: getattr(args, name) for name in ("workers", "queue", "seed")},
+        settings={name: getattr(args, name) for name in ("writes", "workers", "queue", "seed")},
     )
 
 

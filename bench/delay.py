@@ -1,9 +1,11 @@
 """From the write of a line to its receipt by WebSocket clients, at a steady rate.
 
 A process of its own writes lines that `fasttail synth` made, each with one `write`, as a node does that
-flushes each line; every millisecond the lines that are due. `fasttail serve` follows, picows clients in a
-process of their own receive one subscription of everything on /ws. All clocks are this machine's monotonic
-one. That each order arrived once and in order is checked, for each client.
+flushes each line. `--writes ticks`: every millisecond the lines that are due. `--writes blocks`: a block
+every 65 ms, and its lines one after another, as the `local_time` of genuine lines shows it.
+`fasttail serve` follows, picows clients in a process of their own receive one subscription of everything
+on /ws. All clocks are this machine's monotonic one. That each order arrived once and in order is checked,
+for each client.
 
 What it does not show: the network, a client slower than picows, the time that the node itself takes.
 """
@@ -31,6 +33,9 @@ FOLDER = "node_order_statuses_streaming/hourly/20260505"
 HOUR = 2026050509
 BACKLOG = 500_000
 TICK_S = 0.001
+BLOCK_S = 0.065
+LINE_S = 20e-6
+"""From one line of a block to the next; less where a block is so long that it would fill all of BLOCK_S."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0)
 SUBSCRIPTION = {"type": "orders", "format": "ws"}
 
@@ -63,8 +68,9 @@ class Delays:
         if self.replays:
             beside = f"beside {self.replays} replays of {self.replayed / 1e6:.0f} MB/s together\n"
         return (
-            f"delay: {self.lines} lines at {self.rate:,.0f} lines/s for {self.seconds:.1f} s to "
-            f"{self.clients} clients, each received every order once and in order\n{beside}"
+            f"delay: {self.lines} lines in {self.settings['writes']} at {self.rate:,.0f} lines/s for "
+            f"{self.seconds:.1f} s to {self.clients} clients, each received every order once and in order\n"
+            f"{beside}"
             f"write to receipt  p50 {self.p50:.3f} ms  p99 {self.p99:.3f} ms  p99.9 {self.p999:.3f} ms  "
             f"most {self.most:.3f} ms  (the writer was at most {self.behind:.1f} ms behind its plan)\n"
             f"server            {self.cpu:.3f} cores  RSS {self.rss_begin / 2**20:.1f} MB before, "
@@ -85,8 +91,8 @@ class SeveralRates:
     def table(self) -> str:
         first = self.runs[0]
         rows = [
-            f"delay: write to receipt, ms, to {first.clients} clients, each received every order once and in "
-            "order",
+            f"delay: write (in {first.settings['writes']}) to receipt, ms, to {first.clients} clients, each "
+            "received every order once and in order",
             f"{'lines/s':>9} {'lines':>9} {'p50':>8} {'p99':>8} {'p99.9':>8} {'most':>8} {'writer late':>11} "
             f"{'cores':>6} {'RSS MB':>7}",
         ]
@@ -103,6 +109,7 @@ class SeveralRates:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=_rates, default="23500", help="lines a second; several: 1000,23500")
+    parser.add_argument("--writes", choices=("ticks", "blocks"), default="ticks", help="their rhythm")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long")
     parser.add_argument("--clients", type=int, default=1, help="that receive everything")
     parser.add_argument("--replays", type=int, default=0, help="clients that resume, over and over")
@@ -132,6 +139,26 @@ def write_lines(path: str, lines: list[bytes], rate: float, times: Any, behind: 
     os.close(fd)
 
 
+def write_blocks(path: str, lines: list[bytes], rate: float, times: Any, behind: Any) -> None:
+    """The same, but a block's lines one after another, then none until the next. Between two it spins."""
+    gc.freeze()
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    begin = time.monotonic_ns()
+    size = max(1, round(rate * BLOCK_S))
+    step = int(min(LINE_S, 0.8 * BLOCK_S / size) * 1e9)
+    for first in range(0, len(lines), size):
+        due = begin + int(first / rate * 1e9)
+        time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+        for index in range(first, min(first + size, len(lines))):
+            while (now := time.monotonic_ns()) < due:
+                pass
+            behind.value = max(behind.value, (now - due) / 1e6)
+            times[index] = now
+            os.write(fd, lines[index])
+            due += step
+    os.close(fd)
+
+
 def run(args: argparse.Namespace) -> Delays | SeveralRates:
     runs = [measure(args, rate) for rate in args.rate]
     return SeveralRates(runs) if len(runs) > 1 else runs[0]
@@ -152,7 +179,8 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
         path = hours / "9"
         path.touch()
         writer = multiprocessing.get_context("fork").Process(
-            target=write_lines, args=(str(path), lines, rate, times, behind)
+            target=write_blocks if args.writes == "blocks" else write_lines,
+            args=(str(path), lines, rate, times, behind),
         )
         with (
             serve(Path(folder), "--workers", str(args.workers), "--client-queue", args.queue) as server,
@@ -186,7 +214,7 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
         rss_begin=before.rss,
         rss_end=after.rss,
         cpu=after.cores_since(before),
-        settings={"workers": args.workers, "queue": args.queue, "seed": args.seed},
+        settings={name: getattr(args, name) for name in ("writes", "workers", "queue", "seed")},
     )
 
 

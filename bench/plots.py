@@ -182,5 +182,6 @@ DRAWN: dict[str, Callable[[Any, Any], None]] = {
     "end-to-end/catchup": _catchup,
     "end-to-end/sustained": _sustained,
     "end-to-end/delay": _delay,
+    "end-to-end/delay-blocks": _delay,
     "end-to-end/instead": _instead,
 }

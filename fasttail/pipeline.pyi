@@ -47,6 +47,7 @@ class FileOpened(NamedTuple):
     end: int
     file: tuple[str, int, int]
 
+def ask_for_slices() -> None: ...
 def leak(size: int) -> None: ...
 @final
 class Pipeline:
@@ -59,7 +60,7 @@ class Pipeline:
         workers: int,
         *,
         wake_fd: int,
-        min_batch_s: float = 0.00025,
+        min_batch_s: float = 0.0005,
         log_every_s: float | None = 1.0,
         stall_ms: int = 0,
         gate: Callable[[], None] | None = None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,24 @@ def test_orders_come_once_and_in_order(folder: Path, path: Path) -> None:
         assert (stats["file"], stats["offset"], stats["state"]) == (str(path), size, "live")
         assert stats["batches"] == len(drive.ends) == stats["batch_number"]
         assert [end.number for end in drive.ends] == list(range(1, len(drive.ends) + 1))
+
+
+def test_its_threads_run_soon_after_a_wake_up(folder: Path, path: Path) -> None:
+    def slice_ns(task: Path) -> int:
+        match = re.search(r"se\.slice +: +(\d+)", (task / "sched").read_text())
+        assert match is not None
+        return int(match[1])
+
+    process = Path("/proc/self/task")
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release < (6, 12) or not (process / f"{os.getpid()}/sched").exists():
+        pytest.skip("this kernel grants no slices of one's own, or does not tell of them")
+    path.write_bytes(plain(*numbered(0, 10)))
+    with Drive(folder, workers=2) as drive:
+        drive.until_lines(10)
+        names = {(task / "comm").read_text().strip(): slice_ns(task) for task in process.iterdir()}
+        here = slice_ns(process / str(threading.get_native_id()))
+        assert names["fasttail-w0"] == names["fasttail-w1"] == here == 100_000
 
 
 @pytest.mark.fault(37)

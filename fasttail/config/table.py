@@ -222,7 +222,7 @@ class ServeSettings(_Following):
     min_batch_us: int = _option(
         kinds.whole(0, 1_000_000),
         "least microseconds from batch to batch, so that batches gather",
-        default=250,
+        default=500,
     )
     batch_timeout_s: float = _option(
         kinds.number(0.1, "S"), "seconds after which a batch counts as hanging", default=30.0
