@@ -1,6 +1,7 @@
 """`fasttail serve`: puts the parts together, starts and stops them in order. Only this module knows them all.
 
-start   log ─► state folder (lock, checkpoint) ─► sockets (own or inherited) ─► pipeline thread ─► timers
+start   log ─► state folder (lock, checkpoint) ─► pipeline thread looks at the folders ─► sockets (own or
+        inherited) ─► timers
 stop    pipeline ends its batch ─► its last frames go out ─► checkpoint ─► clients are closed (1001, or 1012
         before a restart) ─► log
 """
@@ -62,8 +63,10 @@ from fasttail.watch.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
-STOP_S = 4.0
-"""How long the running batch may take to end at a stop; container engines kill after ten seconds."""
+STOP_S = 3.0
+"""How long the running batch may take to end at a stop. Container engines kill after ten seconds, and
+clients, checkpoint, webhook and log take 7 more if they hang as well.
+"""
 WEBHOOK_S = 2.0
 """How long the last alerts may take to get out at a stop."""
 LONG_BATCH_S = 1.0
@@ -126,7 +129,7 @@ class App:
         self._told_to_end = False  # by a signal, maybe after a restart in place has begun
         self._first_look_over = threading.Event()
         self._open = threading.Event()  # clients may come: the pipeline reads from now on
-        self._looked = asyncio.Event()  # the pipeline has had its first look at the folders
+        self._looked = asyncio.Event()  # it listens, after the first look or when that took too long
         self._exit_code = 0
         self._restart_reason: str | None = None
         self._batch_log = BatchLog(service)

@@ -170,12 +170,12 @@ cdef inline int64_t _utc_now() noexcept nogil:
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
-def ask_for_slices() -> None:
-    """This thread, and those that it starts, are to run for less at a time and so sooner after each wake-up.
+def ask_for_slices(uint64_t ns=SLICE_NS) -> None:
+    """This thread, and those that it starts, are to run for so long at a time; less means sooner after each wake-up.
 
-    No more of a core than before. Linux before 6.12 ignores it, as it does where it is forbidden.
+    No more of a core than before. 0: as the system has it. Linux before 6.12 ignores it, as it does where it is forbidden.
     """
-    ft_ask_for_slices(SLICE_NS)
+    ft_ask_for_slices(ns)
 
 
 cdef void* _leaked = NULL        # the last block that `leak` made; each begins with the address of the one before

@@ -24,6 +24,7 @@ from weakref import WeakSet
 
 import fasttail.publish.cursor as cursors
 from fasttail.parser.columns import parse
+from fasttail.pipeline import ask_for_slices
 from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
@@ -377,3 +378,4 @@ def _time_at(path: str, offset: int, max_line: int) -> tuple[int, int] | None:
 def _step_back() -> None:
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    ask_for_slices(0)

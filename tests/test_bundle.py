@@ -156,6 +156,22 @@ def test_the_settings_are_those_of_the_process(tmp_path: Path) -> None:
         assert f"missing  {name}: process {other.pid} is no fasttail serve" in done.stdout
 
 
+def test_no_code_of_the_process_is_run(tmp_path: Path) -> None:
+    """Root asks about a service's user, whose variables name modules of his own."""
+    planted, marker = tmp_path / "planted", tmp_path / "ran"
+    planted.mkdir()
+    (planted / "sitecustomize.py").write_text(f"open({str(marker)!r}, 'a').close()\n")
+    data = tmp_path / "node"
+    data.mkdir()
+    with serve(data, env={"PYTHONPATH": str(planted), "FASTTAIL_RESCAN_S": "3"}) as server:
+        assert marker.exists(), "the server itself has run it"
+        marker.unlink()
+        done = run("-o", tmp_path / "report.tar.gz", "--pid", server.process.pid)
+    assert done.returncode == 0
+    assert "FASTTAIL_RESCAN_S" in content(tmp_path / "report.tar.gz")["config.txt"]
+    assert not marker.exists()
+
+
 def test_the_words_of_another_users_process_are_secret_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

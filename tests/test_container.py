@@ -314,6 +314,16 @@ def test_the_way_back_survives_a_deploy_of_the_same(site: Site) -> None:
     assert "== before: the same image" in said
     assert inspect(NAME)["Image"] == before
     assert run("docker", "images", "-q", f"{NAME}:previous").stdout == way_back
+    # One that fails, too, and if no other tag holds the image that it would go back to.
+    tags = json.loads(run("docker", "image", "inspect", f"{NAME}:previous").stdout)[0]["RepoTags"]
+    for tag in tags:
+        if tag != f"{NAME}:previous":
+            run("docker", "rmi", tag)
+    said = site.shell("FASTTAIL_LOG_BATCHES=summary scripts/deploy staging --minutes 0.2", code=1)
+    assert "== before: the same image" in said
+    assert "== rolled back: fasttail" in said
+    assert run("docker", "images", "-q", f"{NAME}:previous").stdout == way_back
+    site.shell("scripts/deploy staging --minutes 0.2")
 
 
 def test_a_rollback_and_back_again(site: Site) -> None:

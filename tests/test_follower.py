@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
-from fasttail.tail.follower import Follower, Left, Position, mark
+from fasttail.tail.follower import Follower, Left, Position, mark, open_regular
 from fasttail.tail.inotify import WAIT_DIRS, Watcher
 
 GRACE = 5.0
@@ -655,13 +655,21 @@ def ordinary_user() -> Iterator[None]:
 
 
 @pytest.mark.fault(31)
-def test_permission_lost_and_restored(start: StartTail) -> None:
+def test_permission_lost_and_restored(start: StartTail, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault 31: told once a minute, tried again."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         node = Node(Path(folder))
         node.write("20260505/9", b"1\n")
         tail = start(Path(folder), start="oldest")
+        during: list[str] = []
+        look = tail.follower._look
+
+        def watched(*given: Any) -> None:
+            during.append(tail.follower.trouble)
+            look(*given)
+
+        monkeypatch.setattr(tail.follower, "_look", watched)
         with ordinary_user():
             tail.settle()
         for forbidden in (node.write("20260505/10", b"2\n"), node.path("20260505"), node.hourly):
@@ -673,6 +681,11 @@ def test_permission_lost_and_restored(start: StartTail) -> None:
             with ordinary_user():
                 assert tail.wait(3) == before
             assert "Permission denied" in tail.follower.trouble
+            during.clear()
+            with ordinary_user():
+                tail.wait(2)
+            assert during
+            assert all("Permission denied" in each for each in during), "/health may ask while it looks"
             assert sum("Permission denied" in notice for notice in tail.notices) == told + 1
             forbidden.chmod(mode)
             node.write("20260505/10", b"more\n")
@@ -812,9 +825,7 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
 @pytest.mark.fault(24, 25)
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("change", ["other inode", "shorter", "other bytes", "other start"])
-def test_resume_in_another_file_of_that_name(
-    node: Node, start: StartTail, change: str, marked: bool
-) -> None:
+def test_resume_in_another_file_of_that_name(node: Node, start: StartTail, change: str, marked: bool) -> None:
     """It is new: read from its start, with a notice, and counted. The bytes decide, where they are known."""
     one = b"1" * 2000 + b"\n"
     path = node.write("20260505/9", one + b"two\n")
@@ -975,3 +986,10 @@ def test_polling_is_told(node: Node, tmp_path: Path) -> None:
     tail.settle()
     assert tail.notices.count("inotify is switched off; polling instead") == 1
     tail.close()
+
+
+def test_a_folder_is_no_file_and_costs_no_descriptor(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(str(tmp_path))
+    assert os.listdir("/proc/self/fd") == before

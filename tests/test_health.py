@@ -87,8 +87,16 @@ def test_what_cannot_be_read_is_told(pipeline: Pipeline) -> None:
     pipeline.now += 61 * S
     status, body = pipeline.health.health()
     assert (status, body["status"], body["reason"]) == (503, "stale", why)
-    pipeline.stats["trouble"] = ""
+    pipeline.stats |= {"trouble": "", "loop_ns": pipeline.now}
     assert pipeline.health.health()[1]["reason"] == "the node has written nothing for 61 s, more than 60 s"
+
+
+def test_a_stall_of_ours_is_not_the_nodes(pipeline: Pipeline) -> None:
+    pipeline.stats |= {"state": "live", "last_data_ns": pipeline.now, "in_batch_ns": pipeline.now}
+    pipeline.now += 61 * S
+    status, body = pipeline.health.health()
+    assert (status, body["status"]) == (503, "stale")
+    assert body["reason"].startswith("a batch has run for 61.0 s")
 
 
 def test_a_file_is_as_old_as_it_is_also_to_a_process_that_has_just_begun(pipeline: Pipeline) -> None:
@@ -97,6 +105,7 @@ def test_a_file_is_as_old_as_it_is_also_to_a_process_that_has_just_begun(pipelin
     assert (status, body["status"], body["state"]) == (200, "ok", "waiting")
     assert (body["data_age_s"], body["reason"]) == (5.0, "no line since the start")
     pipeline.now += 56 * S
+    pipeline.stats["loop_ns"] = pipeline.now
     status, body = pipeline.health.health()
     assert (status, body["status"], body["state"], body["data_age_s"]) == (503, "stale", "waiting", 61.0)
     assert body["reason"].startswith("the node has written nothing for 61 s")

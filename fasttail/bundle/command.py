@@ -287,14 +287,22 @@ def _add_process(pid: int, redactor: Redactor, parts: Parts) -> None:
 
 
 def _printed_config(pid: int) -> bytes:
-    """What a running server was given, read by this fasttail in its folder and with its variables."""
+    """What a running server was given, read by this fasttail in its folder and with its settings' variables.
+
+    With no other of its variables: whoever asks about another user's process must not run that user's code.
+    """
     words = _words(pid)
     if not any("fasttail" in word for word in words) or "serve" not in words:
         raise Missing(f"process {pid} is no fasttail serve")
     ours = [*SERVE, *words[words.index("serve") + 1 :], "--print-config"]
     done = subprocess.run(
         ours,
-        env={name: value for name, value in _environ(pid).items() if name != "FASTTAIL_RESTART"},
+        env={name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
+        | {
+            name: value
+            for name, value in _environ(pid).items()
+            if name.startswith("FASTTAIL_") and name != "FASTTAIL_RESTART"
+        },
         cwd=f"/proc/{pid}/cwd",
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -200,7 +200,7 @@ class ServeSettings(_Following):
     )
     idle_timeout_s: float = _option(
         kinds.number(metavar="S"),
-        "seconds without a message to or from a client after which it is closed; 0: never",
+        "seconds after which a client that has subscribed to nothing and says nothing is closed; 0: never",
         default=300.0,
     )
     token_file: Path | None = _option(

@@ -61,7 +61,8 @@ class Health:
         stale = bool(trouble) if data_age is None else data_age > self._stale_after_s
         reason = trouble or None
         if stale and not trouble:
-            reason = f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
+            silent = f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
+            reason = self.live()[1].get("reason", silent)
         elif stats["state"] == "waiting" and not trouble:
             reason = "no line since the start" if stats.get("file") else "no file yet"
         return 503 if stale else 200, {

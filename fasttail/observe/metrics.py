@@ -59,7 +59,7 @@ HUB_COUNTERS = (
     ("gaps", "gaps", "Gaps told to clients that could not be given something."),
     ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
     ("replays", "replays", "Replays from the node's files that have ended."),
-    ("closed_idle", "client_closed_idle", "Clients closed because no message went or came for long."),
+    ("closed_idle", "client_closed_idle", "Clients closed: no subscription, and they said nothing for long."),
     ("closed_flooding", "client_closed_flooding", "Clients closed because they sent too many messages."),
     ("checkpoints", "checkpoints", "Checkpoints written."),
     ("checkpoint_failures", "checkpoint_failures", "Checkpoints that could not be written; tried again."),

@@ -290,6 +290,8 @@ cdef class Batch:
 
     cdef int _compact(self) except -1:
         """All rows in one stretch, for columns: not while another thread goes through them. Always 0."""
+        if self.table.segments_len == 1 and self.table.segments[0].first == 0:
+            return 0
         while self.summing:
             with nogil:
                 usleep(100)

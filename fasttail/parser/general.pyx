@@ -289,7 +289,7 @@ cdef int line_general(Chunk* c, const uint16_t* outline) noexcept nogil:
     cdef const char* after = NULL                # the JSON, and the blanks behind it
     cdef Slot slots[32]
     cdef Fault fault
-    cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
+    cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded = c.uncoded_len
     cdef uint32_t coins = c.coins.count
     cdef Reject* reject
     cdef const Slot* events = &slots[<int>F_EVENTS]
@@ -343,6 +343,7 @@ cdef int line_general(Chunk* c, const uint16_t* outline) noexcept nogil:
                 good = True
     if not good:
         c.rows_len = rows
+        c.uncoded_len = uncoded
         c.envelopes_len = envelopes
         words_forget(c.coins, coins)
         reject = &c.rejects[c.rejects_len]

@@ -441,7 +441,7 @@ cdef int _line(Chunk* c) noexcept nogil:
     """The line at c.pos -> rows or a Reject; c.pos moves behind it. Always 0."""
     cdef const char* p = c.pos
     cdef const char* q
-    cdef size_t rows = c.rows_len, envelopes = c.envelopes_len
+    cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded = c.uncoded_len
     cdef uint32_t coins = c.coins.count
     if c.readable - p >= FAST_MARGIN:
         if ft_is(p, b'{"time":"', 9):
@@ -465,6 +465,7 @@ cdef int _line(Chunk* c) noexcept nogil:
             c.rows_len = rows
             c.envelopes_len = envelopes
     words_forget(c.coins, coins)
+    c.uncoded_len = uncoded
     if c.hands_over and memchr(p, c'\n', <size_t>(c.end - p)) == NULL:
         c.irregular = True                     # the next worker counts on this line
         c.pos = c.end

@@ -20,7 +20,7 @@ cdef class Pool:
     cdef Reject* rejects                 # owned; REJECTS per worker
     cdef uint32_t* uncoded               # owned; UNCODED per worker
     cdef const Stream* stream            # the table's
-    cdef Words coins                     # owned; grows between regions only
+    cdef Words coins                     # owned; grows between regions, or where a worker is alone
     cdef Table table                     # where rows go
     cdef const char* data
     cdef const char* begin

@@ -5,8 +5,9 @@
                                                      (no lock, no allocation,
                                                       no Python object)
 
-OpenMP is used here and nowhere else. libgomp keeps one team of threads per calling thread, so a pool belongs to the thread
-that calls `run`; the pipeline calls it from one thread for life. A forked child has no team: it runs the shares one by one.
+OpenMP is used here and in publish/topics.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
+of threads per calling thread, so a pool belongs to the thread that calls `run`; the pipeline calls it from one thread for life.
+A forked child has no team: it runs the shares one by one.
 """
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t

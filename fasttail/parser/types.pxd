@@ -189,7 +189,7 @@ cdef struct Chunk:
     Words* coins             # read only during the region, unless `alone`
     bint alone               # no other worker: new coins get their code as they come
     # results
-    uint32_t* uncoded        # rows whose coin is not in `coins` yet, as far as there is room; some may be gone, or have come twice
+    uint32_t* uncoded        # rows whose coin is not in `coins` yet, as far as there is room
     size_t uncoded_cap
     size_t uncoded_len       # beyond uncoded_cap: there are more
     bint full                # stopped at `pos` because `rejects` is full: empty it and go on

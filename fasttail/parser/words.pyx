@@ -1,7 +1,7 @@
 """Words with small numbers.
 
 `words_find` may run in many threads at once while nobody adds; `words_add` belongs to one thread and never runs beside a
-`words_find` of the same table (the pool adds between two parallel regions only).
+`words_find` of the same table (the pool adds between two parallel regions, or as words come where one worker is alone).
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset

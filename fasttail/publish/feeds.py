@@ -22,7 +22,7 @@ MOST_ENDS = 64
 
 
 class Message(Protocol):
-    """What the pipeline made for a topic (`fasttail.pipeline.TopicMessage`)."""
+    """What the pipeline made for a topic (`fasttail.publish.topics.TopicMessage`)."""
 
     @property
     def topic(self) -> int: ...

@@ -10,9 +10,9 @@ oldest first. The next file is opened only when the one before has been read to 
 was there. What can be lost: what was not read yet when the node truncated a file, or deleted it before it was
 opened; lines added to an hour more than `grace_s` after it was left.
 
-A file is known again by its path, device and inode and, where these are the same, by its content: its first
-bytes and those before the place of reading. A file that has others there was written anew and is read from
-byte 0.
+While it runs, a file is known again by its path, device and inode and, where these are the same, by its
+content: its first bytes and those before the place of reading. At a resume the content decides, and device
+and inode only where it is not known. A file that has others there was written anew and is read from byte 0.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ class Position:
 
 def open_regular(path: str) -> io.FileIO:
     """Opened for reading, unbuffered. OSError, also if it is no file: to open a pipe would take for ever."""
-    file = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return io.FileIO(fd)
+    os.close(fd)
     raise OSError(errno.EINVAL, "not a regular file", path)
 
 
@@ -275,13 +275,14 @@ class Follower:
         reader.wary = True
         self.next_check_s = self._rescan_s
         self.caught_up = False
-        if not reader.error:
-            self.trouble = ""
+        failed = bool(reader.error)
         try:
             self._look(reader, watcher, at_eof, now)
             self.nothing_yet = self._current is None
             if self._current is not None and not reader.is_open:
                 self.trouble = f"{self._current.path} is gone, and no later hour is there"
+            elif not (failed or reader.error):
+                self.trouble = ""  # not before the look, which may take long: /health asks meanwhile
         except OSError as error:
             self.trouble = f"cannot follow {self._data_dir}: {error}"
             self._complain("errors", f"{self.trouble}; trying again")

@@ -59,12 +59,16 @@ class StormGuard:
         now = self._clock()
         return tuple(when for when in self._recent if now - self.HOUR_S < when <= now)
 
+    @property
+    def full(self) -> bool:
+        """No more may be made now."""
+        return len(self.recent) >= self._most
+
     def take(self) -> bool:
         """Whether one more may be made; it is counted."""
-        recent = self.recent
-        if len(recent) >= self._most:
+        if self.full:
             return False
-        self._recent = (*recent, self._clock())
+        self._recent = (*self.recent, self._clock())
         return True
 
 

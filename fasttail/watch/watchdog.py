@@ -124,15 +124,14 @@ class Watchdog:
     def _ask_restart(self, marker: str, reason: str) -> None:
         if self._restarting:
             return
-        if fault := self._unfit():
-            if time.monotonic() >= self._refused_at + self.AGAIN_S:
-                self._refused_at = time.monotonic()
-                _log.error("%s: no restart: %s", marker, fault)
-        elif self._guard.take():
+        made = len(self._guard.recent)
+        full = f"there were {made} within an hour, as many as may be" if self._guard.full else ""
+        fault = full or self._unfit()
+        if not fault:
+            self._guard.take()
             self._restarting = True
             _log.warning("%s: restarting in place (restart %d)", marker, self._restarts + 1)
             self._restart(reason)
         elif time.monotonic() >= self._refused_at + self.AGAIN_S:
             self._refused_at = time.monotonic()
-            made = len(self._guard.recent)
-            _log.error("%s: no restart: there were %d within an hour, as many as may be", marker, made)
+            _log.error("%s: no restart: %s", marker, fault)
