@@ -15,8 +15,8 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import WrongAnswer
-from fasttail.pipeline import ask_for_slices
 from fasttail.publish.cursor import Place
+from fasttail.slices import ask_for_slices
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -47,7 +47,6 @@ class FileOpened(NamedTuple):
     end: int
     file: tuple[str, int, int]
 
-def ask_for_slices(ns: int = ...) -> None: ...
 def leak(size: int) -> None: ...
 @final
 class Pipeline:

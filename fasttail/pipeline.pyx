@@ -32,6 +32,7 @@ from fasttail.publish.filters cimport Selector
 from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
 from fasttail.publish.topics cimport Place, Topic, Topics, message_tuple
+from fasttail.slices import ask_for_slices
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 
@@ -44,7 +45,6 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <sys/prctl.h>
-    #include <sys/syscall.h>
     #include <unistd.h>
     static inline uint64_t ft_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void ft_release(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
@@ -58,21 +58,8 @@ cdef extern from *:
     static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
     static inline void ft_unsignal(int fd) { uint64_t count; ssize_t n = read(fd, &count, 8); (void)n; }
     static inline void ft_wake_in_time(void) { (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); }
-    /* The kernel's struct sched_attr in its first size; not by the system's headers, of which two declare it. */
-    struct ft_sched_attr {
-        uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period;
-    };
-    static inline void ft_ask_for_slices(uint64_t ns) {
-        struct ft_sched_attr attr = {0};
-        if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) || attr.policy != 0)
-            return;                              /* an operator's other policy stays as it is */
-        attr.size = sizeof attr;
-        attr.runtime = ns;
-        (void)syscall(SYS_sched_setattr, 0, &attr, 0);
-    }
     """
     void ft_wake_in_time() noexcept nogil      # this thread's short sleeps end within a microsecond, not within 50
-    void ft_ask_for_slices(uint64_t ns) noexcept nogil
     uint64_t ft_acquire(const uint64_t* p) noexcept nogil
     void ft_release(uint64_t* p, uint64_t v) noexcept nogil
     uint64_t ft_swap(uint64_t* p, uint64_t v) noexcept nogil
@@ -88,7 +75,6 @@ cdef enum:
     MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
     MOST_PATHS = 64
     GATHER_NS = 100000        # from word of new lines to the read: what is written in one go comes in one batch
-    SLICE_NS = 100000         # the least that Linux grants: a thread that sleeps mostly is not to wait for the node's slice to end
     KEPT_WINDOWS = 8          # rows of so many windows stay resident after an oversize line, as in the reader
 
 cdef enum Why:                # why the loop came back to Python
@@ -168,14 +154,6 @@ cdef inline int64_t _utc_now() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_REALTIME, &t)
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
-
-
-def ask_for_slices(uint64_t ns=SLICE_NS) -> None:
-    """This thread, and those that it starts, are to run for so long at a time; less means sooner after each wake-up.
-
-    No more of a core than before. 0: as the system has it. Linux before 6.12 ignores it, as it does where it is forbidden.
-    """
-    ft_ask_for_slices(ns)
 
 
 cdef void* _leaked = NULL        # the last block that `leak` made; each begins with the address of the one before

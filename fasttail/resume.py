@@ -24,7 +24,6 @@ from weakref import WeakSet
 
 import fasttail.publish.cursor as cursors
 from fasttail.parser.columns import parse
-from fasttail.pipeline import ask_for_slices
 from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
@@ -32,6 +31,7 @@ from fasttail.publish.public import Member
 from fasttail.publish.subscriptions import Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
+from fasttail.slices import ask_for_slices
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import last_line_start
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder

@@ -34,6 +34,14 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def checkout(sources: Path) -> Path:
+    """Where the sources lie beside bench/: not where a wheel is tested."""
+    if sources != ROOT:
+        pytest.skip(f"no sources of fasttail beside {ROOT / 'bench'}")
+    return sources
+
+
+@pytest.fixture(scope="session")
 def sources() -> Path:
     """The folder in which fasttail/ lies with all of its sources: the checkout, or FASTTAIL_SOURCES."""
     folder = Path(os.environ.get("FASTTAIL_SOURCES") or ROOT)

@@ -15,22 +15,23 @@ import pytest
 
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify", "bundle"}
 LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
-LIBRARY |= {"handed_out", "histogram"}
+LIBRARY |= {"handed_out", "histogram", "slices"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
     "tail": set(),
     "parser": set(),
     "publish": {"parser"},
-    "pipeline": {"tail", "parser", "histogram"}
+    "pipeline": {"tail", "parser", "histogram", "slices"}
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
     "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
-    "resume": {"tail", "parser", "publish", "reread"},
+    "resume": {"tail", "parser", "publish", "reread", "slices"},
     "checkpoint": {"tail"},
     "handed_out": {"tail", "pipeline"},
     # beside it
     "histogram": set(),
+    "slices": set(),
     "watch": set(),
     "observe": set(),
     "synth": set(),

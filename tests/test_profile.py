@@ -40,7 +40,7 @@ def missing(folder: Path) -> str:
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_parse(tmp_path: Path) -> None:
+def test_parse(tmp_path: Path, checkout: Path) -> None:
     folder = profile(tmp_path, "parse", "--orders", "2000", "--counted", "300", "--seconds", "0.01")
     names = listed(folder)
     for stage in ("parse", "encode-ws"):
@@ -102,7 +102,7 @@ sys.exit(profiling.main())
     assert "perf is not installed" in missing(folder)
 
 
-def test_a_callgrind_file_is_read() -> None:
+def test_a_callgrind_file_is_read(checkout: Path) -> None:
     code = """
 from pathlib import Path
 import sys, tempfile
