@@ -336,6 +336,8 @@ def test_run_sustained(tmp_path: Path) -> None:
 
 def test_an_order_that_is_missing_or_moved_fails_a_run(tmp_path: Path) -> None:
     code = f"""
+from bench.__main__ import leave_checkout
+leave_checkout()
 from pathlib import Path
 import orjson
 from bench import catchup, sustained
@@ -408,6 +410,8 @@ def test_run_instead(tmp_path: Path) -> None:
 
 def test_what_a_rival_loses_doubles_or_changes_is_noticed(tmp_path: Path) -> None:
     code = f"""
+from bench.__main__ import leave_checkout
+leave_checkout()
 import argparse, dataclasses
 from pathlib import Path
 from bench import instead
@@ -465,6 +469,8 @@ assert "not as expected" in fails(
 
 def test_a_message_that_lacks_orders_fails_a_run() -> None:
     code = """
+from bench.__main__ import leave_checkout
+leave_checkout()
 from bench import delay, fanout
 from bench.measure import WrongAnswer
 from bench.receiving import Message

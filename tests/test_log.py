@@ -212,7 +212,7 @@ def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
         dropped = service.dropped
         assert dropped > 15_000
 
-        data = drain(reader).decode()  # the reader comes back
+        data = drain(reader, 3.0).decode()  # the reader comes back, and may have to wait on a busy machine
         written = texts(data)
         assert service.flush()
         numbers = [int(number) for number in re.findall(r"^line (\d+)$", written, re.MULTILINE)]
@@ -222,11 +222,13 @@ def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
             == written.count("✅ All parallel tasks completed")
             > 0
         )
-        counted = sum(int(count) for count in re.findall(r"log: (\d+) lines dropped", written))
-        assert counted == dropped
         log.info("goes on")
-        assert b"goes on" in drain(reader)
+        more = drain(reader)
+        assert b"goes on" in more
         assert service.dropped == dropped
+    # Told once a second at most; what was not told yet, at the end.
+    told = re.findall(r"log: (\d+) lines dropped", written + texts((more + drain(reader)).decode()))
+    assert sum(map(int, told)) == dropped
 
 
 def test_a_beginning_that_was_logged_keeps_a_place_for_its_end(pipe: tuple[int, int]) -> None:
