@@ -292,9 +292,10 @@ def _printed_config(pid: int) -> bytes:
     With no other of its variables: whoever asks about another user's process must not run that user's code.
     """
     words = _words(pid)
-    if not any("fasttail" in word for word in words) or "serve" not in words:
+    # The word before: a folder that is called fasttail may stand in any other.
+    if "serve" not in words[1:] or Path(words[words.index("serve", 1) - 1]).name != "fasttail":
         raise Missing(f"process {pid} is no fasttail serve")
-    ours = [*SERVE, *words[words.index("serve") + 1 :], "--print-config"]
+    ours = [*SERVE, *words[words.index("serve", 1) + 1 :], "--print-config"]
     done = subprocess.run(
         ours,
         env={name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
