@@ -27,7 +27,7 @@ RUN apt-get update \
  && install -d -o 10001 -g 10001 -m 750 /var/lib/fasttail
 COPY --from=build /opt/fasttail /opt/fasttail
 # The commit is in the program too (fasttail --version); a label can only be told from outside.
-ARG VERSION=0.1.0 COMMIT=unknown
+ARG VERSION=unknown COMMIT=unknown
 LABEL org.opencontainers.image.title=fasttail \
       org.opencontainers.image.description="Hyperliquid node files to WebSocket" \
       org.opencontainers.image.version=$VERSION \

@@ -1,9 +1,10 @@
 """Builds the extensions; all metadata stands in pyproject.toml.
 
 FASTTAIL_BUILD=release|debug|asan|tsan|fuzz|coverage|profile picks one of KINDS below. A build stops when
-the compiler has no OpenMP, and when Cython gives a performance hint: an unintended exception check or GIL
-acquisition costs more than most optimisations gain. Everything generated goes to build/KIND/, nothing into
-the source tree.
+the compiler has no OpenMP. With FASTTAIL_STRICT_BUILD=1, as in CI, it also stops at Cython's performance
+hints: an unintended exception check or GIL acquisition costs more than most optimisations gain. Another
+version of Cython may hint at something else, so a user's build goes on. Everything generated goes to
+build/KIND/; only an editable installation puts its extensions into the source tree.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def extensions(name: str) -> list[Extension]:
             emit_linenums=kind.names_pyx,
         )
     )
-    if "performance hint:" in said:
+    if "performance hint:" in said and os.environ.get("FASTTAIL_STRICT_BUILD") == "1":
         shutil.rmtree(out)  # or the next build would find the C files made and pass
         sys.exit("the build stops at Cython's performance hints above")
     return result

@@ -1,25 +1,60 @@
-# Sourced by the scripts beside it, in the root of the checkout: makes a virtual environment
-# there and installs fasttail into it: .venv, or .venv-KIND for the other kinds of build, so that none displaces another.
+# Sourced by the scripts beside it, in the root of the checkout. Installs what a build needs from the system, makes a
+# virtual environment there and installs fasttail into it: .venv, or .venv-KIND for the other kinds of build, so that
+# none displaces another.
 # shellcheck shell=bash
 
-apt_line="sudo apt-get install build-essential python3-dev python3-venv"
+packages="build-essential python3-dev python3-venv"
+apt_line="sudo apt-get update && sudo apt-get install $packages"
 python=${PYTHON:-python3}
 kind=${FASTTAIL_BUILD:-release}
 venv=.venv
 [ "$kind" = release ] || venv=.venv-$kind
+yes=no # set by the scripts' option --yes: install system packages without asking
 
 say() { printf '== %s\n' "$*"; }
 stop() { printf '%s: %s\n' "$0" "$1" >&2; exit 2; }
 
+# What is missing for a build, in words; nothing where the machine has it all.
+missing() {
+    command -v "$python" >/dev/null || { echo "there is no $python"; return; }
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing"; return; }
+    [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
+        { echo "Python.h is missing"; return; }
+    command -v "${CC:-gcc}" >/dev/null || { echo "there is no C compiler"; return; }
+    echo 'int main(void) { return 0; }' | "${CC:-gcc}" -x c -fopenmp - -o /dev/null 2>/dev/null ||
+        echo "the C compiler cannot link programs with OpenMP"
+}
+
+# Installs the packages of a fresh Debian or Ubuntu that a build needs, after saying so. It asks on a terminal only.
+install_packages() {
+    local as_root=() answer
+    command -v apt-get >/dev/null || stop "$1. On Debian or Ubuntu: $apt_line"
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; } || stop "$1. As root: ${apt_line//sudo /}"
+        as_root=(sudo)
+    fi
+    say "$1: installing $packages with apt-get"
+    if [ "$yes" = no ] && [ -t 0 ]; then
+        read -r -p "Install them now? [Y/n] " answer
+        case $answer in '' | [Yy]*) ;; *) stop "nothing was installed. To do it yourself: $apt_line" ;; esac
+    fi
+    # shellcheck disable=SC2086 # several words
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -ec 'apt-get update -qq
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null' sh $packages ||
+        stop "apt-get failed. When the network is there: $apt_line"
+}
+
+# A missing package is installed once; what is missing then, or is another Python's, is the user's to mend.
 check_machine() {
-    command -v "$python" >/dev/null || stop "no $python here. On Debian 12: $apt_line"
+    local why
+    why=$(missing)
+    if [ -n "$why" ] && [ -z "${PYTHON:-}${CC:-}" ]; then
+        install_packages "$why"
+        why=$(missing)
+    fi
+    [ -z "$why" ] || stop "$why (PYTHON=${PYTHON:-}, CC=${CC:-}). On Debian or Ubuntu: $apt_line"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        stop "$("$python" --version) is too old: Python 3.11 or newer is needed (PYTHON=/path/to/python3.11 picks one)"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || stop "Python's venv module is missing. On Debian 12: $apt_line"
-    "$python" -c 'import os, sys, sysconfig
-sys.exit(not os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
-        stop "Python.h is missing. On Debian 12: $apt_line"
-    command -v "${CC:-gcc}" >/dev/null || stop "no C compiler here. On Debian 12: $apt_line"
+        stop "$("$python" --version) is too old: fasttail needs Python 3.11 or newer (PYTHON=/path/to/python3.11 picks one)"
 }
 
 # All that an installation depends on: sources, the commit it names, the kind of build, the Python.
