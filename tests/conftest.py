@@ -1,10 +1,15 @@
-"""What all tests share: the package under test is the installed one; the genuine node lines; the sources."""
+"""What all tests share: the package under test is the installed one; nothing outlives a test; the genuine
+node lines; the sources.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import leftovers
 import pytest
 
 import fasttail
@@ -15,13 +20,41 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONSAFEPATH"] = "1"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     where = Path(fasttail.__file__ or "")
     if where.is_relative_to(ROOT / "fasttail"):
         raise pytest.UsageError(
             f"the tests would import the uncompiled package {where.parent}: run scripts/test, or pytest "
             "(not python -m pytest) from an environment where fasttail is installed"
         )
+    leftovers.begin()
+    config.stash[_ours] = leftovers.children()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a killed program leaves lies in pytest's own folder, which goes after three more runs."""
+    tempfile.tempdir = os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
+
+
+_ours = pytest.StashKey[set[int]]()
+"""Of a session: the guard. Of a test: all processes that are there when its fixtures are."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    item.stash[_ours] = leftovers.children()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What a test has started ends with it, what the fixtures of a file have started ends with the file."""
+    try:
+        return (yield)
+    finally:
+        last = nextitem is None or nextitem.path != item.path
+        leftovers.end(but=item.config.stash[_ours] if last else item.stash.get(_ours, leftovers.children()))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,34 @@
+"""Not collected by itself: test_leftovers.py runs it in a pytest of its own. How it ends stands in HOW."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from running import Serve
+
+NOTES = Path(os.environ["NOTES"])
+
+
+def test_forgets_a_server(tmp_path: Path) -> None:
+    server = Serve(tmp_path)
+    orphan = subprocess.check_output(["sh", "-c", "sleep 1000 >/dev/null & echo $!"], text=True).strip()
+    Path(tempfile.mkdtemp(), "file").touch()
+    (NOTES / "made").write_text(f"{server.process.pid} {orphan} {tempfile.gettempdir()}")
+    how = os.environ["HOW"]
+    if how == "interrupted":
+        signal.raise_signal(signal.SIGINT)
+    elif how == "killed":
+        signal.raise_signal(signal.SIGKILL)
+    elif how == "takes too long":
+        signal.raise_signal(signal.SIGALRM)  # what pytest-timeout waits for
+    assert how == "passes"
+
+
+def test_the_next_finds_nothing() -> None:
+    for pid in (NOTES / "made").read_text().split()[:2]:
+        assert not Path("/proc", pid).exists()
+    (NOTES / "next").touch()

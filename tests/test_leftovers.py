@@ -1,0 +1,47 @@
+"""However a test ends, nothing of it is left: here of one that forgets a server and a folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import wait_for
+
+SAMPLE = Path(__file__).parent / "samples" / "forgets_a_server.py"
+
+
+@pytest.mark.plain_build
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [
+        ("passes", []),
+        ("fails", []),
+        ("interrupted", []),
+        ("killed", []),  # as the thread of pytest-timeout does it, too
+        ("killed", ["-n", "1", "--max-worker-restart", "0"]),
+        ("takes too long", ["--timeout", "600", "--timeout-method", "signal"]),
+    ],
+    ids=["passes", "fails", "interrupted", "killed", "a worker is killed", "takes too long"],
+)
+def test_nothing_is_left(tmp_path: Path, how: str, options: list[str]) -> None:
+    base = tmp_path / "base"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", base, SAMPLE, *options]
+    env = os.environ | {"HOW": how, "NOTES": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    server, orphan, temporary = (tmp_path / "made").read_text().split()
+    wait_for("the end of its processes", lambda: not alive(server) and not alive(orphan))
+    assert Path(temporary).is_relative_to(base)
+    assert (done.returncode == 0) == (how == "passes"), done.stdout
+    # Who goes on with the next test has ended them before it.
+    assert (tmp_path / "next").exists() == (how in ("passes", "fails", "takes too long")), done.stdout
+
+
+def alive(pid: str) -> bool:
+    """Not gone, and not merely waiting for its parent to notice."""
+    try:
+        return ") Z " not in Path("/proc", pid, "stat").read_text()
+    except FileNotFoundError:
+        return False
