@@ -196,7 +196,7 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
                 after = server.usage()
                 writer.join()
                 replay_rate = replayed()
-    delays = sorted(delay for messages in received for delay in _delays(messages, offsets, times))
+    delays = sorted(delay for messages in received for delay in delays_of(messages, offsets, times))
     return Delays(
         rate=rate,
         seconds=after.at - before.at,
@@ -218,7 +218,7 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
     )
 
 
-def _delays(messages: list[Message], offsets: list[int], times: Any) -> list[float]:
+def delays_of(messages: list[Message], offsets: list[int], times: Any) -> list[float]:
     """Milliseconds from write to receipt of each order that one client received."""
     delays: list[float] = []
     first = 0

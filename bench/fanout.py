@@ -125,7 +125,7 @@ def _round(args: argparse.Namespace, data: bytes) -> Round:
                 os.sched_setaffinity(0, set(all_cores))
                 for each in stalled:
                     each.close()
-    _check(received, args.orders)
+    check(received, args.orders)
     return Round(
         seconds=(max(messages[-1].at for messages in received) - begin) / 1e9,
         bytes=sum(message.size for message in received[0]),
@@ -134,7 +134,7 @@ def _round(args: argparse.Namespace, data: bytes) -> Round:
     )
 
 
-def _check(received: list[list[Message]], orders: int) -> None:
+def check(received: list[list[Message]], orders: int) -> None:
     if (counted := sum(message.orders for message in received[0])) != orders:
         raise WrongAnswer(f"{counted} orders received, {orders} expected")
     if len({tuple((each.line, each.size) for each in messages) for messages in received}) > 1:

@@ -21,6 +21,7 @@ from bench.measure import Answer, Benchmark, Engine, Report, Table, WrongAnswer,
 from bench.readers import checked, python_answer
 
 COMMAND = Path(sysconfig.get_path("scripts"), "fasttail")
+PEAK = Path(__file__).resolve().parent / "peak.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,20 +80,9 @@ def command_answer(path: Path, workers: int) -> Answer:
     return Answer(stats["orders"], stats["sums"], stats["rejected"])
 
 
-# Says the most KiB that a command had resident. A process of its own, for the kernel counts what a process
-# had before its exec too, and that is its parent's.
-PEAK = """
-import os, sys
-pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-os.write(2, b"%d\\n" % usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
 def peak_rss(path: Path, workers: int) -> int:
     """Bytes, of a run that is not timed."""
-    launcher = [sys.executable, "-I", "-S", "-c", PEAK, *command(path, workers)]
+    launcher = [sys.executable, "-I", "-S", str(PEAK), *command(path, workers)]
     done = subprocess.run(launcher, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise WrongAnswer(f"{COMMAND} parse ended with {done.returncode}: {done.stderr}")

@@ -199,7 +199,7 @@ def run(args: argparse.Namespace) -> Instructions:
         recorded=record.get("per_order", {}),
         recorded_tools=record.get("tools", {}),
         settings={"small": args.small, "large": args.large, "seed": args.seed},
-        tools=_tools(),
+        tools=tools(),
     )
     if args.check and (reason := result.incomparable()) is not None:
         print(reason, file=sys.stderr)
@@ -300,7 +300,7 @@ def _answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return answer
 
 
-def _tools() -> dict[str, str]:
+def tools() -> dict[str, str]:
     return {
         "valgrind": _version("valgrind"),
         "compiler": _compiler(),

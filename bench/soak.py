@@ -388,7 +388,7 @@ def run(args: argparse.Namespace) -> Soak:
             if node.is_alive():
                 node.kill()
             server.end()
-    return _judge(args, plan, seconds, begin, written, accounts, samples, metrics, server.trouble)
+    return judge(args, plan, seconds, begin, written, accounts, samples, metrics, server.trouble)
 
 
 def _wait_for_the_last(crowd: Crowd, server: Server, written: Written) -> None:
@@ -402,7 +402,7 @@ def _wait_for_the_last(crowd: Crowd, server: Server, written: Written) -> None:
         time.sleep(0.2)
 
 
-def _judge(
+def judge(
     args: argparse.Namespace,
     plan: Plan,
     seconds: float,

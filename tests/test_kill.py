@@ -25,7 +25,7 @@ from running import command, hour_file, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-KILLS = int(os.environ.get("FASTTAIL_KILLS") or 25)
+KILLS = int(os.environ.get("FASTTAIL_KILLS") or 5)
 """`FASTTAIL_KILLS=200 pytest -s tests/test_kill.py`: more of them, and a table of what became of each."""
 
 RATE = 6000

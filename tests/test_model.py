@@ -25,7 +25,7 @@ KEPT = [2007, 2204]
 """Seeds that alone found a fault, were it only a planted one: add those that scripts/soak --model finds."""
 
 
-@pytest.mark.parametrize("first", range(1000, 1160, 20))
+@pytest.mark.parametrize("first", range(1000, 1040, 20))
 def test_model(first: int) -> None:
     total = Counts()
     for seed in range(first, first + 20):
@@ -41,7 +41,7 @@ def test_kept_seeds(seed: int) -> None:
     try_seed(seed, STEPS)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 @pytest.mark.parametrize("how", ["inotify", "no-inotify"])
 def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
     """The node writes on, torn, over hours and dates; who resumes by cursor gets each order once."""

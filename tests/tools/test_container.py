@@ -27,7 +27,7 @@ from running import command, wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAME = "hyperliquid-parser"
 RATE = 23_500
 PROJECT = "fasttail-test"

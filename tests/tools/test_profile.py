@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from bench import callgrind_file
+
 pytestmark = pytest.mark.plain_build
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PER_ORDER = re.compile(r"^ *([\d,.]+) +100\.0 % +all", re.MULTILINE)
 
 
-def profile(tmp_path: Path, *args: str) -> Path:
-    """The folder that a run writes."""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+def profile(tmp_path: Path, *args: str, **more: str) -> Path:
+    """The folder that a run writes. more: variables of its environment."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | more
     command = [sys.executable, "-m", "bench.profiling", *args, "--results", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -83,61 +85,18 @@ def test_serve(tmp_path: Path, mode: str) -> None:
 
 def test_what_the_machine_lacks_is_said(tmp_path: Path) -> None:
     """Without valgrind and perf, all else is made."""
-    code = """
-import shutil, sys
-from bench.__main__ import leave_checkout
-leave_checkout()
-from bench import profiling
-shutil.which = lambda name: None
-sys.exit(profiling.main())
-"""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    command = [sys.executable, "-c", code, "parse", "--orders", "500", "--seconds", "0.001"]
-    command += ["--counted", "100", "--results", str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    (folder,) = tmp_path.glob("profile-*")
+    args = ["--orders", "500", "--seconds", "0.001", "--counted", "100"]
+    folder = profile(tmp_path, "parse", *args, PATH="/nowhere")
     listed(folder)
     assert "valgrind is not installed" in missing(folder)
     assert "perf is not installed" in missing(folder)
 
 
 def test_a_callgrind_file_is_read(checkout: Path) -> None:
-    code = """
-from pathlib import Path
-import sys, tempfile
-from bench.__main__ import leave_checkout
-leave_checkout()
-from bench import callgrind_file
-text = '''version: 1
-events: Ir
-
-fl=/x/build/per-isa/fasttail/parser/order_status_avx2.pyx
-fn=outer
-10 5
-fi=/usr/include/emmintrin.h
-7 3
-fe=/x/build/per-isa/fasttail/parser/order_status_avx2.pyx
-11 2
-cfn=inner
-calls=4 1
-12 1000
-fl=/libc/memcpy.S
-fn=inner
-1 90
-
-totals: 100
-'''
-with tempfile.TemporaryDirectory() as folder:
-    path = Path(folder, "x")
-    path.write_text(text)
-    costs = callgrind_file.read(path)
-assert sum(costs.values()) == 100, costs
-table = callgrind_file.functions(costs, 10)
-assert "     10.0  100.0 %  all" in table, table
-assert "      9.0   90.0 %  inner" in table, table
-assert "0.3    3.0 %  intrinsics, inlined" in table, table
-assert "order_status.pyx" in callgrind_file.lines(costs, 10)
-"""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+    costs = callgrind_file.read(Path(__file__).parents[1] / "samples" / "callgrind.out")
+    assert sum(costs.values()) == 100
+    table = callgrind_file.functions(costs, 10)
+    assert "     10.0  100.0 %  all" in table
+    assert "      9.0   90.0 %  inner" in table
+    assert "0.3    3.0 %  intrinsics, inlined" in table
+    assert "order_status.pyx" in callgrind_file.lines(costs, 10)

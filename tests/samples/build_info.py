@@ -1,0 +1,3 @@
+from fasttail import _build_info
+
+print(_build_info.VERSION, _build_info.COMMIT)
