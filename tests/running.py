@@ -197,3 +197,10 @@ def hour_file(folder: Path, layout: str, date: str, hour: int, *, make: bool = T
     if make:
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def docker_in(folder: Path) -> None:
+    """A command `docker` in the folder, which says what its files hold: see programs/docker.py."""
+    program = Path(__file__).parent / "programs" / "docker.py"
+    (folder / "docker").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {program} {folder} "$@"\n')
+    (folder / "docker").chmod(0o755)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from running import command, hour_file, serve
+from running import command, docker_in, hour_file, serve
 
 from fasttail.bundle import archive
 from fasttail.bundle.archive import Missing, Parts
@@ -269,24 +269,6 @@ def test_an_output_that_cannot_be_written(output: str, told: str, tmp_path: Path
 
 # ---- a container, by a stand-in for the docker command
 
-STAND_IN = """#!{python}
-import sys
-words = sys.argv[1:]
-if words[:2] == ["container", "inspect"]:
-    print(open({folder!r} + "/inspect.json").read())
-elif words[0] == "logs":
-    print(open({folder!r} + "/log").read())
-elif words[0] == "stats":
-    print('{{"MemUsage":"84.1MiB / 7.6GiB"}}')
-elif words[0] == "exec":
-    print("said inside:", words[2:])
-elif words[0] == "top":
-    print("PID CMD", {webhook!r})
-else:
-    sys.exit("no such thing")
-"""
-
-
 def inspected() -> dict[str, Any]:
     return {
         "Id": "0123",
@@ -306,12 +288,9 @@ def inspected() -> dict[str, Any]:
 
 
 def test_a_container(tmp_path: Path) -> None:
-    docker = secret_file(
-        tmp_path,
-        "docker",
-        STAND_IN.format(python=sys.executable, folder=str(tmp_path), webhook=WEBHOOK),
-    )
-    docker.chmod(0o700)
+    docker_in(tmp_path)
+    (tmp_path / "stats").write_text('{"MemUsage":"84.1MiB / 7.6GiB"}')
+    secret_file(tmp_path, "top", f"PID CMD {WEBHOOK}")
     secret_file(tmp_path, "inspect.json", json.dumps([inspected()]))
     secret_file(tmp_path, "log", "\n".join(NEAR_THE_LOG))
     file = tmp_path / "b.tar.gz"

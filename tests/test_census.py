@@ -6,46 +6,17 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-SCRIPT = """
-import ctypes, os, sys
-from fasttail.watch.census import let_malloc_give_back, malloc_use
-
-if sys.argv[1] == "set":
-    let_malloc_give_back(os.environ)
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
-libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-
-
-def take(size):
-    block = libc.malloc(size)
-    libc.memset(block, 1, size)
-    return block
-
-
-# A burst: a block as large as its messages is freed, and glibc takes it that such blocks come again.
-libc.free(take(8 << 20))
-before = malloc_use()[1]
-# Then blocks of a megabyte, with a message that somebody still waits for behind each.
-blocks, kept = [], []
-for _ in range(8):
-    blocks.append(take(1 << 20))
-    kept.append(take(1 << 15))
-for block in blocks:
-    libc.free(block)
-print(malloc_use()[1] - before)
-"""
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 
 
 def kept_free(how: str, **environ: str) -> int:
     """Bytes that malloc keeps of eight megabytes that were freed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    command = [sys.executable, "-P", "-c", SCRIPT, how]
+    command = [sys.executable, Path(__file__).parent / "programs" / "burst.py", how]
     return int(subprocess.check_output(command, env=env | environ, text=True).split()[0])
 
 

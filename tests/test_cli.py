@@ -16,6 +16,7 @@ from fasttail.cli import main
 
 COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
 # Standard output as it is by default, whatever the surroundings of the tests say.
+STAND_IN = Path(__file__).parent / "programs" / "stand_in.py"
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
@@ -141,27 +142,6 @@ def test_a_full_disk_is_told_once(unbuffered: str, told: str, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (1, f"{told}: No space left on device\n")
 
 
-# A stand-in for the parts behind the command line: notes what it is called with and does what `action` says.
-STAND_IN = """
-import os, sys, types
-import fasttail.cli
-
-def called(settings, *more):
-    openmp = os.environ.get("OMP_WAIT_POLICY") or "spins " + os.environ.get("GOMP_SPINCOUNT", "long")
-    with open(sys.argv[1], "w") as notes:
-        {action}
-        print(type(settings).__name__, openmp, file=notes)
-    return 3
-
-for module, name in [
-    ("app", "serve"), ("tail_command", "tail_folder"), ("parse_command", "parse_files"), ("demo", "run"),
-]:
-    sys.modules["fasttail." + module] = stand_in = types.ModuleType(module)
-    setattr(stand_in, name, called)
-sys.exit(fasttail.cli.main(sys.argv[2:]))
-"""
-
-
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
 @pytest.mark.parametrize(
     ("command", "kind"),
@@ -170,13 +150,7 @@ sys.exit(fasttail.cli.main(sys.argv[2:]))
 def test_what_is_called(command: str, kind: str, given: dict[str, str], tmp_path: Path) -> None:
     openmp = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     clean = {name: value for name, value in os.environ.items() if name not in openmp}
-    program = [
-        sys.executable,
-        "-c",
-        STAND_IN.format(action="pass"),
-        str(tmp_path / "notes"),
-        *command.split(),
-    ]
+    program = [sys.executable, STAND_IN, tmp_path / "notes", "", *command.split()]
     assert subprocess.run(program, env=clean | given, check=False, timeout=60).returncode == 3
     policy = given.get("OMP_WAIT_POLICY", "spins 20000" if kind == "Parse" else "PASSIVE")
     assert (tmp_path / "notes").read_text() == f"{kind}Settings {policy}\n"
@@ -184,10 +158,9 @@ def test_what_is_called(command: str, kind: str, given: dict[str, str], tmp_path
 
 def test_a_closed_standard_output_is_no_file_of_ours(tmp_path: Path) -> None:
     """Else the first file or socket opened gets its number, and then the log."""
-    program = STAND_IN.format(action='os.write(1, b"the log")')
-    script = 'exec "$0" -c "$1" "$2" serve x 0<&- 1>&- 2>&-'
+    script = 'exec "$0" "$1" "$2" log serve x 0<&- 1>&- 2>&-'
     notes = tmp_path / "notes"
-    done = subprocess.run(["sh", "-c", script, sys.executable, program, notes], check=False, timeout=60)
+    done = subprocess.run(["sh", "-c", script, sys.executable, STAND_IN, notes], check=False, timeout=60)
     assert done.returncode == 3
     assert notes.read_text() == "ServeSettings PASSIVE\n"
 
@@ -200,8 +173,7 @@ def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
-    program = STAND_IN.format(action='[print("x" * 99) for _ in range(1000)]')
-    command = [sys.executable, "-c", program, str(tmp_path / "notes"), "parse", "x"]
+    command = [sys.executable, STAND_IN, tmp_path / "notes", "much", "parse", "x"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
@@ -210,8 +182,7 @@ def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
 
 
 def test_the_code_of_the_command_goes_before_that_of_the_output(tmp_path: Path) -> None:
-    program = STAND_IN.format(action='print("x")')
-    command = [sys.executable, "-c", program, str(tmp_path / "notes"), "parse", "x"]
+    command = [sys.executable, STAND_IN, tmp_path / "notes", "print", "parse", "x"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
@@ -274,19 +245,8 @@ def test_without_a_rate_a_number_of_lines_comes_at_once(monkeypatch: pytest.Monk
 
 
 def test_import_of_the_cli_loads_nothing_compiled_and_changes_nothing() -> None:
-    program = (
-        "import os, signal, sys, threading\n"
-        "before = dict(os.environ), signal.getsignal(signal.SIGINT)\n"
-        "import fasttail.cli\n"
-        "assert before == (dict(os.environ), signal.getsignal(signal.SIGINT))\n"
-        "assert threading.active_count() == 1\n"
-        "ours = [m for n, m in sys.modules.items() if n.startswith('fasttail')]\n"
-        "compiled = [m for m in ours if str(getattr(m, '__file__', '')).endswith('.so')]\n"
-        "heavy = {'yaml', 'psutil', 'uvloop', 'picows', 'asyncio', 'tqdm', 'prometheus_client'}\n"
-        "heavy &= set(sys.modules)\n"
-        "assert not compiled and not heavy, (compiled, heavy)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    program = STAND_IN.with_name("import_cli.py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

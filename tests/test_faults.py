@@ -22,6 +22,7 @@ import pytest
 from driving import Drive
 from lines import envelope, event, plain, without
 from running import Client, Serve, command, hour_file, serve, wait_for
+from shims import preload
 from test_ws import Bot
 
 from fasttail.publish.topics import Topic
@@ -308,19 +309,6 @@ def own_namespace(*setup: str) -> list[str]:
     return [*wrap, "sh", "-c", script, "sh"]
 
 
-def preload(tmp_path: Path, source: str) -> dict[str, str]:
-    """The environment for a library of ours before libc."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    (tmp_path / "preload.c").write_text(source)
-    library = tmp_path / "preload.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", library, tmp_path / "preload.c", "-ldl"], check=True
-    )
-    return {"LD_PRELOAD": str(library)}
-
-
 def has(client: Client, *oids: int) -> Callable[[], bool]:
     return lambda: {str(oid) for oid in oids} <= {each["id"] for each in client.orders}
 
@@ -370,29 +358,6 @@ def test_a_file_system_that_tells_nothing(tmp_path: Path, inotify: bool) -> None
         each_once(client, 4)
 
 
-FAILING_READS = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-ssize_t pread64(int fd, void *area, size_t size, off_t offset) {
-    char link[64], name[4096] = {0};
-    ssize_t (*real)(int, void *, size_t, off_t) = dlsym(RTLD_NEXT, "pread64");
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (access(getenv("FAILS_WHILE"), F_OK) == 0 && readlink(link, name, sizeof name - 1) > 0
-        && strstr(name, "/hourly/")) {
-        errno = atoi(getenv("FAILS_WITH"));
-        return -1;
-    }
-    return real(fd, area, size, offset);
-}
-ssize_t pread(int fd, void *area, size_t size, off_t offset) { return pread64(fd, area, size, offset); }
-"""
-
-
 @pytest.mark.fault(32)
 @pytest.mark.plain_build
 @both_ways
@@ -403,8 +368,7 @@ def test_reads_that_fail_for_a_while(
     """The server stays up and well, opens the file again, and nothing is missing or double in the end."""
     path.touch()
     flag = tmp_path / "flag"
-    env = preload(tmp_path, FAILING_READS)
-    env |= {"FAILS_WHILE": str(flag), "FAILS_WITH": str(getattr(errno, code))}
+    env = preload(tmp_path, "failing_reads", FAILS_WHILE=flag, FAILS_WITH=getattr(errno, code))
     options = ["--rescan-s", 0.1, *([] if inotify else ["--no-inotify"])]
     with serve(folder, *options, env=env) as running:
         running.wait_log("following")
@@ -516,30 +480,6 @@ def test_a_node_that_stops_is_told_and_the_server_stays_well(folder: Path, path:
         each_once(client, 3)
 
 
-JUMPING_CLOCK = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-int clock_gettime(clockid_t id, struct timespec *t) {
-    static int (*real)(clockid_t, struct timespec *);
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    int answer = real(id, t);
-    if (id == CLOCK_REALTIME) {
-        FILE *file = fopen(getenv("JUMP"), "r");
-        long seconds = 0;
-        if (file) {
-            if (fscanf(file, "%ld", &seconds) == 1) t->tv_sec += seconds;
-            fclose(file);
-        }
-    }
-    return answer;
-}
-"""
-
-
 @pytest.mark.fault(40)
 @pytest.mark.plain_build
 @both_ways
@@ -547,7 +487,7 @@ def test_the_clock_jumps(tmp_path: Path, folder: Path, path: Path, inotify: bool
     """A day ahead, years back, and files whose own times make no sense: names decide, and nothing stalls."""
     path.touch()
     jump = tmp_path / "jump"
-    env = {**preload(tmp_path, JUMPING_CLOCK), "JUMP": str(jump)}
+    env = preload(tmp_path, "jumping_clock", JUMP=jump)
     with serve(folder, *([] if inotify else ["--no-inotify"]), env=env) as running:
         running.wait_log("following")
         client = running.client()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -198,24 +198,18 @@ def test_queue_overflow(watcher: Watcher, tmp_path: Path) -> None:
     assert pending(watcher) == WAIT_DIRS
 
 
-def run(code: str, *wrap: str) -> str:
-    """Standard output of `code` in a Python of its own, `wrap` before its command."""
-    child = subprocess.run([*wrap, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def run(program: str, *words: object, wrap: Sequence[str] = ()) -> str:
+    """Standard output of a program in `programs`, `wrap` before its command."""
+    command = [*wrap, sys.executable, Path(__file__).parent / "programs" / program, *map(str, words)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
     return child.stdout.strip()
 
 
 @pytest.mark.fault(29)
 def test_no_instances_left() -> None:
-    """Not one descriptor is left: the same EMFILE as with the sysctl."""
-    code = """
-import os, resource
-from fasttail.tail.inotify import Watcher
-resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
-watcher = Watcher(poll_ms=1)
-print(watcher.active, watcher.wait_once(5000000), watcher.reason)
-"""
-    assert run(code).startswith("False 1 inotify does not work (Too many open files): raise the sysctl")
+    told = run("no_instances.py")
+    assert told.startswith("False 1 inotify does not work (Too many open files): raise the sysctl")
 
 
 @pytest.mark.fault(29)
@@ -223,20 +217,7 @@ def test_no_watches_left(tmp_path: Path) -> None:
     namespace = ("unshare", "--user", "--map-root-user")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no user namespaces here")
-    code = f"""
-from pathlib import Path
-from fasttail.tail.inotify import Watcher
-limit = Path("/proc/sys/user/max_inotify_watches")
-limit.write_text("1")
-one, two = Path({str(tmp_path)!r}, "1"), Path({str(tmp_path)!r}, "2")
-one.mkdir(), two.mkdir()
-watcher = Watcher(poll_ms=1)
-watcher.watch_dirs([one])
-print(watcher.active, watcher.reason)
-watcher.watch_dirs([one, two])
-print(watcher.active, watcher.wait_once(5000000), watcher.reason)
-"""
-    first, second = run(code, *namespace).splitlines()
+    first, second = run("no_watches.py", tmp_path, wrap=namespace).splitlines()
     assert first == "True None"
     assert second.startswith("False 1 inotify does not work (No space left on device)")
     assert "fs.inotify.max_user_watches" in second

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from lines import envelope, event, plain
 from running import PATIENCE_S, Client, command, hour_file, order, serve, wait_for
+from shims import preload
 
 WRITER = Path(__file__).with_name("writer.py")
 LAYOUTS = ("plain", "streaming", "by_block")
@@ -361,32 +361,12 @@ def _reached(running: Any, path: Path) -> bool:
     )
 
 
-SLOW_READ = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <time.h>
-#include <unistd.h>
-ssize_t pread64(int fd, void *area, size_t size, off_t offset) {
-    ssize_t (*real)(int, void *, size_t, off_t) = dlsym(RTLD_NEXT, "pread64");
-    struct timespec pause = {0, 30000000};
-    nanosleep(&pause, 0);
-    return real(fd, area, size, offset);
-}
-ssize_t pread(int fd, void *area, size_t size, off_t offset) { return pread64(fd, area, size, offset); }
-"""
-
-
 @pytest.mark.plain_build
 def test_what_is_written_after_the_greeting_comes_though_the_thread_was_about_to_read(tmp_path: Path) -> None:
     """Each read begins 30 ms late, so that most clients come between the look for them and the read."""
-    source, library = tmp_path / "slow.c", tmp_path / "slow.so"
-    source.write_text(SLOW_READ)
-    made = ["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
-    if shutil.which("gcc") is None or subprocess.run(made).returncode:
-        pytest.skip("no C compiler")
     path = hour_file(tmp_path / "data", "plain", "20260505", 17)
     path.touch()
-    with serve(tmp_path / "data", env={"LD_PRELOAD": str(library)}) as server:
+    with serve(tmp_path / "data", env=preload(tmp_path, "slow_reads")) as server:
         for i in range(8):
             with path.open("ab") as file:
                 file.write(plain(event(oid=1000 + i)))

@@ -203,12 +203,10 @@ def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
     log = logging.getLogger("test")
     with logging_to(writer, capacity=1000) as service:
         batches = BatchLog(service)
-        started = time.monotonic()
-        for number in range(20_000):
+        for number in range(20_000):  # which would not end if logging waited for the reader
             log.info("line %d", number)
             if number % 10 == 0 and batches.start(100, 4, 4):
                 assert batches.end(100, 4, 90, 0, 90, 90, 1), "the beginning was logged"
-        assert time.monotonic() - started < 5, "logging waited for the reader"
         dropped = service.dropped
         assert dropped > 15_000
 
@@ -361,15 +359,9 @@ def test_many_threads_lose_nothing(tmp_path: Path) -> None:
     assert written[::2] == written[1::2], "a group stays together"
 
 
-@pytest.mark.parametrize("last", ["log.stop(0.2)", ""], ids=["stopped", "not stopped"])
-def test_a_process_ends_although_nobody_reads_its_log(last: str) -> None:
+@pytest.mark.parametrize("how", ["stopped", "not stopped"])
+def test_a_process_ends_although_nobody_reads_its_log(how: str) -> None:
     """Blocked in the middle of its log, a process still ends at once, by its own will."""
-    program = (
-        "from fasttail.observe.log import setup\n"
-        "log = setup()\n"
-        "for n in range(50_000): log.group([f'line {n}'])\n"
-        f"{last}\n"
-        "raise SystemExit(7)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
-        assert process.wait(timeout=10) == 7
+    program = Path(__file__).parent / "programs" / "unread_log.py"
+    with subprocess.Popen([sys.executable, program, how], stdout=subprocess.PIPE) as process:
+        assert process.wait() == 7

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import random
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from fasttail.watch.growth import MB
-from fasttail.watch.memory import Leak, MemoryWatch, Trend, Verdict, restart_limit, rss
+from fasttail.watch.memory import MemoryWatch, Trend, Verdict, restart_limit
 
 WINDOW = 600.0
 
@@ -163,24 +163,5 @@ def test_a_limit_that_no_restart_can_reach_is_not_obeyed(caplog: pytest.LogCaptu
 
 def test_a_real_leak_is_seen_in_the_real_rss() -> None:
     """In a process of its own: in this one, what other tests free would be seen too."""
-    source = inspect.getsource(_leak_and_watch)
-    names = "from fasttail.watch.memory import MB, Leak, MemoryWatch, rss\n"
-    subprocess.run([sys.executable, "-P", "-c", f"{names}{source}_leak_and_watch()"], check=True)
-
-
-def _leak_and_watch() -> None:
-    now = 0.0
-    leak = Leak(mb_per_s=32, clock=lambda: now)
-    watch = MemoryWatch(rss() + 40 * MB, clock=lambda: now)
-    assert watch.sample().action == "ok"
-    before = watch.rss
-    now = 1.0
-    leak.tick()
-    leak.tick()
-    assert leak.bytes == 32 * MB
-    assert watch.sample().action == "ok"
-    assert abs(watch.rss - before - 32 * MB) < 4 * MB
-    now = 1.5
-    leak.tick()
-    assert watch.sample().action == "shed"
-    assert watch.sample().action == "restart"
+    program = Path(__file__).parent / "programs" / "leak.py"
+    subprocess.run([sys.executable, program], check=True)

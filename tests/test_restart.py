@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,34 +15,7 @@ import pytest
 
 from fasttail.watch import restart
 
-# Answers each connection with what it knows of itself; restarts when it is told so.
-SERVER = """
-import json, os, socket, sys, time
-from fasttail.watch import restart
-
-before = restart.inherited()
-if before is None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)
-    state = {"started": 1000.5, "restarts": 0, "position": None}
-else:
-    (listener,) = before.sockets
-    state = {"started": before.started, "restarts": before.restarts, "position": before.position}
-    time.sleep(0.2)  # the new image takes its time: connections wait
-while True:
-    connection, _ = listener.accept()
-    with connection:
-        word = connection.recv(100)
-        about = dict(state, pid=os.getpid(), argv=sys.argv[1:], port=listener.getsockname()[1],
-                     flags=sys.flags.utf8_mode, dont_write=sys.flags.dont_write_bytecode,
-                     variable=restart.VARIABLE in os.environ, executable=sys.executable,
-                     inheritable=os.get_inheritable(listener.fileno()), fds=len(os.listdir("/proc/self/fd")))
-        connection.sendall(json.dumps(about).encode())
-    if word == b"restart":
-        restart.execute(*restart.prepare([listener], '{"offset": 7}', state["started"], state["restarts"]))
-    if word == b"end":
-        sys.exit(5)
-"""
+SERVER = Path(__file__).parent / "programs" / "restarting.py"
 
 
 def ask(port: int, word: bytes) -> dict[str, object]:
@@ -56,7 +30,7 @@ def ask(port: int, word: bytes) -> dict[str, object]:
 
 @pytest.mark.parametrize("started_as", ["script", "module"])
 def test_same_pid_same_port_nothing_refused(started_as: str, tmp_path: Path) -> None:
-    (tmp_path / "serving.py").write_text(SERVER)
+    shutil.copy(SERVER, tmp_path / "serving.py")
     # By a bare name, with interpreter options, from a relative path: all of it has to come back.
     target = ["serving.py"] if started_as == "script" else ["-m", "serving"]
     command = ["python3", "-B", "-X", "utf8=1", *target, "an argument", "--é"]

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,33 +308,13 @@ def test_dead_peers_are_found_and_living_ones_kept(monkeypatch: pytest.MonkeyPat
     run(main())
 
 
-SCARCE = """
-import asyncio, logging, resource, sys, uvloop
-from fasttail.publish.clients import Hub
-from fasttail.publish.legacy import CHANNELS, OrderBatcher
-from fasttail.publish.server import Server
-
-async def main():
-    ok = lambda: (200, {"status": "ok"})
-    server = Server(Hub(CHANNELS), port=0, health=ok, live=ok, metrics=lambda: b"", routes={}, status=dict)
-    await server.start()
-    print(server.port, flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await server.stop(1001)
-
-logging.basicConfig(level="INFO")
-resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-uvloop.run(main())
-"""
-
-
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("bounded", [True, False], ids=["bounded", "accept fails"])
 def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
     """More connections than the process has descriptors: the surplus is shed, then all is as before."""
-    # Without their bound it is the kernel that says that there are too many.
-    unbound = "" if bounded else "\nServer._most_waiting = lambda self: 1000\n"
-    command = [sys.executable, "-c", SCARCE.replace("\nlogging", unbound + "\nlogging")]
+    # Where the server could not know of the limit, it is the kernel that says that there are too many.
+    program = Path(__file__).parent / "programs" / "few_descriptors.py"
+    command = [sys.executable, program, "before" if bounded else "after"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

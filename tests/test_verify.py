@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import stat
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Serve, command, hour_file, serve, wait_for
+from running import Serve, command, docker_in, hour_file, serve, wait_for
 
 from fasttail.container import address, read_size
 from fasttail.observe.log import format_lines
@@ -495,32 +494,12 @@ def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
 
 # ---- a container, by a stand-in for the docker command
 
-STAND_IN = """#!{python}
-import json, os, sys, time
-words = sys.argv[1:]
-with open({folder!r} + "/calls", "a") as calls:
-    print(json.dumps(words), file=calls)
-if words[-1] == "gone" or words[:2] == ["exec", "gone"]:
-    sys.exit("Error response from daemon: No such container: gone")
-if words[:2] == ["container", "inspect"]:
-    print(open({folder!r} + "/inspect.json").read())
-elif words[0] == "stats":
-    print("84.1MiB / 7.6GiB")
-elif words[0] == "exec":
-    print("fasttail 9.9.9 (commit c0ffee)")
-elif words[0] == "logs":
-    print(open({folder!r} + "/log").read(), end="", flush=True)
-    if "-f" in words:
-        time.sleep(60)
-"""
-
-
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
     """A folder with a command `docker` that knows one container, its log and what inspect says."""
-    file = tmp_path / "docker"
-    file.write_text(STAND_IN.format(python=sys.executable, folder=str(tmp_path)))
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    docker_in(tmp_path)
+    (tmp_path / "stats").write_text("84.1MiB / 7.6GiB\n")
+    (tmp_path / "exec").write_text("fasttail 9.9.9 (commit c0ffee)\n")
     return tmp_path
 
 

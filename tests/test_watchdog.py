@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from lines import event, plain
 from running import PATIENCE_S, Serve, hour_file, serve, wait_for
+from shims import preload
 from test_resume import numbered, oids
 from test_webhook import Receiver
 from test_ws import Bot, append
@@ -237,35 +236,6 @@ def test_slow_clients_are_shed_before_anything_else(tmp_path: Path, path: Path) 
         assert not server.count("restarting in place")
 
 
-# What a broken kernel or file system could do to the pipeline's thread, once a trigger is there: no read ends
-# (hang), or each says that there is no more (blind). Lasts until the process is executed anew.
-FAULTY_READ = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-static int broken;
-ssize_t pread64(int fd, void *area, size_t size, off_t offset) {
-    ssize_t (*real)(int, void *, size_t, off_t) = dlsym(RTLD_NEXT, "pread64");
-    char name[16] = "";
-    prctl(PR_GET_NAME, name);
-    if (strcmp(name, "fasttail-w0") == 0) {
-        const char *trigger = getenv("FAULT_TRIGGER");
-        if (!broken && access(trigger, F_OK) == 0) {
-            unlink(trigger);
-            broken = 1;
-        }
-        if (broken && strcmp(getenv("FAULT"), "blind") == 0) return 0;
-        while (broken) sleep(1);
-    }
-    return real(fd, area, size, offset);
-}
-ssize_t pread(int fd, void *area, size_t size, off_t offset) { return pread64(fd, area, size, offset); }
-"""
-
-
 @pytest.mark.plain_build
 @pytest.mark.parametrize("where", ["batch", "hang", "blind"])
 def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> None:
@@ -274,12 +244,7 @@ def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> 
     options: list[object] = ["--debug-stall", 600] if where == "batch" else []
     trigger = tmp_path / "trigger"
     if where != "batch":
-        source, library = tmp_path / "faulty.c", tmp_path / "faulty.so"
-        source.write_text(FAULTY_READ)
-        made = ["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
-        if shutil.which("gcc") is None or subprocess.run(made).returncode:
-            pytest.skip("no C compiler")
-        env = {"LD_PRELOAD": str(library), "FAULT": where, "FAULT_TRIGGER": str(trigger)}
+        env = preload(tmp_path, "faulty_reads", FAULT=where, FAULT_TRIGGER=trigger)
     with serve(
         tmp_path / "data", "--workers", 2, "--stall-after-s", 1, "--batch-timeout-s", 1,
         "--memory-window-s", 6, "--alert-webhook", receiver.url(), *options, env=env,

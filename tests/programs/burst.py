@@ -1,0 +1,41 @@
+"""Prints the bytes that malloc keeps of eight megabytes that were freed. "set": told to give back."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from fasttail.watch.census import let_malloc_give_back, malloc_use
+
+if sys.argv[1] == "set":
+    let_malloc_give_back(os.environ)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+
+def take(size: int) -> int:
+    block: int = libc.malloc(size)
+    libc.memset(block, 1, size)
+    return block
+
+
+def free_bytes() -> int:
+    use = malloc_use()
+    assert use is not None
+    return use[1]
+
+
+# A burst: a block as large as its messages is freed, and glibc takes it that such blocks come again.
+libc.free(take(8 << 20))
+before = free_bytes()
+# Then blocks of a megabyte, with a message that somebody still waits for behind each.
+blocks, kept = [], []
+for _ in range(8):
+    blocks.append(take(1 << 20))
+    kept.append(take(1 << 15))
+for block in blocks:
+    libc.free(block)
+print(free_bytes() - before)

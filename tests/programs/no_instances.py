@@ -1,0 +1,12 @@
+"""A Watcher when not one descriptor is left: the same EMFILE as with the sysctl."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from fasttail.tail.inotify import Watcher
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
+watcher = Watcher(poll_ms=1)
+print(watcher.active, watcher.wait_once(5000000), watcher.reason)

@@ -1,0 +1,18 @@
+"""A Watcher in a user namespace that may have one watch; in the folder ARGV[1]."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fasttail.tail.inotify import Watcher
+
+Path("/proc/sys/user/max_inotify_watches").write_text("1")
+one, two = Path(sys.argv[1], "1"), Path(sys.argv[1], "2")
+one.mkdir()
+two.mkdir()
+watcher = Watcher(poll_ms=1)
+watcher.watch_dirs([one])
+print(watcher.active, watcher.reason)
+watcher.watch_dirs([one, two])
+print(watcher.active, watcher.wait_once(5000000), watcher.reason)

@@ -1,0 +1,14 @@
+"""Logs more than a pipe holds, and ends with code 7. The argument "stopped": it stops the log before."""
+
+from __future__ import annotations
+
+import sys
+
+from fasttail.observe.log import setup
+
+log = setup()
+for n in range(50_000):
+    log.group([f"line {n}"])
+if sys.argv[1] == "stopped":
+    log.stop(0.2)
+raise SystemExit(7)
