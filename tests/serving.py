@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from running import PATIENCE_S
 
 from fasttail.publish import legacy
 from fasttail.publish.clients import Client, Hub
@@ -25,7 +26,7 @@ T = TypeVar("T")
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
 
-def run(main: Coroutine[Any, Any, T], limit_s: float = 30) -> T:
+def run(main: Coroutine[Any, Any, T], limit_s: float = PATIENCE_S * 2) -> T:
     """Run a test's coroutine on uvloop, with a limit."""
     return uvloop.run(asyncio.wait_for(main, limit_s))
 
@@ -89,7 +90,7 @@ async def serving(
         assert not any(channel.clients for channel in hub.channels.values())
 
 
-async def until(condition: Callable[[], bool], limit_s: float = 5) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> None:
     """Wait until condition() is true; TimeoutError if it takes too long."""
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
@@ -249,12 +250,12 @@ class PicowsClient(WSListener):
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
-    async def count(self, texts: int, limit_s: float = 5) -> None:
+    async def count(self, texts: int, limit_s: float = PATIENCE_S) -> None:
         """Wait until that many texts have come, the greeting included."""
         await until(lambda: len(self.texts) >= texts, limit_s)
 
     async def closed(self) -> int | None:
         assert self.transport is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await self.transport.wait_disconnected()
         return self.close_code

@@ -47,7 +47,7 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
         uvloop.run(main())
     finally:
         log.stop()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not app.pipeline.stopped and time.monotonic() < deadline:
         time.sleep(0.01)
     assert app.pipeline.stats()["offset"] == path.stat().st_size, "the batch ended in the meantime"

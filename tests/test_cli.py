@@ -27,7 +27,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env=clean | environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -120,7 +120,7 @@ def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str]) -> None:
     os.close(reader)
     command = [sys.executable, "-m", "fasttail", *arguments]
     done = subprocess.run(
-        command, env=BUFFERED, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+        command, env=BUFFERED, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=120
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -137,7 +137,7 @@ def test_a_full_disk_is_told_once(unbuffered: str, told: str, tmp_path: Path) ->
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
     assert (done.returncode, done.stderr) == (1, f"{told}: No space left on device\n")
 
@@ -151,7 +151,7 @@ def test_what_is_called(command: str, kind: str, given: dict[str, str], tmp_path
     openmp = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     clean = {name: value for name, value in os.environ.items() if name not in openmp}
     program = [sys.executable, STAND_IN, tmp_path / "notes", "", *command.split()]
-    assert subprocess.run(program, env=clean | given, check=False, timeout=60).returncode == 3
+    assert subprocess.run(program, env=clean | given, check=False, timeout=120).returncode == 3
     policy = given.get("OMP_WAIT_POLICY", "spins 20000" if kind == "Parse" else "PASSIVE")
     assert (tmp_path / "notes").read_text() == f"{kind}Settings {policy}\n"
 
@@ -160,7 +160,7 @@ def test_a_closed_standard_output_is_no_file_of_ours(tmp_path: Path) -> None:
     """Else the first file or socket opened gets its number, and then the log."""
     script = 'exec "$0" "$1" "$2" log serve x 0<&- 1>&- 2>&-'
     notes = tmp_path / "notes"
-    done = subprocess.run(["sh", "-c", script, sys.executable, STAND_IN, notes], check=False, timeout=60)
+    done = subprocess.run(["sh", "-c", script, sys.executable, STAND_IN, notes], check=False, timeout=120)
     assert done.returncode == 3
     assert notes.read_text() == "ServeSettings PASSIVE\n"
 
@@ -176,7 +176,7 @@ def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
     command = [sys.executable, STAND_IN, tmp_path / "notes", "much", "parse", "x"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+            command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120
         )
     assert (done.returncode, done.stderr) == (1, "fasttail parse: No space left on device\n")
 
@@ -185,7 +185,7 @@ def test_the_code_of_the_command_goes_before_that_of_the_output(tmp_path: Path) 
     command = [sys.executable, STAND_IN, tmp_path / "notes", "print", "parse", "x"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+            command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120
         )
     assert (done.returncode, done.stderr) == (3, b"")
 
@@ -257,7 +257,7 @@ def test_a_stream_ends_on_ctrl_c(tmp_path: Path) -> None:
         while not list(tmp_path.glob("*/hourly/*/*")):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()

@@ -35,7 +35,7 @@ def run(*words: object, stdin: Any = b"", **options: Any) -> subprocess.Complete
     """The command with its output; `stdin`: bytes through a pipe, or a file or descriptor."""
     given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     return subprocess.run(
-        command(*words), env=ENVIRON, capture_output=True, check=False, timeout=60, **given, **options
+        command(*words), env=ENVIRON, capture_output=True, check=False, timeout=120, **given, **options
     )
 
 
@@ -343,7 +343,7 @@ def test_head_in_a_shell(tmp_path: Path) -> None:
     path.write_bytes(generate(20_000, "streaming", 3))
     script = '"$@" | head -n 2; echo "${PIPESTATUS[0]}"'
     words = ["bash", "-c", script, "bash", *command("parse", path)]
-    done = subprocess.run(words, capture_output=True, check=False, timeout=60, env=ENVIRON)
+    done = subprocess.run(words, capture_output=True, check=False, timeout=120, env=ENVIRON)
     *lines, code = done.stdout.splitlines()
     assert (len(lines), code, done.stderr) == (2, b"0", b"")
 
@@ -353,7 +353,7 @@ def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command("parse", tmp_path / "a", tmp_path / "a"),
-            env=ENVIRON, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+            env=ENVIRON, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, b"fasttail parse: No space left on device\n")
 
@@ -362,7 +362,7 @@ def test_a_limit_on_the_size_of_files_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(generate(2000))
     script = 'ulimit -f 100; exec "$@" >"$0"'
     words = ["bash", "-c", script, str(tmp_path / "out"), *command("parse", tmp_path / "a", tmp_path / "a")]
-    done = subprocess.run(words, capture_output=True, check=False, timeout=60, env=ENVIRON)
+    done = subprocess.run(words, capture_output=True, check=False, timeout=120, env=ENVIRON)
     assert (done.returncode, done.stderr) == (1, b"fasttail parse: File too large\n")
     assert (tmp_path / "out").stat().st_size == 100 * 1024
 
@@ -615,7 +615,7 @@ def test_tail_on_a_full_disk(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command("tail", tmp_path, "--no-follow", "--from", "oldest"),
-            env=ENVIRON, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+            env=ENVIRON, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == b"fasttail tail: No space left on device"

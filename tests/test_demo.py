@@ -42,7 +42,7 @@ def check_summary(output: str) -> None:
 
 def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     process = demo(tmp_path, "--seconds", 3, "--hour-seconds", 1)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     check_summary(output)
     assert re.search(r" in [2-5] files", output), "hours went by"

@@ -311,7 +311,7 @@ def test_the_unit_starts_a_server_with_settings_that_there_are(tmp_path: Path) -
     env["FASTTAIL_STATE_DIR"] = env["FASTTAIL_STATE_DIR"].replace("%S", str(tmp_path))
     words = shlex.split(unit["ExecStart"][0])[1:]
     done = subprocess.run(
-        [*command(), *words, "--print-config"], env=env, capture_output=True, text=True, timeout=60
+        [*command(), *words, "--print-config"], env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path}/fasttail" in done.stdout

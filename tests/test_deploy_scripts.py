@@ -21,7 +21,7 @@ def test_a_mistake_comes_before_everything(words: list[str]) -> None:
         env={**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:9"},
         capture_output=True,
         encoding="utf-8",
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")

@@ -401,7 +401,7 @@ def test_without_descriptors_the_tail_goes_on(folder: Path, path: Path) -> None:
         held = []
         try:
             for _ in range(300):
-                held.append(socket.create_connection(("127.0.0.1", running.port), timeout=10))
+                held.append(socket.create_connection(("127.0.0.1", running.port), timeout=120))
             deliver(running, client, path, 1)
             deliver(running, client, path.with_name("10"), 2)
             deliver(running, client, path.parents[1] / "20260506" / "0", 3)
@@ -446,7 +446,7 @@ def test_a_full_disk_under_the_log(tmp_path: Path, folder: Path, path: Path) -> 
         wait_for("order 100", has(client, 100))
         wait_for("the log", lambda: b"log lines" in log.read_bytes() or b"WebSocket: 1/1" in log.read_bytes())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         process.kill()
         process.wait()

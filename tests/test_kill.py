@@ -115,7 +115,7 @@ class Watching(threading.Thread):
 def subscribe(ws: ClientConnection, **more: Any) -> dict[str, Any]:
     wanted = {"type": "orders", "format": "raw", **more}
     ws.send(json.dumps({"method": "subscribe", "subscription": wanted}))
-    answer: dict[str, Any] = json.loads(ws.recv(timeout=20))
+    answer: dict[str, Any] = json.loads(ws.recv(timeout=120))
     assert answer["channel"] == "subscriptionResponse", answer
     return answer
 
@@ -148,7 +148,7 @@ def live(ws: ClientConnection, connection: Connection) -> None:
     answer = subscribe(ws)
     connection.epoch, connection.begin, seq = answer["epoch"], answer["cursor"], answer["seq"] - 1
     while True:
-        message = orjson.loads(ws.recv(timeout=60))
+        message = orjson.loads(ws.recv(timeout=120))
         assert message["channel"] == "orders", message
         assert (message["prev"], message["seq"]) == (seq, seq + 1)
         seq += 1
@@ -158,9 +158,9 @@ def live(ws: ClientConnection, connection: Connection) -> None:
 
 def old(ws: ClientConnection, connection: Connection) -> None:
     """The old service's channel."""
-    assert orjson.loads(ws.recv(timeout=20))["type"] == "connected"
+    assert orjson.loads(ws.recv(timeout=120))["type"] == "connected"
     while True:
-        message = orjson.loads(ws.recv(timeout=60))
+        message = orjson.loads(ws.recv(timeout=120))
         connection.orders.append(int(message["data"]["id"]) - FIRST)
 
 

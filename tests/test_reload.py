@@ -81,7 +81,7 @@ def test_where_settings_came_from(tmp_path: Path, ending: str) -> None:
     )
     words = [*command("serve", tmp_path, "--config", config, "--workers", 2), "--print-config"]
     done = subprocess.run(
-        words, capture_output=True, text=True, env={"FASTTAIL_MAX_CLIENTS": "7"}, timeout=60, check=False
+        words, capture_output=True, text=True, env={"FASTTAIL_MAX_CLIENTS": "7"}, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in done.stdout.splitlines()}
@@ -98,7 +98,7 @@ def test_where_settings_came_from(tmp_path: Path, ending: str) -> None:
 def test_print_config_refuses_what_serve_refuses(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command("serve", tmp_path, "--port", "x"), "--print-config"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert "--port: expected a whole number" in done.stderr

@@ -278,7 +278,7 @@ def test_who_does_not_finish_the_handshake_is_dropped(
         async with serving() as srv:
             reader, writer = await asyncio.open_connection("127.0.0.1", srv.port)
             writer.write(s.upgrade("/ws/")[:-2])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(120):
                 assert await reader.read() == b""
             writer.close()
 
@@ -320,7 +320,7 @@ def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        held = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(100)]
+        held = [socket.create_connection(("127.0.0.1", port), timeout=120) for _ in range(100)]
         time.sleep(0.3)
         shed = 0
         for sock in held:
@@ -338,7 +338,7 @@ def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
         async def alive() -> int:
             return (await http(port, "/health")).status
 
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         status = 0
         while status != 200 and time.monotonic() < deadline:
             try:
@@ -346,7 +346,7 @@ def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
             except (OSError, IndexError):
                 time.sleep(0.05)  # shed once more: the old connections are still being cleared away
         assert status == 200
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "ERROR" not in errors
     assert "Traceback" not in errors

