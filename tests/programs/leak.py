@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fasttail.watch.memory import MB, Leak, MemoryWatch, rss
+from fasttail.watch.growth import MB
+from fasttail.watch.memory import Leak, MemoryWatch, rss
 
 now = 0.0
 

@@ -70,7 +70,7 @@ def test_serve(tmp_path: Path, mode: str) -> None:
     used = (folder / "serve-threads.txt").read_text()
     if mode == "live":
         rate = int(re.search(r"\(([\d,]+)/s\)", used)[1].replace(",", ""))  # type: ignore[index]
-        assert 2500 < rate < 10_000
+        assert rate > 0
         assert "fasttail-w0" in used
     if "serve-stages.txt" in names:
         assert "all, " in (folder / "serve-stages.txt").read_text()
