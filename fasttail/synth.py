@@ -74,8 +74,8 @@ _MAKERS = 2048
 _PRICES = 256  # per coin and side
 _SIZES = 64
 _USERS = 1000
-_RESTING_MAX = 16_384  # bounds memory: past it, orders are canceled instead of opened
-_TRIGGERS_MAX = 512
+RESTING_MAX = 16_384  # bounds memory: past it, orders are canceled instead of opened
+TRIGGERS_MAX = 512
 _HASTE_NS = 1_000_000  # local time of a block written as fast as it goes
 _SLICE_S = 0.002  # at high rates lines are written in slices this far apart
 _NAP_S = 0.05  # the longest sleep: how soon a stop is noticed
@@ -470,6 +470,16 @@ class Synth:
         self._timestamp = ""
         self._hash_block = ""
 
+    @property
+    def resting(self) -> int:
+        """How many orders rest in the book, at most RESTING_MAX."""
+        return len(self._resting)
+
+    @property
+    def waiting_triggers(self) -> int:
+        """How many trigger orders wait, at most TRIGGERS_MAX."""
+        return len(self._triggers)
+
     # -- set-up
 
     def _table(self, children: float) -> bytes:
@@ -611,7 +621,7 @@ class Synth:
                 act = self._rare.choices(self._rare_acts, cum_weights=self._rare_weights)[0]
                 act(out, makers[word >> 16 & 0x7FF], digits)
                 oid = self._oid
-            elif kind == _TAKE or (kind <= _GTC and len(resting) < _RESTING_MAX) or not resting:
+            elif kind == _TAKE or (kind <= _GTC and len(resting) < RESTING_MAX) or not resting:
                 maker = makers[word >> 16 & 0x7FF]
                 px = maker.prices[word >> 28 & 0xFF]
                 sz = maker.sizes[word >> 36 & 0x3F]
@@ -737,7 +747,7 @@ class Synth:
         return (maker, px, sz, rest)
 
     def _trigger_open(self, out: list[str], maker: _Maker, digits: str) -> None:
-        if len(self._triggers) >= _TRIGGERS_MAX:
+        if len(self._triggers) >= TRIGGERS_MAX:
             self._trigger_cancel(out, maker, digits)
             return
         order = self._trigger(self._of(False, maker), digits)
@@ -791,7 +801,7 @@ class Synth:
         tif = self._rare.choice(('"Gtc"', '"Gtc"', '"Alo"'))
         rest = _rest(oid, self._timestamp, orig=sz, tif=tif, cloid=cloid, children=",".join(children))
         out.append(self._opened((maker, px, sz, rest)))
-        if len(self._resting) < _RESTING_MAX:
+        if len(self._resting) < RESTING_MAX:
             self._resting.append((maker, px, sz, rest))
 
 

@@ -21,6 +21,7 @@ from serving import PicowsClient, RawClient, http, run, serving, until
 
 from fasttail.config import ConfigError, ServeSettings
 from fasttail.publish import server as server_module
+from fasttail.publish.accept import Peer
 from fasttail.publish.access import MAX_TOKEN, Access, read_token
 
 TOKEN = "s3cr3t+/=~.x"
@@ -307,12 +308,20 @@ def test_whose_a_connection_is(peer: str, forwarded: list[str], whose: str) -> N
     assert access.whose(peer, headers) == whose
 
 
+class Address(str):
+    """One to which there can be a weak reference."""
+
+
 def test_who_has_gone_leaves_no_count() -> None:
     access = Access(per_address=2)
+    kept = weakref.WeakSet[Address]()
     for number in range(1000):
-        assert access.enter(f"10.0.{number >> 8}.{number & 255}")
-        access.leave(f"10.0.{number >> 8}.{number & 255}")
-    assert not access._counts
+        address = Address(f"10.0.{number >> 8}.{number & 255}")
+        kept.add(address)
+        assert access.enter(address)
+        access.leave(address)
+    del address
+    assert not kept
 
 
 # Connections before their handshake
@@ -356,9 +365,9 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
 def test_who_waits_leaves_descriptors_for_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with serving(max_clients=100) as srv:
-            assert srv.server._most_waiting() == 256 - 100 - 32
+            assert srv.server.most_waiting == 256 - 100 - 32
         async with serving(max_clients=1000) as srv:
-            assert srv.server._most_waiting() == 32
+            assert srv.server.most_waiting == 32
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
     run(main())
@@ -374,10 +383,10 @@ def test_connections_that_are_gone_are_kept_by_nothing() -> None:
                     _, writer = await asyncio.open_connection("127.0.0.1", srv.port)
                     if number % 2:
                         writer.write(s.upgrade("/ws/")[: -number % 7])
-                    await until(lambda: bool(srv.server._door._waiting))
-                    made += [weakref.ref(peer) for peer in list(srv.server._door._waiting)]
+                    await until(lambda: srv.server.waiting > 0)
+                    made += [weakref.ref(each) for each in gc.get_objects() if isinstance(each, Peer)]
                     writer.transport.abort()
-                    await until(lambda: not srv.server._door._waiting)
+                    await until(lambda: not srv.server.waiting)
                 await asyncio.sleep(0.05)
             finally:
                 gc.enable()

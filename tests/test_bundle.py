@@ -180,7 +180,7 @@ def test_the_words_of_another_users_process_are_secret_too(
     def refused(pid: int) -> dict[str, str]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("fasttail.bundle.command._environ", refused)
+    monkeypatch.setattr("fasttail.bundle.command.environ_of", refused)
     file = tmp_path / "report.tar.gz"
     words = [sys.executable, "-c", "import time; time.sleep(60)", "--alert-webhook", WEBHOOK]
     with subprocess.Popen(words) as process:

@@ -21,6 +21,7 @@ import pytest
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import Follower, Left, Position, mark, open_regular
 from fasttail.tail.inotify import WAIT_DIRS, Watcher
+from fasttail.tail.layout import HourFile, hour_files
 
 GRACE = 5.0
 
@@ -663,13 +664,12 @@ def test_permission_lost_and_restored(start: StartTail, monkeypatch: pytest.Monk
         node.write("20260505/9", b"1\n")
         tail = start(Path(folder), start="oldest")
         during: list[str] = []
-        look = tail.follower._look
 
-        def watched(*given: Any) -> None:
+        def watched(hourly: str, since: str = "") -> list[HourFile]:
             during.append(tail.follower.trouble)
-            look(*given)
+            return hour_files(hourly, since=since)
 
-        monkeypatch.setattr(tail.follower, "_look", watched)
+        monkeypatch.setattr("fasttail.tail.follower.hour_files", watched)
         with ordinary_user():
             tail.settle()
         for forbidden in (node.write("20260505/10", b"2\n"), node.path("20260505"), node.hourly):

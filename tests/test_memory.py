@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fasttail.watch import memory
 from fasttail.watch.growth import MB
 from fasttail.watch.memory import MemoryWatch, Trend, Verdict, restart_limit
 
@@ -76,9 +77,11 @@ def test_nothing_is_said_before_there_is_a_history() -> None:
     assert history(lambda t: 80 + t, seconds=750).report().growing
 
 
-def test_the_window_is_bounded() -> None:
-    trend = history(lambda t: 80, seconds=100_000, every=0.5)
-    assert len(trend._points) <= Trend.POINTS + 1
+def test_the_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[int] = []
+    monkeypatch.setattr(memory, "judge", lambda points, window_s: judged.append(len(points)))
+    history(lambda t: 80, seconds=100_000, every=0.5).report()
+    assert 0 < judged[0] <= Trend.POINTS + 1
 
 
 @pytest.mark.parametrize(

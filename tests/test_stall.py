@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 from running import wait_for
 
+from fasttail.watch import stall
 from fasttail.watch.stall import StallWatch, unread_lines
 
 S = 1_000_000_000
@@ -32,7 +34,8 @@ class Pipeline:
         )
 
     def looked(self) -> bool:
-        return self.watch._look is not None and not self.watch._look.is_alive()
+        """Whether the look ahead has ended; the step before has begun one."""
+        return all(thread.name != stall.LOOK for thread in threading.enumerate())
 
     def step(self, seconds: float = 5, *, comes_by: bool = True, **stats: Any) -> str | None:
         self.now += int(seconds * S)

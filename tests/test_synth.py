@@ -321,12 +321,12 @@ def test_streaming_has_one_event_per_line_and_rising_local_times(block_lines: fl
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synth, "_RESTING_MAX", 50)
-    monkeypatch.setattr(synth, "_TRIGGERS_MAX", 3)
+    monkeypatch.setattr(synth, "RESTING_MAX", 50)
+    monkeypatch.setattr(synth, "TRIGGERS_MAX", 3)
     node = synth.Synth(1, children=0.1)
-    sizes = [(len(node._resting), len(node._triggers)) for _ in node.blocks(200_000)]
-    assert max(sizes)[0] <= 50
-    assert max(triggers for _, triggers in sizes) <= 3
+    sizes = [(node.resting, node.waiting_triggers) for _ in node.blocks(200_000)]
+    assert max(resting for resting, _ in sizes) == 50
+    assert max(triggers for _, triggers in sizes) == 3
 
 
 # -- files

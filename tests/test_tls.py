@@ -122,6 +122,7 @@ def test_the_oldest_of_too_many_in_their_tls_handshake_is_cut_off(
 ) -> None:
     async def main() -> None:
         async with serving(tls=server_context(*files)) as srv:
+            before = len(asyncio.all_tasks())
             silent = [await asyncio.open_connection("127.0.0.1", srv.port) for _ in range(30)]
             await until(lambda: srv.hub.counts()["refused"] == 20)
             for reader, _ in silent[:20]:
@@ -129,11 +130,11 @@ def test_the_oldest_of_too_many_in_their_tls_handshake_is_cut_off(
             assert not any(reader.at_eof() for reader, _ in silent[20:])
             client = await RawClient.connect(srv.port, tls=trusting(files))
             await client.frame()
-            assert len(srv.server._door._waiting) <= 10
+            assert srv.server.waiting <= 10
             for _, writer in silent:
                 writer.close()
-            await until(lambda: not srv.server._door._waiting)
-            await until(lambda: not srv.server._door._tasks)
+            await until(lambda: not srv.server.waiting)
+            await until(lambda: len(asyncio.all_tasks()) <= before)
 
     monkeypatch.setattr(server_module, "MOST_WAITING", 10)
     caplog.set_level("INFO")

@@ -128,7 +128,7 @@ def _learn(settings: BundleSettings, found: dict[str, Any], redactor: Redactor, 
     if settings.pid is not None:
         # Of another user's process only the words can be read: each for itself.
         with contextlib.suppress(OSError):
-            redactor.learn_variables(_environ(settings.pid))
+            redactor.learn_variables(environ_of(settings.pid))
         with contextlib.suppress(OSError):
             redactor.learn_words(_words(settings.pid))
 
@@ -282,7 +282,7 @@ def _add_process(pid: int, redactor: Redactor, parts: Parts) -> None:
     parts.add("threads.txt", partial(machine.threads, pid))
     parts.add("process-command.txt", command_line)
     parts.add(
-        "process-environment.txt", lambda: "\n".join(public_variables(sorted(_environ(pid).items()))) + "\n"
+        "process-environment.txt", lambda: "\n".join(public_variables(sorted(environ_of(pid).items()))) + "\n"
     )
 
 
@@ -301,7 +301,7 @@ def _printed_config(pid: int) -> bytes:
         env={name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
         | {
             name: value
-            for name, value in _environ(pid).items()
+            for name, value in environ_of(pid).items()
             if name.startswith("FASTTAIL_") and name != "FASTTAIL_RESTART"
         },
         cwd=f"/proc/{pid}/cwd",
@@ -328,7 +328,7 @@ def _words(pid: int) -> list[str]:
     return text.rstrip("\0").split("\0")
 
 
-def _environ(pid: int) -> dict[str, str]:
+def environ_of(pid: int) -> dict[str, str]:
     text = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "surrogateescape")
     return {name: value for name, _, value in (each.partition("=") for each in text.split("\0") if each)}
 

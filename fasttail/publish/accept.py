@@ -71,6 +71,11 @@ class Door:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly only
         self._sockets: tuple[socket.socket, ...] = ()
 
+    @property
+    def waiting(self) -> int:
+        """How many connections there are that have not become a client yet."""
+        return len(self._waiting)
+
     def open(self, sockets: Sequence[socket.socket], *, most_waiting: int) -> None:
         """Accept what comes to these listening sockets. They remain the caller's.
 

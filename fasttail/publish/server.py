@@ -125,7 +125,7 @@ class Server:
         self._fit_descriptors()
         if not self.sockets:
             self.sockets = await _listen(self.host, self._port)
-        self._door.open(self.sockets, most_waiting=self._most_waiting())
+        self._door.open(self.sockets, most_waiting=self.most_waiting)
 
     async def stop(
         self, code: int, reason: str = "", *, wait_s: float = 1.0, keep_sockets: bool = False
@@ -151,8 +151,14 @@ class Server:
         log.warning("max_clients lowered to %d: the limit of open files is %d", fits, limit)
         self.max_clients = fits
 
-    def _most_waiting(self) -> int:
-        """What clients and our own files leave of the descriptors."""
+    @property
+    def waiting(self) -> int:
+        """How many connections there are that have not become a client yet."""
+        return self._door.waiting
+
+    @property
+    def most_waiting(self) -> int:
+        """How many there may be: what clients and our own files leave of the descriptors."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY:
             return MOST_WAITING

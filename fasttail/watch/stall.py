@@ -18,6 +18,9 @@ NS = 1_000_000_000
 TAIL = 64 << 10
 """Bytes at the end of the node's file in which a newline is looked for."""
 
+LOOK = "fasttail-look"
+"""The name of the thread that looks ahead, while it does."""
+
 Stats = Callable[[], Mapping[str, Any]]
 Mark = tuple[Any, ...]
 
@@ -95,7 +98,9 @@ class StallWatch:
                 return f"{unread.size} bytes with whole lines have not been read for {stood:.1f} s", place
         elif stats["file"] and (self._look is None or not self._look.is_alive()):
             # A file system that hangs must not hang the main thread, too.
-            self._look = threading.Thread(target=self._look_ahead, args=(place, now), daemon=True)
+            self._look = threading.Thread(
+                target=self._look_ahead, args=(place, now), name=LOOK, daemon=True
+            )
             self._look.start()
         return None, place
 
