@@ -29,6 +29,11 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-P", "-m", "fasttail", *map(str, words)]
 
 
+def program(name: str) -> list[str]:
+    """The command that runs programs/NAME.py."""
+    return [sys.executable, str(Path(__file__).parent / "programs" / f"{name}.py")]
+
+
 def wait_for(what: str, condition: Callable[[], Any]) -> Any:
     """The first true value of `condition`; fails after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
@@ -201,6 +206,6 @@ def hour_file(folder: Path, layout: str, date: str, hour: int, *, make: bool = T
 
 def docker_in(folder: Path) -> None:
     """A command `docker` in the folder, which says what its files hold: see programs/docker.py."""
-    program = Path(__file__).parent / "programs" / "docker.py"
-    (folder / "docker").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {program} {folder} "$@"\n')
+    python, file = program("docker")
+    (folder / "docker").write_text(f'#!/bin/sh\nexec {python} -I -S {file} {folder} "$@"\n')
     (folder / "docker").chmod(0o755)

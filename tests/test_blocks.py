@@ -6,12 +6,12 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from running import program
 
 from fasttail.tail.blocks import (
     FILL_EOF,
@@ -153,8 +153,7 @@ def test_oversize_line_in_bounded_memory(path: Path) -> None:
         file.write(b"before\n{")
         file.seek(400 * MB)
         file.write(b"\nafter\n")
-    program = Path(__file__).parent / "programs" / "oversize_line.py"
-    run = subprocess.run([sys.executable, program, path], capture_output=True, text=True, check=True)
+    run = subprocess.run([*program("oversize_line"), str(path)], capture_output=True, text=True, check=True)
     *told, growth = run.stdout.split()
     assert told == ["b'before\\nafter\\n'", "1", str(400 * MB + 7)]
     assert int(growth) < 8 << 10, "KiB"

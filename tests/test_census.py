@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from running import program
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 
@@ -16,7 +15,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc"
 def kept_free(how: str, **environ: str) -> int:
     """Bytes that malloc keeps of eight megabytes that were freed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    command = [sys.executable, Path(__file__).parent / "programs" / "burst.py", how]
+    command = [*program("burst"), how]
     return int(subprocess.check_output(command, env=env | environ, text=True).split()[0])
 
 

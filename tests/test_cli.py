@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from running import program
 
 from fasttail.cli import main
 
 COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
 # Standard output as it is by default, whatever the surroundings of the tests say.
-STAND_IN = Path(__file__).parent / "programs" / "stand_in.py"
+STAND_IN = program("stand_in")
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
@@ -150,8 +151,8 @@ def test_a_full_disk_is_told_once(unbuffered: str, told: str, tmp_path: Path) ->
 def test_what_is_called(command: str, kind: str, given: dict[str, str], tmp_path: Path) -> None:
     openmp = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     clean = {name: value for name, value in os.environ.items() if name not in openmp}
-    program = [sys.executable, STAND_IN, tmp_path / "notes", "", *command.split()]
-    assert subprocess.run(program, env=clean | given, check=False, timeout=120).returncode == 3
+    words = [*STAND_IN, str(tmp_path / "notes"), "", *command.split()]
+    assert subprocess.run(words, env=clean | given, check=False, timeout=120).returncode == 3
     policy = given.get("OMP_WAIT_POLICY", "spins 20000" if kind == "Parse" else "PASSIVE")
     assert (tmp_path / "notes").read_text() == f"{kind}Settings {policy}\n"
 
@@ -160,7 +161,7 @@ def test_a_closed_standard_output_is_no_file_of_ours(tmp_path: Path) -> None:
     """Else the first file or socket opened gets its number, and then the log."""
     script = 'exec "$0" "$1" "$2" log serve x 0<&- 1>&- 2>&-'
     notes = tmp_path / "notes"
-    done = subprocess.run(["sh", "-c", script, sys.executable, STAND_IN, notes], check=False, timeout=120)
+    done = subprocess.run(["sh", "-c", script, *STAND_IN, notes], check=False, timeout=120)
     assert done.returncode == 3
     assert notes.read_text() == "ServeSettings PASSIVE\n"
 
@@ -173,7 +174,7 @@ def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
-    command = [sys.executable, STAND_IN, tmp_path / "notes", "much", "parse", "x"]
+    command = [*STAND_IN, str(tmp_path / "notes"), "much", "parse", "x"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120
@@ -182,7 +183,7 @@ def test_much_output_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
 
 
 def test_the_code_of_the_command_goes_before_that_of_the_output(tmp_path: Path) -> None:
-    command = [sys.executable, STAND_IN, tmp_path / "notes", "print", "parse", "x"]
+    command = [*STAND_IN, str(tmp_path / "notes"), "print", "parse", "x"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120
@@ -245,8 +246,7 @@ def test_without_a_rate_a_number_of_lines_comes_at_once(monkeypatch: pytest.Monk
 
 
 def test_import_of_the_cli_loads_nothing_compiled_and_changes_nothing() -> None:
-    program = STAND_IN.with_name("import_cli.py")
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    done = subprocess.run(program("import_cli"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from running import program
 
 from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, WAIT_TIMER, WAIT_WAKE, Watcher
 
@@ -196,9 +196,9 @@ def test_queue_overflow(watcher: Watcher, tmp_path: Path) -> None:
     assert pending(watcher) == WAIT_DIRS
 
 
-def run(program: str, *words: object, wrap: Sequence[str] = ()) -> str:
+def run(name: str, *words: str, wrap: Sequence[str] = ()) -> str:
     """Standard output of a program in `programs`, `wrap` before its command."""
-    command = [*wrap, sys.executable, Path(__file__).parent / "programs" / program, *map(str, words)]
+    command = [*wrap, *program(name), *words]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
     return child.stdout.strip()
@@ -206,7 +206,7 @@ def run(program: str, *words: object, wrap: Sequence[str] = ()) -> str:
 
 @pytest.mark.fault(29)
 def test_no_instances_left() -> None:
-    told = run("no_instances.py")
+    told = run("no_instances")
     assert told.startswith("False 1 inotify does not work (Too many open files): raise the sysctl")
 
 
@@ -215,7 +215,7 @@ def test_no_watches_left(tmp_path: Path) -> None:
     namespace = ("unshare", "--user", "--map-root-user")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no user namespaces here")
-    first, second = run("no_watches.py", tmp_path, wrap=namespace).splitlines()
+    first, second = run("no_watches", str(tmp_path), wrap=namespace).splitlines()
     assert first == "True None"
     assert second.startswith("False 1 inotify does not work (No space left on device)")
     assert "fs.inotify.max_user_watches" in second

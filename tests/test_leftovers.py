@@ -28,9 +28,11 @@ SAMPLE = Path(__file__).parent / "samples" / "forgets_a_server.py"
 )
 def test_nothing_is_left(tmp_path: Path, how: str, options: list[str]) -> None:
     base = tmp_path / "base"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", base, SAMPLE, *options]
+    words = ["-p", "no:cacheprovider", "--basetemp", str(base), str(SAMPLE), *options]
     env = os.environ | {"HOW": how, "NOTES": str(tmp_path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], env=env, capture_output=True, text=True, check=False
+    )
     server, orphan, temporary = (tmp_path / "made").read_text().split()
     wait_for("the end of its processes", lambda: not alive(server) and not alive(orphan))
     assert Path(temporary).is_relative_to(base)

@@ -8,7 +8,6 @@ import os
 import re
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from running import program
 
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.log import LogService, format_lines, setup
@@ -358,6 +358,5 @@ def test_many_threads_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["stopped", "not stopped"])
 def test_a_process_ends_although_nobody_reads_its_log(how: str) -> None:
     """Blocked in the middle of its log, a process still ends at once, by its own will."""
-    program = Path(__file__).parent / "programs" / "unread_log.py"
-    with subprocess.Popen([sys.executable, program, how], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([*program("unread_log"), how], stdout=subprocess.PIPE) as process:
         assert process.wait() == 7

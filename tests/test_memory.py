@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from running import program
 
 from fasttail.watch import memory
 from fasttail.watch.growth import MB
@@ -166,5 +165,4 @@ def test_a_limit_that_no_restart_can_reach_is_not_obeyed(caplog: pytest.LogCaptu
 
 def test_a_real_leak_is_seen_in_the_real_rss() -> None:
     """In a process of its own: in this one, what other tests free would be seen too."""
-    program = Path(__file__).parent / "programs" / "leak.py"
-    subprocess.run([sys.executable, program], check=True)
+    subprocess.run(program("leak"), check=True)

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from running import program
 
 from fasttail.watch import restart
-
-SERVER = Path(__file__).parent / "programs" / "restarting.py"
 
 
 def ask(port: int, word: bytes) -> dict[str, object]:
@@ -29,7 +28,7 @@ def ask(port: int, word: bytes) -> dict[str, object]:
 
 @pytest.mark.parametrize("started_as", ["script", "module"])
 def test_same_pid_same_port_nothing_refused(started_as: str, tmp_path: Path) -> None:
-    shutil.copy(SERVER, tmp_path / "serving.py")
+    shutil.copy(program("restarting")[-1], tmp_path / "serving.py")
     # By a bare name, with interpreter options, from a relative path: all of it has to come back.
     target = ["serving.py"] if started_as == "script" else ["-m", "serving"]
     command = ["python3", "-B", "-X", "utf8=1", *target, "an argument", "--é"]

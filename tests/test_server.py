@@ -10,15 +10,13 @@ import re
 import resource
 import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import serving as s
 import websockets
-from running import wait_for
+from running import program, wait_for
 from serving import PicowsClient, RawClient, http, run, serving, until
 
 from fasttail.publish import legacy
@@ -315,8 +313,7 @@ def test_dead_peers_are_found_and_living_ones_kept(monkeypatch: pytest.MonkeyPat
 def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
     """More connections than the process has descriptors: the surplus is shed, then all is as before."""
     # Where the server could not know of the limit, it is the kernel that says that there are too many.
-    program = Path(__file__).parent / "programs" / "few_descriptors.py"
-    command = [sys.executable, program, "before" if bounded else "after"]
+    command = [*program("few_descriptors"), "before" if bounded else "after"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
