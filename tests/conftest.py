@@ -5,7 +5,6 @@ node lines; the sources.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     leftovers.begin()
     config.stash[_ours] = leftovers.children()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a killed program leaves lies in pytest's own folder, which goes after three more runs."""
-    tempfile.tempdir = os.environ["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))
 
 
 _ours = pytest.StashKey[set[int]]()

@@ -1,8 +1,8 @@
-"""No process that a test starts outlives the test, however the test ends.
+"""No process and no temporary folder that a test makes outlives the test, however the test ends.
 
 A pytest process adopts what its children leave behind, so that `end` finds all of them at the end of each
 test. Where pytest itself is killed, a guard (this file, run as a program of its own) ends them: it knows them
-by a variable in their environment.
+by a variable in their environment. It also removes the folder for temporary files, which all of them share.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,12 +24,15 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def begin() -> None:
-    """Adopt orphans, mark all processes that this one starts, and start the guard."""
+    """Adopt orphans, mark all processes that this one starts, give them a folder, and start the guard."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     unmarked = {name: value for name, value in os.environ.items() if name != VARIABLE}
     os.environ[VARIABLE] = mark = f"{os.getpid()}-{time.time_ns()}"
-    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark]
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays where it was
+    tempfile.tempdir = os.environ["TMPDIR"] = folder = tempfile.mkdtemp(prefix="fasttail-tests-")
+    os.chmod(folder, 0o1777)  # some tests run programs as another user
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark, folder]
     subprocess.Popen(command, env=unmarked, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -62,7 +67,7 @@ def marked(mark: str) -> set[int]:
     return found
 
 
-def guard(pid: int, mark: str) -> None:
+def guard(pid: int, mark: str, folder: str) -> None:
     """Wait for the end of a pytest process, and end what it has left."""
     with contextlib.suppress(ProcessLookupError):  # it has ended already
         select.select([os.pidfd_open(pid)], [], [])
@@ -71,7 +76,8 @@ def guard(pid: int, mark: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
         time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    guard(int(sys.argv[1]), sys.argv[2])
+    guard(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -385,7 +385,7 @@ def test_a_message_of_the_largest_size_inflates(monkeypatch: pytest.MonkeyPatch)
 def test_a_bomb_is_not_inflated_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     extension = Compression().negotiate([PMD])
     assert extension is not None
-    sizes = []
+    sizes: list[int] = []
 
     class Spy:
         eof = False

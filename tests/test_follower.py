@@ -21,7 +21,7 @@ import pytest
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import Follower, Left, Position, mark, open_regular
 from fasttail.tail.inotify import WAIT_DIRS, Watcher
-from fasttail.tail.layout import HourFile, hour_files
+from fasttail.tail.layout import date_folders
 
 GRACE = 5.0
 
@@ -82,7 +82,7 @@ class Tail:
             self.settle()
         return self.lines
 
-    def follow(self, enough: Callable[[], bool], timeout_s: float = 20.0, *, look: bool = True) -> None:
+    def follow(self, enough: Callable[[], bool], timeout_s: float = 120.0, *, look: bool = True) -> None:
         """The loop with waiting: events and timers decide when to look, with `look` also at once."""
         end = time.monotonic() + timeout_s
         due = 0.0 if look else time.monotonic() + self.follower.next_check_s
@@ -98,7 +98,7 @@ class Tail:
                 due = now + self.follower.next_check_s
                 if due == now:
                     continue
-            if self.watcher.wait_once(max(0, int((due - now) * 1e6))) & WAIT_DIRS:
+            if self.watcher.wait_once(max(0, int((min(due, end) - now) * 1e6))) & WAIT_DIRS:
                 due = 0.0
 
     def position(self) -> Position:
@@ -665,11 +665,11 @@ def test_permission_lost_and_restored(start: StartTail, monkeypatch: pytest.Monk
         tail = start(Path(folder), start="oldest")
         during: list[str] = []
 
-        def watched(hourly: str, since: str = "") -> list[HourFile]:
+        def watched(hourly: str, since: str = "") -> list[str]:
             during.append(tail.follower.trouble)
-            return hour_files(hourly, since=since)
+            return date_folders(hourly, since=since)
 
-        monkeypatch.setattr("fasttail.tail.follower.hour_files", watched)
+        monkeypatch.setattr("fasttail.tail.follower.date_folders", watched)
         with ordinary_user():
             tail.settle()
         for forbidden in (node.write("20260505/10", b"2\n"), node.path("20260505"), node.hourly):

@@ -16,8 +16,9 @@ NOTES = Path(os.environ["NOTES"])
 def test_forgets_a_server(tmp_path: Path) -> None:
     server = Serve(tmp_path)
     orphan = subprocess.check_output(["sh", "-c", "sleep 1000 >/dev/null & echo $!"], text=True).strip()
-    Path(tempfile.mkdtemp(), "file").touch()
-    (NOTES / "made").write_text(f"{server.process.pid} {orphan} {tempfile.gettempdir()}")
+    temporary = tempfile.mkdtemp()
+    Path(temporary, "file").touch()
+    (NOTES / "made").write_text(f"{server.process.pid} {orphan} {temporary}")
     how = os.environ["HOW"]
     if how == "interrupted":
         signal.raise_signal(signal.SIGINT)
