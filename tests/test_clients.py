@@ -288,7 +288,7 @@ def test_the_messages_of_a_minute_come_back_as_it_passes() -> None:
             await asyncio.sleep(0.35)
             client.send(s.masked(s.BINARY) * 2 + s.masked(s.TEXT, b"ping"))
             assert await client.frame() == (s.TEXT, b"pong")
-            client.send(s.masked(s.BINARY) * 30)
+            client.send(s.masked(s.BINARY) * 600)
             assert await client.close_code() == 1008
 
     run(main())
@@ -320,11 +320,11 @@ def test_an_idle_client_is_closed_and_pings_do_not_count(waiting_for_nothing: No
 
 def test_who_sends_is_not_idle(waiting_for_nothing: None) -> None:
     async def main() -> None:
-        async with serving(idle_timeout_s=0.4) as srv:
+        async with serving(idle_timeout_s=3.0) as srv:
             client = await RawClient.connect(srv.port)
             await client.frame()
             for _ in range(8):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.5)
                 client.send(s.masked(s.TEXT, b"nothing that is answered"))
             assert len(srv.hub.clients) == 1
             assert srv.hub.counts()["closed_idle"] == 0
@@ -352,8 +352,7 @@ def test_an_idle_timer_keeps_no_client(no_collector: None) -> None:
             gone = weakref.ref(srv.client())
             client.reset()
             await until(lambda: not srv.hub.clients)
-            await asyncio.sleep(0.01)
-            assert gone() is None
+            await until(lambda: gone() is None)
 
     run(main())
 
@@ -459,8 +458,7 @@ def test_a_stalled_client_that_never_wakes_is_dropped_with_its_queue(no_collecto
             assert srv.hub.counts()["queued_bytes"] > 256 * 1024
             await until(lambda: not srv.hub.clients)
             assert srv.hub.counts()["queued_bytes"] == 0
-            await asyncio.sleep(0.01)
-            assert gone() is None, "a cycle keeps it"
+            await until(lambda: gone() is None)  # else a cycle keeps it
             stalled.writer.close()
 
     run(main())
@@ -533,10 +531,8 @@ def test_clients_that_reset_at_any_moment_leave_nothing_behind(caplog: pytest.Lo
                 channel.publish(numbered(0), 1)
             await until(lambda: not srv.hub.clients)
             assert not channel.clients
-            await asyncio.sleep(0.02)
-            gc.collect()
             assert made
-            assert all(known() is None for known in made)
+            await until(lambda: gc.collect() >= 0 and all(known() is None for known in made))
             assert (await s.http(srv.port, "/health")).status == 200
 
     caplog.set_level("INFO")
@@ -555,8 +551,7 @@ def test_a_peer_that_ended_its_side_without_reading_is_let_go() -> None:
             known = srv.client()
             await fill_until(lambda: known.queued > 1 << 20, channel)
             client.writer.write_eof()
-            await asyncio.sleep(0.05)
-            assert channel.publish(numbered(0), 1) == 0
+            await until(lambda: channel.publish(numbered(0), 1) == 0)
             assert not channel.clients
             await until(lambda: not srv.hub.clients)
 

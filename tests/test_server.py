@@ -304,7 +304,7 @@ def test_dead_peers_are_found_and_living_ones_kept(monkeypatch: pytest.MonkeyPat
             await living.count(2)
 
     monkeypatch.setattr(server_module, "PING_IDLE_S", 0.1)
-    monkeypatch.setattr(server_module, "PING_REPLY_S", 0.1)
+    monkeypatch.setattr(server_module, "PING_REPLY_S", 3.0)  # who lives may take so long on a busy machine
     run(main())
 
 
