@@ -71,8 +71,15 @@ class Serve:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        found = wait_for("the port", lambda: self.find(r"on 127\.0\.0\.1:(\d+)"))
-        self.port = int(found[1])
+        self.port = int(wait_for("the port", self._begun)[1])
+
+    def _begun(self) -> re.Match[str] | None:
+        ended = self.process.poll() is not None
+        if ended:
+            self._reader.join(PATIENCE_S)
+        found = self.find(r"on 127\.0\.0\.1:(\d+)")
+        assert found or not ended, "it has ended:\n" + "\n".join(self.log)
+        return found
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -16,7 +16,7 @@ from lines import event
 from model import Counts, try_seed
 from running import Serve, hour_file
 from test_ws import by_layout
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 STEPS = 150
@@ -94,7 +94,7 @@ def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
                 stop.set()
                 writer.join()
             with (
-                suppress(ConnectionClosed, OSError, EOFError, TimeoutError),
+                suppress(ConnectionClosed, InvalidHandshake, OSError, EOFError, TimeoutError),
                 connect(f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True) as bot,
             ):
                 wanted = {"type": "orders", "format": "raw", "cursor": cursor}
