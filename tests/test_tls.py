@@ -170,7 +170,7 @@ def test_a_stalled_client_is_closed_and_its_queue_bounded(files: Files) -> None:
 def test_files_that_do_not_fit_are_told_in_one_line(what: str, files: Files, tmp_path: Path) -> None:
     cert, key = files
     if what == "another's key":
-        key, expected = make(tmp_path, "other").key, r"no certificate with the key .* \(KEY_VALUES_MISMATCH\)"
+        key, expected = make(tmp_path, "other").key, r"no certificate with the key .* \(key values mismatch\)"
     elif what == "an encrypted key":
         key, expected = tmp_path / "locked", "the key is encrypted"
         subprocess.run(
