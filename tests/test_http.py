@@ -389,7 +389,7 @@ def test_requests_may_come_byte_by_byte(request_bytes: bytes) -> None:
         (431, s.upgrade("/ws/", *["x: y"] * 101), "too many headers"),
         (431, b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"x: y\r\n" * 101 + b"\r\n", "too many headers"),
         (400, b"POST /info HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "malformed request"),
-        (400, b"POST /info HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "malformed"),
+        (400, b"POST /info HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "malf"),
         (
             400,
             b"POST /info HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n" + CHUNKED + b"\r\n\r\n0\r\n\r\n",
