@@ -75,6 +75,8 @@ CHECKPOINT_S = 1.0
 """From one checkpoint to the next."""
 LAST_CHECKPOINT_S = 1.5
 """How long a stop waits for a disk that is slow, on top of STOP_S."""
+GUARDS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
+"""Settings that SIGHUP has read anew, besides `symbols_config`."""
 
 
 def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
@@ -262,8 +264,10 @@ class App:
             routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
             status=self._old.status,
             compression=self._compression,
-            **guarded,
+            ping_interval_s=settings.ping_interval_s,
+            access=Access(per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),
         )
+        self.server.use(**guarded)
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code. Raises OSError if it cannot listen."""
@@ -456,20 +460,38 @@ class App:
         self._tell_ready()
 
     def _reload_filters(self) -> None:
-        """The settings are read anew; the filter is taken, no connection is dropped."""
+        """Read the settings anew, and take what can change under connected clients. None is dropped."""
         try:
             settings = self._reload()
         except ConfigError as error:
             log.error("❌ settings not reloaded, the old ones stay: %s", error)
             return
+        taken = {"symbols_config": settings.symbols_config, **self._reload_guards(settings)}
+        self.settings = dataclasses.replace(self.settings, **taken)
         for option in options(ServeSettings):
             old, new = getattr(self.settings, option.dest), getattr(settings, option.dest)
-            if option.dest != "symbols_config" and old != new:
+            if old != new:
                 shown = "-" if old is None else option.kind.show(old)
                 log.warning("%s has changed: it stays %s until the next start", option.name, shown)
-        self.settings = dataclasses.replace(self.settings, symbols_config=settings.symbols_config)
         self.pipeline.replace_selector(selector(settings))
         log.info("settings reloaded: %s", _filter_text(settings))
+
+    def _reload_guards(self, settings: ServeSettings) -> dict[str, Any]:
+        """Token, origins and certificate anew, for who comes from now on. The settings that were taken.
+
+        Whether something is asked for at all waits for the next start: a file that lost a line opens nothing.
+        """
+        for name in GUARDS:
+            old = getattr(self.settings, name)
+            if bool(old) != bool(getattr(settings, name)):
+                settings = dataclasses.replace(settings, **{name: old})
+        try:
+            guarded = _guards(settings)
+        except ConfigError as error:
+            log.warning("token, origins and certificate not reloaded, the old ones stay: %s", error)
+            return {}
+        self.server.use(**guarded)
+        return {name: getattr(settings, name) for name in GUARDS}
 
     def _keep_place(self) -> None:
         """The checkpoint: everything before this place has been handed out."""
@@ -573,13 +595,12 @@ class App:
     def _announce(self) -> None:
         s = self.settings
         log.info(
-            "fasttail %s (commit %s): %s, %s on %s:%d, %d workers, %s",
+            "fasttail %s (commit %s): %s, %s on %s, %d workers, %s",
             version(),
             commit(),
             s.data_dir,
             "https and wss" if s.tls_cert else "http and ws",
-            self.server.host,
-            self.server.port,
+            self.server.where,
             s.workers,
             _filter_text(s),
         )
@@ -600,16 +621,14 @@ def selector(settings: ServeSettings) -> Selector:
 
 
 def _guards(settings: ServeSettings) -> dict[str, Any]:
-    """Who may connect, and TLS, for the server. ConfigError if a file that this needs is of no use."""
+    """Token, origins and TLS, for `Server.use`. ConfigError if a file that this needs is of no use."""
     cert, key = settings.tls_cert, settings.tls_key
     try:
-        access = Access(
-            token=read_token(settings.token_file) if settings.token_file else None,
-            origins=settings.allowed_origins,
-            per_address=settings.max_clients_per_ip,
-            proxies=settings.trusted_proxies,
-        )
-        return {"access": access, "tls": server_context(cert, key) if cert and key else None}
+        return {
+            "token": read_token(settings.token_file) if settings.token_file else None,
+            "origins": settings.allowed_origins,
+            "tls": server_context(cert, key) if cert and key else None,
+        }
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

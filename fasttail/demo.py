@@ -187,10 +187,11 @@ class _Demo:
         try:
             port = await server.wait_port()
             client = _Client(node.marks)
-            await ws_connect(lambda: client, f"ws://{s.host}:{port}/ws/orderUpdate")
+            await ws_connect(lambda: client, f"ws://{_reached(s.host, port)}/ws/orderUpdate")
             rate = "as fast as it goes" if s.rate is None else f"{s.rate:,.0f} lines/s"
             print(f"a made-up node writes {rate} ({s.layout}) to {self._folder}")
-            print(f"fasttail serves it on http://{s.host}:{port} (try /health, /metrics), one client listens")
+            url = f"http://{_reached(s.host, port)}"
+            print(f"fasttail serves it on {url} (try /health, /metrics), one client listens")
             node.start()
             self._began = time.monotonic()
             with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -250,9 +251,15 @@ class _Demo:
         return 1
 
 
+def _reached(host: str, port: int) -> str:
+    """Host and port by which a server that listens on `host` is reached from here."""
+    here = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
+    return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
+
+
 def _totals(host: str, port: int) -> tuple[int, int]:
     """Lines read and orders handed to the client so far, by the server's metrics."""
-    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{_reached(host, port)}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     sent = numbers['fasttail_orders_sent_total{channel="orderUpdate"}']

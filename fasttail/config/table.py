@@ -203,6 +203,11 @@ class ServeSettings(_Following):
         "seconds after which a client that has subscribed to nothing and says nothing is closed; 0: never",
         default=300.0,
     )
+    ping_interval_s: float = _option(
+        kinds.number(1.0, "S"),
+        "seconds after which a client to whom nothing was sent gets a ping",
+        default=20.0,
+    )
     token_file: Path | None = _option(
         kinds.path("a file", "FILE"), "file with the token that clients have to bring", default=None
     )

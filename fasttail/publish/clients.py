@@ -23,7 +23,8 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from fasttail.publish.compression import Extension
 from fasttail.publish.incoming import Breach, Incoming, Rate
-from fasttail.publish.wire import CloseCode, pong_frame
+from fasttail.publish.keepalive import Pulse
+from fasttail.publish.wire import PING_FRAME, CloseCode, pong_frame
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Client(WSListener):
         self.hub = hub
         self.queue_limit = queue_limit
         self.closing = False
+        self.pulse = Pulse()
         self._extension: Extension | None = None
         self._transport: WSTransport | None = None
         self._socket: asyncio.Transport | None = None
@@ -125,7 +127,13 @@ class Client(WSListener):
         if self._extension is not None:
             data = self._extension.compress(data)
         transport.write(data)
+        self.pulse.sent = True
         return True
+
+    def ping(self) -> None:
+        """Write a ping frame, whatever waits: there is one at a time. See keepalive.py."""
+        if self._socket is not None and self.is_open:
+            self._socket.write(PING_FRAME)
 
     def close_slow(self) -> None:
         """Close for a queue that is full."""
@@ -208,11 +216,14 @@ class Client(WSListener):
             if kind == WSMsgType.CLOSE:
                 self._take_close(transport, frame)
             return
+        self.pulse.heard = True
         try:
             self._incoming.check_reserved(frame)
             if kind == WSMsgType.CLOSE:
                 self._take_close(transport, frame)
-            elif kind != WSMsgType.PONG:
+            elif kind == WSMsgType.PONG:
+                self.pulse.ponged = True
+            else:
                 self._rate.take()
                 if kind == WSMsgType.PING:
                     # Not picows' automatic pong: that would be written past the queue's limit.
