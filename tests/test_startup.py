@@ -64,7 +64,7 @@ def shim(tmp_path: Path, name: str) -> dict[str, str]:
 
 
 def run(
-    words: list[str], env: dict[str, str] | None = None, cwd: Path | None = None, **more: object
+    words: list[str], env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
     return subprocess.run(
@@ -75,8 +75,7 @@ def run(
         text=True,
         timeout=120,
         check=False,
-        **more,
-    )  # type: ignore[call-overload, no-any-return]
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
@@ -114,15 +113,15 @@ def test_calls_that_the_system_refuses(fails: str, options: list[str], says: str
     assert "Traceback" in shown.stderr, "at debug level it is shown"
 
 
-def with_file(name: str, data: bytes = b"") -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(data) and None
+def with_file(name: str, data: bytes = b"") -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(data)
 
 
-def a_folder(name: str) -> Callable[[Path], None]:
+def a_folder(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).mkdir()
 
 
-def a_pipe(name: str) -> Callable[[Path], None]:
+def a_pipe(name: str) -> Callable[[Path], object]:
     return lambda folder: os.mkfifo(folder / name)
 
 
@@ -162,7 +161,7 @@ def nothing(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_the_user_gave(
-    prepare: Callable[[Path], None], options: list[str], says: str, tmp_path: Path
+    prepare: Callable[[Path], object], options: list[str], says: str, tmp_path: Path
 ) -> None:
     prepare(tmp_path)
     refused(run(command("serve", tmp_path, "--port", 0, *options), cwd=tmp_path), says)
