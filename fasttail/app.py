@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import gc
 import logging
 import os
@@ -71,8 +72,12 @@ WEBHOOK_S = 2.0
 """How long the last alerts may take to get out at a stop."""
 LONG_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
+LEAST_DESCRIPTORS = 32
+"""A server without clients has some 20 open."""
 CHECKPOINT_S = 1.0
 """From one checkpoint to the next."""
+HELD = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+"""Signals that wait while a restart in place has no handlers for them."""
 LAST_CHECKPOINT_S = 1.5
 """How long a stop waits for a disk that is slow, on top of STOP_S."""
 GUARDS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
@@ -83,26 +88,39 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back.
 
     reload: reads the settings anew, for SIGHUP; raises ConfigError.
+
+    Raises what keeps it from starting, whatever that is. Once it is ready nothing gets through: a failure is
+    a bug, its traceback is in the log, and the exit code is 1.
     """
     _raise_descriptor_limit()
     let_malloc_give_back(os.environ)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there are settings to read anew
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until it can be answered
     handed = activated()
     inherited = restart.inherited()
     while True:
         service = setup(settings.log_level)
+        app = None
         try:
             app = App(settings, service, inherited, reload, handed)
-            code = uvloop.run(app.run())
+            # Its loop comes first: where that cannot be made, no coroutine is left over.
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                code = runner.run(app.run())
+        except Exception:
+            if app is None or not app.ready:
+                raise
+            log.exception("the main loop has failed")
+            return 1
         finally:
             service.stop(timeout=1.0)
         if app.restart_as is None:
             return code
         argv, env = app.restart_as
         try:
+            if fault := app.missing():
+                raise OSError(errno.ENOENT, fault)
             restart.execute(argv, env)
         except OSError as error:
-            # The interpreter is gone, or memory: begin anew here, with what the next image would have got.
+            # Something is gone, or memory: begin anew here, with what the next image would have got.
             with contextlib.suppress(OSError):  # nobody reads the log any more
                 print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
             os.environ[restart.VARIABLE] = env[restart.VARIABLE]
@@ -270,18 +288,21 @@ class App:
         self.server.use(**guarded)
 
     async def run(self) -> int:
-        """Serve until told to stop. Returns the exit code. Raises OSError if it cannot listen."""
+        """Serve until told to stop. Returns the exit code. Raises what keeps it from starting."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        for notice in self.settings.notices:
+            log.warning("%s", notice)
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self.pipeline.start()
-        # Where reading begins is known before clients can come: what is written after a greeting is read.
-        await self._first_look()
         try:
+            # Where reading begins is known before clients can come: what is written after a greeting is read.
+            await self._first_look()
             await self.server.start()
-        except OSError:
+        except BaseException:
             self.pipeline.stop()
             raise
         finally:
@@ -304,12 +325,20 @@ class App:
         await self._shut_down()
         alive.cancel()  # not before: a restart in place may wait for a batch
         self._watchdog.close(WEBHOOK_S)
+        if self.restart_as is not None:
+            # They wait in the kernel until the next image answers them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            await asyncio.sleep(0.01)  # what came before is heard
         if self._told_to_end:
             self.restart_as = None  # told so while it shut down for a restart
-        # The next image takes it when it can; by default this signal would end it before.
-        loop.remove_signal_handler(signal.SIGHUP)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Without a handler this signal would kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         return self._exit_code
+
+    @property
+    def ready(self) -> bool:
+        """It listens, or has done so."""
+        return self._looked.is_set()
 
     async def _first_look(self) -> None:
         """Until the folders have been looked at, or that takes too long."""
@@ -474,6 +503,9 @@ class App:
                 shown = "-" if old is None else option.kind.show(old)
                 log.warning("%s has changed: it stays %s until the next start", option.name, shown)
         self.pipeline.replace_selector(selector(settings))
+        for notice in settings.notices:
+            if notice not in self.settings.notices:
+                log.warning("%s", notice)
         log.info("settings reloaded: %s", _filter_text(settings))
 
     def _reload_guards(self, settings: ServeSettings) -> dict[str, Any]:
@@ -583,7 +615,13 @@ class App:
             _guards(self._reload())
         except ConfigError as error:
             return f"its settings cannot be used: {error}"
-        return ""
+        return self.missing()
+
+    def missing(self) -> str:
+        """What the next image would not find; "" if it finds all."""
+        state = [self.settings.state_dir] if self.settings.state_dir is not None else []
+        # A folder that the node has not written to yet is waited for, by the next image too.
+        return restart.missing(state if self._follower.nothing_yet else [self.settings.data_dir, *state])
 
     def _begin_restart(self, reason: str) -> None:
         self._restart_reason = reason
@@ -604,6 +642,10 @@ class App:
             s.workers,
             _filter_text(s),
         )
+        if s.port not in (0, self.server.port) and s.sources.get("port", "default") != "default":
+            log.warning(
+                "port has no effect, it stays %d: the listening sockets were there before", self.server.port
+            )
         if self._restarts:
             log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
 
@@ -634,13 +676,15 @@ def _guards(settings: ServeSettings) -> dict[str, Any]:
 
 
 def _checkpoint(settings: ServeSettings, inherited: restart.Restart | None) -> Checkpoint | None:
-    """The state folder, if there is to be one. ConfigError: another instance has it. OSError."""
+    """The state folder, if there is to be one. ConfigError: another instance has it, or it cannot be used."""
     if settings.state_dir is None:
         return None
     try:
         return Checkpoint(settings.state_dir, settings.data_dir, inherited.kept if inherited else ())
     except InUse as error:
         raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"state_dir: {error.filename or settings.state_dir}: {error.strerror}") from error
 
 
 def _beginning(
@@ -674,6 +718,10 @@ def _beginning(
 def _raise_descriptor_limit() -> None:
     """As many descriptors as the hard limit allows: clients must not take those that the files need."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < LEAST_DESCRIPTORS:  # libuv and libc end the process in some places where they get none
+        raise ConfigError(
+            f"the limit of open files is {hard} (ulimit -n): at least {LEAST_DESCRIPTORS} are needed"
+        )
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

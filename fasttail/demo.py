@@ -25,7 +25,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fasttail import synth
-from fasttail.config import DemoSettings
+from fasttail.config import ConfigError, DemoSettings
 
 SHOWN_PER_S = 2
 """Orders printed each second."""
@@ -43,12 +43,20 @@ class DemoError(Exception):
 
 def run(settings: DemoSettings) -> int:
     """Run for `seconds`, or until Ctrl-C. Returns 0 if every order that was due has arrived, else 1."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: nothing may be left behind
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="fasttail-demo-") as folder:
         try:
             return uvloop.run(_Demo(settings, Path(folder)).run())
+        except _Refused as error:
+            raise ConfigError(str(error)) from None
         except DemoError as error:
             print(f"fasttail demo: {error}", file=sys.stderr)
             return 1
+
+
+class _Refused(DemoError):
+    """The server did not start because of the settings or the surroundings."""
 
 
 class _Server:
@@ -67,9 +75,10 @@ class _Server:
         )
         self.log: collections.deque[str] = collections.deque(maxlen=20)
         self.port: int | None = None
-        self.peak_rss = 0
+        self.peak_rss = self._rss = 0
         self._status = psutil.Process(self.process.pid)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -82,16 +91,21 @@ class _Server:
     async def wait_port(self) -> int:
         deadline = time.monotonic() + START_S
         while self.port is None:
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            code = self.process.poll()
+            if code == 2:
+                self._reader.join(END_S)
+                raise _Refused(self.log[-1].removeprefix("fasttail serve: ") if self.log else "no server")
+            if code is not None or time.monotonic() > deadline:
                 raise DemoError("the server did not start:\n" + "\n".join(self.log))
             await asyncio.sleep(0.02)
         return self.port
 
     def rss(self) -> int:
         """Resident bytes now."""
-        size = int(self._status.memory_info().rss)
-        self.peak_rss = max(self.peak_rss, size)
-        return size
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            self._rss = int(self._status.memory_info().rss)
+        self.peak_rss = max(self.peak_rss, self._rss)
+        return self._rss
 
     def end(self) -> None:
         self.process.terminate()

@@ -71,15 +71,22 @@ _LAYOUTS = ("plain", "by_block", "streaming")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all commands have. `sources` says for each setting where its value comes from."""
+    """What all commands have. `sources` says for each setting where its value comes from; `notices` what was
+    given and has no effect, a line each.
+    """
 
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    notices: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
     config: Path | None = _option(
         kinds.path("a file", "FILE"), "file of settings: .toml, .yaml, .yml or .json", default=None
     )
 
     def check(self) -> None:
         """Raises ConfigError where settings, each good by itself, do not go together."""
+
+    def without_effect(self) -> list[str]:
+        """What was given but does nothing without another setting, a line each."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +287,20 @@ class ServeSettings(_Following):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
             raise ConfigError(f"{given} is given but {missing} is not: TLS needs both")
+
+    def without_effect(self) -> list[str]:
+        found = []
+        if (
+            self.sources.get("from", "default") != "default"
+            and self.start == "checkpoint"
+            and not self.state_dir
+        ):
+            found.append("from = checkpoint has no effect without state_dir: reading begins at the end")
+        if self.trusted_proxies and not self.max_clients_per_ip:
+            found.append(
+                "trusted_proxies has no effect on max_clients_per_ip, which is 0: any number may connect"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

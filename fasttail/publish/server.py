@@ -188,7 +188,11 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
     for family, address in dict.fromkeys((info[0], info[4]) for info in found):
         if sockets and port == 0:
             address = (address[0], sockets[0].getsockname()[1], *address[2:])
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # a kernel without IPv6
+            failure = failure or OSError(error.errno, f"cannot listen on {where}: {error.strerror}")
+            continue
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

@@ -44,10 +44,13 @@ def stacks() -> str:
 
 
 def answer() -> None:
-    """From now on, until the process ends or becomes another program, `of_process` gets an answer."""
+    """From now on, until the process ends or becomes another program, `of_process` gets an answer; so does a
+    signal that was held back until now.
+    """
     fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # who asks empties it first
     faulthandler.register(SIGNAL, fd, all_threads=True, chain=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGNAL})
 
 
 def of_process(pid: int) -> str:
