@@ -404,19 +404,18 @@ class PublicClient(Client):
         """What comes before a member is live: the pipeline has to take the topic, files may have to be
         read.
         """
-        request = member.request
-        resumer = self.service.resumer
+        request, service = member.request, self.service
         # Called by the loop, not from here: what is answered next may end this member, and with it this task.
         answered = partial(asyncio.get_running_loop().call_soon, self._answered, member)
         try:
             async with asyncio.timeout_at(due):
                 await feed.active.wait()
                 if member.resumes:
-                    member.cursor = await resumer.find(member)
+                    member.cursor = await service.resumer.find(member)
             if member.resumes:
-                self._confirm(request, epoch=self.service.feeds.epoch, seq=None, cursor=member.cursor)
+                self._confirm(request, epoch=service.feeds.epoch, seq=None, cursor=member.cursor)
                 answered()
-                if await resumer.replay(member):
+                if await service.resumer.replay(member):
                     member.go_live()
             else:
                 self._begin(member)
@@ -426,7 +425,7 @@ class PublicClient(Client):
             text = f"it could not begin within {ANSWER_S:g} s, the server is busy; try again later"
             self._fail(member, invalid(request.sent, text))
         except Exception:
-            self.service.failures.tell(exc_info=True)
+            service.failures.tell(exc_info=True)
             self._fail(member, invalid(request.sent, "the server has failed to serve it"))
         answered()
 
