@@ -37,7 +37,7 @@ from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
-from fasttail.observe.now_and_then import Oddities, Rejects, Summary
+from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
@@ -156,6 +156,7 @@ class App:
         self._logged_start = 0  # number of the batch whose beginning stands in the log
         self._timed_out = 0  # number of the batch that was reported as hanging
         self._rejects = Rejects()
+        self._not_handed_over = Seldom(log, logging.ERROR, "batch %d: handing over failed")
         self._oddities = Oddities()
         self._summary = Summary()
         self._lags = Histogram()
@@ -414,7 +415,7 @@ class App:
                 else:
                     self._publish(note)
             except Exception:  # the other notes are not its fault
-                log.exception("batch %d: handing over failed", note.number)
+                self._not_handed_over.tell(note.number, exc_info=True)
         if self.pipeline.failure is not None and not self._stop.is_set():
             self._batch_log.failed(f"{type(self.pipeline.failure).__name__}: {self.pipeline.failure}")
             log.error("the pipeline has failed", exc_info=self.pipeline.failure)

@@ -460,6 +460,46 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
     assert re.fullmatch(r"client 127\.0\.0\.1:\d+ is too slow \(\d+ bytes wait\): closing", record.message)
 
 
+def test_clients_that_are_too_slow_again_and_again_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each is counted; the log has one line a minute."""
+
+    async def main() -> None:
+        async with serving(client_queue=100_000, close_timeout_s=0.05) as srv:
+            channel = srv.hub.channels["orderUpdate"]
+            for turn in range(1, 6):
+                client = await RawClient.connect(srv.port, receive_buffer=4096)
+                await until(lambda: len(channel.clients) == 1)
+                await fill_until(lambda turn=turn: srv.hub.closed_slow == turn, channel)  # type: ignore[misc]
+                client.reset()
+                await until(lambda: not srv.hub.clients)
+
+    caplog.set_level("INFO", "fasttail")
+    run(main())
+    assert [record.message.count("is too slow") for record in caplog.records] == [1]
+
+
+def test_clients_that_are_cut_off_again_and_again_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            channel = srv.hub.channels["orderUpdate"]
+            for turn in range(1, 6):
+                client = await RawClient.connect(srv.port, receive_buffer=4096)
+                await until(lambda: len(channel.clients) == 1)
+                await fill_until(lambda: srv.client().queued > 100_000, channel)
+                assert srv.hub.shed()[0] == 1
+                assert srv.hub.shed_clients == turn
+                client.reset()
+                await until(lambda: not srv.hub.clients)
+
+    caplog.set_level("INFO", "fasttail")
+    run(main())
+    assert [record.message.count("is cut off") for record in caplog.records] == [1]
+
+
 def test_a_picows_client_that_pauses_is_told_1013() -> None:
     async def main() -> None:
         async with serving(client_queue=256 * 1024) as srv:

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     # the way of the data
     "tail": set(),
     "parser": set(),
-    "publish": {"parser"},
+    "publish": {"parser", "observe.now_and_then"},
     "pipeline": {"tail", "parser", "histogram", "slices"}
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},

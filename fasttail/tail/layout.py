@@ -66,6 +66,11 @@ def hour_files(hourly: str, since: str = "") -> list[HourFile]:
     return [hour for date in date_folders(hourly, since) for hour in _hours_of(hourly, date)]
 
 
+def oldest_hour(hourly: str) -> HourFile | None:
+    """The first of `hour_files`, without a look at all the others."""
+    return next((hour for date in date_folders(hourly) for hour in _hours_of(hourly, date)), None)
+
+
 def locate(data_dir: str | Path, path: str, stream: str = ORDER_STATUSES) -> tuple[str, HourFile] | None:
     """Layout and hour that `path` names (it need not exist), None if it is no hour file of this folder."""
     head, name = os.path.split(path)
