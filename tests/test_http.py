@@ -419,6 +419,21 @@ def test_what_cannot_be_read_is_explained(
     assert caplog.text == ""
 
 
+def test_who_still_sends_a_body_that_is_too_long_gets_the_answer() -> None:
+    """It is not reset away: what comes is read and thrown away until the peer ends."""
+
+    async def main() -> None:
+        async with serving() as srv, connection(srv.port) as (reader, writer):
+            size = 8 << 20
+            writer.write(b"POST /info HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+            writer.write(b"x" * size)
+            await writer.drain()
+            assert (await answer(reader)).status == 413
+            assert await reader.read() == b""
+
+    run(main())
+
+
 def test_a_body_that_waits_to_be_asked_for_is_not_asked_for() -> None:
     async def main() -> None:
         async with serving() as srv:

@@ -71,7 +71,7 @@ def test_who_gets_orders_all_the_time_is_not_pinged() -> None:
         async with serving(ping_interval_s=0.4) as srv:
             client = await RawClient.connect(srv.port)
             await client.frame()
-            for _ in range(100):
+            for _ in range(200):
                 srv.hub.channels["orderUpdate"].publish(text_frame(b"x"), 1)
                 client.send(s.masked(s.TEXT, b"hello"))
                 assert await client.frame() == (s.TEXT, b"x")

@@ -37,10 +37,10 @@ class Peer:
     """The other side of one connection. `on_left`, once set, is called when the connection is gone.
 
     address: its own.
-    reached: where it came in.
+    reached: tells where it came in.
     """
 
-    def __init__(self, address: str, reached: Reached) -> None:
+    def __init__(self, address: str, reached: Callable[[], Reached]) -> None:
         self.address = address
         self.reached = reached
         self.on_left: Callable[[], None] | None = None
@@ -151,8 +151,7 @@ class Door:
             full = len(self._waiting) >= self._most_waiting
             if full:
                 self._make_room()
-            name, port = sock.getsockname()[:2]
-            peer = Peer(str(address[0]), Reached(name, port, "http" if self.tls is None else "https"))
+            peer = Peer(str(address[0]), partial(self._reached, sock))
             self._waiting[peer] = sock
             task = loop.create_task(self._begin(peer, sock))
             self._tasks.add(task)
@@ -181,6 +180,10 @@ class Door:
         except OSError as error:  # also ssl.SSLError, and the handshake's timeout
             log.debug("a connection ended in its TLS handshake: %s", error)
             self.left(peer)
+
+    def _reached(self, sock: socket.socket) -> Reached:
+        address, port = sock.getsockname()[:2]
+        return Reached(address, port, "http" if self.tls is None else "https")
 
     def _make_room(self) -> None:
         if self._waiting:

@@ -14,6 +14,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
@@ -134,7 +135,7 @@ class Access:
         IPv6 address counts with its whole /64: that much everybody gets.
         """
         address = _address(peer)
-        hops = ",".join(headers.getall("X-Forwarded-For", [])).split(",")
+        hops = ",".join(headers.getall("X-Forwarded-For", [])).split(",") if self._proxies else []
         while hops and any(address in network for network in self._proxies if address is not None):
             said = _address(hops.pop())
             if said is None:
@@ -210,6 +211,7 @@ def _query_values(target: bytes, name: bytes) -> Iterable[bytes]:
             yield unquote_to_bytes(value)
 
 
+@lru_cache(maxsize=1024)
 def _address(text: str) -> Address | None:
     """An address as peers and proxies write it, also with a port; None for anything else."""
     text = text.strip()
