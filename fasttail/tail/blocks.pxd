@@ -49,7 +49,7 @@ cdef class Reader:
     cdef uint64_t parked_offset            # where the parked file goes on
     cdef uint64_t oversize                 # lines longer than max_line, each counted once
     cdef uint64_t nuls                     # skipped where a line should begin, as far as no line's end was in sight
-    cdef readonly uint64_t bytes_read      # of all files; bytes read twice count twice
+    cdef uint64_t got_bytes                # of all files; bytes read twice count twice
 
     cdef int fill(self) noexcept nogil
     cdef int _check(self) noexcept nogil
