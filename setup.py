@@ -62,8 +62,8 @@ KINDS = {
         ldflags=("-fsanitize=address,undefined",),
         names_pyx=True,
     ),
-    # For scripts/tsan, by clang only: its OpenMP tells the sanitizer, through Archer, how the team's threads wait for
-    # each other; GCC's does not. The run time is preloaded, not linked.
+    # By clang only: its OpenMP tells the sanitizer, through Archer, how the team's threads wait for each
+    # other; GCC's does not. The sanitizer's run time is preloaded, not linked (scripts/tsan.sh).
     "tsan": Kind(
         checks=False,
         cflags=(*SANITIZED, "-fsanitize=thread"),

@@ -165,11 +165,11 @@ def test_the_thread_sanitizer_names_the_line_of_a_race(tree: Path) -> None:
     result = setup(tree, "build", FASTTAIL_BUILD="tsan", CC=clang)
     assert result.returncode == 0, result.stdout
     lib = str(built(tree, "tsan"))
-    code = f"import sys; sys.path.insert(0, {lib!r}); from fasttail.parser import pool; print(pool.total(5, {{}}))"
+    code = f"import sys; sys.path.insert(0, {lib!r}); from fasttail.parser import pool; print(pool.total(5, "
     script = f". scripts/tsan.sh; stop() {{ echo $1 >&2; exit 2; }}; CC={clang}; under_tsan \"$@\""
 
     def total(racing: bool) -> subprocess.CompletedProcess[str]:
-        command = ["bash", "-c", script, "bash", sys.executable, "-c", code.format(racing)]
+        command = ["bash", "-c", script, "bash", sys.executable, "-c", f"{code}{racing}))"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     good = total(False)

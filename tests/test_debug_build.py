@@ -65,7 +65,7 @@ def test_a_wrong_thread_aborts(tmp_path: Path, method: str) -> None:
     ), done.stderr
 
 
-# ft_assert itself, as a module of the package sees it: file, line and condition; nothing is evaluated without the macro.
+# The macros themselves: they name file, line and condition; without FASTTAIL_DEBUG nothing is evaluated.
 PROGRAM = """
 #include "checks.h"
 #include <stdio.h>
@@ -89,16 +89,17 @@ int main(int argc, char **argv) {
     [
         ([], ["1", "2", "3", "4"], "0\n", None),
         (["-DFASTTAIL_DEBUG"], ["1"], "1\n", None),
-        (["-DFASTTAIL_DEBUG"], ["1", "2", "3"], "", r"check\.c:9: fasttail: assertion failed: holds\(argc - 1\)"),
-        (["-DFASTTAIL_DEBUG"], ["1", "2"], "", r"check\.c:11: fasttail: assertion failed: "),
+        (["-DFASTTAIL_DEBUG"], ["1", "2", "3"], "", r"check\.c:9: .*failed: holds\(argc - 1\)"),
+        (["-DFASTTAIL_DEBUG"], ["1", "2"], "", r"check\.c:11: .*failed: "),
     ],
 )
 def test_the_macros(
     tmp_path: Path, sources: Path, flags: list[str], arguments: list[str], output: str, fault: str | None
 ) -> None:
     (tmp_path / "check.c").write_text(PROGRAM)
-    compile_ = ["gcc", "-Wall", "-Wextra", "-Werror", *flags, "-I", str(sources / "fasttail"), "check.c", "-o", "check"]
-    subprocess.run(compile_, cwd=tmp_path, check=True)
+    headers = ["-I", str(sources / "fasttail")]
+    command = ["gcc", "-Wall", "-Wextra", "-Werror", *flags, *headers, "check.c", "-o", "check"]
+    subprocess.run(command, cwd=tmp_path, check=True)
     done = subprocess.run([tmp_path / "check", *arguments], capture_output=True, text=True)
     assert done.stdout == output
     assert done.returncode == (0 if fault is None else -signal.SIGABRT)

@@ -1,7 +1,7 @@
 """Extension types: what their __dealloc__ may touch, and that a garbage cycle costs no memory.
 
-The garbage collector breaks a cycle by tp_clear, which replaces object fields by None; only then is the object freed. A
-__dealloc__ that reads such a field reads None's memory as if it were the object's.
+The garbage collector breaks a cycle by tp_clear, which replaces object fields by None; only then is the
+object freed. A __dealloc__ that reads such a field reads None's memory as if it were the object's.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def test_the_check_finds_them() -> None:
     ]
 
 
-# An object in a cycle with a holder that is younger: the collector clears the older one first. Prints the bytes that
-# malloc has given out more, in all, and the descriptors.
+# An object in a cycle with younger ones: the collector clears the oldest first. Prints how many more bytes
+# malloc has given out, and how many more descriptors there are.
 CYCLES = """
 import gc, os, sys
 from pathlib import Path

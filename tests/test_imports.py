@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"tail"},
     "handed_out": {"tail", "pipeline"},
     # beside it
-    **dict.fromkeys(BASE, set()),
+    **{name: set[str]() for name in BASE},
     "histogram": set(),
     "slices": set(),
     "watch": set(),

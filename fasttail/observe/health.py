@@ -17,10 +17,10 @@ NS = 1_000_000_000
 class Health:
     """Answers for `/health` and `/health/live`: an HTTP status and a JSON object. Callable from any thread.
 
-    stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, `last_local_ns`, and on the monotonic clock
+    stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, and on the monotonic clock
                      `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now); and perhaps
                      `trouble` (why nothing can be read), `file` and `written_ns` (Unix time at which it had
-                     last been written to when it was opened).
+                     last been written to when it was opened), `last_local_ns` and `last_event_seen_ns`.
     stale_after_s:   data older than this is stale, once there has been any.
     stall_after_s:   the pipeline must come by at least this often outside a batch.
     batch_timeout_s: how long one batch may take.

@@ -112,8 +112,8 @@ MEMORY_GAUGES = (
 STARTED = "Unix time at which the process began to count, by a start or a restart in place."
 BATCH_SECONDS = "How long batches took, from their lines to messages, waits for the main thread included."
 LAG_SECONDS = (
-    "Once a batch: the age of its newest order, from the order's own time (consensus) to the clients' queues: "
-    "the node's lag and fasttail's. Below 0 counts as 0."
+    "Once a batch: the age of its newest order, from the order's own time (consensus) to the clients' "
+    "queues: the node's lag and fasttail's. Below 0 counts as 0."
 )
 DELIVERY_LAG_SECONDS = (
     "Once a batch: from the node's local_time of its newest line to the clients' queues: fasttail's own lag. "

@@ -8,7 +8,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove
 
 from fasttail.atomics cimport ft_set
-from fasttail.checks cimport ft_assert
+from fasttail.checks cimport FT_CHECKED, ft_assert
 from fasttail.parser.json cimport TEXT_ROOM, unescape
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Ref, Row
@@ -35,6 +35,8 @@ cdef int room_for(Out* out, size_t more) noexcept nogil:
     if out.room - out.size >= more:
         return 1
     room = out.room * 2 if out.room * 2 > out.size + more else out.size + more + 4096
+    if FT_CHECKED:
+        room = out.size + more           # no more than was asked for, so that a write beyond it is seen
     data = <char*>realloc(out.data, room)
     if data == NULL:
         out.failed = True
