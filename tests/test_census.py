@@ -80,7 +80,7 @@ libc.mallopt(-3, 1 << 25)  # all of it from the heap
 blocks = [libc.malloc(100_000) for _ in range(400)]
 for block in blocks:
     libc.memset(block, 1, 100_000)
-kept = libc.malloc(1000)  # the heap cannot shrink past it
+kept = libc.malloc(100_000)  # behind them: the heap cannot shrink past it
 for block in blocks:
     libc.free(block)
 process, started = Process(), []
