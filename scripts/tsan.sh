@@ -22,7 +22,7 @@ under_tsan() {
     # The interpreter and uvloop are not instrumented: their own accesses are unknown, while their mutexes, the GIL's among
     # them, are seen. exitcode 0: a test that starts a process judges it by its code; what was found decides here.
     env LD_PRELOAD="$tsan_library" OMP_TOOL_LIBRARIES="$tsan_archer" OMP_TOOL=enabled \
-        TSAN_OPTIONS="ignore_noninstrumented_modules=1:exitcode=0:history_size=4:log_path=$reports/report:suppressions=$PWD/scripts/tsan.supp" \
+        TSAN_OPTIONS="ignore_noninstrumented_modules=1:exitcode=0:history_size=4:log_path=$reports/report:suppressions=$PWD/tests/tsan.supp" \
         "$@" || status=$?
     if [ -n "$(ls "$reports")" ]; then
         cat "$reports"/* >&2
