@@ -159,7 +159,8 @@ class App:
         self._not_handed_over = Seldom(log, logging.ERROR, "batch %d: handing over failed")
         self._oddities = Oddities()
         self._summary = Summary()
-        self._lags = Histogram()
+        self._lags = Histogram()  # from the orders' own time
+        self._delivery_lags = Histogram()  # from the node's writing of the line
 
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
@@ -256,6 +257,7 @@ class App:
             stats=self.pipeline.stats,
             batch_times=self.pipeline.batch_times.read,
             lags=self._lags.read,
+            delivery_lags=self._delivery_lags.read,
             hub=lambda: (
                 self._hub.counts()
                 | self._public.counts()
@@ -429,8 +431,11 @@ class App:
             self._sent_to = self._handed_out.position()
         self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
+        now_ns = time.time_ns()
         if note.event_ns:
-            self._lags.observe(time.time_ns() - note.event_ns)
+            self._lags.observe(now_ns - note.event_ns)
+        if note.local_ns:
+            self._delivery_lags.observe(now_ns - note.local_ns)
         self._handed_out.ended(note)  # only now: each client has it in its queue, or is owed a gap
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)

@@ -34,6 +34,7 @@ class BatchEnd(NamedTuple):
     late: bool
     file: tuple[str, int, int] | None
     event_ns: int
+    local_ns: int
     messages: list[TopicMessage]
 
 class TopicsChanged(NamedTuple):

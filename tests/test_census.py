@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from fasttail.watch.census import Process
+
 SCRIPT = """
 import ctypes, os, sys
 from fasttail.watch.census import let_malloc_give_back, malloc_use
@@ -64,3 +66,44 @@ def test_what_a_burst_took_goes_back() -> None:
 )
 def test_what_the_environment_sets_stays(environ: dict[str, str]) -> None:
     assert kept_free("set", **environ) > 7 << 20
+
+
+GIVE_BACK = """
+import ctypes, threading, time
+from fasttail.watch.census import Process, give_back
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.mallopt(-3, 1 << 25)  # all of it from the heap
+blocks = [libc.malloc(100_000) for _ in range(400)]
+for block in blocks:
+    libc.memset(block, 1, 100_000)
+kept = libc.malloc(100_000)  # behind them: the heap cannot shrink past it
+for block in blocks:
+    libc.free(block)
+process, started = Process(), []
+begin = threading.Thread.start
+threading.Thread.start = lambda self: (started.append(self), begin(self))[1]
+before = process.rss()
+give_back()
+for thread in started:
+    thread.join()
+print(len(started), before - process.rss())
+"""
+
+
+@glibc
+@pytest.mark.plain_build
+def test_free_pages_go_back_by_a_thread_of_their_own() -> None:
+    threads, freed = map(int, subprocess.check_output([sys.executable, "-P", "-c", GIVE_BACK]).split())
+    assert threads == 1, "malloc_trim may take long: never on the event loop"
+    assert freed > 30 << 20
+
+
+def test_pss_is_what_the_kernel_tells() -> None:
+    process = Process()
+    pss = process.pss()
+    assert pss is not None
+    assert 1 << 20 < pss < 2 * process.rss()

@@ -82,12 +82,12 @@ def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Pa
         time.sleep(0.1)
         stats = drive.pipeline.stats()
         assert stats["batches"] == SLOTS, "the file is the queue"
-        read_on = drive.reader.reach()
+        read_on = drive.reader.bytes_read
         assert read_on < path.stat().st_size / 4
         time.sleep(0.3)
         later = drive.pipeline.stats()
         assert later["batches"] == SLOTS
-        assert drive.reader.reach() == read_on
+        assert drive.reader.bytes_read == read_on
         assert later["loop_ns"] > stats["loop_ns"], "waiting is no standstill: /health/live stays 200"
         assert drive.take(1) == 1
         wait_for("one batch more", lambda: drive.pipeline.stats()["batches"] == SLOTS + 1)

@@ -20,7 +20,7 @@ class Health:
     stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, and on the monotonic clock
                      `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now); and perhaps
                      `trouble` (why nothing can be read), `file` and `written_ns` (Unix time at which it had
-                     last been written to when it was opened).
+                     last been written to when it was opened), `last_local_ns` and `last_event_seen_ns`.
     stale_after_s:   data older than this is stale, once there has been any.
     stall_after_s:   the pipeline must come by at least this often outside a batch.
     batch_timeout_s: how long one batch may take.
@@ -73,14 +73,15 @@ class Health:
             "stale_after_s": self._stale_after_s,
             "event_age_s": _age(self._wall_clock(), stats["last_event_ns"]),
             **self.freshness(),
+            "deliveryLagMs": self._delivery_lag_ms(stats),
             **({"memory": dict(self._memory())} if self._memory is not None else {}),
         }
 
     def freshness(self) -> dict[str, Any]:
         """How old the data is, as clients are told: milliseconds, None where it is not known yet.
 
-        lagMs: from the newest order's own time to the moment it was published. lastEventAgeMs: from that
-        time to now.
+        lagMs: from the newest order's own time to the moment it was published, so the node's lag and ours
+        together. lastEventAgeMs: from that time to now.
         """
         stats = self._stats()
         event, published = int(stats["last_event_ns"] or 0), int(stats.get("last_event_seen_ns") or 0)
@@ -89,6 +90,13 @@ class Health:
             "lastEventAgeMs": (self._wall_clock() - event) // 1_000_000 if event else None,
             "height": stats["height"],
         }
+
+    def _delivery_lag_ms(self, stats: Mapping[str, Any]) -> int | None:
+        """From the moment at which the node wrote the newest order's line to that at which it was published;
+        None in the plain layout, whose lines do not tell.
+        """
+        written, published = int(stats.get("last_local_ns") or 0), int(stats.get("last_event_seen_ns") or 0)
+        return (published - written) // 1_000_000 if written else None
 
     def live(self) -> tuple[int, dict[str, Any]]:
         """200 while the pipeline makes progress; 503, with the reason, when it does not."""

@@ -112,8 +112,12 @@ MEMORY_GAUGES = (
 STARTED = "Unix time at which the process began to count, by a start or a restart in place."
 BATCH_SECONDS = "How long batches took, from their lines to messages, waits for the main thread included."
 LAG_SECONDS = (
-    "Once a batch: its newest order's age, from the node's local time to the clients' queues. "
-    "The clocks may differ; below 0 counts as 0."
+    "Once a batch: the age of its newest order, from the order's own time (consensus) to the clients' "
+    "queues: the node's lag and fasttail's. Below 0 counts as 0."
+)
+DELIVERY_LAG_SECONDS = (
+    "Once a batch: from the node's local_time of its newest line to the clients' queues: fasttail's own lag. "
+    "The plain layout has no local_time. Below 0 counts as 0."
 )
 
 
@@ -121,7 +125,8 @@ class Metrics:
     """Renders the text for `/metrics`.
 
     stats:       the pipeline's numbers.
-    batch_times: how long each batch took. lags: how old the newest order of each was as it was handed out.
+    batch_times: how long each batch took. lags: the age of each batch's newest order when it was handed out,
+                 from the order's own time; delivery_lags: from the time at which the node wrote its line.
     hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
     memory:      the keys of MEMORY_GAUGES; None for what is not known yet.
     alerts:      alerts by kind. webhook: alerts that were posted, and given up; None without a webhook.
@@ -139,6 +144,7 @@ class Metrics:
         stats: Callable[[], Mapping[str, Any]],
         batch_times: Callable[[], Buckets],
         lags: Callable[[], Buckets],
+        delivery_lags: Callable[[], Buckets],
         hub: Callable[[], Mapping[str, Any]],
         memory: Callable[[], Mapping[str, float | None]],
         log_dropped: Callable[[], int],
@@ -154,6 +160,7 @@ class Metrics:
         self._stats = stats
         self._batch_times = batch_times
         self._lags = lags
+        self._delivery_lags = delivery_lags
         self._hub = hub
         self._memory = memory
         self._log_dropped = log_dropped
@@ -179,6 +186,7 @@ class Metrics:
         yield from self._pipeline(self._stats())
         yield _histogram("batch_seconds", BATCH_SECONDS, self._batch_times())
         yield _histogram("lag_seconds", LAG_SECONDS, self._lags())
+        yield _histogram("delivery_lag_seconds", DELIVERY_LAG_SECONDS, self._delivery_lags())
         yield from _clients(self._hub())
         memory = self._memory()
         for key, name, text in MEMORY_GAUGES:

@@ -15,7 +15,8 @@ cdef enum:
 @cython.final
 cdef class Pool:
     cdef readonly int workers
-    cdef readonly uint64_t irregular     # batches that had to be cut again
+    cdef uint64_t irregular_batches      # that had to be cut again
+    cdef uint64_t busy                   # of debug builds: a region runs
     cdef Chunk* chunks                   # owned; chunks[0:workers]
     cdef Reject* rejects                 # owned; REJECTS per worker
     cdef uint32_t* uncoded               # owned; UNCODED per worker

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from fasttail.checks cimport ft_assert
 from fasttail.parser.json cimport TEXT_ROOM, unescape
 from fasttail.parser.vocabulary cimport STATUSES
 from fasttail.parser.table cimport Table
@@ -103,6 +104,7 @@ cdef class Selector:
             code = self._coin(row, data)
             if code == 1:
                 return False
+            ft_assert(code - 1 <= self.coins.count)
             least = self.least[code - 1]
         if least > 0 and not (row.limitPx * row.origSz >= least):
             return False
@@ -122,6 +124,7 @@ cdef class Selector:
             for i in range(table.segments[k].count):
                 index = <uint32_t>(table.segments[k].first + i)
                 if self.every or self._wanted(&(<Row*>table.rows)[index], data):
+                    ft_assert(n < table.rows_len)
                     out[n] = index
                     n += 1
         return n

@@ -18,6 +18,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
+from fasttail.atomics cimport ft_add
+from fasttail.checks cimport ft_assert
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport NO_ENVELOPE, Envelope, Row
 from fasttail.parser.words cimport words_add, words_clear, words_find, words_free, words_new
@@ -76,12 +78,14 @@ cdef message_tuple(const Box* box, const Message* message, const Place* place):
 
 
 cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
+    ft_assert(out.size + n <= out.room)
     memcpy(out.data + out.size, p, n)
     out.size += n
 
 
 cdef inline void _put_padded(Out* out, uint64_t value, int digits) noexcept nogil:
     cdef int i
+    ft_assert(out.size + <size_t>digits <= out.room)
     for i in range(digits):
         out.data[out.size + <size_t>(digits - 1 - i)] = <char>(c'0' + value % 10)
         value //= 10
@@ -380,10 +384,12 @@ cdef class Topics:
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
                 row = &(<Row*>table.rows)[i]
                 code = find_text(&self.users, row, data, &row.user, True)
+                ft_assert(code < self.users_room or code == 0)
                 if code == 0 or self.of_user[code] == NULL:
                     continue
                 j = self.job_of_user[code]
                 if j == 0:
+                    ft_assert(jobs < self.room)
                     jobs += 1
                     self.job_of_user[code] = jobs
                     self.jobs[jobs - 1].topic = self.of_user[code]
@@ -409,11 +415,13 @@ cdef class Topics:
         cdef uint64_t oversize = 0
         if self.count == 0 or table.rows_len == 0:
             return 0
+        ft_assert(table.rows_cap <= self.rows_cap)
         number_events(table, self.nth)
         for j in range(self.workers):
             boxes[j].most = LEAST_ROOM + ROOM_PER_BYTE * place.size
         for i in range(self.count):
             if (<Topic>self.topics[i]).kind != USER_ORDERS:
+                ft_assert(jobs < self.room)
                 self.jobs[jobs].topic = self.topics[i]
                 jobs += 1
         if self.user_topics:
@@ -421,6 +429,7 @@ cdef class Topics:
         count = <int>jobs
         if self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= PARALLEL_FROM:
             for j in prange(count, schedule="dynamic", chunksize=1, num_threads=self.workers):
+                ft_assert(threadid() < self.workers)
                 self._do(&self.jobs[j], &boxes[threadid()], table, place, selection, selected, now_ns)
         else:
             for j in range(count):
@@ -431,7 +440,7 @@ cdef class Topics:
             else:
                 orders = max(orders, self.jobs[i].orders)
                 oversize = max(oversize, self.jobs[i].oversize)
-        self.oversize += oversize
+        ft_add(&self.oversize, oversize)     # relaxed: the main thread tells of it
         return max(orders, of_users)
 
     cdef int _do(self, Job* job, Box* box, Table table, const Place* place, const uint32_t* selection, size_t selected,

@@ -32,7 +32,7 @@ cdef class Reader:
     cdef size_t max_line                   # longest line kept, its newline not counted
     cdef size_t capacity                   # max_line + window, touched only as far as lines need it
     cdef size_t begin, lines_end, end      # indices into base, see above
-    cdef readonly size_t touched           # bytes of base that may have pages behind them
+    cdef uint64_t touched_bytes            # bytes of base that may have pages behind them
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
     cdef public bint wary                  # look, with every read, whether the content before it is still the same
@@ -47,11 +47,12 @@ cdef class Reader:
     cdef uint64_t offset                   # file offset of base[begin], less `skipped`
     cdef uint64_t skipped                  # bytes thrown away so far of the oversize line at `offset`
     cdef uint64_t parked_offset            # where the parked file goes on
-    cdef readonly uint64_t oversize_lines  # lines longer than max_line, each counted once
-    cdef readonly uint64_t nul_bytes       # skipped where a line should begin, as far as no line's end was in sight
-    cdef readonly uint64_t bytes_read      # of all files; bytes read twice count twice
+    cdef uint64_t oversize                 # lines longer than max_line, each counted once
+    cdef uint64_t nuls                     # skipped where a line should begin, as far as no line's end was in sight
+    cdef uint64_t got_bytes                # of all files; bytes read twice count twice
 
     cdef int fill(self) noexcept nogil
+    cdef int _check(self) noexcept nogil
     cdef int consume(self) noexcept nogil
 
     cdef int _skip_nuls(self) noexcept nogil

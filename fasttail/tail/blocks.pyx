@@ -25,6 +25,17 @@ from posix.mman cimport (
 from posix.types cimport off_t
 from posix.unistd cimport close, read
 
+from fasttail.atomics cimport ft_add, ft_get, ft_set
+from fasttail.checks cimport ft_assert
+
+cdef extern from *:
+    """
+    /* Never inlined, in no build: `python -m bench run instructions` counts what runs in it, by its name. */
+    struct __pyx_obj_8fasttail_4tail_6blocks_Reader;
+    static int __pyx_f_8fasttail_4tail_6blocks_6Reader_fill(struct __pyx_obj_8fasttail_4tail_6blocks_Reader *)
+        __attribute__((noinline));
+    """
+
 cdef extern from "<string.h>" nogil:
     void* memrchr(const void* area, int byte, size_t size)
 
@@ -79,6 +90,7 @@ cdef class Reader:
         """Read once (lines not consumed yet are offered again instead); answers one of FILL_*."""
         cdef size_t held, room
         cdef ssize_t got
+        self._check()
         if self.fd < 0:
             return FILL_NOFILE
         if self.lines_end > self.begin:
@@ -90,6 +102,7 @@ cdef class Reader:
         self._move_to_front()
         held = self.end
         room = self.window - held if held < self.window else self.window
+        ft_assert(held + room <= self.capacity)
         if self.sequential:
             got = read(self.fd, self.base + held, room)
         else:
@@ -106,15 +119,25 @@ cdef class Reader:
         if self.wary and not self._same():
             self.changed = True
             return FILL_EOF
-        self.bytes_read += <uint64_t>got
+        ft_assert(<size_t>got <= room)
+        ft_add(&self.got_bytes, <uint64_t>got)
         self.end = held + <size_t>got
-        if self.touched < self.end:
-            self.touched = self.end
+        if self.touched_bytes < self.end:
+            ft_set(&self.touched_bytes, self.end)
         return self._cut(held)
+
+    cdef int _check(self) noexcept nogil:
+        """What holds between any two calls. Answers 0."""
+        ft_assert(self.begin <= self.lines_end)
+        ft_assert(self.lines_end <= self.end)
+        ft_assert(self.end <= self.capacity)
+        ft_assert(self.last_size <= REMEMBERED)
+        return 0
 
     cdef int consume(self) noexcept nogil:
         """The lines in base[begin:lines_end] are done with: `offset` moves behind them. Answers 0."""
-        self.offset += self.lines_end - self.begin
+        self._check()
+        ft_add(&self.offset, self.lines_end - self.begin)    # relaxed, as the counters: the main thread tells of them
         self.begin = self.lines_end
         return 0
 
@@ -126,8 +149,8 @@ cdef class Reader:
             at = self.end
         while at < self.end and self.base[at] == 0:
             at += 1
-        self.nul_bytes += at - self.begin
-        self.offset += at - self.begin
+        ft_add(&self.nuls, at - self.begin)
+        ft_add(&self.offset, at - self.begin)
         self.begin = self.lines_end = at
         return 0
 
@@ -138,6 +161,7 @@ cdef class Reader:
         memmove(self.last, self.last + self.last_size - kept, kept)
         memcpy(self.last + kept, self.base + self.begin - added, added)
         self.last_size = kept + added
+        ft_assert(self.last_size <= REMEMBERED)
         return 0
 
     cdef bint _same(self) noexcept nogil:
@@ -173,9 +197,9 @@ cdef class Reader:
                 memmove(self.base, self.base + self.begin, held)
             self.begin = self.lines_end = 0
             self.end = held
-        if self.touched > kept and held <= kept:
-            madvise(self.base + kept, self.touched - kept, MADV_DONTNEED)  # failing, it costs memory only
-            self.touched = kept
+        if self.touched_bytes > kept and held <= kept:
+            madvise(self.base + kept, self.touched_bytes - kept, MADV_DONTNEED)  # failing, it costs memory only
+            ft_set(&self.touched_bytes, kept)
         return 0
 
     cdef int _cut(self, size_t held) noexcept nogil:
@@ -190,12 +214,12 @@ cdef class Reader:
             length = <size_t>(newline - self.base) if newline != NULL else self.end
             if self.skipped > 0 or length > self.max_line:
                 if self.skipped == 0:
-                    self.oversize_lines += 1
+                    ft_add(&self.oversize, 1)
                 if newline == NULL:
                     self.skipped += self.end
                     self.end = 0
                     return FILL_SKIPPED
-                self.offset += self.skipped + length + 1
+                ft_add(&self.offset, self.skipped + length + 1)
                 self.skipped = 0
                 self.last_size = 0  # what stood before the long line is far away now
                 self.begin = self.lines_end = held = length + 1
@@ -342,6 +366,26 @@ cdef class Reader:
     def reach(self):
         """File offset up to which bytes were read."""
         return self.offset + self.skipped + (self.end - self.begin)
+
+    @property
+    def touched(self):
+        """Bytes of its memory that may have pages behind them. Callable from any thread, as the three that follow."""
+        return ft_get(&self.touched_bytes)
+
+    @property
+    def bytes_read(self):
+        """Of all files; bytes read twice count twice."""
+        return ft_get(&self.got_bytes)
+
+    @property
+    def oversize_lines(self):
+        """Lines longer than max_line, each counted once."""
+        return ft_get(&self.oversize)
+
+    @property
+    def nul_bytes(self):
+        """Skipped where a line should begin, as far as no line's end was in sight."""
+        return ft_get(&self.nuls)
 
     @property
     def held(self):

@@ -19,7 +19,7 @@ cdef class Watcher:
     cdef int file_wd                  # watch of the current file; -1: none
     cdef bint blind                   # changes of the current file are not told: wait() answers every poll_us
     cdef long poll_us                 # more than 0
-    cdef readonly uint64_t overflows  # times the kernel dropped events
+    cdef uint64_t overflowed          # times the kernel dropped events
     cdef set _dir_wds                 # watches of the folders
     cdef readonly object reason       # str | None: why it is polling
 

@@ -11,6 +11,9 @@ from libc.string cimport memcpy
 from posix.time cimport timespec
 from posix.unistd cimport close, read
 
+from fasttail.atomics cimport ft_add, ft_get
+from fasttail.checks cimport ft_assert
+
 cdef extern from "<sys/inotify.h>" nogil:
     struct inotify_event:
         int wd
@@ -107,8 +110,9 @@ cdef class Watcher:
         while at + sizeof(inotify_event) <= size:
             memcpy(&event, buffer + at, sizeof(inotify_event))  # the buffer need not be aligned
             at += sizeof(inotify_event) + event.len
+            ft_assert(at <= size)                # the kernel gives whole events only
             if event.mask & IN_Q_OVERFLOW:
-                self.overflows += 1
+                ft_add(&self.overflowed, 1)      # relaxed: the main thread tells of it
                 answer |= WAIT_DATA | WAIT_DIRS
             elif event.wd == self.file_wd:
                 if event.mask & IN_MODIFY:
@@ -166,6 +170,11 @@ cdef class Watcher:
     def close(self):
         """Give back the inotify instance; the watcher polls from then on."""
         self._fall_back("closed")
+
+    @property
+    def overflows(self):
+        """Times the kernel dropped events. Callable from any thread."""
+        return ft_get(&self.overflowed)
 
     @property
     def active(self):
