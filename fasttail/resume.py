@@ -23,7 +23,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 import fasttail.publish.cursor as cursors
-from fasttail.parser.columns import parse
+from fasttail.find import order_at
 from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
@@ -32,7 +32,6 @@ from fasttail.publish.subscriptions import Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.slices import ask_for_slices
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import last_line_start
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder
 
@@ -175,6 +174,8 @@ class Resumer:
         loop = asyncio.get_running_loop()
         setbacks = self._feeds.setbacks
         while True:
+            if self._feeds.layout not in (None, walk.layout):
+                raise _Lost(f"{self._feeds.layout} is read now, no longer {walk.layout}")
             if self._feeds.setbacks != setbacks:
                 raise _Lost("the file was truncated meanwhile")
             frontier = self._feeds.frontier
@@ -249,21 +250,21 @@ class Resumer:
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
-            event = _time_at(file.path, middle, self._max_line)
-            if event is not None and event[1] < since:
-                low = event[0] + 1
+            event = order_at(file.path, middle, self._max_line, "time_ns")
+            if event is not None and event.value is not None and event.value < since:
+                low = event.offset + 1
             else:
                 high = middle
-        event = _time_at(file.path, low, self._max_line)
+        event = order_at(file.path, low, self._max_line, "time_ns")
         # Not the end of the file: its last line may be torn, and is still to be read as a whole.
-        return Place(_number(file), event[0] if event is not None else last_line_start(file.path))
+        return Place(_number(file), event.offset if event is not None else last_line_start(file.path))
 
     def _begin(self, hours: list[HourFile], first: int, last: int) -> tuple[int, int | None]:
         """The first of these files with an event, and that event's time; None: there is none."""
         for number in range(first, last + 1):
-            event = _time_at(hours[number].path, 0, self._max_line)
+            event = order_at(hours[number].path, 0, self._max_line, "time_ns")
             if event is not None:
-                return number, event[1]
+                return number, event.value
         return last, None
 
 
@@ -275,6 +276,7 @@ class _Walk:
         self._rereader = rereader
         self._resumer = resumer
         self._open_hour = 0
+        self._path = ""
         self._left: dict[int, int] = {}  # hours that are done with, and how far each was read
         self._known = {self.place.hour}  # hours that were there at the last look
 
@@ -297,6 +299,9 @@ class _Walk:
             return []
         messages = self._rereader.read(limit)
         at_end = messages is None
+        if messages is None and self._is_replaced():
+            self._open()  # by a copy that goes on: the one that was read ends here
+            return []
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
@@ -310,6 +315,14 @@ class _Walk:
             # Not beyond the limit, though NUL bytes behind it may have been passed over.
             self.place = Place(self.place.hour, min(offset, limit))
         return messages
+
+    def _is_replaced(self) -> bool:
+        """Whether another file has taken the name of the open one."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) != self._rereader.identity()
 
     def left_behind(self, ends: dict[int, int]) -> int | None:
         """An hour that has got late lines since it was left, and that were handed out since."""
@@ -340,39 +353,13 @@ class _Walk:
         self._known = set(files)
         if hour != self.place.hour:
             self.place = Place(hour, 0)
-        self._rereader.open(files[hour].path, self.layout, self.place.offset, self.place.events)
+        self._path = files[hour].path
+        self._rereader.open(self._path, self.layout, self.place.offset, self.place.events)
         self._open_hour = hour
 
 
 def _number(file: HourFile) -> int:
     return int(file.date) * 100 + file.hour
-
-
-def _time_at(path: str, offset: int, max_line: int) -> tuple[int, int] | None:
-    """(offset, time of its first event in ns) of the first good line that begins at `offset` or behind it."""
-    reader = Reader(window=1 << 16, max_line=max_line)
-    try:
-        reader.open(path, max(0, offset - 1))
-        skip = offset > 0  # to the end of the line that holds the byte before
-        while True:
-            code = reader.fill_once()
-            if code in (FILL_EOF, FILL_ERROR, FILL_NOFILE):
-                return None
-            if code != FILL_LINES:
-                continue
-            at = reader.tell()
-            data = reader.take_lines()
-            if skip:
-                first = data.index(b"\n") + 1
-                data, at, skip = data[first:], at + first, False
-            while data:
-                end = data.index(b"\n") + 1
-                batch = parse(data[:end])
-                if len(batch):
-                    return at, int(batch.column("time_ns")[0])
-                data, at = data[end:], at + end
-    finally:
-        reader.close()
 
 
 def _step_back() -> None:
