@@ -30,6 +30,7 @@ import uvloop
 from fasttail.cgroup import memory_limit
 from fasttail.checkpoint import Checkpoint, InUse, Unusable
 from fasttail.config import ConfigError, ServeSettings, options
+from fasttail.find import after_block
 from fasttail.handed_out import HandedOut
 from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
@@ -53,6 +54,7 @@ from fasttail.resume import Resumer
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower, Position, Start
 from fasttail.tail.inotify import Watcher
+from fasttail.tail.layout import locate
 from fasttail.version import commit, version
 from fasttail.watch import restart
 from fasttail.watch.activation import activated
@@ -165,7 +167,6 @@ class App:
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
         start, resume = _beginning(settings, inherited, self._checkpoint)
-        self._handed_out = HandedOut(resume, settings.grace_s)
         self._sent_to = resume  # before what waits for the next message of orderBatch
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hub = Hub(
@@ -180,8 +181,11 @@ class App:
             grace_s=settings.grace_s,
             rescan_s=settings.rescan_s,
             resume=resume,
+            stale_after_s=settings.stale_after_s,
+            after_block=partial(after_block, max_line=settings.max_line),
             notice=_notice,
         )
+        self._handed_out = HandedOut(resume, settings.grace_s, passed=self._follower.passed)
         self._reader = Reader(window=settings.block_size, max_line=settings.max_line)
         self.pipeline = Pipeline(
             self._reader,
@@ -375,9 +379,11 @@ class App:
             )
         loop.remove_reader(self.pipeline.ready_fd)
         # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
-        position = self.pipeline.position() or self._handed_out.position()
+        position = self.pipeline.position()
         while self._take():
             pass
+        if position is None:  # it hangs in a batch, which is read again
+            position = self._handed_out.position()
         self._old.flush()
         self._keep_place()
         restarting = restarting and not self._told_to_end
@@ -410,9 +416,10 @@ class App:
                 if isinstance(note, BatchStart):
                     self._log_start(note.number, note.lines)
                 elif isinstance(note, TopicsChanged):
-                    self._feeds.layout = self._follower.layout
                     self._feeds.changed(note.number, note)
                 elif isinstance(note, FileOpened):
+                    place = locate(self.settings.data_dir.absolute(), note.file[0])
+                    self._feeds.read_in(place[0] if place else None)
                     self._handed_out.opened(note)
                 else:
                     self._publish(note)
@@ -429,7 +436,6 @@ class App:
         clients = len(self._hub.clients)
         if self._checkpoint is not None and self._old.collects and not self._old.pending:
             self._sent_to = self._handed_out.position()
-        self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
         now_ns = time.time_ns()
         if note.event_ns:

@@ -300,11 +300,11 @@ cdef class Pipeline:
         return self.commands_count
 
     def position(self):
-        """Where reading goes on, after `stop`.
+        """Where reading goes on, once the thread has `stopped`: behind what the last `drain` hands over.
 
-        Asked before the last `drain`: if the thread has not `stopped` by then, it may lie before what is handed over, not behind.
+        None before that: reader and follower are the thread's, and may change in the midst of the answer.
         """
-        return self.follower.position(self.reader)
+        return self.follower.position(self.reader) if self.stopped else None
 
     def drain(self, int most=SLOTS) -> list:
         """Take up to `most` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
@@ -400,6 +400,7 @@ cdef class Pipeline:
             "offset": ft_get(&self.reader.offset), "height": ft_get(&c.height) or None,
             "last_event_ns": ft_get(&c.last_event_ns), "last_local_ns": ft_get(&c.last_local_ns),
             "last_event_seen_ns": ft_get(&c.last_event_seen_ns), "trouble": self.follower.trouble, "written_ns": self.follower.written_ns,
+            "grows": self.follower.grows,
             "state": "live" if ft_get(&c.last_data_ns) else "waiting",
         }
 
@@ -473,6 +474,8 @@ cdef class Pipeline:
 
     cdef object _put_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
+        if <size_t>len(prefix) > sizeof(self.place.prefix):
+            raise ValueError(f"a cursor cannot begin with {prefix!r}")
         self.place.prefix_size = <size_t>len(prefix)
         memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
         return prefix
@@ -536,7 +539,7 @@ cdef class Pipeline:
                 if now >= check_ns:
                     return WHY_CHECK
                 continue
-            elif check_at_end or now >= check_ns or self.reader.changed:
+            elif check_at_end or now >= check_ns or self.reader.changed or self.reader.at_hole:
                 return WHY_END
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
             if code & WAIT_DATA and not self.watcher.blind:

@@ -29,6 +29,7 @@ cdef class Rereader:
     def __cinit__(self, Topic topic not None, *, size_t window=1 << 18, size_t max_line=64 << 20):
         self.topic = topic
         self.reader = Reader(window=window, max_line=max_line)
+        self.reader.wary = True              # so that a hole of NUL bytes is met as in the pipeline
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
         self.pool = Pool(1, self.table)
         self.nth = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
@@ -51,8 +52,14 @@ cdef class Rereader:
         self.place.late = stands is not None
         self.place.goes_on = stands.offset if stands is not None else 0
         prefix = (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode()
+        if <size_t>len(prefix) > sizeof(self.place.prefix):
+            raise ValueError(f"a cursor cannot begin with {prefix!r}")
         self.place.prefix_size = <size_t>len(prefix)
         memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+
+    def identity(self) -> tuple:
+        """(device, inode) of the open file."""
+        return self.reader.identity()
 
     def tell(self) -> int:
         """Offset behind the lines read so far."""
@@ -70,11 +77,15 @@ cdef class Rereader:
             return []
         with nogil:
             code = reader.fill()
+        if reader.at_hole:                   # as the pipeline does: what stands in front of it is a line of its own
+            messages = self.read_tail()
+            reader.pass_hole()
+            return messages
         if code == FILL_EOF or code == FILL_NOFILE:
             return None
         if code == FILL_ERROR:
             raise OSError(reader.error, os.strerror(reader.error))
-        if code != FILL_LINES or reader.offset >= limit:    # NUL bytes were passed over, and with them the limit
+        if code != FILL_LINES or reader.offset >= limit:    # a hole was passed over, and with it the limit
             return []
         size = reader.lines_end - reader.begin
         if reader.offset + size > limit:

@@ -24,7 +24,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 import fasttail.publish.cursor as cursors
-from fasttail.parser.columns import parse
+from fasttail.find import order_at
 from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
@@ -33,7 +33,6 @@ from fasttail.publish.subscriptions import Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.slices import ask_for_slices
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import last_line_start
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder, oldest_hour
 
@@ -205,6 +204,8 @@ class Resumer:
         loop = asyncio.get_running_loop()
         setbacks = self._feeds.setbacks
         while True:
+            if self._feeds.layout not in (None, walk.layout):
+                raise _Lost(f"{self._feeds.layout} is read now, no longer {walk.layout}")
             if self._feeds.setbacks != setbacks:
                 raise _Lost("the file was truncated meanwhile")
             frontier = self._feeds.frontier
@@ -320,45 +321,22 @@ class _Search:
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
-            event = self._time_at(file.path, middle)
-            if event is not None and event[1] < since:
-                low = event[0] + 1
+            event = order_at(self._reader, file.path, middle, "time_ns")
+            if event is not None and event.value is not None and event.value < since:
+                low = event.offset + 1
             else:
                 high = middle
-        event = self._time_at(file.path, low)
+        event = order_at(self._reader, file.path, low, "time_ns")
         # Not the end of the file: its last line may be torn, and is still to be read as a whole.
-        return Place(_number(file), event[0] if event is not None else last_line_start(file.path))
+        return Place(_number(file), event.offset if event is not None else last_line_start(file.path))
 
     def _begin(self, first: int, last: int) -> tuple[int, int | None]:
         """The first of these files with an event, and that event's time; None: there is none."""
         for number in range(first, last + 1):
-            event = self._time_at(self._hours[number].path, 0)
+            event = order_at(self._reader, self._hours[number].path, 0, "time_ns")
             if event is not None:
-                return number, event[1]
+                return number, event.value
         return last, None
-
-    def _time_at(self, path: str, offset: int) -> tuple[int, int] | None:
-        """(offset, time of its first event in ns) of the first good line that begins at `offset` or later."""
-        reader = self._reader
-        reader.open(path, max(0, offset - 1))
-        skip = offset > 0  # to the end of the line that holds the byte before
-        while True:
-            code = reader.fill_once()
-            if code in (FILL_EOF, FILL_ERROR, FILL_NOFILE):
-                return None
-            if code != FILL_LINES:
-                continue
-            at = reader.tell()
-            data = reader.take_lines()
-            if skip:
-                first = data.index(b"\n") + 1
-                data, at, skip = data[first:], at + first, False
-            while data:
-                end = data.index(b"\n") + 1
-                batch = parse(data[:end])
-                if len(batch):
-                    return at, int(batch.column("time_ns")[0])
-                data, at = data[end:], at + end
 
 
 class _Walk:
@@ -392,6 +370,9 @@ class _Walk:
             return []
         messages = self._rereader.read(limit)
         at_end = messages is None
+        if messages is None and self._is_replaced():
+            self._open()  # by a copy that goes on: the one that was read ends here
+            return []
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
@@ -408,6 +389,14 @@ class _Walk:
             # Not beyond the limit, though NUL bytes behind it may have been passed over.
             self.place = Place(self.place.hour, min(offset, limit))
         return messages
+
+    def _is_replaced(self) -> bool:
+        """Whether another file has taken the name of the open one."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) != self._rereader.identity()
 
     def left_behind(self, ends: dict[int, int]) -> int | None:
         """An hour that has got late lines since it was left, and that were handed out since."""

@@ -40,6 +40,17 @@ def write(text: bytes) -> None:
             select.select((), (1,), ())  # a terminal or pipe that somebody made non-blocking
 
 
+def wait_for_input(fd: int) -> None:
+    """Until there is something to read. BrokenPipeError if standard output's reader leaves meanwhile."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if fd != 1:
+        poll.register(1, 0)  # errors are always told
+    for ready, happened in poll.poll():
+        if ready == 1 and fd != 1 and happened & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
+
+
 def tell_rejects(converter: Converter, name: str, progress: Bar | None = None) -> None:
     for offset, reason in converter.rejects:
         if progress is not None:

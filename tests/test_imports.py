@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify", "bundle"}
-LIBRARY = {"tail", "parser", "publish", "watch", "observe", "pipeline", "convert", "resume", "checkpoint"}
+LIBRARY = {
+    "tail",
+    "parser",
+    "publish",
+    "watch",
+    "observe",
+    "pipeline",
+    "convert",
+    "resume",
+    "checkpoint",
+    "find",
+}
 LIBRARY |= {"handed_out", "histogram", "slices"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 BASE = {"atomics", "checks"}  # C macros: any compiled module may use them
@@ -27,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
     "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
-    "resume": {"tail", "parser", "publish", "reread", "slices"},
+    "find": {"tail", "parser"},
+    "resume": {"tail", "publish", "reread", "slices", "find"},
     "checkpoint": {"tail"},
     "handed_out": {"tail", "pipeline"},
     # beside it
@@ -46,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "app": LIBRARY | SETTINGS,
     "text_output": {"config", "convert", "publish.filters"},
     "parse_command": {"config", "convert", "tail", "text_output"},
-    "tail_command": {"config", "convert", "tail", "text_output"},
+    "tail_command": {"config", "convert", "find", "tail", "text_output"},
     "container": set(),
     "endpoint": set(),
     "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout", "watch.stacks"},

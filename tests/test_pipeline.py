@@ -16,8 +16,10 @@ from driving import Drive
 from lines import envelope, event, plain
 from running import hour_file, order, wait_for
 
+from fasttail.publish.cursor import Place, prefix
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic
+from fasttail.reread import Rereader
 
 SLOTS = 16
 
@@ -519,3 +521,27 @@ def test_a_batch_that_too_many_want_leaves_orders_out_and_counts_them(folder: Pa
         assert messages[-1].cursor.endswith(f"{size - len(plain(events[-1])):013d}-0000001")
     assert 0 < whole < 60
     assert made <= (32 << 20) + 4 * size + (256 << 10)
+
+
+def test_the_place_is_not_asked_of_a_thread_that_runs(folder: Path, path: Path) -> None:
+    """Reader and follower are its own: who asks meanwhile gets no answer, rather than a wrong one."""
+    path.write_bytes(plain(event()))
+    with Drive(folder) as drive:
+        drive.until_lines(1)
+        assert drive.pipeline.position() is None
+        drive.stop()
+        position = drive.pipeline.position()
+        assert position is not None
+        assert position.offset == len(plain(event()))
+
+
+def test_what_a_cursor_begins_with_fits(path: Path) -> None:
+    """A file's name that is no hour gives none; a longer one than there is room for is refused."""
+    path.write_bytes(plain(event()))
+    assert prefix("plain", str(path)) == "p2026050509-"
+    for name in ("123456789012", "24", "009", "x"):
+        assert prefix("plain", str(path.with_name(name))) == ""
+    rereader = Rereader(Topic("orders", format="raw"))
+    rereader.open(str(path), "plain", 0, 0, Place(2026050509, 7))
+    with pytest.raises(ValueError, match="cannot begin with"):
+        rereader.open(str(path), "plain", 0, 0, Place(10**20, 7))

@@ -113,7 +113,7 @@ class _Following(_Reading):
     data_dir: Path = _option(_FOLDER, "the node's data folder, such as ~/hl/data", positional=True)
     layout: Literal["auto", "plain", "by_block", "streaming"] = _option(
         kinds.choice("auto", *_LAYOUTS),
-        "which of the node's layouts to follow; auto: what is there, streaming before by_block before plain",
+        "which of the node's layouts to follow; auto: the one that is being written",
         default="auto",
     )
     start: Literal["end", "hour", "oldest", "checkpoint"] = _option(

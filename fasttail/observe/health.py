@@ -20,7 +20,8 @@ class Health:
     stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, and on the monotonic clock
                      `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now); and perhaps
                      `trouble` (why nothing can be read), `file` and `written_ns` (Unix time at which it had
-                     last been written to when it was opened), `last_local_ns` and `last_event_seen_ns`.
+                     last been written to when it was opened), `grows` (which other layout is being written),
+                     `last_local_ns` and `last_event_seen_ns`.
     stale_after_s:   data older than this is stale, once there has been any.
     stall_after_s:   the pipeline must come by at least this often outside a batch.
     batch_timeout_s: how long one batch may take.
@@ -62,9 +63,12 @@ class Health:
         reason = trouble or None
         if stale and not trouble:
             silent = f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
-            reason = self.live()[1].get("reason", silent)
+            grows = stats.get("grows")
+            reason = self.live()[1].get("reason", f"{silent}; {grows}" if grows else silent)
         elif stats["state"] == "waiting" and not trouble:
             reason = "no line since the start" if stats.get("file") else "no file yet"
+            if stats.get("grows"):
+                reason = f"{reason}; {stats['grows']}"
         return 503 if stale else 200, {
             "status": "stale" if stale else "ok",
             "reason": reason,

@@ -36,7 +36,7 @@ PIPELINE_COUNTERS = (
     ("failed_chunks", "failed_chunks", "Chunks of batches that a worker could not process."),
     ("oversize_lines", "oversize_lines", "Lines longer than the limit, skipped."),
     ("oversize_orders", "oversize_orders", "Orders too large for a message, not sent."),
-    ("nul_bytes", "nul_bytes", "NUL bytes skipped in front of lines."),
+    ("nul_bytes", "nul_bytes", "NUL bytes met where data should be."),
     ("torn_lines", "torn_lines", "Last lines without a newline that were taken as they were."),
     (
         "height_regressions",
@@ -44,7 +44,11 @@ PIPELINE_COUNTERS = (
         "Times the block number went back: blocks written once more.",
     ),
     ("recut_batches", "recut_batches", "Batches cut again: a line could not be shared out to the workers."),
-    ("late_lines", "late_lines", "Lines that came to an hour's file after the next hour had begun."),
+    (
+        "late_lines",
+        "late_lines",
+        "Lines that came to an hour's file after the next hour had begun, or filled a hole.",
+    ),
     ("truncations", "truncations", "Times a file was truncated or written anew, and read from its start."),
     ("read_errors", "read_errors", "Reads of the node's files that failed; each led to a new descriptor."),
     ("files_opened", "files_opened", "Files of the node opened."),

@@ -136,6 +136,13 @@ class Feeds:
             self._progress = asyncio.Event()
         return self._progress
 
+    def read_in(self, layout: str | None) -> None:
+        """What is handed out from now on stands in files of this layout; others are forgotten."""
+        if self.layout not in (None, layout):
+            self.setbacks += 1
+            self.ends.clear()
+        self.layout = layout
+
     def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
         """The feed of a key; made, with its topic, for the first who asks."""
         feed = self._by_key.get(key)
@@ -182,7 +189,8 @@ class Feeds:
 
     def _move(self, note: Progress) -> None:
         if note.hour:
-            self.ends[note.hour] = note.end
+            # Late lines may stand in front of others, where a hole has been filled.
+            self.ends[note.hour] = max(note.end, self.ends.get(note.hour, 0)) if note.late else note.end
             if len(self.ends) > MOST_ENDS:
                 del self.ends[min(self.ends)]
         if note.hour and not note.late:
