@@ -7,7 +7,7 @@
 
 OpenMP is used here and in publish/topics.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
 of threads per calling thread, so a pool belongs to the thread that calls `run`; the pipeline calls it from one thread for life.
-A forked child has no team: it runs the shares one by one.
+A forked child has no team: it runs the shares, and the topics' jobs, one by one (`has_team`).
 """
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
@@ -37,6 +37,18 @@ cdef enum:
     MOST_COINS = 32767
 
 cdef int _team_pid = 0           # the process that has started a team; 0: none yet
+
+
+cdef bint has_team() noexcept nogil:
+    """Whether this process may start a parallel region: not in a child that was forked after the team had been started.
+
+    Threads do not survive a fork, and libgomp would wait for them for ever.
+    """
+    global _team_pid
+    cdef int pid = getpid()
+    if _team_pid == 0:
+        _team_pid = pid
+    return _team_pid == pid
 
 
 cdef inline uint64_t _now() noexcept nogil:
@@ -156,15 +168,8 @@ cdef class Pool:
 
     cdef int _region(self) noexcept nogil:
         """One parallel region over the chunks that are not done. Every started chunk ends. Always 0."""
-        global _team_pid
-        cdef int k, pid
-        cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM
-        if parallel:
-            pid = getpid()
-            if _team_pid == 0:
-                _team_pid = pid
-            parallel = _team_pid == pid
-        if parallel:
+        cdef int k
+        if self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM and has_team():
             for k in prange(self.workers, schedule="static", chunksize=1, num_threads=self.workers):
                 self._share(k)
         else:

@@ -15,14 +15,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, Final, Protocol
 
 import orjson
 
+from fasttail.publish.budget import Account, Budget, Exceeded
 from fasttail.publish.clients import Client, Hub
 from fasttail.publish.feeds import Feed, Feeds, Message
 from fasttail.publish.filters import Selector
-from fasttail.publish.subscriptions import Request, RequestError, Subscription, parse_request
+from fasttail.publish.subscriptions import Request, RequestError, Subscription, invalid, parse_request
 from fasttail.publish.topics import Topic
 from fasttail.publish.wire import text_frame
 
@@ -37,6 +39,7 @@ REPLAYED = 64 << 10
 
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
+_numbers = count(1)  # of the clients on /ws
 
 
 class Resumer(Protocol):
@@ -63,6 +66,7 @@ class Service:
     queue_limit: int
     max_message: int
     max_subscriptions: int
+    budget: Budget
     resumer: Resumer = field(init=False)
     watchers: set[Member] = field(default_factory=set)  # of `status`
     gaps: int = 0
@@ -108,10 +112,15 @@ class Service:
 
     def counts(self) -> dict[str, int]:
         """For the metrics."""
-        clients = (client for client in self.hub.clients if isinstance(client, PublicClient))
+        clients = [client for client in self.hub.clients if isinstance(client, PublicClient)]
         return {
             "topics": len(self.feeds),
             "subscriptions": sum(len(client.members) for client in clients),
+            "subscriptions_refused": self.budget.refused,
+            "subscription_cost": self.budget.used,
+            "subscription_budget": self.budget.limit,
+            "client_subscription_cost": max((client.account.used for client in clients), default=0),
+            "client_subscription_budget": self.budget.share,
             "gaps": self.gaps,
             "gap_orders": self.gap_orders,
         }
@@ -146,6 +155,11 @@ class Member:
         self.missed = 0
         self.task: asyncio.Task[None] | None = None  # what makes it live
         self._missed_to = ""
+
+    @property
+    def group(self) -> int:
+        """Its client's number."""
+        return self.client.number
 
     def give(self, message: Message) -> bool:
         """Send a message; False if the client was not given it: it is counted then, or the client closed."""
@@ -187,10 +201,15 @@ class Member:
         client.behind.discard(self)
         return True
 
+    def forget_request(self) -> None:
+        """It has been met: from now on nothing refers to what was sent, which may have thousands of texts."""
+        self.request = Request(self.request.method, self.subscription)
+
     def go_live(self) -> None:
         """A replay has come to where the live messages begin."""
         assert self.feed is not None
         self.live = True
+        self.forget_request()
         feeds = self.client.service.feeds
         self.client.answer(
             "live",
@@ -207,6 +226,8 @@ class PublicClient(Client):
     def __init__(self, service: Service) -> None:
         super().__init__(service.hub, service.queue_limit)
         self.service = service
+        self.number = next(_numbers)
+        self.account = Account()
         self.members: dict[str, Member] = {}
         self.behind: set[Member] = set()  # those that have a gap to be told
 
@@ -248,15 +269,25 @@ class PublicClient(Client):
             raise RequestError(f"Already subscribed: {_shown(subscription)}")
         if len(self.members) >= service.max_subscriptions:
             raise RequestError(f"Too many subscriptions: at most {service.max_subscriptions} a connection")
-        member = self.members[subscription.key] = Member(self, request)
+        try:
+            service.budget.take(self.account, subscription)
+        except Exceeded as why:
+            raise invalid(request.sent, str(why)) from None
+        member = Member(self, request)
         channel = self.hub.channels[subscription.type]
         channel.join(self)
         if subscription.type == STATUS:
+            self.members[subscription.key] = member
             service.watchers.add(member)
             self._confirm(request)
+            member.forget_request()
             return
         member.feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
-        member.feed.members.add(member)
+        other = next(iter(member.feed.members), None)
+        if isinstance(other, Member):  # equal ones share what they select, as they share the topic
+            member.subscription = subscription.sharing(other.subscription)
+        self.members[member.subscription.key] = member
+        member.feed.add(member)
         if member.feed.active.is_set() and subscription.cursor is None and subscription.since is None:
             self._begin(member)
         else:
@@ -269,17 +300,22 @@ class PublicClient(Client):
         member.live = True
         member.cursor = feeds.cursor
         self._confirm(member.request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
+        member.forget_request()
 
     async def _prepare(self, member: Member, feed: Feed) -> None:
         """What comes before a member is live: the pipeline has to take the topic, files may have to be
         read.
         """
-        if member.subscription.cursor is None and member.subscription.since is None:
-            await feed.active.wait()
-            self._begin(member)
-            return
         resumer = self.service.resumer
         try:
+            await feed.active.wait()
+            if feed.refused:
+                raise invalid(
+                    member.request.sent, "the server has no room for one more topic; try again later"
+                )
+            if member.subscription.cursor is None and member.subscription.since is None:
+                self._begin(member)
+                return
             member.cursor = await resumer.find(member)
             self._confirm(member.request, epoch=self.service.feeds.epoch, seq=None, cursor=member.cursor)
             if await resumer.replay(member):
@@ -304,6 +340,7 @@ class PublicClient(Client):
     def _drop(self, key: str) -> None:
         """The subscription ends, in whatever state it is."""
         member = self.members.pop(key)
+        self.service.budget.give_back(self.account, member.subscription)
         self.behind.discard(member)
         self.service.watchers.discard(member)
         if member.feed is not None:

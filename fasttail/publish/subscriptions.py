@@ -20,9 +20,9 @@ clients take what stands between the first and the last one.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 
@@ -145,6 +145,18 @@ class Subscription:
     """Nanoseconds since 1970, UTC."""
 
     on_slow: OnSlow = field(compare=False, default="gap")
+
+    def sharing(self, equal: Self) -> Self:
+        """The same, with the texts and lists of an equal one instead of its own."""
+        return replace(
+            self,
+            echo=equal.echo,
+            key=equal.key,
+            coins=equal.coins,
+            users=equal.users,
+            sides=equal.sides,
+            statuses=equal.statuses,
+        )
 
 
 @dataclass(frozen=True, slots=True)
