@@ -47,7 +47,7 @@ def path(folder: Path) -> Path:
         ({"type": "orders"}, 1009),
         ({"type": "orders", "minNotional": 1}, 1009),
         ({"type": "orders", "statuses": ["open"]}, 1010),
-        ({"type": "orders", "coins": ["BTC"]}, 110),
+        ({"type": "orders", "coins": ["BTC"]}, 30),
         ({"type": "orders", "coins": ["BTC"], "users": USERS[:16]}, 75),
         ({"type": "orders", "coins": [f"C{each}" for each in range(1000)]}, 1072),
         ({"type": "orders", "users": USERS[:1000]}, 1072),

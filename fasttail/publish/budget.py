@@ -9,7 +9,7 @@ the server takes on by default:
     the topic of `orders`                 9
       each 16 entries of its lists        1      coins, users, statuses
       each user of `users`                4   }
-      else each coin of `coins`         100   }  at most EVERYTHING: what its messages may hold
+      else each coin of `coins`          20   }  at most EVERYTHING: what its messages may hold
       else, all orders           EVERYTHING   }
 
 Equal subscriptions share a topic, whose cost the server counts once. For the share of a client each of its
@@ -28,7 +28,7 @@ EVERYTHING = 1000
 _USER_TOPIC = 4
 _ORDERS_TOPIC = 9
 _ENTRIES = 16
-_COIN = 100
+_COIN = 20
 
 
 def topic_cost(subscription: Subscription) -> int:
