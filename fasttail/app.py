@@ -42,6 +42,7 @@ from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
+from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.compression import Compression
 from fasttail.publish.feeds import Feeds
@@ -207,6 +208,7 @@ class App:
             queue_limit=settings.client_queue,
             max_message=settings.max_message,
             max_subscriptions=settings.max_subscriptions,
+            budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
         )
         self._resumer = Resumer(
             self._feeds,

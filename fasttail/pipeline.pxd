@@ -67,6 +67,7 @@ cdef struct Slot:
 cdef struct Counters:
     uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes, replays
     uint64_t last_data_ns, loop_ns, in_batch_ns, batch_number
+    uint64_t topics_ns       # from rows to messages
     uint64_t height
     uint64_t block           # of the last line that told one, former hours' lines left out
     uint64_t last_event_ns   # the newest event's own time,

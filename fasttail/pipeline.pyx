@@ -34,7 +34,7 @@ from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Envelope, Row
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
-from fasttail.publish.topics cimport Place, Topic, Topics, message_tuple
+from fasttail.publish.topics cimport MOST_TOPICS, Place, Topic, Topics, message_tuple
 from fasttail.slices import ask_for_slices
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
@@ -187,9 +187,10 @@ cdef class Pipeline:
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
-                  int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, gate=None):
+                  int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, gate=None, uint32_t max_topics=MOST_TOPICS):
         """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long.
         gate: called once, by the thread, between its first look at the folders and its first read; may wait.
+        max_topics: besides the old channels'; one more is refused (`Topic.refused`).
         """
         cdef int i
         self.ready_fd = -1
@@ -215,7 +216,7 @@ cdef class Pipeline:
             self.slots[i].boxes = <Box*>calloc(<size_t>workers, sizeof(Box))
             if self.slots[i].shares == NULL or self.slots[i].boxes == NULL:
                 raise MemoryError
-        self.topics = Topics(workers, self.table)
+        self.topics = Topics(workers, self.table, most=max_topics)
         self.batch_times = Histogram()
         self.kept = {}
         self.leaving = deque()
@@ -267,7 +268,10 @@ cdef class Pipeline:
         return self.error
 
     def add_topic(self, Topic topic not None) -> int:
-        """Make the topic's messages from some batch on: from that after the TopicsChanged with this number, or a greater one."""
+        """Make the topic's messages from some batch on: from that after the TopicsChanged with this number, or a greater one.
+
+        If there is no room for it, `Topic.refused` is true when that note comes; it is to be removed then like any other.
+        """
         return self._command(ADD_TOPIC, topic)
 
     def remove_topic(self, Topic topic not None) -> int:
@@ -388,6 +392,7 @@ cdef class Pipeline:
             "batches": ft_get(&c.batches), "lines": ft_get(&c.lines), "orders": ft_get(&c.orders),
             "selected": ft_get(&c.selected), "rejected": ft_get(&c.rejected), "bytes": ft_get(&c.bytes),
             "failed_chunks": ft_get(&c.failed_chunks), "late_lines": ft_get(&c.late_lines) + self.follower.late_lines,
+            "topics_seconds": ft_get(&c.topics_ns) / 1e9, "crowded_batches": ft_get(&self.topics.crowded),
             "oversize_orders": ft_get(&self.topics.oversize), "oversize_lines": self.reader.oversize_lines,
             "nul_bytes": ft_get(&c.nul_bytes) + self.reader.nul_bytes,
             "truncations": self.follower.truncations, "read_errors": self.follower.read_errors,
@@ -583,7 +588,7 @@ cdef class Pipeline:
             command = before
         while first != NULL:
             if first.wish == ADD_TOPIC:
-                self.topics.add(first.topic)
+                self.topics.add(first.topic)         # one for which there is no room knows it: Topic.refused
             else:
                 self.topics.remove(first.topic)
             number = first.number
@@ -648,7 +653,7 @@ cdef class Pipeline:
         cdef Counters* c = &self.counters
         cdef uint64_t now = _now()
         cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
-        cdef uint64_t failed = 0, rejected = 0, reject_at = 0, published = 0, lines
+        cdef uint64_t failed = 0, rejected = 0, reject_at = 0, published = 0, lines, topics_ns
         cdef int64_t event_ns = 0, local_ns = 0
         cdef unsigned char reason = 0, field = 0
         cdef size_t n
@@ -695,7 +700,9 @@ cdef class Pipeline:
         self.place.data = begin
         self.place.size = <size_t>(limit - begin)
         self.place.offset = offset
+        topics_ns = _now()
         published = self.topics.run(self.table, &self.place, self.selection, n, _utc_now(), slot.boxes)
+        ft_add(&c.topics_ns, _now() - topics_ns)
         for k in range(self.pool.workers):
             failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
         slot.place = self.place

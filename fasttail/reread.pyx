@@ -10,8 +10,9 @@ from libc.string cimport memcpy
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
+from fasttail.publish.filters cimport RowKey
 from fasttail.publish.frames cimport Message, out_clear, out_free
-from fasttail.publish.topics cimport Draft, Topic, message_tuple, number_events
+from fasttail.publish.topics cimport Draft, Topic, make_keys, message_tuple
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 
 import os
@@ -32,12 +33,12 @@ cdef class Rereader:
         self.reader.wary = True              # so that a hole of NUL bytes is met as in the pipeline
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
         self.pool = Pool(1, self.table)
-        self.nth = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
-        if self.nth == NULL:
+        self.keys = <RowKey*>calloc(self.table.rows_cap, sizeof(RowKey))
+        if self.keys == NULL:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.nth)
+        free(self.keys)
         out_free(&self.box.text)
         out_free(&self.box.marks)
 
@@ -121,10 +122,10 @@ cdef class Rereader:
                 self.pool.chunks[0].rejects_len = 0      # told and counted when the pipeline read them
             if more == 0:
                 self.place.data = begin
-                self.box.most = <size_t>-1       # one topic, and a block at a time
                 self.place.offset = offset
-                number_events(self.table, self.nth)
-                whole = self.topic.encode(&draft, &self.box, self.table, self.nth, &self.place, self.after_line, self.after_events) != 0
+                make_keys(self.table, self.keys)
+                self.topic.begin(&draft, &self.box, <size_t>-1)      # one topic, and a block at a time: no quota
+                whole = self.topic.encode(&draft, &self.box, self.table, self.keys, &self.place, self.after_line, self.after_events) != 0
                 self.after_events = 0 if offset > self.after_line else self.after_events
         if more < 0:
             raise SystemError("fasttail: an array's bound did not hold; please report the input")

@@ -47,7 +47,7 @@ def test_list() -> None:
     } < set(definitions)  # fmt: skip
     assert [line.split()[0] for line in own.splitlines()[1:]] == [
         "parse", "layers", "shapes", "file", "instructions", "catchup", "sustained", "fanout", "delay",
-        "beside", "instead", "growth", "soak", "backlog",
+        "beside", "instead", "growth", "soak", "backlog", "crowd",
     ]  # fmt: skip
 
 

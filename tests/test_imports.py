@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"tail", "parser", "histogram", "slices"}
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
-    "reread": {"tail", "parser", "publish.frames", "publish.topics", "publish.cursor"},
+    "reread": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "reread", "slices", "find"},
     "checkpoint": {"tail"},

@@ -191,6 +191,12 @@ class ServeSettings(_Following):
     )
     max_clients: int = _option(kinds.whole(1, 100_000), "clients at the same time", default=1000)
     max_subscriptions: int = _option(kinds.whole(1, 100_000), "subscriptions of one connection", default=1000)
+    subscription_budget: int = _option(
+        kinds.whole(1, 100_000_000), "units that all subscriptions on /ws may cost together", default=100_000
+    )
+    subscription_budget_per_client: int = _option(
+        kinds.whole(1, 100_000_000), "units that the subscriptions of one connection may cost", default=10_000
+    )
     max_replays: int = _option(
         kinds.whole(0, 64), "subscriptions that are read from the files at the same time", default=4
     )

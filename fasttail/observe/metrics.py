@@ -53,6 +53,16 @@ PIPELINE_COUNTERS = (
     ("read_errors", "read_errors", "Reads of the node's files that failed; each led to a new descriptor."),
     ("files_opened", "files_opened", "Files of the node opened."),
     ("resume_losses", "resume_losses", "Starts that could not go on where the last run ended."),
+    (
+        "topics_seconds",
+        "topics_seconds",
+        "Seconds that batches took from rows to messages, all topics together.",
+    ),
+    (
+        "crowded_batches",
+        "crowded_batches",
+        "Batches whose messages had no room: the clients that asked for most have a gap.",
+    ),
     ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
 )
 HUB_COUNTERS = (
@@ -60,6 +70,11 @@ HUB_COUNTERS = (
     ("refused", "client_refused", "Connections refused, or cut off before their handshake."),
     ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
     ("shed", "client_shed", "Clients cut off because memory was short and much waited for them."),
+    (
+        "subscriptions_refused",
+        "subscriptions_refused",
+        "Subscriptions refused because they would have cost too much.",
+    ),
     ("gaps", "gaps", "Gaps told to clients that could not be given something."),
     ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
     ("replays", "replays", "Replays from the node's files that have ended."),
@@ -78,6 +93,14 @@ HUB_GAUGES = (
     ("queued_bytes", "client_queued_bytes", "Bytes that wait for clients to read on."),
     ("topics", "topics", "Distinct subscriptions."),
     ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over the clients."),
+    ("subscription_cost", "subscription_cost", "Units that all subscriptions on /ws cost."),
+    ("subscription_budget", "subscription_budget", "Units that they may cost."),
+    (
+        "client_subscription_cost",
+        "client_subscription_cost",
+        "Units of the client whose subscriptions cost most.",
+    ),
+    ("client_subscription_budget", "client_subscription_budget", "Units that those of one client may cost."),
     ("replays_running", "replays_running", "Subscriptions that are being given what they missed."),
     ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was up to date."),
 )

@@ -38,3 +38,6 @@ cdef class Pool:
     cdef int _region(self) noexcept nogil
     cdef int _finish(self) noexcept nogil
     cdef int _share(self, int k) noexcept nogil
+
+
+cdef bint has_team() noexcept nogil

@@ -7,7 +7,7 @@
 
 OpenMP is used here and in publish/topics.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
 of threads per calling thread, so a pool belongs to the thread that calls `run`; the pipeline calls it from one thread for life.
-A forked child has no team: it runs the shares one by one.
+A forked child has no team: it runs the shares, and the topics' jobs, one by one (`has_team`).
 """
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
@@ -40,6 +40,17 @@ cdef enum:
 
 # The process that has started a team; 0: none yet. Relaxed: several threads may parse at a time, and all write the same number.
 cdef uint64_t _team_pid = 0
+
+
+cdef bint has_team() noexcept nogil:
+    """Whether this process may start a parallel region: not in a child that was forked after the team had been started.
+
+    Threads do not survive a fork, and libgomp would wait for them for ever.
+    """
+    cdef uint64_t pid = <uint64_t>getpid()
+    if ft_get(&_team_pid) == 0:
+        ft_set(&_team_pid, pid)
+    return ft_get(&_team_pid) == pid
 
 
 cdef inline uint64_t _now() noexcept nogil:
@@ -165,13 +176,7 @@ cdef class Pool:
     cdef int _region(self) noexcept nogil:
         """One parallel region over the chunks that are not done. Every started chunk ends. Always 0."""
         cdef int k
-        cdef uint64_t pid
-        cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM
-        if parallel:
-            pid = <uint64_t>getpid()
-            if ft_get(&_team_pid) == 0:
-                ft_set(&_team_pid, pid)
-            parallel = ft_get(&_team_pid) == pid
+        cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM and has_team()
         ft_enter(&self.busy)
         if parallel:
             for k in prange(self.workers, schedule="static", chunksize=1, num_threads=self.workers):

@@ -21,11 +21,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
 from fasttail.observe.now_and_then import Seldom
+from fasttail.publish.budget import Account, Budget, Exceeded
 from fasttail.publish.clients import Client, Hub
 from fasttail.publish.feeds import Feed, Feeds, Message
 from fasttail.publish.filters import Selector
@@ -59,6 +61,7 @@ MOST_WAITING = 256 << 10
 
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
+_numbers = count(1)  # of the clients on /ws
 
 
 class Resumer(Protocol):
@@ -85,6 +88,7 @@ class Service:
     queue_limit: int
     max_message: int
     max_subscriptions: int
+    budget: Budget
     resumer: Resumer = field(init=False)
     watchers: set[Member] = field(default_factory=set)  # of `status`
     gaps: int = 0
@@ -131,10 +135,15 @@ class Service:
 
     def counts(self) -> dict[str, int]:
         """For the metrics."""
-        clients = (client for client in self.hub.clients if isinstance(client, PublicClient))
+        clients = [client for client in self.hub.clients if isinstance(client, PublicClient)]
         return {
             "topics": len(self.feeds),
             "subscriptions": sum(len(client.members) for client in clients),
+            "subscriptions_refused": self.budget.refused,
+            "subscription_cost": self.budget.used,
+            "subscription_budget": self.budget.limit,
+            "client_subscription_cost": max((client.account.used for client in clients), default=0),
+            "client_subscription_budget": self.budget.share,
             "gaps": self.gaps,
             "gap_orders": self.gap_orders,
         }
@@ -170,6 +179,11 @@ class Member:
         self.missed = 0
         self.task: asyncio.Task[None] | None = None  # what makes it live
         self._missed_to = ""
+
+    @property
+    def group(self) -> int:
+        """Its client's number."""
+        return self.client.number
 
     def give(self, message: Message) -> bool:
         """Send a message; False if the client was not given it: it is counted then, or the client closed."""
@@ -250,6 +264,8 @@ class PublicClient(Client):
     def __init__(self, service: Service) -> None:
         super().__init__(service.hub, service.queue_limit)
         self.service = service
+        self.number = next(_numbers)
+        self.account = Account()
         self.members: dict[str, Member] = {}
         self.behind: set[Member] = set()  # those that have a gap to be told
         self._preparing: Member | None = None  # whose answer is the next
@@ -263,7 +279,7 @@ class PublicClient(Client):
     def left(self) -> None:
         for each in self._waiting:
             if each.member is not None:
-                self._leave_feed(each.member)
+                self._leave(each.member)
         self._waiting.clear()
         self._waiting_bytes = 0
         for member in tuple(self.members.values()):
@@ -314,7 +330,7 @@ class PublicClient(Client):
             return None
         if len(self.members) + len(self._waiting) >= self.service.max_subscriptions:
             return None
-        with suppress(RequestError):  # it is refused in its turn, unless there is room by then
+        with suppress(Exceeded):  # it is refused in its turn, unless there is room by then
             return self._join(asked, asked.subscription)
         return None
 
@@ -362,32 +378,46 @@ class PublicClient(Client):
                 )
         except RequestError:
             if early is not None:
-                self._leave_feed(early)
+                self._leave(early)
             raise
-        member = self.members[subscription.key] = early or self._join(request, subscription)
+        try:
+            member = early or self._join(request, subscription)
+        except Exceeded as why:
+            service.budget.refused += 1
+            raise invalid(request.sent, str(why)) from None
+        self.members[member.subscription.key] = member
         self.hub.channels[subscription.type].join(self)
         if member.feed is None:
             member.start()
             service.watchers.add(member)
             self._confirm(request)
             return None
-        if member.feed.active.is_set() and not member.resumes:
+        if member.feed.active.is_set() and not member.feed.refused and not member.resumes:
             self._begin(member)
             return None
         member.task = asyncio.get_running_loop().create_task(self._prepare(member, member.feed, due))
         return member
 
     def _join(self, request: Request, subscription: Subscription) -> Member:
-        """A member of its feed. It is one of ours only once its turn has come."""
+        """A member of its feed, which `_leave` undoes. It is one of ours only once its turn has come.
+
+        Raises Exceeded.
+        """
+        service = self.service
+        service.budget.take(self.account, subscription)
         member = Member(self, request)
         if subscription.type != STATUS:
-            service = self.service
             channel = self.hub.channels[subscription.type]
-            member.feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
-            member.feed.members.add(member)
+            feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
+            other = next(iter(feed.members), None)
+            if isinstance(other, Member):  # equal ones share what they select, as they share the topic
+                member.subscription = subscription.sharing(other.subscription)
+            member.feed = feed
+            feed.add(member)
         return member
 
-    def _leave_feed(self, member: Member) -> None:
+    def _leave(self, member: Member) -> None:
+        self.service.budget.give_back(self.account, member.subscription)
         if member.feed is not None:
             self.service.feeds.leave(member.feed, member)
 
@@ -410,6 +440,8 @@ class PublicClient(Client):
         try:
             async with asyncio.timeout_at(due):
                 await feed.active.wait()
+                if feed.refused:
+                    raise invalid(request.sent, "the server has no room for one more topic; try again later")
                 if member.resumes:
                     member.cursor = await service.resumer.find(member)
             if member.resumes:
@@ -452,7 +484,7 @@ class PublicClient(Client):
         del self.members[member.subscription.key]
         self.behind.discard(member)
         self.service.watchers.discard(member)
-        self._leave_feed(member)
+        self._leave(member)
         if member.task is not None and member.task is not asyncio.current_task():
             member.task.cancel()
             # It keeps the CancelledError, whose traceback leads to the replay's block and table, and back to

@@ -21,9 +21,9 @@ follow. No reason holds a brace, because clients take what stands between the fi
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 
@@ -217,6 +217,18 @@ class Subscription:
     """Nanoseconds since 1970, UTC."""
 
     on_slow: OnSlow = field(compare=False, default="gap")
+
+    def sharing(self, equal: Self) -> Self:
+        """The same, with the texts and lists of an equal one instead of its own."""
+        return replace(
+            self,
+            echo=equal.echo,
+            key=equal.key,
+            coins=equal.coins,
+            users=equal.users,
+            sides=equal.sides,
+            statuses=equal.statuses,
+        )
 
 
 @dataclass(frozen=True, slots=True)
