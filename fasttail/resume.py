@@ -33,6 +33,7 @@ from fasttail.publish.subscriptions import Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.slices import ask_for_slices
+from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import last_line_start
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder, oldest_hour
 

@@ -24,6 +24,7 @@ from test_ws import USERS, Bot, append
 from websockets.exceptions import ConnectionClosed
 
 from fasttail.publish import public
+from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.subscriptions import RequestError, parse_request
@@ -424,6 +425,7 @@ def served(pipe: Pipe) -> public.Service:
         queue_limit=1 << 20,
         max_message=1 << 18,
         max_subscriptions=10,
+        budget=Budget(10**6, 10**6),
     )
 
 

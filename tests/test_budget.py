@@ -263,6 +263,10 @@ class Recorded(PublicClient):
         super().__init__(service)
         self.got: list[dict[str, Any]] = []
 
+    @property
+    def is_open(self) -> bool:
+        return True
+
     def send(self, data: bytes) -> bool:
         self.got.append(payload(data))
         return True

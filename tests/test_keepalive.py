@@ -99,6 +99,28 @@ def test_dead_peers_are_found_and_living_ones_kept() -> None:
     run(main())
 
 
+def test_a_slow_client_that_reads_on_is_alive() -> None:
+    """Its ping stands behind megabytes that it takes bit by bit."""
+
+    async def main() -> None:
+        async with serving(ping_interval_s=0.1, client_queue=8 << 20) as srv:
+            client = await RawClient.connect(srv.port, receive_buffer=4096)
+            (server_side,) = srv.hub.clients
+            srv.hub.channels["orderUpdate"].publish(text_frame(bytes(4 << 20)), 1)
+            queued = server_side.queued
+            assert queued > 1 << 20
+            for _ in range(40):  # twice as long as an answer may take
+                async with asyncio.timeout(10):
+                    while server_side.queued == queued:
+                        await client.reader.readexactly(4096)
+                queued = server_side.queued
+                await asyncio.sleep(keepalive.SWEEP_S)
+            assert server_side.is_open
+            assert queued > 0
+
+    run(main())
+
+
 def test_a_halted_server_takes_its_own_silence_for_nobodys() -> None:
     async def main() -> None:
         async with serving(ping_interval_s=0.1) as srv:

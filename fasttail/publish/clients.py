@@ -142,7 +142,7 @@ class Client(WSListener):
         if self._extension is not None:
             data = self._extension.compress(data)
         transport.write(data)
-        self.pulse.sent = True
+        self.pulse.sent_bytes += len(data)
         return True
 
     def ping(self) -> None:

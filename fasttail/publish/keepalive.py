@@ -1,7 +1,7 @@
 """Pings: so that no proxy cuts a quiet connection off, and to find clients that are gone.
 
 Proxies and load balancers end a connection on which nothing was sent for 50 to 60 s, so what counts is what
-the server has sent. Once a second all clients are looked at. That costs sending one flag and no clock, and
+the server has sent. Once a second all clients are looked at. That costs sending one addition and no clock, and
 a process that was halted does not take its own silence for that of its clients.
 """
 
@@ -17,31 +17,47 @@ SWEEP_S = 1.0
 UNHEARD_S = 60.0
 """Nothing came from the client for this long: it gets a ping too, however much is sent to it."""
 PONG_S = 20.0
-"""How long it may take to answer. The ping waits its turn behind what is queued for the client."""
+"""How long it may take to answer, once it reads no more of what is queued in front of the ping."""
 
 
 class Pulse:
     """What was noticed of one client since the last look, and for how many looks it was not.
 
-    The client sets the three flags.
+    The client counts the bytes that it hands to its transport, and sets the two flags.
     """
 
-    __slots__ = ("heard", "looks_unheard", "looks_unsent", "looks_without_pong", "ponged", "sent")
+    __slots__ = (
+        "_sent_before",
+        "_taken_before",
+        "heard",
+        "looks_unheard",
+        "looks_unsent",
+        "looks_without_pong",
+        "ponged",
+        "sent_bytes",
+    )
 
     def __init__(self) -> None:
-        self.sent = self.heard = self.ponged = False
+        self.heard = self.ponged = False
+        self.sent_bytes = self._sent_before = self._taken_before = 0
         self.looks_unsent = self.looks_unheard = 0
         self.looks_without_pong: int | None = None  # None: no ping is open
 
-    def look(self) -> None:
-        """One more look."""
-        self.looks_unsent = 0 if self.sent else self.looks_unsent + 1
+    def look(self, queued: int) -> None:
+        """One more look. queued: bytes that wait in the transport, a ping behind them perhaps.
+
+        A client that is slow but reads is alive, and cannot answer a ping that has not come to it yet.
+        """
+        self.looks_unsent = 0 if self.sent_bytes > self._sent_before else self.looks_unsent + 1
         self.looks_unheard = 0 if self.heard else self.looks_unheard + 1
+        taken = self.sent_bytes - queued
         if self.ponged:
             self.looks_without_pong = None
         elif self.looks_without_pong is not None:
-            self.looks_without_pong += 1
-        self.sent = self.heard = self.ponged = False
+            reads = queued > 0 and taken > self._taken_before
+            self.looks_without_pong = 0 if reads else self.looks_without_pong + 1
+        self._sent_before, self._taken_before = self.sent_bytes, taken
+        self.heard = self.ponged = False
 
 
 class Client(Protocol):
@@ -52,6 +68,9 @@ class Client(Protocol):
 
     @property
     def is_open(self) -> bool: ...
+
+    @property
+    def queued(self) -> int: ...
 
     def ping(self) -> None: ...
 
@@ -84,7 +103,7 @@ class KeepAlive:
             if not client.is_open:
                 continue
             pulse = client.pulse
-            pulse.look()
+            pulse.look(client.queued)
             if pulse.looks_without_pong is not None:
                 if pulse.looks_without_pong >= self._without_pong:
                     client.close(CloseCode.GOING_AWAY, f"no pong within {PONG_S:g} s")
