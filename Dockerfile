@@ -45,9 +45,11 @@ ENV PATH=/opt/fasttail/bin:$PATH \
 VOLUME /var/lib/fasttail
 EXPOSE 8000
 STOPSIGNAL SIGTERM
+# Where a linked container or a Service is called "fasttail", FASTTAIL_PORT is tcp://…, which fasttail passes over as well.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["python3", "-c", "\
 import http.client, os, ssl, sys; \
-where = ('127.0.0.1', int(os.environ.get('FASTTAIL_PORT') or 8000)); \
+port = os.environ.get('FASTTAIL_PORT', ''); \
+where = ('127.0.0.1', int(port) if port.isdigit() else 8000); \
 tls = os.environ.get('FASTTAIL_TLS_CERT'); \
 server = http.client.HTTPSConnection(*where, timeout=4, context=ssl._create_unverified_context()) if tls \
 else http.client.HTTPConnection(*where, timeout=4); \

@@ -49,7 +49,13 @@ KINDS = {
         cflags=("-O3", "-g0"),
         macros=(("NDEBUG", None), ("CYTHON_WITHOUT_ASSERTIONS", None)),
     ),
-    "debug": Kind(checks=True, cflags=("-O1", "-g", "-UNDEBUG"), macros=(("FASTTAIL_DEBUG", "1"),)),
+    # With the assertions of fasttail/checks.h, which name the lines of the .pyx.
+    "debug": Kind(
+        checks=True,
+        cflags=("-O1", "-g", "-UNDEBUG"),
+        macros=(("FASTTAIL_DEBUG", "1"),),
+        names_pyx=True,
+    ),
     # No checks by Cython: they would raise before the sanitizer sees what the release does.
     "asan": Kind(
         checks=False,
@@ -57,10 +63,11 @@ KINDS = {
         ldflags=("-fsanitize=address,undefined",),
         names_pyx=True,
     ),
+    # By clang only: its OpenMP tells the sanitizer, through Archer, how the team's threads wait for each
+    # other; GCC's does not. The sanitizer's run time is preloaded, not linked (scripts/tsan.sh).
     "tsan": Kind(
         checks=False,
         cflags=(*SANITIZED, "-fsanitize=thread"),
-        ldflags=("-fsanitize=thread",),
         names_pyx=True,
     ),
     # For scripts/fuzz, by clang only. The run time of the sanitizers and of libFuzzer is preloaded, not

@@ -29,6 +29,7 @@ def modules() -> dict[str, Benchmark]:
         backlog,
         beside,
         catchup,
+        crowd,
         delay,
         fanout,
         file,
@@ -44,7 +45,7 @@ def modules() -> dict[str, Benchmark]:
 
     found = (
         parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, beside, instead, growth,
-        soak, backlog,
+        soak, backlog, crowd,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 

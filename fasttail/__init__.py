@@ -10,9 +10,10 @@ asked for, no environment variable, signal or thread is touched.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # without the module `typing`: the command heeds signals only once this is imported
 if TYPE_CHECKING:
+    from typing import Any
+
     from fasttail.parser.columns import Batch, Rejected, parse
 
 __all__ = ["Batch", "Rejected", "__version__", "parse"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import gc
 import logging
 import os
@@ -29,6 +30,7 @@ import uvloop
 from fasttail.cgroup import memory_limit
 from fasttail.checkpoint import Checkpoint, InUse, Unusable
 from fasttail.config import ConfigError, ServeSettings, options
+from fasttail.find import after_block
 from fasttail.handed_out import HandedOut
 from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
@@ -36,10 +38,11 @@ from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
-from fasttail.observe.now_and_then import Oddities, Rejects, Summary
+from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
 from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
+from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.compression import Compression
 from fasttail.publish.feeds import Feeds
@@ -52,6 +55,7 @@ from fasttail.resume import Resumer
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower, Position, Start
 from fasttail.tail.inotify import Watcher
+from fasttail.tail.layout import locate
 from fasttail.version import commit, version
 from fasttail.watch import restart
 from fasttail.watch.activation import activated
@@ -71,36 +75,55 @@ WEBHOOK_S = 2.0
 """How long the last alerts may take to get out at a stop."""
 LONG_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
+LEAST_DESCRIPTORS = 32
+"""A server without clients has some 20 open."""
 CHECKPOINT_S = 1.0
 """From one checkpoint to the next."""
+HELD = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+"""Signals that wait while a restart in place has no handlers for them."""
 LAST_CHECKPOINT_S = 1.5
 """How long a stop waits for a disk that is slow, on top of STOP_S."""
+GUARDS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
+"""Settings that SIGHUP has read anew, besides `symbols_config`."""
 
 
 def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back.
 
     reload: reads the settings anew, for SIGHUP; raises ConfigError.
+
+    Raises what keeps it from starting, whatever that is. Once it is ready nothing gets through: a failure is
+    a bug, its traceback is in the log, and the exit code is 1.
     """
     _raise_descriptor_limit()
     let_malloc_give_back(os.environ)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there are settings to read anew
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until it can be answered
     handed = activated()
     inherited = restart.inherited()
     while True:
         service = setup(settings.log_level)
+        app = None
         try:
             app = App(settings, service, inherited, reload, handed)
-            code = uvloop.run(app.run())
+            # Its loop comes first: where that cannot be made, no coroutine is left over.
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                code = runner.run(app.run())
+        except Exception:
+            if app is None or not app.ready:
+                raise
+            log.exception("the main loop has failed")
+            return 1
         finally:
             service.stop(timeout=1.0)
         if app.restart_as is None:
             return code
         argv, env = app.restart_as
         try:
+            if fault := app.missing():
+                raise OSError(errno.ENOENT, fault)
             restart.execute(argv, env)
         except OSError as error:
-            # The interpreter is gone, or memory: begin anew here, with what the next image would have got.
+            # Something is gone, or memory: begin anew here, with what the next image would have got.
             with contextlib.suppress(OSError):  # nobody reads the log any more
                 print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
             os.environ[restart.VARIABLE] = env[restart.VARIABLE]
@@ -136,14 +159,15 @@ class App:
         self._logged_start = 0  # number of the batch whose beginning stands in the log
         self._timed_out = 0  # number of the batch that was reported as hanging
         self._rejects = Rejects()
+        self._not_handed_over = Seldom(log, logging.ERROR, "batch %d: handing over failed")
         self._oddities = Oddities()
         self._summary = Summary()
-        self._lags = Histogram()
+        self._lags = Histogram()  # from the orders' own time
+        self._delivery_lags = Histogram()  # from the node's writing of the line
 
         guarded = _guards(settings)
         self._checkpoint = _checkpoint(settings, inherited)
         start, resume = _beginning(settings, inherited, self._checkpoint)
-        self._handed_out = HandedOut(resume, settings.grace_s)
         self._sent_to = resume  # before what waits for the next message of orderBatch
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hub = Hub(
@@ -158,8 +182,11 @@ class App:
             grace_s=settings.grace_s,
             rescan_s=settings.rescan_s,
             resume=resume,
+            stale_after_s=settings.stale_after_s,
+            after_block=partial(after_block, max_line=settings.max_line),
             notice=_notice,
         )
+        self._handed_out = HandedOut(resume, settings.grace_s, passed=self._follower.passed)
         self._reader = Reader(window=settings.block_size, max_line=settings.max_line)
         self.pipeline = Pipeline(
             self._reader,
@@ -181,6 +208,7 @@ class App:
             queue_limit=settings.client_queue,
             max_message=settings.max_message,
             max_subscriptions=settings.max_subscriptions,
+            budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
         )
         self._resumer = Resumer(
             self._feeds,
@@ -235,6 +263,7 @@ class App:
             stats=self.pipeline.stats,
             batch_times=self.pipeline.batch_times.read,
             lags=self._lags.read,
+            delivery_lags=self._delivery_lags.read,
             hub=lambda: (
                 self._hub.counts()
                 | self._public.counts()
@@ -262,22 +291,27 @@ class App:
             routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
             status=self._old.status,
             compression=self._compression,
-            **guarded,
+            ping_interval_s=settings.ping_interval_s,
+            access=Access(per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),
         )
+        self.server.use(**guarded)
 
     async def run(self) -> int:
-        """Serve until told to stop. Returns the exit code. Raises OSError if it cannot listen."""
+        """Serve until told to stop. Returns the exit code. Raises what keeps it from starting."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        for notice in self.settings.notices:
+            log.warning("%s", notice)
         loop.add_reader(self.pipeline.ready_fd, self._take)
         self.pipeline.start()
-        # Where reading begins is known before clients can come: what is written after a greeting is read.
-        await self._first_look()
         try:
+            # Where reading begins is known before clients can come: what is written after a greeting is read.
+            await self._first_look()
             await self.server.start()
-        except OSError:
+        except BaseException:
             self.pipeline.stop()
             raise
         finally:
@@ -300,12 +334,20 @@ class App:
         await self._shut_down()
         alive.cancel()  # not before: a restart in place may wait for a batch
         self._watchdog.close(WEBHOOK_S)
+        if self.restart_as is not None:
+            # They wait in the kernel until the next image answers them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            await asyncio.sleep(0.01)  # what came before is heard
         if self._told_to_end:
             self.restart_as = None  # told so while it shut down for a restart
-        # The next image takes it when it can; by default this signal would end it before.
-        loop.remove_signal_handler(signal.SIGHUP)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Without a handler this signal would kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         return self._exit_code
+
+    @property
+    def ready(self) -> bool:
+        """It listens, or has done so."""
+        return self._looked.is_set()
 
     async def _first_look(self) -> None:
         """Until the folders have been looked at, or that takes too long."""
@@ -339,9 +381,11 @@ class App:
             )
         loop.remove_reader(self.pipeline.ready_fd)
         # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
-        position = self.pipeline.position() or self._handed_out.position()
+        position = self.pipeline.position()
         while self._take():
             pass
+        if position is None:  # it hangs in a batch, which is read again
+            position = self._handed_out.position()
         self._old.flush()
         self._keep_place()
         restarting = restarting and not self._told_to_end
@@ -374,14 +418,15 @@ class App:
                 if isinstance(note, BatchStart):
                     self._log_start(note.number, note.lines)
                 elif isinstance(note, TopicsChanged):
-                    self._feeds.layout = self._follower.layout
                     self._feeds.changed(note.number, note)
                 elif isinstance(note, FileOpened):
+                    place = locate(self.settings.data_dir.absolute(), note.file[0])
+                    self._feeds.read_in(place[0] if place else None)
                     self._handed_out.opened(note)
                 else:
                     self._publish(note)
             except Exception:  # the other notes are not its fault
-                log.exception("batch %d: handing over failed", note.number)
+                self._not_handed_over.tell(note.number, exc_info=True)
         if self.pipeline.failure is not None and not self._stop.is_set():
             self._batch_log.failed(f"{type(self.pipeline.failure).__name__}: {self.pipeline.failure}")
             log.error("the pipeline has failed", exc_info=self.pipeline.failure)
@@ -393,10 +438,12 @@ class App:
         clients = len(self._hub.clients)
         if self._checkpoint is not None and self._old.collects and not self._old.pending:
             self._sent_to = self._handed_out.position()
-        self._feeds.layout = self._follower.layout
         self._feeds.take(note.messages, note)
+        now_ns = time.time_ns()
         if note.event_ns:
-            self._lags.observe(time.time_ns() - note.event_ns)
+            self._lags.observe(now_ns - note.event_ns)
+        if note.local_ns:
+            self._delivery_lags.observe(now_ns - note.local_ns)
         self._handed_out.ended(note)  # only now: each client has it in its queue, or is owed a gap
         if note.rejected:
             self._rejects.add(note.rejected, note.reject)
@@ -456,20 +503,41 @@ class App:
         self._tell_ready()
 
     def _reload_filters(self) -> None:
-        """The settings are read anew; the filter is taken, no connection is dropped."""
+        """Read the settings anew, and take what can change under connected clients. None is dropped."""
         try:
             settings = self._reload()
         except ConfigError as error:
             log.error("❌ settings not reloaded, the old ones stay: %s", error)
             return
+        taken = {"symbols_config": settings.symbols_config, **self._reload_guards(settings)}
+        self.settings = dataclasses.replace(self.settings, **taken)
         for option in options(ServeSettings):
             old, new = getattr(self.settings, option.dest), getattr(settings, option.dest)
-            if option.dest != "symbols_config" and old != new:
+            if old != new:
                 shown = "-" if old is None else option.kind.show(old)
                 log.warning("%s has changed: it stays %s until the next start", option.name, shown)
-        self.settings = dataclasses.replace(self.settings, symbols_config=settings.symbols_config)
         self.pipeline.replace_selector(selector(settings))
+        for notice in settings.notices:
+            if notice not in self.settings.notices:
+                log.warning("%s", notice)
         log.info("settings reloaded: %s", _filter_text(settings))
+
+    def _reload_guards(self, settings: ServeSettings) -> dict[str, Any]:
+        """Token, origins and certificate anew, for who comes from now on. The settings that were taken.
+
+        Whether something is asked for at all waits for the next start: a file that lost a line opens nothing.
+        """
+        for name in GUARDS:
+            old = getattr(self.settings, name)
+            if bool(old) != bool(getattr(settings, name)):
+                settings = dataclasses.replace(settings, **{name: old})
+        try:
+            guarded = _guards(settings)
+        except ConfigError as error:
+            log.warning("token, origins and certificate not reloaded, the old ones stay: %s", error)
+            return {}
+        self.server.use(**guarded)
+        return {name: getattr(settings, name) for name in GUARDS}
 
     def _keep_place(self) -> None:
         """The checkpoint: everything before this place has been handed out."""
@@ -561,7 +629,13 @@ class App:
             _guards(self._reload())
         except ConfigError as error:
             return f"its settings cannot be used: {error}"
-        return ""
+        return self.missing()
+
+    def missing(self) -> str:
+        """What the next image would not find; "" if it finds all."""
+        state = [self.settings.state_dir] if self.settings.state_dir is not None else []
+        # A folder that the node has not written to yet is waited for, by the next image too.
+        return restart.missing(state if self._follower.nothing_yet else [self.settings.data_dir, *state])
 
     def _begin_restart(self, reason: str) -> None:
         self._restart_reason = reason
@@ -573,16 +647,19 @@ class App:
     def _announce(self) -> None:
         s = self.settings
         log.info(
-            "fasttail %s (commit %s): %s, %s on %s:%d, %d workers, %s",
+            "fasttail %s (commit %s): %s, %s on %s, %d workers, %s",
             version(),
             commit(),
             s.data_dir,
             "https and wss" if s.tls_cert else "http and ws",
-            self.server.host,
-            self.server.port,
+            self.server.where,
             s.workers,
             _filter_text(s),
         )
+        if s.port not in (0, self.server.port) and s.sources.get("port", "default") != "default":
+            log.warning(
+                "port has no effect, it stays %d: the listening sockets were there before", self.server.port
+            )
         if self._restarts:
             log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
 
@@ -600,28 +677,28 @@ def selector(settings: ServeSettings) -> Selector:
 
 
 def _guards(settings: ServeSettings) -> dict[str, Any]:
-    """Who may connect, and TLS, for the server. ConfigError if a file that this needs is of no use."""
+    """Token, origins and TLS, for `Server.use`. ConfigError if a file that this needs is of no use."""
     cert, key = settings.tls_cert, settings.tls_key
     try:
-        access = Access(
-            token=read_token(settings.token_file) if settings.token_file else None,
-            origins=settings.allowed_origins,
-            per_address=settings.max_clients_per_ip,
-            proxies=settings.trusted_proxies,
-        )
-        return {"access": access, "tls": server_context(cert, key) if cert and key else None}
+        return {
+            "token": read_token(settings.token_file) if settings.token_file else None,
+            "origins": settings.allowed_origins,
+            "tls": server_context(cert, key) if cert and key else None,
+        }
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
 def _checkpoint(settings: ServeSettings, inherited: restart.Restart | None) -> Checkpoint | None:
-    """The state folder, if there is to be one. ConfigError: another instance has it. OSError."""
+    """The state folder, if there is to be one. ConfigError: another instance has it, or it cannot be used."""
     if settings.state_dir is None:
         return None
     try:
         return Checkpoint(settings.state_dir, settings.data_dir, inherited.kept if inherited else ())
     except InUse as error:
         raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"state_dir: {error.filename or settings.state_dir}: {error.strerror}") from error
 
 
 def _beginning(
@@ -655,6 +732,10 @@ def _beginning(
 def _raise_descriptor_limit() -> None:
     """As many descriptors as the hard limit allows: clients must not take those that the files need."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < LEAST_DESCRIPTORS:  # libuv and libc end the process in some places where they get none
+        raise ConfigError(
+            f"the limit of open files is {hard} (ulimit -n): at least {LEAST_DESCRIPTORS} are needed"
+        )
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

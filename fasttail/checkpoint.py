@@ -9,7 +9,8 @@ full holds nobody up. A write that fails is tried again with the next `put`.
 
 A checkpoint lies at or before what was handed out, never behind it. So after a kill some may be handed out
 again, and nothing is left out. Each file is flushed (fsync) before it takes the name, the folder only at the
-end: a power cut may bring back an older checkpoint, never half of one.
+end: a power cut may bring back an older checkpoint, never half of one. A file system that does not support
+fsync gets the checkpoint without it; that is said once.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ NAME = "checkpoint.json"
 LOCK = "lock"
 LONGEST = 1 << 16
 """Bytes of a file that are looked at: no checkpoint is as long."""
+
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What fsync answers where there is no such thing, as on some FUSE, 9p and shared folders."""
 
 COMPLAINT_S = 60.0
 """A failure that lasts is told so often."""
@@ -77,6 +81,7 @@ class Checkpoint:
         self._fresh = time.monotonic()  # when the latest stood on the disk
         self._failing = False
         self._complained = 0.0
+        self._unsynced_told = False
         self._thread = threading.Thread(target=self._run, name="fasttail-state", daemon=True)
         self._thread.start()
 
@@ -149,7 +154,7 @@ class Checkpoint:
                 self._attempt(found)
             if closing:
                 with contextlib.suppress(OSError):
-                    _sync_folder(self._folder)
+                    self._sync_folder()
                 return
 
     def _attempt(self, found: Found) -> None:
@@ -181,12 +186,41 @@ class Checkpoint:
             state["position"] = asdict(self._relative(position.with_marks()))
         new = self.path + ".new"
         try:
-            _write_whole(new, json.dumps(state, indent=1).encode() + b"\n")
+            self._write_whole(new, json.dumps(state, indent=1).encode() + b"\n")
             os.rename(new, self.path)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(new)  # on a full disk half of one would only take up room
             raise
+
+    def _write_whole(self, path: str, data: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            written = os.write(fd, data)
+            if written != len(data):  # the last block of the disk took a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._sync(fd)
+        finally:
+            os.close(fd)
+
+    def _sync_folder(self) -> None:
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)  # many file systems cannot, and need not: nothing is said of it
+        finally:
+            os.close(fd)
+
+    def _sync(self, fd: int) -> None:
+        """Flush a file to the disk, where its file system supports that. OSError: it failed."""
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            if not self._unsynced_told:
+                self._unsynced_told = True
+                why = f"its file system does not support fsync ({error.strerror})"
+                log.warning("state folder %s: %s; a power cut may cost the checkpoint", self._folder, why)
 
     def _relative(self, position: Position) -> Position:
         """The data folder may be mounted elsewhere the next time."""
@@ -195,26 +229,8 @@ class Checkpoint:
 
 def _with_paths(position: Position, change: Callable[[str], str]) -> Position:
     formers = tuple(replace(left, path=change(left.path)) for left in position.formers)
-    return replace(position, path=change(position.path), formers=formers)
-
-
-def _write_whole(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        written = os.write(fd, data)
-        if written != len(data):  # the last block of the disk took a part of it
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    holes = tuple(replace(hole, path=change(hole.path)) for hole in position.holes)
+    return replace(position, path=change(position.path), formers=formers, holes=holes)
 
 
 def _lock(path: str, inherited: tuple[int, ...]) -> int:

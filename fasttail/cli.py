@@ -9,11 +9,14 @@ Importing this module loads nothing compiled and changes nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fasttail.config import (
     COMMANDS,
@@ -39,19 +42,8 @@ _EPILOG = (
     "file, default."
 )
 # What the surroundings refuse, as opposed to what is wrong in the program: one line, no traceback.
-_REFUSALS = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.EADDRINUSE,
-    errno.EADDRNOTAVAIL,
-    errno.EROFS,
-}
+# RuntimeError is what Python raises where no thread can be started.
+_REFUSALS = (OSError, MemoryError, ImportError, RuntimeError, UnicodeError)
 # What becomes of output in the midst of it: no mistake of the user's, so the exit code is 1.
 _OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -59,6 +51,8 @@ _OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` (default: the process's arguments) names; returns the exit code."""
     _keep_standard_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no text, and a locale lack a letter
     code = _run(argv)
     try:
         # None where the process was started with standard output closed.
@@ -89,30 +83,59 @@ def _run(argv: Sequence[str] | None) -> int:
         return _refuse(str(error))
     except ConfigError as error:
         return _refuse(f"{name}: {error}")
-    except OSError as error:
-        if error.errno not in _REFUSALS | _OUTPUT_FAILURES:
-            raise
+    except _REFUSALS as error:
+        output_failed = isinstance(error, OSError) and error.errno in _OUTPUT_FAILURES
+        return _refuse(f"{name}: {_reason(error)}", 1 if output_failed else 2)
+
+
+def _reason(error: Exception) -> str:
+    """What has been refused, in words."""
+    if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _refuse(f"{name}: {where}{error.strerror}", 1 if error.errno in _OUTPUT_FAILURES else 2)
+        return f"{where}{error.strerror}"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    said = str(error)
+    if isinstance(error, _REFUSALS) and said:
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     show = arguments.__dict__.pop("print_config")
-    settings = _settings(ServeSettings, arguments)
+    here = _current_folder()
+
+    def read() -> ServeSettings:
+        return _settings(ServeSettings, arguments, base=here)
+
+    settings = read()
     if show:
         print(sources.show(settings), end="")
+        _tell_notices("serve", settings)
         return 0
     _let_workers_sleep()
-    from fasttail import app
-    from fasttail.watch import stacks
+    try:
+        _need_threads(settings.workers + _SERVE_THREADS)
+        from fasttail import app
+        from fasttail.watch import stacks
 
-    stacks.answer()
-    return app.serve(settings, lambda: _settings(ServeSettings, arguments))
+        stacks.answer()
+        return app.serve(settings, read)
+    except Exception as error:
+        # `app.serve` lets nothing through once it is ready: this is what keeps it from starting.
+        if settings.log_level == "debug":
+            import traceback
+
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
+        raise error if isinstance(error, ConfigError) else ConfigError(_reason(error)) from error
 
 
 def _tail(arguments: argparse.Namespace) -> int:
     settings = _settings(TailSettings, arguments)
+    _tell_notices("tail", settings)
     _let_workers_sleep()
+    _need_threads(settings.workers)
     from fasttail import tail_command
 
     return tail_command.tail_folder(settings)
@@ -120,7 +143,9 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 def _parse(arguments: argparse.Namespace) -> int:
     settings = _settings(ParseSettings, arguments, files=tuple(arguments.files))
+    _tell_notices("parse", settings)
     _let_workers_spin()
+    _need_threads(settings.workers)
     from fasttail import parse_command
 
     return parse_command.parse_files(settings)
@@ -128,6 +153,7 @@ def _parse(arguments: argparse.Namespace) -> int:
 
 def _synth(arguments: argparse.Namespace) -> int:
     settings = _settings(SynthSettings, arguments)
+    _tell_notices("synth", settings)
     from fasttail import synth
 
     # A number of lines is wanted as a set of files, not as a stream.
@@ -152,6 +178,7 @@ def _synth(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     settings = _settings(DemoSettings, arguments)
+    _tell_notices("demo", settings)
     _let_workers_sleep()
     from fasttail import demo
 
@@ -160,6 +187,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     settings = _settings(VerifySettings, arguments)
+    _tell_notices("verify", settings)
     from fasttail.verify import command
 
     return command.verify(settings)
@@ -167,6 +195,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _bundle(arguments: argparse.Namespace) -> int:
     settings = _settings(BundleSettings, arguments)
+    _tell_notices("bundle", settings)
     from fasttail.bundle import command
 
     return command.bundle(settings)
@@ -183,13 +212,50 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _settings(kind: type[S], arguments: argparse.Namespace, **more: object) -> S:
+_SERVE_THREADS = 6
+"""Threads of `serve` besides the workers: log, pipeline, checkpoint, webhook, and room for two more."""
+
+
+def _need_threads(count: int) -> None:
+    """RuntimeError unless so many threads can run at once.
+
+    OpenMP starts its own with the first large batch, and ends the process where it gets none.
+    """
+    over = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=over.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}: {count} are needed") from None
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
+
+
+def _current_folder() -> str:
+    """Empty if it has been removed, or may not be looked at."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _tell_notices(command: str, settings: Settings) -> None:
+    for notice in settings.notices:
+        _refuse(f"fasttail {command}: {notice}")
+
+
+def _settings(kind: type[S], arguments: argparse.Namespace, *, base: str | None = None, **more: object) -> S:
     given = {
         name: ",".join(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()
         if name not in more
     }
-    return sources.load(kind, given, os.environ, **more)
+    return sources.load(kind, given, os.environ, base=base, **more)
 
 
 def _let_workers_sleep() -> None:
@@ -210,6 +276,38 @@ def _let_workers_spin() -> None:
 
 class _UsageError(Exception):
     """A command line that cannot be understood."""
+
+
+class _Once(argparse.Action):
+    """An option that has one value. Two different ones are a mistake: which of them counts?"""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        _set_once(self, namespace, values)
+
+
+class _SwitchOnce(argparse.BooleanOptionalAction):
+    """The same for --name and --no-name."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        _set_once(self, namespace, not (option or "").startswith("--no-"))
+
+
+def _set_once(action: argparse.Action, namespace: argparse.Namespace, value: Any) -> None:
+    if getattr(namespace, action.dest, None) not in (None, value):
+        raise argparse.ArgumentError(action, "given twice, with different values")
+    setattr(namespace, action.dest, value)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -284,11 +382,9 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
         if option.positional:
             group.add_argument(option.dest, nargs="?", metavar=kind.metavar, help=text)
         elif kind.flag:
-            group.add_argument(
-                flag, dest=option.dest, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
+            group.add_argument(flag, dest=option.dest, action=_SwitchOnce, default=None, help=text)
         else:
-            action = "append" if kind.repeats else "store"
+            action: Any = "append" if kind.repeats else _Once
             flags = [f"-{option.short}", flag] if option.short else [flag]
             group.add_argument(*flags, dest=option.dest, metavar=kind.metavar, action=action, help=text)
 
@@ -311,5 +407,7 @@ def _discard_output() -> None:
 
 def _refuse(line: str, code: int = 2) -> int:
     shown = " ".join(line.split())
-    print("".join(char if char.isprintable() else "?" for char in shown), file=sys.stderr)
+    if sys.stderr is not None:  # the process was started with it closed
+        with contextlib.suppress(OSError, ValueError):  # a full disk: the exit code tells
+            print("".join(char if char.isprintable() else "?" for char in shown), file=sys.stderr)
     return code

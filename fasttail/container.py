@@ -104,7 +104,9 @@ def environment(inspected: dict[str, Any]) -> dict[str, str]:
 def address(inspected: dict[str, Any]) -> str | None:
     """Where the server inside is reached from this machine: its published port, else its own address."""
     variables = environment(inspected)
-    port = variables.get("FASTTAIL_PORT") or "8000"
+    port = variables.get("FASTTAIL_PORT", "")
+    if not (port.isascii() and port.isdigit()):  # not set, or the address of a service called "fasttail"
+        port = "8000"
     scheme = "https" if variables.get("FASTTAIL_TLS_CERT") else "http"
     network = inspected.get("NetworkSettings") or {}
     for binding in (network.get("Ports") or {}).get(f"{port}/tcp") or ():

@@ -14,7 +14,10 @@ def usable_cores(root: Path = Path("/")) -> int:
     A quota of 2.5 cores counts as 2: a third busy thread would be throttled half of the time, and its chunk
     is the one that every other waits for.
     """
-    cores = len(os.sched_getaffinity(0))
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except OSError:  # forbidden by a seccomp filter, or a system without it
+        cores = os.cpu_count() or 1
     limit = cpu_limit(root)
     return max(1, cores if limit is None else min(cores, int(limit)))
 

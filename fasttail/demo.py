@@ -25,7 +25,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fasttail import synth
-from fasttail.config import DemoSettings
+from fasttail.config import ConfigError, DemoSettings
 
 SHOWN_PER_S = 2
 """Orders printed each second."""
@@ -43,12 +43,20 @@ class DemoError(Exception):
 
 def run(settings: DemoSettings) -> int:
     """Run for `seconds`, or until Ctrl-C. Returns 0 if every order that was due has arrived, else 1."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: nothing may be left behind
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="fasttail-demo-") as folder:
         try:
             return uvloop.run(_Demo(settings, Path(folder)).run())
+        except _Refused as error:
+            raise ConfigError(str(error)) from None
         except DemoError as error:
             print(f"fasttail demo: {error}", file=sys.stderr)
             return 1
+
+
+class _Refused(DemoError):
+    """The server did not start because of the settings or the surroundings."""
 
 
 class _Server:
@@ -67,9 +75,10 @@ class _Server:
         )
         self.log: collections.deque[str] = collections.deque(maxlen=20)
         self.port: int | None = None
-        self.peak_rss = 0
+        self.peak_rss = self._rss = 0
         self._status = psutil.Process(self.process.pid)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -82,16 +91,21 @@ class _Server:
     async def wait_port(self) -> int:
         deadline = time.monotonic() + START_S
         while self.port is None:
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            code = self.process.poll()
+            if code == 2:
+                self._reader.join(END_S)
+                raise _Refused(self.log[-1].removeprefix("fasttail serve: ") if self.log else "no server")
+            if code is not None or time.monotonic() > deadline:
                 raise DemoError("the server did not start:\n" + "\n".join(self.log))
             await asyncio.sleep(0.02)
         return self.port
 
     def rss(self) -> int:
         """Resident bytes now."""
-        size = int(self._status.memory_info().rss)
-        self.peak_rss = max(self.peak_rss, size)
-        return size
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            self._rss = int(self._status.memory_info().rss)
+        self.peak_rss = max(self.peak_rss, self._rss)
+        return self._rss
 
     def end(self) -> None:
         self.process.terminate()
@@ -187,10 +201,11 @@ class _Demo:
         try:
             port = await server.wait_port()
             client = _Client(node.marks)
-            await ws_connect(lambda: client, f"ws://{s.host}:{port}/ws/orderUpdate")
+            await ws_connect(lambda: client, f"ws://{_reached(s.host, port)}/ws/orderUpdate")
             rate = "as fast as it goes" if s.rate is None else f"{s.rate:,.0f} lines/s"
             print(f"a made-up node writes {rate} ({s.layout}) to {self._folder}")
-            print(f"fasttail serves it on http://{s.host}:{port} (try /health, /metrics), one client listens")
+            url = f"http://{_reached(s.host, port)}"
+            print(f"fasttail serves it on {url} (try /health, /metrics), one client listens")
             node.start()
             self._began = time.monotonic()
             with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -250,9 +265,15 @@ class _Demo:
         return 1
 
 
+def _reached(host: str, port: int) -> str:
+    """Host and port by which a server that listens on `host` is reached from here."""
+    here = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
+    return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
+
+
 def _totals(host: str, port: int) -> tuple[int, int]:
     """Lines read and orders handed to the client so far, by the server's metrics."""
-    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{_reached(host, port)}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     sent = numbers['fasttail_orders_sent_total{channel="orderUpdate"}']

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import os
 import re
 import socket
@@ -37,7 +38,7 @@ class Endpoint:
         self._tls: ssl.SSLContext | None = None
         if parts.scheme == "https":
             self._tls = ssl.create_default_context()
-            if re.fullmatch(r"localhost|127\..*|::1", self._host):
+            if _is_loopback(self._host):
                 # Nobody stands in between, and the name in the certificate is another one.
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE
@@ -72,6 +73,14 @@ class Endpoint:
         if self._tls is not None:
             return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
         return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+
+
+def _is_loopback(host: str) -> bool:
+    """`localhost` or a loopback address. No other name, however it begins: its owner says where it leads."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _shut_down(connection: http.client.HTTPConnection) -> None:

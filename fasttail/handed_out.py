@@ -6,10 +6,12 @@ The reader's own place would not do: between it and the clients stand the ring a
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from fasttail.pipeline import BatchEnd, FileOpened
-from fasttail.tail.follower import MOST_FORMERS, Left, Position
+from fasttail.tail.follower import MOST_FORMERS, MOST_HOLES, Hole, Left, Position
 
 File = tuple[str, int, int]  # path, device, inode
 
@@ -18,36 +20,57 @@ class HandedOut:
     """Moves with the pipeline's notes, as the main thread takes them.
 
     begin: where the run began, None if there was no file yet. grace_s: how long an hour that was left may
-    still grow.
+    still grow. passed: holes that the follower has passed over, and paths of files whose holes count
+    no more; it appends them and this takes them out.
     """
 
     def __init__(
-        self, begin: Position | None, grace_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        begin: Position | None,
+        grace_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        passed: deque[Hole | str] | None = None,
     ) -> None:
+        self._passed: deque[Hole | str] = deque() if passed is None else passed
         self._clock = clock
         self._grace_s = grace_s
         self._file: File | None = (begin.path, begin.dev, begin.ino) if begin else None
         self._end = begin.offset if begin else 0
         self._begin = begin  # until a note says more: its marks are known
-        self._formers: dict[File, tuple[int, float]] = {}  # offset, deadline
+        # By path: a copy may take the place of a file, and is the same hour.
+        self._formers: dict[str, tuple[int, int, int, float]] = {}  # device, inode, offset, deadline
         for left in begin.formers if begin else ():
-            self._formers[left.path, left.dev, left.ino] = left.offset, clock() + left.seconds
+            self._formers[left.path] = left.dev, left.ino, left.offset, clock() + left.seconds
+        self._holes: list[tuple[Hole, float]] = []  # and deadline
+        for hole in begin.holes if begin else ():
+            self._holes.append((hole, clock() + hole.seconds))
 
     def opened(self, note: FileOpened) -> None:
         """Reading goes on in this file; the one before becomes an hour that was left."""
-        if self._file is not None and self._file != note.file:
+        path = note.file[0]
+        if self._file is not None and self._file[0] != path:
             self._forget()  # without a checkpoint nobody asks for the position, which forgets them as well
-            self._formers[self._file] = self._end, self._clock() + self._grace_s
+            self._formers[self._file[0]] = *self._file[1:], self._end, self._clock() + self._grace_s
             while len(self._formers) > MOST_FORMERS:
                 del self._formers[next(iter(self._formers))]
-        self._formers.pop(note.file, None)
+        self._formers.pop(path, None)
         self._file, self._end, self._begin = note.file, note.end, None
 
     def _forget(self) -> float:
-        """The hours that grow no more. Answers the time."""
+        """The hours that grow no more, and the holes that are not filled any more. Answers the time."""
         now = self._clock()
-        self._formers = {file: left for file, left in self._formers.items() if left[1] > now}
+        self._formers = {path: left for path, left in self._formers.items() if left[3] > now}
+        self._take_holes()
+        self._holes = [each for each in self._holes if each[1] > now][-MOST_HOLES:]
         return now
+
+    def _take_holes(self) -> None:
+        while self._passed:
+            hole = self._passed.popleft()
+            if isinstance(hole, str):
+                self._holes = [each for each in self._holes if each[0].path != hole]
+            else:
+                self._holes.append((hole, self._clock() + hole.seconds))
 
     def ended(self, note: BatchEnd) -> None:
         """A batch's messages are in each client's queue, or a gap is owed."""
@@ -56,8 +79,19 @@ class HandedOut:
             return
         if not note.late:
             self._file, self._end, self._begin = file, note.end, None
-        elif file in self._formers:
-            self._formers[file] = note.end, self._formers[file][1]
+            return
+        path, dev, ino = file
+        self._take_holes()
+        for i, (hole, deadline) in enumerate(self._holes):
+            if hole.path == path and hole.offset < note.end <= hole.end:
+                self._holes[i] = replace(hole, offset=note.end, before=""), deadline
+                return
+        # The last line of a hole may reach beyond its end.
+        inside = [each for each in self._holes if each[0].path == path and each[0].offset <= note.end]
+        if path in self._formers and note.end > self._formers[path][2]:
+            self._formers[path] = dev, ino, note.end, self._formers[path][3]
+        elif inside:
+            self._holes.remove(max(inside, key=lambda each: each[0].offset))
 
     def position(self) -> Position | None:
         """Where the next run is to go on; None before the first file. Marks are known only where it began."""
@@ -68,6 +102,7 @@ class HandedOut:
         first, before = (self._begin.first, self._begin.before) if self._begin else ("", "")
         formers = tuple(
             Left(path, offset, dev, ino, "", deadline - now)
-            for (path, dev, ino), (offset, deadline) in self._formers.items()
+            for path, (dev, ino, offset, deadline) in self._formers.items()
         )
-        return Position(path, self._end, dev, ino, first, before, formers)
+        holes = tuple(replace(hole, seconds=deadline - now) for hole, deadline in self._holes)
+        return Position(path, self._end, dev, ino, first, before, formers, holes)

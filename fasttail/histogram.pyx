@@ -1,9 +1,11 @@
 """Observed times, counted by size: the buckets of a Prometheus histogram.
 
-One thread adds; any thread may read. Each count is a word of 64 bits that only grows, and the total is the sum of the counts
+One thread adds; any thread may read, relaxed. Each count is a word of 64 bits that only grows, and the total is the sum of the counts
 as they were read: so what a reader gets never contradicts itself, and never goes back. `sum` may be an observation ahead.
 """
 from libc.stdint cimport int64_t, uint64_t
+
+from fasttail.atomics cimport ft_add, ft_get
 
 cdef extern from *:
     """
@@ -25,9 +27,9 @@ cdef class Histogram:
         cdef int i = 0
         while i < BOUNDS and ns > BOUND_NS[i]:
             i += 1
-        self.counts[i] += 1
+        ft_add(&self.counts[i], 1)
         if ns > 0:
-            self.sum_ns += <uint64_t>ns
+            ft_add(&self.sum_ns, <uint64_t>ns)
         return 0
 
     def observe(self, int64_t ns) -> None:
@@ -40,6 +42,6 @@ cdef class Histogram:
         cdef uint64_t count = 0
         cdef int i
         for i in range(BOUNDS + 1):
-            count += self.counts[i]
+            count += ft_get(&self.counts[i])
             buckets.append((BOUND_NS[i] / 1e9 if i < BOUNDS else float("inf"), count))
-        return buckets, self.sum_ns / 1e9
+        return buckets, ft_get(&self.sum_ns) / 1e9

@@ -6,10 +6,11 @@ import errno
 import json
 import math
 import os
-import select
 import stat
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fasttail.config import ParseSettings
 from fasttail.convert import Converter
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, Reader
-from fasttail.text_output import selector, tell_rejects, write
+from fasttail.text_output import selector, tell_rejects, wait_for_input, write
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -41,8 +42,8 @@ def parse_files(settings: ParseSettings) -> int:
     with _Progress(settings.files) as progress:
         for name in settings.files:
             try:
-                _open(reader, name)
-                _convert_file(reader, converter, name, progress)
+                with _opened(reader, name) as waits:
+                    _convert_file(reader, converter, name, progress, waits)
             except BrokenPipeError:
                 raise
             except OSError as error:
@@ -116,17 +117,27 @@ class _Progress:
         return tqdm(total=total, unit="B", unit_scale=True, leave=False, delay=1e-9, file=sys.stderr)
 
 
-def _open(reader: Reader, name: str) -> None:
-    if name != "-":
-        reader.open(name)
-        return
-    # By its descriptor and from where it stands: /dev/stdin would begin a file anew, and a socket has none.
-    in_file = stat.S_ISREG(os.fstat(0).st_mode)
-    reader.open(0, os.lseek(0, 0, os.SEEK_CUR) if in_file else 0)
+@contextmanager
+def _opened(reader: Reader, name: str) -> Iterator[int]:
+    """The descriptor to wait at before each read, while it is open; -1: a file, which is read at once."""
+    # Standard input by its descriptor and from where it stands: /dev/stdin would begin a file anew, and a
+    # socket has none.
+    fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        in_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        reader.open(
+            fd if name == "-" or not in_file else name, os.lseek(fd, 0, os.SEEK_CUR) if in_file else 0
+        )
+        yield -1 if in_file else fd
+    finally:
+        if name != "-":
+            os.close(fd)
 
 
-def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Progress) -> None:
+def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Progress, waits: int) -> None:
     while True:
+        if waits >= 0:
+            wait_for_input(waits)
         code = reader.fill_once()
         if code == FILL_LINES:
             before = converter.bytes
@@ -135,10 +146,8 @@ def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Pr
             progress.advance(converter.bytes - before, converter.lines)
         elif code == FILL_EOF:
             break
-        elif code == FILL_ERROR:
-            if reader.error != errno.EAGAIN:
-                raise OSError(reader.error, os.strerror(reader.error), name)
-            select.select((0,), (), ())  # somebody made standard input non-blocking
+        elif code == FILL_ERROR and reader.error != errno.EAGAIN:  # of a pipe that somebody made non-blocking
+            raise OSError(reader.error, os.strerror(reader.error), name)
     offset = reader.tell()
     tail = reader.take_tail()
     if tail:

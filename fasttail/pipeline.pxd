@@ -54,6 +54,7 @@ cdef struct Slot:
     uint64_t started_ns
     uint64_t ended_ns
     int64_t event_ns         # the newest order's own time; 0: no order, or a chunk failed
+    int64_t local_ns         # when the node wrote the newest line, by its own clock; 0: likewise, or the layout does not tell
     uint64_t* shares         # owned; lines and orders of each worker, two words each; filled if `logged`
     Box* boxes               # owned; a worker's messages each
     uint64_t posted          # bytes in them
@@ -66,14 +67,18 @@ cdef struct Slot:
 cdef struct Counters:
     uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes, replays
     uint64_t last_data_ns, loop_ns, in_batch_ns, batch_number
+    uint64_t topics_ns       # from rows to messages
     uint64_t height
     uint64_t block           # of the last line that told one, former hours' lines left out
-    int64_t last_event_ns    # the newest event's own time,
-    int64_t last_event_seen_ns   # … and when it was published
+    uint64_t last_event_ns   # the newest event's own time,
+    uint64_t last_local_ns   # … when the node wrote its line (0: the layout does not tell),
+    uint64_t last_event_seen_ns  # … and when it was published
 
 
 @cython.final
 cdef class Pipeline:
+    cdef int workers_count           # as in `pool`; for __dealloc__, which must not read objects
+    cdef uint64_t main_thread, own_thread    # of debug builds: who may call what
     cdef Reader reader
     cdef Watcher watcher
     cdef Table table

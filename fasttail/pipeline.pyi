@@ -34,6 +34,7 @@ class BatchEnd(NamedTuple):
     late: bool
     file: tuple[str, int, int] | None
     event_ns: int
+    local_ns: int
     messages: list[TopicMessage]
 
 class TopicsChanged(NamedTuple):
@@ -48,6 +49,7 @@ class FileOpened(NamedTuple):
     file: tuple[str, int, int]
 
 def leak(size: int) -> None: ...
+
 @final
 class Pipeline:
     def __init__(
@@ -63,6 +65,7 @@ class Pipeline:
         log_every_s: float | None = 1.0,
         stall_ms: int = 0,
         gate: Callable[[], None] | None = None,
+        max_topics: int = 1 << 20,
     ) -> None: ...
     @property
     def ready_fd(self) -> int: ...

@@ -14,24 +14,27 @@ position that is asked for once the thread has `stopped` lies exactly behind wha
 Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then
 reads the slot, and the same the other way round for tail. `signalled` keeps the eventfd quiet while the main thread is awake:
 it is cleared before the ring is looked at, so a batch posted after the look signals again. Counters are words of 64 bits
-that one thread writes and others read for information; a value may be a moment old.
+that one thread writes and others read for information, relaxed (atomics.h); a value may be a moment old.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
+from posix.unistd cimport close
 
+from fasttail.atomics cimport ft_acquire, ft_add, ft_get, ft_get_pointer, ft_push, ft_release, ft_set, ft_set_pointer, ft_swap, ft_take
+from fasttail.checks cimport ft_assert, ft_assert_thread
 from fasttail.histogram cimport Histogram
 from fasttail.parser.columns import reason_text
 from fasttail.parser.lines cimport count_lines
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
-from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Row
+from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Envelope, Row
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
-from fasttail.publish.topics cimport Place, Topic, Topics, message_tuple
+from fasttail.publish.topics cimport MOST_TOPICS, Place, Topic, Topics, message_tuple
 from fasttail.slices import ask_for_slices
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
@@ -46,25 +49,11 @@ cdef extern from *:
     #include <stdint.h>
     #include <sys/prctl.h>
     #include <unistd.h>
-    static inline uint64_t ft_acquire(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-    static inline void ft_release(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-    static inline uint64_t ft_swap(uint64_t *p, uint64_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
-    /* A stack of which the other thread takes everything at once: no node is taken out alone, so none can come back in between. */
-    static inline void ft_push(void **head, void *node, void **before) {
-        void *seen = __atomic_load_n(head, __ATOMIC_RELAXED);
-        do { *before = seen; } while (!__atomic_compare_exchange_n(head, &seen, node, 1, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-    }
-    static inline void *ft_take(void **head) { return __atomic_exchange_n(head, NULL, __ATOMIC_SEQ_CST); }
     static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
     static inline void ft_unsignal(int fd) { uint64_t count; ssize_t n = read(fd, &count, 8); (void)n; }
     static inline void ft_wake_in_time(void) { (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); }
     """
     void ft_wake_in_time() noexcept nogil      # this thread's short sleeps end within a microsecond, not within 50
-    uint64_t ft_acquire(const uint64_t* p) noexcept nogil
-    void ft_release(uint64_t* p, uint64_t v) noexcept nogil
-    uint64_t ft_swap(uint64_t* p, uint64_t v) noexcept nogil
-    void ft_push(void** head, void* node, void** before) noexcept nogil
-    void* ft_take(void** head) noexcept nogil
     void ft_signal(int fd) noexcept nogil
     void ft_unsignal(int fd) noexcept nogil
 
@@ -96,8 +85,8 @@ class BatchEnd(NamedTuple):
     `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
     `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour` and `end`: the file
     (YYYYMMDDHH, 0 if it is none of an hour) and the offset behind the batch; `late`: they are a former hour's, and not where
-    reading goes on. `event_ns`: the newest order's own time, Unix nanoseconds; 0: no order. `messages`: those of each topic in
-    order.
+    reading goes on. `event_ns`: the newest order's own time, Unix nanoseconds; 0: no order. `local_ns`: when the node wrote the
+    newest line, by its own clock; 0: no order, or a layout without `local_time`. `messages`: those of each topic in order.
     """
 
     number: int
@@ -116,6 +105,7 @@ class BatchEnd(NamedTuple):
     late: bool
     file: tuple
     event_ns: int
+    local_ns: int
     messages: list
 
 
@@ -197,11 +187,14 @@ cdef class Pipeline:
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
-                  int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, gate=None):
+                  int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, gate=None, uint32_t max_topics=MOST_TOPICS):
         """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long.
         gate: called once, by the thread, between its first look at the folders and its first read; may wait.
+        max_topics: besides the old channels'; one more is refused (`Topic.refused`).
         """
         cdef int i
+        self.ready_fd = -1
+        self.workers_count = workers
         self.reader = reader
         self.paths = {}
         self.watcher = watcher
@@ -223,20 +216,21 @@ cdef class Pipeline:
             self.slots[i].boxes = <Box*>calloc(<size_t>workers, sizeof(Box))
             if self.slots[i].shares == NULL or self.slots[i].boxes == NULL:
                 raise MemoryError
-        self.topics = Topics(workers, self.table)
+        self.topics = Topics(workers, self.table, most=max_topics)
         self.batch_times = Histogram()
         self.kept = {}
         self.leaving = deque()
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __dealloc__(self):
+        # C fields only: the garbage collector may have replaced every object field by None before.
         cdef int i, k
         cdef Command* command
         if self.slots != NULL:
             for i in range(SLOTS):
                 free(self.slots[i].shares)
                 if self.slots[i].boxes != NULL:
-                    for k in range(self.pool.workers):
+                    for k in range(self.workers_count):
                         out_free(&self.slots[i].boxes[k].text)
                         out_free(&self.slots[i].boxes[k].marks)
                 free(self.slots[i].boxes)
@@ -246,14 +240,15 @@ cdef class Pipeline:
             self.commands = command.before
             free(command)
         free(self.selection)
-        if self.ready_fd > 0:
-            os.close(self.ready_fd)
+        if self.workers_count > 0 and self.ready_fd >= 0:      # 0: __cinit__ failed before its first line
+            close(self.ready_fd)
 
     # ---------------------------------------------------------------------------------------------- the main thread's side
 
     def start(self) -> None:
         """Begin to follow. Also asks that the calling thread, which is to drain, be run soon after each wake-up."""
         ask_for_slices()
+        ft_assert_thread(&self.main_thread)
         self.thread = threading.Thread(target=self._run, name="fasttail-pipeline", daemon=True)
         self.thread.start()
 
@@ -273,7 +268,10 @@ cdef class Pipeline:
         return self.error
 
     def add_topic(self, Topic topic not None) -> int:
-        """Make the topic's messages from some batch on: from that after the TopicsChanged with this number, or a greater one."""
+        """Make the topic's messages from some batch on: from that after the TopicsChanged with this number, or a greater one.
+
+        If there is no room for it, `Topic.refused` is true when that note comes; it is to be removed then like any other.
+        """
         return self._command(ADD_TOPIC, topic)
 
     def remove_topic(self, Topic topic not None) -> int:
@@ -282,6 +280,7 @@ cdef class Pipeline:
 
     def replace_selector(self, Selector selector not None) -> None:
         """From some batch on, the old channels get what this one passes. It must be new: it becomes this pipeline's own."""
+        ft_assert_thread(&self.main_thread)
         self.replacement = selector
         ft_release(&self.replaced, 1)
         ft_signal(self.wake_fd)
@@ -290,6 +289,7 @@ cdef class Pipeline:
         cdef Command* command = <Command*>malloc(sizeof(Command))
         if command == NULL:
             raise MemoryError
+        ft_assert_thread(&self.main_thread)
         self.commands_count += 1
         command.wish = wish
         command.topic = <void*>topic
@@ -304,11 +304,11 @@ cdef class Pipeline:
         return self.commands_count
 
     def position(self):
-        """Where reading goes on, after `stop`.
+        """Where reading goes on, once the thread has `stopped`: behind what the last `drain` hands over.
 
-        Asked before the last `drain`: if the thread has not `stopped` by then, it may lie before what is handed over, not behind.
+        None before that: reader and follower are the thread's, and may change in the midst of the answer.
         """
-        return self.follower.position(self.reader)
+        return self.follower.position(self.reader) if self.stopped else None
 
     def drain(self, int most=SLOTS) -> list:
         """Take up to `most` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
@@ -316,12 +316,14 @@ cdef class Pipeline:
         cdef list notes = []
         cdef size_t keep
         cdef int k
+        ft_assert_thread(&self.main_thread)
         try:
             os.eventfd_read(self.ready_fd)
         except BlockingIOError:
             pass
         ft_swap(&self.signalled, 0)
         while len(notes) < most and self.tail != ft_acquire(&self.head):
+            ft_assert(ft_acquire(&self.head) - self.tail <= SLOTS)
             slot = &self.slots[self.tail % SLOTS]
             if slot.note == NOTE_START:
                 notes.append(BatchStart(slot.number, slot.lines))
@@ -341,7 +343,7 @@ cdef class Pipeline:
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
-                    slot.hour, slot.end, slot.late, file, slot.event_ns, self._messages(slot))))
+                    slot.hour, slot.end, slot.late, file, slot.event_ns, slot.local_ns, self._messages(slot))))
             keep = 0 if self.trims else KEEP_OUT
             self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
@@ -355,6 +357,7 @@ cdef class Pipeline:
 
     def trim(self) -> None:
         """Memory is short: each slot of the ring gives back what it keeps for its next batch, as it is drained."""
+        ft_assert_thread(&self.main_thread)
         self.trims = SLOTS
 
     def ring_bytes(self) -> tuple:
@@ -363,8 +366,11 @@ cdef class Pipeline:
         cdef int i, k
         for i in range(SLOTS):
             for k in range(self.pool.workers):
-                room += self.slots[i].boxes[k].text.room + self.slots[i].boxes[k].marks.room
-        return self.posted_bytes - self.taken_bytes, room
+                # relaxed: the slot's present owner may just be growing it
+                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].text.room) + ft_get(<uint64_t*>&self.slots[i].boxes[k].marks.room)
+        # in this order: what is taken was posted before, so the difference never falls below 0
+        cdef uint64_t taken = ft_acquire(&self.taken_bytes)
+        return ft_get(&self.posted_bytes) - taken, room
 
     cdef list _messages(self, Slot* slot):
         cdef const Message* message
@@ -374,43 +380,51 @@ cdef class Pipeline:
         for k in range(self.pool.workers):
             for i in range(slot.boxes[k].marks.size // sizeof(Message)):
                 message = &(<const Message*>slot.boxes[k].marks.data)[i]
+                ft_assert(message.begin <= message.end)
+                ft_assert(message.end <= slot.boxes[k].text.size)
                 messages.append(message_tuple(&slot.boxes[k], message, &slot.place))
         return messages
 
     def stats(self) -> dict:
         """Numbers for health, metrics and log; callable from any thread."""
-        c = &self.counters
+        c = &self.counters               # relaxed, as all that another thread writes meanwhile: each number for itself
         return {
-            "batches": c.batches, "lines": c.lines, "orders": c.orders, "selected": c.selected, "rejected": c.rejected,
-            "bytes": c.bytes, "failed_chunks": c.failed_chunks, "late_lines": c.late_lines + self.follower.late_lines,
-            "oversize_orders": self.topics.oversize, "oversize_lines": self.reader.oversize_lines, "nul_bytes": c.nul_bytes + self.reader.nul_bytes,
+            "batches": ft_get(&c.batches), "lines": ft_get(&c.lines), "orders": ft_get(&c.orders),
+            "selected": ft_get(&c.selected), "rejected": ft_get(&c.rejected), "bytes": ft_get(&c.bytes),
+            "failed_chunks": ft_get(&c.failed_chunks), "late_lines": ft_get(&c.late_lines) + self.follower.late_lines,
+            "topics_seconds": ft_get(&c.topics_ns) / 1e9, "crowded_batches": ft_get(&self.topics.crowded),
+            "oversize_orders": ft_get(&self.topics.oversize), "oversize_lines": self.reader.oversize_lines,
+            "nul_bytes": ft_get(&c.nul_bytes) + self.reader.nul_bytes,
             "truncations": self.follower.truncations, "read_errors": self.follower.read_errors,
-            "torn_lines": self.follower.torn_lines, "height_regressions": c.replays, "files_opened": self.follower.files_opened,
+            "torn_lines": self.follower.torn_lines, "height_regressions": ft_get(&c.replays), "files_opened": self.follower.files_opened,
             "resume_losses": self.follower.resume_losses,
             "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
             "recut_batches": self.pool.irregular,
-            "last_data_ns": c.last_data_ns, "loop_ns": c.loop_ns, "in_batch_ns": c.in_batch_ns,
-            "batch_number": c.batch_number, "file": self.path, "identity": self.identity, "offset": self.reader.offset,
-            "height": c.height or None, "last_event_ns": c.last_event_ns,
-            "last_event_seen_ns": c.last_event_seen_ns, "trouble": self.follower.trouble, "written_ns": self.follower.written_ns,
-            "state": "live" if c.last_data_ns else "waiting",
+            "last_data_ns": ft_get(&c.last_data_ns), "loop_ns": ft_get(&c.loop_ns), "in_batch_ns": ft_get(&c.in_batch_ns),
+            "batch_number": ft_get(&c.batch_number), "file": self.path, "identity": self.identity,
+            "offset": ft_get(&self.reader.offset), "height": ft_get(&c.height) or None,
+            "last_event_ns": ft_get(&c.last_event_ns), "last_local_ns": ft_get(&c.last_local_ns),
+            "last_event_seen_ns": ft_get(&c.last_event_seen_ns), "trouble": self.follower.trouble, "written_ns": self.follower.written_ns,
+            "grows": self.follower.grows,
+            "state": "live" if ft_get(&c.last_data_ns) else "waiting",
         }
 
     def workers(self) -> list:
         """WorkerState of each worker in the batch that runs (or the last one), as far as it is known at this moment."""
         cdef int k
-        return [WorkerState(self.pool.chunks[k].lines, self.pool.chunks[k].rows_len, self.pool.chunks[k].ended_ns != 0)
-                for k in range(self.pool.workers) if self.pool.chunks[k].started_ns]
+        cdef Chunk* chunks = self.pool.chunks        # relaxed: each worker writes its own meanwhile
+        return [WorkerState(ft_get(&chunks[k].lines), ft_get(<uint64_t*>&chunks[k].rows_len), ft_get(&chunks[k].ended_ns) != 0)
+                for k in range(self.pool.workers) if ft_get(&chunks[k].started_ns)]
 
     def running_lines(self):
         """Lines of the batch that runs, or None if it has ended meanwhile."""
         cdef uint64_t number = ft_acquire(&self.counters.batch_number)
-        cdef const char* begin = self.running_begin
-        cdef const char* limit = self.running_limit
+        cdef const char* begin = <const char*>ft_get_pointer(<void**>&self.running_begin)
+        cdef const char* limit = <const char*>ft_get_pointer(<void**>&self.running_limit)
         cdef size_t lines = 1                 # not in the reader's memory: a last line without its end
-        if begin != NULL:
+        if begin != NULL and begin < limit:
             lines = count_lines(begin, limit)     # of memory that stays mapped; right if the batch still runs afterwards
-        return lines if self.counters.in_batch_ns and ft_acquire(&self.counters.batch_number) == number else None
+        return lines if ft_get(&self.counters.in_batch_ns) and ft_acquire(&self.counters.batch_number) == number else None
 
     # ------------------------------------------------------------------------------------------------ the pipeline's thread
 
@@ -441,8 +455,8 @@ cdef class Pipeline:
                 check_ns = _now() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
                     why = <Why>self._loop(check_ns, check_at_end)
-                if self.replaced:
-                    self.replaced = 0
+                if ft_acquire(&self.replaced):
+                    ft_set(&self.replaced, 0)
                     self.selector = self.replacement
                 if why == WHY_END and self.reader.bytes_read == read:
                     _sleep(1000000)        # a file system that tells of bytes which it does not give
@@ -465,6 +479,8 @@ cdef class Pipeline:
 
     cdef object _put_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
+        if <size_t>len(prefix) > sizeof(self.place.prefix):
+            raise ValueError(f"a cursor cannot begin with {prefix!r}")
         self.place.prefix_size = <size_t>len(prefix)
         memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
         return prefix
@@ -492,23 +508,25 @@ cdef class Pipeline:
         cdef int code
         cdef uint64_t now, began = 0
         cdef size_t size
+        ft_assert_thread(&self.own_thread)
         while True:
             now = _now()
-            self.counters.loop_ns = now
+            ft_set(&self.counters.loop_ns, now)
             if ft_acquire(&self.stopping):
                 return WHY_STOP
             if ft_acquire(&self.replaced):
                 return WHY_CHECK
             code = self.reader.fill()
-            if self.commands != NULL:            # after the read: what was wished before a line was written holds for that line
+            # Relaxed: whoever sees it a moment late takes it after the next read; the exchange in `ft_take` orders what it points to.
+            if ft_get_pointer(<void**>&self.commands) != NULL:       # after the read: what was wished before a line was written holds for that line
                 self._take_commands()
             if code == FILL_LINES:
                 began = now
                 size = self.reader.lines_end - self.reader.begin
-                self.running_begin = self.reader.base + self.reader.begin
-                self.running_limit = self.reader.base + self.reader.lines_end
+                ft_set_pointer(<void**>&self.running_begin, self.reader.base + self.reader.begin)
+                ft_set_pointer(<void**>&self.running_limit, self.reader.base + self.reader.lines_end)
                 self._batch(self.running_begin, self.running_limit, self.reader.base + self.reader.capacity, self.reader.offset)
-                self.running_begin = NULL
+                ft_set_pointer(<void**>&self.running_begin, NULL)
                 self.reader.consume()
                 if size > KEPT_WINDOWS * self.reader.window:
                     self.table.trim(KEPT_WINDOWS * self.reader.window)
@@ -526,7 +544,7 @@ cdef class Pipeline:
                 if now >= check_ns:
                     return WHY_CHECK
                 continue
-            elif check_at_end or now >= check_ns or self.reader.changed:
+            elif check_at_end or now >= check_ns or self.reader.changed or self.reader.at_hole:
                 return WHY_END
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
             if code & WAIT_DATA and not self.watcher.blind:
@@ -552,7 +570,7 @@ cdef class Pipeline:
             for i in range(chunk.envelopes_len):
                 number = chunk.envelopes[i].block_number
                 if number < c.block:
-                    c.replays += 1
+                    ft_add(&c.replays, 1)
                 c.block = number
         return 0
 
@@ -570,7 +588,7 @@ cdef class Pipeline:
             command = before
         while first != NULL:
             if first.wish == ADD_TOPIC:
-                self.topics.add(first.topic)
+                self.topics.add(first.topic)         # one for which there is no room knows it: Topic.refused
             else:
                 self.topics.remove(first.topic)
             number = first.number
@@ -599,10 +617,12 @@ cdef class Pipeline:
         """The next free slot, emptied; waits while the ring is full (the file is the queue)."""
         cdef Slot* slot
         cdef int k
+        ft_assert_thread(&self.own_thread)
         while (self.head - ft_acquire(&self.tail) >= SLOTS
                or self.posted_bytes - ft_acquire(&self.taken_bytes) >= MOST_POSTED):
-            self.counters.loop_ns = _now()
+            ft_set(&self.counters.loop_ns, _now())
             _sleep(200000)
+        ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
         slot = &self.slots[self.head % SLOTS]
         for k in range(self.pool.workers):
             out_clear(&slot.boxes[k].text, KEEP_OUT)
@@ -621,7 +641,8 @@ cdef class Pipeline:
         cdef int k
         for k in range(self.pool.workers):
             slot.posted += slot.boxes[k].text.size + slot.boxes[k].marks.size
-        self.posted_bytes += slot.posted
+        ft_add(&self.posted_bytes, slot.posted)
+        ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
         ft_release(&self.head, self.head + 1)
         if not ft_swap(&self.signalled, 1):
             ft_signal(self.ready_fd)
@@ -632,15 +653,18 @@ cdef class Pipeline:
         cdef Counters* c = &self.counters
         cdef uint64_t now = _now()
         cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
-        cdef uint64_t failed = 0, rejected = 0, reject_at = 0, published = 0, lines
-        cdef int64_t event_ns = 0
+        cdef uint64_t failed = 0, rejected = 0, reject_at = 0, published = 0, lines, topics_ns
+        cdef int64_t event_ns = 0, local_ns = 0
         cdef unsigned char reason = 0, field = 0
         cdef size_t n
         cdef int more, k
         cdef Chunk* chunk
         cdef Slot* slot
         cdef Row* row
-        c.batch_number += 1
+        cdef const Envelope* envelope
+        ft_assert(begin <= limit)
+        ft_assert(limit <= readable)
+        ft_release(&c.batch_number, c.batch_number + 1)      # `running_lines` looks at it before and after it counts
         if logged:
             self.logged_ns = now
             slot = self._claim()
@@ -648,7 +672,7 @@ cdef class Pipeline:
             slot.number = c.batch_number
             slot.lines = count_lines(begin, limit)
             self._post()
-        c.in_batch_ns = now
+        ft_set(&c.in_batch_ns, now)
         self.table.clear()
         self.pool.stall_ms = <int>self.stall_ms
         self.stall_ms = 0
@@ -670,11 +694,15 @@ cdef class Pipeline:
             for k in range(self.pool.workers):
                 failed += self.pool.chunks[k].broken
         n = self.selector.select(self.table, begin, self.selection)
+        ft_assert(n <= self.table.rows_len)
+        ft_assert(self.table.rows_len <= self.table.rows_cap)    # as long as `selection`
         slot = self._claim()
         self.place.data = begin
         self.place.size = <size_t>(limit - begin)
         self.place.offset = offset
+        topics_ns = _now()
         published = self.topics.run(self.table, &self.place, self.selection, n, _utc_now(), slot.boxes)
+        ft_add(&c.topics_ns, _now() - topics_ns)
         for k in range(self.pool.workers):
             failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
         slot.place = self.place
@@ -698,30 +726,37 @@ cdef class Pipeline:
         for k in range(self.pool.workers):
             slot.shares[2 * k] = self.pool.chunks[k].lines
             slot.shares[2 * k + 1] = self.pool.chunks[k].rows_len
-            c.nul_bytes += self.pool.chunks[k].nul_bytes
+            ft_add(&c.nul_bytes, self.pool.chunks[k].nul_bytes)
             chunk = &self.pool.chunks[self.pool.workers - 1 - k]
             if chunk.rows_len and failed == 0:
                 row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
+                envelope = NULL
+                if row.envelope != <uint32_t>NO_ENVELOPE:
+                    ft_assert(row.envelope < self.table.envelopes_cap)
+                    envelope = &self.table.envelopes[row.envelope]
+                    local_ns = max(local_ns, envelope.local_time_ns)
+                    if envelope.block_number > c.height:
+                        ft_set(&c.height, envelope.block_number)
                 event_ns = max(event_ns, row.time_ns)
-                if row.time_ns > c.last_event_ns:
-                    c.last_event_ns = row.time_ns
-                    c.last_event_seen_ns = _utc_now()
-                if row.envelope != <uint32_t>NO_ENVELOPE and self.table.envelopes[row.envelope].block_number > c.height:
-                    c.height = self.table.envelopes[row.envelope].block_number
+                if row.time_ns > <int64_t>c.last_event_ns:
+                    ft_set(&c.last_event_ns, <uint64_t>row.time_ns)
+                    ft_set(&c.last_local_ns, <uint64_t>envelope.local_time_ns if envelope != NULL else 0)
+                    ft_set(&c.last_event_seen_ns, <uint64_t>_utc_now())
         slot.event_ns = event_ns
+        slot.local_ns = local_ns
         self.batch_times.add(<int64_t>(now - c.in_batch_ns))
-        c.batches += 1
-        c.lines += lines
-        c.orders += self.table.rows_len
-        c.selected += n
-        c.rejected += rejected
-        c.bytes += <uint64_t>(limit - begin)
-        c.failed_chunks += failed
+        ft_add(&c.batches, 1)
+        ft_add(&c.lines, lines)
+        ft_add(&c.orders, self.table.rows_len)
+        ft_add(&c.selected, n)
+        ft_add(&c.rejected, rejected)
+        ft_add(&c.bytes, <uint64_t>(limit - begin))
+        ft_add(&c.failed_chunks, failed)
         if self.late:
-            c.late_lines += lines
+            ft_add(&c.late_lines, lines)
         elif failed == 0:
             self._count_replays()
-        c.last_data_ns = now
-        c.in_batch_ns = 0
+        ft_set(&c.last_data_ns, now)
+        ft_set(&c.in_batch_ns, 0)
         self._post()
         return 0

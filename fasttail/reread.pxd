@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
+from fasttail.publish.filters cimport RowKey
 from fasttail.publish.frames cimport Box
 from fasttail.publish.topics cimport Place, Topic
 from fasttail.tail.blocks cimport Reader
@@ -18,7 +19,7 @@ cdef class Rereader:
     cdef Topic topic
     cdef Box box                     # owned
     cdef Place place
-    cdef uint32_t* nth               # owned; per row: its number among the events of its line
+    cdef RowKey* keys                # owned; per row
     cdef uint64_t after_line
     cdef uint32_t after_events
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

@@ -10,8 +10,9 @@ from libc.string cimport memcpy
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
+from fasttail.publish.filters cimport RowKey
 from fasttail.publish.frames cimport Message, out_clear, out_free
-from fasttail.publish.topics cimport Draft, Topic, message_tuple, number_events
+from fasttail.publish.topics cimport Draft, Topic, make_keys, message_tuple
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 
 import os
@@ -29,14 +30,15 @@ cdef class Rereader:
     def __cinit__(self, Topic topic not None, *, size_t window=1 << 18, size_t max_line=64 << 20):
         self.topic = topic
         self.reader = Reader(window=window, max_line=max_line)
+        self.reader.wary = True              # so that a hole of NUL bytes is met as in the pipeline
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
         self.pool = Pool(1, self.table)
-        self.nth = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
-        if self.nth == NULL:
+        self.keys = <RowKey*>calloc(self.table.rows_cap, sizeof(RowKey))
+        if self.keys == NULL:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.nth)
+        free(self.keys)
         out_free(&self.box.text)
         out_free(&self.box.marks)
 
@@ -51,8 +53,14 @@ cdef class Rereader:
         self.place.late = stands is not None
         self.place.goes_on = stands.offset if stands is not None else 0
         prefix = (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode()
+        if <size_t>len(prefix) > sizeof(self.place.prefix):
+            raise ValueError(f"a cursor cannot begin with {prefix!r}")
         self.place.prefix_size = <size_t>len(prefix)
         memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+
+    def identity(self) -> tuple:
+        """(device, inode) of the open file."""
+        return self.reader.identity()
 
     def tell(self) -> int:
         """Offset behind the lines read so far."""
@@ -70,11 +78,15 @@ cdef class Rereader:
             return []
         with nogil:
             code = reader.fill()
+        if reader.at_hole:                   # as the pipeline does: what stands in front of it is a line of its own
+            messages = self.read_tail()
+            reader.pass_hole()
+            return messages
         if code == FILL_EOF or code == FILL_NOFILE:
             return None
         if code == FILL_ERROR:
             raise OSError(reader.error, os.strerror(reader.error))
-        if code != FILL_LINES or reader.offset >= limit:    # NUL bytes were passed over, and with them the limit
+        if code != FILL_LINES or reader.offset >= limit:    # a hole was passed over, and with it the limit
             return []
         size = reader.lines_end - reader.begin
         if reader.offset + size > limit:
@@ -110,10 +122,10 @@ cdef class Rereader:
                 self.pool.chunks[0].rejects_len = 0      # told and counted when the pipeline read them
             if more == 0:
                 self.place.data = begin
-                self.box.most = <size_t>-1       # one topic, and a block at a time
                 self.place.offset = offset
-                number_events(self.table, self.nth)
-                whole = self.topic.encode(&draft, &self.box, self.table, self.nth, &self.place, self.after_line, self.after_events) != 0
+                make_keys(self.table, self.keys)
+                self.topic.begin(&draft, &self.box, <size_t>-1)      # one topic, and a block at a time: no quota
+                whole = self.topic.encode(&draft, &self.box, self.table, self.keys, &self.place, self.after_line, self.after_events) != 0
                 self.after_events = 0 if offset > self.after_line else self.after_events
         if more < 0:
             raise SystemError("fasttail: an array's bound did not hold; please report the input")

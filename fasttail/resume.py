@@ -19,11 +19,12 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
 import fasttail.publish.cursor as cursors
-from fasttail.parser.columns import parse
+from fasttail.find import order_at
 from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
@@ -32,9 +33,9 @@ from fasttail.publish.subscriptions import Subscription, invalid
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.slices import ask_for_slices
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import last_line_start
-from fasttail.tail.layout import HourFile, hour_files, hourly_folder
+from fasttail.tail.layout import HourFile, hour_files, hourly_folder, oldest_hour
 
 AT_ONCE = 1 << 18
 """Bytes that are read on the event loop's thread: a fraction of a millisecond."""
@@ -48,6 +49,9 @@ ROOM_S = 0.005
 STALLED_S = 30.0
 """So long a replay waits for a client that reads nothing."""
 
+GIVES_WAY_S = 2.0
+"""A replay that has waited so long for its client gives its place to another that wants it."""
+
 PROGRESS_S = 1.0
 
 NO_END = 1 << 63
@@ -55,7 +59,7 @@ NO_END = 1 << 63
 
 
 class _Lost(Exception):
-    """What a replay was to read is no longer there."""
+    """Why a replay cannot begin, or not go on."""
 
 
 class Resumer:
@@ -78,6 +82,8 @@ class Resumer:
     ) -> None:
         self.done = 0
         self._running: Counter[Client] = Counter()
+        self._waits: dict[Member, float] = {}  # for its client to read on, and since when
+        self._gave_way: set[Member] = set()  # not counted in _running any more
         self._walks: WeakSet[_Walk] = WeakSet()
         self._feeds = feeds
         self._data_dir = os.path.abspath(data_dir)
@@ -107,44 +113,64 @@ class Resumer:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def find(self, member: Member) -> str:
-        """The cursor at which a member's replay begins. Raises RequestError."""
+        """The cursor at which a member's replay begins. Raises RequestError.
+
+        There is a place for the replay, if it follows without a switch to other tasks.
+        """
         request, subscription = member.request, member.subscription
         await self._ready.wait()  # clients that were cut off by a restart come before it
         self._check_room(member)
         layout = self._layout()
         if layout is None:
             raise invalid(request.sent, "no data yet, nothing to resume")
-        loop = asyncio.get_running_loop()
-        hours = await loop.run_in_executor(self._threads, self.hours, layout)  # there may be thousands
-        self._check_room(member)
-        if not hours:
-            raise invalid(request.sent, "no data on disk, nothing to resume")
-        oldest = Place(_number(hours[0]), 0)
-        if subscription.cursor is None:
+        if subscription.cursor is not None:
+            look = partial(self._check_cursor, layout, subscription.cursor)
+        else:
             assert subscription.since is not None
-            try:
-                place = await loop.run_in_executor(self._threads, self._since, hours, subscription.since)
-            except OSError as error:
-                raise invalid(request.sent, f"cannot read the node's files: {error.strerror}") from error
-            if place is None:
-                raise invalid(request.sent, f"older than the oldest event on disk, {oldest.text(layout)}")
-            self._check_room(member)  # another may have come meanwhile
-            return place.text(layout)
+            look = partial(self._find_time, layout, subscription.since)
         try:
-            of_layout, place = cursors.parse(subscription.cursor)
+            place = await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        except _Lost as error:
+            raise invalid(request.sent, str(error)) from None
+        except OSError as error:
+            raise invalid(request.sent, f"cannot read the node's files: {error.strerror}") from error
+        self._check_room(member)  # another may have come meanwhile
+        return place.text(layout)
+
+    def _check_cursor(self, layout: str, cursor: str) -> Place:
+        """The place that a cursor names, if it can be read from. Raises _Lost, OSError."""
+        try:
+            of_layout, place = cursors.parse(cursor)
         except ValueError:
-            raise invalid(request.sent, "not a cursor") from None
+            raise _Lost("not a cursor") from None
         if of_layout != layout:
-            raise invalid(request.sent, f"a cursor of layout {of_layout}, but {layout} is read here")
+            raise _Lost(f"a cursor of layout {of_layout}, but {layout} is read here")
+        folder = hourly_folder(self._data_dir, layout)
+        first = oldest_hour(folder)
+        if first is None:
+            raise _Lost("no data on disk, nothing to resume")
+        oldest = Place(_number(first), 0)
         if place < oldest:
-            raise invalid(request.sent, f"older than what is on disk: the oldest is {oldest.text(layout)}")
+            raise _Lost(f"older than what is on disk: the oldest is {oldest.text(layout)}")
+        hours = hour_files(folder, place.date)
         path = next((hour.path for hour in hours if _number(hour) == place.hour), None)
         if path is None:
-            raise invalid(request.sent, f"no file of that hour: the oldest is {oldest.text(layout)}")
+            raise _Lost(f"no file of that hour: the oldest is {oldest.text(layout)}")
         with suppress(OSError):
             if os.stat(path).st_size < place.offset + (place.events > 0):
-                raise invalid(request.sent, "ahead of the end of that hour's file")
-        return subscription.cursor
+                raise _Lost("ahead of the end of that hour's file")
+        return place
+
+    def _find_time(self, layout: str, since: int) -> Place:
+        """Where the first event from a time on stands. Raises _Lost, OSError."""
+        hours = self.hours(layout)
+        if not hours:
+            raise _Lost("no data on disk, nothing to resume")
+        place = _Search(hours, self._max_line).find(since)
+        if place is None:
+            oldest = Place(_number(hours[0]), 0)
+            raise _Lost(f"older than the oldest event on disk, {oldest.text(layout)}")
+        return place
 
     async def replay(self, member: Member) -> bool:
         """Give the member what stands behind its cursor. True, without a switch to other tasks, when it
@@ -152,8 +178,7 @@ class Resumer:
         """
         assert member.cursor is not None
         assert member.feed is not None
-        self._check_room(member)
-        self._running[member.client] += 1
+        self._take_place(member)
         try:
             await member.feed.active.wait()
             # Never closed by hand: cancelled, this returns while a step still runs in its thread. The last
@@ -167,14 +192,21 @@ class Resumer:
             return await self._catch_up(member, walk)
         except _Lost as error:
             raise invalid(member.request.sent, str(error)) from None
+        except OSError as error:
+            raise invalid(member.request.sent, f"cannot read the node's files: {error.strerror}") from error
         finally:
-            self._running -= Counter((member.client,))
+            if member in self._gave_way:
+                self._gave_way.discard(member)
+            else:
+                self._running -= Counter((member.client,))
             self.done += 1
 
     async def _catch_up(self, member: Member, walk: _Walk) -> bool:
         loop = asyncio.get_running_loop()
         setbacks = self._feeds.setbacks
         while True:
+            if self._feeds.layout not in (None, walk.layout):
+                raise _Lost(f"{self._feeds.layout} is read now, no longer {walk.layout}")
             if self._feeds.setbacks != setbacks:
                 raise _Lost("the file was truncated meanwhile")
             frontier = self._feeds.frontier
@@ -212,34 +244,75 @@ class Resumer:
         client = member.client
         loop = asyncio.get_running_loop()
         since, queued = loop.time(), client.queued
-        while client.is_open and client.queued > client.queue_limit // 2:
-            await asyncio.sleep(ROOM_S)
-            if client.queued < queued:
-                since, queued = loop.time(), client.queued
-            elif loop.time() - since > STALLED_S:
-                raise _Lost(f"nothing was read for {STALLED_S:g} s: others wait for this replay's place")
+        self._waits[member] = since
+        try:
+            while client.is_open and client.queued > client.queue_limit // 2:
+                await asyncio.sleep(ROOM_S)
+                if member in self._gave_way:
+                    raise _Lost("its client reads too slowly, and others wait for this replay's place")
+                if client.queued < queued:
+                    since, queued = loop.time(), client.queued
+                elif loop.time() - since > STALLED_S:
+                    raise _Lost(f"nothing was read for {STALLED_S:g} s: others wait for this replay's place")
+        finally:
+            self._waits.pop(member, None)
 
     def _check_room(self, member: Member) -> None:
         """Half of the places are the most for one client. Raises RequestError."""
         most = (self._limit + 1) // 2
-        if self._running[member.client] >= most or self._running.total() >= self._limit:
+        full = self._running.total() >= self._limit and self._slowest() is None
+        if self._running[member.client] >= most or full:
             text = f"too many replays: at most {self._limit} at a time, {most} of one client; try again later"
             raise invalid(member.request.sent, text)
+
+    def _take_place(self, member: Member) -> None:
+        """Count one more replay, maybe in place of one that waits for its client. Raises RequestError."""
+        self._check_room(member)
+        slowest = self._slowest()
+        if self._running.total() >= self._limit and slowest is not None:
+            del self._waits[slowest]
+            self._gave_way.add(slowest)
+            self._running -= Counter((slowest.client,))
+        self._running[member.client] += 1
+
+    def _slowest(self) -> Member | None:
+        """Whose replay has waited longest for its client, if that is long enough to give way."""
+        member = min(self._waits, key=self._waits.__getitem__, default=None)
+        if member is None or asyncio.get_running_loop().time() - self._waits[member] < GIVES_WAY_S:
+            return None
+        return member
 
     def hours(self, layout: str) -> list[HourFile]:
         """The files on disk, oldest first."""
         return hour_files(hourly_folder(self._data_dir, layout))
 
-    def _since(self, hours: list[HourFile], since: int) -> Place | None:
-        """Where the first event from a time on stands; None if even the oldest event on disk is younger."""
-        low, begin = self._begin(hours, 0, len(hours) - 1)
+
+class _Search:
+    """Looks for a time in the files, which are at least one. One reader serves for all its looks."""
+
+    def __init__(self, hours: list[HourFile], max_line: int) -> None:
+        self._hours = hours
+        self._reader = Reader(window=1 << 14, max_line=max_line)
+
+    def find(self, since: int) -> Place | None:
+        """Where the first event from a time (ns) on stands; None if even the oldest event on disk is younger.
+        Raises OSError.
+        """
+        try:
+            return self._find(since)
+        finally:
+            self._reader.close()
+
+    def _find(self, since: int) -> Place | None:
+        hours = self._hours
+        low, begin = self._begin(0, len(hours) - 1)
         if begin is None or begin > since:
             return None
         # The newest file that begins before: hours are the node's, and need not be those of the events.
         high = len(hours) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            found, begin = self._begin(hours, middle, high)
+            found, begin = self._begin(middle, high)
             if begin is not None and begin < since:
                 low = found
             else:
@@ -249,21 +322,21 @@ class Resumer:
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
-            event = _time_at(file.path, middle, self._max_line)
-            if event is not None and event[1] < since:
-                low = event[0] + 1
+            event = order_at(self._reader, file.path, middle, "time_ns")
+            if event is not None and event.value is not None and event.value < since:
+                low = event.offset + 1
             else:
                 high = middle
-        event = _time_at(file.path, low, self._max_line)
+        event = order_at(self._reader, file.path, low, "time_ns")
         # Not the end of the file: its last line may be torn, and is still to be read as a whole.
-        return Place(_number(file), event[0] if event is not None else last_line_start(file.path))
+        return Place(_number(file), event.offset if event is not None else last_line_start(file.path))
 
-    def _begin(self, hours: list[HourFile], first: int, last: int) -> tuple[int, int | None]:
+    def _begin(self, first: int, last: int) -> tuple[int, int | None]:
         """The first of these files with an event, and that event's time; None: there is none."""
         for number in range(first, last + 1):
-            event = _time_at(hours[number].path, 0, self._max_line)
+            event = order_at(self._reader, self._hours[number].path, 0, "time_ns")
             if event is not None:
-                return number, event[1]
+                return number, event.value
         return last, None
 
 
@@ -275,6 +348,7 @@ class _Walk:
         self._rereader = rereader
         self._resumer = resumer
         self._open_hour = 0
+        self._path = ""  # of that hour
         self._left: dict[int, int] = {}  # hours that are done with, and how far each was read
         self._known = {self.place.hour}  # hours that were there at the last look
 
@@ -290,17 +364,23 @@ class _Walk:
 
     def step(self, limit: int, frontier: Place | None) -> list[TopicMessage]:
         """Read on in the present hour's file, at most to `limit`, where a line ends. frontier: its hour is
-        the last; None: the next one follows. Raises OSError.
+        the last; None: the next one follows. Raises _Lost, OSError.
         """
         if not self.is_open:
             self._open()
             return []
         messages = self._rereader.read(limit)
         at_end = messages is None
+        if messages is None and self._is_replaced():
+            self._open()  # by a copy that goes on: the one that was read ends here
+            return []
         if messages is None:
             # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
             messages = self._rereader.read_tail()
         offset = self._rereader.tell()
+        if at_end and offset < limit < NO_END and os.stat(self._path).st_size < limit:
+            # What the pipeline has handed out is no longer there, and it has not seen that yet.
+            raise _Lost("the file was truncated meanwhile")
         if frontier is None and (at_end or offset >= limit):
             self._left[self.place.hour] = offset
             self.place = Place(self.place.hour + 1, 0)
@@ -310,6 +390,14 @@ class _Walk:
             # Not beyond the limit, though NUL bytes behind it may have been passed over.
             self.place = Place(self.place.hour, min(offset, limit))
         return messages
+
+    def _is_replaced(self) -> bool:
+        """Whether another file has taken the name of the open one."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) != self._rereader.identity()
 
     def left_behind(self, ends: dict[int, int]) -> int | None:
         """An hour that has got late lines since it was left, and that were handed out since."""
@@ -340,39 +428,13 @@ class _Walk:
         self._known = set(files)
         if hour != self.place.hour:
             self.place = Place(hour, 0)
-        self._rereader.open(files[hour].path, self.layout, self.place.offset, self.place.events)
+        self._path = files[hour].path
+        self._rereader.open(self._path, self.layout, self.place.offset, self.place.events)
         self._open_hour = hour
 
 
 def _number(file: HourFile) -> int:
     return int(file.date) * 100 + file.hour
-
-
-def _time_at(path: str, offset: int, max_line: int) -> tuple[int, int] | None:
-    """(offset, time of its first event in ns) of the first good line that begins at `offset` or behind it."""
-    reader = Reader(window=1 << 16, max_line=max_line)
-    try:
-        reader.open(path, max(0, offset - 1))
-        skip = offset > 0  # to the end of the line that holds the byte before
-        while True:
-            code = reader.fill_once()
-            if code in (FILL_EOF, FILL_ERROR, FILL_NOFILE):
-                return None
-            if code != FILL_LINES:
-                continue
-            at = reader.tell()
-            data = reader.take_lines()
-            if skip:
-                first = data.index(b"\n") + 1
-                data, at, skip = data[first:], at + first, False
-            while data:
-                end = data.index(b"\n") + 1
-                batch = parse(data[:end])
-                if len(batch):
-                    return at, int(batch.column("time_ns")[0])
-                data, at = data[end:], at + end
-    finally:
-        reader.close()
 
 
 def _step_back() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 
 from fasttail.config import ConfigError, TailSettings
 from fasttail.convert import Converter
+from fasttail.find import after_block
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import Follower
-from fasttail.tail.inotify import WAIT_DIRS, Watcher
+from fasttail.tail.inotify import WAIT_DIRS, WAIT_GONE, Watcher
 from fasttail.text_output import selector, tell_rejects, write
 
 
@@ -18,14 +20,14 @@ def tail_folder(settings: TailSettings) -> int:
     if not settings.follow and not settings.data_dir.is_dir():
         raise ConfigError(f"{settings.data_dir}: no such folder")
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
-    wake_fd = -1
-    watcher = Watcher(wake_fd=wake_fd, use_inotify=settings.inotify and settings.follow)
+    watcher = Watcher(reader_of=1, use_inotify=settings.inotify and settings.follow)
     follower = Follower(
         settings.data_dir,
         layout=settings.layout,
         start=settings.start,
         grace_s=settings.grace_s if settings.follow else 0.0,
         rescan_s=settings.rescan_s,
+        after_block=partial(after_block, max_line=settings.max_line),
         notice=lambda level, text: print(f"fasttail tail: {text}", file=sys.stderr),
     )
     converter = Converter(
@@ -53,15 +55,21 @@ def tail_folder(settings: TailSettings) -> int:
                 left = check_at - time.monotonic()
                 if not settings.follow and follower.caught_up:
                     return _finish(reader, converter, follower)
-                if left <= 0 or not settings.follow:
+                if left <= 0 or reader.at_hole or not settings.follow:
                     break
                 if _wait(watcher, left):
                     break
 
 
 def _wait(watcher: Watcher, seconds: float) -> bool:
-    """Wait for new data or names; True if the folders are to be looked at."""
-    return bool(watcher.wait_once(int(seconds * 1e6) + 1) & WAIT_DIRS)
+    """Wait for new data or names; True if the folders are to be looked at.
+
+    Raises BrokenPipeError if nobody reads the output any more.
+    """
+    happened = watcher.wait_once(int(seconds * 1e6) + 1)
+    if happened & WAIT_GONE:
+        raise BrokenPipeError
+    return bool(happened & WAIT_DIRS)
 
 
 def _finish(reader: Reader, converter: Converter, follower: Follower) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -38,6 +39,27 @@ def write(text: bytes) -> None:
             view = view[os.write(1, view) :]
         except BlockingIOError:
             select.select((), (1,), ())  # a terminal or pipe that somebody made non-blocking
+        except OSError as error:
+            if error.errno == errno.EIO and _has_hung_up(1):
+                raise BrokenPipeError from None  # a terminal that was closed
+            raise
+
+
+def _has_hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+
+
+def wait_for_input(fd: int) -> None:
+    """Until there is something to read. BrokenPipeError if standard output's reader leaves meanwhile."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if fd != 1:
+        poll.register(1, 0)  # errors are always told
+    for ready, happened in poll.poll():
+        if ready == 1 and fd != 1 and happened & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
 
 
 def tell_rejects(converter: Converter, name: str, progress: Bar | None = None) -> None:

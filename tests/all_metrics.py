@@ -17,6 +17,7 @@ def everything() -> bytes:
         },
         batch_times=Histogram().read,
         lags=Histogram().read,
+        delivery_lags=Histogram().read,
         started=1.0,
         hub=lambda: {
             "clients": {"c": 1},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "faults.md"
-NUMBERS = range(1, 43)
+NUMBERS = range(1, 46)
 NONE = "–"
 
 _ROW = re.compile(r"\| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|")

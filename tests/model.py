@@ -33,7 +33,8 @@ from fasttail.tail.follower import RESCAN_S, Follower, Left, Position
 from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, Watcher
 
 GRACE = 5.0
-STREAM = "node_order_statuses_streaming"
+STEM = "node_order_statuses"
+STREAM = STEM + "_streaming"
 WHOLE = re.compile(rb"(\d{9}):x*:\1")
 
 
@@ -63,7 +64,7 @@ class Content:
     ino: int
     lines: list[Line] = field(default_factory=list)
     size: int = 0
-    was: int = 0  # its inode before it was copied
+    was: set[int] = field(default_factory=set)  # its inodes before it was copied
     rest: bytes = b""  # of its last line, not written yet
     deadline: float | None = None  # of the grace time, since the tail left it
     left: int | None = None  # after which write that was
@@ -72,6 +73,7 @@ class Content:
     fd: int = -1  # keeps it, without a name, so that the kernel does not give its inode to a new one
     stale: bool = False  # by this descriptor a writer may go on that does not know yet
     deleted: bool = False  # it has no name at all
+    copied: bool = False  # a copy has taken its name since the tail last came to rest
     looked: float | None = None  # when the tail was at its end without a name
     held: bool = False  # the tail had it open when it lost its name
     changed: float = 0.0  # when it lost its name, or was written to since
@@ -89,6 +91,9 @@ class Counts:
     torn: int = 0
     restarts: int = 0
     kills: int = 0
+    copies: int = 0
+    holes: int = 0
+    layouts: int = 0
 
     def add(self, other: Counts) -> None:
         for name, value in vars(other).items():
@@ -104,6 +109,7 @@ class Model:
         self.now = 1000.0
         self.window = self.rng.choice([1, 7, 60, 4096, 1 << 16])
         self.inotify = self.rng.random() < 0.5
+        self.stream = STREAM
         self.hour = 0  # the newest
         self.contents: list[Content] = []
         self.by_number: dict[int, Line] = {}
@@ -212,7 +218,7 @@ class Model:
 
     def content(self, ino: int) -> Content | None:
         """The newest one in the file with that inode."""
-        return next((each for each in reversed(self.contents) if ino in (each.ino, each.was)), None)
+        return next((each for each in reversed(self.contents) if ino in {each.ino, *each.was}), None)
 
     def take(self, data: bytes, *, final: bool) -> None:
         """The tail delivers a line."""
@@ -307,7 +313,7 @@ class Model:
                 line.lost = True
 
     def path(self, hour: int) -> Path:
-        return self.folder / STREAM / "hourly" / f"202605{1 + hour // 24:02}" / str(hour % 24)
+        return self.folder / self.stream / "hourly" / f"202605{1 + hour // 24:02}" / str(hour % 24)
 
     def hour_of(self, path: str) -> int:
         date, hour = path.split("/")[-2:]
@@ -444,11 +450,13 @@ class Model:
 
     def cut_down(self, content: Content, *, look: bool = True, last: bool = False) -> None:
         """look: the tail may have a look at it before it grows. last: it does not grow before that."""
+        self.see_copy(content)
         if content.path is None:
             return
         # Grown past the place again it is known by its content, where the checkpoint has any of it.
-        unmarked = self.saved is not None and not self.saved.before and content.ino in self.inodes(self.saved)
-        if content.ino in self.blind or (unmarked and self.down and not last):
+        inodes = {content.ino, *content.was}
+        unmarked = self.saved is not None and not self.saved.before and inodes & self.inodes(self.saved)
+        if inodes & self.blind or (unmarked and self.down and not last):
             return
         position = self.position()
         if self.rng.random() < 0.3:
@@ -461,8 +469,10 @@ class Model:
         with content.path.open("r+b") as file:
             file.truncate(end)
         for seen in (self.cut, self.unseen):
-            seen[content.ino] = min(end, seen.get(content.ino, end))
+            for ino in inodes:
+                seen[ino] = min(end, seen.get(ino, end))
         fresh = Content(content.hour, content.path, content.ino, size=end, deadline=content.deadline)
+        fresh.was = content.was
         fresh.shut = content.shut
         content.rest = b""
         if kept == 0:
@@ -513,6 +523,7 @@ class Model:
             self.append_stale()
 
     def remove(self, content: Content, rename: bool) -> None:
+        self.see_copy(content)
         assert content.path is not None
         position = self.position()
         here = position is not None and position.ino == content.ino
@@ -555,7 +566,104 @@ class Model:
         for content in self.contents:
             if content.path is not None:
                 self.remove(content, rename=False)
-        shutil.rmtree(self.folder / STREAM if self.rng.random() < 0.5 else self.folder, ignore_errors=True)
+        shutil.rmtree(
+            self.folder / self.stream if self.rng.random() < 0.5 else self.folder, ignore_errors=True
+        )
+
+    def mirror(self) -> None:
+        """A copy takes the file's name, perhaps with more lines, perhaps twice before a look."""
+        for _ in range(self.rng.choice([1, 1, 2])):
+            content = self.some()
+            if content is None or content.path is None:
+                return
+            copy = content.path.with_name("copy")
+            shutil.copy(content.path, copy)
+            self.fds.append(os.open(content.path, os.O_RDONLY))
+            copy.rename(content.path)
+            content.was = {*content.was, content.ino}
+            content.ino = content.path.stat().st_ino
+            content.copied = True
+            self.counts.copies += 1
+            if self.rng.random() < 0.7:
+                self.write(content.hour, self.rng.choice([1, 3]), self.rng.random() < 0.2)
+
+    def see_copy(self, content: Content) -> None:
+        """What has been copied and then goes was seen by the tail first."""
+        if content.copied and not self.down:
+            self.due, self.idle = 0.0, False
+            self.settle(alone=True)
+        content.copied = False
+
+    def hole(self) -> None:
+        """Some lines are written behind others, which come later; in parts, in any order."""
+        self.append()
+        self.finish()
+        self.due, self.idle = 0.0, False
+        self.settle(alone=True)
+        content = self.named(self.hour)
+        position = self.position()
+        if content is None or content.path is None or position is None or position.ino != content.ino:
+            return
+        self.counts.holes += 1
+        begin, first = content.size, len(self.by_number)
+        place = (content.hour, self.contents.index(content))
+        for number in range(first, first + self.rng.randrange(3, 9)):
+            self.tick += 1
+            data = b"%09d:%s:%09d" % (number, b"x" * self.rng.choice([0, 1, 30, 200]), number)
+            content.size += len(data) + 1
+            # Lost: where they come in the order is not said. That they come is looked at here.
+            line = Line(number, place, data, content.size, self.now, self.tick, lost=True)
+            content.lines.append(line)
+            self.by_number[number] = line
+        lines = content.lines[-(len(self.by_number) - first) :]
+        data = b"".join(line.data + b"\n" for line in lines)
+        cuts = [begin, *(line.end for line in lines)]
+        parts = [(at, data[at - begin : end - begin]) for at, end in pairwise(cuts)]
+        self.rng.shuffle(parts)
+        fd = os.open(content.path, os.O_WRONLY)
+        for at, part in parts:
+            os.pwrite(fd, part, at)
+            if self.rng.random() < 0.5:
+                self.settle(alone=True)
+            if self.rng.random() < 0.3:
+                self.now += GRACE / 4
+                self.settle(alone=True)
+        os.close(fd)
+        self.now += 1.0
+        self.settle(alone=True)
+        assert [line.came for line in lines] == [1] * len(lines), "of lines behind a hole and in it"
+
+    def change_layout(self) -> None:
+        """The node is restarted to write another layout, and the old folder is removed."""
+        self.finish()
+        for _ in range(4):
+            self.now += GRACE
+            self.settle(alone=True)
+        for content in self.contents:
+            self.see_copy(content)
+            if content.path is not None or content.held:
+                self.lose(content.lines)
+                if content.rest:
+                    content.lines[-1].lost = True
+                    content.rest = b""
+                content.path, content.held, content.stale = None, False, False
+        self.owed.clear()
+        self.counts.layouts += 1
+        old = self.stream
+        suffixes = ["", "_by_block", "_streaming"]
+        self.stream = self.rng.choice([name for suffix in suffixes if (name := STEM + suffix) != old])
+        self.now += 60.0
+        self.settle(alone=True)
+        self.hour += 1
+        for _ in range(3):
+            self.write(self.hour, 1, torn=False)
+            self.now += RESCAN_S + 0.1
+            self.settle(alone=True)
+        position = self.position()
+        assert position is not None
+        assert self.stream + "/" in position.path, (self.stream, position)
+        shutil.rmtree(self.folder / old, ignore_errors=True)
+        self.save()
 
     def litter(self) -> None:
         """What is none of the node's hours."""
@@ -620,8 +728,9 @@ class Model:
         at = -1 if saved is None else self.hour_of(saved.path)
         formers = {left.ino: left for left in saved.formers} if saved else {}
         for content in self.contents:
-            left = formers.get(content.ino)
+            left = next((formers[ino] for ino in (content.ino, *content.was) if ino in formers), None)
             known = left is not None and content.path == Path(left.path) and self.uncut(left)
+            known = known and left is not None and (left.before != "" or left.ino == content.ino)
             content.shut = False
             for line in content.lines + content.gone:
                 line.shut = False
@@ -674,13 +783,16 @@ class Model:
         shutil.copy(content.path, copy)
         self.fds.append(os.open(content.path, os.O_RDONLY))
         copy.rename(content.path)
-        content.was, content.ino = content.ino, content.path.stat().st_ino
+        content.was = {*content.was, content.ino}
+        content.ino = content.path.stat().st_ino
         content.deadline = None
         return True
 
     def holds(self, saved: Position) -> bool:
         content = self.content(saved.ino)
-        return content is not None and content.path == Path(saved.path) and self.uncut(saved)
+        if content is None or (content.ino != saved.ino and not (saved.first and saved.before)):
+            return False
+        return content.path == Path(saved.path) and self.uncut(saved)
 
     def uncut(self, place: Position | Left) -> bool:
         """Whether what stands before that place is what stood there when the checkpoint was made."""
@@ -694,8 +806,9 @@ class Model:
         actions += [self.read] * 8 + [self.wait] * 3 + [self.settle] * 2
         actions += [self.truncate, self.rewrite] + [self.delete] * 2
         actions += [self.rotate_many, self.litter, self.quiet, self.save, self.save, self.stop, self.kill]
+        actions += [self.mirror] * 3 + [self.hole]
         for _ in range(steps):
-            action = self.rng.choice(actions if self.rng.random() < 0.995 else [self.wipe])
+            action = self.rng.choice(actions if self.rng.random() < 0.99 else [self.wipe, self.change_layout])
             self.done.append(action.__name__)
             action()
         self.end()

@@ -61,7 +61,7 @@ class Serve:
     ) -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            [*wrap, *command("serve", folder, "--port", 0, *options)],
+            [*wrap, *command("serve", folder, *(() if "--port" in options else ("--port", 0)), *options)],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

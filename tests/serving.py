@@ -115,9 +115,13 @@ async def http(
     host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    """One HTTP request over a socket of its own; reads to the end of the stream."""
+    """One HTTP request over a socket of its own; reads to the end of the stream.
+
+    Without a Connection header among `headers`, it asks for the connection to be closed.
+    """
     reader, writer = await asyncio.open_connection(host, port, ssl=tls)
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", *headers]
+    close = [] if any(each.lower().startswith("connection:") for each in headers) else ["Connection: close"]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", *close, *headers]
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
     raw = await reader.read()
     writer.close()

@@ -22,10 +22,11 @@ from serving import PicowsClient, RawClient, http, run, serving, until
 from fasttail.config import ConfigError, ServeSettings
 from fasttail.publish import server as server_module
 from fasttail.publish.accept import Peer
-from fasttail.publish.access import MAX_TOKEN, Access, read_token
+from fasttail.publish.access import MAX_TOKEN, Access, Reached, is_loopback, read_token
 
 TOKEN = "s3cr3t+/=~.x"
 UPGRADE = ("Upgrade: websocket", "Connection: Upgrade")
+HANDSHAKE = (*UPGRADE, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 GUARDED = ["/ws/", "/ws/orderUpdate", "/ws/orderBatch", "/ws/status", "/metrics"]
 CHANNELS = GUARDED[:3]
 
@@ -123,8 +124,7 @@ def test_the_token_of_a_request_that_cannot_be_met_is_not_logged_either(
             with contextlib.suppress(ConnectionResetError):
                 answer = await reader.read()
             assert b" 101 " not in answer
-            # picows' answer to a line that is none holds that line: whoever sent it gets it back.
-            assert TOKEN.encode() not in answer or answer.startswith(b"HTTP/1.1 400 ")
+            assert TOKEN.encode() not in answer
             writer.close()
 
     caplog.set_level(0)
@@ -209,6 +209,68 @@ def test_only_pages_of_the_allowed_origins_may_connect() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "fits"),
+    [
+        ("http://127.0.0.1:{port}", "127.0.0.1:{port}", True),  # as the Python SDK does
+        ("http://127.0.0.1:{port}", "x", True),  # the address at which the connection came in
+        ("http://localhost:{port}", "localhost:{port}", True),
+        ("HTTP://LocalHost:{port}", "x", True),
+        ("http://192.0.2.7:{port}", "192.0.2.7:{port}", True),  # behind a container's NAT
+        ("http://[2001:db8::7]:{port}", "[2001:db8::7]:{port}", True),
+        ("http://192.0.2.7:{port}", "127.0.0.1:{port}", False),  # somebody else's page on the same port
+        ("http://127.0.0.2:{port}", "127.0.0.1:{port}", False),
+        ("https://127.0.0.1:{port}", "127.0.0.1:{port}", False),
+        ("http://127.0.0.1:9", "127.0.0.1:9", False),
+        ("http://127.0.0.1", "127.0.0.1", False),
+        ("http://127.0.0.1:{port}0", "127.0.0.1:{port}0", False),
+        ("http://rebound.example:{port}", "rebound.example:{port}", False),
+        ("http://127.0.0.1.evil.example:{port}", "127.0.0.1.evil.example:{port}", False),
+        ("http://localhost.evil.example:{port}", "localhost.evil.example:{port}", False),
+        ("http://evil@127.0.0.1:{port}", "127.0.0.1:{port}", False),
+        ("http://2130706433:{port}", "2130706433:{port}", False),
+        ("http://127.1:{port}", "127.1:{port}", False),
+        ("http://127.0.0.1:{port}/", "127.0.0.1:{port}", False),
+        ("null", "127.0.0.1:{port}", False),
+    ],
+)
+def test_our_own_address_as_an_origin_passes_and_a_name_has_to_be_listed(
+    origin: str, host: str, fits: bool
+) -> None:
+    async def main() -> None:
+        async with serving(access=Access(origins=("https://app.example",))) as srv:
+            headers = f"Host: {host}\r\nOrigin: {origin}\r\n".format(port=srv.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", srv.port)
+            writer.write(s.upgrade("/ws/").replace(b"Host: localhost\r\n", headers.encode()))
+            status = int((await reader.readuntil(b"\r\n")).split()[1])
+            writer.close()
+            assert status == (101 if fits else 403)
+
+    run(main())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_default_port_need_not_be_named(scheme: str) -> None:
+    access = Access(origins=("https://app.example",))
+    here = Reached("192.0.2.7", {"http": 80, "https": 443}[scheme], scheme)
+    for host in ("192.0.2.7", f"192.0.2.7:{here.port}", "x"):
+        assert access.origin_fits(CIMultiDict(Origin=f"{scheme}://192.0.2.7", Host=host), here)
+    assert not access.origin_fits(CIMultiDict(Origin=f"{scheme}://192.0.2.8", Host="192.0.2.7"), here)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        ("localhost", True), ("LOCALHOST", True), ("127.0.0.1", True), ("127.255.0.9", True), ("::1", True),
+        ("[::1]", True), ("::ffff:127.0.0.1", True), ("127.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False), ("127.1", False), ("0.0.0.0", False), ("::", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_is_this_machine(host: str, is_here: bool) -> None:
+    assert is_loopback(host) is is_here
+
+
 def test_without_a_list_any_origin_may() -> None:
     async def main() -> None:
         async with serving() as srv:
@@ -229,7 +291,7 @@ def test_an_address_has_so_many_connections_until_one_goes() -> None:
         async with serving(access=Access(per_address=2, proxies=PROXIES)) as srv:
             first = await RawClient.connect(srv.port, headers=(ONE,))
             second = await RawClient.connect(srv.port, "/ws/orderBatch", headers=(ONE,))
-            answer = await http(srv.port, "/ws/", *UPGRADE, ONE)
+            answer = await http(srv.port, "/ws/", *HANDSHAKE, ONE)
             assert answer.status == 429
             assert answer.json() == {"error": "too many clients from this address", "limit": 2}
             assert int(answer.headers["retry-after"]) > 0
@@ -239,11 +301,10 @@ def test_an_address_has_so_many_connections_until_one_goes() -> None:
             other.reset()
             first.reset()
             await until(lambda: len(srv.hub.clients) == 1)
-            # Handshakes that fail after they were counted give their place back.
-            for _ in range(5):
-                assert (await http(srv.port, "/ws/", *UPGRADE, ONE)).status == 400
+            for _ in range(5):  # handshakes that fail take no place
+                assert (await http(srv.port, "/ws/", *UPGRADE, ONE)).status == 426
             again = await RawClient.connect(srv.port, headers=(ONE,))
-            assert (await http(srv.port, "/ws/", *UPGRADE, ONE)).status == 429
+            assert (await http(srv.port, "/ws/", *HANDSHAKE, ONE)).status == 429
             again.reset()
             await until(lambda: len(srv.hub.clients) == 1)
             last = await RawClient.connect(srv.port, headers=(ONE,))
@@ -258,7 +319,7 @@ def test_what_the_client_says_itself_does_not_count() -> None:
         async with serving(access=Access(per_address=1, proxies=PROXIES)) as srv:
             client = await RawClient.connect(srv.port, headers=(ONE,))
             forged = "X-Forwarded-For: 10.9.9.9, 10.1.1.1"
-            assert (await http(srv.port, "/ws/", *UPGRADE, forged)).status == 429
+            assert (await http(srv.port, "/ws/", *HANDSHAKE, forged)).status == 429
             await client.frame()
 
     run(main())
@@ -429,7 +490,7 @@ def test_a_guarded_service(tmp_path: Path) -> None:
             assert (await http(port, "/ws/", *UPGRADE, bearer, "Origin: https://evil.example")).status == 403
             client = await RawClient.connect(port, headers=(bearer, ONE, "Origin: https://app.example"))
             await client.frame()
-            assert (await http(port, "/ws", *UPGRADE, bearer, ONE)).status == 429
+            assert (await http(port, "/ws", *HANDSHAKE, bearer, ONE)).status == 429
             other = await RawClient.connect(port, "/ws", headers=(bearer, TWO))
             other.reset()
 

@@ -96,7 +96,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
             BatchEnd(
                 number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
                 reject=None, seconds=0.0, workers=[], hour=2026050508, end=7, late=True,
-                file=("a former hour's", 1, 2), event_ns=0, messages=[],
+                file=("a former hour's", 1, 2), event_ns=0, local_ns=0, messages=[],
             )
         )  # fmt: skip
         assert app._handed_out.position() == place
@@ -105,3 +105,38 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
         wait_for("the stop", lambda: not app._take() and app.pipeline.stopped)
         checkpoint.close(5)
         log.stop()
+
+
+def test_batches_that_cannot_be_handed_over_do_not_fill_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = hour_file(tmp_path, "plain", "20260505", 9)
+    path.touch()
+    settings = ServeSettings(data_dir=tmp_path, port=0, start="oldest", workers=1)
+    log = setup("warning")
+    app = service.App(settings, log, None, lambda: settings)
+    failed = 0
+
+    def publish(note: BatchEnd) -> None:
+        nonlocal failed
+        failed += 1
+        raise ValueError("a bug")
+
+    async def main() -> None:
+        running = asyncio.create_task(app.run())
+        for number in range(5):
+            with path.open("ab") as file:
+                file.write(plain(event(oid=number)))
+            while failed <= number:  # noqa: ASYNC110 - nothing sets an event
+                await asyncio.sleep(0.005)
+        app._stop.set()
+        await running
+
+    monkeypatch.setattr(app, "_publish", publish)
+    try:
+        uvloop.run(main())
+    finally:
+        log.stop()
+    lines = capfd.readouterr().out.splitlines()
+    assert sum("handing over failed" in line for line in lines) == 1
+    assert sum("ValueError: a bug" in line for line in lines) == 1

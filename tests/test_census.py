@@ -9,6 +9,8 @@ import subprocess
 import pytest
 from running import program
 
+from fasttail.watch.census import Process
+
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 
 
@@ -34,3 +36,18 @@ def test_what_a_burst_took_goes_back() -> None:
 )
 def test_what_the_environment_sets_stays(environ: dict[str, str]) -> None:
     assert kept_free("set", **environ) > 7 << 20
+
+
+@glibc
+@pytest.mark.plain_build
+def test_free_pages_go_back_by_a_thread_of_their_own() -> None:
+    threads, freed = map(int, subprocess.check_output(program("give_back")).split())
+    assert threads == 1, "malloc_trim may take long: never on the event loop"
+    assert freed > 30 << 20
+
+
+def test_pss_is_what_the_kernel_tells() -> None:
+    process = Process()
+    pss = process.pss()
+    assert pss is not None
+    assert 1 << 20 < pss < 2 * process.rss()

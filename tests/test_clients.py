@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import re
@@ -73,7 +74,7 @@ def test_old_clients_are_greeted_and_answered(path: str, channel: str) -> None:
 
             client.send(s.masked(s.TEXT, b"ping"))
             assert await client.frame() == (s.TEXT, b"pong")
-            for ignored in (b"hello", b"PING", b"", "grüß".encode(), b'{"method":"ping"}'):
+            for ignored in (b"hello", b"PING", b"", "grüß".encode(), b'{"type":"ping"}', b'["method"]'):
                 client.send(s.masked(s.TEXT, ignored))
             client.send(s.masked(s.BINARY, b"ping") + s.masked(s.BINARY, b"\xff\xfe"))
             client.send(s.masked(s.PING, b"are you there"))
@@ -83,6 +84,31 @@ def test_old_clients_are_greeted_and_answered(path: str, channel: str) -> None:
             assert await client.close_code() == 1000
             await until(lambda: not srv.hub.clients)
             assert srv.hub.protocol_faults == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"method":"subscribe","subscription":{"type":"trades","coin":"BTC"}}',
+        b' {"id":1, "method": "post"}',
+        b'{"method":"ping"}',
+    ],
+)
+@pytest.mark.parametrize("path", ["/ws/", "/ws/orderUpdate", "/ws/orderBatch"])
+def test_who_takes_an_old_channel_for_the_public_protocol_is_told_once(path: str, text: bytes) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            client = await RawClient.connect(srv.port, path)
+            await client.frame()
+            client.send(s.masked(s.TEXT, text) * 3 + s.masked(s.TEXT, b"ping"))
+            opcode, payload = await client.frame()
+            answer = json.loads(payload)
+            assert (opcode, answer["channel"]) == (s.TEXT, "error")
+            assert "old service's channel" in answer["data"]
+            assert "the public protocol is at /ws," in answer["data"]
+            assert await client.frame() == (s.TEXT, b"pong")
 
     run(main())
 
@@ -212,7 +238,8 @@ def test_nothing_is_heard_from_a_client_once_it_is_being_closed(monkeypatch: pyt
             rude.send(s.close_frame(999))
             for _ in range(5):
                 await asyncio.sleep(0.001)
-                rude.send(s.masked(s.TEXT, b"after a bad close"))
+                with contextlib.suppress(RuntimeError):  # the connection has ended already
+                    rude.send(s.masked(s.TEXT, b"after a bad close"))
             await until(lambda: not srv.hub.clients)
 
     taken = LegacyClient.text
@@ -432,6 +459,46 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
     assert re.fullmatch(r"client 127\.0\.0\.1:\d+ is too slow \(\d+ bytes wait\): closing", record.message)
 
 
+def test_clients_that_are_too_slow_again_and_again_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each is counted; the log has one line a minute."""
+
+    async def main() -> None:
+        async with serving(client_queue=100_000, close_timeout_s=0.05) as srv:
+            channel = srv.hub.channels["orderUpdate"]
+            for turn in range(1, 6):
+                client = await RawClient.connect(srv.port, receive_buffer=4096)
+                await until(lambda: len(channel.clients) == 1)
+                await fill_until(lambda turn=turn: srv.hub.closed_slow == turn, channel)  # type: ignore[misc]
+                client.reset()
+                await until(lambda: not srv.hub.clients)
+
+    caplog.set_level("INFO", "fasttail")
+    run(main())
+    assert [record.message.count("is too slow") for record in caplog.records] == [1]
+
+
+def test_clients_that_are_cut_off_again_and_again_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with serving() as srv:
+            channel = srv.hub.channels["orderUpdate"]
+            for turn in range(1, 6):
+                client = await RawClient.connect(srv.port, receive_buffer=4096)
+                await until(lambda: len(channel.clients) == 1)
+                await fill_until(lambda: srv.client().queued > 100_000, channel)
+                assert srv.hub.shed()[0] == 1
+                assert srv.hub.shed_clients == turn
+                client.reset()
+                await until(lambda: not srv.hub.clients)
+
+    caplog.set_level("INFO", "fasttail")
+    run(main())
+    assert [record.message.count("is cut off") for record in caplog.records] == [1]
+
+
 def test_a_picows_client_that_pauses_is_told_1013() -> None:
     async def main() -> None:
         async with serving(client_queue=256 * 1024) as srv:
@@ -596,7 +663,7 @@ def test_close_all_closes_with_the_code_and_drops_who_does_not_go() -> None:
             opcode, payload = await deaf.frame()
             assert (opcode, payload) == (s.CLOSE, struct.pack(">H", 1012) + b"restarting")
             # Who comes now is refused.
-            assert (await s.http(srv.port, "/ws/", "Upgrade: websocket")).status == 503
+            assert (await s.http(srv.port, "/ws/", "Upgrade: websocket", "Connection: Upgrade")).status == 503
 
     run(main())
 

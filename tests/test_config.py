@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -413,3 +414,108 @@ def test_what_a_broken_file_says_is_not_quoted(tmp_path: Path, text: str) -> Non
     with pytest.raises(ConfigError, match=r"not valid YAML: .* \(at line [12], column \d+\)") as caught:
         from_file(tmp_path, text, "f.yaml")
     assert "s3cret" not in str(caught.value)
+
+
+# What would be lost in silence
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("f.yaml", "port: 1\nhost: x\nport: 1\n", "'port' is given twice, first in line 1 (at line 3"),
+        ("f.yaml", "symbols_config: [{symbol: A, symbol: B}]", "the key 'symbol' is given twice"),
+        ("f.json", '{"port": 1, "port": 1}', "the key 'port' is given twice"),
+        ("f.json", '{"symbols_config": [{"symbol": "A", "symbol": "B"}]}', "the key 'symbol' is given twice"),
+        ("f.toml", "port = 1\nport = 1\n", "Cannot overwrite a value"),
+        ("f.toml", "block-size = 1\nblock_size = 2\n", "block_size is given twice, with a hyphen"),
+        ("f.yaml", "block-size: 1\nblock_size: 2\n", "block_size is given twice, with a hyphen"),
+        ("f.yaml", "<<: {port: 1}\n", "merge keys (<<) are not supported"),
+        ("f.yaml", "port: 0123\n", "0123 is not a plain number"),
+        ("f.yaml", "grace_s: 1:30\n", "1:30 is not a plain number"),
+        ("f.yaml", "grace_s: 1:30.5\n", "1:30.5 is not a plain number"),
+        ("f.yaml", "Port: 1\n", "unknown setting 'Port' (did you mean 'port'?)"),
+        ("f.toml", "[serve]\nport = 1\n", "unknown setting 'serve'"),
+        ("f.yaml", "symbols_config: [{symbol: A, min_liquidty: 1}]", "unknown key 'min_liquidty' (did you"),
+        ("f.yaml", "symbols_config: [{symbol: A, Min-Liquidity: 1}]", "unknown key 'Min-Liquidity' (did you"),
+        ("f.yaml", "symbols_config: [{symbol: ' A'}]", "expected a coin's name, got ' A'"),
+        ("f.yaml", "allowed_origins: ','", "allowed_origins: expected origins"),
+        ("f.yaml", "port: 1e3", "port: expected a whole number"),
+    ],
+)  # fmt: skip
+def test_nothing_in_a_file_is_lost_in_silence(name: str, text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_file(tmp_path, text, name)
+    assert expected in str(caught.value)
+
+
+def test_a_file_of_aliases_is_shown_in_a_bounded_way(tmp_path: Path) -> None:
+    text = "host: &a0 [x, x]\n" + "".join(
+        f"k{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)
+    )
+    with pytest.raises(ConfigError, match="unknown settings"):
+        from_file(tmp_path, text, "f.yaml")
+    nested = "port: " + "".join(f"[&b{n} " for n in range(20)) + "1" + "]" * 20
+    with pytest.raises(ConfigError, match="port: expected a whole number"):
+        from_file(tmp_path, nested, "f.yaml")
+
+
+LINKS = {
+    "FASTTAIL_PORT": "tcp://10.96.0.17:8000",
+    "FASTTAIL_SERVICE_HOST": "10.96.0.17",
+    "FASTTAIL_SERVICE_PORT": "8000",
+    "FASTTAIL_SERVICE_PORT_HTTP": "8000",
+    "FASTTAIL_PORT_8000_TCP": "tcp://10.96.0.17:8000",
+    "FASTTAIL_PORT_8000_TCP_ADDR": "10.96.0.17",
+    "FASTTAIL_PORT_8000_TCP_PORT": "8000",
+    "FASTTAIL_PORT_8000_TCP_PROTO": "tcp",
+    "FASTTAIL_WS_SERVICE_HOST": "10.96.0.18",
+    "FASTTAIL_WS_PORT": "udp://[fd00::1]:8000",
+    "FASTTAIL_1_PORT": "tcp://172.17.0.5:8000",
+    "FASTTAIL_NAME": "/web/fasttail",
+    "FASTTAIL_ENV_PATH": "/usr/bin",
+}
+
+
+def test_a_service_called_fasttail_sets_nothing(tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text("port = 9000\n")
+    settings = serve(LINKS, config=str(tmp_path / "f.toml"))
+    assert (settings.port, settings.sources["port"]) == (9000, f"file {tmp_path}/f.toml:port")
+    assert settings.notices == (
+        "environment variable FASTTAIL_PORT is passed over: tcp://10.96.0.17:8000 is a service's address, "
+        "not a setting",
+    )
+    assert serve(LINKS, port="1").port == 1
+    assert serve(LINKS).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "notice"),
+    [
+        ({"FASTTAIL_PROT": "1"}, {}, "FASTTAIL_PROT is not known (did you mean FASTTAIL_PORT?)"),
+        ({"fasttail_port": "1"}, {}, "fasttail_port is not known (did you mean FASTTAIL_PORT?)"),
+        ({"FASTTAIL_XYZZY": "1"}, {}, "FASTTAIL_XYZZY is not known"),
+        ({"FASTTAIL_TOKEN_FILE": ""}, {}, "FASTTAIL_TOKEN_FILE is empty, and counts as not set"),
+        ({"FASTTAIL_FROM": "checkpoint"}, {}, "from = checkpoint has no effect without state_dir"),
+        ({"FASTTAIL_TRUSTED_PROXIES": "::1"}, {"max_clients_per_ip": "0"}, "trusted_proxies has no effect"),
+    ],
+)
+def test_what_has_no_effect_is_said(environ: dict[str, str], given: dict[str, str], notice: str) -> None:
+    (said,) = serve(environ, **given).notices
+    assert notice in said
+    assert not serve({"FASTTAIL_TOKEN": "x", "FASTTAIL_ISA": "sse2", "FASTTAIL_COIN": "BTC"}).notices
+
+
+def test_other_variables_are_those_of_the_docs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+    named = set(re.findall(r"FASTTAIL_[A-Z_]+[A-Z]", text.partition("## Other variables")[2]))
+    assert named == sources.OTHER_VARIABLES
+
+
+def test_relative_paths_begin_at_the_base(tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text('state_dir = "state"\n')
+    given = {"data_dir": "data", "config": "f.toml", "token_file": "/t"}
+    settings = sources.load(ServeSettings, given, {}, base=str(tmp_path))
+    assert (settings.data_dir, settings.state_dir) == (tmp_path / "data", tmp_path / "state")
+    assert settings.token_file == Path("/t")
+    with pytest.raises(ConfigError, match="data_dir: data: the current folder"):
+        sources.load(ServeSettings, {"data_dir": "data"}, {}, base="")

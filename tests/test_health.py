@@ -54,8 +54,20 @@ def test_waiting_for_data_is_healthy_however_long(pipeline: Pipeline) -> None:
             "lagMs": None,
             "lastEventAgeMs": None,
             "height": None,
+            "deliveryLagMs": None,
         },
     )
+
+
+def test_the_lag_is_told_from_the_order_and_from_the_line(pipeline: Pipeline) -> None:
+    now = WALL + pipeline.now
+    times = {"last_event_ns": now - 2 * S, "last_local_ns": now - S // 2, "last_event_seen_ns": now - S // 4}
+    pipeline.stats |= {"state": "live", "last_data_ns": pipeline.now, "height": 983, **times}
+    body = pipeline.health.health()[1]
+    assert (body["lagMs"], body["deliveryLagMs"], body["lastEventAgeMs"]) == (1750, 250, 2000)
+    assert set(pipeline.health.freshness()) == {"lagMs", "lastEventAgeMs", "height"}, "what clients are told"
+    pipeline.stats["last_local_ns"] = 0
+    assert pipeline.health.health()[1]["deliveryLagMs"] is None, "the plain layout does not tell"
 
 
 @pytest.mark.fault(35)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import threading
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lines import event, plain
+from lines import envelope, event, plain
 from running import hour_file, serve, wait_for
 
 from fasttail.histogram import Histogram
@@ -33,7 +34,7 @@ def test_bounds_rise_from_a_tenth_of_a_millisecond_to_half_a_minute() -> None:
 
 def test_bounds_are_documented() -> None:
     text = (Path(__file__).resolve().parent.parent / "docs" / "operations.md").read_text()
-    found = re.search(r"Buckets of both histograms, in seconds: ([\d.,\s]+)\.\n", text)
+    found = re.search(r"Buckets of all histograms, in seconds: ([\d.,\s]+)\.\n", text)
     assert found is not None
     assert [float(each) for each in found[1].split(",")] == BOUNDS[:-1]
 
@@ -125,4 +126,26 @@ def test_a_server_counts_each_batch_and_how_late_it_is(tmp_path: Path) -> None:
         took = server.metric("fasttail_batch_seconds_sum")
         assert 0 < took < 5
         assert wait_for("the counts", lambda: server.metric("fasttail_batches_total") == 5)
+        assert server.metric("fasttail_delivery_lag_seconds_count") == 0, "a plain line does not say when"
         assert server.metric("fasttail_start_time_seconds") == pytest.approx(time.time(), abs=120)
+
+
+def test_the_node_s_lag_is_not_ours(tmp_path: Path) -> None:
+    """An order of an hour ago, whose line the node writes now: only one of the two histograms is late."""
+
+    def stamp(age_s: float) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - age_s)) + ".000000000"
+
+    path = hour_file(tmp_path, "streaming", "20260505", 9)
+    path.touch()
+    with serve(tmp_path) as server:
+        for number, written_s in enumerate((2, 600), 1):
+            with path.open("ab") as file:
+                file.write(envelope([event(time=stamp(3600))], local_time=stamp(written_s)))
+            server.wait_metric("fasttail_delivery_lag_seconds_count", number)
+            health = json.loads(server.get("/health")[1])
+            assert 3600_000 <= health["lagMs"] < 3700_000
+        assert server.metric("fasttail_lag_seconds_count") == 2
+        assert 2 * 3600 <= server.metric("fasttail_lag_seconds_sum") < 2 * 3700
+        assert 602 <= server.metric("fasttail_delivery_lag_seconds_sum") < 802
+        assert 0 <= health["deliveryLagMs"] < 800_000

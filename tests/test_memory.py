@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
-from running import program
+from running import program, wait_for
 
 from fasttail.watch import memory
 from fasttail.watch.growth import MB
@@ -89,6 +90,25 @@ def test_the_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_limit(setting: float | None, group: int | None, limit: int | None) -> None:
     assert restart_limit(setting, group) == limit
+
+
+def test_a_slow_answer_to_pss_holds_nobody_up() -> None:
+    """The kernel may take long over it, and the event loop samples."""
+    answer = threading.Event()
+
+    def pss() -> int:
+        assert answer.wait(60)
+        return 12345
+
+    now = iter(range(0, 100_000, 100))
+    watch = MemoryWatch(None, measure=lambda: MB, pss=pss, clock=lambda: next(now))
+    threads = threading.active_count()
+    for _ in range(5):
+        watch.sample()
+        assert watch.numbers()["pss_bytes"] is None
+    assert threading.active_count() == threads + 1, "one question at a time"
+    answer.set()
+    wait_for("the answer", lambda: watch.numbers()["pss_bytes"] == 12345)
 
 
 class Process:

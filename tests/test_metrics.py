@@ -75,6 +75,7 @@ MEMORY: dict[str, float | None] = {
 
 BATCH_TIMES = [(0.001, 2), (30.0, 3), (float("inf"), 4)], 61.5
 LAGS = [(0.001, 0), (30.0, 4), (float("inf"), 4)], 0.25
+DELIVERY_LAGS = [(0.001, 3), (30.0, 4), (float("inf"), 4)], 0.01
 
 
 def render(stats: dict[str, Any] = STATS, memory: dict[str, float | None] | None = None) -> str:
@@ -82,6 +83,7 @@ def render(stats: dict[str, Any] = STATS, memory: dict[str, float | None] | None
         stats=lambda: stats,
         batch_times=lambda: BATCH_TIMES,
         lags=lambda: LAGS,
+        delivery_lags=lambda: DELIVERY_LAGS,
         hub=lambda: HUB,
         memory=lambda: MEMORY if memory is None else memory,
         log_dropped=lambda: 21,
@@ -174,7 +176,7 @@ def test_every_number_is_told_under_its_name() -> None:
     expected["fasttail_alerts_total", (("kind", "memory"),)] = 3
     expected["fasttail_alerts_total", (("kind", "stall"),)] = 0
     expected["fasttail_build_info", (("commit", 'ab"c\\1'), ("version", "0.1.0"))] = 1
-    for name, buckets, total in (("batch", *BATCH_TIMES), ("lag", *LAGS)):
+    for name, buckets, total in (("batch", *BATCH_TIMES), ("lag", *LAGS), ("delivery_lag", *DELIVERY_LAGS)):
         for (_, count), bound in zip(buckets, ("0.001", "30.0", "+Inf"), strict=True):
             expected[f"fasttail_{name}_seconds_bucket", (("le", bound),)] = count
         expected[f"fasttail_{name}_seconds_count", ()] = 4

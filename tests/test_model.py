@@ -33,6 +33,7 @@ def test_model(first: int) -> None:
     assert total.steps == 20 * STEPS
     # It does what it is for: every kind of fault was met, and most lines came.
     assert min(total.again, total.late, total.torn, total.restarts, total.kills, total.lost) > 0
+    assert min(total.copies, total.holes, total.layouts) > 0
     assert total.lost < total.lines / 2
 
 

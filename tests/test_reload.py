@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from lines import event, plain
 from running import command, hour_file, serve, wait_for
+from serving import http, run
 from test_ws import append
 from websockets.sync.client import connect
 
@@ -66,6 +68,48 @@ def test_filters_change_and_no_connection_is_dropped(tmp_path: Path) -> None:
         config.write_text("{}")
         hang_up("settings reloaded: no filter: all orders pass")
         assert coins() == {"BTC", "ETH", "SOL"}
+
+
+@pytest.mark.fault(39)
+def test_token_and_origins_are_taken_at_sighup(tmp_path: Path) -> None:
+    hour_file(tmp_path, "plain", "20260505", 9).touch()
+    token, config = tmp_path / "token", tmp_path / "fasttail.toml"
+
+    def put(text: str, origins: str) -> None:
+        token.write_text(text)
+        token.chmod(0o600)
+        config.write_text(f'token_file = "{token}"\n{origins}\n')
+
+    put("one", 'allowed_origins = ["https://one.example"]')
+    with serve(tmp_path, "--config", config) as running:
+
+        def hang_up(text: str) -> None:
+            before = running.count(text)
+            running.process.send_signal(signal.SIGHUP)
+            wait_for(text, lambda: running.count(text) > before)
+
+        def status(token: str, origin: str) -> int:
+            async def ask() -> int:
+                more = (f"Origin: https://{origin}.example", "Upgrade: websocket", "Connection: Upgrade")
+                return (await http(running.port, f"/ws?token={token}", *more)).status
+
+            return run(ask())
+
+        # 426: all but the handshake itself is well.
+        assert [status("one", "one"), status("two", "one"), status("one", "two")] == [426, 401, 403]
+        put("two", 'allowed_origins = ["https://two.example"]')
+        hang_up("settings reloaded")
+        assert [status("two", "two"), status("one", "two"), status("two", "one")] == [426, 401, 403]
+        put("t w o", 'allowed_origins = ["https://one.example"]')
+        hang_up("the old ones stay: ")
+        assert status("two", "two") == 426
+        put("two", "")  # what is asked for at all stays until the next start
+        hang_up("allowed_origins has changed: it stays https://two.example until the next start")
+        config.write_text("")
+        hang_up("token_file has changed: it stays")
+        assert [status("two", "two"), status("", "two"), status("two", "one")] == [426, 401, 403]
+        assert running.end(signal.SIGTERM) == 0
+        assert not [line for line in running.log if re.search("ERROR|⏰|❌|Traceback", line)]
 
 
 @pytest.mark.parametrize("ending", ["toml", "json"])

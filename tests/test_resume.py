@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import socket
@@ -15,11 +16,19 @@ from typing import Any
 
 import pytest
 from lines import envelope, event, plain
-from running import command, hour_file, serve, wait_for
+from running import PATIENCE_S, command, hour_file, serve, wait_for
 from serving import TEXT, masked, upgrade
+from test_answers import Pipe
 from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+
+from fasttail.publish.cursor import Place
+from fasttail.publish.feeds import Feeds
+from fasttail.publish.filters import Selector
+from fasttail.publish.topics import Topic
+from fasttail.reread import Rereader
+from fasttail.resume import Resumer, _Lost, _Walk
 
 
 def numbered(first: int, last: int) -> list[dict[str, Any]]:
@@ -175,23 +184,57 @@ def test_half_of_the_replays_are_the_most_for_one_client(tmp_path: Path) -> None
         assert "too many replays: at most 3 at a time, 2 of one client" in message["data"]
 
 
-def test_replays_are_bounded(tmp_path: Path) -> None:
-    """A client that does not read keeps its replay; the next is refused, and served once there is room."""
+def test_a_replay_that_waits_for_its_client_gives_its_place_to_the_next(tmp_path: Path) -> None:
+    """Those who do not read lock nobody out. They are told so, and can go on behind what they were given."""
     folder = tmp_path / "data"
     path = hour_file(folder, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 60_000)))
     start = "p2026050517-0000000000000-0000000"
-    with serve(folder, "--max-replays", 1, "--client-queue", "256k") as server:
-        stalled, bot = Bot(server), Bot(server)
-        stalled.subscribe(type="orders", format="raw", cursor=start)
-        answer = bot.ask("subscribe", type="orders", format="full", cursor=start)
-        assert "too many replays: at most 1 at a time" in answer["data"]
-        assert received(stalled, 59_999) == list(range(60_000))
-        assert stalled.next()["channel"] == "live"
-        bot.subscribe(type="orders", format="raw", cursor=start)
-        assert received(bot, 59_999) == list(range(60_000))
-        stalled.socket.close()
-        bot.socket.close()
+    with serve(folder, "--max-replays", 2, "--client-queue", "256k") as server:
+        stalled = [Bot(server), Bot(server)]
+        for bot in stalled:
+            bot.subscribe(type="orders", format="raw", cursor=start)
+        with Bot(server) as bot:
+            began = time.monotonic()
+            while (answer := bot.ask("subscribe", type="orders", format="raw", cursor=start))[
+                "channel"
+            ] == "error":
+                assert "too many replays: at most 2 at a time, 1 of one client" in answer["data"]
+                assert time.monotonic() - began < PATIENCE_S
+                time.sleep(0.1)
+            assert received(bot, 59_999) == list(range(60_000))
+        ends = []
+        for bot in stalled:
+            got, cursor = [], start
+            while (message := bot.next())["channel"] == "orders":
+                got += oids(message)
+                cursor = message["cursor"]
+            ends.append(message["channel"])
+            assert got == list(range(len(got)))
+            if message["channel"] == "error":
+                assert message["data"].endswith(
+                    ": its client reads too slowly, and others wait for this replay's place"
+                )
+                assert 0 < len(got) < 60_000
+                bot.subscribe(type="orders", format="raw", cursor=cursor)
+                assert received(bot, 59_999) == list(range(len(got), 60_000))
+            bot.socket.close()
+        assert sorted(ends) == ["error", "live"]
+        server.wait_metric("fasttail_replays_running", 0)
+
+
+def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path: Path) -> None:
+    """Nobody can read address 0, root included."""
+    folder = tmp_path / "data"
+    hour_file(folder, "plain", "20260505", 17).symlink_to("/proc/self/mem")
+    hour_file(folder, "plain", "20260505", 18).write_bytes(plain(*numbered(0, 5)))
+    with serve(folder) as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
+        got, refusal = until_refused(bot)
+        assert got == []
+        assert refusal.endswith(": cannot read the node's files: Input/output error"), refusal
+        bot.subscribe(type="orders", format="raw")
+        assert not server.count("Traceback")
 
 
 def test_a_client_that_is_cut_off_over_and_over_gets_each_order_once(tmp_path: Path) -> None:
@@ -351,6 +394,34 @@ def test_a_file_that_is_truncated_under_a_replay_is_told(tmp_path: Path) -> None
         got, error = until_refused(bot)
         assert got == list(range(len(got)))
         assert error.endswith(": the file was truncated meanwhile")
+
+
+def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path: Path) -> None:
+    """It must not take the end of what is left for the place where it can go live."""
+    path = hour_file(tmp_path, "plain", "20260505", 17)
+    path.write_bytes(plain(*numbered(0, 10)))
+    size = path.stat().st_size
+    topic = Topic(
+        "orders", selector=Selector(), format="raw", max_message=1 << 18, aim=1 << 18, numbered=False
+    )
+    resumer = Resumer(
+        Feeds(Pipe(), "e"),
+        tmp_path,
+        lambda _: topic,
+        layout=lambda: "plain",
+        ready=asyncio.Event(),
+        limit=1,
+        window=1 << 16,
+        max_line=1 << 20,
+    )
+    try:
+        walk = _Walk(Rereader(topic), resumer, "p2026050517-0000000000000-0000000")
+        assert walk.step(size, Place(2026050517, size)) == []
+        path.write_bytes(b"")
+        with pytest.raises(_Lost, match="the file was truncated meanwhile"):
+            walk.step(size, Place(2026050517, size))
+    finally:
+        resumer.close()
 
 
 def test_a_client_that_comes_before_the_first_look_resumes(tmp_path: Path) -> None:

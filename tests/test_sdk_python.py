@@ -18,6 +18,7 @@ from sdks import OTHER, USER, missing, mixed, render, updates
 
 try:
     from hyperliquid.info import Info
+    from hyperliquid.utils.error import ClientError
     from hyperliquid.websocket_manager import WebsocketManager
 except ModuleNotFoundError as error:
     missing(f"no hyperliquid-python-sdk ({error}): pip install it, or run scripts/test")
@@ -226,3 +227,21 @@ def test_a_refusal_costs_nothing_but_the_subscription(tmp_path: Path, log: pytes
         user.subscribe(USER)
         path.write_bytes(render(mixed(0, 10), "streaming"))
         assert user.wait_received(5) == updates(mixed(0, 10), USER)
+
+
+def test_its_own_origin_passes_a_list_of_others(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    """It sends the server's own address as Origin, as browsers do for a page of the server's."""
+    hour_file(tmp_path, "plain", "20260505", 17).touch()
+    with (
+        serve(tmp_path, "--allowed-origins", "https://app.example") as running,
+        connected(running, log) as listener,
+    ):
+        listener.subscribe(USER)
+
+
+def test_what_it_asks_for_over_http_is_told_where_it_belongs(tmp_path: Path) -> None:
+    with serve(tmp_path) as running:
+        with pytest.raises(ClientError) as caught:
+            Info(f"http://127.0.0.1:{running.port}", skip_ws=True)
+        assert caught.value.status_code == 404
+        assert "Leave requests to /info at the public API" in caught.value.error_message

@@ -193,12 +193,12 @@ def test_what_is_refused_is_told_at_once(tmp_path: Path) -> None:
     """The SDK finds the request in the error's text; otherwise it would wait for its time limit."""
     with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
         assert client.fail("trades", **{"with": {"coin": "BTC"}}) == (
-            'Invalid subscription: {"type":"trades","coin":"BTC"}'
+            'Invalid subscription: {"type":"trades","coin":"BTC"}: "trades" is not served here'
         )
         reason = client.fail("subscribe", **{"with": {"type": "orders", "coin": "BTC"}})
         assert reason.startswith('Invalid subscription: {"type":"orders","coin":"BTC"}: unknown field "coin"')
         assert client.fail("info", **{"with": {"type": "meta", "dex": "x" * 2000}}).startswith(
-            "Error parsing JSON into valid websocket request: "
+            "501 Not Implemented: info requests are not served here"
         )
         client.do("orderUpdates", **{"with": {"user": USER}})
 

@@ -21,6 +21,7 @@ from serving import PicowsClient, RawClient, http, run, serving, until
 
 from fasttail.publish import legacy
 from fasttail.publish import server as server_module
+from fasttail.publish.access import Access
 from fasttail.publish.clients import Hub
 from fasttail.publish.legacy import CHANNELS
 from fasttail.publish.server import Server
@@ -103,29 +104,42 @@ def test_a_channel_without_upgrade_is_426() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("method", ["HEAD", "PUT", "POST", "OPTIONS"])
-def test_other_methods_get_400(method: str) -> None:
-    async def main() -> None:
-        async with serving() as srv:
-            assert (await http(srv.port, "/health", method=method)).status == 400
-
-    run(main())
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+VERSION = "Sec-WebSocket-Version: 13"
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("status", "headers", "told"),
     [
-        ("Connection: Upgrade",),
-        ("Connection: Upgrade", "Sec-WebSocket-Version: 13"),
-        ("Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: short"),
-        ("Connection: Upgrade", "Sec-WebSocket-Version: 12", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
-        ("Connection: close", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        (426, ("Connection: Upgrade",), "Sec-WebSocket-Version: expected 13"),
+        (426, ("Connection: Upgrade", "Sec-WebSocket-Version: 8", KEY), "Sec-WebSocket-Version: expected 13"),
+        (
+            426,
+            ("Connection: Upgrade", "Sec-WebSocket-Version: 12", KEY),
+            "Sec-WebSocket-Version: expected 13",
+        ),
+        (400, ("Connection: Upgrade", VERSION), "Sec-WebSocket-Key: expected 16 bytes"),
+        (400, ("Connection: Upgrade", VERSION, "Sec-WebSocket-Key: short"), "Sec-WebSocket-Key: expected 16"),
+        (
+            400,
+            ("Connection: Upgrade", VERSION, "Sec-WebSocket-Key: SGVsbG8sIHdvcmxkIQ=="),
+            "expected 16 bytes",
+        ),
+        (400, ("Connection: Upgrade", VERSION, KEY, KEY), "Sec-WebSocket-Key: expected 16 bytes"),
+        (426, ("Connection: close", VERSION, KEY), "with Upgrade: websocket and Connection: Upgrade"),
+        (426, ("Connection: Upgrade", VERSION, KEY, "Content-Length: 2", "", "{}"), "without a body"),
     ],
 )
-def test_a_bad_handshake_is_400_and_leaves_no_client(headers: tuple[str, ...]) -> None:
+def test_a_bad_handshake_is_explained_and_leaves_no_client(
+    status: int, headers: tuple[str, ...], told: str
+) -> None:
     async def main() -> None:
         async with serving() as srv:
-            assert (await http(srv.port, "/ws/", "Upgrade: websocket", *headers)).status == 400
+            answer = await http(srv.port, "/ws/", "Upgrade: websocket", *headers)
+            assert answer.status == status
+            assert told in answer.json()["error"]
+            if "Version" in told:
+                assert answer.headers["sec-websocket-version"] == "13"
             assert srv.hub.opened == 0
             assert not srv.hub.clients
 
@@ -245,7 +259,7 @@ def test_clients_past_the_limit_are_refused_until_one_goes() -> None:
         async with serving(max_clients=2) as srv:
             first = await PicowsClient.connect(srv.port)
             await PicowsClient.connect(srv.port)
-            answer = await http(srv.port, "/ws/", "Upgrade: websocket")
+            answer = await http(srv.port, "/ws/", "Upgrade: websocket", "Connection: Upgrade")
             assert answer.status == 503
             assert answer.json() == {"error": "too many clients", "limit": 2}
             assert "retry-after" in answer.headers
@@ -286,27 +300,6 @@ def test_who_does_not_finish_the_handshake_is_dropped(
     caplog.set_level("INFO")
     run(main())
     assert caplog.text == ""
-
-
-def test_dead_peers_are_found_and_living_ones_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with serving() as srv:
-            living = await PicowsClient.connect(srv.port)
-            dead = await RawClient.connect(srv.port)
-            await dead.frame()
-            assert await dead.frame() == (s.PING, b"")
-            opcode, payload = await dead.frame()
-            assert (opcode, payload[:2]) == (s.CLOSE, b"\x03\xe9")
-            await until(lambda: len(srv.hub.clients) == 1)
-            await asyncio.sleep(0.5)
-            assert len(srv.hub.clients) == 1
-            srv.hub.channels["orderUpdate"].publish(text_frame(b"still here"), 1)
-            await living.count(2)
-
-    # Who lives may take that long on a busy machine. picows wants the second to be no longer than the first.
-    monkeypatch.setattr(server_module, "PING_IDLE_S", 2.0)
-    monkeypatch.setattr(server_module, "PING_REPLY_S", 2.0)
-    run(main())
 
 
 @pytest.mark.fault(33)
@@ -437,7 +430,20 @@ def ipv6() -> bool:
     return True
 
 
-@pytest.mark.parametrize(("host", "sockets"), [("", 1 + ipv6()), ("0.0.0.0", 1), ("127.0.0.1", 1)])
+NEEDS_IPV6 = pytest.mark.skipif(not ipv6(), reason="no IPv6 here")
+
+
+@pytest.mark.parametrize(
+    ("host", "sockets"),
+    [
+        ("", 1 + ipv6()),
+        ("*", 1 + ipv6()),
+        ("0.0.0.0", 1),
+        ("127.0.0.1", 1),
+        pytest.param("::1", 1, marks=NEEDS_IPV6),
+        pytest.param("[::1]", 1, marks=NEEDS_IPV6),
+    ],
+)
 def test_every_address_of_a_host_has_the_same_port(host: str, sockets: int) -> None:
     async def main() -> None:
         async with serving(host=host) as srv:
@@ -447,6 +453,41 @@ def test_every_address_of_a_host_has_the_same_port(host: str, sockets: int) -> N
                 assert (await http(srv.port, "/health", host=where)).status == 200
 
     run(main())
+
+
+@NEEDS_IPV6
+def test_two_colons_are_every_address_of_both_kinds() -> None:
+    async def main() -> None:
+        async with serving(host="::") as srv:
+            assert len(srv.server.sockets) == 1
+            assert srv.server.where == f"[::]:{srv.port}"
+            for where in ("127.0.0.1", "::1"):
+                assert (await http(srv.port, "/health", host=where)).status == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "guarded", "warned"),
+    [
+        ("127.0.0.1", False, False),
+        ("localhost", False, False),
+        ("0.0.0.0", False, True),
+        ("*", False, True),
+        ("0.0.0.0", True, False),
+    ],
+)
+def test_a_port_that_is_open_to_all_is_told_at_the_start(
+    host: str, guarded: bool, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with serving(host=host, access=Access(origins=["https://a.example"] if guarded else ())):
+            pass
+
+    run(main())
+    found = re.findall(r"WARNING .* may connect: neither token_file nor allowed_origins is set", caplog.text)
+    assert len(found) == warned
+    assert not re.search("ERROR|⏰|❌", caplog.text)
 
 
 def test_only_the_loopback_is_listened_on_by_default() -> None:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from fasttail.parser.vocabulary import STATUS_NAMES
 from fasttail.publish.subscriptions import (
+    PUBLIC_TYPES,
     STATUS_GROUPS,
+    PostError,
     Request,
     RequestError,
     Subscription,
+    not_text,
     parse_request,
 )
 
@@ -343,9 +346,7 @@ def test_how_to_begin_means_nothing_to_an_unsubscribe() -> None:
         {},
         {"type": None},
         {"type": ["orders"]},
-        {"type": "order"},
-        {"type": "trades", "coin": "SOL"},
-        {"type": "l2Book", "coin": "BTC", "nSigFigs": None},
+        {"coin": "SOL"},
         {"type": "orderUpdates"},
         {"type": "orderUpdates", "user": None},
         {"type": "orderUpdates", "user": USER[:-1]},
@@ -362,6 +363,43 @@ def test_what_the_public_api_refuses_is_refused_in_its_words(
 ) -> None:
     said = error(text({"method": method, "subscription": subscription}))
     assert said == "Invalid subscription: " + text(subscription)
+
+
+SERVED = {"orders", "orderUpdates", "status"}
+
+
+@pytest.mark.parametrize("kind", sorted(PUBLIC_TYPES - SERVED))
+@pytest.mark.parametrize("method", ["subscribe", "unsubscribe"])
+def test_a_public_type_that_is_not_served_is_told_from_a_slip(method: str, kind: str) -> None:
+    """Whatever its fields, and whether or not they would be right."""
+    for fields in ({}, {"user": USER}, {"coin": "SOL", "nSigFigs": None}, {"coins": [], "x" * 99: {"": []}}):
+        assert refused({"type": kind, **fields}, method) == f'"{kind}" is not served here'
+
+
+def test_what_is_served_is_not_said_not_to_be() -> None:
+    assert {kind for kind in PUBLIC_TYPES if kind in SERVED} == {"orderUpdates"}
+    assert subscribe(type="orderUpdates", user=USER).type == "orderUpdates"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("orderupdates", 'unknown type "orderupdates", did you mean "orderUpdates"?'),
+        ("order_updates", 'unknown type "order_updates", did you mean "orderUpdates"?'),
+        ("order", 'unknown type "order", did you mean "orders"?'),
+        ("Status", 'unknown type "Status", did you mean "status"?'),
+        ("trade", 'unknown type "trade", did you mean "trades", which is not served here?'),
+        ("L2BOOK", 'unknown type "L2BOOK", did you mean "l2Book", which is not served here?'),
+        ("nonsense", 'unknown type "nonsense"'),
+        ("}orders{", "unknown type"),
+        ("", "unknown type"),
+        ("x" * 65, "unknown type"),
+    ],
+)
+def test_a_slip_in_a_type_is_named(kind: str, reason: str) -> None:
+    for fields in ({}, {"user": USER}, {"coins": ["BTC"], "dex": ""}):
+        assert refused({"type": kind, **fields}) == reason
+        assert refused({"type": kind, **fields}, "unsubscribe") == reason
 
 
 def test_order_updates_pass_over_what_the_public_api_passes_over() -> None:
@@ -409,7 +447,6 @@ def test_a_subscription_of_many_fields_is_refused() -> None:
         '{"method":"unsubscribe"}',
         '{"method":"unsubscribe","subscription":"orders"}',
         '{"method":"Subscribe","subscription":{"type":"orders"}}',
-        '{"method":"post","id":1,"request":{"type":"info","payload":{"type":"meta"}}}',
         '{"method":["ping"]}',
         '{"subscription":{"type":"orders"}}',
         '{"method":"ping"} trailing',
@@ -427,12 +464,79 @@ def test_a_long_frame_is_shown_in_part_unless_it_is_json() -> None:
     assert error("ü" * 999 + "x") == NO_REQUEST + "ü" * 999 + "x"
     assert error("ü" * 2000) == NO_REQUEST + "ü" * 1000
     assert error("[" * 60_000) == NO_REQUEST + "[" * 1000
-    post = text({"method": "post", "id": 1, "request": {"type": "action", "payload": "ü" * 2000}})
-    assert error(post) == NO_REQUEST + post
+    long = text({"method": "submit", "id": 1, "request": {"type": "action", "payload": "ü" * 2000}})
+    assert error(long) == NO_REQUEST + long
 
 
 def test_bytes_that_are_no_text_are_no_request() -> None:
     assert error(b'{"method":"ping","x":"\xff"}').startswith(NO_REQUEST + '{"method":"ping"')
+
+
+def test_a_binary_message_is_no_request() -> None:
+    assert str(not_text(7)) == NO_REQUEST + "a binary message of 7 bytes, but requests are text messages"
+
+
+# Posts
+
+
+def posted(message: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a post that has an id."""
+    with pytest.raises(PostError) as caught:
+        parse_request(text({"method": "post", **message}).encode())
+    assert caught.value.channel == "post"
+    data = caught.value.data
+    assert isinstance(data, dict)
+    return data
+
+
+INFO = (
+    "501 Not Implemented: info requests are not served here; "
+    "send them to the public API, https://api.hyperliquid.xyz/info"
+)
+ACTION = (
+    "501 Not Implemented: actions are not served here; "
+    "send them to the public API, https://api.hyperliquid.xyz/exchange"
+)
+
+
+@pytest.mark.parametrize("identity", [1, 0, -1, 2**64 - 1, "1", "", "a1"])
+def test_a_post_is_answered_with_its_id_in_the_public_shape(identity: int | str) -> None:
+    info = {"type": "info", "payload": {"type": "meta"}}
+    assert posted({"id": identity, "request": info}) == {
+        "id": identity,
+        "response": {"type": "error", "payload": INFO},
+    }
+    action = {"type": "action", "payload": {"action": {}, "nonce": 1, "signature": {}}}
+    assert posted({"id": identity, "request": action}) == {
+        "id": identity,
+        "response": {"type": "action", "payload": {"status": "err", "response": ACTION}},
+    }
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"request": None},
+        {"request": "info"},
+        {"request": {}},
+        {"request": {"type": "explorer", "payload": {}}},
+        {"request": {"type": ["info"]}},
+    ],
+    ids=text,
+)
+def test_a_broken_post_is_answered_with_its_id_too(broken: dict[str, Any]) -> None:
+    payload = '400 Bad Request: the type of a post\'s request is "info" or "action"'
+    assert posted({"id": 5, **broken}) == {"id": 5, "response": {"type": "error", "payload": payload}}
+
+
+@pytest.mark.parametrize(
+    "identity", ["", ',"id":null', ',"id":true', ',"id":1.5', ',"id":[1]', ',"id":' + "9" * 30]
+)
+def test_a_post_without_an_id_is_no_request(identity: str) -> None:
+    """As to the public API: there is nothing by which its sender would know the answer."""
+    post = '{"method":"post"' + identity + ',"request":{"type":"info","payload":{"type":"meta"}}}'
+    assert error(post) == NO_REQUEST + post + ": a post needs an id, which is a whole number of 64 bits"
 
 
 def is_subset(part: Any, whole: Any) -> bool:

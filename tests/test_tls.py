@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import NamedTuple
 import pytest
 import serving as s
 import websockets
-from running import hour_file, serve, wait_for
+from running import Serve, hour_file, serve, wait_for
 from serving import RawClient, http, run, serving, until
 from websockets.sync.client import connect
 
+from fasttail.endpoint import Endpoint, EndpointError
 from fasttail.publish import server as server_module
+from fasttail.publish.access import Access, Headers
 from fasttail.publish.tls import server_context
 from fasttail.publish.wire import text_frame
 
@@ -171,7 +174,7 @@ def test_a_stalled_client_is_closed_and_its_queue_bounded(files: Files) -> None:
 def test_files_that_do_not_fit_are_told_in_one_line(what: str, files: Files, tmp_path: Path) -> None:
     cert, key = files
     if what == "another's key":
-        key, expected = make(tmp_path, "other").key, r"no certificate with the key .* \(KEY_VALUES_MISMATCH\)"
+        key, expected = make(tmp_path, "other").key, r"no certificate with the key .* \(key values mismatch\)"
     elif what == "an encrypted key":
         key, expected = tmp_path / "locked", "the key is encrypted"
         subprocess.run(
@@ -204,3 +207,90 @@ def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> N
         wait_for("the restart", lambda: running.find("restart 1 in place"))
         assert running.end(signal.SIGTERM) == 0
         assert not [line for line in running.log if re.search("ERROR|Traceback", line)]
+
+
+def served_certificate(port: int) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=30)
+
+
+def hang_up(running: Serve, text: str) -> None:
+    """SIGHUP, until the log has one such line more."""
+    before = running.count(text)
+    running.process.send_signal(signal.SIGHUP)
+    wait_for(text, lambda: running.count(text) > before)
+
+
+@pytest.mark.fault(39)
+def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files, tmp_path: Path) -> None:
+    hour_file(tmp_path, "plain", "20260505", 9).touch()
+    cert, key = tmp_path / "server.crt", tmp_path / "server.key"
+
+    def put(new: Files) -> None:
+        shutil.copy(new.cert, cert)
+        shutil.copy(new.key, key)
+
+    put(files)
+    with serve(tmp_path, "--tls-cert", cert, "--tls-key", key) as running:
+        url = f"wss://localhost:{running.port}/ws/"
+        with connect(url, ssl=trusting(files)) as client:
+            client.recv(timeout=30)
+            assert served_certificate(running.port) == files.cert.read_text()
+            second = make(tmp_path, "second")
+            put(second)
+            hang_up(running, "settings reloaded")
+            assert served_certificate(running.port) == second.cert.read_text()
+            for spoil in (
+                lambda: key.write_text(files.key.read_text()),
+                lambda: cert.write_text("nothing of the kind"),
+                lambda: key.unlink(),
+            ):
+                put(second)
+                spoil()
+                hang_up(running, "token, origins and certificate not reloaded, the old ones stay: ")
+                assert served_certificate(running.port) == second.cert.read_text()
+            put(files)
+            hang_up(running, "settings reloaded")
+            assert served_certificate(running.port) == files.cert.read_text()
+            client.send("ping")  # it has been there all the time
+            assert client.recv(timeout=30) == "pong"
+        assert running.count("not reloaded") == 3
+        assert running.end(signal.SIGTERM) == 0
+        assert not [line for line in running.log if re.search("ERROR|⏰|❌|Traceback", line)]
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        ("127.0.0.1", True), ("localhost", True), ("127.evil.example", False),
+        ("127.0.0.1.evil.example", False), ("localhost.evil.example", False),
+    ],
+)  # fmt: skip
+def test_a_name_that_looks_like_this_machine_gets_no_token(
+    host: str, asked: bool, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it resolves to: a certificate that nobody vouches for ends the handshake."""
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda _, *more, **options: resolve("127.0.0.1", *more, **options)
+    )
+    requests: list[bytes] = []
+    access = Access(token=b"secret")
+    fits = access.token_fits
+
+    def noted(target: bytes, headers: Headers) -> bool:
+        requests.append(target)
+        return fits(target, headers)
+
+    monkeypatch.setattr(access, "token_fits", noted)
+
+    async def main() -> None:
+        async with serving(tls=server_context(*files), access=access) as srv:
+            endpoint = Endpoint(f"https://{host}:{srv.port}", "secret")
+            if asked:
+                assert (await asyncio.to_thread(endpoint.get, "/metrics"))[0] == 200
+            else:
+                with pytest.raises(EndpointError):
+                    await asyncio.to_thread(endpoint.get, "/metrics")
+            assert bool(requests) is asked
+
+    run(main())

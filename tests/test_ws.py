@@ -126,7 +126,7 @@ def test_ping_and_errors_as_the_public_server_gives_them(server: Serve) -> None:
         }
         assert bot.ask("subscribe", type="trades", coin="SOL") == {
             "channel": "error",
-            "data": 'Invalid subscription: {"type":"trades","coin":"SOL"}',
+            "data": 'Invalid subscription: {"type":"trades","coin":"SOL"}: "trades" is not served here',
         }
         shown = json.dumps({"type": "orderUpdates", "user": USERS[0]}, separators=(",", ":"))
         assert bot.ask("unsubscribe", type="orderUpdates", user=USERS[0])["data"] == (

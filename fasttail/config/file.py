@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 from fasttail.config.table import ConfigError
 
+MOST = 1 << 20
+"""Bytes of a file of settings: some 10,000 symbols."""
+
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's keys and values; ConfigError, naming the file, if it cannot be read."""
+    """The file's keys and values; ConfigError, naming the file, if it cannot be read.
+
+    A key that stands twice in the same mapping is an error in each of the three: which of them counts?
+    """
     ending = path.suffix.lower()
+    parse = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}.get(ending)
+    if parse is None:
+        raise ConfigError(f"{path}: expected a file that ends in .toml, .yaml, .yml or .json")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        if ending == ".toml":
-            content = _toml(text)
-        elif ending == ".json":
-            content = json.loads(text)
-        elif ending in (".yaml", ".yml"):
-            content = _yaml(text)
-        else:
-            raise ConfigError(f"{path}: expected a file that ends in .toml, .yaml, .yml or .json")
+        content = parse(_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -37,10 +40,22 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _text(path: Path) -> str:
+    # Without O_NONBLOCK a named pipe would be waited for.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            is_folder = stat.S_ISDIR(os.fstat(file.fileno()).st_mode)
+            raise ConfigError(f"{path}: {'Is a directory' if is_folder else 'not a regular file'}")
+        data = file.read(MOST + 1)
+    if len(data) > MOST:
+        raise ConfigError(f"{path}: longer than {MOST >> 20} MB, which no file of settings is")
+    return data.decode("utf-8-sig")
+
+
 def place(path: Path, key: str) -> str:
     """Where a key stands, for an error message: the file and, if it can be told, the line."""
     pattern = "".join("[-_]" if char == "_" else re.escape(char) for char in key)
-    found = re.search(rf"""^[\s{{,]*["']?{pattern}["']?\s*[=:]""", path.read_text("utf-8-sig"), re.MULTILINE)
+    found = re.search(rf"""^[\s{{,]*["']?{pattern}["']?\s*[=:]""", _text(path), re.MULTILINE)
     return f"{path}, line {found.string.count(chr(10), 0, found.end()) + 1}" if found else str(path)
 
 
@@ -50,13 +65,62 @@ def _toml(text: str) -> Any:
     return tomllib.loads(text)
 
 
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
 def _yaml(text: str) -> Any:
     # As above; it costs more than all the rest of a start.
     yaml = importlib.import_module("yaml")
     try:
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_nodes(yaml, root)
+        return loader.construct_document(root)
     except yaml.YAMLError as error:
         # Its text quotes the file, which may hold a secret.
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f" (at line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        where = _where(mark) if mark is not None else ""
         raise ValueError(f"{problem or type(error).__name__}{where}") from None
+
+
+def _check_nodes(yaml: Any, root: Any) -> None:
+    """ValueError for what YAML 1.1 reads as something else than it looks like, or would lose in silence."""
+    seen, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys: dict[str, Any] = {}
+            for key, value in node.value:
+                if key.tag == "tag:yaml.org,2002:merge":
+                    raise ValueError(f"merge keys (<<) are not supported{_where(key.start_mark)}")
+                first = keys.setdefault(key.value, key) if isinstance(key, yaml.ScalarNode) else key
+                if first is not key:
+                    line = f"line {first.start_mark.line + 1}"
+                    raise ValueError(
+                        f"the key {key.value!r} is given twice, first in {line}{_where(key.start_mark)}"
+                    )
+                waiting += (key, value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif node.tag.endswith((":int", ":float")) and re.match(r"[-+]?(?:0[0-9_]|.*:)", node.value):
+            # 0123 would be 83, and 1:30 would be 90.
+            raise ValueError(f"{node.value} is not a plain number{_where(node.start_mark)}")
+
+
+def _where(mark: Any) -> str:
+    return f" (at line {mark.line + 1}, column {mark.column + 1})"

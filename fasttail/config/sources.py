@@ -2,22 +2,46 @@
 
     option (--port 9000)  >  environment (FASTTAIL_PORT=9000)  >  file (port = 9000)  >  default
 
-An empty environment variable counts as not set. A file may hold the settings of all commands: those of other
-commands are passed over, a key that no command knows is an error.
+An empty environment variable counts as not set. One that an orchestrator made of a service's name is none of
+ours: Kubernetes sets FASTTAIL_PORT=tcp://… where a Service is called "fasttail". A file may hold the settings
+of all commands: those of other commands are passed over, a key that no command knows is an error. Nothing
+that was given is lost in silence: the settings' `notices` say what has no effect.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fasttail.config import file
 from fasttail.config.table import COMMANDS, ConfigError, Option, Settings, options
+from fasttail.config.values import Explained, unused_keys
 
 S = TypeVar("S", bound=Settings)
+
+OTHER_VARIABLES = frozenset(
+    f"FASTTAIL_{name}"
+    for name in (
+        *("BIND", "BUILD", "CPUS", "DOCKER", "ENGINE", "IMAGE", "ISA", "KILLS", "MEMORY", "NEED_PROMTOOL"),
+        *("NEED_SDKS", "NEED_SYSTEMD", "PUBLISH", "REAL_DATA", "RESTART", "SEED", "SOURCES", "TAG", "TOKEN"),
+        "WITHOUT_REAL_DATA",
+    )
+)
+"""Those that are read elsewhere, and are no settings: docs/configuration.md."""
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 500
+
+# Made of the name of a Service (Kubernetes) or of a linked container (Docker) that begins with "fasttail".
+_LINK_VALUE = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+")
+_LINK_NAME = re.compile(
+    r"FASTTAIL_(?:\w+_)??(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)\w*)?|NAME|ENV_\w+)"
+)
 
 
 def flag(option: Option) -> str:
@@ -31,27 +55,38 @@ def variable(option: Option) -> str:
 
 
 def load(
-    settings: type[S], given: Mapping[str, str | bool | None], environ: Mapping[str, str], **more: Any
+    settings: type[S],
+    given: Mapping[str, str | bool | None],
+    environ: Mapping[str, str],
+    *,
+    base: str | None = None,
+    **more: Any,
 ) -> S:
     """The settings of a command; ConfigError for the first that is not as expected.
 
     `given` holds what the command line said, by `dest`: text as it was typed, or a bool for an option without
-    a value. `more` are fields that are no settings (the files to parse); they are taken as they are.
+    a value. `base` is the folder that relative paths begin at, so that they mean the same for as long as the
+    process lives; "" if there is none any more, None to leave them as they are. `more` are fields that are no
+    settings (the files to parse); they are taken as they are.
     """
     table = options(settings)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    notices: list[str] = []
     for option in table:
-        if (said := given.get(option.dest)) is not None:
+        said = given.get(option.dest)
+        if said is not None:
             name = option.kind.metavar if option.positional else flag(option)
             values[option.dest] = said if isinstance(said, bool) else _read_text(option, said, name)
             sources[option.name] = "flag"
-        elif not option.file_only and (said := environ.get(variable(option), "")):
+        elif not option.file_only and (said := _variable(option, environ, notices)):
             values[option.dest] = _read_text(option, said, f"environment variable {variable(option)}")
             sources[option.name] = f"env {variable(option)}"
+    _add_base(values, base)
     path = values.get("config")
     if path is not None:
-        _read_file(path, table, values, sources)
+        _read_file(path, table, values, sources, notices)
+        _add_base(values, base)
     for option in table:
         sources.setdefault(option.name, "default")
     for option in table:
@@ -61,18 +96,69 @@ def load(
             )
     loaded = settings(sources=sources, **values, **more)
     loaded.check()
-    return loaded
+    notices += _unknown(table, environ) + loaded.without_effect()
+    return dataclasses.replace(loaded, notices=tuple(notices))
+
+
+def _variable(option: Option, environ: Mapping[str, str], notices: list[str]) -> str:
+    """What the environment says of a setting; empty if nothing."""
+    name = variable(option)
+    said = environ.get(name)
+    if said is not None and _LINK_VALUE.fullmatch(said):
+        notices.append(
+            f"environment variable {name} is passed over: {said} is a service's address, not a setting"
+        )
+        return ""
+    if said == "":
+        notices.append(f"environment variable {name} is empty, and counts as not set")
+    return said or ""
+
+
+def _unknown(table: list[Option], environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like a setting and are none: typing errors."""
+    every = {variable(option) for settings in COMMANDS.values() for option in options(settings)}
+    mine = [variable(option) for option in table if not option.file_only]
+    found = []
+    for name in sorted(environ):
+        meant = name.upper().replace("-", "_")
+        if not meant.startswith("FASTTAIL_") or name in every | OTHER_VARIABLES or _LINK_NAME.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(meant, mine, 1, 0.8)
+        found.append(
+            f"environment variable {name} is not known" + (f" (did you mean {near[0]}?)" if near else "")
+        )
+    return found
+
+
+def _add_base(values: dict[str, Any], base: str | None) -> None:
+    for dest, value in values.items():
+        if base is None or not isinstance(value, Path) or value.is_absolute():
+            continue
+        if not base:
+            raise ConfigError(f"{dest}: {value}: the current folder, where this path begins, cannot be found")
+        values[dest] = base / value
 
 
 def _read_text(option: Option, said: str, where: str) -> Any:
     try:
         return option.kind.from_text(said)
+    except Explained as error:
+        raise ConfigError(f"{where}: {error}") from None
     except ValueError:
         raise ConfigError(f"{where}: expected {option.kind.expected}, got {_shown(said, option)}") from None
 
 
-def _read_file(path: Path, table: list[Option], values: dict[str, Any], sources: dict[str, str]) -> None:
-    content = {key.replace("-", "_"): value for key, value in file.read(path).items()}
+def _read_file(
+    path: Path, table: list[Option], values: dict[str, Any], sources: dict[str, str], notices: list[str]
+) -> None:
+    content: dict[str, Any] = {}
+    for key, value in file.read(path).items():
+        name = key.replace("-", "_")
+        if name in content:
+            raise ConfigError(
+                f"{file.place(path, name)}: {name} is given twice, with a hyphen and with an underscore"
+            )
+        content[name] = value
     _refuse_unknown(path, content)
     for option in table:
         if option.dest in values or option.name not in content:
@@ -84,6 +170,8 @@ def _read_file(path: Path, table: list[Option], values: dict[str, Any], sources:
             what = str(error) or f"expected {option.kind.expected}, got {_shown(value, option)}"
             raise ConfigError(f"{file.place(path, option.name)}: {option.name}: {what}") from None
         sources[option.name] = f"file {path}:{option.name}"
+        if option.name == "symbols_config" and (unused := unused_keys(value or ())):
+            notices.append(f"{path}: symbols_config: keys without effect: {', '.join(map(repr, unused))}")
 
 
 def _refuse_unknown(path: Path, content: Mapping[str, Any]) -> None:
@@ -101,7 +189,8 @@ def _refuse_unknown(path: Path, content: Mapping[str, Any]) -> None:
 def _shown(value: Any, option: Option) -> str:
     if option.kind.secret:
         return "something else"
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    # What a file's aliases stand for can be longer than memory.
+    shown = str(value).lower() if isinstance(value, bool) else _REPR.repr(value)
     return shown if len(shown) <= 80 else shown[:80] + "..."
 
 

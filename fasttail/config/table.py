@@ -71,15 +71,22 @@ _LAYOUTS = ("plain", "by_block", "streaming")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all commands have. `sources` says for each setting where its value comes from."""
+    """What all commands have. `sources` says for each setting where its value comes from; `notices` what was
+    given and has no effect, a line each.
+    """
 
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    notices: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
     config: Path | None = _option(
         kinds.path("a file", "FILE"), "file of settings: .toml, .yaml, .yml or .json", default=None
     )
 
     def check(self) -> None:
         """Raises ConfigError where settings, each good by itself, do not go together."""
+
+    def without_effect(self) -> list[str]:
+        """What was given but does nothing without another setting, a line each."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +113,7 @@ class _Following(_Reading):
     data_dir: Path = _option(_FOLDER, "the node's data folder, such as ~/hl/data", positional=True)
     layout: Literal["auto", "plain", "by_block", "streaming"] = _option(
         kinds.choice("auto", *_LAYOUTS),
-        "which of the node's layouts to follow; auto: what is there, streaming before by_block before plain",
+        "which of the node's layouts to follow; auto: the one that is being written",
         default="auto",
     )
     start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
@@ -184,6 +191,12 @@ class ServeSettings(_Following):
     )
     max_clients: int = _option(kinds.whole(1, 100_000), "clients at the same time", default=1000)
     max_subscriptions: int = _option(kinds.whole(1, 100_000), "subscriptions of one connection", default=1000)
+    subscription_budget: int = _option(
+        kinds.whole(1, 100_000_000), "units that all subscriptions on /ws may cost together", default=100_000
+    )
+    subscription_budget_per_client: int = _option(
+        kinds.whole(1, 100_000_000), "units that the subscriptions of one connection may cost", default=10_000
+    )
     max_replays: int = _option(
         kinds.whole(0, 64), "subscriptions that are read from the files at the same time", default=4
     )
@@ -202,6 +215,11 @@ class ServeSettings(_Following):
         kinds.number(metavar="S"),
         "seconds after which a client that has subscribed to nothing and says nothing is closed; 0: never",
         default=300.0,
+    )
+    ping_interval_s: float = _option(
+        kinds.number(1.0, "S"),
+        "seconds after which a client to whom nothing was sent gets a ping",
+        default=20.0,
     )
     token_file: Path | None = _option(
         kinds.path("a file", "FILE"), "file with the token that clients have to bring", default=None
@@ -275,6 +293,20 @@ class ServeSettings(_Following):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
             raise ConfigError(f"{given} is given but {missing} is not: TLS needs both")
+
+    def without_effect(self) -> list[str]:
+        found = []
+        if (
+            self.sources.get("from", "default") != "default"
+            and self.start == "checkpoint"
+            and not self.state_dir
+        ):
+            found.append("from = checkpoint has no effect without state_dir: reading begins at the end")
+        if self.trusted_proxies and not self.max_clients_per_ip:
+            found.append(
+                "trusted_proxies has no effect on max_clients_per_ip, which is 0: any number may connect"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

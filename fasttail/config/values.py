@@ -6,6 +6,7 @@ Each kind says what it expects, in the words of an error message, and raises Val
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import math
 import re
@@ -18,6 +19,10 @@ from urllib.parse import urlsplit
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Explained(ValueError):
+    """A wrong value of which there is more to say than what was expected."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,11 @@ def path(what: str, metavar: str) -> Kind:
     def check(value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise ValueError
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            user = Path(value).parts[0]
+            raise Explained(f"{value!r}: there is no home folder that {user} could stand for") from None
 
     return Kind(what, check, check, metavar)
 
@@ -237,7 +246,10 @@ def words(what: str, metavar: str, read: Callable[[str], Any] = str) -> Kind:
     """
 
     def parse(given: str) -> tuple[Any, ...]:
-        return check([word.strip() for word in given.split(",") if word.strip()])
+        found = [word.strip() for word in given.split(",") if word.strip()]
+        if given.strip() and not found:
+            raise ValueError  # "," says something else than the empty text, which passes everything
+        return check(found)
 
     def check(value: Sequence[Any]) -> tuple[Any, ...]:
         if not all(isinstance(word, str) and word for word in value):
@@ -278,7 +290,7 @@ def networks() -> Kind:
 
 
 def symbols() -> Kind:
-    """`symbols_config`, as the old service's settings file holds it; other keys are passed over."""
+    """`symbols_config`, as the old service's settings file holds it; see `unused_keys` for other keys."""
 
     def parse(given: str) -> tuple[SymbolFilter, ...]:
         raise ValueError
@@ -301,6 +313,20 @@ def symbols() -> Kind:
     return Kind(expected, parse, from_file, "", _show_symbols)
 
 
+_SYMBOL_KEYS = ("symbol", "min_liquidity", "price_deviation")
+
+
+def _meant(key: str) -> str:
+    """The key of an entry that a wrong one was meant to be; empty if it resembles none."""
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), _SYMBOL_KEYS, 1, 0.75)
+    return near[0] if near else ""
+
+
+def unused_keys(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of `symbols_config` that nobody knows, in the order of their names."""
+    return sorted({str(key) for entry in entries for key in entry if key not in _SYMBOL_KEYS})
+
+
 def _show_symbols(filters: Sequence[SymbolFilter]) -> str:
     return ", ".join(f"{each.symbol} from {each.min_liquidity:g}" for each in filters)
 
@@ -309,8 +335,11 @@ def _symbol(position: int, entry: Any) -> SymbolFilter:
     where = f"entry {position + 1}"
     if not isinstance(entry, Mapping):
         raise ValueError(f'{where}: expected an entry like {{"symbol": "BTC", "min_liquidity": 10000}}')
+    for key in entry:
+        if key not in _SYMBOL_KEYS and (near := _meant(str(key))):
+            raise ValueError(f"{where}: unknown key {key!r} (did you mean {near!r}?)")
     symbol = entry.get("symbol")
-    if not isinstance(symbol, str) or not symbol:
+    if not isinstance(symbol, str) or not symbol or symbol != symbol.strip():
         raise ValueError(f'{where}: "symbol": expected a coin\'s name, got {symbol!r}')
     least = entry.get("min_liquidity", 0)
     try:

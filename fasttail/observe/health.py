@@ -20,7 +20,8 @@ class Health:
     stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, and on the monotonic clock
                      `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now); and perhaps
                      `trouble` (why nothing can be read), `file` and `written_ns` (Unix time at which it had
-                     last been written to when it was opened).
+                     last been written to when it was opened), `grows` (which other layout is being written),
+                     `last_local_ns` and `last_event_seen_ns`.
     stale_after_s:   data older than this is stale, once there has been any.
     stall_after_s:   the pipeline must come by at least this often outside a batch.
     batch_timeout_s: how long one batch may take.
@@ -62,9 +63,12 @@ class Health:
         reason = trouble or None
         if stale and not trouble:
             silent = f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
-            reason = self.live()[1].get("reason", silent)
+            grows = stats.get("grows")
+            reason = self.live()[1].get("reason", f"{silent}; {grows}" if grows else silent)
         elif stats["state"] == "waiting" and not trouble:
             reason = "no line since the start" if stats.get("file") else "no file yet"
+            if stats.get("grows"):
+                reason = f"{reason}; {stats['grows']}"
         return 503 if stale else 200, {
             "status": "stale" if stale else "ok",
             "reason": reason,
@@ -73,14 +77,15 @@ class Health:
             "stale_after_s": self._stale_after_s,
             "event_age_s": _age(self._wall_clock(), stats["last_event_ns"]),
             **self.freshness(),
+            "deliveryLagMs": self._delivery_lag_ms(stats),
             **({"memory": dict(self._memory())} if self._memory is not None else {}),
         }
 
     def freshness(self) -> dict[str, Any]:
         """How old the data is, as clients are told: milliseconds, None where it is not known yet.
 
-        lagMs: from the newest order's own time to the moment it was published. lastEventAgeMs: from that
-        time to now.
+        lagMs: from the newest order's own time to the moment it was published, so the node's lag and ours
+        together. lastEventAgeMs: from that time to now.
         """
         stats = self._stats()
         event, published = int(stats["last_event_ns"] or 0), int(stats.get("last_event_seen_ns") or 0)
@@ -89,6 +94,13 @@ class Health:
             "lastEventAgeMs": (self._wall_clock() - event) // 1_000_000 if event else None,
             "height": stats["height"],
         }
+
+    def _delivery_lag_ms(self, stats: Mapping[str, Any]) -> int | None:
+        """From the moment at which the node wrote the newest order's line to that at which it was published;
+        None in the plain layout, whose lines do not tell.
+        """
+        written, published = int(stats.get("last_local_ns") or 0), int(stats.get("last_event_seen_ns") or 0)
+        return (published - written) // 1_000_000 if written else None
 
     def live(self) -> tuple[int, dict[str, Any]]:
         """200 while the pipeline makes progress; 503, with the reason, when it does not."""

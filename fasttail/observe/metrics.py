@@ -36,7 +36,7 @@ PIPELINE_COUNTERS = (
     ("failed_chunks", "failed_chunks", "Chunks of batches that a worker could not process."),
     ("oversize_lines", "oversize_lines", "Lines longer than the limit, skipped."),
     ("oversize_orders", "oversize_orders", "Orders too large for a message, not sent."),
-    ("nul_bytes", "nul_bytes", "NUL bytes skipped in front of lines."),
+    ("nul_bytes", "nul_bytes", "NUL bytes met where data should be."),
     ("torn_lines", "torn_lines", "Last lines without a newline that were taken as they were."),
     (
         "height_regressions",
@@ -44,11 +44,25 @@ PIPELINE_COUNTERS = (
         "Times the block number went back: blocks written once more.",
     ),
     ("recut_batches", "recut_batches", "Batches cut again: a line could not be shared out to the workers."),
-    ("late_lines", "late_lines", "Lines that came to an hour's file after the next hour had begun."),
+    (
+        "late_lines",
+        "late_lines",
+        "Lines that came to an hour's file after the next hour had begun, or filled a hole.",
+    ),
     ("truncations", "truncations", "Times a file was truncated or written anew, and read from its start."),
     ("read_errors", "read_errors", "Reads of the node's files that failed; each led to a new descriptor."),
     ("files_opened", "files_opened", "Files of the node opened."),
     ("resume_losses", "resume_losses", "Starts that could not go on where the last run ended."),
+    (
+        "topics_seconds",
+        "topics_seconds",
+        "Seconds that batches took from rows to messages, all topics together.",
+    ),
+    (
+        "crowded_batches",
+        "crowded_batches",
+        "Batches whose messages had no room: the clients that asked for most have a gap.",
+    ),
     ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
 )
 HUB_COUNTERS = (
@@ -56,6 +70,11 @@ HUB_COUNTERS = (
     ("refused", "client_refused", "Connections refused, or cut off before their handshake."),
     ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
     ("shed", "client_shed", "Clients cut off because memory was short and much waited for them."),
+    (
+        "subscriptions_refused",
+        "subscriptions_refused",
+        "Subscriptions refused because they would have cost too much.",
+    ),
     ("gaps", "gaps", "Gaps told to clients that could not be given something."),
     ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
     ("replays", "replays", "Replays from the node's files that have ended."),
@@ -74,6 +93,14 @@ HUB_GAUGES = (
     ("queued_bytes", "client_queued_bytes", "Bytes that wait for clients to read on."),
     ("topics", "topics", "Distinct subscriptions."),
     ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over the clients."),
+    ("subscription_cost", "subscription_cost", "Units that all subscriptions on /ws cost."),
+    ("subscription_budget", "subscription_budget", "Units that they may cost."),
+    (
+        "client_subscription_cost",
+        "client_subscription_cost",
+        "Units of the client whose subscriptions cost most.",
+    ),
+    ("client_subscription_budget", "client_subscription_budget", "Units that those of one client may cost."),
     ("replays_running", "replays_running", "Subscriptions that are being given what they missed."),
     ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was up to date."),
 )
@@ -112,8 +139,12 @@ MEMORY_GAUGES = (
 STARTED = "Unix time at which the process began to count, by a start or a restart in place."
 BATCH_SECONDS = "How long batches took, from their lines to messages, waits for the main thread included."
 LAG_SECONDS = (
-    "Once a batch: its newest order's age, from the node's local time to the clients' queues. "
-    "The clocks may differ; below 0 counts as 0."
+    "Once a batch: the age of its newest order, from the order's own time (consensus) to the clients' "
+    "queues: the node's lag and fasttail's. Below 0 counts as 0."
+)
+DELIVERY_LAG_SECONDS = (
+    "Once a batch: from the node's local_time of its newest line to the clients' queues: fasttail's own lag. "
+    "The plain layout has no local_time. Below 0 counts as 0."
 )
 
 
@@ -121,7 +152,8 @@ class Metrics:
     """Renders the text for `/metrics`.
 
     stats:       the pipeline's numbers.
-    batch_times: how long each batch took. lags: how old the newest order of each was as it was handed out.
+    batch_times: how long each batch took. lags: the age of each batch's newest order when it was handed out,
+                 from the order's own time; delivery_lags: from the time at which the node wrote its line.
     hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
     memory:      the keys of MEMORY_GAUGES; None for what is not known yet.
     alerts:      alerts by kind. webhook: alerts that were posted, and given up; None without a webhook.
@@ -139,6 +171,7 @@ class Metrics:
         stats: Callable[[], Mapping[str, Any]],
         batch_times: Callable[[], Buckets],
         lags: Callable[[], Buckets],
+        delivery_lags: Callable[[], Buckets],
         hub: Callable[[], Mapping[str, Any]],
         memory: Callable[[], Mapping[str, float | None]],
         log_dropped: Callable[[], int],
@@ -154,6 +187,7 @@ class Metrics:
         self._stats = stats
         self._batch_times = batch_times
         self._lags = lags
+        self._delivery_lags = delivery_lags
         self._hub = hub
         self._memory = memory
         self._log_dropped = log_dropped
@@ -179,6 +213,7 @@ class Metrics:
         yield from self._pipeline(self._stats())
         yield _histogram("batch_seconds", BATCH_SECONDS, self._batch_times())
         yield _histogram("lag_seconds", LAG_SECONDS, self._lags())
+        yield _histogram("delivery_lag_seconds", DELIVERY_LAG_SECONDS, self._delivery_lags())
         yield from _clients(self._hub())
         memory = self._memory()
         for key, name, text in MEMORY_GAUGES:

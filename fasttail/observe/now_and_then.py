@@ -1,4 +1,6 @@
-"""What is counted at once and told now and then: rejected lines, oddities of files, a summary a second."""
+"""What is counted at once and told now and then: rejected lines, oddities of files, a summary a second, and
+whatever a peer could cause at will.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,31 @@ ODDITIES = {
     "oversize_orders": "orders too large for a message not sent",
     "inotify_overflows": "overflows of the inotify queue, each followed by a rescan",
 }
+
+
+class Seldom:
+    """One line of the log that others can cause at will, clients in a reconnect loop say.
+
+    The first is written at once. For COMPLAINT_S after it the next ones are only counted; the first that is
+    written again tells how many.
+    """
+
+    def __init__(self, log: logging.Logger, level: int, text: str) -> None:
+        self._log = log
+        self._level = level
+        self._text = text
+        self._held_back = 0
+        self._next = 0.0
+
+    def tell(self, *args: object, exc_info: bool = False) -> None:
+        """Write the line, with `args` for its placeholders, if it is due. exc_info: with the traceback."""
+        now = time.monotonic()
+        if now < self._next:
+            self._held_back += 1
+            return
+        more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
+        self._log.log(self._level, f"{self._text}%s", *args, more, exc_info=exc_info)
+        self._held_back, self._next = 0, now + COMPLAINT_S
 
 
 class Rejects:

@@ -2,6 +2,7 @@
 
 A numeric column is a view of one member of all rows (`stride` = one row), so numpy and memoryview read it in place.
 """
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
@@ -10,6 +11,7 @@ from posix.unistd cimport usleep
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fasttail.checks cimport ft_assert
 from fasttail.parser.vocabulary import FIELD_NAMES, ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
@@ -214,6 +216,7 @@ cdef str _decode(const char* p, size_t size, bint escaped):
     return raw.decode("utf-8")
 
 
+@cython.no_gc_clear              # __dealloc__ gives the table back
 cdef class Batch:
     """Order statuses as typed columns.
 
@@ -227,7 +230,7 @@ cdef class Batch:
     def __dealloc__(self):
         if self.has_data:
             PyBuffer_Release(&self.data)
-        if self.table is not None:
+        if self.table is not None:       # None: parse() failed before it had one
             table_give(self.table)
 
     def __len__(self) -> int:
@@ -379,6 +382,7 @@ def parse(data, int workers=1) -> Batch:
             if workers > 1 and p == start and size > 3 * FIRST_STRETCH:
                 # several workers cannot number new coins: a small part goes first, so that most are known. By lines of
                 # by_block it may be up to a sixteenth of the whole.
+                ft_assert(2 * FIRST_STRETCH + size // 16 <= size)
                 q = <const char*>memchr(p + FIRST_STRETCH, c'\n', FIRST_STRETCH + size // 16)
                 q = q + 1 if q != NULL else end
             pool.start(start, p, q, end)

@@ -5,6 +5,8 @@ It decides what is accepted: the template path of `order_status` only takes what
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
+from fasttail.atomics cimport ft_add, ft_set
+from fasttail.checks cimport FT_CHECKED, ft_assert
 from fasttail.parser.json cimport TEXT_ROOM, Level, scan_object, scan_outlined, scan_value, skip_blank, unescape
 from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
 from fasttail.parser.types cimport (
@@ -113,6 +115,7 @@ cdef int _time(Chunk* c, const Slot* slots, int field, const char* start, Ref* r
             return _wrong(fault, slots[field].at, R_TIME, field)
     elif slots[field].size == 29:
         # the block's time, most often: remembered with its quote
+        ft_assert(slots[field].at[29] == c'"')
         if memcmp(slots[field].at, c.time_text, 30) != 0:
             if not parse_time(slots[field].at, 29, &time_ns):
                 return _wrong(fault, slots[field].at, R_TIME, field)
@@ -268,7 +271,7 @@ cdef int _events_general(Chunk* c, const Slot* events, uint32_t envelope, Fault*
         if p == NULL:
             return 0
         row.envelope = envelope
-        c.rows_len += 1
+        ft_add(<uint64_t*>&c.rows_len, 1)
         p = skip_blank(p, end)
         if p >= end:
             return 1
@@ -294,7 +297,7 @@ cdef int line_general(Chunk* c, const uint16_t* outline) noexcept nogil:
     cdef Reject* reject
     cdef const Slot* events = &slots[<int>F_EVENTS]
     cdef bint good = False
-    c.lines += 1
+    ft_add(&c.lines, 1)                          # relaxed, as rows_len: the main thread may ask how far it is
     # a hole that a truncating copier left: the line begins after it
     while p < end and p[0] == 0:
         p += 1
@@ -339,13 +342,16 @@ cdef int line_general(Chunk* c, const uint16_t* outline) noexcept nogil:
                 _wrong(&fault, p, R_JSON, F_NONE)
             elif _fill_row(c, p, q, slots, &(<Row*>c.rows)[c.rows_len], &fault):
                 (<Row*>c.rows)[c.rows_len].envelope = NO_ENVELOPE
-                c.rows_len += 1
+                ft_add(<uint64_t*>&c.rows_len, 1)
                 good = True
     if not good:
-        c.rows_len = rows
+        ft_set(<uint64_t*>&c.rows_len, rows)
         c.uncoded_len = uncoded
         c.envelopes_len = envelopes
         words_forget(c.coins, coins)
+        ft_assert(c.rejects_len < c.rejects_cap)
+        ft_assert(fault.at >= line)
+        ft_assert(fault.at <= end)
         reject = &c.rejects[c.rejects_len]
         reject.line_at = <uint64_t>(line - c.data)
         reject.at = <uint64_t>(fault.at - c.data)
@@ -387,11 +393,28 @@ cdef int new_coin(Chunk* c, Row* row) noexcept nogil:
     return 0
 
 
+cdef int _check_row(const Chunk* c, const Row* row) noexcept nogil:
+    """Debug builds: every text of the row lies within its event, and that within the data. Always 0."""
+    cdef const Ref* refs = &row.time             # the first of them, `cloid` the last
+    cdef int i
+    ft_assert(row.size > 0)
+    ft_assert(row.at + row.size <= <uint64_t>(c.limit - c.data))
+    for i in range(<int>(&row.cloid - refs) + 1):
+        ft_assert(<uint64_t>refs[i].off + refs[i].size <= row.size)
+    if row.envelope != <uint32_t>NO_ENVELOPE:
+        ft_assert(row.envelope >= c.envelope_base)
+        ft_assert(row.envelope < c.envelope_base + c.envelopes_len)
+    return 0
+
+
 cdef int number_coins(Chunk* c) noexcept nogil:
     """Codes for coins that the table did not have yet, in the order of the rows. One thread at a time, after the region.
     Always 0."""
     cdef size_t i, n = c.uncoded_len
     cdef Row* row
+    if FT_CHECKED:
+        for i in range(c.rows_len):
+            _check_row(c, &(<Row*>c.rows)[i])
     c.uncoded_len = 0
     if n <= c.uncoded_cap:
         for i in range(n):

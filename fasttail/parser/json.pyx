@@ -10,6 +10,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from fasttail.checks cimport ft_assert
 from fasttail.parser.numbers cimport long_decimal
 from fasttail.parser.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
                                    K_STRING, K_TRUE, KEYS_WRONG, R_DEPTH, R_JSON, R_NUMBER, R_OBJECT, R_UTF8)
@@ -147,6 +148,7 @@ cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept 
     cdef uint8_t c
     cdef int unit
     while p < end:
+        ft_assert(used <= room)
         if room - used < 4:
             return -1
         c = <uint8_t>p[0]
@@ -309,6 +311,7 @@ cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slo
         if p[0] == c'{' or p[0] == c'[':
             if depth + level >= MAX_DEPTH:
                 return _fail(fault, p, R_DEPTH)
+            ft_assert(level >> 3 < DEPTH_BYTES)
             if p[0] == c'{':
                 objects[level >> 3] |= <uint8_t>(1 << (level & 7))
             else:
@@ -331,6 +334,7 @@ cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slo
                 return NULL
         # after a value (or before the bracket that closes an empty one): close what closes here
         while True:
+            ft_assert(level > 0)
             p = skip_blank(p, end)
             if p >= end:
                 return _fail(fault, p, R_JSON)
@@ -381,6 +385,8 @@ cdef int keys_new(Keys* keys, tuple names) except -1:
     cdef bint clash = True
     cdef size_t slot
     cdef int i
+    if len(names) > MOST_KEYS or any(len(name.encode()) > LONGEST_KEY for name in names):
+        raise ValueError(f"at most {MOST_KEYS} keys of at most {LONGEST_KEY} bytes")
     for i, name in enumerate(names):
         raw = name.encode()
         key = &keys.names[i]
@@ -409,7 +415,9 @@ cdef inline int _key_code(const Keys* keys, const char* p, size_t n) noexcept no
     if n > LONGEST_KEY:
         return -1
     ft_first16(p, n, &head, &tail)
+    ft_assert(_key_slot(keys, head, tail) < KEY_SLOTS)
     code = keys.slots[_key_slot(keys, head, tail)]
+    ft_assert(code < MOST_KEYS)
     key = &keys.names[code]
     # the size too: a decoded key may end in a NUL
     return code if (key.head ^ head | key.tail ^ tail | key.size ^ n) == 0 else -1
@@ -425,6 +433,8 @@ cdef inline const char* _key(const Keys* keys, const char* p, const char* end, u
     cdef uint64_t head, tail
     cdef bint escaped
     cdef ssize_t n
+    ft_assert(last < KEYS_WRONG)
+    ft_assert(guess < MOST_KEYS)
     if end - p > 32:
         ft_first16(p, key.size, &head, &tail)
         if (key.head ^ head | key.tail ^ tail | <uint64_t>(p[key.size] ^ c'"')) == 0:
@@ -482,6 +492,7 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Ke
             return _fail(fault, p, R_JSON)
         value = &other
         if level.lo <= code < level.hi:
+            ft_assert(code < MOST_KEYS)          # as long as the callers' slots
             value = &slots[code]
             next_key[last] = <uint8_t>code
             last = code
@@ -535,11 +546,15 @@ cdef const char* scan_outlined(const char* p, const char* end, const Keys* keys,
     memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))          # K_ABSENT
     while True:
         # marks[i]: the brace or comma before a key
+        ft_assert(i + 2 < OUTLINE_MARKS)
         at = marks[i] + 1
         at += p[at] == c' '                    # one blank; with more, or with another, it is no quote
         colon = marks[i + 1]
         if p[at] != c'"' or p[colon] != c':':
             return NULL
+        ft_assert(colon < OUTLINE_ROOM)
+        ft_assert(at + 1 + LONGEST_KEY <= OUTLINE_ROOM)
+        ft_assert(at + 2 <= colon)               # a whole string stands between them
         code = _key_code(keys, p + at + 1, colon - at - 2)
         if not (level.lo <= code < level.hi) or seen >> code & 1:
             return NULL
@@ -570,6 +585,7 @@ cdef const char* scan_outlined(const char* p, const char* end, const Keys* keys,
                 return NULL
             while p + marks[i] < q:
                 i += 1
+                ft_assert(i < OUTLINE_MARKS)
             if p + marks[i] != q:
                 return NULL
         if p[marks[i]] == c'}' and outer != NULL:

@@ -10,6 +10,7 @@ either ends an event exactly there or not, and the pool then cuts again without 
 """
 from libc.string cimport memchr
 
+from fasttail.checks cimport ft_assert
 from fasttail.parser.types cimport Chunk, Stream
 
 cdef extern from *:
@@ -68,6 +69,8 @@ cdef int cut(const Stream* stream, const char* data, const char* begin, const ch
                     p = newline + 1 if newline != NULL else limit
             else:
                 next_inside = inside             # an empty share hands on what it was given
+        ft_assert(chunks[k].begin <= p)
+        ft_assert(p <= limit)
         chunks[k].end = p
         chunks[k].hands_over = next_inside
         inside = next_inside

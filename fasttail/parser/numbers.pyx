@@ -2,6 +2,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport strtod
 
+from fasttail.checks cimport ft_assert
+
 cdef extern from "simd.h" nogil:
     const double* FT_TENS
 
@@ -114,6 +116,7 @@ cdef double long_decimal(const char* p, size_t n) noexcept nogil:
         used += 1
         shift = -shift
     while True:
+        ft_assert(k < <int>sizeof(digits))
         digits[k] = <char>(c'0' + shift % 10)
         k += 1
         shift //= 10
@@ -123,6 +126,7 @@ cdef double long_decimal(const char* p, size_t n) noexcept nogil:
         k -= 1
         text[used] = digits[k]
         used += 1
+    ft_assert(used < sizeof(text))
     text[used] = 0
     return strtod(text, NULL)
 

@@ -16,6 +16,8 @@ This file is compiled once for each instruction set (setup.py); `isa` chooses am
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
+from fasttail.atomics cimport ft_add, ft_set
+from fasttail.checks cimport ft_assert, ft_may_read
 from fasttail.parser.general cimport LINES_ALIKE, event_general, line_general, new_coin
 from fasttail.parser.json cimport OUTLINE_MARKS, OUTLINE_ROOM, scan_value
 from fasttail.parser.numbers cimport parse_decimal, parse_second, parse_time
@@ -169,7 +171,11 @@ cdef const char* _children(Chunk* c, const char* p, int depth) noexcept nogil:
             c.newline = c.limit
     if c.readable - c.newline < FAST_MARGIN:
         return NULL
-    return scan_value(p, c.limit, depth, &slot, &fault)
+    p = scan_value(p, c.limit, depth, &slot, &fault)
+    if p != NULL:
+        ft_assert(p <= c.newline)
+        ft_may_read(p + FAST_MARGIN)
+    return p
 
 
 cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexcept nogil:
@@ -183,6 +189,8 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     cdef unsigned n
     cdef double trigger_px                       # checked; a column has its text only
     cdef uint8_t flags = 0
+    ft_assert(c.readable - p >= FAST_MARGIN)
+    ft_may_read(p + FAST_MARGIN)
     ft_prefetch(p)
     if not ft_is(p, b'{"time":"', 9):
         return NULL
@@ -376,12 +384,13 @@ cdef const char* _events(Chunk* c, const char* p, uint32_t envelope) noexcept no
             return NULL
         row = &(<Row*>c.rows)[c.rows_len]
         q = _event_fast(c, p, 2, row) if c.readable - p >= FAST_MARGIN else NULL
+        ft_may_read(c.readable)
         if q == NULL:
             q = event_general(c, p, c.limit, 2, row, &fault)
             if q == NULL:
                 return NULL
         row.envelope = envelope
-        c.rows_len += 1
+        ft_add(<uint64_t*>&c.rows_len, 1)        # relaxed, as `lines`: the main thread may ask how far a worker is
         if c.limit - q < 3:
             return NULL
         if q[0] == c',':
@@ -405,6 +414,8 @@ cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
     if c.envelopes_len >= c.envelopes_cap:
         c.broken = True
         return NULL
+    ft_assert(c.readable - p >= FAST_MARGIN)
+    ft_may_read(p + FAST_MARGIN)
     e = &c.envelopes[c.envelopes_len]
     n = _time_fast(c, p + 15, &e.local_time_ns)
     if n == 0 or not ft_is(p + 15 + n, b'","block_time":"', 16):
@@ -422,6 +433,7 @@ cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
     if p == NULL or not ft_is(p, b',"events":[', 11):
         return NULL
     c.envelopes_len += 1
+    ft_may_read(c.readable)
     return _events(c, p + 11, c.envelope_base + <uint32_t>(c.envelopes_len - 1))
 
 
@@ -431,6 +443,7 @@ cdef int _line_otherwise(Chunk* c) noexcept nogil:
     cdef bint outlined = False
     if c.outlines > 0 and c.readable - c.pos >= OUTLINE_ROOM:
         c.outlines -= 1
+        ft_may_read(c.pos + OUTLINE_ROOM)
         outlined = ft_outline(c.pos, marks) != 0
         if not outlined:
             c.outlines = -LINES_ALIKE
@@ -443,15 +456,16 @@ cdef int _line(Chunk* c) noexcept nogil:
     cdef const char* q
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded = c.uncoded_len
     cdef uint32_t coins = c.coins.count
+    ft_may_read(c.readable)
     if c.readable - p >= FAST_MARGIN:
         if ft_is(p, b'{"time":"', 9):
             if c.rows_len < c.rows_cap:
                 q = _event_fast(c, p, 0, &(<Row*>c.rows)[rows])
                 if q != NULL and q[0] == c'\n':
                     (<Row*>c.rows)[rows].envelope = NO_ENVELOPE
-                    c.rows_len += 1
+                    ft_add(<uint64_t*>&c.rows_len, 1)
                     c.pos = q + 1
-                    c.lines += 1
+                    ft_add(&c.lines, 1)
                     return 0
             else:
                 c.broken = True
@@ -460,9 +474,9 @@ cdef int _line(Chunk* c) noexcept nogil:
             if q != NULL:
                 c.pos = q
                 if not c.handed_over:
-                    c.lines += 1
+                    ft_add(&c.lines, 1)
                 return 0
-            c.rows_len = rows
+            ft_set(<uint64_t*>&c.rows_len, rows)
             c.envelopes_len = envelopes
     words_forget(c.coins, coins)
     c.uncoded_len = uncoded
@@ -477,6 +491,7 @@ cdef api int parse_chunk(Chunk* c) noexcept nogil:
     """Parse a share from c.pos to c.end, or to where `rejects` is full. Always 0; what happened stands in the chunk."""
     cdef const char* q
     c.full = False
+    ft_may_read(c.readable)
     if c.inside and not c.head_done:
         c.head_done = True
         q = _events(c, c.pos, c.envelope_base)       # envelopes[0] stands for the line's, which another worker has
@@ -485,7 +500,7 @@ cdef api int parse_chunk(Chunk* c) noexcept nogil:
             return 0
         c.pos = q
         if not c.handed_over:
-            c.lines += 1
+            ft_add(&c.lines, 1)
     while c.pos < c.end and not c.irregular and not c.broken:
         if c.rejects_len >= c.rejects_cap:
             c.full = True

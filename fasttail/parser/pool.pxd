@@ -15,7 +15,8 @@ cdef enum:
 @cython.final
 cdef class Pool:
     cdef readonly int workers
-    cdef readonly uint64_t irregular     # batches that had to be cut again
+    cdef uint64_t irregular_batches      # that had to be cut again
+    cdef uint64_t busy                   # of debug builds: a region runs
     cdef Chunk* chunks                   # owned; chunks[0:workers]
     cdef Reject* rejects                 # owned; REJECTS per worker
     cdef uint32_t* uncoded               # owned; UNCODED per worker
@@ -37,3 +38,6 @@ cdef class Pool:
     cdef int _region(self) noexcept nogil
     cdef int _finish(self) noexcept nogil
     cdef int _share(self, int k) noexcept nogil
+
+
+cdef bint has_team() noexcept nogil

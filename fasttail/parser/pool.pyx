@@ -7,7 +7,7 @@
 
 OpenMP is used here and in publish/topics.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
 of threads per calling thread, so a pool belongs to the thread that calls `run`; the pipeline calls it from one thread for life.
-A forked child has no team: it runs the shares one by one.
+A forked child has no team: it runs the shares, and the topics' jobs, one by one (`has_team`).
 """
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
@@ -16,6 +16,8 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport getpid, usleep
 
+from fasttail.atomics cimport ft_add, ft_get, ft_set
+from fasttail.checks cimport ft_assert, ft_enter, ft_leave
 from fasttail.parser.lines cimport cut
 from fasttail.parser.types cimport Chunk, Reject
 from fasttail.parser.words cimport words_free, words_new
@@ -36,7 +38,19 @@ cdef enum:
     PARALLEL_FROM = 1 << 17      # bytes: below, waking the team costs more than it gives; the shares run one by one
     MOST_COINS = 32767
 
-cdef int _team_pid = 0           # the process that has started a team; 0: none yet
+# The process that has started a team; 0: none yet. Relaxed: several threads may parse at a time, and all write the same number.
+cdef uint64_t _team_pid = 0
+
+
+cdef bint has_team() noexcept nogil:
+    """Whether this process may start a parallel region: not in a child that was forked after the team had been started.
+
+    Threads do not survive a fork, and libgomp would wait for them for ever.
+    """
+    cdef uint64_t pid = <uint64_t>getpid()
+    if ft_get(&_team_pid) == 0:
+        ft_set(&_team_pid, pid)
+    return ft_get(&_team_pid) == pid
 
 
 cdef inline uint64_t _now() noexcept nogil:
@@ -78,11 +92,16 @@ cdef class Pool:
         free(self.uncoded)
         words_free(&self.coins)
 
+    @property
+    def irregular(self) -> int:
+        """Batches that had to be cut again; any thread may ask."""
+        return ft_get(&self.irregular_batches)
+
     def warm_up(self) -> None:
         """Start the team now and name its threads, the caller's included, `fasttail-w0`… (for `ps -T` and `top -H`)."""
         global _team_pid
         cdef int k
-        _team_pid = getpid()
+        ft_set(&_team_pid, <uint64_t>getpid())
         with nogil:
             for k in prange(self.workers, schedule="static", chunksize=1, num_threads=self.workers):
                 ft_name_thread(k)
@@ -126,7 +145,7 @@ cdef class Pool:
             c.newline = NULL
             c.rows = self.table.rows + row * self.stream.row_size
             c.rows_cap = size // self.stream.min_event + 2
-            c.rows_len = 0
+            ft_set(<uint64_t*>&c.rows_len, 0)        # relaxed, these four: the main thread may ask how far a worker is
             c.envelopes = &self.table.envelopes[envelope]
             c.envelope_base = <uint32_t>envelope
             c.envelopes_cap = size // self.stream.min_envelope + 2
@@ -143,10 +162,10 @@ cdef class Pool:
             c.irregular = False
             c.handed_over = False
             c.broken = False
-            c.lines = 0
+            ft_set(&c.lines, 0)
             c.nul_bytes = 0
-            c.started_ns = 0
-            c.ended_ns = 0
+            ft_set(&c.started_ns, 0)
+            ft_set(&c.ended_ns, 0)
             row += c.rows_cap
             envelope += c.envelopes_cap
             self.within_lines |= c.hands_over
@@ -156,31 +175,32 @@ cdef class Pool:
 
     cdef int _region(self) noexcept nogil:
         """One parallel region over the chunks that are not done. Every started chunk ends. Always 0."""
-        global _team_pid
-        cdef int k, pid
-        cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM
-        if parallel:
-            pid = getpid()
-            if _team_pid == 0:
-                _team_pid = pid
-            parallel = _team_pid == pid
+        cdef int k
+        cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM and has_team()
+        ft_enter(&self.busy)
         if parallel:
             for k in prange(self.workers, schedule="static", chunksize=1, num_threads=self.workers):
                 self._share(k)
         else:
             for k in range(self.workers):
                 self._share(k)
+        ft_leave(&self.busy)
         return 0
 
     cdef int _share(self, int k) noexcept nogil:
         cdef Chunk* c = &self.chunks[k]
+        ft_assert(k < self.workers)
         if c.started_ns == 0:
-            c.started_ns = _now()
+            ft_set(&c.started_ns, _now())
         if self.stall_ms and k == self.workers - 1:
             usleep(<unsigned>self.stall_ms * 1000)
         if c.pos < c.end:
             self.stream.parse(c)
-        c.ended_ns = _now()
+            ft_assert(c.rows_len <= c.rows_cap)
+            ft_assert(c.envelopes_len <= c.envelopes_cap)
+            ft_assert(c.rejects_len <= c.rejects_cap)
+            ft_assert(c.pos <= c.limit)
+        ft_set(&c.ended_ns, _now())
         return 0
 
     cdef int run(self) noexcept nogil:
@@ -198,7 +218,7 @@ cdef class Pool:
         if self.within_lines and (irregular or full):
             # some share should have ended exactly at its end, inside a line, and did not; or rejects would have to be taken
             # before that is known
-            self.irregular += 1
+            ft_add(&self.irregular_batches, 1)
             self._share_out(False)
             return self.run()
         if full:
@@ -213,15 +233,18 @@ cdef class Pool:
         for k in range(self.workers):
             c = &self.chunks[k]
             if c.inside and before != NULL:
+                ft_assert(before.envelopes_len > 0)
                 c.envelopes[0] = before.envelopes[before.envelopes_len - 1]
             if c.begin < c.end:
                 before = c
             self.stream.finish(c)
+            ft_assert(self.table.segments_len < self.table.segments_cap)
             self.table.segments[self.table.segments_len].first = \
                 <size_t>(<char*>c.rows - self.table.rows) // self.stream.row_size
             self.table.segments[self.table.segments_len].count = c.rows_len
             self.table.segments_len += 1
             self.table.rows_len += c.rows_len
+            ft_assert(self.table.rows_len <= self.table.rows_cap)
         return 0
 
     cdef uint64_t lines(self) noexcept nogil:

@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "checks.h"
+
 #if defined(FASTTAIL_PORTABLE)
 #define FT_SSE2 0
 #define FT_AVX2 0
@@ -56,6 +58,8 @@ FT_INLINE __m256i ft_load32(const char *p) { return _mm256_loadu_si256((const __
 /* The first n (0..16) bytes of p as two numbers, zeros behind them. Reads 16 bytes. */
 FT_INLINE void ft_first16(const char *p, size_t n, uint64_t *head, uint64_t *tail) {
     static const uint64_t ones[4] = {~0ull, ~0ull, 0, 0};
+    ft_assert(n <= 16);
+    ft_reads(p, 16);
     const char *mask = (const char *)ones + 16 - n;
     *head = ft_load8(p) & ft_load8(mask);
     *tail = ft_load8(p + 8) & ft_load8(mask + 8);
@@ -79,6 +83,7 @@ FT_INLINE void ft_prefetch(const char *p) {
 FT_INLINE int ft_is(const char *p, const char *q, size_t n) {
     uint64_t diff = 0;
     size_t i = 0;
+    ft_reads(p, n);
 #if FT_AVX2
     if (n >= 32) {
         __m256i same = _mm256_cmpeq_epi8(ft_load32(p), ft_load32(q));
@@ -167,6 +172,7 @@ static const char *ft_skip_blank(const char *p, const char *limit) {
 
 /* How many plain bytes p[0:32] begins with. Without a branch on where they end. Reads 32 bytes. */
 FT_INLINE unsigned ft_plain32(const char *p) {
+    ft_reads(p, 32);
 #if FT_AVX2
     return (unsigned)__builtin_ctzll(ft_not_plain32(p) | (1ull << 32));
 #elif FT_SSE2
@@ -184,6 +190,7 @@ FT_INLINE unsigned ft_plain32(const char *p) {
  * whole string. Reads FT_OUTLINE bytes. */
 #define FT_OUTLINE 1024
 static unsigned ft_outline(const char *p, uint16_t *marks) {
+    ft_reads(p, FT_OUTLINE);
 #if FT_SSE2
     uint64_t inside = 0, was_closing = 0;                  /* of the 64 bytes before */
     unsigned count = 0;
@@ -225,6 +232,7 @@ static unsigned ft_outline(const char *p, uint16_t *marks) {
         if ((closing << 1 | was_closing) & ~structural) return 0;
         while (structural)
             for (unsigned k = 0; k < 4; k++) {             /* four at a time: fewer branches to guess */
+                ft_assert(count < FT_OUTLINE + 8);         /* what OUTLINE_MARKS has room for */
                 marks[count] = (uint16_t)(at + (unsigned)__builtin_ctzll(structural | (uint64_t)1 << 63));
                 count += structural != 0;
                 structural &= structural - 1;
@@ -232,6 +240,7 @@ static unsigned ft_outline(const char *p, uint16_t *marks) {
         if (others) {
             unsigned end = (unsigned)__builtin_ctzll(others);
             if (p[at + end] != '\n' || (text >> end & 1)) return 0;
+            ft_assert(count + 2 < FT_OUTLINE + 8);
             marks[count] = marks[count + 1] = marks[count + 2] = (uint16_t)(at + end);
             return count;
         }
@@ -244,6 +253,7 @@ static unsigned ft_outline(const char *p, uint16_t *marks) {
 
 /* As ft_skip_plain, but looks at 64 bytes at the most. p + 64 if all are plain. Reads 64 bytes. */
 FT_INLINE const char *ft_skip_plain64(const char *p) {
+    ft_reads(p, 64);
 #if FT_AVX2
     uint32_t mask = ft_not_plain32(p);
     if (mask) return p + __builtin_ctz(mask);
@@ -263,6 +273,7 @@ FT_INLINE const char *ft_skip_plain64(const char *p) {
 /* Whether p[0:n] is plain and a quote follows; n a compile-time constant of 16 to 63. Reads 64 bytes.
  * The caller guesses a text's length: after a right guess nothing waits for the text itself. */
 FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
+    ft_reads(p, 64);
     if (p[n] != '"') return 0;
 #if FT_AVX2
     if (n >= 32) return (ft_not_plain32(p) | ft_not_plain32(p + n - 32)) == 0;
@@ -302,6 +313,7 @@ FT_INLINE uint64_t ft_value8(uint64_t v) {
 
 /* Value of the first n (1..8) digits of v. */
 FT_INLINE uint64_t ft_value_n(uint64_t v, unsigned n) {
+    ft_assert(n >= 1 && n <= 8);
     /* '0's in front: the digits move to the high bytes. Two shifts, since one by 64 is not defined. */
     unsigned shift = (8 - n) * 8;
     return ft_value8((v << shift) | ((0x3030303030303030ULL >> 8) >> (56 - shift)));
@@ -352,6 +364,7 @@ FT_INLINE unsigned ft_digit_mask(__m128i x) {
  * how many digits stand behind the point. 0 if it is something else, or longer. Reads 16 bytes. */
 FT_INLINE unsigned ft_decimal(const char *p, unsigned *quote, uint64_t *mantissa) {
     unsigned dot, n;
+    ft_reads(p, 16);
 #if FT_SSE2
     __m128i x = ft_load16(p);
     unsigned quotes = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
@@ -389,6 +402,7 @@ FT_INLINE unsigned ft_decimal(const char *p, unsigned *quote, uint64_t *mantissa
 
 /* Whether exactly n digits stand at p, without a leading zero; n a compile-time constant of 9 to 15. Reads 16 bytes. */
 FT_INLINE int ft_int_guess(const char *p, unsigned n, uint64_t *value) {
+    ft_reads(p, 16);
 #if FT_AVX2
     __m128i x = ft_load16(p);
     if ((ft_digit_mask(x) & ((2u << n) - 1)) != (1u << n) - 1 || p[0] == '0') return 0;

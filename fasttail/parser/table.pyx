@@ -7,6 +7,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
+from fasttail.checks cimport ft_assert
 from fasttail.parser.types cimport Envelope, Stream
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -145,6 +146,8 @@ cdef class Table:
             if self.segments[i].first != to and self.segments[i].count:
                 memmove(self.rows + to * size, self.rows + self.segments[i].first * size, self.segments[i].count * size)
             to += self.segments[i].count
+            ft_assert(self.segments[i].first + self.segments[i].count <= self.rows_cap)
+            ft_assert(to <= self.segments[i].first + self.segments[i].count)     # rows move to the front only
         self.segments[0].first = 0
         self.segments[0].count = to
         self.segments_len = 1

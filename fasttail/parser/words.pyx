@@ -6,6 +6,8 @@
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from fasttail.checks cimport ft_assert
+
 
 cdef enum:
     FIRST_ROOM = 64
@@ -85,6 +87,7 @@ cdef int words_forget(Words* self, uint32_t count) noexcept nogil:
         n = self.sizes[self.count]
         i = words_hash(words_head(text, n), ft_load8(text + n - 8) if n >= 8 else 0, n) & self.mask
         while self.slots[i].code != self.count:
+            ft_assert(self.slots[i].code != 0)
             i = (i + 1) & self.mask
         self.slots[i].code = 0                 # no chain goes on behind it: the newest word is the last of its own
         free(<void*>text)
@@ -94,6 +97,7 @@ cdef int words_forget(Words* self, uint32_t count) noexcept nogil:
 
 cdef int _place(Words* self, uint32_t code) noexcept nogil:
     """Put word `code` into the first free slot of its chain. Always 0."""
+    ft_assert(self.count <= self.room)     # half of the slots are free, so each search ends
     cdef const char* text = self.texts[code]
     cdef size_t n = self.sizes[code]
     cdef uint64_t head = words_head(text, n)
@@ -118,6 +122,7 @@ cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil:
     text = <char*>malloc(n + 1)
     if text == NULL:
         return 0
+    ft_assert(self.count < self.room)
     memcpy(text, p, n)
     text[n] = 0
     self.count += 1

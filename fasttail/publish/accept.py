@@ -1,10 +1,10 @@
 """Every connection from its accept to its end: who it is, and how many there may be without a client.
 
 picows tells the listener factory nothing about the peer, and an asyncio server nothing about connections that
-are still in their TLS handshake. So they are accepted here, and picows' protocol (one object for each) is
-overheard when its connection ends.
+are still in their TLS handshake. So they are accepted here. Each begins as plain HTTP; picows' protocol
+takes it over with a WebSocket handshake, and is overheard when the connection ends.
 
-    accepted ──► TLS handshake, if any ──► request ──► a client's ──────────────┐
+    accepted ──► TLS handshake, if any ──► requests ──► a client's ─────────────┐
        └───────── waiting: bounded in number and in time ──┴─ plain HTTP, or cut ─┴─connection_lost──► gone
 """
 
@@ -17,10 +17,13 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
+
+from fasttail.publish.access import Reached
+from fasttail.publish.http import Answer, HttpConnection, Request
 
 log = logging.getLogger(__name__)
 
@@ -29,44 +32,63 @@ AT_ONCE = 64
 PAUSE_S = 0.2
 """How long nothing is accepted after the system had no descriptor or memory for one more."""
 
-Answer = Callable[["Peer", WSUpgradeRequest], WSListener | WSUpgradeResponseWithListener]
-"""Says what becomes of a request."""
-
 
 class Peer:
-    """The other side of one connection. `on_left`, once set, is called when the connection is gone."""
+    """The other side of one connection. `on_left`, once set, is called when the connection is gone.
 
-    def __init__(self, address: str) -> None:
+    address: its own.
+    reached: tells where it came in.
+    """
+
+    def __init__(self, address: str, reached: Callable[[], Reached]) -> None:
         self.address = address
+        self.reached = reached
         self.on_left: Callable[[], None] | None = None
+
+
+class Answers(Protocol):
+    """Says what becomes of requests."""
+
+    def is_channel(self, path: str, /) -> bool:
+        """Whether a handshake for this path is to be handed to `websocket`."""
+
+    def plain(self, peer: Peer, request: Request, /) -> Answer:
+        """The answer to any other request."""
+
+    def websocket(
+        self, peer: Peer, request: WSUpgradeRequest, /
+    ) -> WSListener | WSUpgradeResponseWithListener:
+        """The client that a handshake gets, or its refusal."""
+
+    def refusal(self, status: int, text: str, /) -> Answer:
+        """The answer to what is no request at all."""
 
 
 class Door:
     """Accepts connections, and knows those that have no client yet, oldest first.
 
-    answer:     called with each request.
+    answers:    what each request gets.
     on_cut_off: called for each connection that has to go for a newer one.
-    tls:        for connections that have to begin with it.
-    timeout_s:  for the TLS handshake, and once more for the request.
+    tls:        for connections that have to begin with it; another one may be set for those to come.
+    timeout_s:  for the TLS handshake, and once more for each request.
     options:    for picows' protocol.
     """
 
     def __init__(
         self,
-        answer: Answer,
+        answers: Answers,
         *,
         on_cut_off: Callable[[], None],
         tls: ssl.SSLContext | None,
         timeout_s: float,
         options: dict[str, Any],
     ) -> None:
-        self._answer = answer
+        self._answers = answers
         self._most_waiting = 1
         self._on_cut_off = on_cut_off
-        self._tls: dict[str, Any] = {}
-        if tls is not None:
-            self._tls = {"ssl": tls, "ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": timeout_s}
-        self._options = {**options, "websocket_handshake_timeout": timeout_s}
+        self.tls = tls
+        self._timeout_s = timeout_s
+        self._options = options
         self._waiting: dict[Peer, socket.socket] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly only
         self._sockets: tuple[socket.socket, ...] = ()
@@ -134,7 +156,7 @@ class Door:
             full = len(self._waiting) >= self._most_waiting
             if full:
                 self._make_room()
-            peer = Peer(str(address[0]))
+            peer = Peer(str(address[0]), partial(self._reached, sock))
             self._waiting[peer] = sock
             task = loop.create_task(self._begin(peer, sock))
             self._tasks.add(task)
@@ -143,13 +165,30 @@ class Door:
                 return  # the next one when the loop has closed what was cut off
 
     async def _begin(self, peer: Peer, sock: socket.socket) -> None:
-        """Up to the end of the TLS handshake; from then on picows has the connection."""
-        protocol = partial(_Connection, self, peer, self._answer, self._options)
+        """Up to the end of the TLS handshake; from then on the protocol has the connection."""
+        answers = self._answers
+        protocol = partial(
+            HttpConnection,
+            answer=partial(answers.plain, peer),
+            refusal=answers.refusal,
+            is_channel=answers.is_channel,
+            websocket=partial(_Connection, self, peer, partial(answers.websocket, peer), self._options),
+            on_lost=partial(self.left, peer),
+            timeout_s=self._timeout_s,
+        )
+        tls: dict[str, Any] = {}
+        if self.tls is not None:
+            tls = {"ssl": self.tls, "ssl_handshake_timeout": self._timeout_s}
+            tls["ssl_shutdown_timeout"] = self._timeout_s
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(protocol, sock, **self._tls)
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, sock, **tls)
         except OSError as error:  # also ssl.SSLError, and the handshake's timeout
             log.debug("a connection ended in its TLS handshake: %s", error)
             self.left(peer)
+
+    def _reached(self, sock: socket.socket) -> Reached:
+        address, port = sock.getsockname()[:2]
+        return Reached(address, port, "http" if self.tls is None else "https")
 
     def _make_room(self) -> None:
         if self._waiting:
@@ -164,15 +203,26 @@ class Door:
 
 
 class _Connection(WSProtocol):  # type: ignore[misc]
-    """picows' protocol, as its `ws_create_server` would make it."""
+    """picows' protocol, as its `ws_create_server` would make it, for a handshake that has come whole."""
 
-    def __init__(self, door: Door, peer: Peer, answer: Answer, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        peer: Peer,
+        factory: Callable[[WSUpgradeRequest], WSListener | WSUpgradeResponseWithListener],
+        options: dict[str, Any],
+    ) -> None:
         super().__init__(
             host_port=None,
             ws_path=None,
             is_client_side=False,
-            ws_listener_factory=partial(answer, peer),
+            ws_listener_factory=factory,
             disconnect_on_exception=True,
+            websocket_handshake_timeout=None,
+            # Pings are sent by keepalive.py: picows' own go by what was received.
+            enable_auto_ping=False,
+            auto_ping_idle_timeout=None,
+            auto_ping_reply_timeout=None,
             auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
             extra_headers=None,
             read_buffer_init_size=16 * 1024,

@@ -14,8 +14,9 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,23 @@ class Headers(Protocol):
     """A request's headers, by name in any case."""
 
     def getall(self, key: str, default: list[str], /) -> list[str]: ...
+
+
+class Reached(NamedTuple):
+    """Where a connection came in: our address and port, and the scheme spoken there (http or https)."""
+
+    address: str
+    port: int
+    scheme: str
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address as people write it is this machine's own, whatever a resolver says.
+
+    That is `localhost` and the loopback addresses, and no other name, also if it begins like an address.
+    """
+    address = _address(host.strip("[]"))
+    return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
 def read_token(path: Path) -> bytes:
@@ -53,7 +71,8 @@ class Access:
     """What a request has to show, and whom it is counted for. Without arguments everybody may do everything.
 
     token:       to be given as `Authorization: Bearer …` or `?token=…`.
-    origins:     of web pages whose scripts may connect; empty: any. Programs send no Origin and pass.
+    origins:     of web pages whose scripts may connect; empty: any. Programs that send no Origin, or our own
+                 address in its place, pass.
     per_address: connections that one address may have at a time; 0: any number.
     proxies:     whose X-Forwarded-For is believed.
     """
@@ -67,10 +86,19 @@ class Access:
         proxies: Sequence[Network] = (),
     ) -> None:
         self.per_address = per_address
-        self._token = hashlib.sha256(token).digest() if token is not None else None
-        self._origins = frozenset(origin.lower() for origin in origins)
         self._proxies = tuple(proxies)
         self._counts: Counter[str] = Counter()
+        self.ask_for(token, origins)
+
+    def ask_for(self, token: bytes | None, origins: Collection[str]) -> None:
+        """What is to be shown from now on. Who is connected stays."""
+        self._token = hashlib.sha256(token).digest() if token is not None else None
+        self._origins = frozenset(origin.lower() for origin in origins)
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether neither a token nor an origin is asked for."""
+        return self._token is None and not self._origins
 
     def token_fits(self, target: bytes, headers: Headers) -> bool:
         """Whether the request (its target is the path with the query) brings the token, if there is one."""
@@ -81,10 +109,23 @@ class Access:
         # Hashes have one length: not even that of the token shows in the time this takes.
         return any(hmac.compare_digest(hashlib.sha256(each).digest(), expected) for each in given)
 
-    def origin_fits(self, headers: Headers) -> bool:
+    def origin_fits(self, headers: Headers, reached: Reached) -> bool:
         """Whether the page that asks may. Browsers send their pages' Origin; no script can alter it."""
+        if not self._origins:
+            return True
+        return all(
+            origin.lower() in self._origins or _is_own(origin.lower(), headers, reached)
+            for origin in headers.getall("Origin", [])
+        )
+
+    def cors(self, headers: Headers, reached: Reached) -> dict[str, str]:
+        """The headers that let the pages which may connect read an answer."""
+        if not self._origins:
+            return {"Access-Control-Allow-Origin": "*"}
         origins = headers.getall("Origin", [])
-        return not self._origins or all(origin.lower() in self._origins for origin in origins)
+        if len(origins) == 1 and self.origin_fits(headers, reached):
+            return {"Access-Control-Allow-Origin": origins[0], "Vary": "Origin"}
+        return {"Vary": "Origin"}
 
     def whose(self, peer: str, headers: Headers) -> str:
         """Whom a connection from the address `peer` is counted for; "" for this machine: not counted.
@@ -94,7 +135,7 @@ class Access:
         IPv6 address counts with its whole /64: that much everybody gets.
         """
         address = _address(peer)
-        hops = ",".join(headers.getall("X-Forwarded-For", [])).split(",")
+        hops = ",".join(headers.getall("X-Forwarded-For", [])).split(",") if self._proxies else []
         while hops and any(address in network for network in self._proxies if address is not None):
             said = _address(hops.pop())
             if said is None:
@@ -124,6 +165,37 @@ class Access:
             del self._counts[whose]
 
 
+_ORIGIN = re.compile(r"(https?)://(localhost|[\d.]+|\[[\da-f:.]+\])(?::(\d{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _is_own(origin: str, headers: Headers, reached: Reached) -> bool:
+    """Whether an Origin (in lower case) is the address at which the connection came in.
+
+    Some programs' libraries send that. Of a name it proves nothing: with DNS rebinding, the name of any
+    page leads here. So it has to be `localhost` or an address, with our scheme and port. It is either the
+    address of our end of the connection, or what the client says it connected to (Host): behind a
+    container's NAT these differ, and no page has an address as its origin that it was not loaded from.
+    """
+    found = _ORIGIN.fullmatch(origin)
+    if found is None:
+        return False
+    scheme, host, port = found[1], found[2], int(found[3] or _DEFAULT_PORTS[found[1]])
+    if (scheme, port) != (reached.scheme, reached.port):
+        return False
+    here = _address(reached.address)
+    if host == "localhost":
+        is_here = here is not None and here.is_loopback
+    else:
+        address = _address(host.strip("[]"))
+        if address is None:
+            return False
+        is_here = address == here
+    hosts = [value.lower() for value in headers.getall("Host", [])]
+    asked = {f"{host}:{port}", host} if port == _DEFAULT_PORTS[scheme] else {f"{host}:{port}"}
+    return is_here or (len(hosts) == 1 and hosts[0] in asked)
+
+
 def _bearers(headers: Headers) -> Iterator[bytes]:
     for value in headers.getall("Authorization", []):
         scheme, _, token = value.partition(" ")
@@ -139,6 +211,7 @@ def _query_values(target: bytes, name: bytes) -> Iterable[bytes]:
             yield unquote_to_bytes(value)
 
 
+@lru_cache(maxsize=1024)
 def _address(text: str) -> Address | None:
     """An address as peers and proxies write it, also with a port; None for anything else."""
     text = text.strip()

@@ -21,9 +21,11 @@ from typing import Any, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from fasttail.observe.now_and_then import Seldom
 from fasttail.publish.compression import Extension
 from fasttail.publish.incoming import Breach, Incoming, Rate
-from fasttail.publish.wire import CloseCode, pong_frame
+from fasttail.publish.keepalive import Pulse
+from fasttail.publish.wire import PING_FRAME, CloseCode, pong_frame
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +52,13 @@ class Client(WSListener):
         self.hub = hub
         self.queue_limit = queue_limit
         self.closing = False
+        self.pulse = Pulse()
         self._extension: Extension | None = None
         self._transport: WSTransport | None = None
         self._socket: asyncio.Transport | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._reading_paused = False
         self._heard_at = 0.0  # monotonic: when a message last came
         self._rate = Rate(hub.max_messages_per_minute)
         self._incoming = Incoming()
@@ -68,7 +72,7 @@ class Client(WSListener):
         """A whole text message came: UTF-8, at most `incoming.MAX_INCOMING` bytes."""
 
     def binary(self, payload: bytes) -> None:
-        """A whole binary message came; it is thrown away."""
+        """A whole binary message came, at most `incoming.MAX_INCOMING` bytes. By default it is ignored."""
 
     @property
     def waits(self) -> bool:
@@ -84,6 +88,19 @@ class Client(WSListener):
     def agree(self, extension: Extension) -> None:
         """In the handshake: both sides may compress from now on."""
         self._extension = self._incoming.extension = extension
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client until `resume_reading`, but for what has been read already."""
+        if not self._reading_paused and self.is_open and self._socket is not None:
+            self._socket.pause_reading()
+            self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Read on. Does nothing unless reading was paused."""
+        if self._reading_paused and self._socket is not None:
+            self._reading_paused = False
+            if not self._socket.is_closing():
+                self._socket.resume_reading()
 
     # Sending
 
@@ -125,12 +142,18 @@ class Client(WSListener):
         if self._extension is not None:
             data = self._extension.compress(data)
         transport.write(data)
+        self.pulse.sent_bytes += len(data)
         return True
+
+    def ping(self) -> None:
+        """Write a ping frame, whatever waits: there is one at a time. See keepalive.py."""
+        if self._socket is not None and self.is_open:
+            self._socket.write(PING_FRAME)
 
     def close_slow(self) -> None:
         """Close for a queue that is full."""
         self.hub.closed_slow += 1
-        log.info("client %s is too slow (%d bytes wait): closing", self.peer, self.queued)
+        self.hub.slow_lines.tell(self.peer, self.queued)
         self.close(CloseCode.TRY_AGAIN_LATER, "too slow: the queue is full")
 
     def close(self, code: int, reason: str = "") -> None:
@@ -151,6 +174,7 @@ class Client(WSListener):
         self.closing = True
         self._incoming.clear()
         self._stop_idle_timer()
+        self.resume_reading()  # the peer's close frame is still to come
         loop = asyncio.get_running_loop()
         self._abort_timer = loop.call_later(self.hub.close_timeout_s, self.abort)
         self.left()
@@ -208,11 +232,14 @@ class Client(WSListener):
             if kind == WSMsgType.CLOSE:
                 self._take_close(transport, frame)
             return
+        self.pulse.heard = True
         try:
             self._incoming.check_reserved(frame)
             if kind == WSMsgType.CLOSE:
                 self._take_close(transport, frame)
-            elif kind != WSMsgType.PONG:
+            elif kind == WSMsgType.PONG:
+                self.pulse.ponged = True
+            else:
                 self._rate.take()
                 if kind == WSMsgType.PING:
                     # Not picows' automatic pong: that would be written past the queue's limit.
@@ -329,6 +356,10 @@ class Hub:
         self.closed_idle = 0
         self.closed_flooding = 0
         self.protocol_faults = 0
+        self.slow_lines = Seldom(log, logging.INFO, "client %s is too slow (%d bytes wait): closing")
+        self.shed_lines = Seldom(
+            log, logging.WARNING, "client %s is cut off: memory is short, and %d bytes wait"
+        )
         self._empty: asyncio.Event | None = None  # made by close_all
 
     def joined(self, client: Client) -> None:
@@ -353,7 +384,7 @@ class Hub:
         for queued, client in queues:
             if freed >= goal or queued < LEAST_SHED:
                 break
-            log.warning("client %s is cut off: memory is short, and %d bytes wait", client.peer, queued)
+            self.shed_lines.tell(client.peer, queued)
             client.abort()
             count += 1
             freed += queued

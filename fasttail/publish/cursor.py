@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 LAYOUTS = {"p": "plain", "b": "by_block", "s": "streaming"}
 _LETTERS = {name: letter for letter, name in LAYOUTS.items()}
+_HOUR = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 _CURSOR = re.compile(r"([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7})")
 
 
@@ -53,6 +54,6 @@ def prefix(layout: str | None, path: str) -> str:
     """What the cursors of an hour's file begin with; "" if `path` is none."""
     folder, hour = os.path.split(path)
     date = os.path.basename(folder)
-    if layout not in _LETTERS or re.fullmatch(r"[0-9]{8}", date) is None or not hour.isdecimal():
+    if layout not in _LETTERS or re.fullmatch(r"[0-9]{8}", date) is None or _HOUR.fullmatch(hour) is None:
         return ""
     return f"{_LETTERS[layout]}{date}{int(hour):02d}-"

@@ -11,6 +11,7 @@ its last member.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -68,16 +69,22 @@ class MakeTopic(Protocol):
 
 class Taker(Protocol):
     """A member of a feed. live: it gets what the feed gets; before that it waits, or reads what it has
-    missed.
+    missed. group: the number of its client, for the topic's quota (`Topic.count_to`).
     """
 
     live: bool
+
+    @property
+    def group(self) -> int: ...
 
     def give(self, message: Message) -> bool: ...
 
 
 class Feed:
-    """One distinct subscription: its topic and its members. `channel` counts what is sent."""
+    """One distinct subscription: its topic and its members. `channel` counts what is sent.
+
+    refused: the pipeline had no room for the topic, so that there will be no messages; known once `active`.
+    """
 
     def __init__(self, key: str, topic: Topic, channel: Channel) -> None:
         self.key = key
@@ -85,7 +92,17 @@ class Feed:
         self.channel = channel
         self.members: set[Taker] = set()
         self.seq = 0  # of the last message handed out
+        self.refused = False
         self.active = asyncio.Event()  # the pipeline makes its messages, from the frontier on
+
+    def add(self, member: Taker) -> None:
+        """One more member; it gets nothing before it is live."""
+        self.members.add(member)
+        self.count()
+
+    def count(self) -> None:
+        """Let the topic's messages count to the client that has it alone, or to nobody's."""
+        self.topic.count_to(next(iter(self.members)).group if len(self.members) == 1 else 0)
 
     def deliver(self, message: Message) -> None:
         """Hand a message to every member that is live."""
@@ -119,7 +136,7 @@ class Feeds:
         self._pipe = pipe
         self._by_key: dict[str, Feed] = {}
         self._by_id: dict[int, Sink] = {}
-        self._waiting: list[tuple[int, Feed]] = []  # (command, feed) that the pipeline has not yet
+        self._waiting: deque[tuple[int, Feed]] = deque()  # (command, feed) that the pipeline has not yet
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -136,6 +153,13 @@ class Feeds:
             self._progress = asyncio.Event()
         return self._progress
 
+    def read_in(self, layout: str | None) -> None:
+        """What is handed out from now on stands in files of this layout; others are forgotten."""
+        if self.layout not in (None, layout):
+            self.setbacks += 1
+            self.ends.clear()
+        self.layout = layout
+
     def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
         """The feed of a key; made, with its topic, for the first who asks."""
         feed = self._by_key.get(key)
@@ -149,6 +173,7 @@ class Feeds:
         """A member goes; the last one takes the feed with it."""
         member.live = False
         feed.members.discard(member)
+        feed.count()
         if not feed.members and self._by_key.get(feed.key) is feed:
             del self._by_key[feed.key]
             # One more: whoever comes back to a subscription that nobody had meanwhile must not find the next
@@ -178,11 +203,18 @@ class Feeds:
         """The pipeline has done all commands up to this one."""
         self._move(note)
         while self._waiting and self._waiting[0][0] <= number:
-            self._waiting.pop(0)[1].active.set()
+            _, feed = self._waiting.popleft()
+            if feed.topic.refused:
+                feed.refused = True
+                if self._by_key.get(feed.key) is feed:  # else its last member has gone meanwhile
+                    del self._by_key[feed.key]  # whoever comes next may find room
+                    self.detach(feed.topic)
+            feed.active.set()
 
     def _move(self, note: Progress) -> None:
         if note.hour:
-            self.ends[note.hour] = note.end
+            # Late lines may stand in front of others, where a hole has been filled.
+            self.ends[note.hour] = max(note.end, self.ends.get(note.hour, 0)) if note.late else note.end
             if len(self.ends) > MOST_ENDS:
                 del self.ends[min(self.ends)]
         if note.hour and not note.late:

@@ -13,7 +13,7 @@ cdef struct Out:             # bytes under construction; owned by whoever made i
 
 cdef enum MessageKind:
     DATA                     # text to send
-    LEFT_OUT                 # none: an order that fits into no message, or orders for which the batch had no room
+    LEFT_OUT                 # none: an order that fits into no message, or orders beyond the topic's quota
 
 # One message of a topic, or its loss. The text of a box is cut up by these.
 cdef struct Message:
@@ -30,7 +30,6 @@ cdef struct Message:
 cdef struct Box:             # messages of a batch: one worker's
     Out text
     Out marks                # array of Message
-    size_t most              # bytes of text from which on orders are left out: a batch's memory has a bound
 
 
 cdef int room_for(Out* out, size_t more) noexcept nogil

@@ -7,6 +7,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove
 
+from fasttail.atomics cimport ft_set
+from fasttail.checks cimport FT_CHECKED, ft_assert
 from fasttail.parser.json cimport TEXT_ROOM, unescape
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Ref, Row
@@ -33,12 +35,14 @@ cdef int room_for(Out* out, size_t more) noexcept nogil:
     if out.room - out.size >= more:
         return 1
     room = out.room * 2 if out.room * 2 > out.size + more else out.size + more + 4096
+    if FT_CHECKED:
+        room = out.size + more           # no more than was asked for, so that a write beyond it is seen
     data = <char*>realloc(out.data, room)
     if data == NULL:
         out.failed = True
         return 0
     out.data = data
-    out.room = room
+    ft_set(<uint64_t*>&out.room, room)           # relaxed, wherever it is written: the main thread adds them up meanwhile
     return 1
 
 
@@ -47,7 +51,7 @@ cdef int out_clear(Out* out, size_t keep) noexcept nogil:
     if out.room > keep:
         free(out.data)
         out.data = NULL
-        out.room = 0
+        ft_set(<uint64_t*>&out.room, 0)
     out.size = 0
     out.failed = False
     return 0
@@ -63,6 +67,7 @@ cdef int out_free(Out* out) noexcept nogil:
 
 cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
     """Append; the caller has made room."""
+    ft_assert(out.size + n <= out.room)
     memcpy(out.data + out.size, p, n)
     out.size += n
 
@@ -91,6 +96,7 @@ cdef int put_int(Out* out, uint64_t value) noexcept nogil:
     """Append a number's digits; the caller has made room for 28 bytes, which may be written. Always 0."""
     cdef uint64_t upper = value // EIGHT, digits
     cdef int none                        # leading zeros of the first eight digits
+    ft_assert(out.size + 28 <= out.room)
     if upper >= EIGHT:
         digits = _eight_digits(upper // EIGHT)
     elif upper:
@@ -255,6 +261,8 @@ cdef size_t LEGACY_STATUS_SIZE[64]
 
 cdef int _legacy_status(bytes status, const char* text, size_t n) except -1:
     cdef uint32_t code = words_find(&STATUSES, status, <size_t>len(status))
+    if not 0 < code < 64:
+        raise ValueError(f"{status!r} is no status of the first 63")
     LEGACY_STATUS[code] = text
     LEGACY_STATUS_SIZE[code] = n
     return 0
@@ -275,6 +283,7 @@ cdef int _put_plain(Out* out, const char* event, Ref ref) noexcept nogil:
     cdef ssize_t n = <ssize_t>ref.size
     if memchr(text, c"\\", ref.size) != NULL:
         n = unescape(text, ref.size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
+        ft_assert(n >= 0)
         text = decoded
     _put(out, text, <size_t>n)
     return 0
@@ -287,7 +296,9 @@ cdef int _put_micros(Out* out, const char* event, Ref time) noexcept nogil:
     cdef char decoded[TEXT_ROOM]
     if memchr(text, c"\\", size) != NULL:
         size = <size_t>unescape(text, size, decoded, TEXT_ROOM)
+        ft_assert(size <= TEXT_ROOM)
         text = decoded
+    ft_assert(size >= 19)
     _put(out, text, 19)
     _put(out, b".000000", 7)
     for i in range(20, size if size < 26 else 26):
@@ -367,6 +378,7 @@ cdef int _put_now(char* text, int64_t now_ns) noexcept nogil:
     at[4] = 15
     at[5] = 18
     at[6] = 25
+    ft_assert(numbers[0] <= 9999)
     for k in range(7):
         width = 4 if k == 0 else (6 if k == 6 else 2)
         for i in range(width):

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from fasttail.publish.clients import Channel, Client, Hub
 from fasttail.publish.feeds import Feeds, Message
 from fasttail.publish.topics import Topic
@@ -29,12 +31,25 @@ def greeting(channel: str, seconds: float) -> bytes:
     return text_frame(payload.encode())
 
 
+def astray(channel: str) -> bytes:
+    """The frame for a client that speaks the public protocol here: an error in that protocol's own form."""
+    text = (
+        f"Error parsing JSON into valid websocket request: this is the old service's channel {channel}, "
+        "which takes no requests; the public protocol is at /ws, without a slash at its end"
+    )
+    return text_frame(orjson.dumps({"channel": "error", "data": text}))
+
+
 class LegacyClient(Client):
-    """A client of one of the old channels. Any text but `ping` and `close` is ignored."""
+    """A client of one of the old channels. Any text but `ping` and `close` is ignored.
+
+    A request of the public protocol is answered once: whoever sends one has taken this for `/ws`.
+    """
 
     def __init__(self, hub: Hub, queue_limit: int, channel: Channel) -> None:
         super().__init__(hub, queue_limit)
         self.channel = channel
+        self._told = False
 
     def opened(self) -> None:
         # Before the greeting: what is written after it came is sent.
@@ -49,6 +64,20 @@ class LegacyClient(Client):
             self.send(PONG)
         elif payload == b"close":
             self.close(CloseCode.OK)
+        elif not self._told and _is_request(payload):
+            self._told = True
+            self.send(astray(self.channel.name))
+
+
+def _is_request(payload: bytes) -> bool:
+    """Whether a text is a request of the public protocol: `{"method":…}`."""
+    if b'"method"' not in payload:
+        return False
+    try:
+        request = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(request, dict) and isinstance(request.get("method"), str)
 
 
 def routes(hub: Hub, queue_limit: int) -> dict[str, Callable[[], LegacyClient]]:

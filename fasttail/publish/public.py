@@ -3,6 +3,10 @@
     request ─► parse_request ─► subscribe ─► feed ──(pipeline has the topic)──► response ─► live
                                                 └─ cursor, since: response ─► replay ─► "live" message ─► live
 
+Each request gets one answer, in the order of the requests. Most are answered at once. A subscribe may take
+time: the requests behind it then wait, but the topics that they will need are already made meanwhile. No
+request waits longer than ANSWER_S.
+
 A member (one subscription of one client) that was not given something is told so: `missed` counts the
 orders, and a gap message goes out before the subscription's next message, or as soon as the client's queue
 has run down.
@@ -12,19 +16,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from itertools import count
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
+from fasttail.observe.now_and_then import Seldom
+from fasttail.publish.budget import Account, Budget, Exceeded
 from fasttail.publish.clients import Client, Hub
 from fasttail.publish.feeds import Feed, Feeds, Message
 from fasttail.publish.filters import Selector
-from fasttail.publish.subscriptions import Request, RequestError, Subscription, parse_request
+from fasttail.publish.subscriptions import (
+    Request,
+    RequestError,
+    Subscription,
+    invalid,
+    not_text,
+    parse_request,
+)
 from fasttail.publish.topics import Topic
-from fasttail.publish.wire import text_frame
+from fasttail.publish.wire import CloseCode, text_frame
 
 ORDERS: Final = "orders"
 ORDER_UPDATES: Final = "orderUpdates"
@@ -35,15 +51,24 @@ PATH = "/ws"
 REPLAYED = 64 << 10
 """Bytes of a replay's message, but for single orders that are longer."""
 
+ANSWER_S = 8.0
+"""How long a request may wait for its answer. Clients commonly give up after ten seconds, on a subscription
+and on a pong alike.
+"""
+
+MOST_WAITING = 256 << 10
+"""Bytes of requests that wait for their answers. Past it nothing more is read from the client for a while."""
+
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
+_numbers = count(1)  # of the clients on /ws
 
 
 class Resumer(Protocol):
     """Replays from the node's files what a member has missed (`fasttail.resume`)."""
 
     async def find(self, member: Member) -> str:
-        """The cursor to begin at. Raises RequestError."""
+        """The cursor to begin at, for the `replay` that follows at once. Raises RequestError."""
 
     async def replay(self, member: Member) -> bool:
         """Give the member what stands behind its cursor. True at the moment when `Member.go_live` is due;
@@ -63,10 +88,12 @@ class Service:
     queue_limit: int
     max_message: int
     max_subscriptions: int
+    budget: Budget
     resumer: Resumer = field(init=False)
     watchers: set[Member] = field(default_factory=set)  # of `status`
     gaps: int = 0
     gap_orders: int = 0
+    failures: Seldom = field(default_factory=lambda: Seldom(log, logging.ERROR, "a subscription has failed"))
 
     def client(self) -> PublicClient:
         """For the server: one more connection."""
@@ -108,10 +135,15 @@ class Service:
 
     def counts(self) -> dict[str, int]:
         """For the metrics."""
-        clients = (client for client in self.hub.clients if isinstance(client, PublicClient))
+        clients = [client for client in self.hub.clients if isinstance(client, PublicClient)]
         return {
             "topics": len(self.feeds),
             "subscriptions": sum(len(client.members) for client in clients),
+            "subscriptions_refused": self.budget.refused,
+            "subscription_cost": self.budget.used,
+            "subscription_budget": self.budget.limit,
+            "client_subscription_cost": max((client.account.used for client in clients), default=0),
+            "client_subscription_budget": self.budget.share,
             "gaps": self.gaps,
             "gap_orders": self.gap_orders,
         }
@@ -140,12 +172,18 @@ class Member:
         self.client = client
         self.request = request
         self.subscription = request.subscription
+        self.resumes = self.subscription.cursor is not None or self.subscription.since is not None
         self.feed: Feed | None = None  # none for `status`
         self.live = False
         self.cursor: str | None = None
         self.missed = 0
         self.task: asyncio.Task[None] | None = None  # what makes it live
         self._missed_to = ""
+
+    @property
+    def group(self) -> int:
+        """Its client's number."""
+        return self.client.number
 
     def give(self, message: Message) -> bool:
         """Send a message; False if the client was not given it: it is counted then, or the client closed."""
@@ -187,10 +225,16 @@ class Member:
         client.behind.discard(self)
         return True
 
+    def start(self) -> None:
+        """From now on it gets what its feed gets."""
+        self.live = True
+        # What was sent is only needed to refuse it, and may be as large as a message.
+        self.request = Request("subscribe", self.subscription)
+
     def go_live(self) -> None:
         """A replay has come to where the live messages begin."""
         assert self.feed is not None
-        self.live = True
+        self.start()
         feeds = self.client.service.feeds
         self.client.answer(
             "live",
@@ -201,96 +245,226 @@ class Member:
         )
 
 
+class _Waiting(NamedTuple):
+    """A request behind others that have no answer yet.
+
+    size: bytes of the message. due: time of the event loop by which it is answered. member: of a subscribe,
+    whose topic the pipeline is already told to make.
+    """
+
+    asked: Request | RequestError
+    size: int
+    due: float
+    member: Member | None
+
+
 class PublicClient(Client):
     """A connection on /ws."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service.hub, service.queue_limit)
         self.service = service
+        self.number = next(_numbers)
+        self.account = Account()
         self.members: dict[str, Member] = {}
         self.behind: set[Member] = set()  # those that have a gap to be told
+        self._preparing: Member | None = None  # whose answer is the next
+        self._waiting: deque[_Waiting] = deque()  # requests behind it
+        self._waiting_bytes = 0
 
     @property
     def waits(self) -> bool:
-        return bool(self.members)
+        return bool(self.members or self._waiting)
 
     def left(self) -> None:
-        for key in tuple(self.members):
-            self._drop(key)
+        for each in self._waiting:
+            if each.member is not None:
+                self._leave(each.member)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        for member in tuple(self.members.values()):
+            self._drop(member)
 
     def drained(self) -> None:
         for member in tuple(self.behind):
             member.tell()
 
     def text(self, payload: bytes) -> None:
+        asked: Request | RequestError
         try:
-            request = parse_request(payload)
-            if request.subscription is None:
-                self.send(PONG)
-            elif request.method == "subscribe":
-                self._subscribe(request, request.subscription)
-            else:
-                self._unsubscribe(request, request.subscription)
+            asked = parse_request(payload)
         except RequestError as error:
-            self.refuse(error)
+            asked = error
+        self._ask(asked, len(payload))
+
+    def binary(self, payload: bytes) -> None:
+        self._ask(not_text(len(payload)), len(payload))
 
     def refuse(self, error: RequestError) -> None:
         """Say that a request cannot be met."""
-        self.answer("error", str(error))
+        self.answer(error.channel, error.data)
 
     def answer(self, channel: str, data: Any, **more: Any) -> None:
         """Send a message that is no data."""
         self.send(text_frame(orjson.dumps({"channel": channel, "data": data, **more})))
 
-    def _subscribe(self, request: Request, subscription: Subscription) -> None:
+    def _ask(self, asked: Request | RequestError, size: int) -> None:
+        """Answer a request now or, behind others that have no answer yet, in its turn.
+
+        RequestError: what came was no request, and this is the answer.
+        """
+        due = asyncio.get_running_loop().time() + ANSWER_S
+        early = None if self._preparing is None else self._prepare_early(asked)
+        self._waiting.append(_Waiting(asked, size, due, early))
+        self._waiting_bytes += size
+        if self._preparing is None:
+            self._answer_waiting()
+        elif self._waiting_bytes > 4 * MOST_WAITING:  # read before reading was paused, and inflated since
+            self.close(CloseCode.POLICY, "too many requests wait for their answers")
+        elif self._waiting_bytes > MOST_WAITING:
+            self.pause_reading()
+
+    def _prepare_early(self, asked: Request | RequestError) -> Member | None:
+        """For a subscribe that waits, begin with what takes the time: the pipeline is told of its topic."""
+        if not isinstance(asked, Request) or asked.method != "subscribe" or asked.subscription is None:
+            return None
+        if len(self.members) + len(self._waiting) >= self.service.max_subscriptions:
+            return None
+        with suppress(Exceeded):  # it is refused in its turn, unless there is room by then
+            return self._join(asked, asked.subscription)
+        return None
+
+    def _answer(self, asked: Request | RequestError, due: float, early: Member | None) -> Member | None:
+        """Answer a request whose turn it is. A member: that takes time, and `_answered` is called then."""
+        try:
+            if isinstance(asked, RequestError):
+                self.refuse(asked)
+            elif asked.subscription is None:
+                self.send(PONG)
+            elif asked.method == "unsubscribe":
+                self._unsubscribe(asked, asked.subscription)
+            else:
+                return self._subscribe(asked, asked.subscription, due, early)
+        except RequestError as error:
+            self.refuse(error)
+        return None
+
+    def _answer_waiting(self) -> None:
+        """Answer the requests that wait, up to one that takes time."""
+        while self._waiting and self._preparing is None and self.is_open:
+            asked, size, due, early = self._waiting.popleft()
+            self._waiting_bytes -= size
+            self._preparing = self._answer(asked, due, early)
+        if self._waiting_bytes <= MOST_WAITING:
+            self.resume_reading()
+
+    def _answered(self, member: Member) -> None:
+        """The subscribe that took time has its answer."""
+        if self._preparing is member:
+            self._preparing = None
+            self._answer_waiting()
+
+    def _subscribe(
+        self, request: Request, subscription: Subscription, due: float, early: Member | None
+    ) -> Member | None:
+        """A member: its answer comes later."""
         service = self.service
-        if subscription.key in self.members:
-            raise RequestError(f"Already subscribed: {_shown(subscription)}")
-        if len(self.members) >= service.max_subscriptions:
-            raise RequestError(f"Too many subscriptions: at most {service.max_subscriptions} a connection")
-        member = self.members[subscription.key] = Member(self, request)
-        channel = self.hub.channels[subscription.type]
-        channel.join(self)
-        if subscription.type == STATUS:
+        try:
+            if subscription.key in self.members:
+                raise RequestError(f"Already subscribed: {_shown(subscription)}")
+            if len(self.members) >= service.max_subscriptions:
+                raise RequestError(
+                    f"Too many subscriptions: at most {service.max_subscriptions} a connection"
+                )
+        except RequestError:
+            if early is not None:
+                self._leave(early)
+            raise
+        try:
+            member = early or self._join(request, subscription)
+        except Exceeded as why:
+            service.budget.refused += 1
+            raise invalid(request.sent, str(why)) from None
+        self.members[member.subscription.key] = member
+        self.hub.channels[subscription.type].join(self)
+        if member.feed is None:
+            member.start()
             service.watchers.add(member)
             self._confirm(request)
-            return
-        member.feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
-        member.feed.members.add(member)
-        if member.feed.active.is_set() and subscription.cursor is None and subscription.since is None:
+            return None
+        if member.feed.active.is_set() and not member.feed.refused and not member.resumes:
             self._begin(member)
-        else:
-            member.task = asyncio.get_running_loop().create_task(self._prepare(member, member.feed))
+            return None
+        member.task = asyncio.get_running_loop().create_task(self._prepare(member, member.feed, due))
+        return member
+
+    def _join(self, request: Request, subscription: Subscription) -> Member:
+        """A member of its feed, which `_leave` undoes. It is one of ours only once its turn has come.
+
+        Raises Exceeded.
+        """
+        service = self.service
+        service.budget.take(self.account, subscription)
+        member = Member(self, request)
+        if subscription.type != STATUS:
+            channel = self.hub.channels[subscription.type]
+            feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
+            other = next(iter(feed.members), None)
+            if isinstance(other, Member):  # equal ones share what they select, as they share the topic
+                member.subscription = subscription.sharing(other.subscription)
+            member.feed = feed
+            feed.add(member)
+        return member
+
+    def _leave(self, member: Member) -> None:
+        self.service.budget.give_back(self.account, member.subscription)
+        if member.feed is not None:
+            self.service.feeds.leave(member.feed, member)
 
     def _begin(self, member: Member) -> None:
         """From now on the member gets what its feed gets."""
         assert member.feed is not None
         feeds = self.service.feeds
-        member.live = True
         member.cursor = feeds.cursor
-        self._confirm(member.request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
+        request = member.request
+        member.start()
+        self._confirm(request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
 
-    async def _prepare(self, member: Member, feed: Feed) -> None:
+    async def _prepare(self, member: Member, feed: Feed, due: float) -> None:
         """What comes before a member is live: the pipeline has to take the topic, files may have to be
         read.
         """
-        if member.subscription.cursor is None and member.subscription.since is None:
-            await feed.active.wait()
-            self._begin(member)
-            return
-        resumer = self.service.resumer
+        request, service = member.request, self.service
+        # Called by the loop, not from here: what is answered next may end this member, and with it this task.
+        answered = partial(asyncio.get_running_loop().call_soon, self._answered, member)
         try:
-            member.cursor = await resumer.find(member)
-            self._confirm(member.request, epoch=self.service.feeds.epoch, seq=None, cursor=member.cursor)
-            if await resumer.replay(member):
-                member.go_live()
+            async with asyncio.timeout_at(due):
+                await feed.active.wait()
+                if feed.refused:
+                    raise invalid(request.sent, "the server has no room for one more topic; try again later")
+                if member.resumes:
+                    member.cursor = await service.resumer.find(member)
+            if member.resumes:
+                self._confirm(request, epoch=service.feeds.epoch, seq=None, cursor=member.cursor)
+                answered()
+                if await service.resumer.replay(member):
+                    member.go_live()
+            else:
+                self._begin(member)
         except RequestError as error:
-            self._drop(member.subscription.key)
-            self.refuse(error)
+            self._fail(member, error)
+        except TimeoutError:
+            text = f"it could not begin within {ANSWER_S:g} s, the server is busy; try again later"
+            self._fail(member, invalid(request.sent, text))
         except Exception:
-            log.exception("a replay has failed")
-            self._drop(member.subscription.key)
-            self.refuse(RequestError(f"The replay has failed: {_shown(member.subscription)}"))
+            service.failures.tell(exc_info=True)
+            self._fail(member, invalid(request.sent, "the server has failed to serve it"))
+        answered()
+
+    def _fail(self, member: Member, error: RequestError) -> None:
+        """A subscription cannot begin, or not go on."""
+        if self._drop(member):
+            self.refuse(error)
 
     def _unsubscribe(self, request: Request, subscription: Subscription) -> None:
         member = self.members.get(subscription.key)
@@ -298,16 +472,19 @@ class PublicClient(Client):
             raise RequestError(f"Already unsubscribed: {_shown(subscription)}")
         member.tell(last=True)
         if self.is_open:
-            self._drop(subscription.key)
+            self._drop(member)
             self._confirm(request)
 
-    def _drop(self, key: str) -> None:
-        """The subscription ends, in whatever state it is."""
-        member = self.members.pop(key)
+    def _drop(self, member: Member) -> bool:
+        """The subscription ends, in whatever state it is. False if it had ended before: its own task and the
+        client's end may both come here.
+        """
+        if self.members.get(member.subscription.key) is not member:
+            return False
+        del self.members[member.subscription.key]
         self.behind.discard(member)
         self.service.watchers.discard(member)
-        if member.feed is not None:
-            self.service.feeds.leave(member.feed, member)
+        self._leave(member)
         if member.task is not None and member.task is not asyncio.current_task():
             member.task.cancel()
             # It keeps the CancelledError, whose traceback leads to the replay's block and table, and back to
@@ -316,6 +493,7 @@ class PublicClient(Client):
         kind = member.subscription.type
         if not any(other.subscription.type == kind for other in self.members.values()):
             self.hub.channels[kind].leave(self)
+        return True
 
     def _confirm(self, request: Request, **more: Any) -> None:
         data = {"method": request.method, "subscription": request.answer}

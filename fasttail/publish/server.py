@@ -1,13 +1,4 @@
-"""The listening sockets and the routes: which path is a WebSocket channel, which a plain HTTP answer.
-
-    /ws                                       the public protocol
-    /ws/  /ws/orderUpdate  /ws/orderBatch     the old service's channels
-    /health  /health/live                     200 or 503, JSON
-    /ws/status                                the old service's status, JSON
-    /metrics                                  Prometheus text
-
-picows hands every GET to `Server._answer` before it looks at the upgrade headers; other methods get its 400.
-"""
+"""The listening sockets: where the server listens, and how it starts and stops."""
 
 import asyncio
 import errno
@@ -15,27 +6,20 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
-import orjson
-from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
-
-from fasttail.publish.accept import Door, Peer
-from fasttail.publish.access import Access
+from fasttail.publish.accept import Door
+from fasttail.publish.access import Access, is_loopback
 from fasttail.publish.clients import Client, Hub
 from fasttail.publish.compression import Compression
 from fasttail.publish.incoming import MAX_INCOMING
+from fasttail.publish.keepalive import KeepAlive
+from fasttail.publish.routes import Probe, Routes
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
-PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
-
 HANDSHAKE_TIMEOUT_S = 5.0
-PING_IDLE_S = 60.0
-PING_REPLY_S = 20.0
 
 BACKLOG = 1024
 RECEIVE_BUFFER = 64 * 1024
@@ -45,12 +29,6 @@ RESERVED_DESCRIPTORS = 64
 """Descriptors that clients may not use up: for files, inotify, the log and connections without a client."""
 MOST_WAITING = 1024
 """Connections without a client (before their handshake, or plain HTTP), as far as descriptors suffice."""
-
-OPEN_TO_ALL = frozenset(("/health", "/health/live"))
-"""Paths that want no token: who watches the service, a container engine say, has none."""
-
-Probe = Callable[[], tuple[int, dict[str, Any]]]
-"""Gives an HTTP status and the JSON body to go with it."""
 
 
 class Server:
@@ -66,6 +44,7 @@ class Server:
     access:       who may connect; by default everybody.
     tls:          speak TLS, with this certificate and key.
     compression:  offer it to clients; None: not.
+    ping_interval_s: without anything sent to a client for so long, it gets a ping.
     health, live, metrics: called for each request, on the event loop.
     """
 
@@ -85,31 +64,34 @@ class Server:
         access: Access | None = None,
         tls: ssl.SSLContext | None = None,
         compression: Compression | None = None,
+        ping_interval_s: float = 20.0,
     ) -> None:
         self.hub = hub
         self.sockets: tuple[socket.socket, ...] = tuple(sockets)
-        self.max_clients = max_clients
-        self._access = access or Access()
-        self._compression = compression
         self.host = str(self.sockets[0].getsockname()[0]) if self.sockets else host
         self._port = port
-        self._routes = routes
-        self._plain: dict[str, Callable[[], WSUpgradeResponse]] = {
-            "/health": lambda: _json_answer(*health()),
-            "/health/live": lambda: _json_answer(*live()),
-            "/ws/status": lambda: _json_answer(200, status()),
-            "/metrics": lambda: _answer(200, metrics(), PROMETHEUS_TEXT),
-        }
+        self.max_clients = max_clients
+        self._access = access or Access()
+        self._routes = Routes(
+            hub,
+            routes,
+            max_clients=max_clients,
+            health=health,
+            live=live,
+            metrics=metrics,
+            status=status,
+            access=self._access,
+            compression=compression,
+            enter=lambda peer: self._door.let_in(peer),
+        )
+        self._keep_alive = KeepAlive(hub.clients, ping_interval_s)
         self._door = Door(
-            self._answer,
+            self._routes,
             on_cut_off=self._count_refused,
             tls=tls,
             timeout_s=HANDSHAKE_TIMEOUT_S,
             options={
                 "logger": PicowsLog(log, {}),
-                "enable_auto_ping": True,
-                "auto_ping_idle_timeout": PING_IDLE_S,
-                "auto_ping_reply_timeout": PING_REPLY_S,
                 "enable_auto_pong": False,  # answered by the client, within its queue's limit
                 "max_frame_size": MAX_INCOMING,
             },
@@ -120,12 +102,19 @@ class Server:
         """The port really listened on."""
         return int(self.sockets[0].getsockname()[1]) if self.sockets else self._port
 
+    @property
+    def where(self) -> str:
+        """Host and port, as people write them."""
+        return _where(self.host, self.port)
+
     async def start(self) -> None:
         """Listen and accept. Raises OSError, with the address and the reason in `strerror`, if it cannot."""
         self._fit_descriptors()
         if not self.sockets:
             self.sockets = await _listen(self.host, self._port)
+        self._warn_if_open_to_all()
         self._door.open(self.sockets, most_waiting=self.most_waiting)
+        self._keep_alive.start()
 
     async def stop(
         self, code: int, reason: str = "", *, wait_s: float = 1.0, keep_sockets: bool = False
@@ -136,6 +125,7 @@ class Server:
         wait in the kernel meanwhile, and none is refused.
         """
         self._door.close()
+        self._keep_alive.stop()
         await self.hub.close_all(code, reason, wait_s=wait_s)
         self._door.cut_off_all()
         if not keep_sockets:
@@ -143,13 +133,27 @@ class Server:
                 sock.close()
             self.sockets = ()
 
+    def use(self, *, token: bytes | None, origins: Collection[str], tls: ssl.SSLContext | None) -> None:
+        """Ask this of connections from now on; None and no origins: nothing. Who is connected stays."""
+        self._access.ask_for(token, origins)
+        self._door.tls = tls
+
     def _fit_descriptors(self) -> None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY or self.max_clients <= limit - RESERVED_DESCRIPTORS:
             return
         fits = max(1, limit - RESERVED_DESCRIPTORS)
         log.warning("max_clients lowered to %d: the limit of open files is %d", fits, limit)
-        self.max_clients = fits
+        self.max_clients = self._routes.max_clients = fits
+
+    def _warn_if_open_to_all(self) -> None:
+        away = [name for sock in self.sockets if not is_loopback(name := str(sock.getsockname()[0]))]
+        if away and self._access.is_open_to_all:
+            log.warning(
+                "whoever reaches port %d on %s may connect: neither token_file nor allowed_origins is set",
+                self.port,
+                ", ".join(away),
+            )
 
     @property
     def waiting(self) -> int:
@@ -167,70 +171,18 @@ class Server:
     def _count_refused(self) -> None:
         self.hub.refused += 1
 
-    def _answer(self, peer: Peer, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-        """picows' listener factory: a client for a channel's path, else a plain answer."""
-        path = request.path.partition(b"?")[0].decode("ascii", "replace")
-        make = self._routes.get(path)
-        if make is not None:
-            return self._client(peer, request, make)
-        plain = self._plain.get(path)
-        if plain is not None:
-            if path not in OPEN_TO_ALL and not self._access.token_fits(request.path, request.headers):
-                return _no_token()
-            try:
-                return WSUpgradeResponseWithListener(plain(), None)
-            except Exception:
-                log.exception("the answer for %s failed", path)
-                return _refusal(500, "internal server error")
-        if path == "/ws":
-            return _refusal(404, "not found: /ws serves nothing here; use /ws/orderUpdate or /ws/orderBatch")
-        return _refusal(404, "not found", paths=[*self._routes, *self._plain])
-
-    def _client(
-        self, peer: Peer, request: WSUpgradeRequest, make: Callable[[], Client]
-    ) -> WSListener | WSUpgradeResponseWithListener:
-        headers = request.headers
-        access = self._access
-        if not access.token_fits(request.path, headers):
-            self._count_refused()
-            return _no_token()
-        if not access.origin_fits(headers):
-            self._count_refused()
-            return _refusal(403, "pages of this origin may not connect")
-        if headers.get("Upgrade", "").lower() != "websocket":
-            return _refusal(426, "this path is a WebSocket", headers={"Upgrade": "websocket"})
-        if not self.hub.accepting:
-            self._count_refused()
-            return _refusal(503, "shutting down", headers={"Retry-After": "1"})
-        if len(self.hub.clients) >= self.max_clients:
-            self._count_refused()
-            return _refusal(503, "too many clients", headers={"Retry-After": "5"}, limit=self.max_clients)
-        whose = access.whose(peer.address, headers)
-        if not access.enter(whose):
-            self._count_refused()
-            text = "too many clients from this address"
-            return _refusal(429, text, headers={"Retry-After": "5"}, limit=access.per_address)
-        peer.on_left = partial(access.leave, whose)
-        self._door.let_in(peer)
-        # Connection is a list of tokens (RFC 9110, 7.6.1) and Firefox sends `keep-alive, Upgrade`, but picows
-        # takes the single word only.
-        tokens = ",".join(headers.getall("Connection", [])).lower().split(",")
-        if "upgrade" in (token.strip() for token in tokens):
-            headers["Connection"] = "Upgrade"
-        client = make()
-        extension = None
-        if self._compression is not None:
-            extension = self._compression.negotiate(headers.getall("Sec-WebSocket-Extensions", []))
-        if extension is None:
-            return client
-        client.agree(extension)
-        agreed = {"Sec-WebSocket-Extensions": extension.answer}
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(agreed), client)
-
 
 async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
-    """Listening sockets for every address of `host` ("" is all of them), on one port. Raises OSError."""
-    where = f"{host or '*'}:{port}"
+    """Listening sockets for every address of `host`, on one port. Raises OSError.
+
+    "" and "*" are all addresses of this machine, with a socket for IPv4 and one for IPv6. "::" is all of them
+    too, with one socket, and an error where there is no IPv6. An IPv6 address may stand in brackets.
+    """
+    if host == "*":
+        host = ""
+    elif host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    where = _where(host, port)
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -242,12 +194,16 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
     for family, address in dict.fromkeys((info[0], info[4]) for info in found):
         if sockets and port == 0:
             address = (address[0], sockets[0].getsockname()[1], *address[2:])
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # a kernel without IPv6
+            failure = failure or OSError(error.errno, f"cannot listen on {where}: {error.strerror}")
+            continue
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
             sock.bind(address)
             sock.listen(BACKLOG)
             sockets.append(sock)
@@ -262,29 +218,8 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
     return tuple(sockets)
 
 
-def _answer(
-    status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
-) -> WSUpgradeResponse:
-    lines = {"Content-Type": content_type, "Cache-Control": "no-store", **(headers or {})}
-    if status < 400:
-        return WSUpgradeResponse.create_ok_response(body, lines)  # type: ignore[no-any-return]
-    return WSUpgradeResponse.create_error_response(status, body, lines)  # type: ignore[no-any-return]
-
-
-def _json_answer(
-    status: int, body: dict[str, Any], headers: dict[str, str] | None = None
-) -> WSUpgradeResponse:
-    return _answer(status, orjson.dumps(body) + b"\n", JSON, headers)
-
-
-def _refusal(
-    status: int, error: str, *, headers: dict[str, str] | None = None, **more: Any
-) -> WSUpgradeResponseWithListener:
-    return WSUpgradeResponseWithListener(_json_answer(status, {"error": error, **more}, headers), None)
-
-
-def _no_token() -> WSUpgradeResponseWithListener:
-    return _refusal(401, "the token is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
+def _where(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host or '*'}:{port}"
 
 
 class PicowsLog(logging.LoggerAdapter[logging.Logger]):

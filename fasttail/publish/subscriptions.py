@@ -1,6 +1,7 @@
 """What a client of /ws asks for: the text of a request -> Request, or the text of the error to answer with.
 
     {"method":"subscribe"|"unsubscribe","subscription":{"type":…}}        {"method":"ping"}
+    {"method":"post","id":…,"request":{"type":"info"|"action",…}}         always refused, on its own channel
 
     type           fields; null is as good as absent, and absent selects all
     orderUpdates   user
@@ -13,16 +14,16 @@ so the subscription's identity: every field there, lists sorted and without doub
 groups of statuses as the statuses themselves.
 
 Errors begin with the public API's own words; clients take the request out of them to know what failed. Where
-the fault is in something that API does not have, ": " and a reason follow. No reason holds a brace, because
-clients take what stands between the first and the last one.
+the fault is in something that API does not have, or it is that a type is not served here, ": " and a reason
+follow. No reason holds a brace, because clients take what stands between the first and the last one.
 """
 
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 
@@ -40,6 +41,48 @@ MAX_FIELDS = 32
 
 LATEST_NS = 2**63 - 1
 """The latest time that 64-bit nanoseconds since 1970 hold."""
+
+PUBLIC_TYPES = frozenset(
+    (
+        "activeAssetCtx",
+        "activeAssetData",
+        "allDexsAssetCtxs",
+        "allDexsClearinghouseState",
+        "allMids",
+        "assetCtxs",
+        "bbo",
+        "candle",
+        "clearinghouseState",
+        "explorerBlock",
+        "explorerTxs",
+        "fastAssetCtxs",
+        "l2Book",
+        "notification",
+        "openOrders",
+        "orderUpdates",
+        "outcomeMetaUpdates",
+        "spotAssetCtxs",
+        "spotState",
+        "trades",
+        "twapStates",
+        "userEvents",
+        "userFills",
+        "userFundings",
+        "userHistoricalOrders",
+        "userNonFundingLedgerUpdates",
+        "userTwapHistory",
+        "userTwapSliceFills",
+        "webData2",
+        "webData3",
+        # These two are not documented, but clients ask for them: "user" is what hummingbot sends in place of
+        # "userEvents", and "l4Book" belongs to the order book server that runs beside a node.
+        "l4Book",
+        "user",
+    )
+)
+"""What clients of the public API subscribe to. What of it is not in `_FIELDS` is not served here."""
+
+PUBLIC_URL = "https://api.hyperliquid.xyz"
 
 Type = Literal["orders", "orderUpdates", "status"]
 Method = Literal["subscribe", "unsubscribe", "ping"]
@@ -116,7 +159,36 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 class RequestError(Exception):
-    """`str(error)` is the `data` of the error message for the client."""
+    """Why a request is refused: the answer is a message on `channel` with this `data`."""
+
+    channel = "error"
+
+    @property
+    def data(self) -> Any:
+        return str(self)
+
+
+class PostError(RequestError):
+    """The refusal of a post, in the shape that the public API gives it.
+
+    It names the post's id, so that a client fails that post alone. On the channel "error" it could not tell
+    which of its requests was meant; ccxt takes it that all were, subscriptions included.
+    """
+
+    channel = "post"
+
+    def __init__(self, identity: int | str, text: str, *, action: bool = False) -> None:
+        super().__init__(text)
+        self._identity = identity
+        self._action = action
+
+    @property
+    def data(self) -> Any:
+        if self._action:
+            response = {"type": "action", "payload": {"status": "err", "response": str(self)}}
+        else:
+            response = {"type": "error", "payload": str(self)}
+        return {"id": self._identity, "response": response}
 
 
 class _Fault(Exception):
@@ -145,6 +217,18 @@ class Subscription:
     """Nanoseconds since 1970, UTC."""
 
     on_slow: OnSlow = field(compare=False, default="gap")
+
+    def sharing(self, equal: Self) -> Self:
+        """The same, with the texts and lists of an equal one instead of its own."""
+        return replace(
+            self,
+            echo=equal.echo,
+            key=equal.key,
+            coins=equal.coins,
+            users=equal.users,
+            sides=equal.sides,
+            statuses=equal.statuses,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +266,10 @@ def parse_request(payload: bytes) -> Request:
             return Request("subscribe", _subscription(sent, begins=True), sent)
         case {"method": "unsubscribe", "subscription": dict(sent)}:
             return Request("unsubscribe", _subscription(sent, begins=False), sent)
+        case {"method": "post", "id": int() | str() as identity} if not isinstance(identity, bool):
+            raise _refused_post(identity, message.get("request"))
+        case {"method": "post"}:
+            raise _no_request(payload, reason="a post needs an id, which is a whole number of 64 bits")
     raise _no_request(payload)
 
 
@@ -191,10 +279,31 @@ def invalid(sent: Mapping[str, Any], reason: str = "") -> RequestError:
     return RequestError(f"Invalid subscription: {shown}" + (f": {reason}" if reason else ""))
 
 
-def _no_request(payload: bytes, most: int | None = None) -> RequestError:
+def not_text(size: int) -> RequestError:
+    """The error for a binary message of `size` bytes."""
+    return _no_request(f"a binary message of {size} bytes, but requests are text messages".encode())
+
+
+def _no_request(payload: bytes, most: int | None = None, *, reason: str = "") -> RequestError:
     """Shows at most so many characters. JSON is shown whole: clients read it, and half of it may end them."""
     shown = payload.decode("utf-8", "replace")[:most]
-    return RequestError(f"Error parsing JSON into valid websocket request: {shown}")
+    text = f"Error parsing JSON into valid websocket request: {shown}"
+    return RequestError(text + (f": {reason}" if reason else ""))
+
+
+def _refused_post(identity: int | str, request: Any) -> PostError:
+    """The public API puts the HTTP status and its description first."""
+    match request:
+        case {"type": "info"}:
+            return PostError(identity, f"501 Not Implemented: {_elsewhere('info requests', 'info')}")
+        case {"type": "action"}:
+            text = f"501 Not Implemented: {_elsewhere('actions', 'exchange')}"
+            return PostError(identity, text, action=True)
+    return PostError(identity, '400 Bad Request: the type of a post\'s request is "info" or "action"')
+
+
+def _elsewhere(what: str, path: str) -> str:
+    return f"{what} are not served here; send them to the public API, {PUBLIC_URL}/{path}"
 
 
 def _subscription(sent: dict[str, Any], *, begins: bool) -> Subscription:
@@ -207,9 +316,24 @@ def _subscription(sent: dict[str, Any], *, begins: bool) -> Subscription:
             case "status":
                 _check_fields("status", sent)
                 return _made("status", {}, _how(sent, begins))
+            case str(kind):
+                raise _Fault(_unknown_type(kind))
         raise _Fault
     except _Fault as fault:
         raise invalid(sent, str(fault)) from None
+
+
+def _unknown_type(kind: str) -> str:
+    """What to say of a type that is none of ours; its fields are not looked at."""
+    if kind in PUBLIC_TYPES:
+        return f'"{kind}" is not served here'
+    if not _is_plain(kind):
+        return "unknown type"
+    near = _nearest(kind, {*_FIELDS, *PUBLIC_TYPES})
+    if near is None:
+        return f'unknown type "{kind}"'
+    served = "" if near in _FIELDS else ", which is not served here"
+    return f'unknown type "{kind}", did you mean "{near}"{served}?'
 
 
 def _made(kind: Type, fields: dict[str, Any], how: dict[str, Any], **selection: Any) -> Subscription:
@@ -264,7 +388,7 @@ def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
     for name in sent:
         if name in _FIELDS[kind]:
             continue
-        shown = f' "{name}"' if _PLAIN_NAME.fullmatch(name) and len(name) <= MAX_TEXT else ""
+        shown = f' "{name}"' if _is_plain(name) else ""
         near = _nearest(name, meant) if shown else None
         if near in _FIELDS[kind]:
             raise _Fault(f'unknown field{shown}, did you mean "{near}"?')
@@ -274,8 +398,13 @@ def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
             raise _Fault(f"unknown field{shown}")
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a name may be shown in a reason."""
+    return len(name) <= MAX_TEXT and _PLAIN_NAME.fullmatch(name) is not None
+
+
 def _nearest(name: str, names: Iterable[str]) -> str | None:
-    by_letters = {each.lower(): each for each in names}
+    by_letters = {each.lower(): each for each in sorted(names)}
     found = difflib.get_close_matches(name.replace("_", "").lower(), by_letters, 1, 0.8)
     return by_letters[found[0]] if found else None
 

@@ -27,6 +27,7 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         if encrypted:
             raise ValueError(f"{key}: the key is encrypted: expected one without a password") from None
-        why = getattr(error, "reason", None) or "not PEM"
+        # OpenSSL writes KEY_VALUES_MISMATCH, and some of its reasons hold the word that operators search for.
+        why = (getattr(error, "reason", None) or "not PEM").replace("_", " ").lower()
         raise ValueError(f"{cert}, {key}: no certificate with the key that belongs to it ({why})") from None
     return context

@@ -5,7 +5,13 @@
           └─► user ─► the user's topic (one look-up an order, however many users are asked for)
 
 Jobs (a topic with its rows) are shared out among the workers; a box is one worker's, and the messages of a topic stand in one
-box, in order. A message:
+box, in order. A topic gets a job only when a batch may have something for it: one of few coins or users stands in a list by
+the hash of each, and a batch walks the lists of those that occur in it.
+
+All messages of a batch together have a bound. Where they might pass it, the bytes of each job are counted first, and the bound is
+shared out: equal shares for all clients; who needs less leaves the rest to the others; and what a client needs beyond its share
+is taken from its own largest topics. A topic of several clients counts as a client of its own. So a client can only make gaps
+for itself. A message:
 
     {"channel":"orders","data":[order,order,…],"cursor":"…","seq":8,"prev":7,"height":…,"blockTime":"…"}
 
@@ -14,14 +20,18 @@ with, with leading zeros, so that the byte order of cursors is the order in the 
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.parallel import prange, threadid
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcpy
 
+from fasttail.atomics cimport ft_add
+from fasttail.checks cimport ft_assert
+from fasttail.parser.json cimport TEXT_ROOM
+from fasttail.parser.pool cimport has_team
 from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport NO_ENVELOPE, Envelope, Row
+from fasttail.parser.types cimport NO_CODE, NO_ENVELOPE, Envelope, Row
 from fasttail.parser.words cimport words_add, words_clear, words_find, words_free, words_new
-from fasttail.publish.filters cimport Selector, find_text
+from fasttail.publish.filters cimport RowKey, Selector, Texts, find_text, row_key, row_text, text_hash, wants
 from fasttail.publish.frames cimport (
     DATA, LEFT_OUT, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
     put_int, room_for)
@@ -36,13 +46,27 @@ cdef enum:
     MORE_THAN_EVENT = 640        # an order in any format needs at most so many bytes more than its event
     PARALLEL_FROM = 2000         # rows looked at in all jobs: below, waking the workers costs more than it gives
     LONG_COPY = 16384            # bytes; to let go of the GIL costs less than to copy so many
-    LEAST_ROOM = 32 << 20        # bytes that a worker may write in one batch,
-    ROOM_PER_BYTE = 4            # … and so many for each byte of the batch
+    LEAST_ROOM = 32 << 20        # bytes that all messages of a batch may have together,
+    ROOM_PER_BYTE = 64           # … and so many for each byte of the batch
+    OLD_CHANNELS = 2             # their topics always find room
+    USERS_LISTS = LINK_HEADS // 2    # the first list by a user's hash; those before it are by a coin's
+    COIN_CODES_ALL = 65536
     MOST_USERS = 1 << 24
     MOST_DEAD_USERS = 1024
 
 _KINDS = {"orders": ORDERS, "orderUpdates": USER_ORDERS, "orderUpdate": OLD_UPDATES, "orderBatch": OLD_BATCHES}
 _FORMATS = {"full": FULL, "ws": WS, "raw": RAW}
+
+cdef size_t NO_QUOTA = <size_t>-1
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline uint32_t ft_relaxed_load(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+    static inline void ft_relaxed_store(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    """
+    uint32_t ft_relaxed_load(const uint32_t* p) noexcept nogil
+    void ft_relaxed_store(uint32_t* p, uint32_t v) noexcept nogil
 
 cdef uint32_t _last_id = 0
 
@@ -76,12 +100,14 @@ cdef message_tuple(const Box* box, const Message* message, const Place* place):
 
 
 cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
+    ft_assert(out.size + n <= out.room)
     memcpy(out.data + out.size, p, n)
     out.size += n
 
 
 cdef inline void _put_padded(Out* out, uint64_t value, int digits) noexcept nogil:
     cdef int i
+    ft_assert(out.size + <size_t>digits <= out.room)
     for i in range(digits):
         out.data[out.size + <size_t>(digits - 1 - i)] = <char>(c'0' + value % 10)
         value //= 10
@@ -98,8 +124,8 @@ cdef inline uint64_t _line(Table table, const Row* row) noexcept nogil:
     return block.at if block != NULL else row.at
 
 
-cdef int number_events(Table table, uint32_t* nth) noexcept nogil:
-    """nth[row] = its number among the events of its line, from 1. Always 0."""
+cdef int make_keys(Table table, RowKey* keys) noexcept nogil:
+    """keys[row] = what filters ask of it first. Always 0."""
     cdef size_t k, i
     cdef uint64_t line, before = ~<uint64_t>0
     cdef uint32_t n = 0
@@ -110,7 +136,7 @@ cdef int number_events(Table table, uint32_t* nth) noexcept nogil:
             line = _line(table, row)
             n = n + 1 if line == before else 1
             before = line
-            nth[i] = n
+            keys[i] = row_key(row, n)
     return 0
 
 
@@ -121,10 +147,11 @@ cdef class Topic:
     channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload.
     aim: those after which the next order begins a message of its own, if that is less. numbered: its messages carry `seq` and
     `prev`; a replay's do not. seq: of the message before its first. A selector is one pool's: no two topics may share one.
+    group: whose quota its messages count to when a batch has too many, a client's number; 0: a quota of its own.
     """
 
     def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
-                  size_t aim=0, bint numbered=True, key=None, uint64_t seq=0):
+                  size_t aim=0, bint numbered=True, key=None, uint64_t seq=0, uint32_t group=0):
         global _last_id
         _last_id += 1
         self.id = _last_id
@@ -133,6 +160,7 @@ cdef class Topic:
         self.format = _FORMATS[format]
         self.numbered = numbered
         self.seq = seq
+        self.group = group
         self.most = max_message
         self.aim = min(aim, max_message) if aim else max_message
         self.selector = selector if selector is not None else Selector(users=[user] if user else None)
@@ -145,6 +173,48 @@ cdef class Topic:
         self.user_text, self.user_size = self._texts[0], <size_t>len(self._texts[0])
         self.head, self.head_size = self._texts[1], <size_t>len(self._texts[1])
         self.tail, self.tail_size = self._texts[2], <size_t>len(self._texts[2])
+        if self.kind == ORDERS:
+            self._look_up()
+
+    @property
+    def refused(self) -> bool:
+        """The pipeline has no room for it: its messages are not made. Known when the command that added it is answered."""
+        return self.failed != 0
+
+    def count_to(self, uint32_t group) -> None:
+        """Whose quota its messages count to from some batch on."""
+        ft_relaxed_store(&self.group, group)
+
+    cdef int _look_up(self) except -1:
+        """Choose the lists that the topic will stand in: those of its users, else of its coins, if they are few."""
+        cdef const Texts* texts = &self.selector.filter.users
+        cdef uint32_t first = USERS_LISTS, code, k, head
+        cdef uint32_t lists = LINK_HEADS - USERS_LISTS
+        if not 0 < texts.count <= MOST_LINKS:
+            texts = &self.selector.filter.coins
+            first, lists = 0, USERS_LISTS
+        if not 0 < texts.count <= MOST_LINKS:
+            return 0
+        for code in range(1, texts.count + 1):
+            head = first + <uint32_t>(text_hash(texts.text + texts.ends[code - 1], texts.ends[code] - texts.ends[code - 1]) % lists)
+            for k in range(<uint32_t>self.links_len):
+                if self.links[k].head == head:
+                    break
+            else:
+                self.links[self.links_len].head = head
+                self.links[self.links_len].topic = <void*>self
+                self.links_len += 1
+        return 0
+
+    cdef size_t _needs(self, Table table, const Row* row) noexcept nogil:
+        """No fewer bytes than the order will have in a message."""
+        cdef const Envelope* block
+        if self.format == WS:
+            return <size_t>row.size + 257
+        if self.format == RAW:
+            return <size_t>row.size + 2
+        block = _block(table, row)
+        return <size_t>row.size + MORE_THAN_EVENT + (block.block_time.size + block.local_time.size if block != NULL else 0)
 
     cdef int _put_order(self, Box* box, Table table, const Row* row, const char* data) noexcept nogil:
         """1, or 0 when memory is out."""
@@ -156,8 +226,10 @@ cdef class Topic:
         box.text.size -= 1
         return 1
 
-    cdef int begin(self, Draft* draft) noexcept nogil:
-        """A batch begins. Always 0."""
+    cdef int begin(self, Draft* draft, const Box* box, size_t quota) noexcept nogil:
+        """A batch begins, in which the topic's messages may have so many bytes. Always 0."""
+        draft.start = box.text.size
+        draft.quota = quota
         draft.message.topic = self.id
         draft.message.kind = DATA
         draft.message.orders = 0
@@ -170,14 +242,16 @@ cdef class Topic:
         cdef Out* out = &box.text
         cdef const Envelope* block = _block(table, row)
         cdef size_t tail = TAIL + self.tail_size + (block.block_time.size if block != NULL else 0)
-        if draft.message.orders and (out.size - draft.message.begin + row.size + MORE_THAN_EVENT + tail
-                                     + (block.block_time.size + block.local_time.size if block != NULL else 0) > self.aim):
+        cdef size_t needs = self._needs(table, row) + tail
+        if draft.message.orders and draft.message.kind == DATA and (
+                out.size - draft.message.begin + needs > self.aim or out.size - draft.start + needs > draft.quota):
             self.end(draft, box, table, place)
         draft.last = row
         if draft.message.orders == 0:
             draft.message.begin = out.size
             draft.message.seq = 0
-            draft.message.kind = LEFT_OUT if out.size > box.most else DATA
+            draft.message.kind = (
+                LEFT_OUT if out.size - draft.start + HEADER + self.head_size + needs > draft.quota else DATA)
         if draft.message.kind == LEFT_OUT:
             self._stands_at(draft, table, row, nth, place)
             draft.message.orders += 1
@@ -259,62 +333,94 @@ cdef class Topic:
         draft.message.orders = 0
         return 1
 
-    cdef int encode(self, Draft* draft, Box* box, Table table, const uint32_t* nth, const Place* place, uint64_t after_line,
+    cdef int encode(self, Draft* draft, Box* box, Table table, const RowKey* keys, const Place* place, uint64_t after_line,
                     uint32_t after_events) noexcept nogil:
-        """All orders that the selector passes and that stand behind a place in the file. 1, or 0 when memory is out."""
+        """All orders that the selector passes and that stand behind a place in the file. 1, or 0 when memory is out.
+
+        The draft has been begun.
+        """
         cdef size_t k, i
         cdef uint64_t line
         cdef const Row* row
-        self.begin(draft)
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
                 row = &(<Row*>table.rows)[i]
                 if after_events:
                     line = _line(table, row) + place.offset
-                    if line < after_line or (line == after_line and nth[i] <= after_events):
+                    if line < after_line or (line == after_line and keys[i].nth <= after_events):
                         continue
-                if self.selector.every or self.selector._wanted(row, place.data):
-                    if not self.add(draft, box, table, row, nth[i], place):
+                if wants(&self.selector.filter, &keys[i], row, place.data):
+                    if not self.add(draft, box, table, row, keys[i].nth, place):
                         return 0
         return self.end(draft, box, table, place)
 
 
-cdef class Topics:
-    """The topics of one pipeline. Only its thread may call; the main thread keeps the Topic objects alive meanwhile."""
+cdef int _by_group(const void* a, const void* b) noexcept nogil:
+    """Jobs of one group side by side, the smallest first."""
+    cdef const Job* x = <const Job*>a
+    cdef const Job* y = <const Job*>b
+    if x.group != y.group:
+        return 1 if x.group > y.group else -1
+    return (x.bytes > y.bytes) - (x.bytes < y.bytes)
 
-    def __cinit__(self, int workers, Table table not None):
+
+cdef int _by_bytes(const void* a, const void* b) noexcept nogil:
+    cdef const Group* x = <const Group*>a
+    cdef const Group* y = <const Group*>b
+    return (x.bytes > y.bytes) - (x.bytes < y.bytes)
+
+
+cdef class Topics:
+    """The topics of one pipeline. Only its thread may call; the main thread keeps the Topic objects alive meanwhile.
+
+    most: topics that there may be; one more is refused. The
+    old channels' two always find room.
+    """
+
+    def __cinit__(self, int workers, Table table not None, *, uint32_t most=MOST_TOPICS):
         self.workers = workers
         self.rows_cap = table.rows_cap
-        self.nth = <uint32_t*>calloc(self.rows_cap, sizeof(uint32_t))
+        self.most = most
+        self.keys = <RowKey*>calloc(self.rows_cap, sizeof(RowKey))
         self.next = <uint32_t*>calloc(self.rows_cap, sizeof(uint32_t))
-        if self.nth == NULL or self.next == NULL:
+        self.heads = <Link**>calloc(LINK_HEADS, sizeof(Link*))
+        self.visited = <uint64_t*>calloc(LINK_HEADS, sizeof(uint64_t))
+        self.head_of_coin = <uint16_t*>calloc(COIN_CODES_ALL, sizeof(uint16_t))
+        if (self.keys == NULL or self.next == NULL or self.heads == NULL or self.visited == NULL or self.head_of_coin == NULL
+                or not self._grow()):
             raise MemoryError
         words_new(&self.users, MOST_USERS)
 
     def __dealloc__(self):
         words_free(&self.users)
-        free(self.topics)
+        free(self.always)
+        free(self.heads)
+        free(self.visited)
+        free(self.head_of_coin)
         free(self.of_user)
         free(self.job_of_user)
         free(self.jobs)
-        free(self.nth)
+        free(self.groups)
+        free(self.keys)
         free(self.next)
 
     cdef int _grow(self) noexcept nogil:
-        """Room for one more topic. 1, or 0 when memory is out."""
+        """Room for one more topic, and for those of the old channels. 1, or 0 when memory is out."""
         cdef uint32_t room = self.room * 2 if self.room else 64
         cdef void* grown
-        if self.count < self.room and self.users.count + 1 < self.users_room:
-            return 1
-        if self.count >= self.room:
-            grown = realloc(self.topics, room * sizeof(void*))
+        if self.count + OLD_CHANNELS >= self.room:
+            grown = realloc(self.always, room * sizeof(void*))
             if grown == NULL:
                 return 0
-            self.topics = <void**>grown
+            self.always = <void**>grown
             grown = realloc(self.jobs, room * sizeof(Job))
             if grown == NULL:
                 return 0
             self.jobs = <Job*>grown
+            grown = realloc(self.groups, room * sizeof(Group))
+            if grown == NULL:
+                return 0
+            self.groups = <Group*>grown
             self.room = room
         if self.users.count + 1 >= self.users_room:
             room = self.users_room * 2 if self.users_room else 64
@@ -330,32 +436,75 @@ cdef class Topics:
         return 1
 
     cdef int add(self, void* topic) noexcept nogil:
-        """From now on the topic's messages are made. 1, or 0 when memory is out."""
+        """From now on the topic's messages are made. 1, or 0 when there is no room for it: the topic says so then."""
+        if self._add(topic):
+            (<Topic>topic).held = True
+            self.count += (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
+            return 1
+        (<Topic>topic).failed = 1
+        return 0
+
+    cdef int _add(self, void* topic) noexcept nogil:
         cdef uint32_t code
-        if not self._grow():
-            return 0
-        if (<Topic>topic).kind == USER_ORDERS:
+        cdef int k
+        cdef Link* link
+        cdef int kind = (<Topic>topic).kind
+        if kind == ORDERS or kind == USER_ORDERS:
+            if self.count >= self.most or not self._grow():
+                return 0
+        if kind == USER_ORDERS:
             code = words_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
             if code == 0:
                 return 0
             self.of_user[code] = topic
             self.job_of_user[code] = 0
             self.user_topics += 1
-        self.topics[self.count] = topic
-        self.count += 1
+            return 1
+        if (<Topic>topic).links_len == 0:
+            (<Topic>topic).at = self.always_len
+            self.always[self.always_len] = topic
+            self.always_len += 1
+            return 1
+        for k in range((<Topic>topic).links_len):
+            link = &(<Topic>topic).links[k]
+            link.before = NULL
+            link.next = self.heads[link.head]
+            if link.next != NULL:
+                link.next.before = link
+            self.heads[link.head] = link
+        if (<Topic>topic).links[0].head < USERS_LISTS:
+            self.by_coin += 1
+        else:
+            self.by_user += 1
         return 1
 
     cdef int remove(self, void* topic) noexcept nogil:
-        """No more. Always 0."""
-        cdef uint32_t i, code, dead
-        for i in range(self.count):
-            if self.topics[i] == topic:
-                self.count -= 1
-                self.topics[i] = self.topics[self.count]
-                break
-        else:
+        """No more; one that was refused was never there. Always 0."""
+        cdef uint32_t code, dead, n
+        cdef int k
+        cdef Link* link
+        if not (<Topic>topic).held:
+            return 0
+        (<Topic>topic).held = False
+        self.count -= (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
+        if (<Topic>topic).kind != USER_ORDERS and (<Topic>topic).links_len == 0:
+            self.always_len -= 1
+            self.always[(<Topic>topic).at] = self.always[self.always_len]
+            (<Topic>self.always[(<Topic>topic).at]).at = (<Topic>topic).at
             return 0
         if (<Topic>topic).kind != USER_ORDERS:
+            for k in range((<Topic>topic).links_len):
+                link = &(<Topic>topic).links[k]
+                if link.before != NULL:
+                    link.before.next = link.next
+                else:
+                    self.heads[link.head] = link.next
+                if link.next != NULL:
+                    link.next.before = link.before
+            if (<Topic>topic).links[0].head < USERS_LISTS:
+                self.by_coin -= 1
+            else:
+                self.by_user -= 1
             return 0
         code = words_find(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
         self.of_user[code] = NULL
@@ -363,15 +512,68 @@ cdef class Topics:
         dead = self.users.count - self.user_topics
         if dead > MOST_DEAD_USERS and dead > self.users.count // 2:
             # words cannot be taken out one by one
+            n = 0
+            for code in range(1, self.users.count + 1):
+                if self.of_user[code] != NULL:
+                    n += 1
+                    self.of_user[n] = self.of_user[code]
             words_clear(&self.users)
-            for i in range(self.count):
-                if (<Topic>self.topics[i]).kind == USER_ORDERS:
-                    code = words_add(&self.users, (<Topic>self.topics[i]).user_text, (<Topic>self.topics[i]).user_size)
-                    self.of_user[code] = self.topics[i]
-                    self.job_of_user[code] = 0
+            for code in range(1, n + 1):
+                topic = self.of_user[code]
+                words_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)    # gets this code again
+                self.job_of_user[code] = 0
         return 0
 
-    cdef size_t _group_by_user(self, Table table, const char* data, uint32_t jobs) noexcept nogil:
+    cdef uint32_t _walk(self, uint32_t head, uint32_t jobs) noexcept nogil:
+        """A job for each topic of a list, once in a batch. Returns the number of jobs then."""
+        cdef Link* link
+        if self.visited[head] == self.batch:
+            return jobs
+        self.visited[head] = self.batch
+        link = self.heads[head]
+        while link != NULL:
+            if (<Topic>link.topic).seen != self.batch:
+                (<Topic>link.topic).seen = self.batch
+                self.jobs[jobs].topic = link.topic
+                jobs += 1
+            link = link.next
+        return jobs
+
+    cdef uint32_t _find_jobs(self, Table table, const char* data) noexcept nogil:
+        """A job for each topic for which the batch may have something. Returns their number."""
+        cdef uint32_t jobs = 0, i, code, head
+        cdef size_t k, r, n
+        cdef const Row* row
+        cdef const char* text
+        cdef char room[TEXT_ROOM]
+        self.batch += 1
+        for i in range(self.always_len):
+            self.jobs[jobs].topic = self.always[i]
+            jobs += 1
+        if self.by_coin or self.by_user:
+            for k in range(table.segments_len):
+                for r in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
+                    row = &(<Row*>table.rows)[r]
+                    if self.by_coin:
+                        code = self.keys[r].coin
+                        if code == NO_CODE or self.head_of_coin[code] == 0:
+                            text = row_text(row, data, &row.coin_text, False, room, &n)
+                            head = <uint32_t>(text_hash(text, n) % USERS_LISTS) if text != NULL else 0
+                            if code != NO_CODE:
+                                self.head_of_coin[code] = <uint16_t>(head + 1)
+                        else:
+                            head = self.head_of_coin[code] - 1
+                        jobs = self._walk(head, jobs)
+                    if self.by_user:
+                        text = row_text(row, data, &row.user, True, room, &n)
+                        if text != NULL:
+                            head = USERS_LISTS + <uint32_t>(text_hash(text, n) % (LINK_HEADS - USERS_LISTS))
+                            jobs = self._walk(head, jobs)
+        if self.user_topics:
+            jobs = self._group_by_user(table, data, jobs)
+        return jobs
+
+    cdef uint32_t _group_by_user(self, Table table, const char* data, uint32_t jobs) noexcept nogil:
         """A job, with its rows in order, for each topic of a user who has orders here. Returns the number of jobs then."""
         cdef size_t k, i
         cdef uint32_t code, j, first = jobs
@@ -380,10 +582,12 @@ cdef class Topics:
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
                 row = &(<Row*>table.rows)[i]
                 code = find_text(&self.users, row, data, &row.user, True)
+                ft_assert(code < self.users_room or code == 0)
                 if code == 0 or self.of_user[code] == NULL:
                     continue
                 j = self.job_of_user[code]
                 if j == 0:
+                    ft_assert(jobs < self.room)
                     jobs += 1
                     self.job_of_user[code] = jobs
                     self.jobs[jobs - 1].topic = self.of_user[code]
@@ -397,30 +601,106 @@ cdef class Topics:
             self.job_of_user[self.jobs[j].user] = 0
         return jobs
 
+    cdef int _measure(self, Job* job, Table table, const Place* place) noexcept nogil:
+        """job.bytes = no fewer than its messages will have. Always 0."""
+        cdef size_t k, i, bytes = 0, orders = 0, per_message
+        cdef const Row* row
+        cdef uint32_t r
+        cdef void* topic = job.topic
+        if (<Topic>topic).kind == USER_ORDERS:
+            r = job.first
+            while True:
+                bytes += (<Topic>topic)._needs(table, &(<Row*>table.rows)[r])
+                orders += 1
+                if r == job.last:
+                    break
+                r = self.next[r]
+        elif (<Topic>topic).kind == ORDERS:
+            for k in range(table.segments_len):
+                for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
+                    row = &(<Row*>table.rows)[i]
+                    if wants(&(<Topic>topic).selector.filter, &self.keys[i], row, place.data):
+                        bytes += (<Topic>topic)._needs(table, row)
+                        orders += 1
+        if orders:
+            per_message = HEADER + (<Topic>topic).head_size + TAIL + (<Topic>topic).tail_size + 64
+            bytes += per_message * (1 + min(orders, 2 * bytes // (<Topic>topic).aim))
+        job.bytes = bytes
+        return 0
+
+    cdef int _share_out(self, Table table, const Place* place, uint32_t jobs, bint parallel) noexcept nogil:
+        """Quotas for a batch whose messages may have more bytes than there is room for. Always 0."""
+        cdef size_t room = LEAST_ROOM + ROOM_PER_BYTE * place.size, total = 0, left, share, left_of_group
+        cdef uint32_t i, k, groups = 0
+        cdef int j
+        cdef Group* group
+        if parallel:
+            for j in prange(<int>jobs, schedule="dynamic", chunksize=16, num_threads=self.workers):
+                self._measure(&self.jobs[j], table, place)
+        else:
+            for j in range(<int>jobs):
+                self._measure(&self.jobs[j], table, place)
+        for i in range(jobs):
+            total += self.jobs[i].bytes
+        if total <= room:
+            return 0
+        ft_add(&self.crowded, 1)
+        for i in range(jobs):
+            self.jobs[i].group = ft_relaxed_load(&(<Topic>self.jobs[i].topic).group)
+            if self.jobs[i].group == 0:
+                self.jobs[i].group = (<uint64_t>1 << 32) + (<Topic>self.jobs[i].topic).id
+        qsort(self.jobs, jobs, sizeof(Job), _by_group)
+        for i in range(jobs):
+            if i == 0 or self.jobs[i].group != self.jobs[i - 1].group:
+                self.groups[groups].first = i
+                self.groups[groups].bytes = 0
+                self.groups[groups].count = 0
+                groups += 1
+            self.groups[groups - 1].bytes += self.jobs[i].bytes
+            self.groups[groups - 1].count += 1
+        qsort(self.groups, groups, sizeof(Group), _by_bytes)
+        left = room
+        for i in range(groups):
+            group = &self.groups[i]
+            share = left // (groups - i)
+            left -= min(share, group.bytes)
+            if group.bytes <= share:
+                continue
+            left_of_group = share
+            for k in range(group.count):
+                share = left_of_group // (group.count - k)
+                left_of_group -= min(share, self.jobs[group.first + k].bytes)
+                if self.jobs[group.first + k].bytes > share:
+                    self.jobs[group.first + k].quota = share
+        return 0
+
     cdef size_t run(self, Table table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,
                     Box* boxes) noexcept nogil:
         """Write the messages of a batch into boxes[0:workers]. Returns how many orders those who asked for most get.
 
         selection: the rows that the server's own filter passes, for the old channels.
         """
-        cdef uint32_t i, jobs = 0
+        cdef uint32_t i, jobs
         cdef int j, count
         cdef size_t orders = 0, of_users = 0
         cdef uint64_t oversize = 0
-        if self.count == 0 or table.rows_len == 0:
+        cdef bint parallel
+        if (self.count == 0 and self.always_len == 0) or table.rows_len == 0:
             return 0
-        number_events(table, self.nth)
-        for j in range(self.workers):
-            boxes[j].most = LEAST_ROOM + ROOM_PER_BYTE * place.size
-        for i in range(self.count):
-            if (<Topic>self.topics[i]).kind != USER_ORDERS:
-                self.jobs[jobs].topic = self.topics[i]
-                jobs += 1
-        if self.user_topics:
-            jobs = <uint32_t>self._group_by_user(table, place.data, jobs)
+        ft_assert(table.rows_cap <= self.rows_cap)
+        make_keys(table, self.keys)
+        jobs = self._find_jobs(table, place.data)
+        ft_assert(jobs <= self.room)
         count = <int>jobs
-        if self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= PARALLEL_FROM:
+        parallel = self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= PARALLEL_FROM and has_team()
+        for i in range(jobs):
+            self.jobs[i].quota = NO_QUOTA
+        # No job has more than this: every order in the longest format, in messages of the least size.
+        if jobs * (2 * place.size + table.rows_len * 2 * MORE_THAN_EVENT) > LEAST_ROOM + ROOM_PER_BYTE * place.size:
+            self._share_out(table, place, jobs, parallel)
+        if parallel:
             for j in prange(count, schedule="dynamic", chunksize=1, num_threads=self.workers):
+                ft_assert(threadid() < self.workers)
                 self._do(&self.jobs[j], &boxes[threadid()], table, place, selection, selected, now_ns)
         else:
             for j in range(count):
@@ -431,7 +711,7 @@ cdef class Topics:
             else:
                 orders = max(orders, self.jobs[i].orders)
                 oversize = max(oversize, self.jobs[i].oversize)
-        self.oversize += oversize
+        ft_add(&self.oversize, oversize)     # relaxed: the main thread tells of it
         return max(orders, of_users)
 
     cdef int _do(self, Job* job, Box* box, Table table, const Place* place, const uint32_t* selection, size_t selected,
@@ -444,12 +724,13 @@ cdef class Topics:
         job.orders = 0
         job.oversize = 0
         if kind == ORDERS:
-            (<Topic>topic).encode(&draft, box, table, self.nth, place, 0, 0)
+            (<Topic>topic).begin(&draft, box, job.quota)
+            (<Topic>topic).encode(&draft, box, table, self.keys, place, 0, 0)
             job.orders = draft.total
         elif kind == USER_ORDERS:
-            (<Topic>topic).begin(&draft)
+            (<Topic>topic).begin(&draft, box, job.quota)
             row = job.first
-            while (<Topic>topic).add(&draft, box, table, &(<Row*>table.rows)[row], self.nth[row], place) and row != job.last:
+            while (<Topic>topic).add(&draft, box, table, &(<Row*>table.rows)[row], self.keys[row].nth, place) and row != job.last:
                 row = self.next[row]
             (<Topic>topic).end(&draft, box, table, place)
             job.orders = draft.total

@@ -14,6 +14,7 @@ from enum import IntEnum
 
 FIN = 0x80
 TEXT = 0x1
+PING = 0x9
 PONG = 0xA
 
 
@@ -47,6 +48,9 @@ def text_frame(payload: bytes) -> bytes:
 def pong_frame(payload: bytes) -> bytes:
     """The answer to a ping that carried `payload` (at most 125 bytes)."""
     return header(PONG, len(payload)) + payload
+
+
+PING_FRAME = header(PING, 0)
 
 
 def iso_time(seconds: float) -> str:

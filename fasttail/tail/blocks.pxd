@@ -32,12 +32,17 @@ cdef class Reader:
     cdef size_t max_line                   # longest line kept, its newline not counted
     cdef size_t capacity                   # max_line + window, touched only as far as lines need it
     cdef size_t begin, lines_end, end      # indices into base, see above
-    cdef readonly size_t touched           # bytes of base that may have pages behind them
+    cdef uint64_t touched_bytes            # bytes of base that may have pages behind them
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
     cdef public bint wary                  # look, with every read, whether the content before it is still the same
     cdef bint at_end                       # the last read found less than was asked for: there was no more then
     cdef readonly bint changed             # it is not: nothing more is read before a seek or another file
+    cdef uint64_t limit                    # nothing at or behind this offset is read
+    cdef readonly bint at_hole             # NUL bytes follow reach(), and data follows them: pass_hole() goes on behind
+    cdef readonly uint64_t nuls_end        # offset up to which nothing but NUL bytes follows reach(); 0: none are known
+    cdef uint64_t nuls_counted             # offset up to which `nul_bytes` has this file's
+    cdef uint64_t parked_nuls_counted
     cdef char last[REMEMBERED]             # what stood right before base[0],
     cdef size_t last_size                  # … so many bytes of it, at the array's start
     cdef char parked_last[REMEMBERED]
@@ -47,14 +52,16 @@ cdef class Reader:
     cdef uint64_t offset                   # file offset of base[begin], less `skipped`
     cdef uint64_t skipped                  # bytes thrown away so far of the oversize line at `offset`
     cdef uint64_t parked_offset            # where the parked file goes on
-    cdef readonly uint64_t oversize_lines  # lines longer than max_line, each counted once
-    cdef readonly uint64_t nul_bytes       # skipped where a line should begin, as far as no line's end was in sight
-    cdef readonly uint64_t bytes_read      # of all files; bytes read twice count twice
+    cdef uint64_t oversize                 # lines longer than max_line, each counted once
+    cdef uint64_t nuls                     # NUL bytes that were met; without `wary` only where a line should begin
+    cdef uint64_t got_bytes                # of all files; bytes read twice count twice
 
     cdef int fill(self) noexcept nogil
+    cdef int _check(self) noexcept nogil
     cdef int consume(self) noexcept nogil
 
     cdef int _skip_nuls(self) noexcept nogil
+    cdef int _look_over_nuls(self, uint64_t at) noexcept nogil
     cdef int _move_to_front(self) noexcept nogil
     cdef int _remember(self) noexcept nogil
     cdef bint _same(self) noexcept nogil

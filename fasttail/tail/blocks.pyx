@@ -7,15 +7,17 @@ truncated file must give a short read, not SIGBUS.
 A file that was truncated and has grown past the place of reading since looks like one that has only grown. So the last
 bytes before that place are remembered, and a wary reader compares them with the file at every read: a microsecond.
 
-A hole of NUL bytes, left by a truncating copier or a crash, may be far longer than any line. Where a line should begin,
-NULs are passed over as they are read; those inside a line are the parser's.
+NUL bytes are a hole: its data has not been written yet, or never will be. A wary reader never hands them out. It stops in
+front of the first one, where it goes on as soon as there is data instead. If data stands behind the hole, it says so
+(`at_hole`) and waits for `pass_hole`; the caller remembers the place. A reader that is not wary passes over NULs as it reads
+them where a line should begin; those inside a line are the parser's.
 """
 import errno
 import os
 import stat
 
 cimport cython
-from libc.errno cimport EINTR, errno as c_errno
+from libc.errno cimport EINTR, ENXIO, errno as c_errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove
 from posix.mman cimport (
@@ -25,17 +27,35 @@ from posix.mman cimport (
 from posix.types cimport off_t
 from posix.unistd cimport close, read
 
+from fasttail.atomics cimport ft_add, ft_get, ft_set
+from fasttail.checks cimport ft_assert
+
+cdef extern from *:
+    """
+    /* Never inlined, in no build: `python -m bench run instructions` counts what runs in it, by its name. */
+    struct __pyx_obj_8fasttail_4tail_6blocks_Reader;
+    static int __pyx_f_8fasttail_4tail_6blocks_6Reader_fill(struct __pyx_obj_8fasttail_4tail_6blocks_Reader *)
+        __attribute__((noinline));
+    """
+
 cdef extern from "<string.h>" nogil:
     void* memrchr(const void* area, int byte, size_t size)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void* area, size_t size, off_t offset)
+    off_t lseek(int fd, off_t offset, int whence)
+    const int SEEK_DATA, SEEK_END
 
 # Lines a little longer than the window come again and again (a by_block line may be some MB): giving the
 # pages back after each would cost as many page faults. Up to so many windows they are kept.
 cdef enum:
     KEPT_WINDOWS = 8
     PAGE = 65536  # a multiple of every page size in use
+    LOOK_BYTES = 64 << 20  # of a hole, looked over in one call of `fill`
+
+cdef uint64_t NOWHERE = ~<uint64_t>0
+
+NO_LIMIT = NOWHERE  # of a visit that ends with the file
 
 
 @cython.final
@@ -63,6 +83,7 @@ cdef class Reader:
         if area == MAP_FAILED:
             raise MemoryError(f"cannot reserve {self.capacity} bytes for lines")
         self.base = <char*>area
+        self.limit = NOWHERE
 
     def __dealloc__(self):
         if self.base == NULL:  # __cinit__ failed, maybe before its first line: fd may be 0 and not ours
@@ -79,21 +100,33 @@ cdef class Reader:
         """Read once (lines not consumed yet are offered again instead); answers one of FILL_*."""
         cdef size_t held, room
         cdef ssize_t got
+        cdef uint64_t at
+        cdef char first
+        cdef char* nul
+        self._check()
         if self.fd < 0:
             return FILL_NOFILE
         if self.lines_end > self.begin:
             return FILL_LINES
-        if self.changed:
+        if self.changed or self.at_hole:
             return FILL_EOF
         if self.begin < self.end and self.base[self.begin] == 0:
             self._skip_nuls()
         self._move_to_front()
         held = self.end
         room = self.window - held if held < self.window else self.window
+        ft_assert(held + room <= self.capacity)
+        at = self.offset + self.skipped + held
         if self.sequential:
             got = read(self.fd, self.base + held, room)
         else:
-            got = pread(self.fd, self.base + held, room, <off_t>(self.offset + self.skipped + held))
+            if at >= self.limit:
+                return FILL_EOF
+            room = min(room, self.limit - at)
+            # One byte tells that the hole is still there; a preallocated file is looked at after each write.
+            if self.nuls_end > at and pread(self.fd, &first, 1, <off_t>at) == 1 and first == 0:
+                return self._look_over_nuls(at)
+            got = pread(self.fd, self.base + held, room, <off_t>at)
         if got < 0:
             if c_errno == EINTR:
                 return FILL_PARTIAL  # not repeated here: Python's signal handlers may want their turn
@@ -102,19 +135,36 @@ cdef class Reader:
         self.at_end = <size_t>got < room
         if got == 0:
             return FILL_EOF
+        if self.wary and not self.sequential:
+            nul = <char*>memchr(self.base + held, 0, <size_t>got)
+            if nul != NULL:
+                self.at_end = False
+                got = nul - (self.base + held)
+                if got == 0:
+                    return self._look_over_nuls(at)
         # Looked at after the read: what is the same now was the same when the bytes behind it were read.
         if self.wary and not self._same():
             self.changed = True
             return FILL_EOF
-        self.bytes_read += <uint64_t>got
+        ft_assert(<size_t>got <= room)
+        ft_add(&self.got_bytes, <uint64_t>got)
         self.end = held + <size_t>got
-        if self.touched < self.end:
-            self.touched = self.end
+        if self.touched_bytes < self.end:
+            ft_set(&self.touched_bytes, self.end)
         return self._cut(held)
+
+    cdef int _check(self) noexcept nogil:
+        """What holds between any two calls. Answers 0."""
+        ft_assert(self.begin <= self.lines_end)
+        ft_assert(self.lines_end <= self.end)
+        ft_assert(self.end <= self.capacity)
+        ft_assert(self.last_size <= REMEMBERED)
+        return 0
 
     cdef int consume(self) noexcept nogil:
         """The lines in base[begin:lines_end] are done with: `offset` moves behind them. Answers 0."""
-        self.offset += self.lines_end - self.begin
+        self._check()
+        ft_add(&self.offset, self.lines_end - self.begin)    # relaxed, as the counters: the main thread tells of them
         self.begin = self.lines_end
         return 0
 
@@ -126,10 +176,60 @@ cdef class Reader:
             at = self.end
         while at < self.end and self.base[at] == 0:
             at += 1
-        self.nul_bytes += at - self.begin
-        self.offset += at - self.begin
+        ft_add(&self.nuls, at - self.begin)
+        ft_add(&self.offset, at - self.begin)
         self.begin = self.lines_end = at
         return 0
+
+    cdef int _look_over_nuls(self, uint64_t at) noexcept nogil:
+        """Find the end of the NUL bytes that begin at `at`, which is reach(). Answers FILL_EOF (`at_hole`: data follows
+        them), or FILL_PARTIAL: they go on, or are gone.
+        """
+        cdef char* area = self.base + self.end     # a window at least, behind what is held
+        cdef size_t room = min(self.window, <size_t>PAGE)
+        cdef uint64_t begin = max(at, self.nuls_end)
+        cdef uint64_t to = begin
+        cdef off_t data
+        cdef size_t i
+        cdef ssize_t got = 0
+        cdef bint found = False
+        ft_assert(self.end + room <= self.capacity)
+        if self.touched_bytes < self.end + room:
+            ft_set(&self.touched_bytes, self.end + room)
+        while to < self.limit and to - begin < LOOK_BYTES:
+            # Without this, most of a sparse or preallocated file would be read. Not every file system knows.
+            data = lseek(self.fd, <off_t>to, SEEK_DATA)
+            if data < 0 and c_errno == ENXIO:
+                to = max(to, <uint64_t>lseek(self.fd, 0, SEEK_END))
+                got = 0
+                break
+            if data > <off_t>to:
+                to = <uint64_t>data
+                begin = to
+                if to >= self.limit:
+                    break
+            got = pread(self.fd, area, min(room, self.limit - to), <off_t>to)
+            if got <= 0:
+                break
+            i = 0
+            if area[0] != 0 or memcmp(area, area + 1, <size_t>got - 1) != 0:
+                while area[i] == 0:
+                    i += 1
+                found = True
+                to += i
+                break
+            to += <uint64_t>got
+        to = min(to, self.limit)
+        # The writer may have filled it meanwhile: then there is no hole.
+        if found and (pread(self.fd, area, 1, <off_t>at) != 1 or area[0] != 0):
+            self.nuls_end = 0
+            return FILL_PARTIAL
+        if to > self.nuls_counted:
+            ft_add(&self.nuls, to - max(at, self.nuls_counted))
+            self.nuls_counted = to
+        self.nuls_end = to
+        self.at_hole = found
+        return FILL_PARTIAL if got > 0 and not found and to < self.limit else FILL_EOF
 
     cdef int _remember(self) noexcept nogil:
         """Take base[0:begin], which is about to go, into `last`. Answers 0."""
@@ -138,6 +238,7 @@ cdef class Reader:
         memmove(self.last, self.last + self.last_size - kept, kept)
         memcpy(self.last + kept, self.base + self.begin - added, added)
         self.last_size = kept + added
+        ft_assert(self.last_size <= REMEMBERED)
         return 0
 
     cdef bint _same(self) noexcept nogil:
@@ -158,8 +259,13 @@ cdef class Reader:
     cdef int _recall(self) noexcept nogil:
         """Fill `last` from the file itself: reading begins at `offset`. Answers 0."""
         cdef size_t size = min(self.offset, <uint64_t>REMEMBERED)
+        cdef char* nul
         self.last_size = 0
         if self.wary and size > 0 and pread(self.fd, self.last, size, <off_t>(self.offset - size)) == <ssize_t>size:
+            nul = <char*>memrchr(self.last, 0, size)
+            if nul != NULL:  # a hole may be filled, which makes it no other file
+                size = <size_t>(self.last + size - nul) - 1
+                memmove(self.last, nul + 1, size)
             self.last_size = size
         return 0
 
@@ -173,9 +279,9 @@ cdef class Reader:
                 memmove(self.base, self.base + self.begin, held)
             self.begin = self.lines_end = 0
             self.end = held
-        if self.touched > kept and held <= kept:
-            madvise(self.base + kept, self.touched - kept, MADV_DONTNEED)  # failing, it costs memory only
-            self.touched = kept
+        if self.touched_bytes > kept and held <= kept:
+            madvise(self.base + kept, self.touched_bytes - kept, MADV_DONTNEED)  # failing, it costs memory only
+            ft_set(&self.touched_bytes, kept)
         return 0
 
     cdef int _cut(self, size_t held) noexcept nogil:
@@ -190,12 +296,12 @@ cdef class Reader:
             length = <size_t>(newline - self.base) if newline != NULL else self.end
             if self.skipped > 0 or length > self.max_line:
                 if self.skipped == 0:
-                    self.oversize_lines += 1
+                    ft_add(&self.oversize, 1)
                 if newline == NULL:
                     self.skipped += self.end
                     self.end = 0
                     return FILL_SKIPPED
-                self.offset += self.skipped + length + 1
+                ft_add(&self.offset, self.skipped + length + 1)
                 self.skipped = 0
                 self.last_size = 0  # what stood before the long line is far away now
                 self.begin = self.lines_end = held = length + 1
@@ -215,6 +321,8 @@ cdef class Reader:
         self.skipped = 0
         self.error = 0
         self.changed = False
+        self.at_hole = False
+        self.nuls_end = 0
         return 0
 
     # ---- Python side: rare events ----
@@ -238,6 +346,8 @@ cdef class Reader:
         self.fd = self.parked_fd = -1
         self.offset = self.parked_offset = 0
         self.last_size = self.parked_last_size = 0
+        self.nuls_counted = 0
+        self.limit = NOWHERE
         self._forget()
         for fd in fds:
             if fd >= 0:
@@ -251,11 +361,13 @@ cdef class Reader:
         self._move_to_front()
         self._forget()
         if offset != self.offset:
+            self.nuls_counted = min(self.nuls_counted, offset)
             self.offset = offset
             self._recall()
 
-    def visit(self, path, uint64_t offset):
-        """Read another file for a while. The present one stays open: leave() goes on where tell() is now.
+    def visit(self, path, uint64_t offset, uint64_t limit=NOWHERE, uint64_t nuls_counted=0):
+        """Read another file for a while, up to `limit` at most. The present one stays open: leave() goes on where tell() is
+        now. nuls_counted: up to there `nul_bytes` has that file's.
 
         OSError: nothing changed. ValueError: no file open, a pipe, or a visit under way.
         """
@@ -268,7 +380,10 @@ cdef class Reader:
         self.parked_offset = self.offset
         self.parked_last_size = self.last_size
         memcpy(self.parked_last, self.last, self.last_size)
+        self.parked_nuls_counted = self.nuls_counted
         self._forget()
+        self.limit = limit
+        self.nuls_counted = nuls_counted
         self.fd = fd
         self.sequential = sequential
         self.offset = offset
@@ -280,6 +395,8 @@ cdef class Reader:
             raise ValueError("no visit to leave")
         visited = self.fd
         self._forget()
+        self.limit = NOWHERE
+        self.nuls_counted = self.parked_nuls_counted
         self.fd = self.parked_fd
         self.parked_fd = -1
         self.sequential = False
@@ -339,9 +456,49 @@ cdef class Reader:
         self._need_file()
         return os.pread(self.fd, size, offset)
 
+    def pass_hole(self):
+        """Go on behind the hole. What is held of the line in front of it is dropped: tell() said where that begins.
+
+        ValueError: there is no hole with data behind it.
+        """
+        if not self.at_hole:
+            raise ValueError("not at a hole with data behind it")
+        self.offset = self.nuls_end
+        self._forget()
+        self.last_size = 0  # NULs, which may be replaced
+
+    def look_again(self):
+        """Let the next fill look through the NUL bytes that follow reach(): in their midst there may be data now."""
+        if not self.at_hole:
+            self.nuls_end = 0
+
     def reach(self):
         """File offset up to which bytes were read."""
         return self.offset + self.skipped + (self.end - self.begin)
+
+    def seen_to(self):
+        """File offset up to which everything is known: reach(), or the end of the NUL bytes that follow it."""
+        return max(self.reach(), self.nuls_end)
+
+    @property
+    def touched(self):
+        """Bytes of its memory that may have pages behind them. Callable from any thread, as the three that follow."""
+        return ft_get(&self.touched_bytes)
+
+    @property
+    def bytes_read(self):
+        """Of all files; bytes read twice count twice."""
+        return ft_get(&self.got_bytes)
+
+    @property
+    def oversize_lines(self):
+        """Lines longer than max_line, each counted once."""
+        return ft_get(&self.oversize)
+
+    @property
+    def nul_bytes(self):
+        """NUL bytes that were met; by a reader that is not wary only where a line should begin."""
+        return ft_get(&self.nuls)
 
     @property
     def held(self):

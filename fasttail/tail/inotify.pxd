@@ -9,6 +9,7 @@ cpdef enum:
     WAIT_DIRS = 2   # something else happened (a name came, went or moved, events were lost): look again
     WAIT_WAKE = 4   # wake_fd is readable (left unread)
     WAIT_TIMER = 8  # the time asked for has passed, or a signal cut it short
+    WAIT_GONE = 16  # nobody reads `reader_of` any more
 
 
 # One inotify instance: some folders and one current file. Owns its descriptor; one thread uses it.
@@ -16,10 +17,11 @@ cpdef enum:
 cdef class Watcher:
     cdef int fd                       # owned; -1: no inotify, polling only
     cdef int wake_fd                  # borrowed, stays open as long as wait() is called; -1: none
+    cdef int reader_of                # borrowed descriptor that is written to; -1: none
     cdef int file_wd                  # watch of the current file; -1: none
     cdef bint blind                   # changes of the current file are not told: wait() answers every poll_us
     cdef long poll_us                 # more than 0
-    cdef readonly uint64_t overflows  # times the kernel dropped events
+    cdef uint64_t overflowed          # times the kernel dropped events
     cdef set _dir_wds                 # watches of the folders
     cdef readonly object reason       # str | None: why it is polling
 

@@ -11,6 +11,9 @@ from libc.string cimport memcpy
 from posix.time cimport timespec
 from posix.unistd cimport close, read
 
+from fasttail.atomics cimport ft_add, ft_get
+from fasttail.checks cimport ft_assert
+
 cdef extern from "<sys/inotify.h>" nogil:
     struct inotify_event:
         int wd
@@ -40,12 +43,14 @@ cdef class Watcher:
     """Waits until the current file or a watched folder changes, wake_fd is readable, or a time has passed.
 
     wake_fd: a descriptor (eventfd, pipe) by which another thread ends a wait; borrowed. use_inotify=False:
-    polling. poll_ms: how often a file that inotify does not cover is to be read. If inotify cannot be had, or
+    polling. poll_ms: how often a file that inotify does not cover is to be read. reader_of: a descriptor that the
+    caller writes to (pipe, socket, terminal); a wait ends when its reader has gone. Borrowed. If inotify cannot be had, or
     runs out of watches, the watcher polls from then on and `reason` says why; nothing raises for that.
     """
 
-    def __cinit__(self, int wake_fd=-1, bint use_inotify=True, long poll_ms=20):
+    def __cinit__(self, int wake_fd=-1, bint use_inotify=True, long poll_ms=20, int reader_of=-1):
         self.fd = -1
+        self.reader_of = reader_of
         self.wake_fd = wake_fd
         self.file_wd = -1
         self.poll_us = max(poll_ms, 1) * 1000
@@ -66,7 +71,7 @@ cdef class Watcher:
 
     cdef int wait(self, long timeout_us) noexcept nogil:
         """Wait timeout_us microseconds at most (negative: no limit); answers WAIT_* flags, at least one."""
-        cdef pollfd fds[2]
+        cdef pollfd fds[3]
         cdef timespec limit
         cdef long wait_us = timeout_us
         cdef int ready, answer = 0
@@ -76,14 +81,18 @@ cdef class Watcher:
         limit.tv_nsec = wait_us % 1000000 * 1000
         fds[0].fd = self.fd  # poll passes over negative descriptors
         fds[1].fd = self.wake_fd
+        fds[2].fd = self.reader_of
         fds[0].events = fds[1].events = POLLIN
-        fds[0].revents = fds[1].revents = 0
-        ready = ppoll(fds, 2, &limit if wait_us >= 0 else NULL, NULL)
+        fds[2].events = 0  # POLLERR and POLLHUP are always told
+        fds[0].revents = fds[1].revents = fds[2].revents = 0
+        ready = ppoll(fds, 3, &limit if wait_us >= 0 else NULL, NULL)
         if ready > 0:
             if fds[0].revents:
                 answer |= self._drain()
             if fds[1].revents:
                 answer |= WAIT_WAKE
+            if fds[2].revents:
+                answer |= WAIT_GONE
         elif ready < 0 or wait_us == timeout_us:
             answer |= WAIT_TIMER
         if self.blind:
@@ -107,8 +116,9 @@ cdef class Watcher:
         while at + sizeof(inotify_event) <= size:
             memcpy(&event, buffer + at, sizeof(inotify_event))  # the buffer need not be aligned
             at += sizeof(inotify_event) + event.len
+            ft_assert(at <= size)                # the kernel gives whole events only
             if event.mask & IN_Q_OVERFLOW:
-                self.overflows += 1
+                ft_add(&self.overflowed, 1)      # relaxed: the main thread tells of it
                 answer |= WAIT_DATA | WAIT_DIRS
             elif event.wd == self.file_wd:
                 if event.mask & IN_MODIFY:
@@ -166,6 +176,11 @@ cdef class Watcher:
     def close(self):
         """Give back the inotify instance; the watcher polls from then on."""
         self._fall_back("closed")
+
+    @property
+    def overflows(self):
+        """Times the kernel dropped events. Callable from any thread."""
+        return ft_get(&self.overflowed)
 
     @property
     def active(self):

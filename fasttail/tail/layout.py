@@ -32,6 +32,10 @@ class HourFile:
     path: str = field(compare=False)
 
 
+SAME_TIME_S = 60.0
+"""Layouts that were written to within such a time are both being written."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The layout to follow (None: nothing there yet) and the others that hold files too."""
@@ -66,6 +70,11 @@ def hour_files(hourly: str, since: str = "") -> list[HourFile]:
     return [hour for date in date_folders(hourly, since) for hour in _hours_of(hourly, date)]
 
 
+def oldest_hour(hourly: str) -> HourFile | None:
+    """The first of `hour_files`, without a look at all the others."""
+    return next((hour for date in date_folders(hourly) for hour in _hours_of(hourly, date)), None)
+
+
 def locate(data_dir: str | Path, path: str, stream: str = ORDER_STATUSES) -> tuple[str, HourFile] | None:
     """Layout and hour that `path` names (it need not exist), None if it is no hour file of this folder."""
     head, name = os.path.split(path)
@@ -79,23 +88,39 @@ def locate(data_dir: str | Path, path: str, stream: str = ORDER_STATUSES) -> tup
 
 
 def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORDER_STATUSES) -> Choice:
-    """`setting` itself, or with "auto" the first of LAYOUTS with an hour file (ValueError: no layout)."""
+    """`setting` itself, or with "auto" the layout that is being written (ValueError: no layout).
+
+    That is the one whose newest file was written to last. Of several that were written to at the same time,
+    it is one with the newest date, and of these the first of LAYOUTS.
+    """
     if setting == "auto":
-        present = [layout for layout in LAYOUTS if _has_hour(hourly_folder(data_dir, layout, stream))]
-        return Choice(present[0] if present else None, tuple(present[1:]))
+        found = []
+        for layout in LAYOUTS:
+            newest = newest_hour(hourly_folder(data_dir, layout, stream))
+            if newest is not None:
+                with suppress(FileNotFoundError):
+                    found.append((layout, newest.date, os.stat(newest.path).st_mtime))
+        last = max((written for _, _, written in found), default=0.0)
+        fresh = [(layout, date) for layout, date, written in found if written >= last - SAME_TIME_S]
+        date = max((date for _, date in fresh), default="")
+        chosen = next((layout for layout, of in fresh if of == date), None)
+        return Choice(chosen, tuple(layout for layout, _, _ in found if layout != chosen))
     stream_folder(data_dir, setting, stream)
     others = []
     for layout in LAYOUTS:
         # The others are only worth a mention here: one that cannot be listed is no reason to fail.
         with suppress(OSError):
-            if layout != setting and _has_hour(hourly_folder(data_dir, layout, stream)):
+            if layout != setting and newest_hour(hourly_folder(data_dir, layout, stream)):
                 others.append(layout)
     return Choice(setting, tuple(others))
 
 
-def _has_hour(hourly: str) -> bool:
+def newest_hour(hourly: str) -> HourFile | None:
+    """The newest hour file of a layout; None: there is none."""
     # Newest date first: found in one listing, however many dates there are.
-    return any(_hours_of(hourly, date) for date in reversed(date_folders(hourly)))
+    return next(
+        (hours[-1] for date in reversed(date_folders(hourly)) if (hours := _hours_of(hourly, date))), None
+    )
 
 
 def _hours_of(hourly: str, date: str) -> list[HourFile]:

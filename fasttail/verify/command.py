@@ -29,6 +29,7 @@ from fasttail.endpoint import Endpoint, token
 from fasttail.verify.checks import Check, Status, checklist, verdict
 from fasttail.verify.looks import Looks
 from fasttail.verify.reading import Reading
+from fasttail.verify.unwrap import Unwrapper
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -142,6 +143,7 @@ class _Log:
 
     def _run(self) -> None:
         rest = b""
+        unwrapper = Unwrapper()
         while not self.cut_off:
             if not select.select([self._file], [], [], TICK_S)[0]:
                 continue
@@ -156,10 +158,13 @@ class _Log:
             *lines, rest = (rest + part).split(b"\n")
             if not part or len(rest) > MAX_LINE:
                 lines, rest = [*lines, *([rest] if rest else [])], b""
-            for line in lines:
-                self._reading.feed(line, now)
+            for raw in lines:
+                if (line := unwrapper.feed(raw)) is not None:
+                    self._reading.feed(line, now)
             if not part:
-                return
+                break
+        for line in unwrapper.rest():
+            self._reading.feed(line, time.monotonic())
 
 
 def _open(settings: VerifySettings, container: Container | None) -> _Log | None:

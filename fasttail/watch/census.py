@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,11 +48,19 @@ class Process:
         return int(self._process.memory_info().rss)
 
     def pss(self) -> int | None:
-        """The same with shared pages counted in part. A walk over all pages: not for every sample."""
+        """The same with shared pages counted in part; None where the kernel does not tell.
+
+        The kernel walks over all pages for it, which takes milliseconds: not for every sample, and not on a
+        thread that others wait for. The GIL is released meanwhile.
+        """
         try:
-            return int(self._process.memory_full_info().pss)
-        except (psutil.Error, OSError, AttributeError):
-            return None
+            with open("/proc/self/smaps_rollup", "rb") as file:
+                for line in file:
+                    if line.startswith(b"Pss:"):
+                        return int(line.split()[1]) * 1024
+        except (OSError, ValueError, IndexError):
+            pass
+        return None
 
     def open_files(self) -> int:
         """Descriptors."""
@@ -184,11 +193,15 @@ def let_malloc_give_back(environ: Mapping[str, str]) -> None:
 
 
 def give_back() -> None:
-    """Collects garbage, and gives malloc's free pages back to the system where libc can."""
+    """Collects garbage, and gives malloc's free pages back to the system where libc can.
+
+    The collection holds the GIL, but looks only at what was made after the start (gc.freeze). malloc_trim may
+    have gigabytes to give back: it runs in a thread of its own, without the GIL.
+    """
     gc.collect()
     try:
         trim = _LIBC.malloc_trim if _LIBC is not None else None
     except AttributeError:
         return
     if trim is not None:
-        trim(0)
+        threading.Thread(target=trim, args=(0,), name="fasttail-trim", daemon=True).start()

@@ -8,6 +8,7 @@ memory to be shed, then for a restart.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class MemoryWatch:
 
     Logs one line a minute, and 🚨 when the growth is linear or the memory past `limit` bytes: at once when
     the action changes, then every five minutes. `count` says what the process holds; `pss` is asked once a
-    minute.
+    minute, by a thread of its own because the answer takes long.
     """
 
     LOG_EVERY_S = 60.0
@@ -102,6 +103,7 @@ class MemoryWatch:
     ) -> None:
         self.rss = measure()
         self.pss: int | None = None
+        self._asking: threading.Thread | None = None
         self.growth = Growth()
         self.census = count()
         self.limit = limit
@@ -161,9 +163,17 @@ class MemoryWatch:
             self._growers.add(self.census)
         if now >= self._log_at:
             self._log_at = now + self.LOG_EVERY_S
-            self.pss = self._measure_pss()
+            self._ask_pss()
             _log.info("memory: %s", self._describe())
         return self._judge(now)
+
+    def _ask_pss(self) -> None:
+        if self._asking is None or not self._asking.is_alive():  # else the last answer is still on its way
+            self._asking = threading.Thread(target=self._take_pss, name="fasttail-pss", daemon=True)
+            self._asking.start()
+
+    def _take_pss(self) -> None:
+        self.pss = self._measure_pss()
 
     def _judge(self, now: float) -> Verdict:
         past = self.limit is not None and self.rss > self.limit

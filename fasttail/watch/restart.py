@@ -14,12 +14,27 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 VARIABLE = "FASTTAIL_RESTART"
 _VERSION = 2
+LOOK_S = 1.0
+_PACKAGE = Path(__file__).parent.parent
+
+
+def _here() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+_FOLDER = _here()
+"""Where this image was started: relative paths of its command line begin there. None: it was gone then."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +114,33 @@ def prepare(
     return [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: json.dumps(state)}
 
 
+def missing(needed: Sequence[Path]) -> str:
+    """What the next image would not find: the interpreter, the script, the package, the folder it is started
+    in, or one of the paths that are `needed`. In words; "" if all of it is there. Takes `LOOK_S` at most:
+    what a dead file system does not tell by then counts as there.
+    """
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(_missing(needed)), daemon=True)
+    thread.start()
+    thread.join(LOOK_S)
+    return found[0] if found else ""
+
+
+def _missing(needed: Sequence[Path]) -> str:
+    if not os.access(sys.executable, os.X_OK):
+        return f"the interpreter {sys.executable} is gone"
+    if _FOLDER is not None and not os.path.isdir(_FOLDER):
+        return f"the folder it was started in, {_FOLDER}, is gone"
+    script = Path(_FOLDER or "", sys.argv[0])
+    for path in (script, _PACKAGE / "__main__.py", *needed):
+        if not os.path.exists(path):
+            return f"{path} is gone"
+    return ""
+
+
 def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Becomes the new image. Comes back only by an OSError, with everything as it was: the process can go on.
+    """Becomes the new image, in the folder where this one was started. Comes back only by an OSError, with
+    everything as it was: the process can go on.
 
     What Python still holds for its standard streams is lost: flush before.
     """
@@ -109,6 +149,8 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
     try:
         for fd in fds:
             os.set_inheritable(fd, True)
+        if _FOLDER is not None:
+            os.chdir(_FOLDER)  # another one of that name, if it was removed and made anew
         os.execve(argv[0], list(argv), dict(env))
     except OSError:
         for fd in fds:

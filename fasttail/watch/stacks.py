@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -29,7 +30,7 @@ QUIET_S = 0.05
 def stacks() -> str:
     """Of this process; its threads are named."""
     # In memory: a pipe that nobody empties meanwhile could fill up.
-    fd = os.memfd_create("stacks", os.MFD_CLOEXEC)
+    fd = _memory("stacks")
     try:
         faulthandler.dump_traceback(fd, all_threads=True)
         text = os.pread(fd, MOST, 0).decode("utf-8", "replace")
@@ -43,11 +44,23 @@ def stacks() -> str:
     return re.sub(r"[Tt]hread 0x([0-9a-f]+)", named, text) + "\n".join(_native(os.getpid()))
 
 
+def _memory(name: str) -> int:
+    """Descriptor of a file in memory; of a temporary one where a seccomp filter forbids that. OSError."""
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    except OSError:
+        with tempfile.TemporaryFile() as file:
+            return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 0)
+
+
 def answer() -> None:
-    """From now on, until the process ends or becomes another program, `of_process` gets an answer."""
-    fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
+    """From now on, until the process ends or becomes another program, `of_process` gets an answer; so does a
+    signal that was held back until now.
+    """
+    fd = _memory(NAME)
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # who asks empties it first
     faulthandler.register(SIGNAL, fd, all_threads=True, chain=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGNAL})
 
 
 def of_process(pid: int) -> str:

@@ -179,6 +179,7 @@ SMALL: dict[str, tuple[str, str]] = {
         "fasttail serve",
     ),
     "growth": ("--points 2 --orders 500 --rounds 1 --of lines filters", "answers checked"),
+    "crowd": ("--clients 3 --subscriptions 5 --rate 500 --seconds 0.5", "admitted"),
     "backlog": ("--gb 0.05 --hours 6 --folder {folder}", "6 hours"),
 }  # fmt: skip
 

@@ -105,6 +105,47 @@ def test_a_sanitizer_names_the_line_of_an_over_read(tree: Path) -> None:
     assert re.search(r"fasttail/parser/pool\.pyx:10\b", str(found.value))
 
 
+RACE = """\
+from cython.parallel cimport prange
+from libc.stdlib cimport free, malloc
+
+def total(long n, bint racing):
+    cdef long i
+    cdef long* sums = <long*>malloc(4 * sizeof(long))
+    for i in range(4):
+        sums[i] = 0                      # before the region, by this thread: OpenMP orders it
+    for i in prange(4, nogil=True, schedule="static", chunksize=1, num_threads=4):
+        sums[0 if racing else i] += n
+    result = sums[0] + sums[1] + sums[2] + sums[3]
+    free(sums)
+    return result
+"""
+
+
+def test_the_thread_sanitizer_names_the_line_of_a_race(tree: Path) -> None:
+    """And is silent about what OpenMP's fork and join put in order."""
+    clang = shutil.which("clang-19") or shutil.which("clang")
+    if clang is None:
+        pytest.skip("no clang here: sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev")
+    (tree / "fasttail" / "parser" / "pool.pyx").write_text(RACE)
+    result = setup(tree, "build", FASTTAIL_BUILD="tsan", CC=clang)
+    assert result.returncode == 0, result.stdout
+    lib = str(built(tree, "tsan"))
+    code = f"import sys; sys.path.insert(0, {lib!r}); from fasttail.parser import pool; print(pool.total(5, "
+    script = f". scripts/tsan.sh; stop() {{ echo $1 >&2; exit 2; }}; CC={clang}; under_tsan \"$@\""
+
+    def total(racing: bool) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", script, "bash", sys.executable, "-c", f"{code}{racing}))"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    good = total(False)
+    assert (good.returncode, good.stdout) == (0, "20\n"), good.stderr
+    bad = total(True)
+    assert bad.returncode == 1
+    assert re.search(r"WARNING: ThreadSanitizer: data race", bad.stderr)
+    assert re.search(r"fasttail/parser/pool\.pyx:10\b", bad.stderr), bad.stderr
+
+
 def test_a_coverage_build_tells_of_lines_without_the_gil(tree: Path) -> None:
     result = setup(tree, "build", FASTTAIL_BUILD="coverage")
     assert result.returncode == 0, result.stdout

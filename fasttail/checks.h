@@ -1,0 +1,57 @@
+/* Assertions of what the code takes for granted: bounds of arrays, readable bytes, calling threads.
+ *
+ * They exist with FASTTAIL_DEBUG only (FASTTAIL_BUILD=debug); every other build compiles nothing for them. One that does not
+ * hold is a bug in fasttail, never bad input: the process writes file, line and condition to standard error and aborts.
+ */
+#ifndef FASTTAIL_CHECKS_H
+#define FASTTAIL_CHECKS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef FASTTAIL_DEBUG
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FT_CHECKED 1
+
+__attribute__((cold, noinline, noreturn, unused))
+static void ft_failed(const char *condition, const char *file, int line) {
+    fprintf(stderr, "%s:%d: fasttail: assertion failed: %s\n", file, line, condition);
+    fflush(stderr);
+    abort();
+}
+#define ft_assert(condition) ((condition) ? (void)0 : ft_failed(#condition, __FILE__, __LINE__))
+
+/* Only one thread may come here. `owner` is 0 until the first one comes. */
+__attribute__((unused))
+static int ft_is_owner(uint64_t *owner) {
+    uint64_t self = (uint64_t)pthread_self(), before = 0;
+    return __atomic_compare_exchange_n(owner, &before, self, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) || before == self;
+}
+#define ft_assert_thread(owner) (ft_is_owner(owner) ? (void)0 : ft_failed("called by another thread than before", __FILE__, __LINE__))
+
+/* One thread at a time is between enter and leave. */
+#define ft_enter(busy) \
+    (__atomic_exchange_n(busy, 1, __ATOMIC_RELAXED) ? ft_failed("two threads at a time", __FILE__, __LINE__) : (void)0)
+#define ft_leave(busy) __atomic_store_n(busy, 0, __ATOMIC_RELAXED)
+
+/* How far this thread may read, for functions that have no limit of their own; NULL: not known. */
+__attribute__((unused)) static __thread const char *ft_readable_end;
+#define ft_may_read(end) (ft_readable_end = (end))
+#define ft_reads(p, n) ft_assert(ft_readable_end == NULL || (const char *)(p) + (n) <= ft_readable_end)
+
+#else
+
+#define FT_CHECKED 0
+/* sizeof: the condition is compiled, so it cannot rot, and never evaluated. */
+#define ft_assert(condition) ((void)sizeof((condition)))
+#define ft_assert_thread(owner) ((void)sizeof((owner)))
+#define ft_enter(busy) ((void)sizeof((busy)))
+#define ft_leave(busy) ((void)sizeof((busy)))
+#define ft_may_read(end) ((void)sizeof((end)))
+#define ft_reads(p, n) ((void)0)
+
+#endif
+#endif

@@ -1,0 +1,69 @@
+"""A log's lines out of what container engines and journald wrap them in, told apart line by line.
+
+    {"log":"…\\n","stream":"stdout","time":"…"}   Docker's json-file; a part of a line has no \\n
+    2026-05-05T17:39:14.123456789Z stdout F …     containerd, CRI-O (files below /var/log/pods); P: a part
+    {"MESSAGE":"…","PRIORITY":"6",…}              journalctl -o json
+    MESSAGE=…                                     journalctl -o export
+
+Any other line is one of the log itself, as `docker logs`, `kubectl logs` and `journalctl` print it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+MOST = 256 << 10
+"""Bytes of a line that is put together of parts; a longer one is taken as several."""
+
+_CRI = re.compile(
+    rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([FP])(?::\w+)* ?(.*)", re.DOTALL
+)
+
+
+class Unwrapper:
+    """Takes the lines of one log in their order; keeps the parts of lines that are not whole yet."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, bytes] = {}
+
+    def feed(self, raw: bytes) -> bytes | None:
+        """The line of the log that `raw` holds or makes whole; None while there is more of it to come."""
+        if raw.startswith(b"{"):
+            return self._json(raw)
+        if found := _CRI.fullmatch(raw.rstrip(b"\r")):
+            return self._join(found[1].decode(), found[3], whole=found[2] == b"F")
+        return raw.removeprefix(b"MESSAGE=")
+
+    def rest(self) -> list[bytes]:
+        """At the end of the log: the lines that have not become whole."""
+        rest = list(self._parts.values())
+        self._parts.clear()
+        return rest
+
+    def _json(self, raw: bytes) -> bytes | None:
+        try:
+            entry = orjson.loads(raw)
+        except ValueError:
+            return raw
+        if isinstance(text := entry.get("log"), str):
+            return self._join(
+                str(entry.get("stream")), text.rstrip("\r\n").encode(), whole=text.endswith("\n")
+            )
+        message = entry.get("MESSAGE")
+        if isinstance(message, str):
+            return message.encode()
+        if isinstance(message, list):  # what journald takes for binary
+            try:
+                return bytes(message)
+            except (ValueError, TypeError):
+                return raw
+        return raw
+
+    def _join(self, stream: str, text: bytes, *, whole: bool) -> bytes | None:
+        text = self._parts.pop(stream, b"") + text
+        if whole or len(text) > MOST:
+            return text
+        self._parts[stream] = text
+        return None

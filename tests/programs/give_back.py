@@ -1,0 +1,26 @@
+"""Frees forty megabytes below a block that stays, and gives them back: prints threads started, bytes gone."""
+
+from __future__ import annotations
+
+import ctypes, threading, time
+from fasttail.watch.census import Process, give_back
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.mallopt(-3, 1 << 25)  # all of it from the heap
+blocks = [libc.malloc(100_000) for _ in range(400)]
+for block in blocks:
+    libc.memset(block, 1, 100_000)
+kept = libc.malloc(100_000)  # behind them: the heap cannot shrink past it
+for block in blocks:
+    libc.free(block)
+process, started = Process(), []
+begin = threading.Thread.start
+threading.Thread.start = lambda self: (started.append(self), begin(self))[1]
+before = process.rss()
+give_back()
+for thread in started:
+    thread.join()
+print(len(started), before - process.rss())

@@ -1,0 +1,357 @@
+"""What subscriptions may cost: the budget, what is refused, and that no client pays for another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driving import Drive
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lines import event, plain
+from running import hour_file, serve
+from serving import until
+from test_subscriptions import subscribe
+from test_ws import Bot, append
+
+from fasttail.publish.budget import SUBSCRIPTION, Account, Budget, Exceeded, topic_cost
+from fasttail.publish.clients import Channel, Hub
+from fasttail.publish.feeds import Feeds
+from fasttail.publish.filters import Selector
+from fasttail.publish.public import CHANNELS, PublicClient, Service
+from fasttail.publish.topics import Topic
+
+USERS = [f"0x{number:040x}" for number in range(2000)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def path(folder: Path) -> Path:
+    path = hour_file(folder, "plain", "20260505", 17)
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost"),
+    [
+        ({"type": "status"}, 0),
+        ({"type": "orderUpdates", "user": USERS[0]}, 4),
+        ({"type": "orders"}, 1009),
+        ({"type": "orders", "minNotional": 1}, 1009),
+        ({"type": "orders", "statuses": ["open"]}, 1010),
+        ({"type": "orders", "coins": ["BTC"]}, 30),
+        ({"type": "orders", "coins": ["BTC"], "users": USERS[:16]}, 75),
+        ({"type": "orders", "coins": [f"C{each}" for each in range(1000)]}, 1072),
+        ({"type": "orders", "users": USERS[:1000]}, 1072),
+    ],
+)
+def test_what_a_topic_costs(fields: dict[str, Any], cost: int) -> None:
+    """As the documentation says it."""
+    assert topic_cost(subscribe(**fields)) == cost
+
+
+def test_the_cost_of_many_is_refused_and_given_back(folder: Path, path: Path) -> None:
+    """A client's share, then all clients' budget; there is room again when something has ended."""
+    one = SUBSCRIPTION + 4
+    options = ("--subscription-budget", 4 * one, "--subscription-budget-per-client", 3 * one)
+    with serve(folder, *options) as server, Bot(server) as bot:
+        for user in USERS[:3]:
+            bot.subscribe(type="orderUpdates", user=user)
+        refused = bot.ask("subscribe", type="orderUpdates", user=USERS[3])
+        shown = json.dumps({"type": "orderUpdates", "user": USERS[3]}, separators=(",", ":"))
+        assert refused["channel"] == "error"
+        assert refused["data"] == (
+            f"Invalid subscription: {shown}: it costs 5 units, but of the 15 of one client only 0 are left"
+        )
+        with Bot(server) as other:
+            other.subscribe(type="orderUpdates", user=USERS[4])
+            refused = other.ask("subscribe", type="orderUpdates", user=USERS[5])
+            assert refused["data"].endswith("it costs 5 units, but of the 20 of all clients only 0 are left")
+            server.wait_metric("fasttail_subscriptions_refused_total", 2)
+            server.wait_metric("fasttail_subscription_cost", 4 * one)
+            assert server.metric("fasttail_subscription_budget") == 4 * one
+            assert server.metric("fasttail_client_subscription_cost") == 3 * one
+            assert server.metric("fasttail_client_subscription_budget") == 3 * one
+            bot.ask("unsubscribe", type="orderUpdates", user=USERS[0])
+            other.subscribe(type="orderUpdates", user=USERS[5])
+        server.wait_metric("fasttail_subscription_cost", 2 * one)
+        bot.subscribe(type="orderUpdates", user=USERS[3])
+        append(path, plain(event(oid=7, user=USERS[3])))
+        assert [each["order"]["oid"] for each in bot.orders(1)] == [7]
+        assert server.metric("fasttail_topics_seconds_total") > 0
+
+
+def test_equal_subscriptions_cost_their_topic_once(folder: Path, path: Path) -> None:
+    with serve(folder, "--subscription-budget", 1010 + 2) as server:
+        bots = [Bot(server) for _ in range(4)]
+        for bot in bots[:3]:
+            bot.subscribe(type="orders")
+        assert bots[3].ask("subscribe", type="orders")["channel"] == "error"
+        assert bots[3].ask("subscribe", type="status")["channel"] == "error", (
+            "its one unit is not left either"
+        )
+        server.wait_metric("fasttail_subscription_cost", 1012)
+        for bot in bots[:3]:
+            bot.socket.close()
+        server.wait_metric("fasttail_subscription_cost", 0)
+        bots[3].subscribe(type="orders")
+        bots[3].socket.close()
+
+
+def test_the_old_channels_have_room_whatever_is_taken(folder: Path, path: Path) -> None:
+    with serve(folder, "--subscription-budget", 5) as server, Bot(server) as bot:
+        bot.subscribe(type="orderUpdates", user=USERS[0])
+        old = server.client()
+        append(path, plain(event(oid=1)))
+        assert len(old.wait_orders(1)) == 1
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["subscribe", "unsubscribe", "leave"]), st.integers(0, 3), st.integers(0, 5)),
+    max_size=60,
+)
+
+
+@given(steps=steps, limit=st.integers(1, 2500), share=st.integers(1, 2500))
+@settings(deadline=None)
+def test_the_sum_is_right_after_anything(steps: list[tuple[str, int, int]], limit: int, share: int) -> None:
+    """Whatever comes and goes: each topic once and each subscription once; and within the bounds."""
+    asked = [
+        subscribe(type="status"),
+        subscribe(type="orderUpdates", user=USERS[1]),
+        subscribe(type="orderUpdates", user=USERS[2]),
+        subscribe(type="orders", coins=["BTC"]),
+        subscribe(type="orders", users=USERS[:20]),
+        subscribe(type="orders"),
+    ]
+    budget = Budget(limit, share)
+    accounts = [Account() for _ in range(4)]
+    held: list[set[int]] = [set() for _ in range(4)]
+    for what, who, which in steps:
+        if what == "subscribe" and which not in held[who]:
+            try:
+                budget.take(accounts[who], asked[which])
+                held[who].add(which)
+            except Exceeded:
+                pass
+        elif what == "unsubscribe" and which in held[who]:
+            held[who].remove(which)
+            budget.give_back(accounts[who], asked[which])
+        elif what == "leave":
+            for each in held[who]:
+                budget.give_back(accounts[who], asked[each])
+            held[who] = set()
+        topics = set().union(*held)
+        assert budget.used == sum(topic_cost(asked[each]) for each in topics) + sum(map(len, held))
+        for account, own in zip(accounts, held, strict=True):
+            assert account.used == sum(topic_cost(asked[each]) + SUBSCRIPTION for each in own) <= share
+        assert budget.used <= limit
+
+
+def one_batch(drive: Drive, path: Path, events: list[dict[str, Any]]) -> None:
+    made = path.with_name("made")
+    made.write_bytes(plain(*events))
+    made.rename(path.with_name("18"))  # whole at once
+    drive.until_lines(len(events))
+    assert len(drive.ends) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_client_that_wants_too_much_makes_gaps_for_itself_only(
+    folder: Path, path: Path, workers: int, together: bool
+) -> None:
+    """One batch; one client has too many topics of everything, others have one each."""
+    events = [event(oid=i, coin="AB"[i % 2], children=[{"note": "x" * 400}]) for i in range(1000)]
+    noisy = [Topic("orders", format="raw", group=1) for _ in range(200)]
+    small = Topic("orders", selector=Selector(coins={"A": 0.0}), format="raw", group=1)
+    innocent = [
+        Topic("orders", format="full", group=2),
+        Topic("orders", selector=Selector(coins={"A": 0.0}), format="full", group=3),
+        Topic("orderUpdates", user=events[0]["user"], group=4),
+        Topic("orders", format="ws"),  # of several clients
+    ]
+    if not together:
+        innocent[0].count_to(0)
+    with Drive(folder, workers=workers, window=1 << 21) as drive:
+        for topic in (*noisy, small, *innocent):
+            number = drive.pipeline.add_topic(topic)
+        drive.until_applied(number)
+        one_batch(drive, path, events)
+        stats = drive.pipeline.stats()
+    for topic, count in zip(innocent, (1000, 500, 1000, 1000), strict=True):
+        messages = drive.messages(topic)
+        assert all(message.data for message in messages), "no gap"
+        assert sum(message.orders for message in messages) == count
+    assert len(drive.updates()) == len(drive.batched()) == 1000
+    cut = [any(not message.data for message in drive.messages(topic)) for topic in noisy]
+    assert all(cut), "each has the same share of what its client may have"
+    assert all(sum(message.orders for message in drive.messages(topic)) == 1000 for topic in noisy)
+    size = len(plain(*events))
+    made = sum(len(message.data) for end in drive.ends for message in end.messages)
+    assert size * 20 < made <= (32 << 20) + 64 * size + 4 * size, "the bound, and the old channels' beside it"
+    assert stats["crowded_batches"] == 1
+
+
+def test_topics_of_coins_and_users_that_share_a_list(folder: Path, path: Path) -> None:
+    """Thousands of topics, found by coins or users; others in the same list get nothing."""
+    path.touch()
+    topics: dict[Topic, set[int]] = {}
+    for i in range(3000):
+        topics[Topic("orders", selector=Selector(coins={f"C{i}": 0.0, f"C{i + 1}": 0.0}))] = {i, i + 1}
+        topics[Topic("orders", selector=Selector(users=[USERS[i % 2000].upper().replace("X", "x")]))] = {
+            i % 2000
+        }
+    wanted = set(range(0, 3000, 7))
+    events = [event(oid=i, coin=f"C{i}", user=USERS[i % 2000]) for i in sorted(wanted)]
+    late = [event(oid=5000 + i, coin=f"C{i}", user="0x" + "f" * 40) for i in range(10)]
+    with Drive(folder, window=1 << 20, frames=False, pieces=False) as drive:
+        for topic in topics:
+            number = drive.pipeline.add_topic(topic)
+        drive.until_applied(number)
+        append(path, plain(*events))
+        drive.until_lines(len(events))
+        for topic, own in topics.items():
+            got = [each["order"]["oid"] for m in drive.messages(topic) for each in payload(m.data)["data"]]
+            of_coins = sorted(own & wanted)
+            by_user = sorted(i for i in wanted if i % 2000 in own)
+            assert got == (of_coins if len(own) == 2 else by_user)
+        drive.notes.clear()
+        for topic in list(topics)[::2]:  # those of coins go, out of the middle of their lists
+            number = drive.pipeline.remove_topic(topic)
+        drive.until_applied(number)
+        append(path, plain(*late))
+        drive.until_lines(len(late))
+        assert not [message for end in drive.ends for message in end.messages]
+
+
+def payload(frame: bytes) -> dict[str, Any]:
+    text: dict[str, Any] = json.loads(frame[frame.index(b"{") :])
+    return text
+
+
+def test_a_topic_for_which_there_is_no_room_says_so(folder: Path, path: Path) -> None:
+    with Drive(folder, max_topics=2) as drive:
+        topics = [Topic("orders"), Topic("orderUpdates", user=USERS[0]), Topic("orders")]
+        for topic in topics:
+            number = drive.pipeline.add_topic(topic)
+        drive.until_applied(number)
+        assert [topic.refused for topic in topics] == [False, False, True], "the old channels do not count"
+        drive.pipeline.remove_topic(topics[2])  # as any other, and no other goes for it
+        drive.until_applied(drive.pipeline.remove_topic(topics[0]))
+        again = Topic("orders")
+        drive.until_applied(drive.pipeline.add_topic(again))
+        assert not again.refused
+        append(path, plain(event(oid=1, user=USERS[0])))
+        drive.until_lines(1)
+        assert [len(drive.messages(topic)) for topic in (*topics, again)] == [0, 1, 0, 1]
+        assert len(drive.updates()) == 1
+
+
+class Recorded(PublicClient):
+    """A client whose messages are kept instead of written to a socket."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.got: list[dict[str, Any]] = []
+
+    @property
+    def is_open(self) -> bool:
+        return True
+
+    def send(self, data: bytes) -> bool:
+        self.got.append(payload(data))
+        return True
+
+    def ask(self, **subscription: Any) -> None:
+        self.text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
+
+
+@pytest.mark.parametrize("more", [{}, {"since": "2026-05-05T17:00:00"}])
+def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
+    folder: Path, path: Path, more: dict[str, str]
+) -> None:
+    """Not active, nor for ever on its way; and whoever asks when there is room again is served."""
+
+    async def main(drive: Drive) -> None:
+        feeds = Feeds(drive.pipeline, "epoch")
+        budget = Budget(10**6, 10**6)
+        hub = Hub(CHANNELS)
+        service = Service(
+            hub, feeds, queue_limit=1 << 20, max_message=1 << 16, max_subscriptions=99, budget=budget
+        )
+        service.resumer = None  # type: ignore[assignment]
+        one, other = Recorded(service), Recorded(service)
+
+        def look() -> None:
+            drive.take()
+            for change in drive.changes:
+                feeds.changed(change.number, change)
+
+        asyncio.get_running_loop().add_reader(drive.pipeline.ready_fd, look)
+        one.ask(type="orders")
+        await until(lambda: len(one.got) == 1, 30)
+        for client in (one, other):
+            client.ask(type="orderUpdates", user=USERS[0], **more)
+        await until(lambda: len(one.got) == 2 and len(other.got) == 1, 30)
+        for client in (one, other):
+            assert client.got[-1]["channel"] == "error"
+            assert client.got[-1]["data"].endswith(
+                "the server has no room for one more topic; try again later"
+            )
+        assert list(other.members) == []
+        assert budget.used == 1010
+        one.left()
+        assert (budget.used, len(feeds)) == (0, 0)
+        other.ask(type="orderUpdates", user=USERS[0])
+        await until(lambda: len(other.got) == 2, 30)
+        assert other.got[-1]["channel"] == "subscriptionResponse"
+        asyncio.get_running_loop().remove_reader(drive.pipeline.ready_fd)
+
+    with Drive(folder, max_topics=1, frames=False, pieces=False) as drive:
+        asyncio.run(main(drive))
+
+
+def test_a_topic_counts_to_the_client_that_has_it_alone(folder: Path, path: Path) -> None:
+    """One that two have is neither's: what the one asks for must not be taken from the other."""
+
+    class Counted:
+        def __init__(self) -> None:
+            self.groups: list[int] = []
+            self.id = 1
+            self.refused = False
+
+        def count_to(self, group: int) -> None:
+            self.groups.append(group)
+
+    class Member:
+        live = False
+
+        def __init__(self, group: int) -> None:
+            self.group = group
+
+        def give(self, _: object) -> bool:
+            return True
+
+    class Pipe:
+        def add_topic(self, _: object) -> int:
+            return 1
+
+        remove_topic = add_topic
+
+    feeds = Feeds(Pipe(), "epoch")
+    topic = Counted()
+    feed = feeds.join("key", lambda *, seq: topic, Channel("orders"))  # type: ignore[arg-type]
+    one, other = Member(5), Member(6)
+    feed.add(one)
+    feed.add(other)
+    feeds.leave(feed, one)
+    assert topic.groups == [5, 0, 6]

@@ -1,0 +1,134 @@
+"""Pings: a client to whom nothing is sent gets one, and a client that does not answer is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import serving as s
+from serving import PicowsClient, RawClient, run, serving, until
+
+from fasttail.publish import keepalive
+from fasttail.publish.wire import text_frame
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second is a fiftieth of one here: the ratios stay."""
+    for name in ("SWEEP_S", "UNHEARD_S", "PONG_S"):
+        monkeypatch.setattr(keepalive, name, getattr(keepalive, name) / 50)
+
+
+def test_a_client_that_gets_nothing_is_pinged_however_much_it_says() -> None:
+    async def main() -> None:
+        async with serving(ping_interval_s=0.2) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+
+            async def talk() -> None:
+                while True:
+                    client.send(s.masked(s.TEXT, b"hello"))
+                    await asyncio.sleep(0.02)
+
+            talking = asyncio.create_task(talk())
+            for _ in range(5):
+                assert await client.frame() == (s.PING, b"")
+                client.send(s.masked(s.PONG))
+            talking.cancel()
+
+    run(main())
+
+
+def test_a_client_that_gets_something_is_pinged_when_nothing_comes_from_it() -> None:
+    async def main() -> None:
+        async with serving(ping_interval_s=1000) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            channel = srv.hub.channels["orderUpdate"]
+
+            async def publish() -> None:
+                while True:
+                    channel.publish(text_frame(b"x"), 1)
+                    await asyncio.sleep(0.01)
+
+            publishing = asyncio.create_task(publish())
+            orders = 0
+            while (frame := await client.frame()) == (s.TEXT, b"x"):
+                orders += 1
+            assert frame == (s.PING, b"")
+            assert orders > 5
+            while (frame := await client.frame()) == (s.TEXT, b"x"):
+                pass
+            assert (frame[0], frame[1][:2]) == (s.CLOSE, b"\x03\xe9")  # it did not answer
+            publishing.cancel()
+
+    run(main())
+
+
+def test_who_gets_orders_all_the_time_is_not_pinged() -> None:
+    async def main() -> None:
+        async with serving(ping_interval_s=0.4) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            for _ in range(200):
+                srv.hub.channels["orderUpdate"].publish(text_frame(b"x"), 1)
+                client.send(s.masked(s.TEXT, b"hello"))
+                assert await client.frame() == (s.TEXT, b"x")
+                await asyncio.sleep(0.01)
+
+    run(main())
+
+
+def test_dead_peers_are_found_and_living_ones_kept() -> None:
+    async def main() -> None:
+        async with serving(ping_interval_s=0.1, close_timeout_s=0.2) as srv:
+            living = await PicowsClient.connect(srv.port)
+            dead = await RawClient.connect(srv.port)
+            await dead.frame()
+            assert await dead.frame() == (s.PING, b"")
+            dead.send(s.masked(s.TEXT, b"no pong"))
+            opcode, payload = await dead.frame()
+            assert (opcode, payload[:2]) == (s.CLOSE, b"\x03\xe9")
+            await until(lambda: len(srv.hub.clients) == 1)
+            await asyncio.sleep(0.5)
+            assert len(srv.hub.clients) == 1
+            srv.hub.channels["orderUpdate"].publish(text_frame(b"still here"), 1)
+            await living.count(2)
+
+    run(main())
+
+
+def test_a_slow_client_that_reads_on_is_alive() -> None:
+    """Its ping stands behind megabytes that it takes bit by bit."""
+
+    async def main() -> None:
+        async with serving(ping_interval_s=0.1, client_queue=8 << 20) as srv:
+            client = await RawClient.connect(srv.port, receive_buffer=4096)
+            (server_side,) = srv.hub.clients
+            srv.hub.channels["orderUpdate"].publish(text_frame(bytes(4 << 20)), 1)
+            queued = server_side.queued
+            assert queued > 1 << 20
+            for _ in range(40):  # twice as long as an answer may take
+                async with asyncio.timeout(10):
+                    while server_side.queued == queued:
+                        await client.reader.readexactly(4096)
+                queued = server_side.queued
+                await asyncio.sleep(keepalive.SWEEP_S)
+            assert server_side.is_open
+            assert queued > 0
+
+    run(main())
+
+
+def test_a_halted_server_takes_its_own_silence_for_nobodys() -> None:
+    async def main() -> None:
+        async with serving(ping_interval_s=0.1) as srv:
+            client = await RawClient.connect(srv.port)
+            await client.frame()
+            assert await client.frame() == (s.PING, b"")
+            time.sleep(1)  # noqa: ASYNC251 - the loop stands still, as in a process that was stopped
+            client.send(s.masked(s.PONG))
+            assert await client.frame() == (s.PING, b"")
+
+    run(main())

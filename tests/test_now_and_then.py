@@ -1,0 +1,44 @@
+"""What is told now and then: the first time at once, then with what was held back meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from fasttail.observe.now_and_then import COMPLAINT_S, Seldom
+
+
+def test_a_line_is_told_at_once_and_then_seldom(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    log = logging.getLogger("fasttail.test")
+    line = Seldom(log, logging.WARNING, "client %s is odd: 100%%")
+    line.tell("a")
+    for _ in range(1000):
+        now += COMPLAINT_S / 1001
+        line.tell("b")
+    assert [record.getMessage() for record in caplog.records] == ["client a is odd: 100%"]
+    now = 1000.0 + COMPLAINT_S
+    line.tell("c")
+    now += COMPLAINT_S
+    line.tell("d")
+    assert [record.getMessage() for record in caplog.records[1:]] == [
+        "client c is odd: 100% (1000 more since the last such line)",
+        "client d is odd: 100%",
+    ]
+
+
+def test_a_traceback_goes_with_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    line = Seldom(logging.getLogger("fasttail.test"), logging.ERROR, "failed")
+    for _ in range(3):
+        try:
+            raise ValueError("why")
+        except ValueError:
+            line.tell(exc_info=True)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ValueError
