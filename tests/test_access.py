@@ -219,7 +219,9 @@ def test_only_pages_of_the_allowed_origins_may_connect() -> None:
         ("http://192.0.2.7:{port}", "192.0.2.7:{port}", True),  # behind a container's NAT
         ("http://[2001:db8::7]:{port}", "[2001:db8::7]:{port}", True),
         ("http://192.0.2.7:{port}", "127.0.0.1:{port}", False),  # somebody else's page on the same port
-        ("http://127.0.0.2:{port}", "127.0.0.1:{port}", False),
+        ("http://127.0.0.2:{port}", "127.0.0.1:{port}", True),  # loopback, as is the next
+        ("http://[::1]:{port}", "127.0.0.1:{port}", True),
+        ("http://[::2]:{port}", "127.0.0.1:{port}", False),
         ("https://127.0.0.1:{port}", "127.0.0.1:{port}", False),
         ("http://127.0.0.1:9", "127.0.0.1:9", False),
         ("http://127.0.0.1", "127.0.0.1", False),

@@ -90,6 +90,19 @@ def test_get_and_head(path: str, version: str) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("path", CHANNELS)
+def test_head_of_a_channel_is_as_get(path: str) -> None:
+    async def main() -> None:
+        async with serving() as srv, connection(srv.port) as (reader, writer):
+            writer.write(f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            told = await answer(reader, head_only=True)
+            assert (told.status, told.headers["upgrade"]) == (426, "websocket")
+            assert int(told.headers["content-length"]) > 0
+            assert await reader.read() == b""
+
+    run(main())
+
+
 def test_http_1_0_needs_no_host_and_its_connection_ends() -> None:
     async def main() -> None:
         async with serving() as srv:
@@ -139,7 +152,7 @@ def test_other_methods_are_405_and_told_what_is_allowed(path: str, method: str) 
         async with serving() as srv:
             got = await http(srv.port, path, method=method)
             assert got.status == 405
-            assert got.headers["allow"] == ("GET" if path in CHANNELS else "GET, HEAD, OPTIONS")
+            assert got.headers["allow"] == ("GET, HEAD" if path in CHANNELS else "GET, HEAD, OPTIONS")
             assert got.json() == {"error": f"{method} is not allowed here: use GET"}
 
     run(main())

@@ -173,9 +173,10 @@ def _is_own(origin: str, headers: Headers, reached: Reached) -> bool:
     """Whether an Origin (in lower case) is the address at which the connection came in.
 
     Some programs' libraries send that. Of a name it proves nothing: with DNS rebinding, the name of any
-    page leads here. So it has to be `localhost` or an address, with our scheme and port. It is either the
-    address of our end of the connection, or what the client says it connected to (Host): behind a
-    container's NAT these differ, and no page has an address as its origin that it was not loaded from.
+    page leads here. So it has to be `localhost` or an address, with our scheme and port. Any loopback address
+    will do: on the machine of the page it is that machine. Another one has to be the address of our end of
+    the connection, or what the client says it connected to (Host): behind a container's NAT these differ.
+    No page has an address as its origin that it was not loaded from.
     """
     found = _ORIGIN.fullmatch(origin)
     if found is None:
@@ -184,16 +185,14 @@ def _is_own(origin: str, headers: Headers, reached: Reached) -> bool:
     if (scheme, port) != (reached.scheme, reached.port):
         return False
     here = _address(reached.address)
-    if host == "localhost":
-        is_here = here is not None and here.is_loopback
-    else:
-        address = _address(host.strip("[]"))
-        if address is None:
-            return False
-        is_here = address == here
+    if is_loopback(host.strip("[]")):
+        return True
+    address = _address(host.strip("[]"))
+    if address is None:
+        return False
     hosts = [value.lower() for value in headers.getall("Host", [])]
     asked = {f"{host}:{port}", host} if port == _DEFAULT_PORTS[scheme] else {f"{host}:{port}"}
-    return is_here or (len(hosts) == 1 and hosts[0] in asked)
+    return address == here or (len(hosts) == 1 and hosts[0] in asked)
 
 
 def _bearers(headers: Headers) -> Iterator[bytes]:

@@ -125,12 +125,11 @@ class Routes:
             if method == "OPTIONS" and path in ("*", "/"):
                 return _options(READS)
             return self._not_found(path)
-        allowed = "GET" if channel else READS
         if method == "OPTIONS" and not channel:
-            return _options(allowed)
-        if method != "GET" and not (method == "HEAD" and not channel):
+            return _options(READS)
+        if method not in ("GET", "HEAD"):
             body = {"error": f"{method} is not allowed here: use GET"}
-            return json_answer(405, body, {"Allow": allowed})
+            return json_answer(405, body, {"Allow": "GET, HEAD" if channel else READS})
         if path not in OPEN_TO_ALL and not self.access.token_fits(request.target, request.headers):
             if channel:
                 self._hub.refused += 1
