@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Serve, command, docker_in, hour_file, serve, wait_for
+from running import Serve, command, docker_in, hour_file, program, serve, wait_for
 
 from fasttail.container import address, read_size
 from fasttail.observe.log import format_lines
@@ -479,11 +478,10 @@ def test_mistakes_are_told_in_one_line(words: list[str], line: str) -> None:
 
 def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
     """A deploy shows for five minutes that something goes on."""
-    code = "from fasttail import cli; from fasttail.verify import command; command.SAID_S = 0.5; cli.main(%r)"
     with serve(node, *OPTIONS) as server:
         words = ["verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", "0.03"]
         done = subprocess.run(
-            [sys.executable, "-P", "-c", code % words], capture_output=True, encoding="utf-8", timeout=120
+            [*program("talkative_verify"), *words], capture_output=True, encoding="utf-8", timeout=120
         )
     lines = done.stderr.splitlines()
     assert 2 <= len(lines) <= 4, done.stderr

@@ -105,42 +105,24 @@ def test_a_sanitizer_names_the_line_of_an_over_read(tree: Path) -> None:
     assert re.search(r"fasttail/parser/pool\.pyx:10\b", str(found.value))
 
 
-RACE = """\
-from cython.parallel cimport prange
-from libc.stdlib cimport free, malloc
-
-def total(long n, bint racing):
-    cdef long i
-    cdef long* sums = <long*>malloc(4 * sizeof(long))
-    for i in range(4):
-        sums[i] = 0                      # before the region, by this thread: OpenMP orders it
-    for i in prange(4, nogil=True, schedule="static", chunksize=1, num_threads=4):
-        sums[0 if racing else i] += n
-    result = sums[0] + sums[1] + sums[2] + sums[3]
-    free(sums)
-    return result
-"""
-
-
 def test_the_thread_sanitizer_names_the_line_of_a_race(tree: Path) -> None:
     """And is silent about what OpenMP's fork and join put in order."""
     clang = shutil.which("clang-19") or shutil.which("clang")
     if clang is None:
         pytest.skip("no clang here: sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev")
-    (tree / "fasttail" / "parser" / "pool.pyx").write_text(RACE)
+    shutil.copy(SAMPLES / "race.pyx", tree / "fasttail" / "parser" / "pool.pyx")
     result = setup(tree, "build", FASTTAIL_BUILD="tsan", CC=clang)
     assert result.returncode == 0, result.stdout
-    lib = str(built(tree, "tsan"))
-    code = f"import sys; sys.path.insert(0, {lib!r}); from fasttail.parser import pool; print(pool.total(5, "
+    env = os.environ | {"PYTHONPATH": str(built(tree, "tsan"))}
     script = f". scripts/tsan.sh; stop() {{ echo $1 >&2; exit 2; }}; CC={clang}; under_tsan \"$@\""
 
-    def total(racing: bool) -> subprocess.CompletedProcess[str]:
-        command = ["bash", "-c", script, "bash", sys.executable, "-c", f"{code}{racing}))"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    def total(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", script, "bash", sys.executable, f"{SAMPLES}/racing.py", *words]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
-    good = total(False)
+    good = total()
     assert (good.returncode, good.stdout) == (0, "20\n"), good.stderr
-    bad = total(True)
+    bad = total("racing")
     assert bad.returncode == 1
     assert re.search(r"WARNING: ThreadSanitizer: data race", bad.stderr)
     assert re.search(r"fasttail/parser/pool\.pyx:10\b", bad.stderr), bad.stderr
@@ -171,13 +153,8 @@ def test_a_performance_hint_stops_a_strict_build_each_time(tree: Path) -> None:
     assert setup(tree, "build").returncode == 0, "a user's build"
 
 
-def test_a_compiler_without_openmp_stops_the_build(tree: Path, tmp_path: Path) -> None:
-    compiler = tmp_path / "cc-without-openmp"
-    compiler.write_text(
-        '#!/bin/sh\nfor flag; do shift; [ "$flag" = -fopenmp ] || set -- "$@" "$flag"; done\nexec gcc "$@"\n'
-    )
-    compiler.chmod(0o755)
-    result = setup(tree, "build", CC=str(compiler))
+def test_a_compiler_without_openmp_stops_the_build(tree: Path) -> None:
+    result = setup(tree, "build", CC=str(SAMPLES / "cc-without-openmp"))
     assert result.returncode != 0
     assert "needs a C compiler with OpenMP" in result.stdout
     assert not list((tree / "build").rglob("*.so"))
