@@ -502,12 +502,12 @@ def test_a_guarded_service(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--token-file", "none"], "fasttail serve: none: No such file or directory"),
-        (["--token-file", "empty"], "fasttail serve: empty: empty: expected a token in one line"),
+        (["--token-file", "none"], "/none: No such file or directory"),
+        (["--token-file", "empty"], "/empty: empty: expected a token in one line"),
         (["--tls-cert", "empty"], "fasttail serve: tls_cert is given but tls_key is not: TLS needs both"),
-        (["--tls-cert", "none", "--tls-key", "empty"], "fasttail serve: none: No such file or directory"),
-        (["--tls-cert", "empty", "--tls-key", "none"], "fasttail serve: none: No such file or directory"),
-        (["--tls-cert", "empty", "--tls-key", "empty"], "empty, empty: no certificate with the key"),
+        (["--tls-cert", "none", "--tls-key", "empty"], "/none: No such file or directory"),
+        (["--tls-cert", "empty", "--tls-key", "none"], "/none: No such file or directory"),
+        (["--tls-cert", "empty", "--tls-key", "empty"], "/empty: no certificate with the key"),
         (
             ["--allowed-origins", "example.com"],
             "--allowed-origins: expected origins like https://example.com",

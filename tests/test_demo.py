@@ -86,7 +86,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     output, errors = second.communicate(timeout=PATIENCE_S)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=PATIENCE_S)
-    assert (second.returncode, output) == (1, "")
+    assert (second.returncode, output) == (2, "")
     assert errors.startswith("fasttail demo: the server did not start:\n")
     assert "Address already in use" in errors
     assert "Traceback" not in errors

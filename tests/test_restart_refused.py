@@ -19,7 +19,7 @@ LEAK = ("--debug-leak-c", 40, "--memory-limit-mb", 75, "--memory-warmup-s", 0, "
 
 @pytest.mark.plain_build
 @pytest.mark.parametrize(
-    ("gone", "told"), [("release", "release"), ("data", "release/link"), ("state", "state")]
+    ("gone", "told"), [("release", "release"), ("data", "release/link"), ("state", "release/../state")]
 )
 def test_what_is_gone_prevents_it(gone: str, told: str, tmp_path: Path) -> None:
     for name in ("release", "data"):

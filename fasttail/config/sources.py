@@ -28,8 +28,8 @@ OTHER_VARIABLES = frozenset(
     f"FASTTAIL_{name}"
     for name in (
         *("BIND", "BUILD", "CPUS", "DOCKER", "ENGINE", "IMAGE", "ISA", "KILLS", "MEMORY", "NEED_PROMTOOL"),
-        *("NEED_SDKS", "NEED_SYSTEMD", "PUBLISH", "REAL_DATA", "RESTART", "SEED", "SOURCES", "TAG", "TOKEN"),
-        "WITHOUT_REAL_DATA",
+        *("NEED_PROXIES", "NEED_SDKS", "NEED_SYSTEMD", "PUBLISH", "REAL_DATA", "RESTART", "SEED", "SOURCES"),
+        *("STRICT_BUILD", "TAG", "TOKEN", "WITHOUT_REAL_DATA"),
     )
 )
 """Those that are read elsewhere, and are no settings: docs/configuration.md."""
