@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-VARIABLE = "FASTTAIL_TEST_RUN"
+VARIABLE = "TEST_RUN_OF_FASTTAIL"
 PR_SET_CHILD_SUBREAPER = 36
 
 

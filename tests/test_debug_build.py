@@ -63,8 +63,8 @@ def test_the_macros(
 ) -> None:
     """Without FASTTAIL_DEBUG nothing is evaluated."""
     headers = ["-I", str(sources / "fasttail")]
-    command = ["gcc", "-Wall", "-Wextra", "-Werror", *flags, *headers, "-o", f"{tmp_path}/checked", "checked.c"]
-    subprocess.run(command, cwd=TESTS / "samples", check=True)
+    command = ["gcc", "-Wall", "-Wextra", "-Werror", *flags, *headers, "checked.c", "-o"]
+    subprocess.run([*command, tmp_path / "checked"], cwd=TESTS / "samples", check=True)
     done = subprocess.run([tmp_path / "checked", *arguments], capture_output=True, text=True)
     assert done.stdout == output
     assert done.returncode == (0 if fault is None else -signal.SIGABRT)
