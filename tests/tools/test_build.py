@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -85,6 +86,32 @@ def test_release(tree: Path) -> None:
     assert result.returncode == 0, result.stdout
     assert not list(lib.rglob("pool*"))
     assert run(lib, "total.py", MODULE="team") == "499500"
+
+
+def test_an_editable_installation_is_built_in_the_source_tree(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    venv = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    for found in Path(sysconfig.get_path("purelib")).iterdir():
+        if found.name.lower().startswith(("cython", "setuptools", "_distutils_hack")):
+            (site / found.name).symlink_to(found)
+    pip = [sys.executable, "-m", "pip", "--python", f"{venv}/bin/python", "--disable-pip-version-check"]
+    words = [*pip, "install", "-v", "--no-index", "--no-deps", "--no-build-isolation", "-e", str(tree)]
+    env = {name: value for name, value in os.environ.items() if name not in OURS}
+    done = subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout, "an error that setuptools goes over for now"
+    assert list((tree / "fasttail" / "parser").glob("pool.*.so"))
+
+    def total(module: str) -> str:
+        command = [f"{venv}/bin/python", f"{SAMPLES}/total.py"]
+        return subprocess.check_output(command, env=env | {"MODULE": module}, text=True)
+
+    assert total("pool") == "499500\n"
+    (tree / "fasttail" / "parser" / "later.py").write_text("def total(n: int) -> int:\n    return -n\n")
+    assert total("later") == "-1000\n", "what is written into the tree is there at once"
 
 
 def test_debug_checks_bounds(tree: Path) -> None:
