@@ -101,7 +101,7 @@ def test_after_a_kill_reading_goes_on_behind_what_was_handed_out(service: Servic
     assert server.metric("fasttail_rejected_lines_total") == 0
     service.wait_position(following)
     assert server.metric("fasttail_checkpoints_total") >= 1
-    assert server.metric("fasttail_checkpoint_age_seconds") < 30
+    wait_for("a young checkpoint", lambda: server.metric("fasttail_checkpoint_age_seconds") < 30)
     assert server.metric("fasttail_resume_losses_total") == 0
 
 
@@ -159,8 +159,8 @@ def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Serv
     for i in (10, 20):
         append(service.path, lines(i, i + 10))
         server.wait_metric("fasttail_lines_total", i)
-    time.sleep(2.5)
-    assert service.position()["offset"] == 10 * LINE
+    time.sleep(2.5)  # two checkpoints more
+    wait_for("the checkpoint", lambda: service.position().get("offset") == 10 * LINE)
     assert server.end() == 0
     assert len(client.wait_orders(20)) == 20
     assert service.position()["offset"] == 30 * LINE
@@ -368,7 +368,7 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
         if sent % 2000 == 0:
             assert second(service).returncode == 2
         time.sleep(0.005)
-        assert sent < 100_000
+        assert sent < 1_000_000
     pid = server.process.pid
     wait_for("all", lambda: server.metric("fasttail_file_offset_bytes") == service.path.stat().st_size)
     assert second(service).returncode == 2
@@ -404,7 +404,7 @@ def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     service.wait_position(service.path)
     server.wait_log(r"the checkpoint is written again, after \d+ failures")
-    assert server.metric("fasttail_checkpoint_age_seconds") < 5
+    wait_for("a young checkpoint", lambda: server.metric("fasttail_checkpoint_age_seconds") < 5)
 
 
 def fill(path: Path) -> None:

@@ -415,9 +415,11 @@ def test_rejected_lines_are_told(tmp_path: Path) -> None:
     hour = hour_file(tmp_path, "plain", "20260505", 1)
     hour.touch()
     with serve(tmp_path, *OPTIONS) as server:
-        words = command("verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", 0.1, "--json")
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as verifier:
-            time.sleep(2)
+        url = f"http://127.0.0.1:{server.port}"
+        words = [*program("talkative_verify"), "verify", "--url", url, "--minutes", "0.1", "--json"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as verifier:
+            assert verifier.stderr is not None
+            assert verifier.stderr.readline().startswith(b"watching: ")
             with hour.open("ab") as file:
                 file.write(b"no order\n" * 7)
             assert verifier.stdout is not None
