@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-VARIABLE = "TEST_RUN_OF_FASTTAIL"
+VARIABLE = "LEFTOVERS_RUN"
 PR_SET_CHILD_SUBREAPER = 36
 
 
