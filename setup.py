@@ -272,6 +272,9 @@ def write_build_info(package: Path, release: str) -> None:
 
 class BuildPy(build_py):
     def run(self) -> None:
+        if self.editable_mode:  # nothing is copied; what the checkout is at changes without a build
+            super().run()
+            return
         self.remove_leftovers()
         super().run()
         write_build_info(Path(self.build_lib, "fasttail"), self.distribution.get_version())

@@ -250,7 +250,7 @@ class App:
             self._guard,
             restarts=self._restarts,
             shed=self._shed,
-            restart=self._begin_restart,
+            restart=self.begin_restart,
             unfit=self._unfit,
             tell=self._tell_alert,
             webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
@@ -300,7 +300,7 @@ class App:
         """Serve until told to stop. Returns the exit code. Raises what keeps it from starting."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+            loop.add_signal_handler(number, self.end)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         for notice in self.settings.notices:
@@ -324,7 +324,7 @@ class App:
             asyncio.create_task(self._every(min(0.5, self.settings.batch_timeout_s / 4), self._look_after)),
             asyncio.create_task(self._every(self._watch_period(), self._watchdog.sample)),
             asyncio.create_task(self._every(1.0, self._tell_status)),
-            asyncio.create_task(self._every(CHECKPOINT_S, self._keep_place)),
+            asyncio.create_task(self._every(CHECKPOINT_S, self.keep_place)),
         ]
         alive = asyncio.create_task(self._every((self._notify.watchdog_s or 60.0) / 4, self._notify.alive))
         self._tell_ready()
@@ -387,7 +387,7 @@ class App:
         if position is None:  # it hangs in a batch, which is read again
             position = self._handed_out.position()
         self._old.flush()
-        self._keep_place()
+        self.keep_place()
         restarting = restarting and not self._told_to_end
         self._resumer.close()
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
@@ -539,7 +539,7 @@ class App:
         self.server.use(**guarded)
         return {name: getattr(settings, name) for name in GUARDS}
 
-    def _keep_place(self) -> None:
+    def keep_place(self) -> None:
         """The checkpoint: everything before this place has been handed out."""
         # Without a place after the first look: the node has not written anything, whatever comes is new. Not
         # if the folders could not be looked at: then nothing is known.
@@ -618,7 +618,7 @@ class App:
         asyncio.get_running_loop().call_later(self._watch_period() / 2, give_back)
         return f"{clients} slow clients with {freed} bytes that waited, and caches"
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """SIGTERM, SIGINT."""
         self._told_to_end = True
         self._stop.set()
@@ -637,7 +637,7 @@ class App:
         # A folder that the node has not written to yet is waited for, by the next image too.
         return restart.missing(state if self._follower.nothing_yet else [self.settings.data_dir, *state])
 
-    def _begin_restart(self, reason: str) -> None:
+    def begin_restart(self, reason: str) -> None:
         self._restart_reason = reason
         self._stop.set()
 

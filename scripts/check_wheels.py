@@ -1,4 +1,4 @@
-"""Checks what scripts/wheel has built, and prints names, sizes and tags: COMMIT WHEEL PORTABLE_WHEEL SDIST."""
+"""Checks what scripts/wheel has built; prints names, sizes and tags: COMMIT WHEEL PORTABLE_WHEEL SDIST."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def check_wheel(path: Path, commit: str, *, carries_libgomp: bool) -> None:
     check(path, stray, "holds")
     check(path, [] if any(name.endswith("/LICENSE") for name in names) else ["LICENSE"], "lacks")
     libraries = [name for name in names if name.startswith("fasttail.libs/libgomp")]
-    check(path, [] if bool(libraries) == carries_libgomp else libraries or ["libgomp"], "should or should not carry")
+    wrong = [] if bool(libraries) == carries_libgomp else libraries or ["libgomp"]
+    check(path, wrong, "should or should not carry")
     print(f"{path.name}: {path.stat().st_size} bytes, {', '.join(tags)}")
 
 

@@ -1,4 +1,4 @@
-"""Prints a hash of every column that fasttail.parse makes of a file, so that two machines can be compared: FILE."""
+"""Prints a hash of each column that fasttail.parse makes of a FILE, so that machines can be compared."""
 
 from __future__ import annotations
 

@@ -85,6 +85,10 @@ class Drive:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Of a pipeline that has stopped."""
         os.close(self._wake_fd)
 
     @property

@@ -56,9 +56,10 @@ async def serving(
     close_timeout_s: float = 5.0,
     max_messages_per_minute: int = 0,
     idle_timeout_s: float = 0.0,
+    hub: Hub | None = None,
     **options: Any,
 ) -> AsyncIterator[Serving]:
-    hub = Hub(
+    hub = hub or Hub(
         CHANNELS,
         close_timeout_s=close_timeout_s,
         max_messages_per_minute=max_messages_per_minute,

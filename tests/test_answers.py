@@ -11,23 +11,24 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lines import event, plain
 from running import PATIENCE_S, Serve, hour_file, serve, wait_for
-from serving import PING, TEXT, close_frame, masked, upgrade
+from serving import PING, TEXT, RawClient, close_frame, masked, run, serving, until, upgrade
 from serving import PONG as PONG_FRAME
 from test_ws import USERS, Bot, append
 from websockets.exceptions import ConnectionClosed
 
-from fasttail.publish import public
+from fasttail.publish import legacy, public
 from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.subscriptions import RequestError, parse_request
+from fasttail.publish.subscriptions import RequestError
 from fasttail.publish.topics import Topic
 
 A = {"type": "orderUpdates", "user": USERS[0]}
@@ -420,13 +421,28 @@ class Pipe:
 
 def served(pipe: Pipe) -> public.Service:
     return public.Service(
-        Hub(public.CHANNELS),
+        Hub((*legacy.CHANNELS, *public.CHANNELS)),
         Feeds(pipe, "e"),
         queue_limit=1 << 20,
         max_message=1 << 18,
         max_subscriptions=10,
         budget=Budget(10**6, 10**6),
     )
+
+
+@asynccontextmanager
+async def subscribed(service: public.Service, subscription: dict[str, Any]) -> AsyncIterator[public.Member]:
+    """A client's subscription that waits for the pipeline; afterwards the client goes."""
+    async with serving(hub=service.hub, routes={public.PATH: service.client}) as server:
+        raw = await RawClient.connect(server.port, public.PATH)
+        raw.send(masked(TEXT, json.dumps(subscribe(subscription)).encode()))
+        await until(lambda: any(client.waits for client in service.hub.clients))
+        client = server.client()
+        assert isinstance(client, public.PublicClient)
+        (member,) = client.members.values()
+        yield member
+        raw.reset()
+        await until(lambda: not service.hub.clients)
 
 
 class Ending:
@@ -450,10 +466,8 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
 
     def before(member: public.Member) -> None:
         if again:
-            member.client._drop(member)
-            again_asked = parse_request(json.dumps(subscribe(B)).encode())
-            assert again_asked.subscription is not None
-            member.client._subscribe(again_asked, again_asked.subscription, 0.0, None)
+            member.client.text(json.dumps(unsubscribe(B)).encode())
+            member.client.text(json.dumps(subscribe(B)).encode())
         else:
             member.client.left()
         ended.append(member)
@@ -462,41 +476,31 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
         pipe = Pipe()
         service = served(pipe)
         service.resumer = Ending(before)
-        client = service.client()
-        request = parse_request(json.dumps(subscribe({**B, "cursor": START})).encode())
-        assert request.subscription is not None
-        member = client._subscribe(request, request.subscription, time.monotonic() + 60, None)
-        assert member is not None
-        assert member.feed is not None
-        assert member.task is not None
-        member.feed.active.set()
-        await member.task
-        assert ended == [member]
-        assert len(client.members) == len(pipe.topics) == again
-        client.left()
-        assert not pipe.topics
+        async with subscribed(service, {**B, "cursor": START}) as member:
+            client = member.client
+            assert member.feed is not None
+            assert member.task is not None
+            member.feed.active.set()
+            await member.task
+            assert ended == [member]
+            assert len(client.members) == len(pipe.topics) == again
+        await until(lambda: not pipe.topics)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_what_was_sent_is_not_kept_once_it_is_answered() -> None:
     """It may be as large as a message, mostly fields that nobody looks at."""
 
     async def main() -> None:
-        service = served(Pipe())
-        client = service.client()
-        sent = {**A, "more": ["x" * 1000] * 30}
-        request = parse_request(json.dumps(subscribe(sent)).encode())
-        assert request.subscription is not None
-        member = client._subscribe(request, request.subscription, time.monotonic() + 60, None)
-        assert member is not None
-        assert member.feed is not None
-        assert member.task is not None
-        assert member.request.sent == sent
-        member.feed.active.set()
-        await member.task
-        assert member.live
-        assert member.request.sent == {}
-        client.left()
+        sent = {**A, "more": ["x" * 100] * 30}
+        async with subscribed(served(Pipe()), sent) as member:
+            assert member.feed is not None
+            assert member.task is not None
+            assert member.request.sent == sent
+            member.feed.active.set()
+            await member.task
+            assert member.live
+            assert member.request.sent == {}
 
-    asyncio.run(main())
+    run(main())

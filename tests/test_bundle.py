@@ -229,7 +229,7 @@ def test_each_thing_that_fails_is_named(tmp_path: Path) -> None:
 def test_what_hangs_is_left_behind(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # nobody ever writes to it
-    docker = secret_file(tmp_path, "docker", f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
+    docker = secret_file(tmp_path, "docker", "#!/bin/sh\nexec sleep 60\n")
     docker.chmod(0o700)
     file = tmp_path / "b.tar.gz"
     with socket.create_server(("127.0.0.1", 0)) as silent:

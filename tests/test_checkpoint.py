@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from lines import event, plain
 from running import PATIENCE_S, Serve, command, hour_file, serve, wait_for
-from test_faults import preload
+from shims import preload
 
 
 def lines(first: int, last: int) -> bytes:
@@ -101,7 +101,7 @@ def test_after_a_kill_reading_goes_on_behind_what_was_handed_out(service: Servic
     assert server.metric("fasttail_rejected_lines_total") == 0
     service.wait_position(following)
     assert server.metric("fasttail_checkpoints_total") >= 1
-    assert server.metric("fasttail_checkpoint_age_seconds") < 30
+    wait_for("a young checkpoint", lambda: server.metric("fasttail_checkpoint_age_seconds") < 30)
     assert server.metric("fasttail_resume_losses_total") == 0
 
 
@@ -159,8 +159,8 @@ def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Serv
     for i in (10, 20):
         append(service.path, lines(i, i + 10))
         server.wait_metric("fasttail_lines_total", i)
-    time.sleep(2.5)
-    assert service.position()["offset"] == 10 * LINE
+    time.sleep(2.5)  # two checkpoints more
+    wait_for("the checkpoint", lambda: service.position().get("offset") == 10 * LINE)
     assert server.end() == 0
     assert len(client.wait_orders(20)) == 20
     assert service.position()["offset"] == 30 * LINE
@@ -368,7 +368,7 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
         if sent % 2000 == 0:
             assert second(service).returncode == 2
         time.sleep(0.005)
-        assert sent < 100_000
+        assert sent < 1_000_000
     pid = server.process.pid
     wait_for("all", lambda: server.metric("fasttail_file_offset_bytes") == service.path.stat().st_size)
     assert second(service).returncode == 2
@@ -404,7 +404,7 @@ def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     service.wait_position(service.path)
     server.wait_log(r"the checkpoint is written again, after \d+ failures")
-    assert server.metric("fasttail_checkpoint_age_seconds") < 5
+    wait_for("a young checkpoint", lambda: server.metric("fasttail_checkpoint_age_seconds") < 5)
 
 
 def fill(path: Path) -> None:
@@ -530,19 +530,11 @@ def test_a_state_folder_that_was_made_anew_belongs_to_who_made_it(service: Servi
     assert second.metric("fasttail_checkpoint_failures_total") == 0
 
 
-NO_FSYNC = """
-#include <errno.h>
-#include <stdlib.h>
-int fsync(int fd) { (void)fd; errno = atoi(getenv("FSYNC_ERRNO")); return -1; }
-int fdatasync(int fd) { return fsync(fd); }
-"""
-
-
 @pytest.mark.fault(45)
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_fsync(tmp_path: Path, code: int) -> None:
     """The checkpoint is written without it, which is said once; and it is good."""
-    env = {**preload(tmp_path, NO_FSYNC), "FSYNC_ERRNO": str(code)}
+    env = preload(tmp_path, "no_fsync", FSYNC_ERRNO=code)
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     options = ("--state-dir", tmp_path / "state")
@@ -561,25 +553,12 @@ def test_a_file_system_without_fsync(tmp_path: Path, code: int) -> None:
 
 @pytest.mark.fault(34, 45)
 def test_an_fsync_that_fails_is_a_failure(tmp_path: Path) -> None:
-    env = {**preload(tmp_path, NO_FSYNC), "FSYNC_ERRNO": str(errno.EIO)}
+    env = preload(tmp_path, "no_fsync", FSYNC_ERRNO=errno.EIO)
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     with serve(tmp_path / "data", "--from", "oldest", "--state-dir", tmp_path / "state", env=env) as running:
         wait_for("a failure", lambda: running.metric("fasttail_checkpoint_failures_total") >= 1)
         assert not (tmp_path / "state" / "checkpoint.json").exists()
-
-
-NOT_THERE = """
-#include <errno.h>
-#include <sched.h>
-#include <sys/types.h>
-int inotify_init1(int flags) { (void)flags; errno = ENOSYS; return -1; }
-int memfd_create(const char *name, unsigned flags) { (void)name; (void)flags; errno = EPERM; return -1; }
-int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set) { errno = EPERM; return -1; }
-int setpriority(int which, unsigned who, int value) { errno = EPERM; return -1; }
-int prctl(int option, ...) { (void)option; errno = ENOSYS; return -1; }
-int madvise(void *at, size_t size, int advice) { errno = ENOSYS; return -1; }
-"""
 
 
 @pytest.mark.fault(29, 45)
@@ -588,9 +567,7 @@ def test_what_a_container_forbids_is_done_without(tmp_path: Path) -> None:
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     options = ("--from", "oldest", "--state-dir", tmp_path / "state")
-    with serve(
-        tmp_path / "data", *options, env=preload(tmp_path, "#define _GNU_SOURCE\n" + NOT_THERE)
-    ) as running:
+    with serve(tmp_path / "data", *options, env=preload(tmp_path, "forbidden_calls")) as running:
         running.wait_metric("fasttail_lines_total", 1)
         with path.open("ab") as file:
             file.write(plain(event(oid=2)))

@@ -6,38 +6,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from running import PATIENCE_S, command, wait_for
-
-# The command. It tells the moment from which on the signals are ours: nothing else has been done by then.
-# What comes before that is the interpreter's own time.
-PROGRAM = """
-import os, signal, sys, time
-import fasttail.__main__ as command
-held = []
-def told(call, first):
-    def instead(*given):
-        found = call(*given)
-        if given[:2] == first[:2] and not held:
-            held.append(os.write(2, b"held"))
-            time.sleep(float(os.environ["DELAY"]))
-        return found
-    return instead
-signal.pthread_sigmask = told(signal.pthread_sigmask, (signal.SIG_SETMASK, {signal.SIGHUP, signal.SIGUSR1}))
-signal.signal = told(signal.signal, (signal.SIGINT, signal.SIG_DFL))
-sys.argv = ["fasttail", *sys.argv[1:]]
-sys.exit(command.main())
-"""
+from running import PATIENCE_S, command, program, wait_for
 
 
 def start(words: list[object], delay: float, folder: Path | None = None) -> subprocess.Popen[bytes]:
     """`fasttail` when it has seen to the signals; it goes on by itself. folder: for its temporary files."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", PROGRAM, *map(str, words)],
+        [*program("early"), *map(str, words)],
         env=os.environ | {"DELAY": str(delay), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder or "/tmp")},
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -81,14 +60,8 @@ def test_others_wait_until_they_can_be_answered(number: int, tmp_path: Path) -> 
 
 def test_signals_that_were_blocked_by_whoever_started_it(tmp_path: Path) -> None:
     """A mask is inherited: a stop must be heeded all the same."""
-    script = (
-        "import os, signal, sys\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})\n"
-        "os.execv(sys.argv[1], sys.argv[1:])\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *command("serve", tmp_path, "--port", 0)], stdout=subprocess.PIPE
-    )
+    words = ["env", "--block-signal=TERM,INT", *command("serve", tmp_path, "--port", 0)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE)
     assert process.stdout is not None
     while b"http and ws on" not in process.stdout.readline():
         assert process.poll() is None

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from running import program
 
+TESTS = Path(__file__).parent
 CLASS = re.compile(r"^((?:@[^\n]+\n)*)cdef class (\w+)[^\n]*:[^\n]*\n((?:[ \t]+[^\n]*\n|\n)*)", re.MULTILINE)
 DEALLOC = re.compile(r"^    def __dealloc__\(self\):\n((?:        [^\n]*\n|\n)*)", re.MULTILINE)
 FIELD = re.compile(r"^    cdef (?:readonly |public )?([^(#\n]+)(?:#.*)?$", re.MULTILINE)
@@ -93,111 +94,21 @@ def test_every_extension_type_is_looked_at(sources: Path) -> None:
         assert made == {name for _, name, _ in CLASS.findall(pyx)}, module
 
 
-FAULTY = """
-import os
-cdef class Bad:
-    cdef int fd
-    cdef const char* text
-    cdef Other other, another
-    cdef readonly dict kept
-    cdef int run(self) noexcept
-    def __dealloc__(self):
-        # self.kept in a comment is no fault
-        if self.other.count and self.fd >= 0:
-            os.close(self.fd)
-        free(self.text)
-        self.anything = 1
-
-cdef class Other:
-    cdef int count
-
-@cython.no_gc_clear
-cdef class Kept:
-    cdef Other other
-    def __dealloc__(self):
-        free_all(self.other.count)
-"""
-
-
 def test_the_check_finds_them() -> None:
-    assert faults(FAULTY, "", {"Bad", "Other", "Kept"}) == [
+    faulty = (TESTS / "samples" / "dealloc.pyx").read_text()
+    assert faults(faulty, "", {"Bad", "Other", "Kept"}) == [
         "Bad: self.anything is no declared field",
         "Bad: self.other is an object, and may be None by then",
         "Bad: os is Python's, and may be gone when the interpreter ends",
     ]
 
 
-# An object in a cycle with younger ones: the collector clears the oldest first. Prints how many more bytes
-# malloc has given out, and how many more descriptors there are.
-CYCLES = """
-import gc, os, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from driving import Drive
-from lines import event, plain
-from fasttail import parse
-from fasttail.publish.topics import Topic
-from fasttail.reread import Rereader
-from fasttail.watch.census import malloc_use
-
-class Holder:
-    pass
-
-class Key(str):
-    pass
-
-folder = Path(sys.argv[2])
-path = folder / "node_order_statuses" / "hourly" / "20260505" / "9"
-path.parent.mkdir(parents=True)
-path.write_bytes(plain(*(event(oid=i) for i in range(4000))))
-
-def with_pipeline():
-    drive = Drive(folder, workers=2, window=1 << 20, log_every_s=None)
-    drive.pipeline.start()
-    while not drive.pipeline.stats()["orders"]:
-        drive.ready(0.01)              # nothing is drained: the messages stay in the ring
-    drive.pipeline.stop()
-    while not drive.pipeline.stopped:
-        drive.ready(0.01)
-    assert drive.pipeline.ring_bytes()[1] > 1 << 20
-    # pipeline -> its topics -> the topic -> the key -> pipeline: all but the pipeline are younger
-    key = Key()
-    key.holder = drive.pipeline
-    drive.pipeline.add_topic(Topic("orders", key=key))
-    os.close(drive._wake_fd)
-
-def with_batch():
-    batch = parse(b"no order" * 100)
-    holder = Holder()
-    holder.held = batch
-    batch.rejected.append(holder)
-
-def with_rereader():
-    key = Key()
-    rereader = Rereader(Topic("orders", key=key))
-    rereader.open(path, "plain", 0, 0)
-    rereader.read(path.stat().st_size)
-    key.holder = rereader
-
-make = {"Pipeline": with_pipeline, "Batch": with_batch, "Rereader": with_rereader}[sys.argv[3]]
-for _ in range(3):
-    make()
-gc.collect()
-gc.disable()
-before, descriptors = malloc_use()[0], len(os.listdir("/proc/self/fd"))
-for _ in range(8):
-    make()
-    assert gc.collect() > 0
-print(malloc_use()[0] - before, len(os.listdir("/proc/self/fd")) - descriptors)
-"""
-
-
 @pytest.mark.plain_build
 @pytest.mark.parametrize("name", ["Pipeline", "Batch", "Rereader"])
 def test_a_garbage_cycle_leaves_nothing(tmp_path: Path, name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-c", CYCLES, str(Path(__file__).parent), str(tmp_path), name],
-        env=os.environ,
+        [*program("garbage_cycles"), tmp_path, name],
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
     )

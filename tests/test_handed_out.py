@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 
 from fasttail.handed_out import HandedOut
-from fasttail.pipeline import FileOpened
+from fasttail.pipeline import BatchEnd, FileOpened
 from fasttail.tail.follower import MOST_FORMERS
 
 
@@ -36,3 +36,17 @@ def test_many_hours_at_once() -> None:
     position = handed_out.position()
     assert position is not None
     assert [left.ino for left in position.formers] == list(range(999 - MOST_FORMERS, 999))
+
+
+def test_a_former_hour_that_is_not_known_any_more_does_not_move_the_place() -> None:
+    handed_out = HandedOut(None, 5.0, clock=lambda: 0.0)
+    handed_out.opened(opened(9))
+    before = handed_out.position()
+    handed_out.ended(
+        BatchEnd(
+            number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
+            reject=None, seconds=0.0, workers=[], hour=2026050508, end=7, late=True,
+            file=("a former hour's", 1, 2), event_ns=0, local_ns=0, messages=[],
+        )
+    )  # fmt: skip
+    assert handed_out.position() == before

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import serving as s
+from running import PATIENCE_S
 from serving import PicowsClient, RawClient, run, serving, until
 
 from fasttail.publish import keepalive
@@ -110,7 +111,7 @@ def test_a_slow_client_that_reads_on_is_alive() -> None:
             queued = server_side.queued
             assert queued > 1 << 20
             for _ in range(40):  # twice as long as an answer may take
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE_S):
                     while server_side.queued == queued:
                         await client.reader.readexactly(4096)
                 queued = server_side.queued

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import program
+from running import PATIENCE_S, program, wait_for
 
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.log import LogService, format_lines, setup
@@ -279,7 +279,7 @@ def test_a_full_disk_and_its_recovery(tmp_path: Path) -> None:
             good = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
             os.dup2(good, fd)  # somebody makes room
             os.close(good)
-            assert service.flush(2)
+            assert service.flush(PATIENCE_S)
             assert service.stop()
             written = texts((tmp_path / "log").read_text())
             assert re.findall(r"^line (\d+)$", written, re.MULTILINE) == [str(number) for number in range(90)]
@@ -304,8 +304,7 @@ def test_a_reader_that_leaves(pipe: tuple[int, int]) -> None:
     os.close(reader)
     service = setup("info", writer)
     service.group(["nobody"])
-    time.sleep(0.1)
-    assert service.write_errors >= 1
+    wait_for("the error", lambda: service.write_errors >= 1)
     assert not service.stop(0.1)
     assert service.dropped == 1
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from lines import envelope, event, plain
-from running import PATIENCE_S, command, hour_file, serve, wait_for
+from running import PATIENCE_S, Serve, command, hour_file, serve, wait_for
 from serving import TEXT, masked, upgrade
 from test_answers import Pipe
 from test_ws import Bot, append, by_layout
@@ -356,6 +356,11 @@ def test_since_a_time_with_a_torn_line_and_empty_hours(tmp_path: Path) -> None:
 LONG = [{"note": "x" * 600}]
 
 
+def until_it_waits(server: Serve) -> None:
+    """Until the replay to a client that does not read has filled the sockets, and something of the queue."""
+    wait_for("the queue", lambda: server.metric("fasttail_client_queued_bytes") > 32 << 10)
+
+
 def until_refused(bot: Bot) -> tuple[list[int], str]:
     """The oids before an error, and its text."""
     got: list[int] = []
@@ -372,7 +377,7 @@ def test_an_hour_that_is_deleted_before_a_replay_reads_it_is_told(tmp_path: Path
         path.write_bytes(plain(*(event(oid=n, children=LONG) for n in range(i * 20_000, (i + 1) * 20_000))))
     with serve(folder, "--client-queue", "256k") as server, Bot(server) as bot:
         bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
-        time.sleep(0.3)  # the client does not read: the replay waits in the first hour
+        until_it_waits(server)  # in the first hour
         hours[1].unlink()
         got, error = until_refused(bot)
         assert got == list(range(20_000))
@@ -386,7 +391,7 @@ def test_a_file_that_is_truncated_under_a_replay_is_told(tmp_path: Path) -> None
     path.write_bytes(plain(*(event(oid=n, children=LONG) for n in range(30_000))))
     with serve(folder, "--client-queue", "256k") as server, Bot(server) as bot:
         bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
-        time.sleep(0.3)
+        until_it_waits(server)
         path.write_bytes(b"")
         server.wait_metric("fasttail_truncations_total", 1)
         append(path, plain(*(event(oid=n, children=LONG) for n in range(100_000, 120_000))))
@@ -505,7 +510,7 @@ def test_late_lines_that_come_during_a_replay(tmp_path: Path) -> None:
             append(present, plain(*(event(oid=n, children=LONG) for n in range(100, 20_000))))
             server.wait_metric("fasttail_lines_total", 19_900)
             bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
-            time.sleep(0.3)  # the replay waits in the present hour
+            until_it_waits(server)  # in the present hour
             append(former, plain(*(event(oid=n, coin="ETH") for n in range(10, 13))))
             assert gathered(live, 3)[0] == [10, 11, 12]
         got: list[int] = []

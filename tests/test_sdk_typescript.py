@@ -271,11 +271,10 @@ def test_resuming_through_the_transport(tmp_path: Path) -> None:
 
 def test_pings_are_answered(tmp_path: Path) -> None:
     """The SDK reconnects if they are not."""
-    keep_alive = {"interval": 50, "timeout": 1000}
+    keep_alive = {"interval": 50, "timeout": 60_000}
     with serve(tmp_path) as running, script(tmp_path, running.port, keepAlive=keep_alive) as client:
         client.do("orderUpdates", **{"with": {"user": USER}})
-        time.sleep(1.5)
-        assert len(client.messages("pong")) > 10
+        wait_for("answers", lambda: len(client.messages("pong")) > 10)
         assert len(client.heard("open")) == 1
         assert not client.heard("close")
 

@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from running import serve
+from running import program, serve
 
-from fasttail.watch.stacks import SIGNAL, of_process, stacks
+from fasttail.watch.stacks import of_process, stacks
 
 
 def open_files() -> list[str]:
@@ -72,11 +72,8 @@ def test_a_server_tells_what_it_does_whatever_it_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize("handles", [False, True])
 def test_who_would_not_answer_is_not_asked(handles: bool) -> None:
     """The signal would end it, or mean something else to it."""
-    taught = f"signal.signal({int(SIGNAL)}, lambda *_: exit(7));" if handles else ""
-    code = f"import signal, sys; {taught} print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
+    words = [*program("no_serve"), *(["handles"] if handles else [])]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(LookupError, match=f"process {other.pid} is no fasttail serve"):

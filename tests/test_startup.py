@@ -6,59 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import command, serve
+from running import command, program, serve
+from shims import preload
 
 ROOT = os.geteuid() == 0
-# System calls that fail as they would on another machine, by the errno that is put in.
-SHIM = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <sys/socket.h>
-#include <sys/eventfd.h>
-#ifdef NO_IPV6
-int socket(int domain, int type, int protocol) {
-    if (domain == AF_INET6) { errno = EAFNOSUPPORT; return -1; }
-    return ((int (*)(int, int, int))dlsym(RTLD_NEXT, "socket"))(domain, type, protocol);
-}
-#endif
-#ifdef NO_SOCKET
-int socket(int domain, int type, int protocol) { errno = EPERM; return -1; }
-#endif
-#ifdef NO_LOCK
-int flock(int fd, int operation) { (void)fd, (void)operation; errno = ENOLCK; return -1; }
-#endif
-#ifdef NO_EVENTFD
-int eventfd(unsigned int value, int flags) { (void)value, (void)flags; errno = ENODEV; return -1; }
-#endif
-#ifdef NO_EPOLL
-int epoll_create1(int flags) { (void)flags; errno = ENOMEM; return -1; }
-#endif
-#ifdef NO_LISTEN
-int listen(int fd, int backlog) { (void)fd, (void)backlog; errno = EOPNOTSUPP; return -1; }
-#endif
-#ifdef NO_THREAD
-int pthread_create(void *thread, void *how, void *run, void *with) { return EAGAIN; }
-#endif
-"""
-
-
-def shim(tmp_path: Path, name: str) -> dict[str, str]:
-    """The environment in which that call fails."""
-    source, library = tmp_path / "shim.c", tmp_path / "shim.so"
-    source.write_text(SHIM)
-    subprocess.run(
-        ["cc", "-w", f"-D{name}", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"],
-        check=True,
-        timeout=60,
-    )
-    return {"LD_PRELOAD": str(library)}
-
 
 def run(
     words: list[str], env: dict[str, str] | None = None, cwd: Path | None = None
@@ -88,23 +43,20 @@ def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
 @pytest.mark.parametrize(
     ("fails", "options", "says"),
     [
-        ("NO_IPV6", ["--host", "::"], "cannot listen on [::]:0: Address family not supported"),
-        ("NO_SOCKET", [], "Operation not permitted"),
-        ("NO_LOCK", ["--state-dir", "state"], "state_dir: "),
-        ("NO_EVENTFD", [], "No such device"),
-        ("NO_EPOLL", [], "Cannot allocate memory"),
-        ("NO_LISTEN", [], "cannot listen on 127.0.0.1:0: Operation not supported"),
-        ("NO_THREAD", [], "can't start new thread"),
+        ("ipv6", ["--host", "::"], "cannot listen on [::]:0: Address family not supported"),
+        ("socket", [], "Operation not permitted"),
+        ("flock", ["--state-dir", "state"], "state_dir: "),
+        ("eventfd", [], "No such device"),
+        ("epoll_create1", [], "Cannot allocate memory"),
+        ("listen", [], "cannot listen on 127.0.0.1:0: Operation not supported"),
+        ("pthread_create", [], "can't start new thread"),
     ],
 )
 def test_calls_that_the_system_refuses(fails: str, options: list[str], says: str, tmp_path: Path) -> None:
-    done = run(command("serve", tmp_path, "--port", 0, *options), shim(tmp_path, fails), tmp_path)
-    refused(done, says)
-    shown = run(
-        command("serve", tmp_path, "--port", 0, *options, "--log-level", "debug"),
-        shim(tmp_path, fails),
-        tmp_path,
-    )
+    env = preload(tmp_path, "refused_call", REFUSED=fails)
+    words = command("serve", tmp_path, "--port", 0, *options)
+    refused(run(words, env, tmp_path), says)
+    shown = run([*words, "--log-level", "debug"], env, tmp_path)
     assert shown.returncode == 2
     assert "Traceback" in shown.stderr, "at debug level it is shown"
 
@@ -288,17 +240,7 @@ def test_other_commands(words: list[str], says: str, tmp_path: Path) -> None:
 
 
 def test_a_bug_once_it_serves_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import threading\n"
-        "def break_it():\n"
-        "    import sys, time\n"
-        "    while not hasattr(app := sys.modules.get('fasttail.app'), 'App'): time.sleep(0.01)\n"
-        "    async def broken(self): raise AssertionError('a bug')\n"
-        "    app.App._shut_down = broken\n"
-        "threading.Thread(target=break_it, daemon=True).start()\n"
-    )
-    with serve(tmp_path, env={"PYTHONPATH": str(tmp_path)}) as server:
-        time.sleep(0.5)  # until the method is another one
+    with serve(tmp_path, wrap=program("failing_stop")) as server:
         assert server.end() == 1
         assert server.count("ERROR    the main loop has failed") == 1
         assert server.count("ERROR    AssertionError: a bug") == 1

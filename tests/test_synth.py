@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Any
 
 import orjson
 import pytest
+from running import program
 
 from fasttail import synth
 
@@ -73,13 +73,9 @@ def many() -> list[dict[str, Any]]:
 
 
 def test_equal_seeds_give_equal_bytes_in_any_process() -> None:
-    code = (
-        "import sys; from fasttail import synth\n"
-        "sys.stdout.buffer.write(synth.generate(20_000, 'streaming', 7))"
-    )
     here = synth.generate(20_000, "streaming", 7)
     env = os.environ | {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
-    elsewhere = subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, check=True)
+    elsewhere = subprocess.run(program("generate"), env=env, stdout=subprocess.PIPE, check=True)
     assert elsewhere.stdout == here
     assert synth.generate(20_000, "streaming", 8) != here
 

@@ -202,7 +202,7 @@ def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> N
             with pytest.raises(websockets.ConnectionClosed):
                 client.recv(timeout=120)
             assert client.close_code == 1012
-        with connect(url, ssl=trusting(files), open_timeout=30) as client:  # waits in the kernel meanwhile
+        with connect(url, ssl=trusting(files), open_timeout=120) as client:  # waits in the kernel meanwhile
             assert json.loads(client.recv(timeout=120))["type"] == "connected"
         wait_for("the restart", lambda: running.find("restart 1 in place"))
         assert running.end(signal.SIGTERM) == 0
@@ -210,7 +210,7 @@ def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> N
 
 
 def served_certificate(port: int) -> str:
-    return ssl.get_server_certificate(("127.0.0.1", port), timeout=30)
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=120)
 
 
 def hang_up(running: Serve, text: str) -> None:
@@ -233,7 +233,7 @@ def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files,
     with serve(tmp_path, "--tls-cert", cert, "--tls-key", key) as running:
         url = f"wss://localhost:{running.port}/ws/"
         with connect(url, ssl=trusting(files)) as client:
-            client.recv(timeout=30)
+            client.recv(timeout=120)
             assert served_certificate(running.port) == files.cert.read_text()
             second = make(tmp_path, "second")
             put(second)
@@ -252,7 +252,7 @@ def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files,
             hang_up(running, "settings reloaded")
             assert served_certificate(running.port) == files.cert.read_text()
             client.send("ping")  # it has been there all the time
-            assert client.recv(timeout=30) == "pong"
+            assert client.recv(timeout=120) == "pong"
         assert running.count("not reloaded") == 3
         assert running.end(signal.SIGTERM) == 0
         assert not [line for line in running.log if re.search("ERROR|⏰|❌|Traceback", line)]

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Serve, command, docker_in, hour_file, serve, wait_for
+from running import Serve, command, docker_in, hour_file, program, serve, wait_for
 
 from fasttail.container import address, read_size
 from fasttail.observe.log import format_lines
@@ -416,9 +415,11 @@ def test_rejected_lines_are_told(tmp_path: Path) -> None:
     hour = hour_file(tmp_path, "plain", "20260505", 1)
     hour.touch()
     with serve(tmp_path, *OPTIONS) as server:
-        words = command("verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", 0.1, "--json")
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as verifier:
-            time.sleep(2)
+        url = f"http://127.0.0.1:{server.port}"
+        words = [*program("talkative_verify"), "verify", "--url", url, "--minutes", "0.1", "--json"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as verifier:
+            assert verifier.stderr is not None
+            assert verifier.stderr.readline().startswith(b"watching: ")
             with hour.open("ab") as file:
                 file.write(b"no order\n" * 7)
             assert verifier.stdout is not None
@@ -479,11 +480,10 @@ def test_mistakes_are_told_in_one_line(words: list[str], line: str) -> None:
 
 def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
     """A deploy shows for five minutes that something goes on."""
-    code = "from fasttail import cli; from fasttail.verify import command; command.SAID_S = 0.5; cli.main(%r)"
     with serve(node, *OPTIONS) as server:
         words = ["verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", "0.03"]
         done = subprocess.run(
-            [sys.executable, "-P", "-c", code % words], capture_output=True, encoding="utf-8", timeout=120
+            [*program("talkative_verify"), *words], capture_output=True, encoding="utf-8", timeout=120
         )
     lines = done.stderr.splitlines()
     assert 2 <= len(lines) <= 4, done.stderr

@@ -402,7 +402,7 @@ def test_numbers_of_an_epoch_are_not_given_twice(server: Serve, path: Path) -> N
 
 
 def test_who_has_subscribed_to_nothing_is_idle_in_the_end(folder: Path, path: Path) -> None:
-    with serve(folder, "--idle-timeout-s", 0.5) as server, Bot(server) as bot, Bot(server) as idle:
+    with serve(folder, "--idle-timeout-s", 3) as server, Bot(server) as bot, Bot(server) as idle:
         subscription = {"type": "orders", "coins": ["QUIET"]}
         bot.subscribe(**subscription)
         idle.send({"method": "ping"})
@@ -413,7 +413,7 @@ def test_who_has_subscribed_to_nothing_is_idle_in_the_end(folder: Path, path: Pa
             1000,
             "idle: no subscription and no message",
         )
-        time.sleep(0.6)
+        time.sleep(3.5)
         bot.send({"method": "ping"})
         assert bot.next() == {"channel": "pong"}
         bot.ask("unsubscribe", **subscription)

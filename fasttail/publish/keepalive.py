@@ -1,8 +1,8 @@
 """Pings: so that no proxy cuts a quiet connection off, and to find clients that are gone.
 
 Proxies and load balancers end a connection on which nothing was sent for 50 to 60 s, so what counts is what
-the server has sent. Once a second all clients are looked at. That costs sending one addition and no clock, and
-a process that was halted does not take its own silence for that of its clients.
+the server has sent. Once a second all clients are looked at. That costs sending one addition and no clock,
+and a process that was halted does not take its own silence for that of its clients.
 """
 
 from __future__ import annotations

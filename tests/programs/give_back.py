@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import ctypes, threading, time
+import ctypes
+import threading
+
 from fasttail.watch.census import Process, give_back
+
+M_MMAP_THRESHOLD = -3
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-libc.mallopt(-3, 1 << 25)  # all of it from the heap
+libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # all of it from the heap
 blocks = [libc.malloc(100_000) for _ in range(400)]
 for block in blocks:
     libc.memset(block, 1, 100_000)
 kept = libc.malloc(100_000)  # behind them: the heap cannot shrink past it
 for block in blocks:
     libc.free(block)
-process, started = Process(), []
+process = Process()
+started: list[threading.Thread] = []
 begin = threading.Thread.start
-threading.Thread.start = lambda self: (started.append(self), begin(self))[1]
+
+
+def start(thread: threading.Thread) -> None:
+    started.append(thread)
+    begin(thread)
+
+
+threading.Thread.start = start  # type: ignore[method-assign, assignment]
 before = process.rss()
 give_back()
 for thread in started:

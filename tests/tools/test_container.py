@@ -92,7 +92,7 @@ class Site:
         )
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=120) as answer:
             return bytes(answer.read())
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Site:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=60)
+    return subprocess.run(words, check=True, capture_output=True, encoding="utf-8", timeout=120)
 
 
 def inspect(what: str) -> Any:
@@ -224,7 +224,7 @@ def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
         bot.send(json.dumps({"method": "subscribe", "subscription": wanted}))
         while not code:
             try:
-                message = json.loads(text := bot.recv(timeout=20))
+                message = json.loads(text := bot.recv(timeout=120))
             except ConnectionClosed as closed:
                 code = closed.rcvd.code if closed.rcvd else -1
                 break
@@ -236,7 +236,7 @@ def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
                 stop = subprocess.Popen(["docker", "stop", NAME], stdout=subprocess.DEVNULL)
     assert code == 1001
     assert stop is not None
-    assert stop.wait(30) == 0
+    assert stop.wait(120) == 0
     assert time.monotonic() - begin < 10
     state = inspect(NAME)["State"]
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
@@ -247,7 +247,7 @@ def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
     with connect(f"ws://127.0.0.1:{site.port}/ws", max_size=None) as bot:
         bot.send(json.dumps({"method": "subscribe", "subscription": {**wanted, "cursor": cursor}}))
         while len(got) < before + 3 * RATE:
-            message = json.loads(text := bot.recv(timeout=20))
+            message = json.loads(text := bot.recv(timeout=120))
             assert message["channel"] not in {"gap", "error"}, message
             if message["channel"] == "orders":
                 got += orders(text)

@@ -26,7 +26,7 @@ IMAGE = os.environ.get("FASTTAIL_IMAGE") or "hyperliquid-parser"
 
 
 def docker(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, encoding="utf-8", timeout=60, check=False)
+    return subprocess.run(["docker", *words], capture_output=True, encoding="utf-8", timeout=120, check=False)
 
 
 def absent() -> str:
@@ -81,7 +81,7 @@ def test_bundle_a_container(container: str, tmp_path: Path) -> None:
         command("bundle", "--container", container, "-o", file),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -115,7 +115,7 @@ def test_no_such_container(container: str) -> None:
         command("verify", "--container", f"{container}-gone"),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2

@@ -1,0 +1,17 @@
+"""`fasttail`, whose server has a bug that shows at a stop. ARGV: the command line of running.command."""
+
+from __future__ import annotations
+
+import sys
+
+from fasttail.__main__ import main
+from fasttail.publish.server import Server
+
+
+async def broken(self: Server, *given: object, **named: object) -> None:
+    raise AssertionError("a bug")
+
+
+Server.stop = broken  # type: ignore[method-assign]
+sys.argv = ["fasttail", *sys.argv[sys.argv.index("fasttail") + 1 :]]
+sys.exit(main())

@@ -1,0 +1,9 @@
+"""Writes 20,000 synthetic lines of the seed 7 to standard output."""
+
+from __future__ import annotations
+
+import sys
+
+from fasttail import synth
+
+sys.stdout.buffer.write(synth.generate(20_000, "streaming", 7))

@@ -1,0 +1,13 @@
+"""Waits for the end of its input. The argument "handles": the signal that asks for stacks would end it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from fasttail.watch.stacks import SIGNAL
+
+if sys.argv[1:] == ["handles"]:
+    signal.signal(SIGNAL, lambda *_: sys.exit(7))
+print(flush=True)
+sys.stdin.read()

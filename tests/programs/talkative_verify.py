@@ -1,0 +1,11 @@
+"""`fasttail`, whose command verify tells its progress twice a second."""
+
+from __future__ import annotations
+
+import sys
+
+from fasttail import cli
+from fasttail.verify import command
+
+command.SAID_S = 0.5
+sys.exit(cli.main(sys.argv[1:]))
