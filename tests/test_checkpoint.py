@@ -378,7 +378,7 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
     assert server.end() == 0
     assert service.position()["offset"] == service.path.stat().st_size
     stopped = [found for line in server.log if (found := re.search(r"stopped: (\d+) lines", line))]
-    assert len(stopped) == 3
+    assert len(stopped) >= 3, "one more if it leaked to the limit again meanwhile"
     assert sum(int(found[1]) for found in stopped) == sent
     assert server.count("no use of the checkpoint") == 1, "only the first life has none"
     assert server.count("cannot go on") == 0

@@ -87,6 +87,6 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=PATIENCE_S)
     assert (second.returncode, output) == (2, "")
-    assert errors.startswith("fasttail demo: the server did not start:\n")
+    assert errors.startswith("fasttail demo: cannot listen on 127.0.0.1:")
     assert "Address already in use" in errors
     assert "Traceback" not in errors
