@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
@@ -100,17 +101,22 @@ def test_dead_peers_are_found_and_living_ones_kept() -> None:
     run(main())
 
 
-def test_a_slow_client_that_reads_on_is_alive() -> None:
+def test_a_slow_client_that_reads_on_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its ping stands behind megabytes that it takes bit by bit."""
+    # Longer than the pauses of the kernel, which looks now and then whether a full socket has room.
+    monkeypatch.setattr(keepalive, "PONG_S", 2.0)
 
     async def main() -> None:
-        async with serving(ping_interval_s=0.1, client_queue=8 << 20) as srv:
+        async with serving(ping_interval_s=0.1, client_queue=32 << 20) as srv:
+            # The queue shrinks when a third of the kernel's own buffer is free: else by a megabyte at a time.
+            srv.server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
             client = await RawClient.connect(srv.port, receive_buffer=4096)
             (server_side,) = srv.hub.clients
-            srv.hub.channels["orderUpdate"].publish(text_frame(bytes(4 << 20)), 1)
+            srv.hub.channels["orderUpdate"].publish(text_frame(bytes(16 << 20)), 1)
             queued = server_side.queued
             assert queued > 1 << 20
-            for _ in range(40):  # twice as long as an answer may take
+            end = time.monotonic() + 2 * keepalive.PONG_S
+            while time.monotonic() < end:
                 async with asyncio.timeout(PATIENCE_S):
                     while server_side.queued == queued:
                         await client.reader.readexactly(4096)
