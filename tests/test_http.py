@@ -307,7 +307,7 @@ def test_who_does_not_read_his_answers_is_given_no_more() -> None:
             assert made <= 2
             for _ in range(3):
                 assert len((await answer(reader)).body) == 4 << 20
-            assert made <= 5
+            assert made <= 8  # what was read, and what the sockets hold of the next
 
     run(main())
 
