@@ -144,8 +144,6 @@ class Model:
         self.down = False  # between two processes: only its checkpoint is there
         formers = {left.ino for left in resume.formers} if resume else set()
         self.unseen = {ino: end for ino, end in self.unseen.items() if ino in formers}
-        # Of these it does not know the content.
-        self.blind = {left.ino for left in resume.formers if not left.before} if resume else set()
         self.sure = True  # of when its grace times end
         self.due = 0.0
         self.idle = False
@@ -456,7 +454,7 @@ class Model:
         # Grown past the place again it is known by its content, where the checkpoint has any of it.
         inodes = {content.ino, *content.was}
         unmarked = self.saved is not None and not self.saved.before and inodes & self.inodes(self.saved)
-        if inodes & self.blind or (unmarked and self.down and not last):
+        if unmarked and self.down and not last:
             return
         position = self.position()
         if self.rng.random() < 0.3:

@@ -3,6 +3,7 @@
 # ruff: noqa: F811 (fixtures of test_follower)
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import os
 from collections.abc import Callable
@@ -157,6 +158,50 @@ def test_replaced_while_a_line_is_held(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"half a line", b"2"]
 
 
+@pytest.mark.fault(43)
+@pytest.mark.parametrize("later", [True, False], ids=["next-hour", "no-next-hour"])
+@pytest.mark.parametrize("size", [0, 3, 6, 9], ids=lambda size: f"copied-{size}")
+@pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
+def test_replaced_while_only_half_a_line_is_there(
+    node: Node, start: StartTail, replace: Replace, size: int, later: bool
+) -> None:
+    """The half that is held is all that is known of the content. It is not given out while it may be completed."""
+    content = b"half a line\n2\n"
+    path = node.write("20260505/9", content[:6])
+    tail = start(start="oldest")
+    tail.settle()
+    replace(path, content[:size])
+    if later:
+        node.write("20260505/10", b"next\n")
+    assert tail.wait(1) == []
+    with path.open("ab") as file:
+        file.write(content[size:])
+    assert tail.settle() == [b"half a line", b"2"] + ([b"next"] if later else [])
+    assert tail.follower.torn_lines == 0
+
+
+@pytest.mark.fault(23, 43)
+@pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
+def test_half_a_line_replaced_by_other_content(node: Node, start: StartTail, replace: Replace) -> None:
+    path = node.write("20260505/9", b"half a li")
+    tail = start(start="oldest")
+    tail.settle()
+    replace(path, b"1\n2\n")
+    assert tail.wait(GRACE + 1) == [b"half a li", b"1", b"2"]
+
+
+@pytest.mark.fault(15, 43)
+@pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
+def test_replaced_by_a_copy_that_begins_with_a_hole(node: Node, start: StartTail, replace: Replace) -> None:
+    """Its first bytes are not known, but those before the place of reading are."""
+    content = bytes(100) + b"1\n2\n"
+    path = node.write("20260505/9", content)
+    tail = start(start="oldest")
+    assert tail.settle() == [b"1", b"2"]
+    replace(path, content + b"3\n")
+    assert tail.settle() == [b"1", b"2", b"3"]
+
+
 @pytest.mark.fault(1, 43)
 def test_replaced_at_the_change_of_hour(node: Node, start: StartTail) -> None:
     """What the copy has more comes before the next hour."""
@@ -247,6 +292,24 @@ def test_gone_at_a_restart_and_back_as_it_was(node: Node, start: StartTail) -> N
     path.with_name("away").rename(path)
     node.write("20260505/9", b"2\n")
     assert resumed.settle() == [b"2"]
+
+
+@pytest.mark.fault(27, 43)
+@ways
+def test_a_former_hour_without_a_mark_replaced_after_a_restart(
+    node: Node, start: StartTail, replace: Replace
+) -> None:
+    """The checkpoint knows only device and inode. They hold at the restart, and the content is known from then on."""
+    path = node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    position = tail.position()
+    formers = tuple(dataclasses.replace(left, before="") for left in position.formers)
+    resumed = start(resume=dataclasses.replace(position, formers=formers))
+    resumed.settle()
+    replace(path, b"1\nlate\n")
+    assert resumed.wait(1) == [b"late"]
 
 
 @pytest.mark.fault(32, 43)

@@ -543,7 +543,8 @@ class Follower:
             if known is not None and known[0] == self.layout:
                 identity, at, end = (left.dev, left.ino), left.offset, getattr(left, "end", None)
                 deadline = self._clock() + left.seconds
-                found.append(_Former(known[1], identity, at, at, at, deadline, left.before, end))
+                before = left.before or _marks(left)[1]  # a copy that replaces it from now on is known by that
+                found.append(_Former(known[1], identity, at, at, at, deadline, before, end))
         return found
 
     def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
@@ -581,8 +582,10 @@ class Follower:
                     hour.path, self._left
                 )
             else:
-                size = os.fstat(fd).st_size
-                same = self._is_same(lambda at, count: os.pread(fd, count, at), size, offset, before)
+                size, first = os.fstat(fd).st_size, self._start_bytes
+                if offset == 0:  # all that is known is what is held of the first line
+                    first = reader.peek(0, min(reader.reach(), MARK_BYTES)).partition(b"\0")[0]
+                same = self._is_same(lambda at, count: os.pread(fd, count, at), size, offset, first, before)
             if same is None and self._is_waited_for(now, offset):
                 return True
             if not same:
@@ -594,14 +597,17 @@ class Follower:
         )
         return True
 
-    def _is_same(self, peek: Callable[[int, int], bytes], size: int, offset: int, before: str) -> bool | None:
+    @staticmethod
+    def _is_same(
+        peek: Callable[[int, int], bytes], size: int, offset: int, first: bytes, before: str
+    ) -> bool | None:
         """Whether a file of that size holds what was read of the current one up to `offset`. OSError.
 
-        None: it may, once it has grown or a hole in it has been filled.
+        first: the bytes with which that one begins, none if it begins with a hole. before: the mark of those
+        before `offset`. None: it may hold them, once it has grown or a hole in it has been filled.
         """
-        first = self._start_bytes
         begin = peek(0, len(first)).partition(b"\0")[0]
-        if not first or not first.startswith(begin):
+        if not (first or before) or not first.startswith(begin):
             return False
         if len(begin) < len(first) or size < offset:
             return None
@@ -684,7 +690,7 @@ class Follower:
         assert self._current is not None
         path, at, before = self._current.path, reader.tell(), reader.before()
         try:
-            same = size < at and self._is_same(reader.peek, size, at, mark(before)) is None
+            same = size < at and self._is_same(reader.peek, size, at, self._start_bytes, mark(before)) is None
         except OSError:
             same = False
         if same and self._is_waited_for(now, at):
@@ -722,7 +728,7 @@ class Follower:
             return
         if reader.identity() != identity:
             with contextlib.suppress(OSError):
-                if self._is_same(reader.peek, reader.size(), offset, before):
+                if self._is_same(reader.peek, reader.size(), offset, self._start_bytes, before):
                     self._opened(reader, watcher, self._current)
                     return
             self._open(reader, watcher, self._current, 0)
