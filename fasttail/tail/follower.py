@@ -130,11 +130,14 @@ class Position:
         raise ValueError(f"not a position in a file: {data!r:.200}")
 
     def with_marks(self) -> Position:
-        """With the marks of the files as they are now, of those that are still there under their names."""
+        """With the marks that are not known yet, of the files that are still there under their names.
+
+        Those that are known are kept: they are of what was read, which may have been written anew since.
+        """
         first, before = _marks(self)
-        formers = tuple(replace(left, before=_marks(left)[1] or left.before) for left in self.formers)
-        holes = tuple(replace(hole, before=_marks(hole)[1] or hole.before) for hole in self.holes)
-        first, before, ino = first or self.first, before or self.before, self.ino
+        formers = tuple(replace(left, before=left.before or _marks(left)[1]) for left in self.formers)
+        holes = tuple(replace(hole, before=hole.before or _marks(hole)[1]) for hole in self.holes)
+        first, before, ino = self.first or first, self.before or before, self.ino
         if self.offset and not first and not before and _is_gone(self):
             ino = 0  # what has its name and its inode the next time is another
         return replace(self, ino=ino, first=first, before=before, formers=formers, holes=holes)
@@ -194,6 +197,15 @@ def _is_gone(place: Position) -> bool:
     except OSError:
         return False
     return (status.st_dev, status.st_ino) != (place.dev, place.ino) or status.st_size < place.offset
+
+
+def _has_successor(former: _Former) -> bool:
+    """Whether another file has its name by now: that one is to be read before its time counts as over."""
+    try:
+        status = os.stat(former.hour.path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) != former.identity
 
 
 def _is_mark(text: object) -> bool:
@@ -434,12 +446,16 @@ class Follower:
                 self.next_check_s = 0.0  # its last lines may stand in no copy
                 return
             if self._replaced(reader, watcher, following, now):
+                if self.next_check_s > 0 and reader.is_open:
+                    self._visit_former(reader, now)  # the copy is waited for: their time goes on meanwhile
                 return
         assert self._current is not None
         if reader.is_open:
             size = reader.size()  # after the look for the next file: counts what was written before that
             if size < reader.reach() or not reader.verify():
                 self._truncated(reader, size, now)
+                if self.next_check_s > 0:
+                    self._visit_former(reader, now)  # as above
                 return
             if following != self._current:
                 self._comeback = None
@@ -543,7 +559,7 @@ class Follower:
             if known is not None and known[0] == self.layout:
                 identity, at, end = (left.dev, left.ino), left.offset, getattr(left, "end", None)
                 deadline = self._clock() + left.seconds
-                before = left.before or _marks(left)[1]  # a copy that replaces it from now on is known by that
+                before = left.before or _marks(left)[1]  # so that a later copy is known to be one
                 found.append(_Former(known[1], identity, at, at, at, deadline, before, end))
         return found
 
@@ -798,7 +814,7 @@ class Follower:
         """All that can be read of a former hour or a hole at present has been."""
         former = self._visited
         assert former is not None
-        expired = now >= former.deadline
+        expired = now >= former.deadline and not _has_successor(former)
         if reader.at_hole and not reader.error:
             if former.end is None:
                 self._pass_hole(reader, former.hour, former.identity, now)
