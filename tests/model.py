@@ -472,9 +472,9 @@ class Model:
         self.lose(content.lines[kept:])
         with content.path.open("r+b") as file:
             file.truncate(end)
-        places = [position, *position.formers] if position is not None else []
-        has_read_more = any(place.ino in inodes and place.offset > end for place in places)
-        for seen in (self.cut, self.unseen) if has_read_more else (self.cut,):
+        formers = position.formers if position is not None and not self.down else ()
+        unread = any(left.ino in inodes and left.offset <= end for left in formers) and not self.follower.late
+        for seen in (self.cut,) if unread else (self.cut, self.unseen):
             for ino in inodes:
                 seen[ino] = min(end, seen.get(ino, end))
         fresh = Content(content.hour, content.path, content.ino, size=end, deadline=content.deadline)

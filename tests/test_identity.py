@@ -333,6 +333,22 @@ def test_deleted_and_made_again_as_it_was(node: Node, start: StartTail, seconds:
     assert tail.settle() == [b"1", b"2", b"3"]
 
 
+@pytest.mark.fault(23, 43)
+@pytest.mark.parametrize("begin", [b"", b"1\n"], ids=["first", "second"])
+@pytest.mark.parametrize("rest", [b"\n2\n", b" line\n2\n"], ids=["whole", "half"])
+def test_let_go_within_a_line_and_made_again(node: Node, start: StartTail, begin: bytes, rest: bytes) -> None:
+    """A whole line that was given out without its newline does not come again; one given out in half does."""
+    path = node.write("20260505/9", begin + b"last")
+    tail = start(start="oldest")
+    tail.settle()
+    path.unlink()
+    assert tail.wait(GRACE + 1)[-1] == b"last"
+    assert not tail.reader.is_open
+    node.write("20260505/9", begin + b"last" + rest)
+    again = [b"last line"] if b"line" in rest else []
+    assert [line for line in tail.settle() if line] == [*begin.splitlines(), b"last", *again, b"2"]
+
+
 @pytest.mark.fault(43)
 def test_gone_at_a_restart_and_back_as_it_was(node: Node, start: StartTail) -> None:
     path = node.write("20260505/9", b"1\n")

@@ -313,6 +313,9 @@ class Follower:
         self._current: HourFile | None = None
         self._identity: tuple[int, int] | None = None  # of the current file; None: it was let go
         self._left: Position | None = None  # where the current file goes on while the reader is elsewhere
+        self._torn: int | None = (
+            None  # where its unfinished last line began that was given out as it was let go
+        )
         # For the checkpoint, which takes them out: holes; and paths of files whose holes count no more.
         self.passed: deque[Hole | str] = deque(maxlen=2 * MOST_HOLES)
         self._formers: list[_Former] = []
@@ -578,7 +581,7 @@ class Follower:
         self.written_ns = status.st_mtime_ns
         self._written = status.st_size, status.st_mtime_ns
         self._grown = self._clock() - max(0.0, time.time() - self.written_ns / 1e9)
-        self._left = None
+        self._left = self._torn = None
         self._patience = self._comeback = None
         self.files_opened += 1
         self.next_check_s = 0.0
@@ -606,6 +609,8 @@ class Follower:
                 return True
             if not same:
                 return False
+            if self._torn is not None and os.pread(fd, 1, offset) not in (b"", b"\n"):
+                offset = self._torn  # what was given out was only a piece of this line
             reader.open(fd, offset)
         self._opened(reader, watcher, hour)
         self._complain(
@@ -695,7 +700,8 @@ class Follower:
     def _let_go(self, reader: Reader, watcher: Watcher) -> None:
         """Close the current file, which is gone; only a new one is opened after it."""
         assert self._current is not None
-        self._give_out_tail(reader, self._current.path)
+        start = reader.tell()
+        self._torn = start if self._give_out_tail(reader, self._current.path) else None
         self._left = self.position(reader)
         self._identity = None
         self._complain("deleted", f"{self._current.path} was deleted")
