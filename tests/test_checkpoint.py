@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from lines import event, plain
 from running import PATIENCE_S, Serve, command, hour_file, serve, wait_for
-from test_faults import preload
+from shims import preload
 
 
 def lines(first: int, last: int) -> bytes:
@@ -530,19 +530,11 @@ def test_a_state_folder_that_was_made_anew_belongs_to_who_made_it(service: Servi
     assert second.metric("fasttail_checkpoint_failures_total") == 0
 
 
-NO_FSYNC = """
-#include <errno.h>
-#include <stdlib.h>
-int fsync(int fd) { (void)fd; errno = atoi(getenv("FSYNC_ERRNO")); return -1; }
-int fdatasync(int fd) { return fsync(fd); }
-"""
-
-
 @pytest.mark.fault(45)
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_fsync(tmp_path: Path, code: int) -> None:
     """The checkpoint is written without it, which is said once; and it is good."""
-    env = {**preload(tmp_path, NO_FSYNC), "FSYNC_ERRNO": str(code)}
+    env = preload(tmp_path, "no_fsync", FSYNC_ERRNO=code)
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     options = ("--state-dir", tmp_path / "state")
@@ -561,25 +553,12 @@ def test_a_file_system_without_fsync(tmp_path: Path, code: int) -> None:
 
 @pytest.mark.fault(34, 45)
 def test_an_fsync_that_fails_is_a_failure(tmp_path: Path) -> None:
-    env = {**preload(tmp_path, NO_FSYNC), "FSYNC_ERRNO": str(errno.EIO)}
+    env = preload(tmp_path, "no_fsync", FSYNC_ERRNO=errno.EIO)
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     with serve(tmp_path / "data", "--from", "oldest", "--state-dir", tmp_path / "state", env=env) as running:
         wait_for("a failure", lambda: running.metric("fasttail_checkpoint_failures_total") >= 1)
         assert not (tmp_path / "state" / "checkpoint.json").exists()
-
-
-NOT_THERE = """
-#include <errno.h>
-#include <sched.h>
-#include <sys/types.h>
-int inotify_init1(int flags) { (void)flags; errno = ENOSYS; return -1; }
-int memfd_create(const char *name, unsigned flags) { (void)name; (void)flags; errno = EPERM; return -1; }
-int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set) { errno = EPERM; return -1; }
-int setpriority(int which, unsigned who, int value) { errno = EPERM; return -1; }
-int prctl(int option, ...) { (void)option; errno = ENOSYS; return -1; }
-int madvise(void *at, size_t size, int advice) { errno = ENOSYS; return -1; }
-"""
 
 
 @pytest.mark.fault(29, 45)
@@ -588,9 +567,7 @@ def test_what_a_container_forbids_is_done_without(tmp_path: Path) -> None:
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     options = ("--from", "oldest", "--state-dir", tmp_path / "state")
-    with serve(
-        tmp_path / "data", *options, env=preload(tmp_path, "#define _GNU_SOURCE\n" + NOT_THERE)
-    ) as running:
+    with serve(tmp_path / "data", *options, env=preload(tmp_path, "not_there")) as running:
         running.wait_metric("fasttail_lines_total", 1)
         with path.open("ab") as file:
             file.write(plain(event(oid=2)))
