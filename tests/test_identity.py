@@ -3,6 +3,7 @@
 # ruff: noqa: F811 (fixtures of test_follower)
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import os
 from collections.abc import Callable
@@ -157,6 +158,50 @@ def test_replaced_while_a_line_is_held(node: Node, start: StartTail) -> None:
     assert tail.settle() == [b"1", b"half a line", b"2"]
 
 
+@pytest.mark.fault(43)
+@pytest.mark.parametrize("later", [True, False], ids=["next-hour", "no-next-hour"])
+@pytest.mark.parametrize("size", [0, 3, 6, 9], ids=lambda size: f"copied-{size}")
+@pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
+def test_replaced_while_only_half_a_line_is_there(
+    node: Node, start: StartTail, replace: Replace, size: int, later: bool
+) -> None:
+    """The half that is held is all that is known of the content. While a copy may complete it, it waits."""
+    content = b"half a line\n2\n"
+    path = node.write("20260505/9", content[:6])
+    tail = start(start="oldest")
+    tail.settle()
+    replace(path, content[:size])
+    if later:
+        node.write("20260505/10", b"next\n")
+    assert tail.wait(1) == []
+    with path.open("ab") as file:
+        file.write(content[size:])
+    assert tail.settle() == [b"half a line", b"2"] + ([b"next"] if later else [])
+    assert tail.follower.torn_lines == 0
+
+
+@pytest.mark.fault(23, 43)
+@pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
+def test_half_a_line_replaced_by_other_content(node: Node, start: StartTail, replace: Replace) -> None:
+    path = node.write("20260505/9", b"half a li")
+    tail = start(start="oldest")
+    tail.settle()
+    replace(path, b"1\n2\n")
+    assert tail.wait(GRACE + 1) == [b"half a li", b"1", b"2"]
+
+
+@pytest.mark.fault(15, 43)
+@pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
+def test_replaced_by_a_copy_that_begins_with_a_hole(node: Node, start: StartTail, replace: Replace) -> None:
+    """Its first bytes are not known, but those before the place of reading are."""
+    content = bytes(100) + b"1\n2\n"
+    path = node.write("20260505/9", content)
+    tail = start(start="oldest")
+    assert tail.settle() == [b"1", b"2"]
+    replace(path, content + b"3\n")
+    assert tail.settle() == [b"1", b"2", b"3"]
+
+
 @pytest.mark.fault(1, 43)
 def test_replaced_at_the_change_of_hour(node: Node, start: StartTail) -> None:
     """What the copy has more comes before the next hour."""
@@ -182,6 +227,58 @@ def test_a_former_hour_replaced_by_a_longer_copy(node: Node, start: StartTail, r
         tail.wait(1)
     assert tail.late == [b"late 1", b"late 2"]
     assert tail.lines == [b"1", b"2", b"3", b"late 1", b"late 2"]
+
+
+@pytest.mark.fault(4, 43)
+@pytest.mark.parametrize("replace", [by_rename, in_place], ids=lambda way: way.__name__)
+def test_a_former_hour_while_a_copy_of_the_next_is_being_written(
+    node: Node, start: StartTail, replace: Replace
+) -> None:
+    """Its late lines, and the end of its time, do not wait for the copy."""
+    node.write("20260505/9", b"1\n")
+    path = node.write("20260505/10", b"2\n3\n")
+    tail = start(start="oldest", grace_s=2 * GRACE)
+    tail.settle()
+    tail.wait(GRACE)
+    replace(path, b"2\n")
+    tail.wait(1)
+    node.write("20260505/9", b"late\nhal")
+    assert tail.wait(1) == [b"1", b"2", b"3", b"late"]
+    assert tail.wait(GRACE) == [b"1", b"2", b"3", b"late", b"hal"]
+    assert tail.position().formers == ()
+    path.write_bytes(b"2\n3\n4\n")
+    assert tail.wait(1) == [b"1", b"2", b"3", b"late", b"hal", b"4"]
+
+
+@pytest.mark.fault(4, 43)
+def test_a_former_hour_replaced_while_its_late_lines_are_read(node: Node, start: StartTail) -> None:
+    """Its time ends before that file is left: what the copy has more comes, and each line once and whole."""
+    path = node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    node.write("20260505/9", b"late 1\nhal")
+    tail.clock.now += 1
+    tail.check(at_eof=True)  # turns to the former hour
+    by_rename(path, b"1\nlate 1\nhalf\nlate 2\n")
+    tail.clock.now += GRACE
+    assert tail.settle() == [b"1", b"2", b"late 1", b"half", b"late 2"]
+    assert tail.wait(1) == tail.lines
+    assert tail.position().formers == ()
+
+
+@pytest.mark.fault(4, 23)
+def test_a_former_hour_without_a_byte_made_anew(node: Node, start: StartTail) -> None:
+    """Nothing of it was read: whatever has its name is read from its start."""
+    path = node.write("20260505/9", b"")
+    node.write("20260505/10", b"1\n")
+    tail = start(start="oldest")
+    tail.settle()
+    path.unlink()
+    tail.wait(1)
+    node.write("20260505/9", b"late\nhal")
+    assert tail.wait(1) == [b"1", b"late"]
+    assert tail.wait(GRACE) == [b"1", b"late", b"hal"]
 
 
 @pytest.mark.fault(4, 24, 43)
@@ -236,6 +333,22 @@ def test_deleted_and_made_again_as_it_was(node: Node, start: StartTail, seconds:
     assert tail.settle() == [b"1", b"2", b"3"]
 
 
+@pytest.mark.fault(23, 43)
+@pytest.mark.parametrize("begin", [b"", b"1\n"], ids=["first", "second"])
+@pytest.mark.parametrize("rest", [b"\n2\n", b" line\n2\n"], ids=["whole", "half"])
+def test_let_go_within_a_line_and_made_again(node: Node, start: StartTail, begin: bytes, rest: bytes) -> None:
+    """A whole line that was given out without its newline does not come again; one given out in half does."""
+    path = node.write("20260505/9", begin + b"last")
+    tail = start(start="oldest")
+    tail.settle()
+    path.unlink()
+    assert tail.wait(GRACE + 1)[-1] == b"last"
+    assert not tail.reader.is_open
+    node.write("20260505/9", begin + b"last" + rest)
+    again = [b"last line"] if b"line" in rest else []
+    assert [line for line in tail.settle() if line] == [*begin.splitlines(), b"last", *again, b"2"]
+
+
 @pytest.mark.fault(43)
 def test_gone_at_a_restart_and_back_as_it_was(node: Node, start: StartTail) -> None:
     path = node.write("20260505/9", b"1\n")
@@ -247,6 +360,39 @@ def test_gone_at_a_restart_and_back_as_it_was(node: Node, start: StartTail) -> N
     path.with_name("away").rename(path)
     node.write("20260505/9", b"2\n")
     assert resumed.settle() == [b"2"]
+
+
+@pytest.mark.fault(24, 27)
+def test_written_anew_right_before_the_checkpoint(node: Node, start: StartTail) -> None:
+    """The checkpoint keeps what is known of the content that was read, not of what is there now."""
+    former = node.write("20260505/9", b"1\n")
+    path = node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    position = tail.position()
+    former.write_bytes(b"other lines\n")
+    path.write_bytes(b"3\n4\n")
+    resumed = start(resume=position.with_marks())
+    assert resumed.settle() == [b"3", b"4"]
+    assert any("written anew after its hour" in notice for notice in resumed.notices)
+
+
+@pytest.mark.fault(27, 43)
+@ways
+def test_a_former_hour_without_a_mark_replaced_after_a_restart(
+    node: Node, start: StartTail, replace: Replace
+) -> None:
+    """The checkpoint knows device and inode, which hold at the restart. From then on the content counts."""
+    path = node.write("20260505/9", b"1\n")
+    node.write("20260505/10", b"2\n")
+    tail = start(start="oldest")
+    tail.settle()
+    position = tail.position()
+    formers = tuple(dataclasses.replace(left, before="") for left in position.formers)
+    resumed = start(resume=dataclasses.replace(position, formers=formers))
+    resumed.settle()
+    replace(path, b"1\nlate\n")
+    assert resumed.wait(1) == [b"late"]
 
 
 @pytest.mark.fault(32, 43)

@@ -130,11 +130,14 @@ class Position:
         raise ValueError(f"not a position in a file: {data!r:.200}")
 
     def with_marks(self) -> Position:
-        """With the marks of the files as they are now, of those that are still there under their names."""
+        """With the marks that are not known yet, of the files that are still there under their names.
+
+        Those that are known are kept: they are of what was read, which may have been written anew since.
+        """
         first, before = _marks(self)
-        formers = tuple(replace(left, before=_marks(left)[1] or left.before) for left in self.formers)
-        holes = tuple(replace(hole, before=_marks(hole)[1] or hole.before) for hole in self.holes)
-        first, before, ino = first or self.first, before or self.before, self.ino
+        formers = tuple(replace(left, before=left.before or _marks(left)[1]) for left in self.formers)
+        holes = tuple(replace(hole, before=hole.before or _marks(hole)[1]) for hole in self.holes)
+        first, before, ino = self.first or first, self.before or before, self.ino
         if self.offset and not first and not before and _is_gone(self):
             ino = 0  # what has its name and its inode the next time is another
         return replace(self, ino=ino, first=first, before=before, formers=formers, holes=holes)
@@ -194,6 +197,15 @@ def _is_gone(place: Position) -> bool:
     except OSError:
         return False
     return (status.st_dev, status.st_ino) != (place.dev, place.ino) or status.st_size < place.offset
+
+
+def _has_successor(former: _Former) -> bool:
+    """Whether another file has its name by now: that one is to be read before its time counts as over."""
+    try:
+        status = os.stat(former.hour.path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) != former.identity
 
 
 def _is_mark(text: object) -> bool:
@@ -301,6 +313,9 @@ class Follower:
         self._current: HourFile | None = None
         self._identity: tuple[int, int] | None = None  # of the current file; None: it was let go
         self._left: Position | None = None  # where the current file goes on while the reader is elsewhere
+        self._torn: int | None = (
+            None  # where its unfinished last line began that was given out as it was let go
+        )
         # For the checkpoint, which takes them out: holes; and paths of files whose holes count no more.
         self.passed: deque[Hole | str] = deque(maxlen=2 * MOST_HOLES)
         self._formers: list[_Former] = []
@@ -434,12 +449,16 @@ class Follower:
                 self.next_check_s = 0.0  # its last lines may stand in no copy
                 return
             if self._replaced(reader, watcher, following, now):
+                if self.next_check_s > 0 and reader.is_open:
+                    self._visit_former(reader, now)  # the copy is waited for: their time goes on meanwhile
                 return
         assert self._current is not None
         if reader.is_open:
             size = reader.size()  # after the look for the next file: counts what was written before that
             if size < reader.reach() or not reader.verify():
                 self._truncated(reader, size, now)
+                if self.next_check_s > 0:
+                    self._visit_former(reader, now)  # as above
                 return
             if following != self._current:
                 self._comeback = None
@@ -543,7 +562,8 @@ class Follower:
             if known is not None and known[0] == self.layout:
                 identity, at, end = (left.dev, left.ino), left.offset, getattr(left, "end", None)
                 deadline = self._clock() + left.seconds
-                found.append(_Former(known[1], identity, at, at, at, deadline, left.before, end))
+                before = left.before or _marks(left)[1]  # so that a later copy is known to be one
+                found.append(_Former(known[1], identity, at, at, at, deadline, before, end))
         return found
 
     def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
@@ -561,7 +581,7 @@ class Follower:
         self.written_ns = status.st_mtime_ns
         self._written = status.st_size, status.st_mtime_ns
         self._grown = self._clock() - max(0.0, time.time() - self.written_ns / 1e9)
-        self._left = None
+        self._left = self._torn = None
         self._patience = self._comeback = None
         self.files_opened += 1
         self.next_check_s = 0.0
@@ -581,12 +601,16 @@ class Follower:
                     hour.path, self._left
                 )
             else:
-                size = os.fstat(fd).st_size
-                same = self._is_same(lambda at, count: os.pread(fd, count, at), size, offset, before)
+                size, first = os.fstat(fd).st_size, self._start_bytes
+                if offset == 0:  # all that is known is what is held of the first line
+                    first = reader.peek(0, min(reader.reach(), MARK_BYTES)).partition(b"\0")[0]
+                same = self._is_same(lambda at, count: os.pread(fd, count, at), size, offset, first, before)
             if same is None and self._is_waited_for(now, offset):
                 return True
             if not same:
                 return False
+            if self._torn is not None and os.pread(fd, 1, offset) not in (b"", b"\n"):
+                offset = self._torn  # what was given out was only a piece of this line
             reader.open(fd, offset)
         self._opened(reader, watcher, hour)
         self._complain(
@@ -594,14 +618,17 @@ class Follower:
         )
         return True
 
-    def _is_same(self, peek: Callable[[int, int], bytes], size: int, offset: int, before: str) -> bool | None:
+    @staticmethod
+    def _is_same(
+        peek: Callable[[int, int], bytes], size: int, offset: int, first: bytes, before: str
+    ) -> bool | None:
         """Whether a file of that size holds what was read of the current one up to `offset`. OSError.
 
-        None: it may, once it has grown or a hole in it has been filled.
+        first: the bytes with which that one begins, none if it begins with a hole. before: the mark of those
+        before `offset`. None: it may hold them, once it has grown or a hole in it has been filled.
         """
-        first = self._start_bytes
         begin = peek(0, len(first)).partition(b"\0")[0]
-        if not first or not first.startswith(begin):
+        if not (first or before) or not first.startswith(begin):
             return False
         if len(begin) < len(first) or size < offset:
             return None
@@ -673,7 +700,8 @@ class Follower:
     def _let_go(self, reader: Reader, watcher: Watcher) -> None:
         """Close the current file, which is gone; only a new one is opened after it."""
         assert self._current is not None
-        self._give_out_tail(reader, self._current.path)
+        start = reader.tell()
+        self._torn = start if self._give_out_tail(reader, self._current.path) else None
         self._left = self.position(reader)
         self._identity = None
         self._complain("deleted", f"{self._current.path} was deleted")
@@ -684,7 +712,7 @@ class Follower:
         assert self._current is not None
         path, at, before = self._current.path, reader.tell(), reader.before()
         try:
-            same = size < at and self._is_same(reader.peek, size, at, mark(before)) is None
+            same = size < at and self._is_same(reader.peek, size, at, self._start_bytes, mark(before)) is None
         except OSError:
             same = False
         if same and self._is_waited_for(now, at):
@@ -722,7 +750,7 @@ class Follower:
             return
         if reader.identity() != identity:
             with contextlib.suppress(OSError):
-                if self._is_same(reader.peek, reader.size(), offset, before):
+                if self._is_same(reader.peek, reader.size(), offset, self._start_bytes, before):
                     self._opened(reader, watcher, self._current)
                     return
             self._open(reader, watcher, self._current, 0)
@@ -792,7 +820,7 @@ class Follower:
         """All that can be read of a former hour or a hole at present has been."""
         former = self._visited
         assert former is not None
-        expired = now >= former.deadline
+        expired = now >= former.deadline and not _has_successor(former)
         if reader.at_hole and not reader.error:
             if former.end is None:
                 self._pass_hole(reader, former.hour, former.identity, now)
