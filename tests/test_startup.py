@@ -235,7 +235,8 @@ def test_standard_streams_that_are_of_no_use(closed: str, tmp_path: Path) -> Non
 )
 def test_other_commands(words: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = run(command(*words), {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "DOCKER_HOST": "tcp://127.0.0.1:9"}, tmp_path)
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = run(command(*words), {"PATH": path, "DOCKER_HOST": "tcp://127.0.0.1:9"}, tmp_path)
     refused(done, says)
 
 
