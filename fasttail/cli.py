@@ -13,9 +13,10 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from fasttail.config import (
@@ -131,12 +132,29 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise error if isinstance(error, ConfigError) else ConfigError(_reason(error)) from error
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C ends the process at once meanwhile, instead of raising: some extension modules (orjson's, for
+    one) do not survive an exception while they are loaded.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _tail(arguments: argparse.Namespace) -> int:
     settings = _settings(TailSettings, arguments)
     _tell_notices("tail", settings)
     _let_workers_sleep()
     _need_threads(settings.workers)
-    from fasttail import tail_command
+    with _uninterrupted():
+        from fasttail import tail_command
 
     return tail_command.tail_folder(settings)
 
@@ -146,7 +164,8 @@ def _parse(arguments: argparse.Namespace) -> int:
     _tell_notices("parse", settings)
     _let_workers_spin()
     _need_threads(settings.workers)
-    from fasttail import parse_command
+    with _uninterrupted():
+        from fasttail import parse_command
 
     return parse_command.parse_files(settings)
 
@@ -154,7 +173,8 @@ def _parse(arguments: argparse.Namespace) -> int:
 def _synth(arguments: argparse.Namespace) -> int:
     settings = _settings(SynthSettings, arguments)
     _tell_notices("synth", settings)
-    from fasttail import synth
+    with _uninterrupted():
+        from fasttail import synth
 
     # A number of lines is wanted as a set of files, not as a stream.
     whole_set = settings.lines is not None and settings.sources["rate"] == "default"
@@ -180,7 +200,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     settings = _settings(DemoSettings, arguments)
     _tell_notices("demo", settings)
     _let_workers_sleep()
-    from fasttail import demo
+    with _uninterrupted():
+        from fasttail import demo
 
     return demo.run(settings)
 
@@ -188,7 +209,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     settings = _settings(VerifySettings, arguments)
     _tell_notices("verify", settings)
-    from fasttail.verify import command
+    with _uninterrupted():
+        from fasttail.verify import command
 
     return command.verify(settings)
 
@@ -196,7 +218,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _bundle(arguments: argparse.Namespace) -> int:
     settings = _settings(BundleSettings, arguments)
     _tell_notices("bundle", settings)
-    from fasttail.bundle import command
+    with _uninterrupted():
+        from fasttail.bundle import command
 
     return command.bundle(settings)
 
