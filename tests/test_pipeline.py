@@ -58,6 +58,7 @@ def test_orders_come_once_and_in_order(folder: Path, path: Path) -> None:
         assert [end.number for end in drive.ends] == list(range(1, len(drive.ends) + 1))
 
 
+@pytest.mark.plain_build  # it is about speed; with a sanitizer's runtime other threads answer
 def test_its_threads_run_soon_after_a_wake_up(folder: Path, path: Path) -> None:
     def slice_ns(task: Path) -> int:
         match = re.search(r"se\.slice +: +(\d+)", (task / "sched").read_text())
