@@ -123,7 +123,7 @@ cdef class Rereader:
             if more == 0:
                 self.place.data = begin
                 self.place.offset = offset
-                make_keys(self.table, self.keys)
+                make_keys(self.table, self.keys, not self.topic.selector.filter.every)
                 self.topic.begin(&draft, &self.box, <size_t>-1)      # one topic, and a block at a time: no quota
                 whole = self.topic.encode(&draft, &self.box, self.table, self.keys, &self.place, self.after_line, self.after_events) != 0
                 self.after_events = 0 if offset > self.after_line else self.after_events

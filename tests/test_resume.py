@@ -317,7 +317,9 @@ def test_replays_that_are_cut_off_leave_nothing_behind(tmp_path: Path) -> None:
             return server.metric("fasttail_malloc_used_bytes")
 
         few = cut_off(10)
-        assert cut_off(60) - few < 8 << 20
+        cut_off(60)
+        # The last ones may still be on their way out.
+        wait_for("their memory", lambda: server.metric("fasttail_malloc_used_bytes") - few < 8 << 20)
 
 
 def test_a_cursor_that_lies_ahead_waits_for_the_server(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ cdef struct Draft:           # a message that is being written
     Message message          # .orders 0: not begun
     size_t total             # orders of all messages so far
     const Row* last          # the row of its last order
-    size_t start             # of the topic's first message in the box,
-    size_t quota             # … and the bytes that all of them may have
+    size_t limit             # size of the box beyond which the message may not grow,
+    size_t quota_end         # … and beyond which none of the topic's may
 
 
 cdef struct Place:           # where the bytes of a batch stand, and how its cursors begin
@@ -60,6 +60,7 @@ cdef class Topic:
     cdef readonly object key
     cdef int kind
     cdef int format
+    cdef size_t more                 # bytes that an order in this format may have more than its event
     cdef bint numbered               # its messages carry seq and prev
     cdef uint64_t seq                # of the last message; while the pipeline has the topic, only that thread touches it
     cdef size_t most, aim                 # payload bytes of a message
@@ -125,6 +126,7 @@ cdef class Topics:
     cdef void** of_user              # owned
     cdef uint32_t* job_of_user       # owned; job + 1 in this batch, 0: none
     cdef uint32_t users_room
+    cdef uint32_t filtered           # topics that do not want every order
     cdef uint32_t user_topics        # words of `users` with a topic; the others are left over
     cdef Job* jobs                   # owned; room for every topic
     cdef Group* groups               # owned; likewise
@@ -146,5 +148,5 @@ cdef class Topics:
     cdef int _do(self, Job* job, Box* box, Table table, const Place* place, const uint32_t* selection, size_t selected,
                  int64_t now_ns) noexcept nogil
 
-cdef int make_keys(Table table, RowKey* keys) noexcept nogil
+cdef int make_keys(Table table, RowKey* keys, bint filtered) noexcept nogil
 cdef message_tuple(const Box* box, const Message* message, const Place* place)

@@ -124,8 +124,8 @@ cdef inline uint64_t _line(Table table, const Row* row) noexcept nogil:
     return block.at if block != NULL else row.at
 
 
-cdef int make_keys(Table table, RowKey* keys) noexcept nogil:
-    """keys[row] = what filters ask of it first. Always 0."""
+cdef int make_keys(Table table, RowKey* keys, bint filtered) noexcept nogil:
+    """keys[row] = what filters ask of it first; the number of the event alone if there are none. Always 0."""
     cdef size_t k, i
     cdef uint64_t line, before = ~<uint64_t>0
     cdef uint32_t n = 0
@@ -136,7 +136,10 @@ cdef int make_keys(Table table, RowKey* keys) noexcept nogil:
             line = _line(table, row)
             n = n + 1 if line == before else 1
             before = line
-            keys[i] = row_key(row, n)
+            if filtered:
+                keys[i] = row_key(row, n)
+            else:
+                keys[i].nth = n
     return 0
 
 
@@ -158,6 +161,7 @@ cdef class Topic:
         self.key = key
         self.kind = _KINDS[kind]
         self.format = _FORMATS[format]
+        self.more = {FULL: MORE_THAN_EVENT, WS: 257, RAW: 2}[self.format]
         self.numbered = numbered
         self.seq = seq
         self.group = group
@@ -209,12 +213,10 @@ cdef class Topic:
     cdef size_t _needs(self, Table table, const Row* row) noexcept nogil:
         """No fewer bytes than the order will have in a message."""
         cdef const Envelope* block
-        if self.format == WS:
-            return <size_t>row.size + 257
-        if self.format == RAW:
-            return <size_t>row.size + 2
+        if self.format != FULL:
+            return <size_t>row.size + self.more
         block = _block(table, row)
-        return <size_t>row.size + MORE_THAN_EVENT + (block.block_time.size + block.local_time.size if block != NULL else 0)
+        return <size_t>row.size + self.more + (block.block_time.size + block.local_time.size if block != NULL else 0)
 
     cdef int _put_order(self, Box* box, Table table, const Row* row, const char* data) noexcept nogil:
         """1, or 0 when memory is out."""
@@ -228,8 +230,7 @@ cdef class Topic:
 
     cdef int begin(self, Draft* draft, const Box* box, size_t quota) noexcept nogil:
         """A batch begins, in which the topic's messages may have so many bytes. Always 0."""
-        draft.start = box.text.size
-        draft.quota = quota
+        draft.quota_end = box.text.size + quota if quota < NO_QUOTA - box.text.size else NO_QUOTA
         draft.message.topic = self.id
         draft.message.kind = DATA
         draft.message.orders = 0
@@ -241,17 +242,22 @@ cdef class Topic:
         """Append an order to the message, or to the next one if it does not fit. 1, or 0 when memory is out."""
         cdef Out* out = &box.text
         cdef const Envelope* block = _block(table, row)
-        cdef size_t tail = TAIL + self.tail_size + (block.block_time.size if block != NULL else 0)
-        cdef size_t needs = self._needs(table, row) + tail
-        if draft.message.orders and draft.message.kind == DATA and (
-                out.size - draft.message.begin + needs > self.aim or out.size - draft.start + needs > draft.quota):
+        cdef size_t tail = TAIL + self.tail_size
+        cdef size_t needs
+        if block != NULL:
+            tail += block.block_time.size
+        # As _needs, which is a call for each order: a tenth of what an order in format raw costs.
+        needs = row.size + self.more + tail
+        if block != NULL and self.format == FULL:
+            needs += block.block_time.size + block.local_time.size
+        if draft.message.orders and draft.message.kind == DATA and out.size + needs > draft.limit:
             self.end(draft, box, table, place)
         draft.last = row
         if draft.message.orders == 0:
             draft.message.begin = out.size
             draft.message.seq = 0
-            draft.message.kind = (
-                LEFT_OUT if out.size - draft.start + HEADER + self.head_size + needs > draft.quota else DATA)
+            draft.message.kind = LEFT_OUT if out.size + HEADER + self.head_size + needs > draft.quota_end else DATA
+            draft.limit = min(out.size + self.aim, draft.quota_end)
         if draft.message.kind == LEFT_OUT:
             self._stands_at(draft, table, row, nth, place)
             draft.message.orders += 1
@@ -342,6 +348,7 @@ cdef class Topic:
         cdef size_t k, i
         cdef uint64_t line
         cdef const Row* row
+        cdef bint every = self.selector.filter.every
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
                 row = &(<Row*>table.rows)[i]
@@ -349,7 +356,7 @@ cdef class Topic:
                     line = _line(table, row) + place.offset
                     if line < after_line or (line == after_line and keys[i].nth <= after_events):
                         continue
-                if wants(&self.selector.filter, &keys[i], row, place.data):
+                if every or wants(&self.selector.filter, &keys[i], row, place.data):
                     if not self.add(draft, box, table, row, keys[i].nth, place):
                         return 0
         return self.end(draft, box, table, place)
@@ -440,6 +447,7 @@ cdef class Topics:
         if self._add(topic):
             (<Topic>topic).held = True
             self.count += (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
+            self.filtered += (<Topic>topic).kind == ORDERS and not (<Topic>topic).selector.filter.every
             return 1
         (<Topic>topic).failed = 1
         return 0
@@ -487,6 +495,7 @@ cdef class Topics:
             return 0
         (<Topic>topic).held = False
         self.count -= (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
+        self.filtered -= (<Topic>topic).kind == ORDERS and not (<Topic>topic).selector.filter.every
         if (<Topic>topic).kind != USER_ORDERS and (<Topic>topic).links_len == 0:
             self.always_len -= 1
             self.always[(<Topic>topic).at] = self.always[self.always_len]
@@ -688,7 +697,7 @@ cdef class Topics:
         if (self.count == 0 and self.always_len == 0) or table.rows_len == 0:
             return 0
         ft_assert(table.rows_cap <= self.rows_cap)
-        make_keys(table, self.keys)
+        make_keys(table, self.keys, self.filtered > 0)
         jobs = self._find_jobs(table, place.data)
         ft_assert(jobs <= self.room)
         count = <int>jobs
