@@ -114,13 +114,13 @@ def inspect(what: str) -> Any:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("site"))
     try:
+        made.write()  # here and not in a test, at whose end it would be ended
         yield made
     finally:
         made.close()
 
 
 def test_a_deploy(site: Site) -> None:
-    site.write()
     said = site.shell("scripts/deploy staging --minutes 0.5")
     assert re.search(r"^== healthy after \d+ s$", said, re.MULTILINE)
     assert said.rstrip().endswith("== staging: deployed")
