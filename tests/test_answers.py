@@ -20,6 +20,7 @@ from lines import event, plain
 from running import PATIENCE_S, Serve, hour_file, serve, wait_for
 from serving import PING, TEXT, close_frame, masked, upgrade
 from serving import PONG as PONG_FRAME
+from test_budget import NoReplays
 from test_ws import USERS, Bot, append
 from websockets.exceptions import ConnectionClosed
 
@@ -27,7 +28,7 @@ from fasttail.publish import public
 from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.subscriptions import RequestError, parse_request
+from fasttail.publish.subscriptions import Request, RequestError, parse_request
 from fasttail.publish.topics import Topic
 
 A = {"type": "orderUpdates", "user": USERS[0]}
@@ -419,36 +420,39 @@ class Pipe:
 
 
 def served(pipe: Pipe) -> public.Service:
-    return public.Service(
+    service = public.Service(
         Hub(public.CHANNELS),
         Feeds(pipe, "e"),
         queue_limit=1 << 20,
+        queues_total=1 << 30,
         max_message=1 << 18,
         max_subscriptions=10,
         budget=Budget(10**6, 10**6),
     )
+    service.replays = NoReplays()
+    return service
 
 
 class Ending:
-    """A resumer whose client goes, or begins the same subscription anew, just before its replay fails."""
+    """Its client goes, or begins the same subscription anew, just before its beginning is refused."""
 
-    def __init__(self, before: Callable[[public.Member], None]) -> None:
+    def __init__(self, before: Callable[[], None]) -> None:
         self.before = before
 
-    async def find(self, member: public.Member) -> str:
-        return START
-
-    async def replay(self, member: public.Member) -> bool:
+    async def find(self, request: Request) -> str:
         await asyncio.sleep(0)
-        self.before(member)
+        self.before()
         raise RequestError("lost")
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
     ended = []
+    client: public.PublicClient | None = None
 
-    def before(member: public.Member) -> None:
+    def before() -> None:
+        assert client is not None
+        member = next(iter(client.members.values()))
         if again:
             member.client._drop(member)
             again_asked = parse_request(json.dumps(subscribe(B)).encode())
@@ -459,9 +463,10 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
         ended.append(member)
 
     async def main() -> None:
+        nonlocal client
         pipe = Pipe()
         service = served(pipe)
-        service.resumer = Ending(before)
+        service.finder = Ending(before)
         client = service.client()
         request = parse_request(json.dumps(subscribe({**B, "cursor": START})).encode())
         assert request.subscription is not None

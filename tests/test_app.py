@@ -95,7 +95,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(tmp_path: Path)
         app._publish(
             BatchEnd(
                 number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
-                reject=None, seconds=0.0, workers=[], hour=2026050508, end=7, late=True,
+                reject=None, seconds=0.0, workers=[], hour=2026050508, begin=0, end=7, late=True,
                 file=("a former hour's", 1, 2), event_ns=0, local_ns=0, messages=[],
             )
         )  # fmt: skip

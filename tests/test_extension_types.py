@@ -75,9 +75,7 @@ def modules(sources: Path) -> dict[str, tuple[str, str]]:
 def test_no_dealloc_reads_an_object(sources: Path) -> None:
     found = modules(sources)
     classes = {name for pyx, pxd in found.values() for _, name, _ in CLASS.findall(pyx + pxd)}
-    assert [
-        f"{module}.{fault}" for module, texts in found.items() for fault in faults(*texts, classes)
-    ] == []
+    assert [f"{module}.{fault}" for module, texts in found.items() for fault in faults(*texts, classes)] == []
 
 
 def test_every_extension_type_is_looked_at(sources: Path) -> None:
@@ -174,8 +172,9 @@ def with_batch():
 
 def with_rereader():
     key = Key()
-    rereader = Rereader(Topic("orders", key=key))
-    rereader.open(path, "plain", 0, 0)
+    rereader = Rereader()
+    rereader.add(Topic("orders", key=key))
+    rereader.open(path, "plain", 0)
     rereader.read(path.stat().st_size)
     key.holder = rereader
 
