@@ -203,6 +203,10 @@ class App:
             gate=self._wait_for_clients,
         )
         self._feeds = Feeds(self.pipeline, epoch=secrets.token_hex(8))
+        for left in resume.formers if resume else ():  # hours that may still get late lines
+            found = locate(settings.data_dir.absolute(), left.path)
+            if found is not None:
+                self._feeds.ends[hour_number(found[1])] = left.offset
         self._old = OldChannels(self._hub, self._feeds, settings.max_message)
         self._public = public.Service(
             self._hub,

@@ -120,7 +120,10 @@ class TopicsChanged(NamedTuple):
 
 
 class FileOpened(NamedTuple):
-    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet."""
+    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet.
+
+    It is another file than before, or begins anew because it was truncated.
+    """
 
     number: int
     end: int
@@ -437,6 +440,7 @@ cdef class Pipeline:
         try:
             self.pool.warm_up()
             ft_wake_in_time()
+            truncations = self.follower.truncations
             while why != WHY_STOP:
                 self.follower.check(self.reader, self.watcher, why == WHY_END)
                 if self.gate is not None:
@@ -449,7 +453,10 @@ cdef class Pipeline:
                 changed = self._in_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
                 self.late = self.follower.late
                 self._stand()
+                # Truncated, it begins anew: whoever reads along has to know before the first new line comes.
+                changed = changed or truncations != self.follower.truncations
                 if changed and self.identity is not None and not self.late:
+                    truncations = self.follower.truncations
                     with nogil:
                         self._tell_file()
                 check_at_end = self.follower.next_check_s <= 0

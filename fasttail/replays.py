@@ -88,7 +88,8 @@ class _Truncated(Exception):
 class _Behind:
     """A member that is behind. place: everything before it has been given, but for `owed`.
 
-    owed: (hour, begin, end) of late lines that were handed out when it had read past them. asked: where the
+    owed: (hour, begin, end) of late lines that were handed out when it had read past them. cut: hours to come
+    of which something was truncated. asked: where the
     frontier was when it asked to begin further back; what lies before that is not held against it. allowed:
     seconds that it may be behind, once it is there. mark: hour, offset, and what stood in front of it there.
     """
@@ -99,6 +100,7 @@ class _Behind:
     since: float
     asked: Place | None
     owed: list[tuple[int, int, int]] = field(default_factory=list)
+    cut: set[int] = field(default_factory=set)
     allowed: float | None = None
     mark: tuple[int, int, bytes] | None = None
     not_before: float = 0.0
@@ -181,7 +183,10 @@ class _Reading:
         if found != hour:
             hour, offset = found, 0
         self._path = files[hour].path
-        self.rereader.open(self._path, self.layout, offset, stands)
+        try:
+            self.rereader.open(self._path, self.layout, offset, stands)
+        except FileNotFoundError:  # deleted just now: the next look tells
+            return self.open(ends, marks)
         reader = self.rereader.reader
         for of_hour, behind, text in marks:
             if of_hour == hour and reader.peek(behind - len(text), len(text)) != text:
@@ -218,7 +223,7 @@ class _Reading:
         """No more messages for this member. Its topic stays until `forget`: a step may be running."""
         if behind.group is not None:
             behind.place = behind.now_at
-            behind.mark = self.mark
+            behind.mark = self.mark or behind.mark
             behind.group.members.discard(behind)
         else:
             self.joiners.remove(behind)
@@ -442,11 +447,14 @@ class Replays:
                 pass  # of what stands there now: it fell behind in this batch
             elif place.hour == frontier.hour and place <= before:
                 self._move(behind, Place(frontier.hour, 0), lost=place < before)
+            elif place.hour < frontier.hour:
+                behind.cut.add(frontier.hour)
             behind.owed = [each for each in behind.owed if each[0] != frontier.hour]
 
     def _skip(self, behind: _Behind, to: Place) -> None:
         """What lies between is not given to it."""
         behind.owed.clear()
+        behind.cut.clear()
         self._move(behind, to, lost=True)
         behind.since, behind.asked, behind.allowed = time.monotonic(), to, None
 
@@ -456,7 +464,7 @@ class Replays:
         if behind.reading is not None:
             behind.reading.leave(behind)
         behind.layout = self._feeds.layout
-        behind.place = to
+        behind.place, behind.mark = to, None
         cursor = to.text(behind.layout)
         if lost:
             behind.member.tell_lost(cursor)
@@ -620,6 +628,8 @@ class Replays:
                 if feeds.setbacks != setbacks:
                     return
                 reading.place = place
+                for behind in reading.members:
+                    self._tell_cut(behind, place)
                 continue
             ahead = [each.place.offset for each in reading.joiners if each.place.hour == reading.place.hour]
             next_join = min(ahead, default=end) if reading.late is None else end
@@ -692,9 +702,17 @@ class Replays:
             reading.joiners.remove(behind)
             group.members.add(behind)
             behind.group = group
+            if reading.late is None:
+                self._tell_cut(behind, reading.place)
             if count >= JOINED_AT_ONCE:
                 count = 0
                 await asyncio.sleep(0)
+
+    def _tell_cut(self, behind: _Behind, place: Place) -> None:
+        """It has come to an hour of which something was truncated before."""
+        if place.hour in behind.cut:
+            behind.cut.remove(place.hour)
+            behind.member.tell_lost(Place(place.hour, 0).text(behind.layout))
 
     async def _hand_out(self, reading: _Reading, setbacks: int, *, at_once: bool) -> None:
         """Give the members what the step has made. at_once: without a switch to other tasks."""
@@ -771,7 +789,10 @@ class Replays:
             for behind in [*reading.members, *reading.joiners]:
                 self._wait(behind, NOT_SEEN_YET_S)
             return
-        to = Place(reading.place.hour + 1, 0)
+        frontier = self._feeds.frontier
+        assert frontier is not None
+        hours = {*self._feeds.ends, *self._known, frontier.hour}
+        to = Place(min(hour for hour in hours if hour > reading.place.hour), 0)
         for behind in [*reading.members, *reading.joiners]:
             if behind.now_at < to:
                 self._move(behind, to, lost=True)

@@ -166,11 +166,13 @@ class Feeds:
         before, changed = self.frontier, self.layout not in (None, layout)
         self.layout = layout
         if changed:
-            self.setbacks += 1
             self.ends.clear()
-        if changed or before is None:
+        back = before is not None and (changed or (place is not None and place < before))
+        if back or before is None:
             self.frontier = place
-        if changed and before is not None:
+        if back and before is not None:
+            self.setbacks += 1
+            self.batch += 1  # what the last one gave is no more of the present content
             self.on_set_back(before)
 
     def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
