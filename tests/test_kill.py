@@ -144,7 +144,7 @@ class Resuming(Watching):
 
 
 def live(ws: ClientConnection, connection: Connection) -> None:
-    """Begins anew each time: what is published from the answer on, without a hole; numbered while it is live."""
+    """Begins anew each time: what is published from the answer on, without a hole."""
     answer = subscribe(ws)
     connection.epoch, connection.begin = answer["epoch"], answer["cursor"]
     seq: int | None = answer["seq"] - 1
