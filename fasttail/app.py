@@ -45,13 +45,15 @@ from fasttail.publish.access import Access, read_token
 from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.compression import Compression
+from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
 from fasttail.publish.legacy import OldChannels
 from fasttail.publish.server import Server
 from fasttail.publish.tls import server_context
 from fasttail.publish.wire import CloseCode
-from fasttail.resume import Resumer
+from fasttail.replays import Replays
+from fasttail.resume import Finder, hour_number
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower, Position, Start
 from fasttail.tail.inotify import Watcher
@@ -201,26 +203,36 @@ class App:
             gate=self._wait_for_clients,
         )
         self._feeds = Feeds(self.pipeline, epoch=secrets.token_hex(8))
+        for left in resume.formers if resume else ():  # hours that may still get late lines
+            found = locate(settings.data_dir.absolute(), left.path)
+            if found is not None:
+                self._feeds.ends[hour_number(found[1])] = left.offset
         self._old = OldChannels(self._hub, self._feeds, settings.max_message)
         self._public = public.Service(
             self._hub,
             self._feeds,
             queue_limit=settings.client_queue,
+            queues_total=settings.queues_total,
             max_message=settings.max_message,
             max_subscriptions=settings.max_subscriptions,
             budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
         )
-        self._resumer = Resumer(
+        self._finder = self._public.finder = Finder(
+            settings.data_dir,
+            layout=lambda: self._follower.layout,
+            ready=self._looked,
+            max_line=settings.max_line,
+        )
+        self._replays = self._public.replays = Replays(
             self._feeds,
             settings.data_dir,
             partial(self._public.topic, replayed=True),
-            layout=lambda: self._follower.layout,
-            ready=self._looked,
             limit=settings.max_replays,
             window=settings.block_size,
             max_line=settings.max_line,
+            max_behind_s=settings.max_behind_s,
+            ease=self._public.ease,
         )
-        self._public.resumer = self._resumer
         self._health = health = Health(
             self.pipeline.stats,
             stale_after_s=settings.stale_after_s,
@@ -267,7 +279,7 @@ class App:
             hub=lambda: (
                 self._hub.counts()
                 | self._public.counts()
-                | self._resumer.counts()
+                | self._replays.counts()
                 | (self._checkpoint.counts() if self._checkpoint else {})
             ),
             memory=self._memory_numbers,
@@ -288,7 +300,8 @@ class App:
             health=health.health,
             live=health.live,
             metrics=metrics.render,
-            routes=legacy.routes(self._hub, settings.client_queue) | {public.PATH: self._public.client},
+            routes=legacy.routes(self._hub, max(settings.client_queue, legacy.LEAST_QUEUE))
+            | {public.PATH: self._public.client},
             status=self._old.status,
             compression=self._compression,
             ping_interval_s=settings.ping_interval_s,
@@ -389,7 +402,8 @@ class App:
         self._old.flush()
         self.keep_place()
         restarting = restarting and not self._told_to_end
-        self._resumer.close()
+        self._finder.close()
+        self._replays.close()
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
         await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
         if self._checkpoint is not None:
@@ -420,8 +434,11 @@ class App:
                 elif isinstance(note, TopicsChanged):
                     self._feeds.changed(note.number, note)
                 elif isinstance(note, FileOpened):
-                    place = locate(self.settings.data_dir.absolute(), note.file[0])
-                    self._feeds.read_in(place[0] if place else None)
+                    found = locate(self.settings.data_dir.absolute(), note.file[0])
+                    if found is None:
+                        self._feeds.read_in(None, None)
+                    else:
+                        self._feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
                     self._handed_out.opened(note)
                 else:
                     self._publish(note)
@@ -439,6 +456,7 @@ class App:
         if self._checkpoint is not None and self._old.collects and not self._old.pending:
             self._sent_to = self._handed_out.position()
         self._feeds.take(note.messages, note)
+        self._public.ease()
         now_ns = time.time_ns()
         if note.event_ns:
             self._lags.observe(now_ns - note.event_ns)
@@ -551,6 +569,7 @@ class App:
             self._checkpoint.put(position)
 
     def _tell_status(self) -> None:
+        self._replays.tick()
         self._public.tell_status(self._health.freshness)
 
     def _look_after(self) -> None:
@@ -579,7 +598,7 @@ class App:
 
     def _census(self) -> Census:
         """What we hold ourselves, in the words of an alert."""
-        hub, public_, replays = self._hub.counts(), self._public.counts(), self._resumer.counts()
+        hub, public_, replays = self._hub.counts(), self._public.counts(), self._replays.counts()
         waiting, kept = self.pipeline.ring_bytes()
         return Census(
             {
@@ -587,14 +606,14 @@ class App:
                 "ring": waiting,
                 "the ring's boxes": kept,
                 "block": self._reader.touched,
-                "replays' blocks": self._resumer.block_bytes,
+                "replays' blocks": self._replays.block_bytes,
                 "log queue": self._service.waiting,
             },
             {
                 "clients": hub["connections"],
                 "topics": public_["topics"],
                 "subscriptions": public_["subscriptions"],
-                "replays": replays["replays_running"],
+                "replays": int(replays["replays_running"]),
             },
         )
 

@@ -30,6 +30,7 @@ class BatchEnd(NamedTuple):
     seconds: float
     workers: list[WorkerState]
     hour: int
+    begin: int
     end: int
     late: bool
     file: tuple[str, int, int] | None

@@ -83,8 +83,8 @@ class BatchEnd(NamedTuple):
     """A batch has ended.
 
     `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
-    `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour` and `end`: the file
-    (YYYYMMDDHH, 0 if it is none of an hour) and the offset behind the batch; `late`: they are a former hour's, and not where
+    `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour`, `begin` and `end`: the
+    file (YYYYMMDDHH, 0 if it is none of an hour), the offset of the batch and the one behind it; `late`: they are a former hour's, and not where
     reading goes on. `event_ns`: the newest order's own time, Unix nanoseconds; 0: no order. `local_ns`: when the node wrote the
     newest line, by its own clock; 0: no order, or a layout without `local_time`. `messages`: those of each topic in order.
     """
@@ -101,6 +101,7 @@ class BatchEnd(NamedTuple):
     seconds: float
     workers: list
     hour: int
+    begin: int
     end: int
     late: bool
     file: tuple
@@ -119,7 +120,10 @@ class TopicsChanged(NamedTuple):
 
 
 class FileOpened(NamedTuple):
-    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet."""
+    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet.
+
+    It is another file than before, or begins anew because it was truncated.
+    """
 
     number: int
     end: int
@@ -343,7 +347,7 @@ cdef class Pipeline:
                     (slot.ended_ns - slot.started_ns) / 1e9,
                     [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
                     if slot.logged else [],
-                    slot.hour, slot.end, slot.late, file, slot.event_ns, slot.local_ns, self._messages(slot))))
+                    slot.hour, slot.end - slot.bytes, slot.end, slot.late, file, slot.event_ns, slot.local_ns, self._messages(slot))))
             keep = 0 if self.trims else KEEP_OUT
             self.trims -= self.trims > 0
             for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
@@ -436,6 +440,7 @@ cdef class Pipeline:
         try:
             self.pool.warm_up()
             ft_wake_in_time()
+            truncations = self.follower.truncations
             while why != WHY_STOP:
                 self.follower.check(self.reader, self.watcher, why == WHY_END)
                 if self.gate is not None:
@@ -448,7 +453,10 @@ cdef class Pipeline:
                 changed = self._in_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
                 self.late = self.follower.late
                 self._stand()
+                # Truncated, it begins anew: whoever reads along has to know before the first new line comes.
+                changed = changed or truncations != self.follower.truncations
                 if changed and self.identity is not None and not self.late:
+                    truncations = self.follower.truncations
                     with nogil:
                         self._tell_file()
                 check_at_end = self.follower.next_check_s <= 0

@@ -1,13 +1,12 @@
-"""A topic's messages once more, from the node's files."""
+"""The messages of topics once more, from the node's files."""
 cimport cython
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
-from fasttail.publish.filters cimport RowKey
 from fasttail.publish.frames cimport Box
-from fasttail.publish.topics cimport Place, Topic
+from fasttail.publish.topics cimport Place, Topics
 from fasttail.tail.blocks cimport Reader
 
 
@@ -16,11 +15,11 @@ cdef class Rereader:
     cdef readonly Reader reader
     cdef Table table
     cdef Pool pool
-    cdef Topic topic
-    cdef Box box                     # owned
+    cdef Topics topics
+    cdef dict kept                   # the topics: `topics` only borrows them
+    cdef Box box                     # owned; what the last step has made, …
+    cdef size_t taken                # … and how many messages of it have been taken
     cdef Place place
-    cdef RowKey* keys                # owned; per row
-    cdef uint64_t after_line
-    cdef uint32_t after_events
-    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1
-    cdef list _messages(self)
+    cdef int _check(self, int code) except -1
+    cdef int _step(self, uint64_t limit, bint exact, size_t most) noexcept nogil
+    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil

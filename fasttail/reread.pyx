@@ -1,55 +1,100 @@
-"""One hour's file -> the messages of one topic that stand behind a place in it; for clients that resume.
+"""One hour's file -> the messages of some topics that stand behind a place in it; for clients that are behind.
 
-The same reader, parser, filter and encoder as in the pipeline, but one of each for itself and with one worker, driven block by
-block from any one thread; each step releases the GIL.
+The same reader, parser and topics as in the pipeline, but one of each for itself and with one worker, driven step by step from any
+one thread. A step holds the GIL only where it begins and ends: what it has made stands in a box, and `take` makes Python objects of
+it in the thread that sends them.
 """
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
-from fasttail.publish.filters cimport RowKey
 from fasttail.publish.frames cimport Message, out_clear, out_free
-from fasttail.publish.topics cimport Draft, Topic, make_keys, message_tuple
+from fasttail.publish.topics cimport Topic, Topics, message_tuple
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 
 import os
 
 from fasttail.publish.cursor import prefix as cursor_prefix
 
+cdef extern from "<string.h>" nogil:
+    void* memchr(const void* s, int c, size_t n)
+    void* memrchr(const void* s, int c, size_t n)
+
 cdef enum:
     KEEP_OUT = 1 << 20
     KEPT_WINDOWS = 8
+    LEAST_STEP = 4096
+    COIN_TOPICS = 8              # so many topics of few coins have about as much to write as one of everything,
+    USER_TOPICS = 64             # … and so many of few users
+
+cdef enum Stepped:
+    STEP_DONE
+    STEP_END                     # of the file
+    STEP_HOLE
+    STEP_ERROR
+    STEP_MEMORY
+    STEP_BOUND
 
 
 cdef class Rereader:
-    """window, max_line: as the pipeline's reader. The topic must be its own: its selector is one pool's."""
+    """window, max_line: as the pipeline's reader. Nothing but `take` may be called while a step runs."""
 
-    def __cinit__(self, Topic topic not None, *, size_t window=1 << 18, size_t max_line=64 << 20):
-        self.topic = topic
+    def __cinit__(self, *, size_t window=1 << 18, size_t max_line=64 << 20):
         self.reader = Reader(window=window, max_line=max_line)
         self.reader.wary = True              # so that a hole of NUL bytes is met as in the pipeline
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
         self.pool = Pool(1, self.table)
-        self.keys = <RowKey*>calloc(self.table.rows_cap, sizeof(RowKey))
-        if self.keys == NULL:
-            raise MemoryError
+        self.topics = Topics(1, self.table)
+        self.topics.bounded = False
+        self.kept = {}
 
     def __dealloc__(self):
-        free(self.keys)
         out_free(&self.box.text)
         out_free(&self.box.marks)
 
-    def open(self, path, layout, uint64_t offset, uint32_t events, stands=None) -> None:
-        """Go on in another file, behind so many events of the line at `offset`. Raises OSError.
+    def add(self, Topic topic not None, uint64_t line=0, uint32_t events=0) -> None:
+        """Make the topic's messages, too: of the orders behind so many events of the line at that offset.
+
+        The topic must be this rereader's own. Raises MemoryError.
+        """
+        topic.after_line = line
+        topic.after_events = events
+        if not self.topics.add(<void*>topic):
+            raise MemoryError
+        self.kept[topic.id] = topic
+
+    def want_all(self, Topic topic not None) -> None:
+        """The line that `add` named has been passed: from now on everything is wanted."""
+        topic.after_events = 0
+
+    def remove(self, Topic topic not None) -> None:
+        """No more."""
+        if self.kept.pop(topic.id, None) is not None:
+            self.topics.remove(<void*>topic)
+
+    def clear(self) -> None:
+        """Let go of the file, the topics, and what was made."""
+        for topic in list(self.kept.values()):
+            self.remove(topic)
+        self.reader.close()
+        self.taken = 0
+        out_clear(&self.box.text, KEEP_OUT)
+        out_clear(&self.box.marks, KEEP_OUT)
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of a step, but for a line that is longer: the more topics there are that take everything, the fewer."""
+        cdef size_t heavy = self.topics.always_len + self.topics.by_coin // COIN_TOPICS + self.topics.by_user // USER_TOPICS
+        return max(<size_t>LEAST_STEP, self.reader.window // max(<size_t>1, heavy))
+
+    def open(self, path, layout, uint64_t offset, stands=None) -> None:
+        """Go on in another file. Raises OSError.
 
         stands: the Place that the messages' cursors shall name; None: where their orders are.
         """
         self.reader.open(path, offset)
-        self.after_line = offset
-        self.after_events = events
         self.place.late = stands is not None
         self.place.goes_on = stands.offset if stands is not None else 0
         prefix = (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode()
@@ -66,74 +111,102 @@ cdef class Rereader:
         """Offset behind the lines read so far."""
         return self.reader.offset
 
-    def read(self, uint64_t limit) -> "list | None":
-        """The messages of the next block of lines, none of which reaches beyond `limit`; None at the end of the file.
+    def read(self, uint64_t limit, bint exact=True) -> bool:
+        """One step: the next lines, `step_bytes` of them at most, and none that reaches beyond `limit`. False at the end of the file.
 
-        `limit` is the end of a line. An empty list: the block had none. Raises OSError.
+        exact: `limit` is the end of a line, or the bytes in front of it are to be taken for one. Otherwise the step ends at the
+        last line's end in front of it, or behind it if there is none. Raises OSError, MemoryError.
         """
         cdef int code
-        cdef size_t size
-        cdef Reader reader = self.reader
-        if reader.offset >= limit:
-            return []
+        cdef size_t most = self.step_bytes
+        self.taken = 0
         with nogil:
-            code = reader.fill()
-        if reader.at_hole:                   # as the pipeline does: what stands in front of it is a line of its own
-            messages = self.read_tail()
-            reader.pass_hole()
-            return messages
-        if code == FILL_EOF or code == FILL_NOFILE:
-            return None
-        if code == FILL_ERROR:
-            raise OSError(reader.error, os.strerror(reader.error))
-        if code != FILL_LINES or reader.offset >= limit:    # a hole was passed over, and with it the limit
-            return []
-        size = reader.lines_end - reader.begin
-        if reader.offset + size > limit:
-            size = <size_t>(limit - reader.offset)
-        self._convert(reader.base + reader.begin, reader.base + reader.begin + size, reader.base + reader.capacity, reader.offset)
-        if size == reader.lines_end - reader.begin:
-            reader.consume()
+            code = self._step(limit, exact, most)
+        if code == STEP_HOLE:                # as the pipeline does: what stands in front of it is a line of its own
+            self.read_tail()
+            self.reader.pass_hole()
+        elif code == STEP_ERROR:
+            raise OSError(self.reader.error, os.strerror(self.reader.error))
         else:
-            reader.seek(reader.offset + size)    # the rest of the block is not wanted yet
-        if size > KEPT_WINDOWS * reader.window:
-            self.table.trim(KEPT_WINDOWS * reader.window)
-        return self._messages()
+            self._check(code)
+        return code != STEP_END
 
-    def read_tail(self) -> list:
-        """The messages of a last line that has no end and will get none."""
-        offset = self.reader.offset
+    def read_tail(self) -> None:
+        """A last line that has no end and will get none."""
+        cdef uint64_t offset = self.reader.offset
+        cdef int code
         tail = self.reader.take_tail()
         cdef const char* p = tail
-        self._convert(p, p + len(tail), p + len(tail), offset)
-        return self._messages()
+        self.taken = 0
+        code = self._convert(p, p + len(tail), p + len(tail), offset)
+        self._check(code)
 
-    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
-        cdef int more = 1
-        cdef bint whole = False
-        cdef Draft draft
-        with nogil:
-            out_clear(&self.box.text, KEEP_OUT)
-            out_clear(&self.box.marks, KEEP_OUT)
-            self.table.clear()
-            self.pool.start(begin, begin, limit, readable)
-            while more == 1:
-                more = self.pool.run()
-                self.pool.chunks[0].rejects_len = 0      # told and counted when the pipeline read them
-            if more == 0:
-                self.place.data = begin
-                self.place.offset = offset
-                make_keys(self.table, self.keys, not self.topic.selector.filter.every)
-                self.topic.begin(&draft, &self.box, <size_t>-1)      # one topic, and a block at a time: no quota
-                whole = self.topic.encode(&draft, &self.box, self.table, self.keys, &self.place, self.after_line, self.after_events) != 0
-                self.after_events = 0 if offset > self.after_line else self.after_events
-        if more < 0:
+    def take(self, size_t most=<size_t>-1) -> list:
+        """The next messages that the last step has made, about so many bytes of them; an empty list: there are no more."""
+        cdef const Message* marks = <const Message*>self.box.marks.data
+        cdef size_t count = self.box.marks.size // sizeof(Message), bytes = 0
+        cdef list found = []
+        while self.taken < count and bytes < most:
+            bytes += marks[self.taken].end - marks[self.taken].begin + 64
+            found.append(message_tuple(&self.box, &marks[self.taken], &self.place))
+            self.taken += 1
+        return found
+
+    cdef int _check(self, int code) except -1:
+        if code == STEP_BOUND:
             raise SystemError("fasttail: an array's bound did not hold; please report the input")
-        if not whole:
+        if code == STEP_MEMORY:
             raise MemoryError
         return 0
 
-    cdef list _messages(self):
-        cdef const Message* marks = <const Message*>self.box.marks.data
-        cdef size_t i
-        return [message_tuple(&self.box, &marks[i], &self.place) for i in range(self.box.marks.size // sizeof(Message))]
+    cdef int _step(self, uint64_t limit, bint exact, size_t most) noexcept nogil:
+        cdef size_t size
+        cdef const char* begin
+        cdef const char* cut
+        cdef int code
+        out_clear(&self.box.text, KEEP_OUT)
+        out_clear(&self.box.marks, KEEP_OUT)
+        if self.reader.offset >= limit:
+            return STEP_DONE
+        code = self.reader.fill()
+        if self.reader.at_hole:
+            return STEP_HOLE
+        if code == FILL_EOF or code == FILL_NOFILE:
+            return STEP_END
+        if code == FILL_ERROR:
+            return STEP_ERROR
+        if code != FILL_LINES or self.reader.offset >= limit:    # a hole was passed over, and with it the limit
+            return STEP_DONE
+        begin = self.reader.base + self.reader.begin
+        size = self.reader.lines_end - self.reader.begin
+        if size > most:
+            size = most + <size_t>(<const char*>memchr(begin + most, c"\n", size - most) - (begin + most)) + 1
+        if self.reader.offset + size > limit:
+            size = <size_t>(limit - self.reader.offset)
+            if not exact:
+                cut = <const char*>memrchr(begin, c"\n", size)
+                if cut == NULL:
+                    cut = <const char*>memchr(begin + size, c"\n", self.reader.lines_end - self.reader.begin - size)
+                size = <size_t>(cut - begin) + 1
+        code = self._convert(begin, begin + size, self.reader.base + self.reader.capacity, self.reader.offset)
+        self.reader.consume_some(size)
+        if size > KEPT_WINDOWS * self.reader.window:
+            self.table.trim(KEPT_WINDOWS * self.reader.window)
+        return code
+
+    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
+        cdef int more = 1
+        out_clear(&self.box.text, KEEP_OUT)
+        out_clear(&self.box.marks, KEEP_OUT)
+        self.table.clear()
+        self.pool.start(begin, begin, limit, readable)
+        while more == 1:
+            more = self.pool.run()
+            self.pool.chunks[0].rejects_len = 0      # told and counted when the pipeline read them
+        if more < 0:
+            return STEP_BOUND
+        self.place.data = begin
+        self.place.size = <size_t>(limit - begin)
+        self.place.offset = offset
+        self.topics.run(self.table, &self.place, NULL, 0, 0, &self.box)
+        return STEP_MEMORY if self.box.text.failed or self.box.marks.failed else STEP_DONE

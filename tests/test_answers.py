@@ -21,6 +21,7 @@ from lines import event, plain
 from running import PATIENCE_S, Serve, hour_file, serve, wait_for
 from serving import PING, TEXT, RawClient, close_frame, masked, run, serving, until, upgrade
 from serving import PONG as PONG_FRAME
+from test_budget import NoReplays
 from test_ws import USERS, Bot, append
 from websockets.exceptions import ConnectionClosed
 
@@ -28,7 +29,7 @@ from fasttail.publish import legacy, public
 from fasttail.publish.budget import Budget
 from fasttail.publish.clients import Hub
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.subscriptions import RequestError
+from fasttail.publish.subscriptions import Request, RequestError
 from fasttail.publish.topics import Topic
 
 A = {"type": "orderUpdates", "user": USERS[0]}
@@ -420,14 +421,17 @@ class Pipe:
 
 
 def served(pipe: Pipe) -> public.Service:
-    return public.Service(
+    service = public.Service(
         Hub((*legacy.CHANNELS, *public.CHANNELS)),
         Feeds(pipe, "e"),
         queue_limit=1 << 20,
+        queues_total=1 << 30,
         max_message=1 << 18,
         max_subscriptions=10,
         budget=Budget(10**6, 10**6),
     )
+    service.replays = NoReplays()
+    return service
 
 
 @asynccontextmanager
@@ -446,25 +450,25 @@ async def subscribed(service: public.Service, subscription: dict[str, Any]) -> A
 
 
 class Ending:
-    """A resumer whose client goes, or begins the same subscription anew, just before its replay fails."""
+    """Its client goes, or begins the same subscription anew, just before its beginning is refused."""
 
-    def __init__(self, before: Callable[[public.Member], None]) -> None:
+    def __init__(self, before: Callable[[], None]) -> None:
         self.before = before
 
-    async def find(self, member: public.Member) -> str:
-        return START
-
-    async def replay(self, member: public.Member) -> bool:
+    async def find(self, request: Request) -> str:
         await asyncio.sleep(0)
-        self.before(member)
+        self.before()
         raise RequestError("lost")
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
     ended = []
+    client: public.PublicClient | None = None
 
-    def before(member: public.Member) -> None:
+    def before() -> None:
+        assert client is not None
+        member = next(iter(client.members.values()))
         if again:
             member.client.text(json.dumps(unsubscribe(B)).encode())
             member.client.text(json.dumps(subscribe(B)).encode())
@@ -473,9 +477,10 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
         ended.append(member)
 
     async def main() -> None:
+        nonlocal client
         pipe = Pipe()
         service = served(pipe)
-        service.resumer = Ending(before)
+        service.finder = Ending(before)
         async with subscribed(service, {**B, "cursor": START}) as member:
             client = member.client
             assert member.feed is not None

@@ -18,10 +18,10 @@ from test_subscriptions import subscribe
 from test_ws import Bot, append
 
 from fasttail.publish.budget import SUBSCRIPTION, Account, Budget, Exceeded, topic_cost
-from fasttail.publish.clients import Channel, Hub
+from fasttail.publish.clients import Channel, Client, Hub
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
-from fasttail.publish.public import CHANNELS, PublicClient, Service
+from fasttail.publish.public import CHANNELS, Member, PublicClient, Service
 from fasttail.publish.topics import Topic
 
 USERS = [f"0x{number:040x}" for number in range(2000)]
@@ -256,6 +256,16 @@ def test_a_topic_for_which_there_is_no_room_says_so(folder: Path, path: Path) ->
         assert len(drive.updates()) == 1
 
 
+class NoReplays:
+    """Nobody is behind."""
+
+    def admit(self, _: Member) -> None: ...
+    def drop(self, _: Member) -> None: ...
+    def drained(self) -> None: ...
+    def report(self) -> dict[Client, Any]:
+        return {}
+
+
 class Recorded(PublicClient):
     """A client whose messages are kept instead of written to a socket."""
 
@@ -267,7 +277,7 @@ class Recorded(PublicClient):
     def is_open(self) -> bool:
         return True
 
-    def send(self, data: bytes) -> bool:
+    def send(self, data: bytes, *, limit: int | None = None) -> bool:
         self.got.append(payload(data))
         return True
 
@@ -286,9 +296,15 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
         budget = Budget(10**6, 10**6)
         hub = Hub(CHANNELS)
         service = Service(
-            hub, feeds, queue_limit=1 << 20, max_message=1 << 16, max_subscriptions=99, budget=budget
+            hub,
+            feeds,
+            queue_limit=1 << 20,
+            queues_total=1 << 30,
+            max_message=1 << 16,
+            max_subscriptions=99,
+            budget=budget,
         )
-        service.resumer = None  # type: ignore[assignment]
+        service.replays = NoReplays()
         one, other = Recorded(service), Recorded(service)
 
         def look() -> None:

@@ -78,7 +78,7 @@ def test_defaults() -> None:
         "checkpoint",
     )
     assert (settings.block_size, settings.max_line, settings.max_message) == (1 << 20, 64 << 20, 256 << 10)
-    assert (settings.client_queue, settings.max_clients) == (4 << 20, 1000)
+    assert (settings.client_queue, settings.max_clients) == (1 << 20, 1000)
     assert (settings.batch_interval_ms, settings.min_batch_us, settings.grace_s) == (500, 500, 5.0)
     assert (settings.batch_timeout_s, settings.stale_after_s, settings.inotify) == (30.0, 60.0, True)
     assert (settings.symbols_config, settings.memory_limit_mb) == ((), None)

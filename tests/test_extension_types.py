@@ -76,9 +76,7 @@ def modules(sources: Path) -> dict[str, tuple[str, str]]:
 def test_no_dealloc_reads_an_object(sources: Path) -> None:
     found = modules(sources)
     classes = {name for pyx, pxd in found.values() for _, name, _ in CLASS.findall(pyx + pxd)}
-    assert [
-        f"{module}.{fault}" for module, texts in found.items() for fault in faults(*texts, classes)
-    ] == []
+    assert [f"{module}.{fault}" for module, texts in found.items() for fault in faults(*texts, classes)] == []
 
 
 def test_every_extension_type_is_looked_at(sources: Path) -> None:

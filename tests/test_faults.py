@@ -558,14 +558,16 @@ def test_a_replay_that_passes_its_limit_within_a_hole(path: Path, window: int) -
     lines = plain(*numbered(0, 10))
     path.write_bytes(lines + bytes(50_000) + plain(*numbered(10, 2)))
     for limit in (len(lines), len(lines) + 1, len(lines) + 1000, len(lines) + 49_999):
-        rereader = Rereader(Topic("orders", format="raw"), window=window)
-        rereader.open(str(path), "plain", 0, 0)
+        rereader = Rereader(window=window)
+        rereader.add(Topic("orders", format="raw"))
+        rereader.open(str(path), "plain", 0)
         orders = 0
         while rereader.tell() < limit:
-            orders += sum(message.orders for message in rereader.read(limit) or [])
+            rereader.read(limit)
+            orders += sum(message.orders for message in rereader.take())
         assert orders == 10
-        while (messages := rereader.read(path.stat().st_size)) is not None:
-            orders += sum(message.orders for message in messages)
+        while rereader.read(path.stat().st_size):
+            orders += sum(message.orders for message in rereader.take())
             if rereader.tell() == path.stat().st_size:
                 break
         assert orders == 12

@@ -45,7 +45,7 @@ def test_a_former_hour_that_is_not_known_any_more_does_not_move_the_place() -> N
     handed_out.ended(
         BatchEnd(
             number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
-            reject=None, seconds=0.0, workers=[], hour=2026050508, end=7, late=True,
+            reject=None, seconds=0.0, workers=[], hour=2026050508, begin=0, end=7, late=True,
             file=("a former hour's", 1, 2), event_ns=0, local_ns=0, messages=[],
         )
     )  # fmt: skip

@@ -23,6 +23,7 @@ LIBRARY = {
     "pipeline",
     "convert",
     "resume",
+    "replays",
     "checkpoint",
     "find",
 }
@@ -39,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
     "reread": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "find": {"tail", "parser"},
-    "resume": {"tail", "publish", "reread", "slices", "find"},
+    "resume": {"tail", "publish", "find"},
+    "replays": {"tail", "publish", "reread", "resume", "slices", "observe.now_and_then"},
     "checkpoint": {"tail"},
     "handed_out": {"tail", "pipeline"},
     # beside it

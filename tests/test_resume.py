@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import socket
@@ -16,19 +15,16 @@ from typing import Any
 
 import pytest
 from lines import envelope, event, plain
-from running import PATIENCE_S, Serve, command, hour_file, serve, wait_for
+from running import Serve, command, hour_file, serve, wait_for
 from serving import TEXT, masked, upgrade
-from test_answers import Pipe
 from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from fasttail.publish.cursor import Place
-from fasttail.publish.feeds import Feeds
-from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic
+from fasttail.replays import _Reading, _Truncated
 from fasttail.reread import Rereader
-from fasttail.resume import Resumer, _Lost, _Walk
 
 
 def numbered(first: int, last: int) -> list[dict[str, Any]]:
@@ -166,61 +162,74 @@ def test_since_a_time(tmp_path: Path) -> None:
             assert answer["data"].endswith("the oldest event on disk, p2026050517-0000000000000-0000000")
 
 
-def test_half_of_the_replays_are_the_most_for_one_client(tmp_path: Path) -> None:
+def test_replays_wait_for_their_turn(tmp_path: Path) -> None:
+    """More than may run at a time, some of clients that do not read: none is refused, all are given all."""
     folder = tmp_path / "data"
     path = hour_file(folder, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 60_000)))
     start = "p2026050517-0000000000000-0000000"
-    with serve(folder, "--max-replays", 3, "--client-queue", "256k") as server:
-        stalled, bot = Bot(server), Bot(server)
-        for coins in (["BTC"], ["BTC", "X"], ["BTC", "Y"]):
-            wanted = {"type": "orders", "format": "raw", "coins": coins, "cursor": start}
-            stalled.send({"method": "subscribe", "subscription": wanted})
-        bot.subscribe(type="orders", format="raw", cursor=start)
-        assert received(bot, 59_999) == list(range(60_000))
-        message = stalled.next()
-        while message["channel"] != "error":
-            message = stalled.next()
-        assert "too many replays: at most 3 at a time, 2 of one client" in message["data"]
-
-
-def test_a_replay_that_waits_for_its_client_gives_its_place_to_the_next(tmp_path: Path) -> None:
-    """Those who do not read lock nobody out. They are told so, and can go on behind what they were given."""
-    folder = tmp_path / "data"
-    path = hour_file(folder, "plain", "20260505", 17)
-    path.write_bytes(plain(*numbered(0, 60_000)))
-    start = "p2026050517-0000000000000-0000000"
-    with serve(folder, "--max-replays", 2, "--client-queue", "256k") as server:
-        stalled = [Bot(server), Bot(server)]
+    with serve(folder, "--max-replays", 1, "--client-queue", "256k") as server:
+        stalled = [Bot(server) for _ in range(3)]
         for bot in stalled:
             bot.subscribe(type="orders", format="raw", cursor=start)
-        with Bot(server) as bot:
-            began = time.monotonic()
-            while (answer := bot.ask("subscribe", type="orders", format="raw", cursor=start))[
-                "channel"
-            ] == "error":
-                assert "too many replays: at most 2 at a time, 1 of one client" in answer["data"]
-                assert time.monotonic() - began < PATIENCE_S
-                time.sleep(0.1)
-            assert received(bot, 59_999) == list(range(60_000))
-        ends = []
-        for bot in stalled:
-            got, cursor = [], start
-            while (message := bot.next())["channel"] == "orders":
-                got += oids(message)
-                cursor = message["cursor"]
-            ends.append(message["channel"])
-            assert got == list(range(len(got)))
-            if message["channel"] == "error":
-                assert message["data"].endswith(
-                    ": its client reads too slowly, and others wait for this replay's place"
+            for coins in (["BTC", "X"], ["BTC", "Y"]):
+                bot.send(
+                    {
+                        "method": "subscribe",
+                        "subscription": {"type": "orders", "coins": coins, "cursor": start},
+                    }
                 )
-                assert 0 < len(got) < 60_000
-                bot.subscribe(type="orders", format="raw", cursor=cursor)
-                assert received(bot, 59_999) == list(range(len(got), 60_000))
+        for _ in range(3):
+            with Bot(server) as bot:
+                bot.subscribe(type="orders", format="raw", cursor=start)
+                assert received(bot, 59_999) == list(range(60_000))
+        for bot in stalled:
+            got: dict[str, list[int]] = {}
+            live = 0
+            while live < 3:
+                message = bot.next()
+                live += message["channel"] == "live"
+                if message["channel"] == "orders":
+                    raw = "order" in message["data"][0]
+                    found = oids(message) if raw else [each["oid"] for each in message["data"]]
+                    got.setdefault("raw" if raw else "full", []).extend(found)
+            assert got["raw"] == list(range(60_000))
+            assert sorted(got["full"]) == sorted([*range(60_000), *range(60_000)])
             bot.socket.close()
-        assert sorted(ends) == ["error", "live"]
         server.wait_metric("fasttail_replays_running", 0)
+
+
+def test_members_share_a_reading_from_where_each_is(tmp_path: Path) -> None:
+    """Equal and different subscriptions, from places between and within lines; one place for a reading."""
+    folder = tmp_path / "data"
+    path = hour_file(folder, "by_block", "20260505", 17)
+    users = [f"0x{number:040x}" for number in range(20)]
+    count = 20_000
+    events = [event(oid=i, user=users[i % 20]) for i in range(count)]
+    path.write_bytes(by_layout("by_block", events))
+    offsets = [0]
+    for line in path.read_bytes().splitlines(keepends=True):
+        offsets.append(offsets[-1] + len(line))
+    chance = random.Random(5)
+    with serve(folder, "--max-replays", 1) as server:
+        bots = []
+        for i in range(60):
+            first = chance.randrange(count // 2)
+            cursor = f"b2026050517-{offsets[first // 10]:013d}-{first % 10:07d}"
+            user = users[i % 20]
+            wanted = [{"type": "orders", "format": "raw"}, {"type": "orderUpdates", "user": user}][i % 3 > 0]
+            bot = Bot(server)
+            bot.send({"method": "subscribe", "subscription": {**wanted, "cursor": cursor}})
+            bots.append(
+                (bot, range(first, count) if i % 3 == 0 else range(first + (i - first) % 20, count, 20))
+            )
+        for bot, due in bots:
+            assert bot.next()["channel"] == "subscriptionResponse"
+            got: list[int] = []
+            while (message := bot.next())["channel"] != "live":
+                got += oids(message)
+            assert got == list(due)
+            bot.socket.close()
 
 
 def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path: Path) -> None:
@@ -302,7 +311,7 @@ def test_replays_that_are_cut_off_leave_nothing_behind(tmp_path: Path) -> None:
     path.write_bytes(plain(*numbered(0, 60_000)))
     cursor = "p2026050509-0000000000000-0000000"
     wanted = {"method": "subscribe", "subscription": {"type": "orders", "cursor": cursor}}
-    with serve(tmp_path / "data", "--workers", 1) as server:
+    with serve(tmp_path / "data", "--workers", 1, "--max-replays", 1) as server:
 
         def cut_off(times: int) -> float:
             """Bytes that malloc has given out after so many."""
@@ -359,8 +368,21 @@ LONG = [{"note": "x" * 600}]
 
 
 def until_it_waits(server: Serve) -> None:
-    """Until the replay to a client that does not read has filled the sockets, and something of the queue."""
-    wait_for("the queue", lambda: server.metric("fasttail_client_queued_bytes") > 32 << 10)
+    """Until the replay to a client that does not read has filled the sockets and its queue, of 256 KiB."""
+    wait_for("the queue", lambda: server.metric("fasttail_client_queued_bytes") > 256 << 10)
+
+
+def until_live(bot: Bot) -> tuple[list[int], list[dict[str, Any]]]:
+    """The oids and the gaps before a subscription is live."""
+    got: list[int] = []
+    gaps: list[dict[str, Any]] = []
+    while (message := bot.next())["channel"] != "live":
+        if message["channel"] == "gap":
+            gaps.append(message["data"])
+        else:
+            assert message["channel"] == "orders", message
+            got += oids(message)
+    return got, gaps
 
 
 def until_refused(bot: Bot) -> tuple[list[int], str]:
@@ -381,9 +403,9 @@ def test_an_hour_that_is_deleted_before_a_replay_reads_it_is_told(tmp_path: Path
         bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
         until_it_waits(server)  # in the first hour
         hours[1].unlink()
-        got, error = until_refused(bot)
-        assert got == list(range(20_000))
-        assert error.endswith(": the file of hour 2026050518 was deleted meanwhile")
+        got, gaps = until_live(bot)
+        assert got == [*range(20_000), *range(40_000, 60_000)]
+        assert [(gap["orders"], gap["to"]) for gap in gaps] == [(None, "p2026050519-0000000000000-0000000")]
         assert not server.count("ERROR")
 
 
@@ -398,9 +420,11 @@ def test_a_file_that_is_truncated_under_a_replay_is_told(tmp_path: Path) -> None
         server.wait_metric("fasttail_truncations_total", 1)
         append(path, plain(*(event(oid=n, children=LONG) for n in range(100_000, 120_000))))
         server.wait_metric("fasttail_lines_total", 20_000)
-        got, error = until_refused(bot)
-        assert got == list(range(len(got)))
-        assert error.endswith(": the file was truncated meanwhile")
+        got, gaps = until_live(bot)
+        first = got.index(100_000)
+        assert got == [*range(first), *range(100_000, 120_000)]
+        assert 0 < first < 30_000
+        assert [(gap["orders"], gap["to"]) for gap in gaps] == [(None, "p2026050517-0000000000000-0000000")]
 
 
 def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path: Path) -> None:
@@ -408,27 +432,12 @@ def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path:
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 10)))
     size = path.stat().st_size
-    topic = Topic(
-        "orders", selector=Selector(), format="raw", max_message=1 << 18, aim=1 << 18, numbered=False
-    )
-    resumer = Resumer(
-        Feeds(Pipe(), "e"),
-        tmp_path,
-        lambda _: topic,
-        layout=lambda: "plain",
-        ready=asyncio.Event(),
-        limit=1,
-        window=1 << 16,
-        max_line=1 << 20,
-    )
-    try:
-        walk = _Walk(Rereader(topic), resumer, "p2026050517-0000000000000-0000000")
-        assert walk.step(size, Place(2026050517, size)) == []
-        path.write_bytes(b"")
-        with pytest.raises(_Lost, match="the file was truncated meanwhile"):
-            walk.step(size, Place(2026050517, size))
-    finally:
-        resumer.close()
+    reading = _Reading(Rereader(), "plain", Place(2026050517, 0), str(tmp_path), set())
+    reading.rereader.add(Topic("orders", format="raw", numbered=False))
+    assert reading.open({}, set()) == Place(2026050517, 0)
+    path.write_bytes(b"")
+    with pytest.raises(_Truncated):
+        reading.step(size, True)
 
 
 def test_a_client_that_comes_before_the_first_look_resumes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Clients of /ws that do not keep up: what they miss is told, and costs the others nothing."""
+"""Clients of /ws that do not keep up: they get all from the files, and cost others nothing."""
 
 from __future__ import annotations
 
@@ -42,11 +42,133 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+class Following:
+    """One subscription's messages in a row: its orders, whichever way they come, and what was told."""
+
+    def __init__(self) -> None:
+        self.orders: list[int] = []
+        self.told: list[str] = []
+        self.gaps: list[dict[str, Any]] = []
+        self.seq: int | None = None
+        self.cursor = ""
+
+    def take(self, message: dict[str, Any]) -> None:
+        if message["channel"] == "orders":
+            assert ("seq" in message) == (self.seq is not None)
+            if self.seq is not None:
+                assert (message["prev"], message["seq"]) == (self.seq, self.seq + 1)
+                self.seq += 1
+            self.orders += oids(message)
+        else:
+            self.told.append(message["channel"])
+            if message["channel"] == "live":
+                assert self.seq is None
+                self.seq = message["seq"] - 1
+                assert message["cursor"] >= self.cursor
+                return
+            assert message["channel"] in ("replay", "gap"), message
+            if message["channel"] == "gap":
+                self.gaps.append(message["data"])
+                return
+            assert self.seq is not None
+            self.seq = None
+            message = message["data"]
+        assert message["cursor"] >= self.cursor
+        self.cursor = message["cursor"]
+
+    def follow(self, bot: Bot, last: int) -> None:
+        while not self.orders or self.orders[-1] < last:
+            self.take(bot.next())
+
+
+def test_a_client_that_sleeps_misses_nothing(tmp_path: Path, path: Path) -> None:
+    """With default settings: it leaves the live path and comes back, as often as it falls asleep."""
+    with serve(tmp_path / "data") as server, Bot(server) as bot:
+        following = Following()
+        following.seq = bot.subscribe(type="orders", format="raw")["seq"] - 1
+        for turn in range(3):
+            flood(server, path, turn * 20_000, turn * 20_000 + 20_000)
+            following.follow(bot, turn * 20_000 + 19_999)
+            while following.seq is None:
+                following.take(bot.next())
+        append(path, plain(event(oid=60_000)))
+        following.follow(bot, 60_000)
+        assert following.orders == list(range(60_001))
+        assert following.told == ["replay", "live"] * (len(following.told) // 2)
+        assert following.told
+        assert server.metric("fasttail_gaps_total") == 0
+        assert server.metric("fasttail_replayed_orders_total") > 0
+        assert server.metric("fasttail_replays_running") == 0
+
+
+def test_its_status_says_how_far_behind_a_client_is(tmp_path: Path, path: Path) -> None:
+    with slow(tmp_path) as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw")
+        bot.subscribe(type="status")
+        flood(server, path, 0, 30_000)
+        server.wait_metric("fasttail_replays_running", 1)
+        assert server.metric("fasttail_replay_bytes_behind") > 1 << 20
+        time.sleep(1.1)
+        behind = []
+        count = 0
+        while count < 30_000 or bot.next()["channel"] != "status":
+            message = bot.next()
+            if message["channel"] == "status":
+                behind += message["data"].get("behind", [])
+            count += len(message["data"]) if message["channel"] == "orders" else 0
+        assert [each["subscription"]["format"] for each in behind]
+        assert behind[0]["bytes"] > 1 << 20
+        assert behind[0]["lagMs"] >= 0
+        server.wait_metric("fasttail_replays_running", 0)
+        while "behind" in (message := bot.next())["data"]:
+            assert message["channel"] == "status"
+
+
+def test_who_is_too_far_behind_goes_on_at_the_newest_order(tmp_path: Path, path: Path) -> None:
+    """And its client is told so: a client that is slower than the node must not cost a reading for ever."""
+    options = ("--client-queue", "256k", "--max-behind-s", 1)
+    with serve(tmp_path / "data", *options) as server, Bot(server) as bot:
+        bot.subscribe(type="orders", format="raw")
+        flood(server, path, 0, 30_000)
+        server.wait_metric("fasttail_replays_running", 1)
+        server.wait_metric("fasttail_gaps_total", 1)
+        following = Following()
+        following.seq = 0
+        got: list[dict[str, Any]] = []
+        while not got or got[-1]["channel"] != "live":
+            got.append(bot.next())
+        orders = [oid for message in got if message["channel"] == "orders" for oid in oids(message)]
+        assert orders == list(range(len(orders)))
+        assert len(orders) < 30_000
+        gap = next(message["data"] for message in got if message["channel"] == "gap")
+        assert (gap["orders"], gap["from"] < gap["to"]) == (None, True)
+        append(path, plain(*numbered(30_000, 30_002)))
+        assert oids(bot.next()) == [30_000, 30_001]
+
+
+def test_all_queues_together_have_a_bound(tmp_path: Path, path: Path) -> None:
+    """Past it those for whom most waits are given the rest from the files; nobody misses anything."""
+    options = ("--client-queue", "64M", "--queues-total", "16M")
+    with serve(tmp_path / "data", *options) as server:
+        bots = [Bot(server) for _ in range(6)]
+        for bot in bots:
+            bot.subscribe(type="orders", format="raw")
+        flood(server, path, 0, 30_000)  # some 30 MB for each, of which the kernel holds a part
+        assert server.metric("fasttail_client_queued_bytes") < 24 << 20
+        server.wait_metric("fasttail_replays_running", 6)
+        for bot in bots:
+            following = Following()
+            following.seq = 0
+            following.follow(bot, 29_999)
+            assert following.orders == list(range(30_000))
+            bot.socket.close()
+
+
 def test_what_a_stalled_client_missed_is_told_and_can_be_had(tmp_path: Path, path: Path) -> None:
     """Every order is in a message or in a gap, and the gap's cursors bring back exactly what is missing."""
     count = 60_000
     with slow(tmp_path) as server, Bot(server) as bot, Bot(server) as other:
-        bot.subscribe(type="orders", format="raw")
+        bot.subscribe(type="orders", format="raw", onSlow="gap")
         flood(server, path, 0, count)
         got: list[int] = []
         gaps: list[dict[str, Any]] = []
@@ -92,7 +214,7 @@ def test_what_a_stalled_client_missed_is_told_and_can_be_had(tmp_path: Path, pat
 
 def test_a_gap_is_told_without_waiting_for_the_next_order(tmp_path: Path, path: Path) -> None:
     with slow(tmp_path) as server, Bot(server) as bot:
-        bot.subscribe(type="orders", format="raw")
+        bot.subscribe(type="orders", format="raw", onSlow="gap")
         flood(server, path, 0, 40_000)
         time.sleep(0.5)
         last = bot.next()
@@ -142,7 +264,7 @@ def test_a_stalled_client_costs_the_others_nothing(tmp_path: Path, path: Path) -
 
 def test_who_unsubscribes_is_told_what_was_missed(tmp_path: Path, path: Path) -> None:
     with slow(tmp_path) as server, Bot(server) as bot:
-        bot.subscribe(type="orders", format="raw")
+        bot.subscribe(type="orders", format="raw", onSlow="gap")
         for i in range(0, 200_000, 100):
             append(path, plain(*(event(oid=n, children=[{"note": "x" * 600}]) for n in range(i, i + 100))))
             server.wait_metric("fasttail_lines_total", i + 100)

@@ -186,8 +186,13 @@ class ServeSettings(_Following):
     )
     client_queue: int = _option(
         kinds.size(low=64 << 10, high=1 << 30),
-        "bytes that may wait for one client before it misses something, or is closed",
-        default=4 << 20,
+        "bytes that may wait for one client before it is given the rest from the files, or is closed",
+        default=1 << 20,
+    )
+    queues_total: int = _option(
+        kinds.size(low=1 << 20, high=1 << 40),
+        "bytes that may wait for all clients together before those with the most are given no more",
+        default=256 << 20,
     )
     max_clients: int = _option(kinds.whole(1, 100_000), "clients at the same time", default=1000)
     max_subscriptions: int = _option(kinds.whole(1, 100_000), "subscriptions of one connection", default=1000)
@@ -198,7 +203,14 @@ class ServeSettings(_Following):
         kinds.whole(1, 100_000_000), "units that the subscriptions of one connection may cost", default=10_000
     )
     max_replays: int = _option(
-        kinds.whole(0, 64), "subscriptions that are read from the files at the same time", default=4
+        kinds.whole(1, 64),
+        "readings of the files at the same time, for subscriptions that are behind",
+        default=4,
+    )
+    max_behind_s: float = _option(
+        kinds.number(1.0, "S"),
+        "seconds that a subscription may be behind before it goes on at the newest order, with a gap",
+        default=3600.0,
     )
     max_clients_per_ip: int = _option(
         kinds.whole(0, 100_000), "clients at the same time from one address; 0: any number", default=100

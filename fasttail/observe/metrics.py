@@ -78,6 +78,11 @@ HUB_COUNTERS = (
     ("gaps", "gaps", "Gaps told to clients that could not be given something."),
     ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
     ("replays", "replays", "Replays from the node's files that have ended."),
+    (
+        "replayed_orders",
+        "replayed_orders",
+        "Orders given to clients that were behind, from the node's files, summed over the clients.",
+    ),
     ("closed_idle", "client_closed_idle", "Clients closed: no subscription, and they said nothing for long."),
     ("closed_flooding", "client_closed_flooding", "Clients closed because they sent too many messages."),
     ("checkpoints", "checkpoints", "Checkpoints written."),
@@ -101,7 +106,14 @@ HUB_GAUGES = (
         "Units of the client whose subscriptions cost most.",
     ),
     ("client_subscription_budget", "client_subscription_budget", "Units that those of one client may cost."),
-    ("replays_running", "replays_running", "Subscriptions that are being given what they missed."),
+    (
+        "replays_running",
+        "replays_running",
+        "Subscriptions that are behind: they are given the rest from the files.",
+    ),
+    ("replay_readings", "replay_readings", "Readings of the files for them that run."),
+    ("replay_bytes_behind", "replay_bytes_behind", "Bytes of the files that the last of them is behind."),
+    ("replay_seconds_behind", "replay_seconds_behind", "Seconds that the last of them is behind."),
     ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was up to date."),
 )
 PIPELINE_GAUGES = (

@@ -46,7 +46,11 @@ class Client(WSListener):
     The queue: a write is refused, and the client closed with 1013, while more than `queue_limit` bytes
     wait. So a stalled client holds at most `queue_limit` plus one write, and a single large write never
     closes a client that keeps up.
+
+    is_patient: what answers the client may wait behind a queue that is full, up to twice the limit.
     """
+
+    is_patient = False
 
     def __init__(self, hub: "Hub", queue_limit: int) -> None:
         self.hub = hub
@@ -131,19 +135,27 @@ class Client(WSListener):
         name = self._socket.get_extra_info("peername") if self._socket is not None else None
         return f"{name[0]}:{name[1]}" if name else "unknown"
 
-    def send(self, data: bytes) -> bool:
-        """Write complete frames; False if they were not taken: closing, maybe just now for a full queue."""
+    def send(self, data: bytes, *, limit: int | None = None) -> bool:
+        """Write complete frames; False if they were not taken: closing, maybe just now for a full queue.
+
+        limit: bytes that may wait in front of them, instead of the queue's limit.
+        """
         transport = self._socket
         if transport is None or not self.is_open:
             return False
-        if transport.get_write_buffer_size() > self.queue_limit:
+        if transport.get_write_buffer_size() > (self.queue_limit if limit is None else limit):
             self.close_slow()
             return False
         if self._extension is not None:
             data = self._extension.compress(data)
         transport.write(data)
         self.pulse.sent_bytes += len(data)
+        self.hub.handed_bytes += len(data)
         return True
+
+    def answer(self, data: bytes) -> bool:
+        """Write what answers the client, or tells it of its state."""
+        return self.send(data, limit=2 * self.queue_limit if self.is_patient else None)
 
     def ping(self) -> None:
         """Write a ping frame, whatever waits: there is one at a time. See keepalive.py."""
@@ -243,7 +255,7 @@ class Client(WSListener):
                 self._rate.take()
                 if kind == WSMsgType.PING:
                     # Not picows' automatic pong: that would be written past the queue's limit.
-                    self.send(pong_frame(frame.get_payload_as_bytes()))
+                    self.answer(pong_frame(frame.get_payload_as_bytes()))
                 else:
                     self._take_data(frame)
         except Breach as breach:
@@ -349,6 +361,7 @@ class Hub:
         self.max_messages_per_minute = max_messages_per_minute
         self.idle_timeout_s = idle_timeout_s
         self.accepting = True
+        self.handed_bytes = 0  # to the transports
         self.opened = 0
         self.refused = 0
         self.closed_slow = 0

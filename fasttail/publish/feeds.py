@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from fasttail.publish.clients import Channel
@@ -29,6 +29,8 @@ class Message(Protocol):
     def topic(self) -> int: ...
     @property
     def data(self) -> bytes: ...
+    @property
+    def left_out(self) -> bool: ...
     @property
     def orders(self) -> int: ...
     @property
@@ -54,6 +56,13 @@ class Progress(Protocol):
     def late(self) -> bool: ...
 
 
+class Batch(Progress, Protocol):
+    """What has been read (`BatchEnd`): an hour's file from `begin` to `end`."""
+
+    @property
+    def begin(self) -> int: ...
+
+
 class Pipe(Protocol):
     """The pipeline, as far as topics go."""
 
@@ -68,8 +77,8 @@ class MakeTopic(Protocol):
 
 
 class Taker(Protocol):
-    """A member of a feed. live: it gets what the feed gets; before that it waits, or reads what it has
-    missed. group: the number of its client, for the topic's quota (`Topic.count_to`).
+    """A member of a feed. live: it gets what the feed gets; else it waits, or reads what it has missed
+    from the files. group: the number of its client, for the topic's quota (`Topic.count_to`).
     """
 
     live: bool
@@ -121,7 +130,8 @@ class Feeds:
     """All feeds of a server, and how far the pipeline's output has been handed out.
 
     frontier: everything before this place has been; None while the pipeline has no file. setbacks: how often
-    it has moved back, for a file that was truncated. ends: how far each of the last hours' files has been
+    it has moved back, for a file that was truncated, or to another layout. batch: the number of the last one.
+    late: its lines are not those at the frontier. ends: how far each of the last hours' files has been
     handed out, late lines too. epoch: of the `seq` numbers: they begin anew with each Feeds.
     """
 
@@ -129,9 +139,12 @@ class Feeds:
         self.epoch = epoch
         self.layout: str | None = None
         self.frontier: Place | None = None
-        self._progress: asyncio.Event | None = None
         self.setbacks = 0
+        self.batch = 0
+        self.late = False
         self.ends: dict[int, int] = {}
+        self.on_late: Callable[[int, int, int], None] = _nothing  # late lines: hour, begin, end
+        self.on_set_back: Callable[[Place], None] = _nothing  # from where
         self._next_begin = 0  # what new feeds count from: past all numbers of those that have gone
         self._pipe = pipe
         self._by_key: dict[str, Feed] = {}
@@ -146,19 +159,21 @@ class Feeds:
         """The frontier as a cursor."""
         return self.frontier.text(self.layout) if self.frontier and self.layout else None
 
-    @property
-    def progress(self) -> asyncio.Event:
-        """Set as soon as the frontier moves; then there is a fresh one."""
-        if self._progress is None:
-            self._progress = asyncio.Event()
-        return self._progress
-
-    def read_in(self, layout: str | None) -> None:
-        """What is handed out from now on stands in files of this layout; others are forgotten."""
-        if self.layout not in (None, layout):
-            self.setbacks += 1
-            self.ends.clear()
+    def read_in(self, layout: str | None, place: Place | None) -> None:
+        """What is handed out from now on stands in files of this layout, from this place on; others are
+        forgotten.
+        """
+        before, changed = self.frontier, self.layout not in (None, layout)
         self.layout = layout
+        if changed:
+            self.ends.clear()
+        back = before is not None and (changed or (place is not None and place < before))
+        if back or before is None:
+            self.frontier = place
+        if back and before is not None:
+            self.setbacks += 1
+            self.batch += 1  # what the last one gave is no more of the present content
+            self.on_set_back(before)
 
     def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
         """The feed of a key; made, with its topic, for the first who asks."""
@@ -191,17 +206,22 @@ class Feeds:
         del self._by_id[topic.id]
         self._pipe.remove_topic(topic)
 
-    def take(self, messages: Iterable[Message], note: Progress) -> None:
+    def take(self, messages: Iterable[Message], note: Batch) -> None:
         """Hand out what a batch has made."""
+        self.batch += 1
+        self.late = note.late
         for message in messages:
             sink = self._by_id.get(message.topic)
             if sink is not None:  # else its last member has gone meanwhile
                 sink.deliver(message)
-        self._move(note)
+        if note.late and note.hour:
+            self.on_late(note.hour, note.begin, note.end)
+        self._move(note, note.begin)
+        self.late = False
 
     def changed(self, number: int, note: Progress) -> None:
         """The pipeline has done all commands up to this one."""
-        self._move(note)
+        self._move(note, note.end)
         while self._waiting and self._waiting[0][0] <= number:
             _, feed = self._waiting.popleft()
             if feed.topic.refused:
@@ -211,7 +231,7 @@ class Feeds:
                     self.detach(feed.topic)
             feed.active.set()
 
-    def _move(self, note: Progress) -> None:
+    def _move(self, note: Progress, begin: int) -> None:
         if note.hour:
             # Late lines may stand in front of others, where a hole has been filled.
             self.ends[note.hour] = max(note.end, self.ends.get(note.hour, 0)) if note.late else note.end
@@ -219,7 +239,10 @@ class Feeds:
                 del self.ends[min(self.ends)]
         if note.hour and not note.late:
             before, self.frontier = self.frontier, Place(note.hour, note.end)
-            self.setbacks += before is not None and self.frontier < before
-            if self._progress is not None:
-                self._progress.set()
-                self._progress = None
+            if before is not None and Place(note.hour, begin) < before:
+                self.setbacks += 1
+                self.on_set_back(before)
+
+
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""

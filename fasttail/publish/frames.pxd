@@ -13,7 +13,8 @@ cdef struct Out:             # bytes under construction; owned by whoever made i
 
 cdef enum MessageKind:
     DATA                     # text to send
-    LEFT_OUT                 # none: an order that fits into no message, or orders beyond the topic's quota
+    LEFT_OUT                 # none: orders beyond the topic's quota
+    TOO_LONG                 # none: an order that fits into no message
 
 # One message of a topic, or its loss. The text of a box is cut up by these.
 cdef struct Message:

@@ -22,6 +22,9 @@ CHANNELS = (ORDER_UPDATE, ORDER_BATCH)
 
 PATHS = {"/ws/": ORDER_UPDATE, "/ws/orderUpdate": ORDER_UPDATE, "/ws/orderBatch": ORDER_BATCH}
 
+LEAST_QUEUE = 4 << 20
+"""Bytes: these clients cannot be given anything again, so that no `client_queue` makes theirs shorter."""
+
 PONG = text_frame(b"pong")
 
 

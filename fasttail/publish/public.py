@@ -7,15 +7,17 @@ Each request gets one answer, in the order of the requests. Most are answered at
 time: the requests behind it then wait, but the topics that they will need are already made meanwhile. No
 request waits longer than ANSWER_S.
 
-A member (one subscription of one client) that was not given something is told so: `missed` counts the
-orders, and a gap message goes out before the subscription's next message, or as soon as the client's queue
-has run down.
+A member (one subscription of one client) whose client's queue is full leaves the live path: it is told so
+by a `replay` message, and reads on from the files until it is live again (`fasttail.replays`). One that wants
+gaps instead, and one that cannot be given something at all, is told what it misses: `missed` counts the
+orders, and a gap message goes out before the subscription's next message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +30,7 @@ import orjson
 
 from fasttail.observe.now_and_then import Seldom
 from fasttail.publish.budget import Account, Budget, Exceeded
-from fasttail.publish.clients import Client, Hub
+from fasttail.publish.clients import LEAST_SHED, Client, Hub
 from fasttail.publish.feeds import Feed, Feeds, Message
 from fasttail.publish.filters import Selector
 from fasttail.publish.subscriptions import (
@@ -56,6 +58,9 @@ ANSWER_S = 8.0
 and on a pong alike.
 """
 
+LOOKS = 16
+"""So often the queues are added up while as much is handed out as they may hold together."""
+
 MOST_WAITING = 256 << 10
 """Bytes of requests that wait for their answers. Past it nothing more is read from the client for a while."""
 
@@ -64,16 +69,29 @@ PONG = text_frame(b'{"channel":"pong"}')
 _numbers = count(1)  # of the clients on /ws
 
 
-class Resumer(Protocol):
-    """Replays from the node's files what a member has missed (`fasttail.resume`)."""
+class Finder(Protocol):
+    """Where replays begin (`fasttail.resume`)."""
 
-    async def find(self, member: Member) -> str:
-        """The cursor to begin at, for the `replay` that follows at once. Raises RequestError."""
+    async def find(self, request: Request) -> str:
+        """The cursor to begin at. Raises RequestError."""
 
-    async def replay(self, member: Member) -> bool:
-        """Give the member what stands behind its cursor. True at the moment when `Member.go_live` is due;
-        False if its client has gone.
-        """
+
+class Replays(Protocol):
+    """Members that are behind (`fasttail.replays`): each is given what stands behind its cursor, by `replay`,
+    until `go_live` is due.
+    """
+
+    def admit(self, member: Member) -> None:
+        """One more, which has a cursor and is not live."""
+
+    def drop(self, member: Member) -> None:
+        """It wants no more, if it is one of them."""
+
+    def drained(self) -> None:
+        """Some client has read on."""
+
+    def report(self) -> dict[Client, list[dict[str, Any]]]:
+        """For the `status` of those who have members that are behind."""
 
 
 @dataclass
@@ -86,13 +104,16 @@ class Service:
     feeds: Feeds
     _: KW_ONLY
     queue_limit: int
+    queues_total: int
     max_message: int
     max_subscriptions: int
     budget: Budget
-    resumer: Resumer = field(init=False)
+    finder: Finder = field(init=False)
+    replays: Replays = field(init=False)
     watchers: set[Member] = field(default_factory=set)  # of `status`
     gaps: int = 0
     gap_orders: int = 0
+    _handed_before: int = 0
     failures: Seldom = field(default_factory=lambda: Seldom(log, logging.ERROR, "a subscription has failed"))
 
     def client(self) -> PublicClient:
@@ -148,13 +169,35 @@ class Service:
             "gap_orders": self.gap_orders,
         }
 
+    def ease(self) -> None:
+        """If the queues of all clients together are too long, add nothing to the longest until they have run
+        down: their members read on from the files. To be called whenever something has been handed out.
+        """
+        if self.hub.handed_bytes - self._handed_before < self.queues_total // LOOKS:
+            return
+        self._handed_before = self.hub.handed_bytes
+        if sum(client.queued for client in self.hub.clients) <= self.queues_total:
+            return
+        clients = (each for each in self.hub.clients if isinstance(each, PublicClient) and not each.crowded)
+        queues = sorted(((client.queued, client) for client in clients), key=lambda each: -each[0])
+        rest = sum(queued for queued, _ in queues)
+        for queued, client in queues:
+            if rest <= self.queues_total // 4 or queued < LEAST_SHED:
+                break
+            client.crowd()
+            rest -= queued
+
     def tell_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """The state of the data to everybody who has subscribed to it."""
         if not self.watchers:
             return
         channel = self.hub.channels[STATUS]
-        frame = text_frame(orjson.dumps({"channel": STATUS, "data": status()}))
+        data, behind = status(), self.replays.report()
+        shared = text_frame(orjson.dumps({"channel": STATUS, "data": data}))
         for member in tuple(self.watchers):
+            frame, own = shared, behind.get(member.client)
+            if own is not None:
+                frame = text_frame(orjson.dumps({"channel": STATUS, "data": {**data, "behind": own}}))
             if member.client.has_room and member.client.send(frame):
                 channel.messages_sent += 1
                 channel.bytes_sent += len(frame)
@@ -163,8 +206,9 @@ class Service:
 class Member:
     """One subscription of one client.
 
-    live: it gets what its feed gets. cursor: behind the last order it was given, or where it began; None
-    if that is not known.
+    live: it gets what its feed gets; else it waits for its beginning, or is behind (`fasttail.replays`).
+    cursor: behind the last order it was given, or where it began; None if that is not known. resumes: it is
+    to begin at a place of its own.
     """
 
     def __init__(self, client: PublicClient, request: Request) -> None:
@@ -177,7 +221,8 @@ class Member:
         self.live = False
         self.cursor: str | None = None
         self.missed = 0
-        self.task: asyncio.Task[None] | None = None  # what makes it live
+        self.task: asyncio.Task[None] | None = None  # what makes it live, or finds where it begins
+        self.given_in = 0  # the batch of the last message
         self._missed_to = ""
 
     @property
@@ -186,43 +231,95 @@ class Member:
         return self.client.number
 
     def give(self, message: Message) -> bool:
-        """Send a message; False if the client was not given it: it is counted then, or the client closed."""
-        if message.data and self.tell() and self.client.has_room:
-            if not self.client.send(message.data):
+        """Send a live message; False if the client was not given it: it is counted then, or the member falls
+        behind, or the client is closed.
+        """
+        feeds, client = self.client.service.feeds, self.client
+        # Where the member would go on behind some of a batch's late lines cannot be said: all or none.
+        begun = feeds.late and self.given_in == feeds.batch
+        if message.data and self.tell() and (begun or client.has_room):
+            if not client.send(message.data, limit=sys.maxsize if begun else None):
                 return False
             self.cursor = message.cursor
+            self.given_in = feeds.batch
             return True
-        if message.data and self.subscription.on_slow == "close":
-            self.client.close_slow()
-            return False
-        self.missed += message.orders
-        self._missed_to = message.cursor
-        self.client.behind.add(self)
-        self.tell()
+        on_slow = self.subscription.on_slow
+        if (
+            on_slow == "replay"
+            and (message.data or message.left_out)
+            and not begun
+            and feeds.frontier is not None
+        ):
+            self.fall_behind()
+        elif on_slow == "close" and message.data:
+            client.close_slow()
+        else:
+            self._miss(message)
+            self.tell()
         return False
 
-    def tell(self, *, last: bool = False) -> bool:
-        """Send the gap, if there is one and the queue has run down (or this is the last chance to); False
-        while there is something to tell.
+    def replay(self, message: Message, *, whole: bool) -> bool:
+        """Send a message that was read from the files; False if the client was not given it. whole: also if
+        its queue is full.
+        """
+        if not message.data:  # one order that fits into no message
+            self._miss(message)
+            self.tell(now=True)
+            return True
+        if not (whole or self.client.has_room):
+            return False
+        if not self.client.send(message.data, limit=sys.maxsize if whole else None):
+            return False
+        self.cursor = message.cursor
+        return True
+
+    def fall_behind(self) -> None:
+        """Leave the live path: what comes from here on is read from the files, as the client can take it."""
+        service = self.client.service
+        if self.given_in != service.feeds.batch:  # of the batch that is being handed out
+            self.cursor = service.feeds.cursor
+        self.live = False
+        data = {"subscription": self.subscription.echo, "cursor": self.cursor}
+        self.client.tell("replay", data)
+        if self.client.is_open:
+            service.replays.admit(self)
+
+    def tell_lost(self, to: str) -> None:
+        """Send a gap up to there, of nobody knows how many orders."""
+        self._tell_gap(None, to)
+
+    def fail(self, reason: str) -> None:
+        """The subscription cannot go on."""
+        sent = self.request.sent or {**self.subscription.echo}
+        self.client.fail(self, invalid(sent, reason))
+
+    def _miss(self, message: Message) -> None:
+        self.missed += message.orders
+        self._missed_to = message.cursor
+        self.client.untold.add(self)
+
+    def tell(self, *, now: bool = False) -> bool:
+        """Send the gap, if there is one and the queue has run down (or it is to be sent now); False while
+        there is something to tell.
         """
         if not self.missed:
             return True
         client = self.client
-        if client.queued > client.queue_limit // 2 and not last:
+        if client.queued > client.queue_limit // 2 and self.subscription.on_slow != "replay" and not now:
             return False
-        gap = {
-            "subscription": self.subscription.echo,
-            "orders": self.missed,
-            "from": self.cursor,
-            "to": self._missed_to,
-        }
-        if not client.send(text_frame(orjson.dumps({"channel": "gap", "data": gap}))):
+        if not self._tell_gap(self.missed, self._missed_to):
             return False
-        client.service.gaps += 1
         client.service.gap_orders += self.missed
         self.missed = 0
-        self.cursor = self._missed_to
-        client.behind.discard(self)
+        client.untold.discard(self)
+        return True
+
+    def _tell_gap(self, orders: int | None, to: str) -> bool:
+        gap = {"subscription": self.subscription.echo, "orders": orders, "from": self.cursor, "to": to}
+        if not self.client.tell("gap", gap):
+            return False
+        self.client.service.gaps += 1
+        self.cursor = to
         return True
 
     def start(self) -> None:
@@ -236,13 +333,10 @@ class Member:
         assert self.feed is not None
         self.start()
         feeds = self.client.service.feeds
-        self.client.answer(
-            "live",
-            {"subscription": self.subscription.echo},
-            epoch=feeds.epoch,
-            seq=self.feed.seq + 1,
-            cursor=self.cursor,
-        )
+        self.cursor = feeds.cursor
+        self.given_in = 0
+        data = {"subscription": self.subscription.echo}
+        self.client.tell("live", data, epoch=feeds.epoch, seq=self.feed.seq + 1, cursor=self.cursor)
 
 
 class _Waiting(NamedTuple):
@@ -259,7 +353,12 @@ class _Waiting(NamedTuple):
 
 
 class PublicClient(Client):
-    """A connection on /ws."""
+    """A connection on /ws.
+
+    crowded: nothing is to be added to its queue before it has run down.
+    """
+
+    is_patient = True
 
     def __init__(self, service: Service) -> None:
         super().__init__(service.hub, service.queue_limit)
@@ -267,10 +366,32 @@ class PublicClient(Client):
         self.number = next(_numbers)
         self.account = Account()
         self.members: dict[str, Member] = {}
-        self.behind: set[Member] = set()  # those that have a gap to be told
+        self.untold: set[Member] = set()  # those that have a gap to be told
+        self.crowded = False
         self._preparing: Member | None = None  # whose answer is the next
         self._waiting: deque[_Waiting] = deque()  # requests behind it
         self._waiting_bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be given data."""
+        return self.queued <= self.queue_limit and (not self.crowded or self.is_drained)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether so little waits for it that a member may begin to replay, or go live."""
+        enough = min(self.queue_limit // 4, LEAST_SHED) if self.crowded else self.queue_limit // 4
+        if not self.is_open or self.queued >= enough:
+            return False
+        self.crowded = False
+        return True
+
+    def crowd(self) -> None:
+        """All queues together are too long, and this is one of the longest."""
+        self.crowded = True
+        for member in tuple(self.members.values()):
+            if member.live and member.feed is not None and member.subscription.on_slow == "replay":
+                member.fall_behind()
 
     @property
     def waits(self) -> bool:
@@ -286,8 +407,9 @@ class PublicClient(Client):
             self._drop(member)
 
     def drained(self) -> None:
-        for member in tuple(self.behind):
+        for member in tuple(self.untold):
             member.tell()
+        self.service.replays.drained()
 
     def text(self, payload: bytes) -> None:
         asked: Request | RequestError
@@ -302,11 +424,11 @@ class PublicClient(Client):
 
     def refuse(self, error: RequestError) -> None:
         """Say that a request cannot be met."""
-        self.answer(error.channel, error.data)
+        self.tell(error.channel, error.data)
 
-    def answer(self, channel: str, data: Any, **more: Any) -> None:
-        """Send a message that is no data."""
-        self.send(text_frame(orjson.dumps({"channel": channel, "data": data, **more})))
+    def tell(self, channel: str, data: Any, **more: Any) -> bool:
+        """Send a message that is no data: also to a client whose queue is full, within bounds."""
+        return self.answer(text_frame(orjson.dumps({"channel": channel, "data": data, **more})))
 
     def _ask(self, asked: Request | RequestError, size: int) -> None:
         """Answer a request now or, behind others that have no answer yet, in its turn.
@@ -340,7 +462,7 @@ class PublicClient(Client):
             if isinstance(asked, RequestError):
                 self.refuse(asked)
             elif asked.subscription is None:
-                self.send(PONG)
+                self.answer(PONG)
             elif asked.method == "unsubscribe":
                 self._unsubscribe(asked, asked.subscription)
             else:
@@ -443,25 +565,24 @@ class PublicClient(Client):
                 if feed.refused:
                     raise invalid(request.sent, "the server has no room for one more topic; try again later")
                 if member.resumes:
-                    member.cursor = await service.resumer.find(member)
+                    member.cursor = await service.finder.find(request)
             if member.resumes:
                 self._confirm(request, epoch=service.feeds.epoch, seq=None, cursor=member.cursor)
-                answered()
-                if await service.resumer.replay(member):
-                    member.go_live()
+                if self.is_open:
+                    service.replays.admit(member)
             else:
                 self._begin(member)
         except RequestError as error:
-            self._fail(member, error)
+            self.fail(member, error)
         except TimeoutError:
             text = f"it could not begin within {ANSWER_S:g} s, the server is busy; try again later"
-            self._fail(member, invalid(request.sent, text))
+            self.fail(member, invalid(request.sent, text))
         except Exception:
             service.failures.tell(exc_info=True)
-            self._fail(member, invalid(request.sent, "the server has failed to serve it"))
+            self.fail(member, invalid(request.sent, "the server has failed to serve it"))
         answered()
 
-    def _fail(self, member: Member, error: RequestError) -> None:
+    def fail(self, member: Member, error: RequestError) -> None:
         """A subscription cannot begin, or not go on."""
         if self._drop(member):
             self.refuse(error)
@@ -470,7 +591,7 @@ class PublicClient(Client):
         member = self.members.get(subscription.key)
         if member is None:
             raise RequestError(f"Already unsubscribed: {_shown(subscription)}")
-        member.tell(last=True)
+        member.tell(now=True)
         if self.is_open:
             self._drop(member)
             self._confirm(request)
@@ -482,14 +603,14 @@ class PublicClient(Client):
         if self.members.get(member.subscription.key) is not member:
             return False
         del self.members[member.subscription.key]
-        self.behind.discard(member)
+        self.untold.discard(member)
         self.service.watchers.discard(member)
+        if member.feed is not None:
+            self.service.replays.drop(member)
         self._leave(member)
         if member.task is not None and member.task is not asyncio.current_task():
             member.task.cancel()
-            # It keeps the CancelledError, whose traceback leads to the replay's block and table, and back to
-            # the member: in a circle they would lie there, megabytes each, until a full garbage collection.
-            member.task = None
+            member.task = None  # it keeps the CancelledError, whose traceback leads back to the member
         kind = member.subscription.type
         if not any(other.subscription.type == kind for other in self.members.values()):
             self.hub.channels[kind].leave(self)
@@ -497,7 +618,7 @@ class PublicClient(Client):
 
     def _confirm(self, request: Request, **more: Any) -> None:
         data = {"method": request.method, "subscription": request.answer}
-        self.answer("subscriptionResponse", data, **more)
+        self.tell("subscriptionResponse", data, **more)
 
 
 def _shown(subscription: Subscription) -> str:

@@ -87,7 +87,7 @@ PUBLIC_URL = "https://api.hyperliquid.xyz"
 Type = Literal["orders", "orderUpdates", "status"]
 Method = Literal["subscribe", "unsubscribe", "ping"]
 Format = Literal["full", "ws", "raw"]
-OnSlow = Literal["gap", "close"]
+OnSlow = Literal["replay", "gap", "close"]
 
 _CANCELED = (
     "canceled",
@@ -216,7 +216,7 @@ class Subscription:
     since: int | None = field(compare=False, default=None)
     """Nanoseconds since 1970, UTC."""
 
-    on_slow: OnSlow = field(compare=False, default="gap")
+    on_slow: OnSlow = field(compare=False, default="replay")
 
     def sharing(self, equal: Self) -> Self:
         """The same, with the texts and lists of an equal one instead of its own."""
@@ -423,7 +423,7 @@ def _how(sent: dict[str, Any], begins: bool) -> dict[str, Any]:
             raise _Fault('since: expected a time in UTC from 1970 on, such as "2026-05-05T17:39:00"')
         if cursor is not None:
             raise _Fault("cursor and since exclude each other")
-    return {"cursor": cursor, "since": since, "on_slow": _one_of(sent, "onSlow", "gap", "close")}
+    return {"cursor": cursor, "since": since, "on_slow": _one_of(sent, "onSlow", "replay", "gap", "close")}
 
 
 def _entries(sent: dict[str, Any], name: str, fits: Callable[[Any], bool], entry: str) -> list[str] | None:

@@ -72,6 +72,8 @@ cdef class Topic:
     cdef uint64_t seen               # the last batch in which it got a job
     cdef bint held                   # the pipeline has it
     cdef uint64_t failed             # it could not take it: written before it answers the command
+    cdef uint64_t after_line         # of a replay: the orders up to this place in the file are not wanted;
+    cdef uint32_t after_events       # 0: all are
     cdef tuple _texts                # owner of the three that follow
     cdef const char* user_text       # lower case
     cdef const char* head            # a message up to its first order
@@ -79,8 +81,8 @@ cdef class Topic:
     cdef size_t user_size
     cdef size_t head_size
     cdef size_t tail_size
-    cdef int encode(self, Draft* draft, Box* box, Table table, const RowKey* keys, const Place* place, uint64_t after_line,
-                    uint32_t after_events) noexcept nogil
+    cdef int encode(self, Draft* draft, Box* box, Table table, const RowKey* keys, const Place* place) noexcept nogil
+    cdef bint _had(self, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
     cdef int begin(self, Draft* draft, const Box* box, size_t quota) noexcept nogil
     cdef int add(self, Draft* draft, Box* box, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
     cdef int end(self, Draft* draft, Box* box, Table table, const Place* place) noexcept nogil
@@ -134,6 +136,7 @@ cdef class Topics:
     cdef uint32_t* next              # owned; per row: the user's next row
     cdef uint64_t oversize           # orders that fitted into no message of the old channels
     cdef uint64_t crowded            # batches in which quotas were needed
+    cdef bint bounded                # whether there are any: a replay leaves nothing out
     cdef int add(self, void* topic) noexcept nogil
     cdef int remove(self, void* topic) noexcept nogil
     cdef size_t run(self, Table table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,

@@ -32,6 +32,7 @@ class TopicMessage(NamedTuple):
     orders: int
     seq: int
     cursor: str
+    left_out: bool = False
 
 @final
 class Topics: ...

@@ -33,7 +33,7 @@ from fasttail.parser.types cimport NO_CODE, NO_ENVELOPE, Envelope, Row
 from fasttail.parser.words cimport words_add, words_clear, words_find, words_free, words_new
 from fasttail.publish.filters cimport RowKey, Selector, Texts, find_text, row_key, row_text, text_hash, wants
 from fasttail.publish.frames cimport (
-    DATA, LEFT_OUT, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
+    DATA, LEFT_OUT, TOO_LONG, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
     put_int, room_for)
 
 from typing import NamedTuple
@@ -74,8 +74,9 @@ cdef uint32_t _last_id = 0
 class TopicMessage(NamedTuple):
     """What a topic's clients get of a batch.
 
-    `data`: ready to send (`orderBatch`: JSON for the batcher), b"" for one order that fits into no message. `seq`: 0 where messages
-    are not numbered. `cursor`: stands behind its last order.
+    `data`: ready to send (`orderBatch`: JSON for the batcher); b"" for one order that fits into no message, or, if
+    `left_out`, for orders for which the batch had no room. `seq`: 0 where messages are not numbered. `cursor`: stands behind
+    its last order.
     """
 
     topic: int
@@ -83,6 +84,7 @@ class TopicMessage(NamedTuple):
     orders: int
     seq: int
     cursor: str
+    left_out: bool = False
 
 
 cdef message_tuple(const Box* box, const Message* message, const Place* place):
@@ -96,7 +98,7 @@ cdef message_tuple(const Box* box, const Message* message, const Place* place):
             memcpy(to, box.text.data + message.begin, size)
     else:
         memcpy(to, box.text.data + message.begin, size)
-    return TopicMessage(message.topic, data, message.orders, message.seq, cursor)
+    return TopicMessage(message.topic, data, message.orders, message.seq, cursor, message.kind == LEFT_OUT)
 
 
 cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
@@ -278,7 +280,7 @@ cdef class Topic:
             out.size = draft.message.begin
             draft.message.end = out.size
             draft.message.orders = 1
-            draft.message.kind = LEFT_OUT
+            draft.message.kind = TOO_LONG
             add_message(box, &draft.message)
             draft.message.orders = 0
             return 1
@@ -339,23 +341,24 @@ cdef class Topic:
         draft.message.orders = 0
         return 1
 
-    cdef int encode(self, Draft* draft, Box* box, Table table, const RowKey* keys, const Place* place, uint64_t after_line,
-                    uint32_t after_events) noexcept nogil:
-        """All orders that the selector passes and that stand behind a place in the file. 1, or 0 when memory is out.
-
-        The draft has been begun.
-        """
-        cdef size_t k, i
+    cdef bint _had(self, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
+        """Whether the order, the line's `nth`, stands in front of what is wanted."""
         cdef uint64_t line
+        if self.after_events == 0:
+            return False
+        line = _line(table, row) + place.offset
+        return line < self.after_line or (line == self.after_line and nth <= self.after_events)
+
+    cdef int encode(self, Draft* draft, Box* box, Table table, const RowKey* keys, const Place* place) noexcept nogil:
+        """All orders that the selector passes. 1, or 0 when memory is out. The draft has been begun."""
+        cdef size_t k, i
         cdef const Row* row
         cdef bint every = self.selector.filter.every
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
                 row = &(<Row*>table.rows)[i]
-                if after_events:
-                    line = _line(table, row) + place.offset
-                    if line < after_line or (line == after_line and keys[i].nth <= after_events):
-                        continue
+                if self._had(table, row, keys[i].nth, place):
+                    continue
                 if every or wants(&self.selector.filter, &keys[i], row, place.data):
                     if not self.add(draft, box, table, row, keys[i].nth, place):
                         return 0
@@ -388,6 +391,7 @@ cdef class Topics:
         self.workers = workers
         self.rows_cap = table.rows_cap
         self.most = most
+        self.bounded = True
         self.keys = <RowKey*>calloc(self.rows_cap, sizeof(RowKey))
         self.next = <uint32_t*>calloc(self.rows_cap, sizeof(uint32_t))
         self.heads = <Link**>calloc(LINK_HEADS, sizeof(Link*))
@@ -705,7 +709,7 @@ cdef class Topics:
         for i in range(jobs):
             self.jobs[i].quota = NO_QUOTA
         # No job has more than this: every order in the longest format, in messages of the least size.
-        if jobs * (2 * place.size + table.rows_len * 2 * MORE_THAN_EVENT) > LEAST_ROOM + ROOM_PER_BYTE * place.size:
+        if self.bounded and jobs * (2 * place.size + table.rows_len * 2 * MORE_THAN_EVENT) > LEAST_ROOM + ROOM_PER_BYTE * place.size:
             self._share_out(table, place, jobs, parallel)
         if parallel:
             for j in prange(count, schedule="dynamic", chunksize=1, num_threads=self.workers):
@@ -734,12 +738,17 @@ cdef class Topics:
         job.oversize = 0
         if kind == ORDERS:
             (<Topic>topic).begin(&draft, box, job.quota)
-            (<Topic>topic).encode(&draft, box, table, self.keys, place, 0, 0)
+            (<Topic>topic).encode(&draft, box, table, self.keys, place)
             job.orders = draft.total
         elif kind == USER_ORDERS:
             (<Topic>topic).begin(&draft, box, job.quota)
             row = job.first
-            while (<Topic>topic).add(&draft, box, table, &(<Row*>table.rows)[row], self.keys[row].nth, place) and row != job.last:
+            while True:
+                if not (<Topic>topic)._had(table, &(<Row*>table.rows)[row], self.keys[row].nth, place):
+                    if not (<Topic>topic).add(&draft, box, table, &(<Row*>table.rows)[row], self.keys[row].nth, place):
+                        break
+                if row == job.last:
+                    break
                 row = self.next[row]
             (<Topic>topic).end(&draft, box, table, place)
             job.orders = draft.total

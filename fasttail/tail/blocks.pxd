@@ -59,6 +59,7 @@ cdef class Reader:
     cdef int fill(self) noexcept nogil
     cdef int _check(self) noexcept nogil
     cdef int consume(self) noexcept nogil
+    cdef int consume_some(self, size_t size) noexcept nogil
 
     cdef int _skip_nuls(self) noexcept nogil
     cdef int _look_over_nuls(self, uint64_t at) noexcept nogil

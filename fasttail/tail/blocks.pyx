@@ -163,9 +163,14 @@ cdef class Reader:
 
     cdef int consume(self) noexcept nogil:
         """The lines in base[begin:lines_end] are done with: `offset` moves behind them. Answers 0."""
+        return self.consume_some(self.lines_end - self.begin)
+
+    cdef int consume_some(self, size_t size) noexcept nogil:
+        """So many bytes of these lines are done with, up to the end of one of them. Answers 0."""
         self._check()
-        ft_add(&self.offset, self.lines_end - self.begin)    # relaxed, as the counters: the main thread tells of them
-        self.begin = self.lines_end
+        ft_assert(size <= self.lines_end - self.begin)
+        ft_add(&self.offset, size)                           # relaxed, as the counters: the main thread tells of them
+        self.begin += size
         return 0
 
     cdef int _skip_nuls(self) noexcept nogil:

@@ -53,8 +53,9 @@ def with_batch() -> None:
 
 def with_rereader() -> None:
     key = Key()
-    rereader = Rereader(Topic("orders", key=key))
-    rereader.open(str(path), "plain", 0, 0)
+    rereader = Rereader()
+    rereader.add(Topic("orders", key=key))
+    rereader.open(str(path), "plain", 0)
     rereader.read(path.stat().st_size)
     key.holder = rereader
 

@@ -1,0 +1,346 @@
+"""Members that leave the live path and come back at random, over a real pipeline and real files.
+
+The node appends, begins hours and dates, writes late lines, truncates and deletes; clients read as they like,
+some go and resume. What each subscription is given is compared with what was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driving import Drive
+from lines import event
+from running import PATIENCE_S
+from test_ws import by_layout
+
+from fasttail.pipeline import BatchEnd, FileOpened, TopicsChanged
+from fasttail.publish.budget import Budget
+from fasttail.publish.clients import Hub
+from fasttail.publish.cursor import Place
+from fasttail.publish.feeds import Feeds
+from fasttail.publish.public import CHANNELS, PublicClient, Service
+from fasttail.replays import Replays
+from fasttail.resume import Finder, hour_number
+from fasttail.tail.layout import locate
+
+SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
+"""`FASTTAIL_REPLAY_SEEDS=100 pytest tests/test_replays.py`: more of them."""
+
+USERS = [f"0x{number:040x}" for number in range(5)]
+QUEUE = 64 << 10
+
+
+@dataclass
+class Wanted:
+    """A subscription, and what its client has had of it."""
+
+    subscription: dict[str, Any]
+    wants: Callable[[int], bool]
+    got: list[int] = field(default_factory=list)
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    cursor: str = ""
+    seq: int | None = None
+
+    def take(self, message: dict[str, Any]) -> None:
+        channel = message["channel"]
+        if channel in ("orders", "orderUpdates"):
+            assert ("seq" in message) == (self.seq is not None)
+            if self.seq is not None:
+                assert (message["prev"], message["seq"]) == (self.seq, self.seq + 1)
+                self.seq += 1
+            self.got += [each["order"]["oid"] for each in message["data"]]
+            self.cursor = message["cursor"]
+            return
+        self.told.append(channel)
+        if channel == "subscriptionResponse":
+            self.seq = None if message["seq"] is None else message["seq"] - 1
+            self.cursor = message["cursor"]
+        elif channel == "replay":
+            assert self.seq is not None
+            self.seq = None
+            self.cursor = message["data"]["cursor"]
+        elif channel == "live":
+            assert self.seq is None
+            self.seq = message["seq"] - 1
+            self.cursor = message["cursor"]
+        else:
+            assert channel == "gap", message
+            self.gaps.append(message["data"])
+            self.cursor = message["data"]["to"]
+
+
+class Reader(PublicClient):
+    """A client of one subscription, whose socket takes what `read` takes out of its queue."""
+
+    def __init__(self, service: Service, wanted: Wanted) -> None:
+        super().__init__(service)
+        self.wanted = wanted
+        self.queue: deque[bytes] = deque()
+        self.waiting = 0
+        self.gone = False
+        service.hub.clients.add(self)
+        subscription = {**wanted.subscription, **({"cursor": wanted.cursor} if wanted.cursor else {})}
+        self.text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
+
+    @property
+    def queued(self) -> int:
+        return self.waiting
+
+    @property
+    def is_open(self) -> bool:
+        return not self.gone
+
+    def send(self, data: bytes, *, limit: int | None = None) -> bool:
+        if self.gone:
+            return False
+        assert self.waiting <= (self.queue_limit if limit is None else limit), "it would be closed"
+        self.queue.append(data)
+        self.waiting += len(data)
+        self.hub.handed_bytes += len(data)
+        return True
+
+    def read(self, size: int) -> None:
+        before = self.waiting
+        while self.queue and size > 0:
+            data = self.queue.popleft()
+            size -= len(data)
+            self.waiting -= len(data)
+            self.wanted.take(json.loads(data[data.index(b'{"channel"') :]))
+        if before > 16 << 10 >= self.waiting:
+            self.drained()
+
+    def go(self) -> None:
+        self.gone = True
+        self.left()
+        self.hub.clients.discard(self)
+
+
+class World:
+    """A node, a pipeline, and clients."""
+
+    def __init__(self, folder: Path, drive: Drive, layout: str, chance: random.Random) -> None:
+        self.folder, self.drive, self.layout, self.chance = folder, drive, layout, chance
+        self.hour = 22
+        self.written = 0
+        self.late: set[int] = set()
+        self.lost: set[int] = set()  # stood in a file that was truncated or deleted
+        self.of_hour: dict[int, list[int]] = {}
+        self.feeds = Feeds(drive.pipeline, "epoch")
+        self.service = Service(
+            Hub(CHANNELS),
+            self.feeds,
+            queue_limit=QUEUE,
+            queues_total=6 * QUEUE,
+            max_message=64 << 10,
+            max_subscriptions=99,
+            budget=Budget(10**6, 10**6),
+        )
+        looked = asyncio.Event()
+        looked.set()
+        self.finder = Finder(folder, layout=lambda: drive.follower.layout, ready=looked, max_line=1 << 20)
+        self.service.finder = self.finder
+        self.replays = Replays(
+            self.feeds,
+            folder,
+            partial(self.service.topic, replayed=True),
+            limit=chance.choice([1, 2, 4]),
+            window=chance.choice([4 << 10, 64 << 10]),
+            max_line=1 << 20,
+            max_behind_s=3600.0,
+            ease=self.service.ease,
+        )
+        self.service.replays = self.replays
+        asyncio.get_running_loop().add_reader(drive.pipeline.ready_fd, self.take)
+        kinds: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+            ({"type": "orders", "format": "raw"}, lambda _: True),
+            ({"type": "orders", "format": "raw", "coins": ["A"]}, lambda n: n % 3 == 0),
+            *(
+                ({"type": "orderUpdates", "user": user}, partial(lambda i, n: n % 5 == i, i))
+                for i, user in enumerate(USERS)
+            ),
+        ]
+        self.clients = [Reader(self.service, Wanted(*chance.choice(kinds))) for _ in range(12)]
+
+    def take(self) -> None:
+        for note in self.drive.pipeline.drain(4):
+            if isinstance(note, TopicsChanged):
+                self.feeds.changed(note.number, note)
+            elif isinstance(note, FileOpened):
+                found = locate(self.folder, note.file[0])
+                assert found is not None
+                self.feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
+            elif isinstance(note, BatchEnd):
+                self.feeds.take(note.messages, note)
+                self.service.ease()
+
+    def path(self, hour: int) -> Path:
+        stem = "node_order_statuses" + ("" if self.layout == "plain" else f"_{self.layout}")
+        path = self.folder / stem / "hourly" / f"{20260505 + hour // 24}" / str(hour % 24)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def append(self, hour: int | None = None, most: int = 200) -> None:
+        count = self.chance.randrange(1, most)
+        numbers = range(self.written, self.written + count)
+        events = [event(oid=n, coin="ABC"[n % 3], user=USERS[n % 5]) for n in numbers]
+        with self.path(self.hour if hour is None else hour).open("ab") as file:
+            file.write(by_layout(self.layout, events))
+        self.written += count
+        self.of_hour.setdefault(self.hour if hour is None else hour, []).extend(numbers)
+        if hour is not None:
+            self.late.update(numbers)
+
+    def read(self) -> None:
+        for client in self.clients:
+            if self.chance.random() < 0.3:
+                client.read(self.chance.choice([1, 20_000, 1 << 20]))
+
+    def cut_off(self) -> None:
+        """One client goes and comes back: what it had not read it is given again."""
+        at = self.chance.randrange(len(self.clients))
+        if self.clients[at].wanted.cursor:
+            self.clients[at].go()
+            self.clients[at] = Reader(self.service, self.clients[at].wanted)
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not what():
+            assert self.drive.pipeline.failure is None, self.drive.pipeline.failure
+            if time.monotonic() > deadline:
+                raise AssertionError([(each.wanted.told[-3:], len(each.wanted.got)) for each in self.clients])
+            await asyncio.sleep(0.002)
+
+    async def settle(self) -> None:
+        """Until everybody has read everything."""
+
+        def settled() -> bool:
+            for client in self.clients:
+                client.read(1 << 30)
+            return int(self.drive.pipeline.stats()["orders"]) >= self.written and all(
+                each.wanted.seq is not None and each.wanted.told for each in self.clients
+            )
+
+        await self.until(settled)
+        await asyncio.sleep(0.05)
+        await self.until(settled)
+
+    def check(self) -> None:
+        for client in self.clients:
+            wanted = client.wanted
+            first = wanted.got[0] if wanted.got else self.written
+            due = [n for n in range(self.written) if wanted.wants(n)]
+            assert len(set(wanted.got)) == len(wanted.got), "doubles"
+            on_time = [n for n in wanted.got if n not in self.late]
+            assert on_time == sorted(on_time)
+            missing = set(due) - set(wanted.got)
+            assert missing <= self.lost, (
+                wanted.subscription,
+                wanted.told,
+                sorted(missing - self.lost)[:9],
+                first,
+            )
+            told = any(gap["orders"] is None for gap in wanted.gaps)
+            assert told or not missing, (wanted.subscription, wanted.told, min(missing), max(missing))
+            assert self.lost or not wanted.gaps
+
+    async def end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.drive.pipeline.ready_fd)
+        for client in self.clients:
+            client.go()
+        self.finder.close()
+        self.replays.close()
+        await asyncio.sleep(0.05)
+
+
+async def run(folder: Path, drive: Drive, layout: str, chance: random.Random, steps: list[str]) -> World:
+    world = World(folder, drive, layout, chance)
+    try:
+        await act(world, drive, chance, steps)
+        await world.settle()
+        world.check()
+    finally:
+        await world.end()
+    return world
+
+
+async def act(world: World, drive: Drive, chance: random.Random, steps: list[str]) -> None:
+    await world.until(lambda: all(client.queue for client in world.clients))
+    world.append()
+    for client in world.clients:
+        client.read(1 << 20)
+    for _ in range(250):
+        step = chance.choice(steps)
+        if step == "append":
+            world.append()
+        elif step == "hour":
+            world.hour += 1
+            world.append()
+        elif step == "late":
+            await world.until(lambda: int(drive.pipeline.stats()["orders"]) >= world.written)
+            former = [hour for hour in world.of_hour if world.hour - 2 < hour < world.hour]
+            if former:
+                world.append(former[-1])
+        elif step == "cut off":
+            world.cut_off()
+        elif step == "truncate":
+            if world.of_hour.get(world.hour):
+                await truncate(world)
+        elif step == "delete":
+            delete(world)
+        world.read()
+        await asyncio.sleep(chance.choice([0, 0, 0.001, 0.005]))
+
+
+async def truncate(world: World) -> None:
+    drive = world.drive
+    await world.until(lambda: int(drive.pipeline.stats()["orders"]) >= world.written)
+    count = drive.follower.truncations
+    world.path(world.hour).write_bytes(b"")
+    world.lost.update(world.of_hour.pop(world.hour, []))
+    await world.until(lambda: drive.follower.truncations > count)
+
+
+def delete(world: World) -> None:
+    hours = [hour for hour in world.of_hour if hour < world.hour and world.path(hour).exists()]
+    if hours and int(world.drive.pipeline.stats()["orders"]) >= world.written:
+        hour = world.chance.choice(hours)
+        world.path(hour).unlink()
+        world.lost.update(world.of_hour.pop(hour))
+
+
+APPEND = ["append"] * 10 + ["hour"]
+KINDS = {
+    "cut off": [*APPEND, "cut off", "cut off"],
+    "late": [*APPEND, "late", "late"],
+    "deleted": [*APPEND, "delete"],
+    "truncated": [*APPEND * 4, "truncate"],
+}
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("layout", ["plain", "by_block"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_order_once(tmp_path: Path, kind: str, layout: str, seed: int) -> None:
+    chance = random.Random(f"{kind} {layout} {seed}")
+
+    async def main(drive: Drive) -> World:
+        return await run(tmp_path, drive, layout, chance, KINDS[kind])
+
+    grace = 0.3 if kind == "truncated" else 60.0
+    with Drive(tmp_path, frames=False, pieces=False, grace_s=grace, window=16 << 10) as drive:
+        world = asyncio.run(main(drive))
+    told = [channel for client in world.clients for channel in client.wanted.told]
+    assert told.count("replay") > 2, "the model is to do what it is for"
+    assert told.count("live") > 2
