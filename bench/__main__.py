@@ -38,6 +38,7 @@ def modules() -> dict[str, Benchmark]:
         instructions,
         layers,
         parse,
+        replays,
         shapes,
         soak,
         sustained,
@@ -45,7 +46,7 @@ def modules() -> dict[str, Benchmark]:
 
     found = (
         parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, beside, instead, growth,
-        soak, backlog, crowd,
+        soak, backlog, crowd, replays,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ class Service:
         """Seconds of cores that its threads have taken, exactly; `usage` counts in hundredths."""
         stats = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(each.read_text().split()[0]) for each in stats) / 1e9
+
+    def metric(self, name: str) -> float:
+        """A number without labels from /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split(" ")[1])
+        raise WrongAnswer(f"no metric {name}")
 
     def most_rss(self) -> int:
         """Bytes, the most since its start."""

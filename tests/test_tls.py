@@ -57,6 +57,17 @@ def trusting(files: Files) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(files.cert))
 
 
+def for_threads(files: Files) -> ssl.SSLContext:
+    """For the `websockets` package's client, which reads in one thread and writes in another.
+
+    OpenSSL allows only one of them at a time. With TLS 1.3 the server's session tickets come just when the
+    client writes its request, and one request in some thousand was lost.
+    """
+    context = trusting(files)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def test_http_and_websockets_over_tls(files: Files) -> None:
     async def main() -> None:
         async with serving(tls=server_context(*files)) as srv:
@@ -197,12 +208,12 @@ def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> N
     with serve(tmp_path, "--tls-cert", files.cert, "--tls-key", files.key, *leak) as running:
         assert running.find(r"https and wss on")
         url = f"wss://localhost:{running.port}/ws/"
-        with connect(url, ssl=trusting(files)) as client:
+        with connect(url, ssl=for_threads(files)) as client:
             client.recv(timeout=120)
             with pytest.raises(websockets.ConnectionClosed):
                 client.recv(timeout=120)
             assert client.close_code == 1012
-        with connect(url, ssl=trusting(files), open_timeout=120) as client:  # waits in the kernel meanwhile
+        with connect(url, ssl=for_threads(files), open_timeout=120) as client:  # waits in the kernel meanwhile
             assert json.loads(client.recv(timeout=120))["type"] == "connected"
         wait_for("the restart", lambda: running.find("restart 1 in place"))
         assert running.end(signal.SIGTERM) == 0
@@ -232,7 +243,7 @@ def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files,
     put(files)
     with serve(tmp_path, "--tls-cert", cert, "--tls-key", key) as running:
         url = f"wss://localhost:{running.port}/ws/"
-        with connect(url, ssl=trusting(files)) as client:
+        with connect(url, ssl=for_threads(files)) as client:
             client.recv(timeout=120)
             assert served_certificate(running.port) == files.cert.read_text()
             second = make(tmp_path, "second")
