@@ -41,10 +41,7 @@ def run(args: argparse.Namespace) -> Report:
         raise WrongAnswer(f"{path}: {expected.orders} orders in the file, {args.orders} asked for")
     engines = [
         Engine("orjson by lines", partial(orjson_answer, path, args.layout)),
-        *(
-            Engine(f"fasttail parse FILE, {n} w", partial(command_answer, path, n))
-            for n in args.workers
-        ),
+        *(Engine(f"fasttail parse FILE, {n} w", partial(command_answer, path, n)) for n in args.workers),
     ]
     size = path.stat().st_size
     table = Table.of(

@@ -303,9 +303,7 @@ class Counter(WSListener):
 
     def tally(self) -> Tally:
         oids = [
-            event["order"]["oid"]
-            for text in self._messages
-            for event in orjson.loads(text).get("data", ())
+            event["order"]["oid"] for text in self._messages for event in orjson.loads(text).get("data", ())
         ]
         return len(oids), sum(oids)
 

@@ -45,9 +45,7 @@ COINS = ("HYPE", "xyz:GOLD")
 LEAST = 10_000.0
 CHOICES = (
     Choice("everything", lambda event: True),
-    Choice(
-        "two coins", lambda event: event["order"]["coin"] in COINS, {"coins": dict.fromkeys(COINS, 0.0)}
-    ),
+    Choice("two coins", lambda event: event["order"]["coin"] in COINS, {"coins": dict.fromkeys(COINS, 0.0)}),
     Choice(
         "coins, status and notional",
         lambda event: (
@@ -135,9 +133,7 @@ def filters(args: argparse.Namespace, path: Path) -> list[Table]:
 
 
 def encode(args: argparse.Namespace, path: Path) -> list[Table]:
-    return [
-        _converted(args, path, f"encode as {format}", CHOICES[0], format) for format in ("json", "raw")
-    ]
+    return [_converted(args, path, f"encode as {format}", CHOICES[0], format) for format in ("json", "raw")]
 
 
 def _converted(args: argparse.Namespace, path: Path, title: str, choice: Choice, format: Format) -> Table:

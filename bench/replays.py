@@ -46,6 +46,8 @@ FIRST = 1_000_000_000
 """The first order's oid: all have ten digits, and follow each other."""
 USERS = 990
 SAMPLES = 2000
+HEAD = 3000
+"""Bytes: more than an order here has."""
 TICK_S = 0.002
 CHUNK = 50_000
 OID = re.compile(rb'"oid":(\d{10})')
@@ -151,7 +153,8 @@ def user(number: int) -> str:
 @dataclass(frozen=True)
 class Plan:
     """Of one client. every: the distance between the oids that it is to get, from `first` on. last: its last
-    oid; None: until it is live. pace: bytes a second that it reads until `hurry` is set.
+    oid; None: until it is live. pace: bytes a second that it reads until `hurry` is set. counts: it looks at
+    all that is in a message.
     """
 
     subscription: dict[str, Any]
@@ -160,6 +163,7 @@ class Plan:
     last: int | None
     pace: float = 0.0
     sleep_s: float = 0.0
+    counts: bool = True
 
 
 class Reader(WSListener):
@@ -182,17 +186,22 @@ class Reader(WSListener):
         if frame.msg_type != WSMsgType.TEXT or self.done.is_set():
             return
         now = time.monotonic()
-        text = frame.get_payload_as_bytes()
-        if text.startswith(b'{"channel":"order'):
+        payload = frame.get_payload_as_memoryview()
+        size = len(payload)
+        head = bytes(payload[:HEAD])
+        if head.startswith(b'{"channel":"order'):
+            # The others of a kind look only at where each message begins and ends: clients on this machine
+            # take the time that the server needs.
+            text = bytes(payload) if self.plan.counts else head + bytes(payload[-HEAD:])
             self._take(text)
             if self.plan.pace == 0.0 and self.plan.last is not None:
                 self.seen.append((int(text[text.rindex(b'"cursor":"') :].split(b"-")[1]), now))
         else:
-            self._told(orjson.loads(text))
+            self._told(orjson.loads(payload))
         if self.plan.last is not None and self.next > self.plan.last:
             self._end()
         elif self.plan.pace and not self._hurry.value:
-            self._slow_down(transport, len(text), now)
+            self._slow_down(transport, size, now)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if not self.done.is_set():
@@ -206,7 +215,8 @@ class Reader(WSListener):
             count = text.count(MARK) or text.count(b'"oid":')
             assert found is not None
             first, last = int(found[1]), int(text[text.rindex(b'"oid":') + 6 :][:10])
-            wrong = last - first + 1 != count
+            wrong = self.plan.counts and last - first + 1 != count
+            count = last - first + 1
         else:
             oids = OID.findall(text)
             count, first = len(oids), int(oids[0])
@@ -426,7 +436,9 @@ def comeback(run: Run) -> int:
         Plan({"type": "orderUpdates", "user": user(number), "cursor": start}, FIRST + number, USERS, None)
         for number in range(USERS)
     ]
-    everything = [Plan({**EVERYTHING, "cursor": start}, FIRST, 1, None)] * 10
+    everything = [
+        Plan({**EVERYTHING, "cursor": start}, FIRST, 1, None, counts=not each) for each in range(10)
+    ]
     run.start("users", users, wait=False)
     run.start("everything", everything, wait=False)
     try:
@@ -440,8 +452,8 @@ def slow(run: Run) -> int:
     rate, seconds = run.args.rate, run.args.seconds
     last = FIRST + int(rate * seconds) - 1
     pace = rate * len(Lines().make(SAMPLES)) / SAMPLES / 10
-    run.start("fast", [Plan(EVERYTHING, FIRST, 1, last)] * 10)
-    run.start("slow", [Plan(EVERYTHING, FIRST, 1, last, pace=pace)] * 90)
+    run.start("fast", [Plan(EVERYTHING, FIRST, 1, last, counts=not each) for each in range(10)])
+    run.start("slow", [Plan(EVERYTHING, FIRST, 1, last, pace=pace, counts=not each) for each in range(90)])
     finish = run.begin_writing(0)
     time.sleep(seconds + 1.0)
     marks, count = finish()

@@ -185,8 +185,15 @@ async def stay(port: int, account: Account, total: Any, ended: Any, pipe: Connec
 
 
 async def come_and_go(
-    port: int, account: Account, total: Any, ended: Any, pipe: Connection, hurry: Any, seed: int,
-    stay_s: float, away_s: float,
+    port: int,
+    account: Account,
+    total: Any,
+    ended: Any,
+    pipe: Connection,
+    hurry: Any,
+    seed: int,
+    stay_s: float,
+    away_s: float,
 ) -> None:
     """Connected for a while, away for a while; takes up each time where it was, also when it missed some."""
     chance = random.Random(seed)

@@ -137,4 +137,3 @@ def _write(plan: Plan, stopped: Callable[[], bool], total: Any) -> Written:
         due += size / rate
     os.close(fd)
     return done
-

@@ -81,6 +81,9 @@ LEAST_DESCRIPTORS = 32
 """A server without clients has some 20 open."""
 CHECKPOINT_S = 1.0
 """From one checkpoint to the next."""
+GC_THRESHOLDS = (10_000, 20, 20)
+"""Python's own begin with 700: a batch's messages alone are more, and none of them is garbage in a cycle."""
+
 HELD = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
 """Signals that wait while a restart in place has no handlers for them."""
 LAST_CHECKPOINT_S = 1.5
@@ -228,7 +231,6 @@ class App:
             settings.data_dir,
             partial(self._public.topic, replayed=True),
             limit=settings.max_replays,
-            window=settings.block_size,
             max_line=settings.max_line,
             max_behind_s=settings.max_behind_s,
             ease=self._public.ease,
@@ -332,6 +334,7 @@ class App:
         self._looked.set()
         self._announce()
         gc.freeze()  # what exists by now stays: later collections need not look at it
+        gc.set_threshold(*GC_THRESHOLDS)
         tasks = [
             asyncio.create_task(self._every(self.settings.batch_interval_ms / 1000, self._old.flush)),
             asyncio.create_task(self._every(min(0.5, self.settings.batch_timeout_s / 4), self._look_after)),

@@ -22,12 +22,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,7 +40,7 @@ from fasttail.publish.subscriptions import Subscription
 from fasttail.publish.topics import Topic
 from fasttail.reread import Rereader
 from fasttail.resume import hour_number
-from fasttail.slices import ask_for_slices
+from fasttail.step_threads import StepThreads
 from fasttail.tail.layout import hour_files, hourly_folder
 
 AT_ONCE = 1 << 18
@@ -50,6 +48,12 @@ AT_ONCE = 1 << 18
 
 TOGETHER = 64 << 20
 """Bytes: members whose places lie within so many share a reading."""
+
+WINDOW = 4 << 20
+"""Bytes that a reading reads at once, for many users; with few topics it goes on in smaller steps."""
+
+GATHER_S = 0.25
+"""A reading goes on for so long before it ends for the sake of those who are not far behind it."""
 
 SLICE = 64 << 20
 """Bytes after which a reading gives its place to others that wait."""
@@ -59,6 +63,20 @@ HANDED_OVER = 64 << 10
 
 POLL_S = 0.1
 """Between two looks at who is ready: most become so by an event, and these looks find the others."""
+
+NEAR = 8 << 20
+"""Bytes in front of the frontier: from here on the pipeline makes a member's live messages, because the
+member will be live soon. It begins with some batch after it was asked.
+"""
+
+FEED_S = 0.01
+"""Until the next look at a member at the frontier whose messages the pipeline does not make yet."""
+
+STARVED_S = 0.1
+"""A step takes some milliseconds. One that takes longer than this found no idle core."""
+
+URGENT_S = 10.0
+"""For so long after such a step, steps run with a priority of their own, so that no replay stands still."""
 
 NOT_SEEN_YET_S = 0.2
 """How long a file that is shorter than it was waits for the pipeline to find that out."""
@@ -142,6 +160,8 @@ class _Reading:
         self.by_topic: dict[int, _Group] = {}
         self.joiners: list[_Behind] = []
         self.read_bytes = 0
+        self.began = time.monotonic()
+        self.gathers = False
         self.open_hour = 0
         self.mark: tuple[int, int, bytes] | None = None  # of what has been handed out
         self._path = ""
@@ -196,8 +216,10 @@ class _Reading:
 
     def step(self, limit: int, exact: bool) -> bool:
         """Make the next messages. False at the end of the file. Raises _Truncated, OSError."""
-        if self.rereader.read(limit, exact):
-            return True
+        return self.rereader.read(limit, exact) or self.look_at_end(limit, exact)
+
+    def look_at_end(self, limit: int, exact: bool) -> bool:
+        """What the end of the file means. False if it is the end. Raises _Truncated, OSError."""
         if self._is_replaced():
             self.open_hour = 0  # by a copy that goes on: the one that was read ends here
             return True
@@ -270,8 +292,8 @@ class Replays:
         make_topic: Callable[[Subscription], Topic],
         *,
         limit: int,
-        window: int,
         max_line: int,
+        window: int = WINDOW,
         max_behind_s: float,
         ease: Callable[[], None],
     ) -> None:
@@ -294,12 +316,13 @@ class Replays:
         self._timer: asyncio.TimerHandle | None = None
         self._looks = False
         self._closed = False
+        self._urgent_until = 0.0  # until then steps are urgent: others leave the idle threads no time
         # One hand-over of all readings in a turn of the event loop.
         self._turn = asyncio.Lock()
         self._failures = Seldom(log, logging.ERROR, "a reading for clients that are behind has failed")
-        self._threads = ThreadPoolExecutor(
-            limit, thread_name_prefix="fasttail-replay", initializer=_step_back
-        )
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="fasttail-replay-open")
+        self._threads: StepThreads | None = None  # from the first member on
+        self._steps: dict[Rereader, asyncio.Future[None]] = {}
         feeds.on_late = self._hear_of_late
         feeds.on_set_back = self._set_back
 
@@ -314,6 +337,8 @@ class Replays:
         member.resumes = False
         self._behind[member] = behind
         self._waiting[behind] = None
+        assert member.feed is not None
+        self._feeds.pause(member.feed)
         self._look_soon()
 
     def drop(self, member: Member) -> None:
@@ -338,7 +363,10 @@ class Replays:
             self._timer.cancel()
         for task in self._readings.values():
             task.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._opener.shutdown(wait=False, cancel_futures=True)
+        if self._threads is not None:
+            asyncio.get_running_loop().remove_reader(self._threads.fd)
+            self._threads.close()
 
     @property
     def block_bytes(self) -> int:
@@ -491,10 +519,11 @@ class Replays:
         ready = [behind for behind in tuple(self._waiting) if self._is_ready(behind)]
         ready = [behind for behind in ready if not self._arrived(behind)]
         ready = [behind for behind in ready if behind in self._waiting]  # else its client has gone just now
-        while ready and len(self._readings) < self._limit:
-            ready = self._begin(ready)
         for reading in self._readings if ready else ():
             ready = self._let_join(reading, ready)
+        ready = [behind for behind in ready if not self._is_to_gather(behind)]
+        while ready and len(self._readings) < self._limit:
+            ready = self._begin(ready)
         if self._behind and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POLL_S, self._poll)
 
@@ -510,11 +539,29 @@ class Replays:
         """Let a member that is at the frontier go live."""
         if behind not in self._waiting or behind.place != self._feeds.frontier or behind.owed:
             return False
+        feed = behind.member.feed
+        assert feed is not None
+        if not feed.active.is_set():
+            self._feeds.go_on(feed)
+            behind.not_before = time.monotonic() + FEED_S
+            return False
+        if feed.refused:
+            self.drop(behind.member)
+            behind.member.fail("the server has no room for one more topic; try again later")
+            return True
         del self._waiting[behind]
         del self._behind[behind.member]
         self.done += 1
         behind.member.go_live()
         return True
+
+    def _is_to_gather(self, behind: _Behind) -> bool:
+        """Whether a reading that is not far ahead is to end soon, to begin again with this member, too."""
+        for reading in self._readings:
+            if reading.late is None and not behind.owed and self._is_near(behind.place, reading.place):
+                reading.gathers = time.monotonic() - reading.began > GATHER_S
+                return True
+        return False
 
     def _begin(self, ready: list[_Behind]) -> list[_Behind]:
         """A reading for the one that has waited longest and all who are near it. Who is left over."""
@@ -591,7 +638,7 @@ class Replays:
     async def _read(self, reading: _Reading) -> None:
         feeds = self._feeds
         setbacks = feeds.setbacks
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
+        opening = partial(asyncio.get_running_loop().run_in_executor, self._opener)
         while True:
             reading.forget()
             await self._join(reading)
@@ -617,7 +664,7 @@ class Replays:
                 continue
             if not (reading.open_hour == reading.late[0] if reading.late else reading.is_open):
                 try:
-                    place = await in_thread(reading.open, dict(feeds.ends), reading.marks)
+                    place = await opening(reading.open, dict(feeds.ends), reading.marks)
                 except (_Gone, _Truncated) as fault:
                     if feeds.setbacks == setbacks:
                         if isinstance(fault, _Gone):
@@ -641,8 +688,16 @@ class Replays:
             )
             if last:
                 self._only_drained(reading)
+            if reading.place.hour == frontier.hour and frontier.offset - reading.place.offset < NEAR:
+                for behind in reading.members:
+                    assert behind.member.feed is not None
+                    feeds.go_on(behind.member.feed)
             try:
-                more = reading.step(limit, exact) if last else await in_thread(reading.step, limit, exact)
+                if last:
+                    more = reading.step(limit, exact)
+                else:
+                    await self._step(reading, limit, exact)
+                    more = reading.rereader.end_step() or await opening(reading.look_at_end, limit, exact)
             except _Truncated:
                 if feeds.setbacks == setbacks:
                     self._cut_short(reading, former)
@@ -672,8 +727,33 @@ class Replays:
                 # Not beyond the limit, though NUL bytes behind it may have been passed over.
                 reading.place = Place(reading.place.hour, min(tell, limit) if exact else tell)
             reading.read_bytes += max(0, tell - at)
+            if reading.gathers:
+                return
             if reading.read_bytes > SLICE and any(map(self._is_ready, tuple(self._waiting))):
                 return
+
+    async def _step(self, reading: _Reading, limit: int, exact: bool) -> None:
+        """Have a thread make the next messages."""
+        loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = StepThreads(self._limit)
+            loop.add_reader(self._threads.fd, self._finish_steps)
+        began = time.monotonic()
+        rereader = reading.rereader
+        rereader.begin_step(limit, exact)
+        self._steps[rereader] = done = loop.create_future()
+        self._threads.submit(rereader, urgent=began < self._urgent_until)
+        await done
+        now = time.monotonic()
+        if now - began > STARVED_S and began >= self._urgent_until:
+            self._urgent_until = now + URGENT_S
+
+    def _finish_steps(self) -> None:
+        assert self._threads is not None
+        for rereader in self._threads.finished():
+            done = self._steps.pop(rereader)
+            if not done.cancelled():
+                done.set_result(None)
 
     async def _join(self, reading: _Reading) -> None:
         """Those whose places the reading has come to."""
@@ -799,10 +879,3 @@ class Replays:
                 if behind in self._waiting:
                     self._take(reading, behind)
         reading.place = to
-
-
-def _step_back() -> None:
-    """This thread runs when nobody else wants to."""
-    with suppress(OSError):
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
-    ask_for_slices(0)

@@ -26,8 +26,9 @@ cdef enum:
     KEEP_OUT = 1 << 20
     KEPT_WINDOWS = 8
     LEAST_STEP = 4096
+    STEP = 1 << 18               # with few topics
     COIN_TOPICS = 8              # so many topics of few coins have about as much to write as one of everything,
-    USER_TOPICS = 64             # … and so many of few users
+    USER_TOPICS = 64             # … and so many of few users; for so many users' `orderUpdates` the step is longer by STEP
 
 cdef enum Stepped:
     STEP_DONE
@@ -41,7 +42,7 @@ cdef enum Stepped:
 cdef class Rereader:
     """window, max_line: as the pipeline's reader. Nothing but `take` may be called while a step runs."""
 
-    def __cinit__(self, *, size_t window=1 << 18, size_t max_line=64 << 20):
+    def __cinit__(self, *, size_t window=4 << 20, size_t max_line=64 << 20):
         self.reader = Reader(window=window, max_line=max_line)
         self.reader.wary = True              # so that a hole of NUL bytes is met as in the pipeline
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
@@ -85,9 +86,14 @@ cdef class Rereader:
 
     @property
     def step_bytes(self) -> int:
-        """Bytes of a step, but for a line that is longer: the more topics there are that take everything, the fewer."""
+        """Bytes of a step, but for a line that is longer.
+
+        The more topics there are that take everything, the fewer, for each of them writes as much. All users together write that
+        much only once: with many of them a step is long, so that each user gets several orders in a message.
+        """
         cdef size_t heavy = self.topics.always_len + self.topics.by_coin // COIN_TOPICS + self.topics.by_user // USER_TOPICS
-        return max(<size_t>LEAST_STEP, self.reader.window // max(<size_t>1, heavy))
+        cdef size_t most = min(self.reader.window, <size_t>STEP * (1 + self.topics.user_topics // USER_TOPICS))
+        return max(<size_t>LEAST_STEP, most // max(<size_t>1, heavy))
 
     def open(self, path, layout, uint64_t offset, stands=None) -> None:
         """Go on in another file. Raises OSError.
@@ -112,24 +118,38 @@ cdef class Rereader:
         return self.reader.offset
 
     def read(self, uint64_t limit, bint exact=True) -> bool:
-        """One step: the next lines, `step_bytes` of them at most, and none that reaches beyond `limit`. False at the end of the file.
+        """One step, in this thread: the next lines, `step_bytes` of them at most, and none that reaches beyond `limit`.
 
         exact: `limit` is the end of a line, or the bytes in front of it are to be taken for one. Otherwise the step ends at the
-        last line's end in front of it, or behind it if there is none. Raises OSError, MemoryError.
+        last line's end in front of it, or behind it if there is none. False at the end of the file. Raises OSError, MemoryError.
         """
-        cdef int code
-        cdef size_t most = self.step_bytes
-        self.taken = 0
+        self.begin_step(limit, exact)
         with nogil:
-            code = self._step(limit, exact, most)
-        if code == STEP_HOLE:                # as the pipeline does: what stands in front of it is a line of its own
+            self.run_step()
+        return self.end_step()
+
+    def begin_step(self, uint64_t limit, bint exact=True) -> None:
+        """Say what `run_step` is to do, in whatever thread: see `read`."""
+        self.limit = limit
+        self.exact = exact
+        self.most = self.step_bytes
+        self.taken = 0
+
+    cdef int run_step(self) noexcept nogil:
+        """The step. Always 0; `end_step` says how it ended."""
+        self.code = self._step(self.limit, self.exact, self.most)
+        return 0
+
+    def end_step(self) -> bool:
+        """False at the end of the file. Raises OSError, MemoryError."""
+        if self.code == STEP_HOLE:           # as the pipeline does: what stands in front of it is a line of its own
             self.read_tail()
             self.reader.pass_hole()
-        elif code == STEP_ERROR:
+            return True
+        if self.code == STEP_ERROR:
             raise OSError(self.reader.error, os.strerror(self.reader.error))
-        else:
-            self._check(code)
-        return code != STEP_END
+        self._check(self.code)
+        return self.code != STEP_END
 
     def read_tail(self) -> None:
         """A last line that has no end and will get none."""

@@ -41,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "reread": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "find"},
-    "replays": {"tail", "publish", "reread", "resume", "slices", "observe.now_and_then"},
+    "step_threads": {"reread", "slices"},
+    "replays": {"tail", "publish", "reread", "resume", "step_threads", "observe.now_and_then"},
     "checkpoint": {"tail"},
     "handed_out": {"tail", "pipeline"},
     # beside it

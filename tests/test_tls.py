@@ -213,7 +213,8 @@ def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> N
             with pytest.raises(websockets.ConnectionClosed):
                 client.recv(timeout=120)
             assert client.close_code == 1012
-        with connect(url, ssl=for_threads(files), open_timeout=120) as client:  # waits in the kernel meanwhile
+        # It waits in the kernel meanwhile.
+        with connect(url, ssl=for_threads(files), open_timeout=120) as client:
             assert json.loads(client.recv(timeout=120))["type"] == "connected"
         wait_for("the restart", lambda: running.find("restart 1 in place"))
         assert running.end(signal.SIGTERM) == 0

@@ -93,6 +93,7 @@ class Feed:
     """One distinct subscription: its topic and its members. `channel` counts what is sent.
 
     refused: the pipeline had no room for the topic, so that there will be no messages; known once `active`.
+    paused: nobody is live, and the pipeline makes none.
     """
 
     def __init__(self, key: str, topic: Topic, channel: Channel) -> None:
@@ -102,6 +103,7 @@ class Feed:
         self.members: set[Taker] = set()
         self.seq = 0  # of the last message handed out
         self.refused = False
+        self.paused = False
         self.active = asyncio.Event()  # the pipeline makes its messages, from the frontier on
 
     def add(self, member: Taker) -> None:
@@ -182,7 +184,23 @@ class Feeds:
             feed = self._by_key[key] = Feed(key, make(seq=self._next_begin), channel)
             feed.seq = self._next_begin
             self._waiting.append((self.attach(feed.topic, feed), feed))
+        self.go_on(feed)
         return feed
+
+    def pause(self, feed: Feed) -> None:
+        """Let the pipeline make no more of its messages, if no member is live. Those that it has made still
+        come: they count.
+        """
+        if feed.active.is_set() and not feed.refused and not any(member.live for member in feed.members):
+            feed.paused = True
+            feed.active.clear()
+            self._pipe.remove_topic(feed.topic)
+
+    def go_on(self, feed: Feed) -> None:
+        """Let it make them again, if it does not; `active` says when."""
+        if feed.paused:
+            feed.paused = False
+            self._waiting.append((self._pipe.add_topic(feed.topic), feed))
 
     def leave(self, feed: Feed, member: Taker) -> None:
         """A member goes; the last one takes the feed with it."""
@@ -194,7 +212,10 @@ class Feeds:
             # One more: whoever comes back to a subscription that nobody had meanwhile must not find the next
             # number and take it that nothing was missed.
             self._next_begin = max(self._next_begin, feed.seq + 1)
-            self.detach(feed.topic)
+            if feed.paused:
+                del self._by_id[feed.topic.id]
+            else:
+                self.detach(feed.topic)
 
     def attach(self, topic: Topic, sink: Sink) -> int:
         """Let the pipeline make a topic's messages and hand them to `sink`. Number of the command."""
