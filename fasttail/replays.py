@@ -404,6 +404,7 @@ class Replays:
         now, frontier = time.monotonic(), self._feeds.frontier
         if not self._behind:
             self._known.clear()
+            self._free.clear()
         if frontier is None:
             return
         if self._passed and self._passed[-1][1] > frontier:

@@ -61,6 +61,9 @@ and on a pong alike.
 LOOKS = 16
 """So often the queues are added up while as much is handed out as they may hold together."""
 
+STATUS_ROOM = 64 << 10
+"""Bytes of `status` messages that may wait behind a queue that is full."""
+
 MOST_WAITING = 256 << 10
 """Bytes of requests that wait for their answers. Past it nothing more is read from the client for a while."""
 
@@ -198,7 +201,9 @@ class Service:
             frame, own = shared, behind.get(member.client)
             if own is not None:
                 frame = text_frame(orjson.dumps({"channel": STATUS, "data": {**data, "behind": own}}))
-            if member.client.has_room and member.client.send(frame):
+            # Also behind a full queue: whoever reads slowly wants to know how far behind he is.
+            limit = self.queue_limit + self.max_message + STATUS_ROOM
+            if member.client.queued <= limit and member.client.send(frame, limit=limit):
                 channel.messages_sent += 1
                 channel.bytes_sent += len(frame)
 
@@ -561,6 +566,7 @@ class PublicClient(Client):
         answered = partial(asyncio.get_running_loop().call_soon, self._answered, member)
         try:
             async with asyncio.timeout_at(due):
+                service.feeds.go_on(feed)  # since it was joined, an equal member may have fallen behind
                 await feed.active.wait()
                 if feed.refused:
                     raise invalid(request.sent, "the server has no room for one more topic; try again later")
