@@ -48,6 +48,8 @@ def run(settings: DemoSettings) -> int:
     with tempfile.TemporaryDirectory(prefix="fasttail-demo-") as folder:
         try:
             return uvloop.run(_Demo(settings, Path(folder)).run())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
         except _Refused as error:
             raise ConfigError(str(error)) from None
         except DemoError as error:
@@ -194,8 +196,11 @@ class _Demo:
 
     async def run(self) -> int:
         s = self._settings
-        for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: nothing may be left behind
-            asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
+        task = asyncio.current_task()
+        assert task is not None
+        # As Ctrl-C does, but not by way of SIGINT: a background job of a shell script may ignore that one.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         server = _Server(s, self._folder)
         node = _Node(s, self._folder)
         try:

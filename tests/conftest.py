@@ -5,6 +5,7 @@ node lines; the sources.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,10 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what runs in the background (`scripts/test &`) with SIGINT ignored,
+    # and the processes that the tests interrupt would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     where = Path(fasttail.__file__ or "")
     # An editable installation is compiled in the checkout.
     if where.is_relative_to(ROOT / "fasttail") and find_spec("fasttail.pipeline") is None:

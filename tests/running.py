@@ -118,6 +118,17 @@ class Serve:
     def client(self, channel: str = "orderUpdate") -> Client:
         return Client(self.port, channel)
 
+    def pause(self) -> None:
+        """Send SIGSTOP, and wait until no thread runs: one may be in a system call when the signal comes."""
+        self.process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.process.pid}/task")
+        wait_for(
+            "all threads to stop",
+            lambda: all(
+                (each / "stat").read_text().rpartition(") ")[2].startswith("T") for each in threads.iterdir()
+            ),
+        )
+
     def end(self, how: int = signal.SIGTERM) -> int:
         """Stop it, wait for the rest of its log, and give the exit code."""
         self.process.send_signal(how)

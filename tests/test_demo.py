@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -13,10 +14,13 @@ import pytest
 from running import PATIENCE_S, command
 
 
-def demo(folder: Path, *options: object) -> subprocess.Popen[str]:
-    """Started as a shell would, in a process group of its own; temporary files go to `folder`."""
+def demo(folder: Path, *options: object, wrap: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Started as a shell would, in a process group of its own; temporary files go to `folder`.
+
+    wrap: the command that executes it.
+    """
     return subprocess.Popen(
-        command("demo", *options),
+        [*wrap, *command("demo", *options)],
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -52,10 +56,22 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "it cleans up"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_it_ends_early_without_leaving_anything(tmp_path: Path, how: signal.Signals) -> None:
-    """Ctrl-C reaches the whole group, the terminal's way; SIGTERM the demo alone, as from `timeout`."""
-    process = demo(tmp_path, "--layout", "by_block")
+@pytest.mark.parametrize(
+    ("how", "wrap"),
+    [
+        pytest.param(signal.SIGINT, [], id="ctrl-c"),
+        pytest.param(signal.SIGTERM, [], id="sigterm"),
+        pytest.param(signal.SIGTERM, ["env", "--ignore-signal=INT"], id="sigterm-in-the-background"),
+    ],
+)
+def test_it_ends_early_without_leaving_anything(
+    tmp_path: Path, how: signal.Signals, wrap: list[str]
+) -> None:
+    """Ctrl-C reaches the whole group, the terminal's way; SIGTERM the demo alone, as from `timeout`.
+
+    A shell script starts its background jobs with SIGINT ignored.
+    """
+    process = demo(tmp_path, "--layout", "by_block", wrap=wrap)
     assert process.stdout is not None
     shown = ""
     while " s  " not in shown:

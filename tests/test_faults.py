@@ -513,7 +513,7 @@ def test_the_clock_jumps(tmp_path: Path, folder: Path, path: Path, inotify: bool
         for number, where in enumerate(later):  # the last is the first by its name
             append(where.with_name(f"x{number}"), plain(event(oid=len(steps) + 2 - number)))
             os.utime(where.with_name(f"x{number}"), (1e9 + number, 1e9 + number))
-        os.kill(running.process.pid, signal.SIGSTOP)
+        running.pause()
         for number, where in enumerate(later):
             where.with_name(f"x{number}").rename(where)
         os.kill(running.process.pid, signal.SIGCONT)

@@ -225,8 +225,12 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         resuming.join()
     finally:
         node.end()
+        for client in clients:
+            client.stop.set()
         process.kill()
         process.wait()
+        for client in clients:
+            client.join()
         log.close()
         whole = (tmp_path / "log").read_bytes()
         starts.append(len(whole))

@@ -1,11 +1,12 @@
 """`fasttail` with a stand-in for what lies behind the command line.
 
 It notes in the file ARGV[1] what it is called with, and does ARGV[2]: "log" writes to descriptor 1, "print"
-prints one line, "much" a thousand. The rest are the words of the command line.
+prints one line, "much" more than standard output buffers. The rest are the words of the command line.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import types
@@ -20,7 +21,7 @@ def called(settings: object, *more: object) -> int:
     with open(notes, "w") as file:
         if action == "log":
             os.write(1, b"the log")
-        for _ in range({"print": 1, "much": 1000}.get(action, 0)):
+        for _ in range({"print": 1, "much": 10 * io.DEFAULT_BUFFER_SIZE // 100}.get(action, 0)):
             print("x" * 99)
         print(type(settings).__name__, openmp, file=file)
     return 3
