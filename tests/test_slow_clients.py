@@ -108,7 +108,7 @@ def test_its_status_says_how_far_behind_a_client_is(tmp_path: Path, path: Path) 
         flood(server, path, 0, 30_000)
         server.wait_metric("fasttail_replays_running", 1)
         assert server.metric("fasttail_replay_bytes_behind") > 1 << 20
-        behind = []
+        behind: list[dict[str, Any]] = []
         count = 0
         while count < 30_000:
             message = bot.next()
