@@ -89,7 +89,7 @@ def test_order_updates() -> None:
     assert one is not None
     assert (one.type, one.users, one.format) == ("orderUpdates", (USER,), "ws")
     assert (one.coins, one.sides, one.statuses, one.min_notional) == (None, None, None, 0.0)
-    assert (one.cursor, one.since, one.on_slow) == (None, None, "gap")
+    assert (one.cursor, one.since, one.on_slow) == (None, None, "replay")
     assert one.echo == made.answer == {"type": "orderUpdates", "user": USER}
     assert one.key == text({"type": "orderUpdates", "user": USER})
 
@@ -236,7 +236,7 @@ def test_limits() -> None:
         ({"cursor": 7}, "cursor: expected a text"),
         ({"cursor": ""}, "cursor: expected a text"),
         ({"cursor": "p2026", "since": "2026-05-05T17:39:00"}, "cursor and since exclude each other"),
-        ({"onSlow": "wait"}, 'onSlow: expected "gap" or "close"'),
+        ({"onSlow": "wait"}, 'onSlow: expected "replay", "gap" or "close"'),
     ],
     ids=str,
 )
