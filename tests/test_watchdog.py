@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import threading
@@ -158,7 +159,8 @@ def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> No
     assert {alert["kind"] for alert in alerts} == {"memory"}
     assert {"shed", "restart"} <= {alert["action"] for alert in alerts}
     posted = [each for each in receiver.got if each["action"] == "restart"]
-    assert [each["restarts"] for each in posted] == [0, 1, 2]
+    assert [each["restarts"] for each in posted][:3] == [0, 1, 2]
+    assert {each["restarts"] for each in posted[3:]} <= {2}, "told again as long as it lasts"
     assert all(each["pid"] == pid and each["service"] == "fasttail" for each in posted)
     assert "s3cret" not in log
 
@@ -286,7 +288,7 @@ def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> 
     stacks = log.partition("what each thread does:")[2].partition("restarting in place")[0]
     assert "[fasttail-pipeline]" in stacks
     assert "[MainThread]" in stacks
-    assert "fasttail-w0: S" in stacks
+    assert re.search(r"fasttail-w0: [A-Z], \d+ ticks of CPU", stacks)
     (posted,) = receiver.got
     assert (posted["kind"], posted["text"], posted["restarts"]) == ("stall", found[1], 0)
 
