@@ -5,8 +5,9 @@
 sleeper:   one client with everything sleeps while 400,000 orders arrive at once, then reads on.
 comeback:  990 clients with one user's orders each and 10 with everything come back 60 s behind, while the
            node goes on writing.
-slow:      100 clients with everything, of which 90 read at a tenth of the rate while the node writes, and
-           at full speed afterwards. The delay of the 10 others is measured.
+slow:      100 clients with everything, of which 90 (`--slow`) read at a tenth of the rate while the node
+           writes, and at full speed afterwards. The delay of the 10 others is measured; `--slow 0` for
+           comparison.
 
 Every client checks that it gets each of its orders once and in order. Clients, writer and server share the
 machine: a team's clients have their own.
@@ -53,7 +54,7 @@ CHUNK = 50_000
 OID = re.compile(rb'"oid":(\d{10})')
 MARK = b'"statusTimestamp":'
 PATIENCE_S = 400.0
-SETTINGS = ("rate", "seconds", "behind", "serve")
+SETTINGS = ("rate", "seconds", "slow", "behind", "serve")
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", choices=CASES, default="sleeper")
     parser.add_argument("--rate", type=int, default=23_500, help="lines a second")
     parser.add_argument("--seconds", type=float, default=8.0, help="of lines, in the case `slow`")
+    parser.add_argument("--slow", type=int, default=90, help="slow clients, in the case `slow`")
     parser.add_argument("--behind", type=float, default=60.0, help="seconds of lines, in `comeback`")
     parser.add_argument(
         "--serve", nargs="*", default=[], metavar="OPTION=VALUE", help="more options of serve"
@@ -453,7 +455,9 @@ def slow(run: Run) -> int:
     last = FIRST + int(rate * seconds) - 1
     pace = rate * len(Lines().make(SAMPLES)) / SAMPLES / 10
     run.start("fast", [Plan(EVERYTHING, FIRST, 1, last, counts=not each) for each in range(10)])
-    run.start("slow", [Plan(EVERYTHING, FIRST, 1, last, pace=pace, counts=not each) for each in range(90)])
+    plans = [Plan(EVERYTHING, FIRST, 1, last, pace=pace, counts=not each) for each in range(run.args.slow)]
+    if plans:
+        run.start("slow", plans)
     finish = run.begin_writing(0)
     time.sleep(seconds + 1.0)
     marks, count = finish()
