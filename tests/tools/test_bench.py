@@ -180,6 +180,7 @@ SMALL: dict[str, tuple[str, str]] = {
     ),
     "growth": ("--points 2 --orders 500 --rounds 1 --of lines filters", "answers checked"),
     "crowd": ("--clients 3 --subscriptions 5 --rate 500 --seconds 0.5", "admitted"),
+    "replays": ("--case comeback --behind 0.5 --rate 2000", "each once and in order; 0 gaps"),
     "backlog": ("--gb 0.05 --hours 6 --folder {folder}", "6 hours"),
 }  # fmt: skip
 
