@@ -54,10 +54,11 @@ class Backlog:
             f"backlog: {self.bytes / 1e9:.1f} GB in {self.hours} hours, {self.orders:,} orders, all read, in "
             f"{self.seconds:.1f} s: {self.bytes / self.seconds / 1e6:,.0f} MB/s, "
             f"{self.orders / self.seconds:,.0f} orders/s",
-            f"{'client':8} {'received':>12} {'told in gaps':>12} {'gaps':>6}",
+            f"{'client':8} {'received':>12} {'told in gaps':>12} {'gaps':>6} {'replays':>7}",
         ]
         rows += [
-            f"{each['name']:8} {each['orders']:12,} {each['gap_orders']:12,} {each['gaps']:6,}"
+            f"{each['name']:8} {each['orders']:12,} {each['gap_orders']:12,} {each['gaps']:6,} "
+            f"{each['replays']:7,}"
             for each in self.clients
         ]
         rows.append(
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> Backlog:
                 time.sleep(0.1)
             seconds = time.monotonic() - begin
             crowd.hurry.value = 1
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while any(count.value < orders for count in crowd.counts) and time.monotonic() < deadline:
                 time.sleep(0.1)
             metrics = server.metrics()
@@ -149,7 +150,13 @@ def run(args: argparse.Namespace) -> Backlog:
     if wrong:
         raise WrongAnswer("; ".join(wrong))
     clients = [
-        {"name": one.name, "orders": one.orders, "gap_orders": one.gap_orders, "gaps": one.gaps}
+        {
+            "name": one.name,
+            "orders": one.orders,
+            "gap_orders": one.gap_orders,
+            "gaps": one.gaps,
+            "replays": one.replays,
+        }
         for one in accounts
     ]
     return Backlog(

@@ -290,12 +290,12 @@ class Soak:
         rows = [
             f"soak: {self.seconds:.0f} s, {self.orders:,} orders, {self.bytes / 1e9:.1f} GB in {self.files} "
             f"hours; quickest burst {self.fastest_burst:,.0f} lines/s",
-            f"{'client':12} {'orders':>12} {'in gaps':>12} {'gaps':>6} {'conn.':>6}  missing",
+            f"{'client':12} {'orders':>12} {'in gaps':>12} {'gaps':>6} {'replays':>7} {'conn.':>6}  missing",
         ]
         for each in self.clients:
             rows.append(
                 f"{each['name']:12} {each['orders']:12,} {each['gap_orders']:12,} {each['gaps']:6,} "
-                f"{each['connections']:6}  {each['missing']}"
+                f"{each['replays']:7,} {each['connections']:6}  {each['missing']}"
             )
         rows += [
             f"memory   RSS {self.rss_begin / 2**20:.1f} MB after the warm-up, {self.rss_end / 2**20:.1f} MB "
@@ -437,7 +437,7 @@ def judge(
             {
                 "name": account.name, "orders": account.orders, "messages": account.messages,
                 "gaps": account.gaps, "gap_orders": account.gap_orders, "connections": account.connections,
-                "closed": account.closed, "refused": account.refused, "missing": missing,
+                "closed": account.closed, "replays": account.replays, "missing": missing,
             }
         )  # fmt: skip
     if trouble:

@@ -44,7 +44,7 @@ class Account:
     gap_orders: int = 0
     connections: int = 0
     closed: int = 0  # by the server
-    refused: int = 0  # resumes that the server put off
+    replays: int = 0  # that began because it was slow
     faults: list[str] = field(default_factory=list)
     crcs: dict[int, int] = field(default_factory=dict)
     cursor: str = ""
@@ -136,7 +136,12 @@ class Orders(WSListener):
                 self.subscribed.set()
             case {"channel": "subscriptionResponse"}:
                 self.subscribed.set()  # the replay comes first
-            case {"channel": "gap", "data": {"orders": orders, "from": begin, "to": end}}:
+            case {"channel": "replay", "data": {"cursor": cursor}}:
+                if (cursor or "") < account.cursor:  # it may stand behind the last order's line
+                    account.fault(f"replay from {cursor}, but the last cursor was {account.cursor}")
+                account.replays += 1
+                self._seq = None  # until `live`
+            case {"channel": "gap", "data": {"orders": int(orders), "from": begin, "to": end}}:
                 self.missed = True
                 if self._raw:
                     self.leaving = True  # it resumes where it is: what follows the gap is not taken
@@ -149,10 +154,7 @@ class Orders(WSListener):
                 self._seq = None
                 self._total.value = account.orders + account.gap_orders
             case {"channel": "error", "data": text}:
-                if "too many replays" in text:
-                    account.refused += 1
-                else:
-                    account.fault(text)
+                account.fault(text)
                 self.gone.set()
             case _:
                 account.fault(f"unexpected: {message}")
