@@ -45,6 +45,7 @@ class Account:
     connections: int = 0
     closed: int = 0  # by the server
     replays: int = 0  # that began because it was slow
+    lost: bool = False  # files that it had not read were deleted: nobody knows how many orders
     faults: list[str] = field(default_factory=list)
     crcs: dict[int, int] = field(default_factory=dict)
     cursor: str = ""
@@ -64,7 +65,14 @@ class Orders(WSListener):
     """
 
     def __init__(
-        self, account: Account, total: Any, *, raw: bool, bytes_per_s: float = 0.0, hurry: Any = None
+        self,
+        account: Account,
+        total: Any,
+        *,
+        raw: bool,
+        on_slow: str = "replay",
+        bytes_per_s: float = 0.0,
+        hurry: Any = None,
     ) -> None:
         self.account = account
         self.subscribed = asyncio.Event()
@@ -73,6 +81,7 @@ class Orders(WSListener):
         self.missed = False  # a gap came
         self._total = total  # shared: orders and those in gaps so far
         self._raw = raw
+        self.on_slow = on_slow
         self._mark = EVENT if raw else b'"statusTimestamp":'
         self._bytes_per_s = bytes_per_s
         self._hurry = hurry
@@ -122,7 +131,8 @@ class Orders(WSListener):
         account.cursor = cursor
         account.orders += orders
         account.messages += 1
-        self._total.value = account.orders + account.gap_orders
+        if not account.lost:
+            self._total.value = account.orders + account.gap_orders
         if account.messages % SAMPLED == 0:
             account.seen_hours.append(hour_of(cursor))
             account.seen_offsets.append(int(cursor.split("-")[1]))
@@ -141,6 +151,11 @@ class Orders(WSListener):
                     account.fault(f"replay from {cursor}, but the last cursor was {account.cursor}")
                 account.replays += 1
                 self._seq = None  # until `live`
+            case {"channel": "gap", "data": {"orders": None, "to": end}} if not self._raw:
+                account.gaps += 1
+                account.lost = True
+                self._total.value = 1 << 60  # nobody can wait for the last of them
+                account.cursor = end
             case {"channel": "gap", "data": {"orders": int(orders), "from": begin, "to": end}}:
                 self.missed = True
                 if self._raw:
@@ -162,7 +177,7 @@ class Orders(WSListener):
 
 async def connect(port: int, client: Orders, cursor: str = "") -> WSTransport:
     transport, _ = await ws_connect(lambda: client, f"ws://127.0.0.1:{port}/ws", max_frame_size=1 << 26)
-    wanted = {"type": "orders", "format": "raw" if client._raw else "ws"}
+    wanted = {"type": "orders", "format": "raw" if client._raw else "ws", "onSlow": client.on_slow}
     if cursor:
         wanted["cursor"] = cursor
     transport.send(WSMsgType.TEXT, orjson.dumps({"method": "subscribe", "subscription": wanted}))
