@@ -135,8 +135,8 @@ def test_wake_ends_a_wait_and_is_left_unread() -> None:
     for use_inotify in (True, False):
         watcher = Watcher(wake, use_inotify=use_inotify, poll_ms=60_000)
         timer = threading.Timer(0.05, os.eventfd_write, (wake, 1))
-        timer.start()
         begin = time.monotonic()
+        timer.start()
         assert watcher.wait_once(-1) & WAIT_WAKE
         assert 0.04 < time.monotonic() - begin < 60, "before it polls"
         assert watcher.wait_once(0) & WAIT_WAKE
