@@ -24,7 +24,7 @@ import logging
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,7 @@ from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.public import Member
 from fasttail.publish.subscriptions import Subscription
-from fasttail.publish.topics import Topic
+from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.reread import Rereader
 from fasttail.resume import hour_number
 from fasttail.step_threads import StepThreads
@@ -60,6 +60,12 @@ SLICE = 64 << 20
 
 HANDED_OVER = 64 << 10
 """Bytes of messages that the event loop hands out in one turn: what is live comes in between."""
+
+GIVEN_AT_ONCE = 1 << 20
+"""Bytes, of all members together, after which live messages come in between"""
+
+GIVEN_EACH = 8 << 10
+"""… and so many are added for each message: its way through the kernel takes as long as these."""
 
 POLL_S = 0.1
 """Between two looks at who is ready: most become so by an event, and these looks find the others."""
@@ -605,12 +611,18 @@ class Replays:
         reading.joiners.append(behind)
 
     def _wait(self, behind: _Behind, seconds: float = 0.0) -> None:
-        """Out of its reading; its turn comes again."""
-        assert behind.reading is not None
+        """Out of its reading; its turn comes again. Does nothing for a member that has gone meanwhile: to ask
+        for a client's queue may find out that its connection has ended, which drops its members.
+        """
+        if behind.reading is None:
+            return
         behind.reading.leave(behind)
         if seconds:
             behind.not_before = time.monotonic() + seconds
         self._waiting[behind] = None
+        client, feed = behind.member.client, behind.member.feed
+        if feed is not None and client.queued > client.queue_limit // 4:
+            self._feeds.pause(feed)  # it may have come near enough to be live soon, and will not be so soon
 
     # ---- a reading
 
@@ -798,25 +810,33 @@ class Replays:
     async def _hand_out(self, reading: _Reading, setbacks: int, *, at_once: bool) -> None:
         """Give the members what the step has made. at_once: without a switch to other tasks."""
         if at_once:
-            self._give(reading, reading.rereader.take())
+            for message in reading.rereader.take():
+                for behind in tuple(reading.by_topic[message.topic].members):
+                    self._give(reading, behind, message)
+            self._ease()
             return
         while messages := reading.rereader.take(HANDED_OVER):
             async with self._turn:
-                if self._feeds.setbacks != setbacks:
-                    return
-                self._give(reading, messages)
+                given = 0
+                for message in messages:
+                    group = reading.by_topic[message.topic]
+                    for behind in tuple(group.members):
+                        if given > GIVEN_AT_ONCE:
+                            given = 0
+                            await asyncio.sleep(0)
+                        if self._feeds.setbacks != setbacks:
+                            return
+                        if behind.group is group:  # it may have left the reading meanwhile
+                            self._give(reading, behind, message)
+                            given += len(message.data) + GIVEN_EACH
+                self._ease()
                 await asyncio.sleep(0)
 
-    def _give(self, reading: _Reading, messages: Iterable[Any]) -> None:
-        late = reading.late is not None
-        for message in messages:
-            group = reading.by_topic[message.topic]
-            for behind in tuple(group.members):
-                if behind.member.replay(message, whole=late):
-                    self.replayed_orders += message.orders
-                elif behind.reading is reading:
-                    self._wait(behind)
-        self._ease()
+    def _give(self, reading: _Reading, behind: _Behind, message: TopicMessage) -> None:
+        if behind.member.replay(message, whole=reading.late is not None):
+            self.replayed_orders += message.orders
+        elif behind.reading is reading:
+            self._wait(behind)
 
     def _only_drained(self, reading: _Reading) -> None:
         """Whoever has much to read yet does not go live: it leaves."""

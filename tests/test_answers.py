@@ -494,6 +494,26 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
     run(main())
 
 
+def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -> None:
+    """By an equal member that has fallen behind: the pipeline makes no messages then."""
+
+    async def main() -> None:
+        pipe = Pipe()
+        service = served(pipe)
+        async with subscribed(service, B) as member:
+            feed = member.feed
+            assert feed is not None
+            feed.active.set()
+            service.feeds.pause(feed)
+            assert not pipe.topics
+            await until(lambda: bool(pipe.topics))  # it asks for them again
+            assert not member.live
+            feed.active.set()
+            await until(lambda: member.live)
+
+    run(main())
+
+
 def test_what_was_sent_is_not_kept_once_it_is_answered() -> None:
     """It may be as large as a message, mostly fields that nobody looks at."""
 

@@ -200,6 +200,7 @@ class Service:
         for member in tuple(self.watchers):
             frame, own = shared, behind.get(member.client)
             if own is not None:
+                own = _as_fit(own, STATUS_ROOM)
                 frame = text_frame(orjson.dumps({"channel": STATUS, "data": {**data, "behind": own}}))
             # Also behind a full queue: whoever reads slowly wants to know how far behind he is.
             limit = self.queue_limit + self.max_message + STATUS_ROOM
@@ -566,8 +567,10 @@ class PublicClient(Client):
         answered = partial(asyncio.get_running_loop().call_soon, self._answered, member)
         try:
             async with asyncio.timeout_at(due):
-                service.feeds.go_on(feed)  # since it was joined, an equal member may have fallen behind
-                await feed.active.wait()
+                # Looked at again after the wait: an equal member may have fallen behind, and paused the feed.
+                while not feed.active.is_set():
+                    service.feeds.go_on(feed)
+                    await feed.active.wait()
                 if feed.refused:
                     raise invalid(request.sent, "the server has no room for one more topic; try again later")
                 if member.resumes:
@@ -625,6 +628,17 @@ class PublicClient(Client):
     def _confirm(self, request: Request, **more: Any) -> None:
         data = {"method": request.method, "subscription": request.answer}
         self.tell("subscriptionResponse", data, **more)
+
+
+def _as_fit(behind: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
+    """The first of them, those that are furthest behind, that have no more bytes than that together."""
+    found = []
+    for each in sorted(behind, key=lambda each: -int(each["bytes"])):
+        room -= len(orjson.dumps(each))
+        if room < 0:
+            break
+        found.append(each)
+    return found
 
 
 def _shown(subscription: Subscription) -> str:
