@@ -322,7 +322,9 @@ class Replays:
         self._timer: asyncio.TimerHandle | None = None
         self._looks = False
         self._closed = False
-        self._urgent_until = 0.0  # until then steps are urgent: others leave the idle threads no time
+        # Until then steps are urgent. After a start many come back at once, and whether a core is idle is not
+        # known yet.
+        self._urgent_until = time.monotonic() + URGENT_S
         # One hand-over of all readings in a turn of the event loop.
         self._turn = asyncio.Lock()
         self._failures = Seldom(log, logging.ERROR, "a reading for clients that are behind has failed")

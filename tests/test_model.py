@@ -81,9 +81,11 @@ def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     kills = 0
-    deadline = time.monotonic() + 300
+    progress, deadline = 0, time.monotonic() + 300
     try:
         while not (stop.is_set() and got and got[-1] == written - 1):
+            if len(got) > progress:
+                progress, deadline = len(got), time.monotonic() + 300
             assert time.monotonic() < deadline, (len(got), written)
             server = Serve(folder, "--from", "oldest", f"--{how}", "--workers", 2)
             doomed = kills < 4
@@ -96,7 +98,9 @@ def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
                 writer.join()
             with (
                 suppress(ConnectionClosed, InvalidHandshake, OSError, EOFError, TimeoutError),
-                connect(f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True) as bot,
+                connect(
+                    f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True, ping_interval=None
+                ) as bot,
             ):
                 wanted = {"type": "orders", "format": "raw", "cursor": cursor}
                 bot.send(json.dumps({"method": "subscribe", "subscription": wanted}))

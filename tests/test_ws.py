@@ -23,8 +23,9 @@ class Bot:
     """A client of /ws."""
 
     def __init__(self, server: Serve) -> None:
+        # Its pings would end it where it reads late, for a pong stands behind all that was sent before.
         self.socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True
+            f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True, ping_interval=None
         )
 
     def __enter__(self) -> Bot:
