@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import bisect
 import statistics
 import tempfile
 import threading
@@ -28,6 +27,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
+from bench.receiving import delays_since
 from bench.service import Service, serve
 from fasttail import synth
 
@@ -207,10 +207,6 @@ class Writer:
             time.sleep(TICK_S)
         self.lines += written
 
-    def delays(self, seen: list[tuple[int, float]]) -> list[float]:
-        sizes = [size for size, _ in self.marks]
-        return [1e3 * (came - self.marks[bisect.bisect_right(sizes, offset)][1]) for offset, came in seen]
-
 
 def run(args: argparse.Namespace) -> Crowd:
     data = synth.generate(MADE, "streaming", 1)
@@ -293,7 +289,7 @@ async def _lines(
     while innocent.orders < writer.orders and time.monotonic() < deadline and not innocent.gaps:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     cores = (server.busy_s() - busy) / (time.monotonic() - began)
-    return writer.delays(innocent.seen[first:]), cores
+    return delays_since(writer.marks, innocent.seen[first:]), cores
 
 
 BENCHMARK = Benchmark("crowd", "many clients that ask for too many subscriptions", add_arguments, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import gc
 import multiprocessing
 import time
@@ -32,6 +33,15 @@ PATIENCE_S = 120.0
 def place(hour: int, offset: int) -> str:
     """What the cursors of a streaming line begin with. hour: YYYYMMDDHH."""
     return Place(hour, offset).text("streaming")[:-EVENTS_DONE]
+
+
+def delays_since(marks: list[tuple[int, float]], seen: list[tuple[int, float]]) -> list[float]:
+    """Milliseconds from the write of a message's last order to its receipt.
+
+    marks: (size of the file, when) of each write. seen: (offset of that order's line, when it came).
+    """
+    sizes = [size for size, _ in marks]
+    return [1e3 * (came - marks[bisect.bisect_right(sizes, offset)][1]) for offset, came in seen]
 
 
 class Message(NamedTuple):

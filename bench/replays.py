@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import bisect
 import gc
 import multiprocessing
 import os
@@ -33,8 +32,8 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
-from bench.receiving import place
-from bench.service import Service, serve
+from bench.receiving import delays_since, place
+from bench.service import Service, read_metrics, serve
 from fasttail import synth
 
 if TYPE_CHECKING:
@@ -344,7 +343,6 @@ class Run:
 
     def collect(self, marks: list[tuple[int, float]]) -> None:
         """What the clients got. Raises WrongAnswer."""
-        sizes = [size for size, _ in marks]
         for name, count, process, pipe in self._running:
             answer = self._heard(pipe)
             while answer is None:
@@ -353,11 +351,8 @@ class Run:
             faults = [fault for _, _, _, fault, _, _ in answer if fault]
             if faults:
                 raise WrongAnswer(f"{name}: {len(faults)} of {count} clients failed; the first: {faults[0]}")
-            delays = sorted(
-                1e3 * (came - marks[at][1])
-                for *_, seen in answer
-                for offset, came in seen
-                if (at := bisect.bisect_right(sizes, offset)) < len(marks)
+            delays = (
+                sorted(delay for *_, seen in answer for delay in delays_since(marks, seen)) if marks else []
             )
             self.groups.append(
                 Group(
@@ -386,7 +381,7 @@ class Run:
     def wait_read(self, lines: int) -> None:
         """Until the server has read so many lines."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.server.metric("fasttail_lines_total") < lines:
+        while read_metrics(self.server.port)["fasttail_lines_total"] < lines:
             if time.monotonic() > deadline:
                 raise WrongAnswer(f"the server has not read {lines:,} lines")
             time.sleep(0.2)

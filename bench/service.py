@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.measure import WrongAnswer
+from fasttail import endpoint
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,18 @@ class Service:
         stats = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(each.read_text().split()[0]) for each in stats) / 1e9
 
-    def metric(self, name: str) -> float:
-        """A number without labels from /metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith(f"{name} "):
-                    return float(line.split(" ")[1])
-        raise WrongAnswer(f"no metric {name}")
-
     def most_rss(self) -> int:
         """Bytes, the most since its start."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         match = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert match is not None
         return int(match[1]) * 1024
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    """The numbers of a server's /metrics, by name with labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        return endpoint.metrics(answer.read())
 
 
 @contextmanager

@@ -27,7 +27,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,6 +38,7 @@ import psutil
 
 from bench import soak_clients, soak_node
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
+from bench.service import read_metrics
 from bench.soak_clients import Account
 from bench.soak_node import Plan, Written
 
@@ -177,10 +177,7 @@ class Server:
                 self.trouble.append(line.rstrip())
 
     def metrics(self) -> dict[str, float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
-            text = answer.read().decode()
-        rows = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in rows}
+        return read_metrics(self.port)
 
     def sample(self, at: float, written: int) -> Sample:
         if self.process.poll() is not None:
