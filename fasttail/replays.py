@@ -14,7 +14,8 @@ meanwhile: no hole and no double. No reading goes beyond the frontier: what lies
 out to live members, and will be to these too. A place ahead of the frontier (the server reads once more what
 it had published before a restart) is waited for.
 
-Everything here but `_Reading.open` and `_Reading.step` belongs to the event loop's thread.
+Everything here but `_Reading.open` and `_Reading.look_at_end` belongs to the event loop's thread. The steps
+in between are run by threads that never hold the GIL (`fasttail.step_threads`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import logging
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +35,7 @@ import fasttail.publish.cursor as cursors
 from fasttail.observe.now_and_then import Seldom
 from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
-from fasttail.publish.feeds import Feeds
+from fasttail.publish.feeds import Feed, Feeds
 from fasttail.publish.public import Member
 from fasttail.publish.subscriptions import Subscription
 from fasttail.publish.topics import Topic, TopicMessage
@@ -113,12 +114,13 @@ class _Behind:
     """A member that is behind. place: everything before it has been given, but for `owed`.
 
     owed: (hour, begin, end) of late lines that were handed out when it had read past them. cut: hours to come
-    of which something was truncated. asked: where the
-    frontier was when it asked to begin further back; what lies before that is not held against it. allowed:
-    seconds that it may be behind, once it is there. mark: hour, offset, and what stood in front of it there.
+    of which something was truncated. asked: where the frontier was when it asked to begin further back; what
+    lies before that is not held against it. allowed: seconds that it may be behind, once it is there. mark:
+    hour, offset, and what stood in front of it there.
     """
 
     member: Member
+    feed: Feed
     layout: str
     place: Place
     since: float
@@ -150,8 +152,8 @@ class _Group:
 
 
 class _Reading:
-    """One way through the files, for those who have joined it. `open` and `step` may run in any thread, one
-    at a time; nothing else is done with the rereader meanwhile.
+    """One way through the files, for those who have joined it. `open` and `look_at_end` may run in any
+    thread, one at a time; nothing else is done with the rereader meanwhile.
 
     place: up to where everything has been handed out. late: the range of late lines that it reads instead of
     what lies ahead. joiners: those whose places it will come to. known: hours that were there at some look.
@@ -339,14 +341,14 @@ class Replays:
     def admit(self, member: Member) -> None:
         """A member is behind: everything up to its cursor has been given to it, or is not wanted."""
         assert member.cursor is not None
+        assert member.feed is not None
         layout, place = cursors.parse(member.cursor)
         asked = self._feeds.frontier if member.resumes else place
-        behind = _Behind(member, layout, place, time.monotonic(), asked)
+        behind = _Behind(member, member.feed, layout, place, time.monotonic(), asked)
         member.resumes = False
         self._behind[member] = behind
         self._waiting[behind] = None
-        assert member.feed is not None
-        self._feeds.pause(member.feed)
+        self._feeds.pause(behind.feed)
         self._look_soon()
 
     def drop(self, member: Member) -> None:
@@ -548,8 +550,7 @@ class Replays:
         """Let a member that is at the frontier go live."""
         if behind not in self._waiting or behind.place != self._feeds.frontier or behind.owed:
             return False
-        feed = behind.member.feed
-        assert feed is not None
+        feed = behind.feed
         if not feed.active.is_set():
             self._feeds.go_on(feed)
             behind.not_before = time.monotonic() + FEED_S
@@ -622,9 +623,9 @@ class Replays:
         if seconds:
             behind.not_before = time.monotonic() + seconds
         self._waiting[behind] = None
-        client, feed = behind.member.client, behind.member.feed
-        if feed is not None and client.queued > client.queue_limit // 4:
-            self._feeds.pause(feed)  # it may have come near enough to be live soon, and will not be so soon
+        client = behind.member.client
+        if client.queued > client.queue_limit // 4:
+            self._feeds.pause(behind.feed)  # it may have come near the frontier, but will not be live soon
 
     # ---- a reading
 
@@ -705,8 +706,7 @@ class Replays:
                 self._only_drained(reading)
             if reading.place.hour == frontier.hour and frontier.offset - reading.place.offset < NEAR:
                 for behind in reading.members:
-                    assert behind.member.feed is not None
-                    feeds.go_on(behind.member.feed)
+                    feeds.go_on(behind.feed)
             try:
                 if last:
                     more = reading.step(limit, exact)
@@ -812,25 +812,23 @@ class Replays:
     async def _hand_out(self, reading: _Reading, setbacks: int, *, at_once: bool) -> None:
         """Give the members what the step has made. at_once: without a switch to other tasks."""
         if at_once:
-            for message in reading.rereader.take():
-                for behind in tuple(reading.by_topic[message.topic].members):
-                    self._give(reading, behind, message)
+            for behind, message in _deliveries(reading, reading.rereader.take()):
+                self._give(reading, behind, message)
             self._ease()
             return
         while messages := reading.rereader.take(HANDED_OVER):
             async with self._turn:
+                if self._feeds.setbacks != setbacks:
+                    return
                 given = 0
-                for message in messages:
-                    group = reading.by_topic[message.topic]
-                    for behind in tuple(group.members):
-                        if given > GIVEN_AT_ONCE:
-                            given = 0
-                            await asyncio.sleep(0)
+                for behind, message in _deliveries(reading, messages):
+                    self._give(reading, behind, message)
+                    given += len(message.data) + GIVEN_EACH
+                    if given > GIVEN_AT_ONCE:
+                        given = 0
+                        await asyncio.sleep(0)
                         if self._feeds.setbacks != setbacks:
                             return
-                        if behind.group is group:  # it may have left the reading meanwhile
-                            self._give(reading, behind, message)
-                            given += len(message.data) + GIVEN_EACH
                 self._ease()
                 await asyncio.sleep(0)
 
@@ -875,13 +873,7 @@ class Replays:
                 behind.member.tell_lost(behind.place.text(behind.layout))
                 self._wait(behind)
             return
-        to = min(to or frontier, frontier)
-        for behind in [*reading.members, *reading.joiners]:
-            if behind.now_at < to:
-                self._move(behind, to, lost=True)
-                if behind in self._waiting:
-                    self._take(reading, behind)
-        reading.place = to
+        self._go_on_at(reading, min(to or frontier, frontier))
 
     def _cut_short(self, reading: _Reading, former: bool) -> None:
         """A file has been truncated. Of the present one the pipeline will find that out."""
@@ -895,10 +887,22 @@ class Replays:
         frontier = self._feeds.frontier
         assert frontier is not None
         hours = {*self._feeds.ends, *self._known, frontier.hour}
-        to = Place(min(hour for hour in hours if hour > reading.place.hour), 0)
+        self._go_on_at(reading, Place(min(hour for hour in hours if hour > reading.place.hour), 0))
+
+    def _go_on_at(self, reading: _Reading, to: Place) -> None:
+        """What lies before that place is lost to those who have not had it."""
         for behind in [*reading.members, *reading.joiners]:
             if behind.now_at < to:
                 self._move(behind, to, lost=True)
                 if behind in self._waiting:
                     self._take(reading, behind)
         reading.place = to
+
+
+def _deliveries(reading: _Reading, messages: list[TopicMessage]) -> Iterator[tuple[_Behind, TopicMessage]]:
+    """Each message with each member that is to get it, and that has not left the reading by then."""
+    for message in messages:
+        group = reading.by_topic[message.topic]
+        for behind in tuple(group.members):
+            if behind.group is group:
+                yield behind, message

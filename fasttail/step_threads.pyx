@@ -10,7 +10,7 @@ import threading
 
 cimport cython
 from libc.errno cimport EINTR, errno
-from posix.unistd cimport read, write
+from posix.unistd cimport close, read, write
 
 from fasttail.reread cimport Rereader
 
@@ -27,24 +27,32 @@ cdef class StepThreads:
     All methods belong to the thread that made it. A rereader is nobody else's from `submit` until `finished` gives it back.
     """
 
-    cdef int jobs, urgent, done
+    cdef int jobs, urgent, done      # where is written,
+    cdef int jobs_end, urgent_end    # … and where the threads read
     cdef readonly int fd             # readable when something is finished
+    cdef bint made
     cdef dict running                # by address: so long the rereaders must live
     cdef list threads
 
     def __cinit__(self, int count):
-        # C fields only: `__dealloc__` may not look at others.
-        self.jobs = self.urgent = self.done = self.fd = -1
         self.running = {}
-        jobs, self.jobs = os.pipe2(os.O_CLOEXEC)
-        urgent, self.urgent = os.pipe2(os.O_CLOEXEC)
+        self.jobs_end, self.jobs = os.pipe2(os.O_CLOEXEC)
+        self.urgent_end, self.urgent = os.pipe2(os.O_CLOEXEC)
         self.fd, self.done = os.pipe2(os.O_CLOEXEC)
+        self.made = True
         os.set_blocking(self.fd, False)
-        self.threads = [threading.Thread(target=self._idle, args=(jobs,), name="fasttail-replay", daemon=True)
-                        for _ in range(count)]
-        self.threads.append(threading.Thread(target=self._polite, args=(urgent,), name="fasttail-replay-urgent", daemon=True))
+        self.threads = [threading.Thread(target=self._idle, name="fasttail-replay", daemon=True) for _ in range(count)]
+        self.threads.append(threading.Thread(target=self._polite, name="fasttail-replay-urgent", daemon=True))
         for thread in self.threads:
             thread.start()
+
+    def __dealloc__(self):
+        # The threads have ended, for each of them holds a reference; so `close` was called.
+        if self.made:                # else `__cinit__` failed, and 0 would be no pipe of ours
+            close(self.jobs_end)
+            close(self.urgent_end)
+            close(self.done)
+            close(self.fd)
 
     def submit(self, Rereader rereader not None, *, bint urgent=False) -> None:
         """Run the step that `begin_step` has described."""
@@ -62,26 +70,26 @@ cdef class StepThreads:
 
     def close(self) -> None:
         """No more steps. The threads end when they have done those that were submitted."""
-        for fd in (self.jobs, self.urgent):
-            if fd >= 0:
-                os.close(fd)
+        if self.jobs >= 0:
+            os.close(self.jobs)
+            os.close(self.urgent)
         self.jobs = self.urgent = -1
 
-    def _idle(self, int fd) -> None:
+    def _idle(self) -> None:
         ask_for_slices(0)            # a new thread has inherited the event loop's
         try:
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         except OSError:
             pass                     # forbidden here: then at the usual priority
-        self._work(fd)
+        self._work(self.jobs_end)
 
-    def _polite(self, int fd) -> None:
+    def _polite(self) -> None:
         ask_for_slices(0)
         try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         except OSError:
             pass
-        self._work(fd)
+        self._work(self.urgent_end)
 
     cdef int _work(self, int fd) except -1:
         cdef int done = self.done
