@@ -1,4 +1,4 @@
-"""Threads that run steps of rereaders: the same messages as in the caller's thread; nothing is left behind."""
+"""Threads that run steps of rereaders: the messages are the same as without, and nothing is left behind."""
 
 from __future__ import annotations
 
