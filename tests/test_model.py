@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
                     file.write(rest)
                 rest = b""
                 hour += 1
-                path = hour_file(folder, "streaming", f"2026050{5 + hour // 24}", hour % 24)
+                day = date(2026, 5, 5) + timedelta(days=hour // 24)
+                path = hour_file(folder, "streaming", f"{day:%Y%m%d}", hour % 24)
             time.sleep(0.005)
         with path.open("ab", buffering=0) as file:
             file.write(rest)
