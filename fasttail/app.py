@@ -55,9 +55,10 @@ from fasttail.publish.wire import CloseCode
 from fasttail.replays import Replays
 from fasttail.resume import Finder, hour_number
 from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import Follower, Position, Start
+from fasttail.tail.follower import Follower, Start
 from fasttail.tail.inotify import Watcher
 from fasttail.tail.layout import locate
+from fasttail.tail.position import Position
 from fasttail.version import commit, version
 from fasttail.watch import restart
 from fasttail.watch.activation import activated

@@ -32,7 +32,7 @@ SETTINGS = {"config", "cores", "cgroup", "version"}
 BASE = {"atomics", "checks"}  # C macros: any compiled module may use them
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
-    "tail": set(),
+    "tail": {"observe.rate_limit"},
     "parser": set(),
     "publish": {"parser", "observe.now_and_then"},
     "pipeline": {"tail", "parser", "histogram", "slices"}
@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},
     "replays": {"tail", "publish", "reread", "resume", "step_threads", "observe.now_and_then"},
-    "checkpoint": {"tail"},
+    "checkpoint": {"tail", "observe.rate_limit"},
     "handed_out": {"tail", "pipeline"},
     # beside it
     **{name: set[str]() for name in BASE},
