@@ -43,11 +43,11 @@ from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, Topics
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.budget import Budget
-from fasttail.publish.clients import Hub
 from fasttail.publish.compression import Compression
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
+from fasttail.publish.hub import Hub
 from fasttail.publish.legacy import OldChannels
 from fasttail.publish.server import Server
 from fasttail.publish.tls import server_context

@@ -88,7 +88,7 @@ class PreviousHours:
     # ---- what is looked after
 
     def restore(self, lefts: Iterable[Left], locate: Callable[[str], HourFile | None]) -> None:
-        """Go on with those of an earlier run. locate: the hour that a path names; None: it is not followed."""
+        """Go on with those of an earlier run. locate: the hour that a path names, if it is followed."""
         self.clear()
         for left in lefts:
             hour = locate(left.path)
