@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     # the way of the data
     "tail": {"observe.rate_limit"},
     "parser": set(),
-    "publish": {"parser", "observe.now_and_then"},
+    "publish": {"parser", "tail.layout", "observe.now_and_then"},
     "pipeline": {"tail", "parser", "histogram", "slices"}
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "synth": set(),
     "cgroup": set(),
     "cores": {"cgroup"},
-    "config": {"cores"},
+    "config": {"cores", "tail.layout"},
     "version": {"_build_info"},
     "_build_info": set(),
     # what puts it together
