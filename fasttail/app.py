@@ -35,7 +35,7 @@ from fasttail.handed_out import HandedOut
 from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
-from fasttail.observe.log import LogService, setup
+from fasttail.observe.log import LogService, extra, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
 from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
@@ -107,7 +107,7 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     handed = activated()
     inherited = restart.inherited()
     while True:
-        service = setup(settings.log_level)
+        service = setup(settings.log_level, as_json=settings.log_format == "json")
         app = None
         try:
             app = App(settings, service, inherited, reload, handed)
@@ -678,13 +678,17 @@ class App:
             self.server.where,
             s.workers,
             _filter_text(s),
+            extra=extra("started", version=version(), commit=commit()),
         )
         if s.port not in (0, self.server.port) and s.sources.get("port", "default") != "default":
             log.warning(
                 "port has no effect, it stays %d: the listening sockets were there before", self.server.port
             )
         if self._restarts:
-            log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
+            log.info(
+                "restart %d in place, running since %s", self._restarts, time.ctime(self._started),
+                extra=extra("restarted", restarts=self._restarts),
+            )  # fmt: skip
 
 
 def _filter_text(settings: ServeSettings) -> str:

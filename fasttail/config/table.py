@@ -177,6 +177,11 @@ class ServeSettings(_Following):
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         kinds.choice("debug", "info", "warning", "error"), "least level that is logged", default="info"
     )
+    log_format: Literal["text", "json"] = _option(
+        kinds.choice("text", "json"),
+        "lines of the log as text, or as an object each, with what is in them as fields",
+        default="text",
+    )
     log_batches: Literal["second", "all", "summary"] = _option(
         kinds.choice("second", "all", "summary"),
         "log one batch a second, all of them, or one line a second that sums them up",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasttail.observe.batch_log import BatchLog
+from fasttail.observe.log import extra
 from fasttail.observe.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,9 @@ class Rejects:
         if self._first is not None and self._limit.ready():
             path, offset, reason = self._first
             log.warning(
-                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason
-            )
+                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason,
+                extra=extra("lines_rejected", lines=self._count, file=path, offset=offset, reason=reason),
+            )  # fmt: skip
             self._count, self._first = 0, None
 
 
