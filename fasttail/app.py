@@ -35,7 +35,7 @@ from fasttail.handed_out import HandedOut
 from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog, WorkerState
 from fasttail.observe.health import Health
-from fasttail.observe.log import LogService, setup
+from fasttail.observe.log import LogService, extra, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
 from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
@@ -43,11 +43,11 @@ from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, Topics
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.budget import Budget
-from fasttail.publish.clients import Hub
 from fasttail.publish.compression import Compression
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
+from fasttail.publish.hub import Hub
 from fasttail.publish.legacy import OldChannels
 from fasttail.publish.server import Server
 from fasttail.publish.tls import server_context
@@ -55,9 +55,10 @@ from fasttail.publish.wire import CloseCode
 from fasttail.replays import Replays
 from fasttail.resume import Finder, hour_number
 from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import Follower, Position, Start
+from fasttail.tail.follower import Follower, Start
 from fasttail.tail.inotify import Watcher
 from fasttail.tail.layout import locate
+from fasttail.tail.position import Position
 from fasttail.version import commit, version
 from fasttail.watch import restart
 from fasttail.watch.activation import activated
@@ -106,7 +107,7 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     handed = activated()
     inherited = restart.inherited()
     while True:
-        service = setup(settings.log_level)
+        service = setup(settings.log_level, as_json=settings.log_format == "json")
         app = None
         try:
             app = App(settings, service, inherited, reload, handed)
@@ -677,13 +678,17 @@ class App:
             self.server.where,
             s.workers,
             _filter_text(s),
+            extra=extra("started", version=version(), commit=commit()),
         )
         if s.port not in (0, self.server.port) and s.sources.get("port", "default") != "default":
             log.warning(
                 "port has no effect, it stays %d: the listening sockets were there before", self.server.port
             )
         if self._restarts:
-            log.info("restart %d in place, running since %s", self._restarts, time.ctime(self._started))
+            log.info(
+                "restart %d in place, running since %s", self._restarts, time.ctime(self._started),
+                extra=extra("restarted", restarts=self._restarts),
+            )  # fmt: skip
 
 
 def _filter_text(settings: ServeSettings) -> str:

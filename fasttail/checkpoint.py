@@ -27,7 +27,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fasttail.tail.follower import Position, open_regular
+from fasttail.observe.rate_limit import RateLimit
+from fasttail.tail.files import open_regular
+from fasttail.tail.position import Position
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class Checkpoint:
         self._closing = False
         self._fresh = time.monotonic()  # when the latest stood on the disk
         self._failing = False
-        self._complained = 0.0
+        self._complaints = RateLimit(COMPLAINT_S)
         self._unsynced_told = False
         self._thread = threading.Thread(target=self._run, name="fasttail-state", daemon=True)
         self._thread.start()
@@ -165,15 +167,14 @@ class Checkpoint:
             reason = error.strerror if isinstance(error, OSError) else repr(error)
             self.failures += 1
             self._failing = True
-            if not self._complained or asked - self._complained >= COMPLAINT_S:
-                self._complained = asked
+            if self._complaints.ready():
                 log.warning("cannot write the checkpoint %s: %s; trying again", self.path, reason)
             return
         self.written += 1
         self._fresh = asked
         if self._failing:
             self._failing = False
-            self._complained = 0.0
+            self._complaints.reset()
             log.info("the checkpoint is written again, after %d failures", self.failures)
 
     def _write(self, found: Found) -> None:

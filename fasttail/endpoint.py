@@ -1,22 +1,20 @@
 """A running server's answers to GET, for the commands that look at it from outside.
 
-Each takes `TIMEOUT_S` at most, whatever the server does. Redirections are not followed: the token goes to the
-host that was named and to no other, and into no message.
+Each takes `TIMEOUT_S` at most, whatever the server does. The token goes to the host that was named and to no
+other, and into no message.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
 import os
 import re
-import socket
 import ssl
-import threading
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from fasttail.http_client import HTTPRequestError, request
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 16 << 20
@@ -30,49 +28,29 @@ class Endpoint:
     """The server at `url` (scheme, host, port). `token` is brought along with every question."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        parts = urlsplit(url)
         self.url = url
-        self._host = parts.hostname or ""
-        self._port = parts.port
-        self._headers = {"Connection": "close"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._parts = urlsplit(url)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
+        if self._parts.scheme == "https":
             self._tls = ssl.create_default_context()
-            if _is_loopback(self._host):
+            if _is_loopback(self._parts.hostname or ""):
                 # Nobody stands in between, and the name in the certificate is another one.
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body. EndpointError if there is no answer, or one that is too long."""
-        connection = self._connection()
-        began = time.monotonic()
-        timer = threading.Timer(TIMEOUT_S, _shut_down, (connection,))
-        timer.daemon = True
-        timer.start()
         try:
-            connection.request("GET", path, headers=self._headers)
-            answer = connection.getresponse()
-            body = answer.read(MAX_ANSWER + 1)
-        except (http.client.HTTPException, OSError) as error:
-            if time.monotonic() >= began + TIMEOUT_S:  # whatever it looks like once the socket is shut down
-                why = f"no answer within {TIMEOUT_S:g} s"
-            elif isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
-                why = error.strerror or type(error).__name__
-            else:
-                why = f"no HTTP ({type(error).__name__})"
-            raise EndpointError(f"{self.url}{path}: {why}") from None
-        finally:
-            timer.cancel()
-            connection.close()
+            status, body = request(
+                "GET", self._parts, path, headers=self._headers, timeout_s=TIMEOUT_S,
+                max_answer=MAX_ANSWER + 1, tls=self._tls,
+            )  # fmt: skip
+        except HTTPRequestError as error:
+            raise EndpointError(f"{self.url}{path}: {error}") from None
         if len(body) > MAX_ANSWER:
             raise EndpointError(f"{self.url}{path}: more than {MAX_ANSWER >> 20} MB")
-        return answer.status, body
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        return status, body
 
 
 def _is_loopback(host: str) -> bool:
@@ -81,12 +59,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _shut_down(connection: http.client.HTTPConnection) -> None:
-    # The timeout of a socket is that of each of its operations; a byte a second would keep within it.
-    with contextlib.suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def token(file: Path | None) -> str | None:

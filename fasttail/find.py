@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from fasttail.parser.columns import parse
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
-from fasttail.tail.follower import last_line_start
+from fasttail.tail.files import last_line_start
 from fasttail.tail.layout import HourFile
 
 Column = Literal["time_ns", "block_number"]

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fasttail.pipeline import BatchEnd, FileOpened
-from fasttail.tail.follower import MOST_FORMERS, MOST_HOLES, Hole, Left, Position
+from fasttail.tail.position import Hole, Left, Position
+from fasttail.tail.previous_hours import MOST_FORMERS, MOST_HOLES
 
 File = tuple[str, int, int]  # path, device, inode
 

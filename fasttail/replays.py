@@ -33,7 +33,7 @@ from typing import Any
 
 import fasttail.publish.cursor as cursors
 from fasttail.observe.now_and_then import Seldom
-from fasttail.publish.clients import Client
+from fasttail.publish.connection import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feed, Feeds
 from fasttail.publish.public import Member

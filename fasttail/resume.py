@@ -14,7 +14,7 @@ from fasttail.find import order_at
 from fasttail.publish.cursor import Place
 from fasttail.publish.subscriptions import Request, invalid
 from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import last_line_start
+from fasttail.tail.files import last_line_start
 from fasttail.tail.layout import HourFile, hour_files, hourly_folder, oldest_hour
 
 THREADS = 2

@@ -21,8 +21,9 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
 from fasttail.publish import incoming, server
-from fasttail.publish.clients import Client, Hub
 from fasttail.publish.compression import Compression
+from fasttail.publish.connection import Client
+from fasttail.publish.hub import Hub
 from fasttail.publish.server import Server
 from fasttail.publish.wire import header, text_frame
 

@@ -16,8 +16,9 @@ from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, Topics
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import Follower, Position
+from fasttail.tail.follower import Follower
 from fasttail.tail.inotify import Watcher
+from fasttail.tail.position import Position
 
 
 class Drive:

@@ -29,8 +29,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
-from fasttail.tail.follower import RESCAN_S, Follower, Left, Position
+from fasttail.tail.follower import RESCAN_S, Follower
 from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, Watcher
+from fasttail.tail.position import Left, Position
 
 GRACE = 5.0
 STEM = "node_order_statuses"

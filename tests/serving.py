@@ -17,7 +17,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from running import PATIENCE_S
 
 from fasttail.publish import legacy
-from fasttail.publish.clients import Client, Hub
+from fasttail.publish.connection import Client
+from fasttail.publish.hub import Hub
 from fasttail.publish.legacy import CHANNELS, OrderBatcher
 from fasttail.publish.server import Server
 

@@ -27,8 +27,8 @@ from websockets.exceptions import ConnectionClosed
 
 from fasttail.publish import legacy, public
 from fasttail.publish.budget import Budget
-from fasttail.publish.clients import Hub
 from fasttail.publish.feeds import Feeds
+from fasttail.publish.hub import Hub
 from fasttail.publish.subscriptions import Request, RequestError
 from fasttail.publish.topics import Topic
 

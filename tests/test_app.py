@@ -19,7 +19,7 @@ from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
 from fasttail.observe.log import setup
 from fasttail.publish.feeds import Feeds
-from fasttail.tail.follower import Position
+from fasttail.tail.position import Position
 
 
 def test_a_batch_that_ends_after_the_last_look_is_read_again(

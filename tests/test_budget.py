@@ -18,9 +18,11 @@ from test_subscriptions import subscribe
 from test_ws import Bot, append
 
 from fasttail.publish.budget import SUBSCRIPTION, Account, Budget, Exceeded, topic_cost
-from fasttail.publish.clients import Channel, Client, Hub
+from fasttail.publish.channel import Channel
+from fasttail.publish.connection import Client
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
+from fasttail.publish.hub import Hub
 from fasttail.publish.public import CHANNELS, Member, PublicClient, Service
 from fasttail.publish.topics import Topic
 

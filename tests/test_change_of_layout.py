@@ -18,7 +18,7 @@ from test_ws import Bot
 
 from fasttail.find import after_block
 from fasttail.tail import layout
-from fasttail.tail.follower import Position
+from fasttail.tail.position import Position
 
 STALE = 60.0
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])

@@ -27,7 +27,7 @@ from test_ws import Bot
 
 from fasttail.publish.topics import Topic
 from fasttail.reread import Rereader
-from fasttail.tail.follower import Position
+from fasttail.tail.position import Position
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 

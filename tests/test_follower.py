@@ -19,9 +19,12 @@ from typing import Any
 import pytest
 
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
-from fasttail.tail.follower import Follower, Left, Position, mark, open_regular
+from fasttail.tail.files import open_regular
+from fasttail.tail.fingerprint import mark
+from fasttail.tail.follower import Follower
 from fasttail.tail.inotify import WAIT_DIRS, Watcher
 from fasttail.tail.layout import date_folders
+from fasttail.tail.position import Left, Position
 
 GRACE = 5.0
 

@@ -6,7 +6,7 @@ import weakref
 
 from fasttail.handed_out import HandedOut
 from fasttail.pipeline import BatchEnd, FileOpened
-from fasttail.tail.follower import MOST_FORMERS
+from fasttail.tail.previous_hours import MOST_FORMERS
 
 
 def opened(hour: int) -> FileOpened:

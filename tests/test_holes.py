@@ -18,7 +18,9 @@ from test_ws import Bot
 
 from fasttail.handed_out import HandedOut
 from fasttail.pipeline import BatchEnd
-from fasttail.tail.follower import HOLE_S, MOST_HOLES, Position, last_line_start
+from fasttail.tail.files import last_line_start
+from fasttail.tail.position import Position
+from fasttail.tail.previous_hours import HOLE_S, MOST_HOLES
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 LINES = [b"line %d %s\n" % (number, b"x" * (number % 7)) for number in range(20)]

@@ -32,9 +32,9 @@ SETTINGS = {"config", "cores", "cgroup", "version"}
 BASE = {"atomics", "checks"}  # C macros: any compiled module may use them
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
-    "tail": set(),
+    "tail": {"observe.rate_limit"},
     "parser": set(),
-    "publish": {"parser", "observe.now_and_then"},
+    "publish": {"parser", "tail.layout", "observe.now_and_then"},
     "pipeline": {"tail", "parser", "histogram", "slices"}
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
@@ -43,18 +43,18 @@ ALLOWED: dict[str, set[str]] = {
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},
     "replays": {"tail", "publish", "reread", "resume", "step_threads", "observe.now_and_then"},
-    "checkpoint": {"tail"},
+    "checkpoint": {"tail", "observe.rate_limit"},
     "handed_out": {"tail", "pipeline"},
     # beside it
     **{name: set[str]() for name in BASE},
     "histogram": set(),
     "slices": set(),
-    "watch": set(),
+    "watch": {"http_client"},
     "observe": set(),
     "synth": set(),
     "cgroup": set(),
     "cores": {"cgroup"},
-    "config": {"cores"},
+    "config": {"cores", "tail.layout"},
     "version": {"_build_info"},
     "_build_info": set(),
     # what puts it together
@@ -63,7 +63,8 @@ ALLOWED: dict[str, set[str]] = {
     "parse_command": {"config", "convert", "tail", "text_output"},
     "tail_command": {"config", "convert", "find", "tail", "text_output"},
     "container": set(),
-    "endpoint": set(),
+    "http_client": set(),
+    "endpoint": {"http_client"},
     "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout", "watch.stacks"},
     "verify": {"config", "container", "endpoint", "watch.growth"},
     "demo": LIBRARY | SETTINGS | {"app", "synth"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from fasttail import synth
 from fasttail.tail import layout
 
 
@@ -106,3 +108,10 @@ def test_locate(tmp_path: Path) -> None:
     assert layout.locate(tmp_path, path) == ("by_block", layout.HourFile("20260505", 7, path))
     for other in (path + ".tmp", str(tmp_path / "x/hourly/20260505/7"), "/elsewhere/7", "", "7"):
         assert layout.locate(tmp_path, other) is None
+
+
+def test_layouts_have_one_set_of_names() -> None:
+    assert set(get_args(layout.Layout)) == set(layout.LAYOUTS)
+    assert len({name[0] for name in layout.LAYOUTS}) == len(layout.LAYOUTS), "a cursor's letter tells which"
+    made = {name: os.path.basename(layout.stream_folder("", name)) for name in layout.LAYOUTS}
+    assert made == synth.LAYOUTS, "the simulated node shares no code with what reads it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
@@ -13,13 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import PATIENCE_S, program, wait_for
 
 from fasttail.observe.batch_log import BatchLog, WorkerState
-from fasttail.observe.log import LogService, format_lines, setup
+from fasttail.observe.log import Event, LogService, format_json, format_lines, setup
 from fasttail.observe.log_writer import LogWriter
+from fasttail.observe.now_and_then import Rejects
 
 NINE = """\
 📦 Processing batch snapshot: 12000 lines (buffer cleared)
@@ -36,8 +39,10 @@ PREFIX = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING
 
 
 @contextmanager
-def logging_to(fd: int, level: str = "info", capacity: int = 10_000) -> Iterator[LogService]:
-    service = setup(level, fd, capacity)
+def logging_to(
+    fd: int, level: str = "info", capacity: int = 10_000, *, as_json: bool = False
+) -> Iterator[LogService]:
+    service = setup(level, fd, capacity, as_json=as_json)
     try:
         yield service
     finally:
@@ -45,8 +50,8 @@ def logging_to(fd: int, level: str = "info", capacity: int = 10_000) -> Iterator
 
 
 @contextmanager
-def logging_to_file(path: Path, level: str = "info") -> Iterator[LogService]:
-    with path.open("wb") as file, logging_to(file.fileno(), level) as service:
+def logging_to_file(path: Path, level: str = "info", *, as_json: bool = False) -> Iterator[LogService]:
+    with path.open("wb") as file, logging_to(file.fileno(), level, as_json=as_json) as service:
         yield service
 
 
@@ -131,6 +136,78 @@ def test_levels_and_the_root_logger_is_given_back(tmp_path: Path) -> None:
         assert service.dropped == 0
     assert texts((tmp_path / "log").read_text()) == "shown\n"
     assert (root.level, list(root.handlers)) == before
+
+
+# The format json
+
+
+def test_form_of_an_object() -> None:
+    event = Event("batch_started", "📦 Processing\n", {"lines": 7, "file": Path("/f")})
+    line = format_json(1_778_002_754.123, logging.INFO, event, "fasttail.batch")
+    assert line.decode() == (
+        '{"time":"2026-05-05T17:39:14.123Z","level":"INFO","logger":"fasttail.batch",'
+        '"event":"batch_started","message":"📦 Processing","lines":7,"file":"/f"}\n'
+    )
+    assert "event" not in json.loads(format_json(0, logging.CRITICAL, Event("", "x"), "a"))
+
+
+def test_an_object_is_one_line_that_holds_any_text_and_no_control_character() -> None:
+    text = 'a\r\nb\x1b[31m\x00\x7f\x85\u2028\u202e"\\é\tx\udcff'
+    line = format_json(0, logging.WARNING, Event("", text + "\n\n"), "a")
+    assert json.loads(line)["message"] == text
+    assert line.decode()[:-1].isprintable()
+    assert len(format_json(0, logging.INFO, Event("", "x" * 1_000_000), "a")) < 33 * 1024
+
+
+def everything_that_is_logged(path: Path, *, as_json: bool) -> list[str]:
+    log = logging.getLogger("fasttail.test")
+    states = [WorkerState(6, 5, True), WorkerState(5, 0, False)]
+    with logging_to_file(path, "debug", as_json=as_json) as service:
+        batches = BatchLog(service)
+        batches.start(12_000, 4, 4)
+        batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, states=states)
+        batches.start(11, 2, 2)
+        batches.timed_out(30.0, states)
+        batches.failed("no worker\nanswers")
+        batches.summary(1.49, 230, 23_500, 1200, 23_400, 0, 40, 40, 2)
+        rejects = Rejects()
+        rejects.add(7, ("/a/b", 3, "no order"))
+        rejects.tell()
+        log.info("100%% of %s", "it")
+        try:
+            raise ValueError("why")
+        except ValueError:
+            log.exception("it failed")
+        assert service.stop()
+    return path.read_text().splitlines()
+
+
+def test_both_formats_say_the_same(tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = [
+        json.loads(line) for line in everything_that_is_logged(tmp_path / "json", as_json=True)
+    ]
+    told = [f"{each['level']:<8} {line}" for each in entries for line in each["message"].split("\n")]
+    lines = everything_that_is_logged(tmp_path / "text", as_json=False)
+    assert told == [line.partition(" ")[2] for line in lines]
+    assert texts("\n".join(lines)).startswith(NINE[:40])
+    assert all(entry["time"].endswith("Z") for entry in entries)
+    of = {entry["event"]: entry for entry in entries if "event" in entry}
+    assert of["batch_completed"].items() >= {"lines": 12_000, "orders": 9800, "failed": 0}.items()
+    assert of["lines_rejected"].items() >= {"lines": 7, "file": "/a/b", "offset": 3}.items()
+    assert of["batch_failed"]["reason"] == "no worker\nanswers"
+    assert entries[-1]["logger"] == "fasttail.test"
+
+
+def test_what_was_dropped_is_an_object_too(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    with logging_to(writer, capacity=10, as_json=True) as service:
+        for _ in range(1000):
+            service.group(["x" * 1000])
+        data = drain(reader)
+        dropped = service.dropped
+    entries = [json.loads(line) for line in (data + drain(reader)).splitlines()]
+    told = [entry for entry in entries if entry.get("event") == "log_lines_dropped"]
+    assert sum(entry["lines"] for entry in told) == dropped > 0
 
 
 # Batches

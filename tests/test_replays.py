@@ -26,9 +26,9 @@ from test_ws import by_layout
 
 from fasttail.pipeline import BatchEnd, FileOpened, TopicsChanged
 from fasttail.publish.budget import Budget
-from fasttail.publish.clients import Hub
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
+from fasttail.publish.hub import Hub
 from fasttail.publish.public import CHANNELS, PublicClient, Service
 from fasttail.replays import Replays
 from fasttail.resume import Finder, hour_number

@@ -22,7 +22,7 @@ from serving import PicowsClient, RawClient, http, run, serving, until
 from fasttail.publish import legacy
 from fasttail.publish import server as server_module
 from fasttail.publish.access import Access
-from fasttail.publish.clients import Hub
+from fasttail.publish.hub import Hub
 from fasttail.publish.legacy import CHANNELS
 from fasttail.publish.server import Server
 from fasttail.publish.wire import text_frame

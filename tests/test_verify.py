@@ -19,8 +19,8 @@ import pytest
 from running import Serve, command, docker_in, hour_file, program, serve, wait_for
 
 from fasttail.container import address, read_size
-from fasttail.observe.log import format_lines
-from fasttail.verify.checks import GRACE_S, checklist, verdict
+from fasttail.observe.log import Event, format_json, format_lines
+from fasttail.verify.checks import GRACE_S, Check, checklist, verdict
 from fasttail.verify.looks import Looks
 from fasttail.verify.reading import Reading, Sizes
 
@@ -70,6 +70,13 @@ def good(node: Path) -> list[str]:
         server.end()
     assert server.count("📦 Processing") >= 40
     return server.log
+
+
+def checks_of(lines: list[str]) -> list[Check]:
+    reading = Reading()
+    for line in lines:
+        reading.feed(line.encode(), 0.0)
+    return checklist(reading, Looks())
 
 
 def judged(lines: list[str], now: float | None = None) -> tuple[dict[str, str], bool]:
@@ -316,6 +323,88 @@ def test_any_bytes_are_a_log(good: list[str]) -> None:
     for line in (b"", b"\xff\xfe", b"2026-99-99T99:99:99.999Z INFO     memory: RSS 1 MB", b"\x00" * 9999):
         reading.feed(line)
     assert not verdict(checklist(reading, Looks()))
+
+
+# ---- the format json
+
+
+@pytest.fixture(scope="module")
+def good_json(node: Path) -> list[str]:
+    """The same as `good`, of a server that logs objects."""
+    with serve(node, *OPTIONS, "--log-format", "json") as server:
+        wait_for("batches", lambda: server.count("📡 WebSocket") >= 40)
+        server.end()
+    return server.log
+
+
+def as_text(lines: list[str]) -> list[str]:
+    """What the same run would have logged as text."""
+    return [
+        f"{entry['time']} {entry['level']:<8} {text}"
+        for entry in map(json.loads, lines)
+        for text in entry["message"].split("\n")
+    ]
+
+
+def logged_json(name: str, text: str, level: int = logging.INFO, after_s: float = 0.0, **fields: Any) -> str:
+    return format_json(BEGIN + after_s, level, Event(name, text, fields), "fasttail.test").decode().rstrip()
+
+
+OTHERS = [
+    logged_json("", "it failed\nTraceback (most recent call last):\nKeyError: 1", logging.ERROR),
+    logged_json("", "🚨 memory: linear growth: RSS 301.2 MB, …", logging.WARNING),
+    logged_json("batch_timed_out", "⏰ Parallel batch timed out after 30 seconds", logging.ERROR, seconds=30),
+    logged_json("lines_rejected", "7 lines rejected; the first in /f at byte 3: no order", lines=7),
+    logged_json("log_lines_dropped", "log: 5 lines dropped, the output did not take them", lines=5),
+    logged_json("started", START, version="0.1.0", commit="c0ffee"),
+    logged_json("restarted", "restart 1 in place, running since …", restarts=1),
+    logged_json("batch_summary", "Σ 1 s: 812 batches, largest 9 lines", batches=812),
+    *(
+        logged_json(
+            "memory", f"memory: RSS {80 + 6.0 * m:.1f} MB, slope not known yet",
+            after_s=60 * m, rss_mb=80 + 6.0 * m,
+        )
+        for m in range(30)
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines,
+        lambda lines: [f"2026-05-05T17:39:14.123456789Z {line}" for line in lines],
+        lambda lines: [f"Nov 29 07:01:06 host fasttail[123]: {line}" for line in lines],
+        lambda lines: hanging(swapped(lines)),
+        lambda lines: without(lines, "📡"),
+        lambda lines: lines[at(lines, "🚀") : at(lines, "✅ All", -1)],
+        lambda lines: lines + OTHERS,
+        lambda lines: [*lines[: at(lines, "⏳", 9)], *OTHERS, *lines[at(lines, "⏳", 9) :]],
+    ],
+)
+def test_the_same_run_is_judged_the_same_from_both_formats(
+    change: Callable[[list[str]], list[str]], good_json: list[str]
+) -> None:
+    lines = change(good_json)
+    objects = [line[line.index("{") :] for line in lines]
+    assert checks_of(lines) == checks_of(as_text(objects))
+
+
+def test_numbers_of_objects_are_read_from_their_fields(good_json: list[str]) -> None:
+    assert judged(good_json)[1]
+    words = re.compile(r"(snapshot:|created:|Waiting for all) \d+")
+    other_words = [words.sub(r"\1 many", line) for line in good_json]
+    assert other_words != good_json
+    assert judged(other_words) == judged(good_json)
+
+
+@pytest.mark.parametrize("value", ['"9"', "9.5", "1e999", "null", "[9]", "99999999999999999999", '9,"a":{'])
+def test_any_object_is_a_line(value: str) -> None:
+    reading = Reading()
+    (good,) = [logged_json("batch_started", "x", lines=7)]
+    reading.feed(good.replace("7}", f"{value}}}").encode())
+    reading.feed(good.encode())
+    assert (reading.lines, reading.started) == (2, 1)
 
 
 # ---- the command

@@ -12,11 +12,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fasttail.config import values as kinds
 from fasttail.config.values import Kind, Network, SymbolFilter
 from fasttail.cores import default_workers
+from fasttail.tail.layout import Layout
 
 
 class ConfigError(Exception):
@@ -66,7 +67,7 @@ def options(settings: type[Settings]) -> list[Option]:
 
 
 _FOLDER = kinds.path("a folder", "DATA_DIR")
-_LAYOUTS = ("plain", "by_block", "streaming")
+_LAYOUTS = get_args(Layout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ class _Following(_Reading):
     """Of the commands that follow a node's folder."""
 
     data_dir: Path = _option(_FOLDER, "the node's data folder, such as ~/hl/data", positional=True)
-    layout: Literal["auto", "plain", "by_block", "streaming"] = _option(
+    layout: Literal["auto"] | Layout = _option(
         kinds.choice("auto", *_LAYOUTS),
         "which of the node's layouts to follow; auto: the one that is being written",
         default="auto",
@@ -175,6 +176,11 @@ class ServeSettings(_Following):
     port: int = _option(kinds.whole(0, 65535), "port to listen on; 0: any free one", default=8000)
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         kinds.choice("debug", "info", "warning", "error"), "least level that is logged", default="info"
+    )
+    log_format: Literal["text", "json"] = _option(
+        kinds.choice("text", "json"),
+        "lines of the log as text, or as an object each, with what is in them as fields",
+        default="text",
     )
     log_batches: Literal["second", "all", "summary"] = _option(
         kinds.choice("second", "all", "summary"),
@@ -362,7 +368,7 @@ class SynthSettings(Settings):
     )
     lines: int | None = _option(kinds.whole(0), "end after this many lines", default=None)
     seconds: float | None = _option(kinds.number(metavar="S"), "end after this time", default=None)
-    layout: Literal["plain", "by_block", "streaming"] = _option(
+    layout: Layout = _option(
         kinds.choice(*_LAYOUTS), "the node's layout to write", default="streaming"
     )
     seed: int = _option(kinds.whole(0), "the same seed gives the same orders", default=1)
@@ -389,7 +395,7 @@ class DemoSettings(Settings):
         "threads that parse (default: usable cores - 1, at least 1)",
         factory=default_workers,
     )
-    layout: Literal["plain", "by_block", "streaming"] = _option(
+    layout: Layout = _option(
         kinds.choice(*_LAYOUTS), "the node's layout to write", default="streaming"
     )
     seed: int = _option(kinds.whole(0), "the same seed gives the same orders", default=1)

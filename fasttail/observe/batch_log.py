@@ -11,7 +11,29 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fasttail.observe.log import LogService
+from fasttail.observe.log import Event, LogService
+
+TEXTS = {
+    # The operators' nine, in their order.
+    "batch_started": "📦 Processing batch snapshot: {lines} lines (buffer cleared)",
+    "batch_parallel": "🔄 Parallel processing START: {lines} lines, {workers} workers",
+    "batch_chunks": "📊 Chunks created: {chunks} chunks, ~{share} lines per chunk (workers: {workers})",
+    "batch_tasks": "🚀 Starting parallel execution: {chunks} tasks (executor: {workers} max workers)",
+    "batch_waiting": "⏳ Waiting for all {chunks} tasks to complete...",
+    "batch_results": "✅ All parallel tasks completed: {chunks} results received",
+    "batch_combining": "📦 Combining results from {chunks} chunks...",
+    "batch_completed": "✅ Parallel COMPLETED: {lines} lines → {orders} orders "
+    "({chunks} chunks, {failed} failed)",
+    "batch_broadcast": "📡 WebSocket: {sent}/{selected} orders → {clients} clients",
+    # The others.
+    "batch_summary": "Σ {seconds:.0f} s: {batches} batches, largest {largest} lines, {lines} lines → "
+    "{orders} orders ({failed} chunks failed), {sent}/{selected} orders → {clients} clients",
+    "batch_timed_out": "⏰ Parallel batch timed out after {seconds:g} seconds",
+    "batch_failed": "❌ Parallel batch processing FAILED: {reason}",
+    "worker_started": "🔧 Worker START: {worker} of {workers}, {lines} lines",
+    "worker_completed": "✅ Worker COMPLETED: {worker} of {workers}, {orders} orders",
+}
+"""What is logged of batches: an event's name -> its text, whose numbers are the event's fields."""
 
 
 class WorkerState(NamedTuple):
@@ -54,10 +76,10 @@ class BatchLog:
         the debug level. Returns whether the end was logged.
         """
         ending = [
-            f"✅ All parallel tasks completed: {workers} results received",
-            f"📦 Combining results from {workers} chunks...",
-            f"✅ Parallel COMPLETED: {lines} lines → {orders} orders ({workers} chunks, {failed} failed)",
-            f"📡 WebSocket: {sent}/{selected} orders → {clients} clients",
+            _event("batch_results", chunks=workers),
+            _event("batch_combining", chunks=workers),
+            _event("batch_completed", lines=lines, orders=orders, chunks=workers, failed=failed),
+            _event("batch_broadcast", sent=sent, selected=selected, clients=clients),
         ]
         started, self._started = self._started, False
         if not started and not whole:
@@ -81,41 +103,42 @@ class BatchLog:
         clients: int,
     ) -> bool:
         """One line for all batches of the last `seconds`; `largest` is the largest batch, in lines."""
-        text = (
-            f"Σ {seconds:.0f} s: {batches} batches, largest {largest} lines, {lines} lines → "
-            f"{orders} orders ({failed} chunks failed), {sent}/{selected} orders → {clients} clients"
-        )
-        return self._log.group([text])
+        summary = _event(
+            "batch_summary", seconds=seconds, batches=batches, largest=largest, lines=lines, orders=orders,
+            failed=failed, sent=sent, selected=selected, clients=clients,
+        )  # fmt: skip
+        return self._log.group([summary])
 
     def timed_out(self, seconds: float, states: Sequence[WorkerState]) -> None:
         """Logs that the batch is not done after `seconds`, its limit, and how far each worker is."""
-        self._log.group(
-            [f"⏰ Parallel batch timed out after {seconds:g} seconds"], level=logging.ERROR, reserve=True
-        )
+        self._log.group([_event("batch_timed_out", seconds=seconds)], level=logging.ERROR, reserve=True)
         if states:
             self._log.group(_worker_lines(states), level=logging.WARNING, reserve=True)
 
     def failed(self, reason: str) -> None:
         """Logs that the batch failed as a whole; it has no end then."""
         self._started = False
-        self._log.group([f"❌ Parallel batch processing FAILED: {reason}"], level=logging.ERROR, reserve=True)
+        self._log.group([_event("batch_failed", reason=reason)], level=logging.ERROR, reserve=True)
 
 
-def _beginning(lines: int, workers: int, chunks: int) -> list[str]:
-    share = lines // max(chunks, 1)
+def _event(name: str, **fields: object) -> Event:
+    return Event(name, TEXTS[name].format(**fields), fields)
+
+
+def _beginning(lines: int, workers: int, chunks: int) -> list[Event]:
     return [
-        f"📦 Processing batch snapshot: {lines} lines (buffer cleared)",
-        f"🔄 Parallel processing START: {lines} lines, {workers} workers",
-        f"📊 Chunks created: {chunks} chunks, ~{share} lines per chunk (workers: {workers})",
-        f"🚀 Starting parallel execution: {chunks} tasks (executor: {workers} max workers)",
-        f"⏳ Waiting for all {chunks} tasks to complete...",
+        _event("batch_started", lines=lines),
+        _event("batch_parallel", lines=lines, workers=workers),
+        _event("batch_chunks", chunks=chunks, share=lines // max(chunks, 1), workers=workers),
+        _event("batch_tasks", chunks=chunks, workers=workers),
+        _event("batch_waiting", chunks=chunks),
     ]
 
 
-def _worker_lines(states: Sequence[WorkerState]) -> list[str]:
-    lines = []
+def _worker_lines(states: Sequence[WorkerState]) -> list[Event]:
+    events = []
     for number, state in enumerate(states, 1):
-        lines.append(f"🔧 Worker START: {number} of {len(states)}, {state.lines} lines")
+        events.append(_event("worker_started", worker=number, workers=len(states), lines=state.lines))
         if state.completed:
-            lines.append(f"✅ Worker COMPLETED: {number} of {len(states)}, {state.orders} orders")
-    return lines
+            events.append(_event("worker_completed", worker=number, workers=len(states), orders=state.orders))
+    return events

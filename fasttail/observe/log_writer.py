@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from fasttail.observe.rate_limit import RateLimit
+
 # A write of at most this many bytes (POSIX: PIPE_BUF) goes into a pipe whole or not at all: it does not block
 # once poll says that there is room, and a line is not torn by another writer of the same pipe or by the end
 # of the process.
@@ -55,7 +57,7 @@ class LogWriter:
         self._lines = 0
         self._deadline: float | None = None  # set by stop: when to give up
         self._reported = 0
-        self._reported_at = float("-inf")
+        self._reports = RateLimit(_REPORT_S)
         self._thread = threading.Thread(target=self._run, name="fasttail-log", daemon=True)
         self._thread.start()
 
@@ -133,10 +135,10 @@ class LogWriter:
         return not data
 
     def _report(self, last: bool = False) -> None:
-        dropped, now = self.dropped, time.monotonic()
-        if dropped > self._reported and (last or now - self._reported_at >= _REPORT_S):
+        dropped = self.dropped
+        if dropped > self._reported and (last or self._reports.ready()):
             self._write(self._notice(dropped - self._reported))
-            self._reported, self._reported_at = dropped, now
+            self._reported = dropped
 
     def _given_up(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasttail.observe.batch_log import BatchLog
+from fasttail.observe.log import extra
+from fasttail.observe.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +40,16 @@ class Seldom:
         self._level = level
         self._text = text
         self._held_back = 0
-        self._next = 0.0
+        self._limit = RateLimit(COMPLAINT_S)
 
     def tell(self, *args: object, exc_info: bool = False) -> None:
         """Write the line, with `args` for its placeholders, if it is due. exc_info: with the traceback."""
-        now = time.monotonic()
-        if now < self._next:
+        if not self._limit.ready():
             self._held_back += 1
             return
         more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
         self._log.log(self._level, f"{self._text}%s", *args, more, exc_info=exc_info)
-        self._held_back, self._next = 0, now + COMPLAINT_S
+        self._held_back = 0
 
 
 class Rejects:
@@ -57,7 +58,7 @@ class Rejects:
     def __init__(self) -> None:
         self._count = 0
         self._first: tuple[str | None, int, str] | None = None
-        self._next = 0.0
+        self._limit = RateLimit(COMPLAINT_S)
 
     def add(self, count: int, first: tuple[str | None, int, str] | None) -> None:
         """`first`: path, offset of the line, reason."""
@@ -65,13 +66,13 @@ class Rejects:
         self._first = self._first or first
 
     def tell(self) -> None:
-        now = time.monotonic()
-        if self._first is not None and now >= self._next:
+        if self._first is not None and self._limit.ready():
             path, offset, reason = self._first
             log.warning(
-                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason
-            )
-            self._count, self._first, self._next = 0, None, now + COMPLAINT_S
+                "%d lines rejected; the first in %s at byte %d: %s", self._count, path, offset, reason,
+                extra=extra("lines_rejected", lines=self._count, file=path, offset=offset, reason=reason),
+            )  # fmt: skip
+            self._count, self._first = 0, None
 
 
 class Oddities:
@@ -79,15 +80,13 @@ class Oddities:
 
     def __init__(self) -> None:
         self._told = dict.fromkeys(ODDITIES, 0)
-        self._next = 0.0
+        self._limit = RateLimit(COMPLAINT_S)
 
     def tell(self, stats: Mapping[str, Any]) -> None:
-        now = time.monotonic()
         more = {name: stats[name] - told for name, told in self._told.items() if stats[name] > told}
-        if more and now >= self._next:
+        if more and self._limit.ready():
             log.warning("%s", ", ".join(f"{count} {ODDITIES[name]}" for name, count in more.items()))
             self._told |= {name: stats[name] for name in more}
-            self._next = now + COMPLAINT_S
 
 
 class Summary:

@@ -14,8 +14,10 @@ import os
 import re
 from typing import NamedTuple
 
-LAYOUTS = {"p": "plain", "b": "by_block", "s": "streaming"}
-_LETTERS = {name: letter for letter, name in LAYOUTS.items()}
+from fasttail.tail.layout import LAYOUTS
+
+_LETTERS: dict[str, str] = {layout: layout[0] for layout in LAYOUTS}
+_LAYOUTS = {letter: layout for layout, letter in _LETTERS.items()}
 _HOUR = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 _CURSOR = re.compile(r"([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7})")
 
@@ -47,7 +49,7 @@ def parse(text: str) -> tuple[str, Place]:
     found = _CURSOR.fullmatch(text)
     if found is None:
         raise ValueError("not a cursor")
-    return LAYOUTS[found[1]], Place(int(found[2] + found[3]), int(found[4]), int(found[5]))
+    return _LAYOUTS[found[1]], Place(int(found[2] + found[3]), int(found[4]), int(found[5]))
 
 
 def prefix(layout: str | None, path: str) -> str:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from fasttail.publish.clients import Channel
+from fasttail.publish.channel import Channel
 from fasttail.publish.cursor import Place
 from fasttail.publish.topics import Topic
 

@@ -6,15 +6,18 @@ every half a second, are put together here from pieces of ready JSON.
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from fasttail.publish.clients import Channel, Client, Hub
+from fasttail.publish.channel import Channel
+from fasttail.publish.connection import Client
 from fasttail.publish.feeds import Feeds, Message
+from fasttail.publish.hub import Hub
 from fasttail.publish.topics import Topic
-from fasttail.publish.wire import CloseCode, iso_time, text_frame
+from fasttail.publish.wire import CloseCode, text_frame
 
 ORDER_UPDATE: Final = "orderUpdate"
 ORDER_BATCH: Final = "orderBatch"
@@ -26,6 +29,11 @@ LEAST_QUEUE = 4 << 20
 """Bytes: these clients cannot be given anything again, so that no `client_queue` makes theirs shorter."""
 
 PONG = text_frame(b"pong")
+
+
+def iso_time(seconds: float) -> str:
+    """Unix time as the old service writes it, in UTC without a zone: `2025-07-23T06:00:00.074937`."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def greeting(channel: str, seconds: float) -> bytes:

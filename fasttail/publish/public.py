@@ -30,9 +30,10 @@ import orjson
 
 from fasttail.observe.now_and_then import Seldom
 from fasttail.publish.budget import Account, Budget, Exceeded
-from fasttail.publish.clients import LEAST_SHED, Client, Hub
+from fasttail.publish.connection import Client
 from fasttail.publish.feeds import Feed, Feeds, Message
 from fasttail.publish.filters import Selector
+from fasttail.publish.hub import LEAST_SHED, Hub
 from fasttail.publish.subscriptions import (
     Request,
     RequestError,

@@ -24,9 +24,10 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRes
 
 from fasttail.publish.accept import Peer
 from fasttail.publish.access import Access
-from fasttail.publish.clients import Client, Hub
 from fasttail.publish.compression import Compression
+from fasttail.publish.connection import Client
 from fasttail.publish.http import Answer, Request, path_of
+from fasttail.publish.hub import Hub
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from fasttail.publish.accept import Door
 from fasttail.publish.access import Access, is_loopback
-from fasttail.publish.clients import Client, Hub
 from fasttail.publish.compression import Compression
+from fasttail.publish.connection import Client
+from fasttail.publish.hub import Hub
 from fasttail.publish.incoming import MAX_INCOMING
 from fasttail.publish.keepalive import KeepAlive
 from fasttail.publish.routes import Probe, Routes

@@ -27,6 +27,8 @@ from typing import Any, Literal, Self
 
 import orjson
 
+from fasttail.parser.vocabulary import STATUS_NAMES
+
 MAX_ENTRIES = 1000
 """Of one list."""
 
@@ -89,42 +91,8 @@ Method = Literal["subscribe", "unsubscribe", "ping"]
 Format = Literal["full", "ws", "raw"]
 OnSlow = Literal["replay", "gap", "close"]
 
-_CANCELED = (
-    "canceled",
-    "cancelled",
-    "delistedCanceled",
-    "internalCancel",
-    "liquidatedCanceled",
-    "marginCanceled",
-    "openInterestCapCanceled",
-    "outcomeSettledCanceled",
-    "reduceOnlyCanceled",
-    "scheduledCancel",
-    "selfTradeCanceled",
-    "siblingFilledCanceled",
-    "vaultWithdrawalCanceled",
-)
-_REJECTED = (
-    "badAloPxRejected",
-    "badTriggerPxRejected",
-    "insufficientSpotBalanceRejected",
-    "iocCancelRejected",
-    "marketOrderNoLiquidityRejected",
-    "minTradeNtlRejected",
-    "minTradeSpotNtlRejected",
-    "openInterestIncreaseRejected",
-    "oracleRejected",
-    "outcomeSettledRejected",
-    "perpMarginRejected",
-    "perpMaxPositionRejected",
-    "positionFlipAtOpenInterestCapRejected",
-    "positionIncreaseAtOpenInterestCapRejected",
-    "reduceOnlyRejected",
-    "rejected",
-    "tickRejected",
-    "tooAggressiveAtOpenInterestCapRejected",
-    "tooManyOpenOrdersRejected",
-)
+_CANCELED = tuple(name for name in STATUS_NAMES if name.lower().endswith(("canceled", "cancelled", "cancel")))
+_REJECTED = tuple(name for name in STATUS_NAMES if name.lower().endswith("rejected"))
 
 STATUS_GROUPS: Mapping[str, tuple[str, ...]] = {
     # The order lives on: it stands in the book, waits for its trigger, or has just been triggered.

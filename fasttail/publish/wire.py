@@ -1,4 +1,4 @@
-"""The few WebSocket frames that Python makes itself, and the time as the old service writes it.
+"""The few WebSocket frames that Python makes itself.
 
 Frames of orders come ready made from the compiled code; these are for greetings, answers and batches. The
 frames of a server are never masked (RFC 6455, 5.1), so the same bytes serve every client:
@@ -9,7 +9,6 @@ frames of a server are never masked (RFC 6455, 5.1), so the same bytes serve eve
     +-----------------+-----------+---------------------------------------------+
 """
 
-from datetime import UTC, datetime
 from enum import IntEnum
 
 FIN = 0x80
@@ -51,8 +50,3 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 PING_FRAME = header(PING, 0)
-
-
-def iso_time(seconds: float) -> str:
-    """Unix time as the old service writes it, in UTC without a zone: `2025-07-23T06:00:00.074937`."""
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")

@@ -22,21 +22,19 @@ after for HOLE_S: its lines are read as late lines once they are there.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import io
-import json
 import os
-import re
-import stat
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from .blocks import NO_LIMIT, Reader
+from fasttail.observe.rate_limit import RateLimit
+
+from .blocks import Reader
+from .files import last_line_start, open_regular
+from .fingerprint import MARK_BYTES, before_hole, fits, is_same, mark
 from .inotify import Watcher
 from .layout import (
     LAYOUTS,
@@ -50,6 +48,8 @@ from .layout import (
     newest_hour,
     stream_folder,
 )
+from .position import Position
+from .previous_hours import PreviousHours, TrackedHour
 
 Start = Literal["end", "hour", "oldest"]
 AfterBlock = Callable[[str, int, list[HourFile]], tuple[HourFile, int, int] | None]
@@ -58,192 +58,6 @@ RESCAN_S = 1.0  # how often the folders are looked at without any event
 GRACE_RESCAN_S = 0.1  # the same while a former hour may still grow, which nothing watches
 TAIL_RESCAN_S = 0.02  # the same while the next file waits for the rest of a line
 COMPLAINT_S = 60.0  # what happens again and again is told so often, each kind by itself
-BACK_BYTES = 1 << 16  # read at once when looking for the last newline
-BACK_LIMIT = 64 << 20  # as far back as that newline is looked for
-MOST_FORMERS = 64  # former hours that are looked after; of more, the oldest is let go
-MOST_HOLES = 64  # holes that are looked after; of more, the oldest is let go
-HOLE_S = 60.0  # how long a hole with data behind it may take to be filled
-MARK_BYTES = 1024  # of content, by which a file is known again
-
-_MARK = re.compile(r"|[0-9]{1,4}-[0-9a-f]{16}")
-
-
-@dataclass(frozen=True)
-class Left:
-    """An hour that had been left at a Position, and may still have grown: read up to `offset`."""
-
-    path: str
-    offset: int
-    dev: int
-    ino: int
-    before: str
-    seconds: float  # of its grace time that were left
-
-
-@dataclass(frozen=True)
-class Hole(Left):
-    """NUL bytes that were passed over and may be filled: lines are still to come from `offset` to `end`."""
-
-    end: int
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where to go on: byte `offset` of the file `path`, provided it is the same file.
-
-    first, before: marks (see `mark`) of the file's first bytes and of those before `offset`; "": not known.
-    Where both are known, they say whether it is the same file; else device and inode do, and the one known.
-    """
-
-    path: str
-    offset: int
-    dev: int
-    ino: int
-    first: str = ""
-    before: str = ""
-    formers: tuple[Left, ...] = ()
-    holes: tuple[Hole, ...] = ()
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Position:
-        """ValueError: not a position."""
-        return cls.from_dict(json.loads(text))
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Position:
-        """ValueError: not a position."""
-        match data:
-            case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
-                first, before = data.get("first", ""), data.get("before", "")
-                formers, holes = data.get("formers", []), data.get("holes", [])
-                if (
-                    _is_mark(first)
-                    and _is_mark(before)
-                    and isinstance(formers, list)
-                    and isinstance(holes, list)
-                ):
-                    left = tuple(map(_left, formers))
-                    return cls(path, offset, dev, ino, first, before, left, tuple(map(_hole, holes)))
-        raise ValueError(f"not a position in a file: {data!r:.200}")
-
-    def with_marks(self) -> Position:
-        """With the marks that are not known yet, of the files that are still there under their names.
-
-        Those that are known are kept: they are of what was read, which may have been written anew since.
-        """
-        first, before = _marks(self)
-        formers = tuple(replace(left, before=left.before or _marks(left)[1]) for left in self.formers)
-        holes = tuple(replace(hole, before=hole.before or _marks(hole)[1]) for hole in self.holes)
-        first, before, ino = self.first or first, self.before or before, self.ino
-        if self.offset and not first and not before and _is_gone(self):
-            ino = 0  # what has its name and its inode the next time is another
-        return replace(self, ino=ino, first=first, before=before, formers=formers, holes=holes)
-
-
-def open_regular(path: str) -> io.FileIO:
-    """Opened for reading, unbuffered. OSError, also if it is no file: to open a pipe would take for ever."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return io.FileIO(fd)
-    os.close(fd)
-    raise OSError(errno.EINVAL, "not a regular file", path)
-
-
-def _left(data: Any) -> Left:
-    match data:
-        case {
-            "path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino),
-            "before": str(before), "seconds": int() | float() as seconds,
-        } if offset >= 0 and _is_mark(before):  # fmt: skip
-            return Left(path, offset, dev, ino, before, float(seconds))
-    raise ValueError(f"not the place where an hour was left: {data!r}")
-
-
-def _hole(data: Any) -> Hole:
-    match data:
-        case {"end": int(end)}:
-            return Hole(**asdict(_left(data)), end=end)
-    raise ValueError(f"not the place of a hole: {data!r}")
-
-
-def mark(content: bytes) -> str:
-    """A short text by which so many bytes are known again."""
-    return f"{len(content)}-{hashlib.blake2b(content, digest_size=8).hexdigest()}" if content else ""
-
-
-def _marks(place: Position | Left) -> tuple[str, str]:
-    """Of the first bytes of its file and of those before it; "", "": it is not there any more."""
-    with contextlib.suppress(OSError), open_regular(place.path) as file:
-        status = os.fstat(file.fileno())
-        if (status.st_dev, status.st_ino) == (place.dev, place.ino) and status.st_size >= place.offset:
-            size = min(MARK_BYTES, place.offset)
-            # NUL bytes may be replaced by data, which makes it no other file.
-            return (
-                mark(os.pread(file.fileno(), size, 0).partition(b"\0")[0]),
-                mark(os.pread(file.fileno(), size, place.offset - size).rpartition(b"\0")[2]),
-            )
-    return "", ""
-
-
-def _is_gone(place: Position) -> bool:
-    """Whether there is no such file under its name, or it was truncated."""
-    try:
-        status = os.stat(place.path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return (status.st_dev, status.st_ino) != (place.dev, place.ino) or status.st_size < place.offset
-
-
-def _has_successor(former: _Former) -> bool:
-    """Whether another file has its name by now: that one is to be read before its time counts as over."""
-    try:
-        status = os.stat(former.hour.path)
-    except OSError:
-        return False
-    return (status.st_dev, status.st_ino) != former.identity
-
-
-def _is_mark(text: object) -> bool:
-    return isinstance(text, str) and _MARK.fullmatch(text) is not None
-
-
-def _fits(text: str, reader: Reader, end: int | None = None) -> bool:
-    """Whether the reader's file has content of that mark: at its start, or right before `end`.
-
-    True also if it cannot be read: reading on will tell.
-    """
-    if not text:
-        return True
-    size = int(text.partition("-")[0])
-    if end is not None and end < size:
-        return False
-    try:
-        return mark(reader.peek(0 if end is None else end - size, size)) == text
-    except OSError:
-        return True
-
-
-@dataclass
-class _Former:
-    """An hour that was left and may still grow; or a hole, which ends at `end`, and may be filled."""
-
-    hour: HourFile
-    identity: tuple[int, int]
-    offset: int  # read up to here
-    reach: int  # up to here there is nothing but a partial line after `offset`, …
-    seen: int  # … and up to here nothing but NUL bytes after that
-    deadline: float  # of the grace time
-    before: str  # mark of the bytes before `offset`
-    end: int | None = None  # None: an hour
-
-    @property
-    def is_done(self) -> bool:
-        return self.end is not None and self.offset >= self.end
 
 
 class Follower:
@@ -292,7 +106,6 @@ class Follower:
         self.trouble = ""  # why nothing can be read at present
         self.written_ns = 0  # when the current file had last been written to as it was opened; Unix time
         self.grows = ""  # which other layout's folder grows, while the one that is followed does not
-        self.late = False  # the file that is open is a former hour
         self.nothing_yet = False  # the folders were looked at, and no file has been there so far
         self.caught_up = False  # at the last check all was read, but for a partial last line
         self.next_check_s = 0.0  # when to call check again; 0: as soon as the reader is at the end
@@ -308,7 +121,7 @@ class Follower:
         self._clock = clock
         self._waiting_told = False
         self._reason_told: str | None = None
-        self._complained: dict[str, float] = {}  # what -> when
+        self._complaints = defaultdict[str, RateLimit](lambda: RateLimit(COMPLAINT_S, clock))
         self._watched: list[str] = []
         self._current: HourFile | None = None
         self._identity: tuple[int, int] | None = None  # of the current file; None: it was let go
@@ -316,10 +129,8 @@ class Follower:
         self._torn: int | None = (
             None  # where its unfinished last line began that was given out as it was let go
         )
-        # For the checkpoint, which takes them out: holes; and paths of files whose holes count no more.
-        self.passed: deque[Hole | str] = deque(maxlen=2 * MOST_HOLES)
-        self._formers: list[_Former] = []
-        self._holes: list[_Former] = []
+        self._previous = PreviousHours(clock, self._complain, self._give_out_late_tail)
+        self.passed = self._previous.passed
         self._start_bytes = b""  # the first bytes of the current file, as far as they have been read
         self._stale_after_s = stale_after_s
         self._after_block = after_block
@@ -328,7 +139,6 @@ class Follower:
         self._elsewhere: dict[str, tuple[str, int, int, int]] | None = None  # the other layouts' newest files
         self._looked_elsewhere = 0.0
         self._looked_again = 0.0  # at the NUL bytes behind the place of reading
-        self._visited: _Former | None = None
         self._patience: tuple[int, float] | None = None  # (offset, how long more is waited for)
         self._comeback: tuple[int, float] | None = None  # the same for the content that was there before
         self._final: list[tuple[bytes, str, int]] = []
@@ -358,7 +168,7 @@ class Follower:
         except OSError as error:
             self.trouble = f"cannot follow {self._data_dir}: {error}"
             self._complain("errors", f"{self.trouble}; trying again")
-        if self._formers or self._holes:
+        if self._previous:
             self.next_check_s = min(self.next_check_s, GRACE_RESCAN_S)
         if watcher.reason != self._reason_told:
             self._reason_told = watcher.reason
@@ -375,43 +185,37 @@ class Follower:
     def position(self, reader: Reader) -> Position | None:
         """Where to go on after all lines consumed so far; None before the first file."""
         if self._left is not None:
-            return replace(self._left, formers=self._formers_left(reader), holes=self._holes_left(reader))
+            formers, holes = self._previous.lefts(reader)
+            return replace(self._left, formers=formers, holes=holes)
         if self._current is None or self._identity is None:
             return None
         try:
-            first = mark(reader.peek(0, min(reader.tell(), MARK_BYTES)).partition(b"\0")[0])
+            first = mark(before_hole(reader.peek(0, min(reader.tell(), MARK_BYTES))))
         except OSError:
             first = ""
-        before, formers, holes = mark(reader.before()), self._formers_left(reader), self._holes_left(reader)
-        return Position(self._current.path, reader.tell(), *self._identity, first, before, formers, holes)
-
-    def _formers_left(self, reader: Reader) -> tuple[Left, ...]:
-        return tuple(self._as_left(former, reader) for former in self._formers)
-
-    def _holes_left(self, reader: Reader) -> tuple[Hole, ...]:
-        lefts = [(self._as_left(hole, reader), hole.end) for hole in self._holes]
-        return tuple(Hole(**asdict(left), end=end) for left, end in lefts if end is not None)
-
-    def _as_left(self, former: _Former, reader: Reader) -> Left:
-        offset, before = former.offset, former.before
-        if former is self._visited:
-            offset, before = reader.tell(), mark(reader.before())
-        seconds = max(0.0, former.deadline - self._clock())
-        return Left(former.hour.path, offset, *former.identity, before, seconds)
+        lefts = self._previous.lefts(reader)
+        return Position(
+            self._current.path, reader.tell(), *self._identity, first, mark(reader.before()), *lefts
+        )
 
     @property
     def path(self) -> str | None:
         """The file that is read now."""
-        hour = self._visited.hour if self._visited else self._current
+        hour = self._previous.visited.hour if self._previous.visited else self._current
         return hour.path if hour else None
+
+    @property
+    def late(self) -> bool:
+        """Whether the file that is open is a former hour."""
+        return self._previous.visited is not None
 
     # ---- one look ----
 
     def _look(self, reader: Reader, watcher: Watcher, at_eof: bool, now: float) -> None:
-        if self._visited is not None:
+        if self.late:
             self.next_check_s = 0.0
-            if at_eof:
-                self._visit_read(reader, now)
+            if at_eof and self._previous.end_visit(reader, now):
+                self._left = None
             return
         # Watches before the listing, so that nothing can come between them unseen.
         self._watch_folders(watcher)
@@ -430,7 +234,7 @@ class Follower:
         if self._current is None:
             self.caught_up = True
             self._tell_waiting(hourly)
-        if at_eof and self._visited is None:
+        if at_eof and not self.late:
             self._look_elsewhere(reader, watcher, now)
 
     def _follow(
@@ -464,7 +268,8 @@ class Follower:
                 self._comeback = None
             if reader.at_hole:
                 assert self._identity is not None
-                self._pass_hole(reader, self._current, self._identity, now)
+                self._previous.pass_hole(reader, self._current, self._identity, now)
+                self.next_check_s = 0.0
                 return
             if self._visit_former(reader, now):
                 return
@@ -494,9 +299,7 @@ class Follower:
             if (status.st_dev, status.st_ino) != self._identity:
                 return hour
             if hour != self._current:  # the very file, renamed to a later name
-                self._holes = [
-                    replace(hole, hour=hour) if hole.hour == self._current else hole for hole in self._holes
-                ]
+                self._previous.renamed(self._current, hour)
             self._current = hour
         return None
 
@@ -536,8 +339,7 @@ class Follower:
             self._notice("warning", f"cannot go on in {resume.path}: it is not a file that is followed here")
             return False
         hour = place[1]
-        self._formers = self._taken_up(resume.formers)
-        self._holes = self._taken_up(resume.holes)
+        self._previous.restore((*resume.formers, *resume.holes), self._followed_hour)
         if hour not in hours:
             # Its later hours are what comes next; before them nothing is left that could be read.
             self.resume_losses += 1
@@ -546,7 +348,7 @@ class Follower:
             self.next_check_s = 0.0
             return True
         offset = resume.offset
-        if offset and (fault := _not_there(hour.path, resume)):
+        if offset and (fault := resume.mismatch(hour.path)):
             # What is there now has not been read: it is taken as any new file is.
             self.resume_losses += 1
             what = f"cannot go on in {resume.path} at byte {offset}: {fault}"
@@ -555,23 +357,17 @@ class Follower:
         self._open(reader, watcher, hour, offset)
         return True
 
-    def _taken_up(self, lefts: tuple[Left, ...]) -> list[_Former]:
-        found = []
-        for left in lefts:
-            known = locate(self._data_dir, left.path, self._stream)
-            if known is not None and known[0] == self.layout:
-                identity, at, end = (left.dev, left.ino), left.offset, getattr(left, "end", None)
-                deadline = self._clock() + left.seconds
-                before = left.before or _marks(left)[1]  # so that a later copy is known to be one
-                found.append(_Former(known[1], identity, at, at, at, deadline, before, end))
-        return found
+    def _followed_hour(self, path: str) -> HourFile | None:
+        """The hour that a path names; None: it is not one of the layout that is followed."""
+        known = locate(self._data_dir, path, self._stream)
+        return known[1] if known is not None and known[0] == self.layout else None
 
     def _open(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
         reader.open(hour.path, offset)
         self._opened(reader, watcher, hour)
         self._start_bytes = b""
         if offset == 0:
-            self._forget_holes(hour)
+            self._previous.forget_holes(hour)
         self._notice("info", f"following {hour.path} from byte {offset}")
 
     def _opened(self, reader: Reader, watcher: Watcher, hour: HourFile) -> None:
@@ -597,14 +393,12 @@ class Follower:
         with open_regular(hour.path) as file:
             fd = file.fileno()
             if self._left is not None and not self._start_bytes:  # gone before it was opened
-                same: bool | None = bool(self._left.first and before) and not _not_there(
-                    hour.path, self._left
-                )
+                same: bool | None = bool(self._left.first and before) and not self._left.mismatch(hour.path)
             else:
                 size, first = os.fstat(fd).st_size, self._start_bytes
                 if offset == 0:  # all that is known is what is held of the first line
-                    first = reader.peek(0, min(reader.reach(), MARK_BYTES)).partition(b"\0")[0]
-                same = self._is_same(lambda at, count: os.pread(fd, count, at), size, offset, first, before)
+                    first = before_hole(reader.peek(0, min(reader.reach(), MARK_BYTES)))
+                same = is_same(lambda at, count: os.pread(fd, count, at), size, offset, first, before)
             if same is None and self._is_waited_for(now, offset):
                 return True
             if not same:
@@ -617,26 +411,6 @@ class Follower:
             "replaced", f"{hour.path} was replaced by a copy of it: going on at byte {offset}", "info"
         )
         return True
-
-    @staticmethod
-    def _is_same(
-        peek: Callable[[int, int], bytes], size: int, offset: int, first: bytes, before: str
-    ) -> bool | None:
-        """Whether a file of that size holds what was read of the current one up to `offset`. OSError.
-
-        first: the bytes with which that one begins, none if it begins with a hole. before: the mark of those
-        before `offset`. None: it may hold them, once it has grown or a hole in it has been filled.
-        """
-        begin = peek(0, len(first)).partition(b"\0")[0]
-        if not (first or before) or not first.startswith(begin):
-            return False
-        if len(begin) < len(first) or size < offset:
-            return None
-        count = int(before.partition("-")[0] or 0)
-        there = peek(offset - count, count)
-        if b"\0" in there:
-            return None
-        return mark(there) == before
 
     def _is_waited_for(self, now: float, offset: int) -> bool:
         """Whether there is time left for the current file to become again what it was."""
@@ -652,7 +426,7 @@ class Follower:
         found = reader.before()
         if len(found) < reader.tell():
             try:
-                found = reader.peek(0, MARK_BYTES).partition(b"\0")[0]
+                found = before_hole(reader.peek(0, MARK_BYTES))
                 if not reader.verify() or reader.size() < reader.tell():
                     return  # they need not be of what has been read
             except OSError:
@@ -667,15 +441,14 @@ class Follower:
         if reader.is_open and self._identity is not None and following != self._current:
             end, before = reader.tell(), mark(reader.before())
             seen, deadline = reader.seen_to(), now + self._grace_s
-            former = _Former(self._current, self._identity, end, end, seen, deadline, before)
+            former = TrackedHour(self._current, self._identity, end, end, seen, deadline, before)
         try:
             self._open(reader, watcher, following, 0)
         finally:
             # Also when the next file cannot be opened yet: the reader has passed the tail.
             self._give_out(tail, path, tail_offset)
         if former is not None:
-            self._formers.append(former)
-            del self._formers[:-MOST_FORMERS]
+            self._previous.add(former)
 
     def _tail_done(self, reader: Reader, now: float) -> bool:
         """Whether the current file may be left: its last line is whole, or the rest of it did not come."""
@@ -694,7 +467,7 @@ class Follower:
             self._patience = (reader.reach(), now + self._grace_s)
         if now < self._patience[1]:
             self.next_check_s = min(self.next_check_s, self._patience[1] - now)
-        elif not self._formers:
+        elif not self._previous.formers:
             self._let_go(reader, watcher)
 
     def _let_go(self, reader: Reader, watcher: Watcher) -> None:
@@ -712,7 +485,7 @@ class Follower:
         assert self._current is not None
         path, at, before = self._current.path, reader.tell(), reader.before()
         try:
-            same = size < at and self._is_same(reader.peek, size, at, self._start_bytes, mark(before)) is None
+            same = size < at and is_same(reader.peek, size, at, self._start_bytes, mark(before)) is None
         except OSError:
             same = False
         if same and self._is_waited_for(now, at):
@@ -732,7 +505,7 @@ class Follower:
     def _from_start(self, reader: Reader) -> None:
         assert self._current is not None
         self._start_bytes = b""
-        self._forget_holes(self._current)
+        self._previous.forget_holes(self._current)
         reader.seek(0)
 
     def _reopen(self, reader: Reader, watcher: Watcher) -> None:
@@ -750,134 +523,32 @@ class Follower:
             return
         if reader.identity() != identity:
             with contextlib.suppress(OSError):
-                if self._is_same(reader.peek, reader.size(), offset, self._start_bytes, before):
+                if is_same(reader.peek, reader.size(), offset, self._start_bytes, before):
                     self._opened(reader, watcher, self._current)
                     return
             self._open(reader, watcher, self._current, 0)
-        elif not _fits(before, reader, offset):
+        elif not fits(before, reader, offset):
             self.truncations += 1
             self._complain("truncated", f"{path} was written anew meanwhile: going back to its start")
             self._from_start(reader)
 
-    # ---- former hours and holes ----
+    # ---- small things ----
 
     def _visit_former(self, reader: Reader, now: float) -> bool:
-        """Turn to a former hour if one has grown, or has a torn line left when its time is over.
-
-        Likewise to a hole that has been filled. False: there is none.
-        """
-        for former in [*self._holes, *self._formers]:
-            expired = now >= former.deadline
-            try:
-                limit = self._visit_limit(former, expired)
-                if limit is not None:
-                    left = self.position(reader)
-                    reader.visit(former.hour.path, former.offset, limit, former.end or former.seen)
-            except FileNotFoundError:  # it may come back, as it was
-                limit = None
-            except OSError as error:
-                self._complain("errors", f"cannot look for late lines: {error}")
-                limit = None
-            if limit is None:
-                if expired:
-                    self._drop(former)
-                continue
-            identity = reader.identity()
-            known = former.before or (former.offset == 0 and former.end is None)
-            if not _fits(former.before, reader, former.offset) or (identity != former.identity and not known):
-                reader.leave()
-                self._drop(former)
-                self._complain(
-                    "former", f"{former.hour.path} was written anew after its hour: not read again"
-                )
-                continue
-            former.identity = identity
-            self._left = left
-            self._visited = former
-            self.late = True
-            self.next_check_s = 0.0
-            return True
-        return False
-
-    @staticmethod
-    def _visit_limit(former: _Former, expired: bool) -> int | None:
-        """Up to where it is to be read now; None: nothing new is there. OSError."""
-        size = os.stat(former.hour.path).st_size
-        filled = former.reach < former.seen or former.end is not None
-        if size < former.offset or not (expired or filled or size > former.seen):
-            return None
-        with open_regular(former.hour.path) as file:
-            fd = file.fileno()
-            filled = filled and os.pread(fd, 1, former.reach) not in (b"", b"\0")
-            if former.end is None:
-                return NO_LIMIT if filled or size > (former.offset if expired else former.seen) else None
-            limit = former.end
-            if os.pread(fd, 1, limit - 1) not in (b"", b"\0", b"\n"):
-                limit = _line_end(fd, limit)  # what stands behind the hole is the rest of its last line
-            return limit if expired or (filled and former.reach < limit) else None
-
-    def _visit_read(self, reader: Reader, now: float) -> None:
-        """All that can be read of a former hour or a hole at present has been."""
-        former = self._visited
-        assert former is not None
-        expired = now >= former.deadline and not _has_successor(former)
-        if reader.at_hole and not reader.error:
-            if former.end is None:
-                self._pass_hole(reader, former.hour, former.identity, now)
-                return
-            if expired:
-                self.late_lines += self._give_out_tail(reader, former.hour.path)
-                reader.pass_hole()
-                return
-        elif (
-            former.end is None
-            and not reader.error
-            and not reader.changed
-            and reader.size() > reader.seen_to()
-        ):
-            return
-        if reader.error:
-            self._complain("errors", f"cannot read {former.hour.path}: {os.strerror(reader.error)}")
-        former.reach, former.seen = reader.reach(), reader.seen_to()
-        if expired:
-            self._drop(former)
-            self.late_lines += self._give_out_tail(reader, former.hour.path)
-        former.offset, former.before = reader.tell(), mark(reader.before())
-        if former.is_done:
-            self._drop(former)
-        reader.leave()
-        self._visited = None
-        self._left = None
-        self.late = False
-
-    def _drop(self, former: _Former) -> None:
-        for kept in (self._formers, self._holes):
-            if former in kept:
-                kept.remove(former)
-
-    def _pass_hole(self, reader: Reader, hour: HourFile, identity: tuple[int, int], now: float) -> None:
-        """Go on behind a hole. The piece of a line in front of it is read again when it is filled."""
-        start, reach, end, before = reader.tell(), reader.reach(), reader.nuls_end, mark(reader.before())
-        self._holes.append(_Former(hour, identity, start, reach, end, now + HOLE_S, before, end))
-        del self._holes[:-MOST_HOLES]
-        self.passed.append(Hole(hour.path, start, *identity, before, HOLE_S, end))
-        what = f"{hour.path} has no data from byte {reach} to {end}"
-        self._complain("hole", f"{what}: going on behind that, and looking after it for {HOLE_S:g} s")
-        reader.pass_hole()
+        """Turn to a former hour or a hole in which there is something to be read. False: there is none."""
+        left = self._previous.visit(reader, now, self.position)
+        if left is None:
+            return False
+        self._left = left
         self.next_check_s = 0.0
-
-    def _forget_holes(self, hour: HourFile) -> None:
-        """The file is read from its start, what is in its holes as well."""
-        kept = [hole for hole in self._holes if hole.hour != hour]
-        if len(kept) < len(self._holes):
-            self._holes = kept
-            self.passed.append(hour.path)
-
-    # ---- small things ----
+        return True
 
     def _give_out_tail(self, reader: Reader, path: str) -> bool:
         offset = reader.tell()
         return self._give_out(reader.take_tail(), path, offset)
+
+    def _give_out_late_tail(self, reader: Reader, path: str) -> None:
+        self.late_lines += self._give_out_tail(reader, path)
 
     def _give_out(self, tail: bytes, path: str, offset: int) -> bool:
         if not tail:
@@ -948,7 +619,7 @@ class Follower:
         text = f"{before} is not written any more: going on with layout {layout}, {where}"
         self._open(reader, watcher, hour, offset)
         self.layout, self.grows, self._elsewhere = layout, "", None
-        self._formers, self._holes = [], []
+        self._previous.clear()
         self._notice("warning", text)
 
     def _watch_folders(self, watcher: Watcher) -> None:
@@ -974,57 +645,5 @@ class Follower:
 
     def _complain(self, kind: str, text: str, level: str = "warning") -> None:
         """Tell it, unless something of this kind was told within the last minute."""
-        now, told = self._clock(), self._complained.get(kind)
-        if told is None or now - told >= COMPLAINT_S:
-            self._complained[kind] = now
+        if self._complaints[kind].ready():
             self._notice(level, text)
-
-
-def _line_end(fd: int, at: int) -> int:
-    """Offset behind the first newline from `at` on; `at` itself if BACK_LIMIT bytes have none. OSError."""
-    for begin in range(at, at + BACK_LIMIT, BACK_BYTES):
-        data = os.pread(fd, BACK_BYTES, begin)
-        newline = data.find(b"\n")
-        if newline >= 0:
-            return begin + newline + 1
-        if not data:
-            break
-    return at
-
-
-def _not_there(path: str, resume: Position) -> str:
-    """Why a position does not hold in the file `path`; "" if it does. OSError."""
-    with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        if status.st_size < resume.offset:
-            return f"it has {status.st_size} bytes"
-        known = resume.first and resume.before
-        if not known and (status.st_dev, status.st_ino) != (resume.dev, resume.ino):
-            return "it is another file now"
-        # A copy, or the same disk under another number, holds what comes next as well.
-        for text, end in ((resume.first, None), (resume.before, resume.offset)):
-            size = int(text.partition("-")[0] or 0)
-            at = 0 if end is None else max(0, end - size)
-            if mark(os.pread(file.fileno(), size, at)) != text:
-                return "it was written anew"
-    return ""
-
-
-def last_line_start(path: str) -> int:
-    """Offset after the last newline of a file, so that a line that is being written now comes whole.
-
-    0 if there is no newline; the size if none is found within BACK_LIMIT bytes.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        at = size
-        while at > 0 and size - at < BACK_LIMIT:
-            begin = max(0, at - BACK_BYTES)
-            data = os.pread(file.fileno(), at - begin, begin)
-            newline = data.rfind(b"\n")
-            if newline >= 0:
-                return begin + newline + 1
-            if begin == at - len(data) and at == size and not data.strip(b"\0"):
-                size = begin  # of a preallocated file the end is still to be written, however long it is
-            at = begin
-    return size if at > 0 else 0

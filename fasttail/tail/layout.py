@@ -12,11 +12,14 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 ORDER_STATUSES = "node_order_statuses"
 
+Layout = Literal["plain", "by_block", "streaming"]
+
 # The one preferred comes first: streaming tells the block of every event, and tells it soonest.
-SUFFIXES = {"streaming": "_streaming", "by_block": "_by_block", "plain": ""}
+SUFFIXES: dict[Layout, str] = {"streaming": "_streaming", "by_block": "_by_block", "plain": ""}
 LAYOUTS = tuple(SUFFIXES)
 
 _DATE = re.compile(r"[0-9]{8}")

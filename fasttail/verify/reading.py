@@ -6,39 +6,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
+from fasttail.verify.log_line import BATCH_EVENTS, LogLine, read_lines
 from fasttail.watch.growth import MB
 
 SHOWN = 120
 """Characters of a line that are shown as an example."""
 
-STEPS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("📦", re.compile(r"📦 Processing batch snapshot: (?P<lines>\d+) lines")),
-    ("🔄", re.compile(r"🔄 Parallel processing START: \d+ lines, (?P<workers>\d+) workers")),
-    ("📊", re.compile(r"📊 Chunks created: (?P<chunks>\d+) chunks, .*\(workers: (?P<workers>\d+)\)")),
-    ("🚀", re.compile(r"🚀 Starting parallel execution: (?P<chunks>\d+) tasks .*: (?P<workers>\d+) max")),
-    ("⏳", re.compile(r"⏳ Waiting for all (?P<chunks>\d+) tasks")),
-    ("✅ All", re.compile(r"✅ All parallel tasks completed: (?P<chunks>\d+) results")),
-    ("📦 Combining", re.compile(r"📦 Combining results from (?P<chunks>\d+) chunks")),
-    (
-        "✅ Parallel",
-        re.compile(r"✅ Parallel COMPLETED: .*\((?P<chunks>\d+) chunks, (?P<failed>\d+) failed\)"),
-    ),
-    ("📡", re.compile(r"📡 WebSocket: (?P<told>\d+/\d+ orders → \d+ clients)")),
-)
+MARKERS = ("📦", "🔄", "📊", "🚀", "⏳", "✅ All", "📦 Combining", "✅ Parallel", "📡")
+"""Of the nine steps of a batch, each with the event of the same place."""
+STEPS = dict(zip(BATCH_EVENTS, range(len(MARKERS)), strict=True))
 BEGIN, ALL, COMBINING, BROADCAST = 0, 5, 6, 8
 
-_PREFIX = re.compile(r"(?:^|.*?\s)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (DEBUG|INFO|WARNING|ERROR) +")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")  # of other programs' lines
 _ERROR = re.compile(r"❌|\bERROR\b")
-_MEMORY = re.compile(r"memory: RSS ([0-9.]+) MB")
-_REJECTED = re.compile(r"(\d+) lines rejected; the first in ")
-_DROPPED = re.compile(r"log: (\d+) lines dropped")
-_VERSION = re.compile(r"fasttail (\S+) \(commit ([^)]+)\): ")
-_RESTART = re.compile(r"restart \d+ in place")
-_SUMMARY = re.compile(r"Σ [0-9]+ s: ([0-9]+) batches")
 
 
 @dataclass
@@ -120,31 +105,28 @@ class Reading:
 
     def feed(self, raw: bytes, arrived: float = 0.0) -> None:
         """One line. arrived: when, on any clock; `open_age` is asked with the same one."""
+        for line in read_lines(raw):
+            self._feed(line, arrived)
+
+    def _feed(self, line: LogLine, arrived: float) -> None:
         self.lines += 1
-        text = raw.decode("utf-8", "replace").rstrip()
-        prefix = _PREFIX.match(text)
-        said = prefix[1] if prefix else None
-        self._ours = self._ours or prefix is not None
+        self._ours = self._ours or line.said is not None
         # The old service's lines have a time of another form.
-        stamp = None if self._ours else _STAMP.search(text[:SHOWN])
-        when = stamp[0] if stamp else said
+        stamp = None if self._ours else _STAMP.search(line.text[:SHOWN])
+        when = stamp[0] if stamp else line.said
         self._last_said = when or self._last_said
-        message = text[prefix.end() :] if prefix else text
-        if "⏰" in text:
-            self.timeouts.add(message)
-        elif _ERROR.search(text):
-            self.errors.add(message)
-            if "❌ Parallel batch processing FAILED" in message and self._next:
+        if "⏰" in line.text:
+            self.timeouts.add(line.message)
+        elif _ERROR.search(line.text):
+            self.errors.add(line.message)
+            if "❌ Parallel batch processing FAILED" in line.message and self._next:
                 self._abandon("failed")
-        if "🚨" in text:
-            self.alerts.add(message)
-        for step, (_, pattern) in enumerate(STEPS):
-            # A message of ours begins with its marker; what a file's name or a client says does not.
-            found = pattern.match(message) if prefix else pattern.search(message)
-            if found is not None:
-                self._step(step, found, when, arrived)
-                return
-        self._other(message, said)
+        if "🚨" in line.text:
+            self.alerts.add(line.message)
+        if line.event in STEPS:
+            self._step(STEPS[line.event], line.fields, when, arrived)
+        else:
+            self._other(line)
 
     def open_age(self, now: float | None = None) -> float | None:
         """Seconds since the batch began that is not done; None if there is none, or nothing tells."""
@@ -155,37 +137,35 @@ class Reading:
             ages.append(_seconds(self._last_said) - _seconds(self._began_said))
         return max(ages, default=0.0)
 
-    def _step(self, step: int, found: re.Match[str], said: str | None, arrived: float) -> None:
+    def _step(self, step: int, fields: Mapping[str, Any], said: str | None, arrived: float) -> None:
         if step == BEGIN:
-            self._begin(found, said, arrived)
+            self._begin(fields, said, arrived)
             return
         if not self.started:
             return  # the end of a batch whose beginning was before this log's
         if step != self._next and (step, self._next) != (COMBINING + 1, COMBINING):
-            expected = STEPS[self._next][0] if self._next else "📦"
-            self._disorder(f"{STEPS[step][0]} where {expected} was due")
+            self._disorder(f"{MARKERS[step]} where {MARKERS[self._next]} was due")
         if step == ALL:
             self.completed += 1
         elif step == BROADCAST:
             self.broadcasts += 1
-            self.last_broadcast = found["told"]
-        self._compare(found)
+            self.last_broadcast = "{sent}/{selected} orders → {clients} clients".format(**fields)
+        self._compare(fields)
         # Going on behind what came: one line that is missing is one fault.
         self._next = 0 if step == BROADCAST else max(self._next, step + 1) if self._next else 0
 
-    def _begin(self, found: re.Match[str], said: str | None, arrived: float) -> None:
+    def _begin(self, fields: Mapping[str, Any], said: str | None, arrived: float) -> None:
         if BEGIN < self._next <= ALL:
             self._abandon("not finished")
         elif self._next:
-            self._disorder(f"📦 where {STEPS[self._next][0]} was due")
+            self._disorder(f"📦 where {MARKERS[self._next]} was due")
         self.started += 1
-        self.sizes.add(int(found["lines"]))
+        self.sizes.add(int(fields["lines"]))
         self._next = BEGIN + 1
         self._batch_workers = None
         self._began_said, self._began_at = said, arrived
 
-    def _compare(self, found: re.Match[str]) -> None:
-        values = found.groupdict()
+    def _compare(self, values: Mapping[str, Any]) -> None:
         if (workers := values.get("workers")) is not None:
             self.workers.add(int(workers))
             if self._batch_workers is None:
@@ -206,24 +186,26 @@ class Reading:
     def _disorder(self, what: str) -> None:
         self.disorder.add(f"batch {self.started}, line {self.lines}: {what}")
 
-    def _other(self, message: str, said: str | None) -> None:
-        if said is not None and (memory := _MEMORY.match(message)) is not None:
-            if len(self.memory) == self.MEMORY_POINTS:
-                pairs = zip(self.memory[::2], self.memory[1::2], strict=True)
-                self.memory = [(one[0], min(one[1], two[1])) for one, two in pairs]
-            self.memory.append((_seconds(said), float(memory[1]) * MB))
-        elif (found := _REJECTED.match(message)) is not None:
-            self.rejected += int(found[1])
-        elif (found := _DROPPED.match(message)) is not None:
-            self.dropped += int(found[1])
-        elif (found := _SUMMARY.match(message)) is not None:
-            self.summed += int(found[1])
-        elif (found := _VERSION.match(message)) is not None:
-            if self.version is not None:
-                self.restarts.add(message)  # killed, and started anew by whoever watches it
-            self.version = f"{found[1]} (commit {found[2]})"
-        elif _RESTART.match(message):
-            self.restarts.add(message)
+    def _other(self, line: LogLine) -> None:
+        fields = line.fields
+        match line.event:
+            case "memory" if line.said is not None:
+                if len(self.memory) == self.MEMORY_POINTS:
+                    pairs = zip(self.memory[::2], self.memory[1::2], strict=True)
+                    self.memory = [(one[0], min(one[1], two[1])) for one, two in pairs]
+                self.memory.append((_seconds(line.said), float(fields["rss_mb"]) * MB))
+            case "lines_rejected":
+                self.rejected += int(fields["lines"])
+            case "log_lines_dropped":
+                self.dropped += int(fields["lines"])
+            case "batch_summary":
+                self.summed += int(fields["batches"])
+            case "started":
+                if self.version is not None:
+                    self.restarts.add(line.message)  # killed, and started anew by whoever watches it
+                self.version = f"{fields['version']} (commit {fields['commit']})"
+            case "restarted":
+                self.restarts.add(line.message)
 
 
 def _seconds(said: str) -> float:

@@ -164,7 +164,8 @@ class MemoryWatch:
         if now >= self._log_at:
             self._log_at = now + self.LOG_EVERY_S
             self._ask_pss()
-            _log.info("memory: %s", self._describe())
+            fields = {"rss_mb": round(self.rss / MB, 1)}
+            _log.info("memory: %s", self._describe(), extra={"event": "memory", "fields": fields})
         return self._judge(now)
 
     def _ask_pss(self) -> None:

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import json
 import logging
 import queue
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from fasttail.http_client import HTTPRequestError, request
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +38,9 @@ class Webhook:
     def __init__(
         self, url: str, *, timeout_s: float = 5.0, attempts: int = 4, backoff_s: float = 1.0
     ) -> None:
-        parts = urlsplit(url)
-        self._tls = parts.scheme == "https"
-        self._host = parts.hostname or ""
-        self._port = parts.port
+        self._url = parts = urlsplit(url)
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._headers = {"Content-Type": "application/json", "User-Agent": "fasttail", "Connection": "close"}
+        self._headers = {"Content-Type": "application/json", "User-Agent": "fasttail"}
         if parts.username is not None:
             secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(secret).decode()}"
@@ -82,7 +78,7 @@ class Webhook:
                 self._deliver(body)
             except Exception as error:  # the next alert is to be sent all the same
                 self.failed += 1
-                _log.error("webhook %s: failed: %s", self._host, type(error).__name__)
+                _log.error("webhook %s: failed: %s", self._url.hostname, type(error).__name__)
 
     def _deliver(self, body: bytes) -> None:
         for attempt in range(1, self._attempts + 1):
@@ -95,43 +91,18 @@ class Webhook:
                 break
             self._closing.wait(pause)  # at a stop there is no time to wait: once more at once
         self.failed += 1
-        _log.warning("webhook %s: %s, given up after %d attempts", self._host, fault, attempt)
+        _log.warning("webhook %s: %s, given up after %d attempts", self._url.hostname, fault, attempt)
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
         """What went wrong (None: nothing), and whether it may be worth another attempt."""
-        connection = self._connection()
-        # The timeout of a socket is that of each of its operations: a server that sends a byte a second would
-        # keep within it for ever. Shut down, the socket ends whatever waits for it.
-        timer = threading.Timer(self._timeout_s, _shut_down, (connection,))
-        timer.daemon = True
-        timer.start()
         try:
-            connection.request("POST", self._target, body, self._headers)
-            status = connection.getresponse().status
-        except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s", True
-        except http.client.HTTPException as error:
-            return f"no HTTP ({type(error).__name__})", True
-        except OSError as error:
-            return error.strerror or type(error).__name__, True
+            status, _ = request(
+                "POST", self._url, self._target, headers=self._headers, timeout_s=self._timeout_s, body=body
+            )
+        except HTTPRequestError as error:
+            return str(error), True
         except ValueError:  # a character in the URL that HTTP does not allow
             return "the URL cannot be used", False
-        finally:
-            timer.cancel()
-            connection.close()
         if 200 <= status < 300:
             return None, False
         return f"answered {status}", status >= 500 or status == 429
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls:
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, context=context
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-
-
-def _shut_down(connection: http.client.HTTPConnection) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not connected yet, or not any more
-        connection.sock.shutdown(socket.SHUT_RDWR)

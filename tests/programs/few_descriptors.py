@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from fasttail.publish.clients import Hub
+from fasttail.publish.hub import Hub
 from fasttail.publish.legacy import CHANNELS
 from fasttail.publish.server import Server
 

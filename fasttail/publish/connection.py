@@ -1,4 +1,4 @@
-"""Clients, channels and the hub: who is connected, what waits for each, and how a connection ends.
+"""One client's connection: its bounded queue, what it sends, and how it ends.
 
 Everything here belongs to the event loop's thread. A frame is made once and shared: a client's queue (the
 transport's write buffer) holds references to the same bytes objects, not copies.
@@ -14,27 +14,19 @@ From `closing` on nothing more is written: RFC 6455 allows no data after a close
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from fasttail.observe.now_and_then import Seldom
 from fasttail.publish.compression import Extension
+from fasttail.publish.hub import Hub
 from fasttail.publish.incoming import Breach, Incoming, Rate
 from fasttail.publish.keepalive import Pulse
 from fasttail.publish.wire import PING_FRAME, CloseCode, pong_frame
 
-log = logging.getLogger(__name__)
-
 BLAMES_PEER: frozenset[int] = frozenset((CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG))
 """Codes that say that the peer broke the protocol, whether picows or we found it out."""
-
-LEAST_SHED = 64 << 10
-"""Bytes: a client for whom less waits keeps up, and to cut it off would free next to nothing."""
-
 
 class Client(WSListener):
     """One WebSocket connection and its bounded queue.
@@ -52,7 +44,7 @@ class Client(WSListener):
 
     is_patient = False
 
-    def __init__(self, hub: "Hub", queue_limit: int) -> None:
+    def __init__(self, hub: Hub, queue_limit: int) -> None:
         self.hub = hub
         self.queue_limit = queue_limit
         self.closing = False
@@ -295,153 +287,3 @@ def _answer_code(frame: WSFrame) -> int | None:
     if (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999:
         return code
     return None
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
-
-
-class Channel:
-    """A named set of clients that all get the same frames. Its counters are totals over all clients ever."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.clients: set[Client] = set()
-        self.on_change: Callable[[], None] = _nothing  # somebody came or left
-        self.messages_sent = 0
-        self.orders_sent = 0
-        self.bytes_sent = 0
-
-    def join(self, client: Client) -> None:
-        """From now on the client gets what is published."""
-        self.clients.add(client)
-        self.on_change()
-
-    def leave(self, client: Client) -> None:
-        """No more, if it ever did."""
-        self.clients.discard(client)
-        self.on_change()
-
-    def publish(self, data: bytes, orders: int, messages: int | None = None) -> int:
-        """Hand `data` (complete frames, any number in one bytes object) to every client, in one write each.
-
-        `orders` and `messages` say what is in it; by default every order is a message of its own. Never
-        waits; returns the number of clients that took it.
-        """
-        if not data:
-            return 0
-        taken = 0
-        for client in tuple(self.clients):  # a copy: a full queue takes the client out of the set
-            taken += client.send(data)
-        self.orders_sent += orders * taken
-        self.messages_sent += (orders if messages is None else messages) * taken
-        self.bytes_sent += len(data) * taken
-        return taken
-
-
-class Hub:
-    """All connected clients and the channels, with counters since the start.
-
-    close_timeout_s:         how long a peer may take to answer a close frame before it is cut off.
-    max_messages_per_minute: frames from one client, pongs apart; more, and it is closed. 0: any number.
-    idle_timeout_s:          how long a client that has subscribed to nothing may say nothing. 0: for ever.
-    """
-
-    def __init__(
-        self,
-        channels: Iterable[str],
-        *,
-        close_timeout_s: float = 5.0,
-        max_messages_per_minute: int = 0,
-        idle_timeout_s: float = 0.0,
-    ) -> None:
-        self.channels = {name: Channel(name) for name in channels}
-        self.clients: set[Client] = set()
-        self.close_timeout_s = close_timeout_s
-        self.max_messages_per_minute = max_messages_per_minute
-        self.idle_timeout_s = idle_timeout_s
-        self.accepting = True
-        self.handed_bytes = 0  # to the transports
-        self.opened = 0
-        self.refused = 0
-        self.closed_slow = 0
-        self.shed_clients = 0
-        self.closed_idle = 0
-        self.closed_flooding = 0
-        self.protocol_faults = 0
-        self.slow_lines = Seldom(log, logging.INFO, "client %s is too slow (%d bytes wait): closing")
-        self.shed_lines = Seldom(
-            log, logging.WARNING, "client %s is cut off: memory is short, and %d bytes wait"
-        )
-        self._empty: asyncio.Event | None = None  # made by close_all
-
-    def joined(self, client: Client) -> None:
-        """A handshake succeeded."""
-        self.clients.add(client)
-        self.opened += 1
-
-    def lost(self, client: Client) -> None:
-        """A connection is gone for good."""
-        self.clients.discard(client)
-        if self._empty is not None and not self.clients:
-            self._empty.set()
-
-    def shed(self) -> tuple[int, int]:
-        """Memory is short: cut off those for whom most waits, until half of all that waits is gone.
-
-        (clients, bytes). No close frame: it would have to wait behind all that they do not read.
-        """
-        queues = sorted(((client.queued, client) for client in self.clients), key=lambda each: -each[0])
-        goal = sum(queued for queued, _ in queues) // 2
-        count = freed = 0
-        for queued, client in queues:
-            if freed >= goal or queued < LEAST_SHED:
-                break
-            self.shed_lines.tell(client.peer, queued)
-            client.abort()
-            count += 1
-            freed += queued
-        self.shed_clients += count
-        return count, freed
-
-    def counts(self) -> dict[str, Any]:
-        """Everything counted here, as plain numbers and dicts by channel name."""
-        channels = self.channels.values()
-        return {
-            "connections": len(self.clients),
-            "clients": {channel.name: len(channel.clients) for channel in channels},
-            "messages_sent": {channel.name: channel.messages_sent for channel in channels},
-            "orders_sent": {channel.name: channel.orders_sent for channel in channels},
-            "bytes_sent": {channel.name: channel.bytes_sent for channel in channels},
-            "queued_bytes": sum(client.queued for client in self.clients),
-            "opened": self.opened,
-            "refused": self.refused,
-            "closed_slow": self.closed_slow,
-            "shed": self.shed_clients,
-            "closed_idle": self.closed_idle,
-            "closed_flooding": self.closed_flooding,
-            "protocol_faults": self.protocol_faults,
-        }
-
-    async def close_all(self, code: int, reason: str = "", *, wait_s: float = 1.0) -> None:
-        """Close every client with `code`, wait up to `wait_s` for them to go, then abort those that did not.
-
-        No client is let in from now on. Used at shutdown (1001) and before a restart (1012).
-        """
-        self.accepting = False
-        self._empty = asyncio.Event()
-        for client in tuple(self.clients):
-            client.close(code, reason)
-        await self._wait_empty(wait_s)
-        for client in tuple(self.clients):
-            client.abort()
-        await self._wait_empty(1.0)  # an abort takes a turn or two of the loop
-
-    async def _wait_empty(self, seconds: float) -> None:
-        if not self.clients or self._empty is None:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
-            log.debug("%d clients have not gone within %g s", len(self.clients), seconds)
