@@ -317,8 +317,8 @@ def test_streaming_has_one_event_per_line_and_rising_local_times(block_lines: fl
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synth, "RESTING_MAX", 50)
-    monkeypatch.setattr(synth, "TRIGGERS_MAX", 3)
+    monkeypatch.setattr("fasttail.synth.orders.RESTING_MAX", 50)
+    monkeypatch.setattr("fasttail.synth.orders.TRIGGERS_MAX", 3)
     node = synth.Synth(1, children=0.1)
     sizes = [(node.resting, node.waiting_triggers) for _ in node.blocks(200_000)]
     assert max(resting for resting, _ in sizes) == 50
