@@ -135,11 +135,9 @@ class _Node(threading.Thread):
         try:
             self.summary = synth.run(
                 self._folder,
-                rate=s.rate,
-                layout=s.layout,
-                seed=s.seed,
-                hour_seconds=s.hour_seconds,
-                live=True,
+                synth.NodeOptions(
+                    rate=s.rate, layout=s.layout, seed=s.seed, hour_seconds=s.hour_seconds, live=True
+                ),
                 stop=self._stopped.is_set,
                 progress=self._progress,
                 wrote=self._wrote,

@@ -13,7 +13,7 @@ above it, and nothing else of fasttail:
 
 What the seed decides
     Every byte of every event depends on (seed, start, block size, style, shares) and on nothing else, so the
-    three layouts of one seed hold the same orders. Only a *live* run (see `run`) stamps its blocks
+    three layouts of one seed hold the same orders. Only a *live* run (see `NodeOptions`) stamps its blocks
     with the real clock; its orders are still those of the seed, apart from `time` and `timestamp`.
 
 What is made up
@@ -25,12 +25,13 @@ What is made up
 from fasttail.synth.blocks import Synth, generate, iter_blocks
 from fasttail.synth.constants import CHILDREN_SHARE, SynthError
 from fasttail.synth.layouts import LAYOUTS, Block, render, text_time
-from fasttail.synth.node import Summary, run
+from fasttail.synth.node import NodeOptions, Summary, run
 
 __all__ = [
     "CHILDREN_SHARE",
     "LAYOUTS",
     "Block",
+    "NodeOptions",
     "Summary",
     "Synth",
     "SynthError",

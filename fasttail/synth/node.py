@@ -46,9 +46,49 @@ class Summary:
     interrupted: bool = False
 
 
-def _check_positive(name: str, value: float | None) -> None:
-    if value is not None and not (value > 0 and math.isfinite(value)):
-        raise SynthError(f"{name} must be above 0, not {value}")
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions:
+    """What a synthetic node writes, and how fast. Raises SynthError for values out of range.
+
+    rate: orders a second, spread evenly; None = as fast as it goes. Blocks come at 15.6/s, growing with it.
+    lines: orders to write, exactly. In by_block they stand in fewer lines: all layouts hold the same orders.
+    seconds: real time to run.
+    hour_seconds: how long an "hour" of the folders lasts; they begin with the present hour.
+    start: where the node's clock begins; times, local_time and folders all follow it. None: local_time and
+        folders follow the real UTC clock, and writing goes on in the newest hour file if that is later.
+    live: whether events too carry the real time, lag_s seconds old. None: yes for a stream (a rate and no
+        `lines`); no for a set of lines, whose events then begin at DEFAULT_START, so that the seed decides
+        every byte of them.
+    torn: cut lines anywhere, as a node with buffered output does. style, children: see `Synth`.
+    """
+
+    rate: float | None = None
+    lines: int | None = None
+    seconds: float | None = None
+    layout: str = "plain"
+    seed: int = 1
+    hour_seconds: float | None = None
+    start: datetime | None = None
+    live: bool | None = None
+    lag_s: float = LAG_NS / NS
+    torn: bool = False
+    style: Style = "2026"
+    children: float = CHILDREN_SHARE
+
+    def __post_init__(self) -> None:
+        check_layout(self.layout, self.style)
+        limits = {"rate": self.rate, "seconds": self.seconds, "hour_seconds": self.hour_seconds}
+        for name, value in limits.items():
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise SynthError(f"{name} must be above 0, not {value}")
+        if self.lines is not None and self.lines < 0:
+            raise SynthError(f"lines must not be negative, not {self.lines}")
+
+    @property
+    def live_lag_ns(self) -> int | None:
+        """The age of live events when they are written; None if events keep the time that the seed gives."""
+        stream = self.start is None and self.rate is not None and self.lines is None
+        return int(self.lag_s * NS) if self.live or (self.live is None and stream) else None
 
 
 @contextmanager
@@ -71,72 +111,33 @@ def _stop_signals(stopped: list[bool]) -> Iterator[None]:
 
 def run(
     directory: str | os.PathLike[str],
+    options: NodeOptions,
     *,
-    rate: float | None = None,
-    lines: int | None = None,
-    seconds: float | None = None,
-    layout: str = "plain",
-    seed: int = 1,
-    hour_seconds: float | None = None,
-    start: datetime | None = None,
-    live: bool | None = None,
-    lag_s: float = LAG_NS / NS,
-    torn: bool = False,
-    style: Style = "2026",
-    children: float = CHILDREN_SHARE,
     progress: Callable[[Summary], None] | None = None,
     stop: Callable[[], bool] | None = None,
     wrote: Callable[[Block], None] | None = None,
 ) -> Summary:
     """Write a node's order statuses under `directory` (made if missing) until an end; gives the totals.
 
-    rate: orders a second, spread evenly; None = as fast as it goes. Blocks come at 15.6/s, growing with it.
-    lines: orders to write, exactly. In by_block they stand in fewer lines: all layouts hold the same orders.
-    seconds: real time to run. SIGINT and SIGTERM (main thread) or stop() being true end it too, after a line.
+    SIGINT and SIGTERM (main thread) or stop() being true end it too, after a line.
     progress: called about once a second with the totals so far.
     wrote: called with each block, or part of one, once it stands in the file (but for what torn holds back).
-    hour_seconds: how long an "hour" of the folders lasts; they begin with the present hour.
-    start: where the node's clock begins; times, local_time and folders all follow it. None: local_time and
-        folders follow the real UTC clock, and writing goes on in the newest hour file if that is later.
-    live: whether events too carry the real time, lag_s seconds old. None: yes for a stream (a rate and no
-        `lines`); no for a set of lines, whose events then begin at DEFAULT_START, so that the seed decides
-        every byte of them.
-    torn: cut lines anywhere, as a node with buffered output does. style, children: see `Synth`.
-    Raises SynthError for bad arguments, a folder that cannot be written, a full disk.
+    Raises SynthError for a folder that cannot be written, a full disk.
     """
-    check_layout(layout, style)
-    _check_positive("rate", rate)
-    _check_positive("seconds", seconds)
-    _check_positive("hour_seconds", hour_seconds)
-    if lines is not None and lines < 0:
-        raise SynthError(f"lines must not be negative, not {lines}")
     root = Path(directory)
-    hourly = root / LAYOUTS[layout] / "hourly"
+    hourly = root / LAYOUTS[options.layout] / "hourly"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        newest = newest_hour(hourly) if start is None else None
+        newest = newest_hour(hourly) if options.start is None else None
     except (FileExistsError, NotADirectoryError) as error:
         raise SynthError(f"{root} is not a directory") from error
     except OSError as error:
         raise write_error(root, error) from error
-    synth = Synth(
-        seed,
-        start,
-        block_lines=BLOCK_LINES if rate is None else rate * BLOCK_S,
-        style=style,
-        children=children,
-    )
-    files = HourFiles(hourly, torn, random.Random(f"{seed}:torn"))
-    if live is None:
-        live = start is None and rate is not None and lines is None
-    writer = _Run(
-        synth, files, HourClock(hour_seconds, newest), layout, lines,
-        live_lag_ns=int(lag_s * NS) if live else None, real_clock=start is None, seconds=seconds,
-        progress=progress, stop=stop, wrote=wrote,
-    )  # fmt: skip
+    files = HourFiles(hourly, options.torn, random.Random(f"{options.seed}:torn"))
+    writer = _Run(options, files, HourClock(options.hour_seconds, newest), progress, stop, wrote)
     with _stop_signals(writer.stopped):
         try:
-            writer.go(paced=rate is not None)
+            writer.go()
         finally:
             files.close()
     return writer.summary()
@@ -147,33 +148,34 @@ class _Run:
 
     def __init__(
         self,
-        synth: Synth,
+        options: NodeOptions,
         files: HourFiles,
         hours: HourClock,
-        layout: str,
-        lines: int | None,
-        *,
-        live_lag_ns: int | None,
-        real_clock: bool,
-        seconds: float | None,
         progress: Callable[[Summary], None] | None,
         stop: Callable[[], bool] | None,
         wrote: Callable[[Block], None] | None,
     ) -> None:
-        self._synth = synth
+        self._synth = Synth(
+            options.seed,
+            options.start,
+            block_lines=BLOCK_LINES if options.rate is None else options.rate * BLOCK_S,
+            style=options.style,
+            children=options.children,
+        )
         self._files = files
         self._hours = hours
-        self._layout = layout
-        self._left = math.inf if lines is None else lines
-        self._live_lag_ns = live_lag_ns
-        self._real_clock = real_clock
+        self._layout = options.layout
+        self._paced = options.rate is not None
+        self._left = math.inf if options.lines is None else options.lines
+        self._live_lag_ns = options.live_lag_ns
+        self._real_clock = options.start is None
         self._progress = progress
         self._stop = stop
         self._wrote = wrote
         self._total = Summary()
         self.stopped = [False]
         self._begin = time.monotonic()
-        self._end = math.inf if seconds is None else self._begin + seconds
+        self._end = math.inf if options.seconds is None else self._begin + options.seconds
         self._report_at = self._begin + 1.0
 
     def summary(self) -> Summary:
@@ -185,13 +187,13 @@ class _Run:
             interrupted=self.stopped[0],
         )
 
-    def go(self, *, paced: bool) -> None:
+    def go(self) -> None:
         number = 0
         while self._left > 0:
             due = self._begin + number * BLOCK_S
-            if not (self._wait(due) if paced else self._goes_on()):
+            if not (self._wait(due) if self._paced else self._goes_on()):
                 return
-            self._block(due if paced else None)
+            self._block(due if self._paced else None)
             number += 1
 
     def _block(self, due: float | None) -> None:
