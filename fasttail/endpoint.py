@@ -11,12 +11,12 @@ import http.client
 import ipaddress
 import os
 import re
-import socket
 import ssl
-import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from fasttail.http_client import http_connection
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 16 << 20
@@ -45,34 +45,23 @@ class Endpoint:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body. EndpointError if there is no answer, or one that is too long."""
-        connection = self._connection()
         began = time.monotonic()
-        timer = threading.Timer(TIMEOUT_S, _shut_down, (connection,))
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.request("GET", path, headers=self._headers)
-            answer = connection.getresponse()
-            body = answer.read(MAX_ANSWER + 1)
-        except (http.client.HTTPException, OSError) as error:
-            if time.monotonic() >= began + TIMEOUT_S:  # whatever it looks like once the socket is shut down
-                why = f"no answer within {TIMEOUT_S:g} s"
-            elif isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
-                why = error.strerror or type(error).__name__
-            else:
-                why = f"no HTTP ({type(error).__name__})"
-            raise EndpointError(f"{self.url}{path}: {why}") from None
-        finally:
-            timer.cancel()
-            connection.close()
+        with http_connection(self._host, self._port, self._tls, TIMEOUT_S) as connection:
+            try:
+                connection.request("GET", path, headers=self._headers)
+                answer = connection.getresponse()
+                body = answer.read(MAX_ANSWER + 1)
+            except (http.client.HTTPException, OSError) as error:
+                if time.monotonic() >= began + TIMEOUT_S:  # however it fails on a socket shut down
+                    why = f"no answer within {TIMEOUT_S:g} s"
+                elif isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
+                    why = error.strerror or type(error).__name__
+                else:
+                    why = f"no HTTP ({type(error).__name__})"
+                raise EndpointError(f"{self.url}{path}: {why}") from None
         if len(body) > MAX_ANSWER:
             raise EndpointError(f"{self.url}{path}: more than {MAX_ANSWER >> 20} MB")
         return answer.status, body
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
 
 
 def _is_loopback(host: str) -> bool:
@@ -81,12 +70,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _shut_down(connection: http.client.HTTPConnection) -> None:
-    # The timeout of a socket is that of each of its operations; a byte a second would keep within it.
-    with contextlib.suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def token(file: Path | None) -> str | None:

@@ -16,13 +16,14 @@ import http.client
 import json
 import logging
 import queue
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from fasttail.http_client import http_connection
 
 _log = logging.getLogger(__name__)
 
@@ -99,39 +100,19 @@ class Webhook:
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
         """What went wrong (None: nothing), and whether it may be worth another attempt."""
-        connection = self._connection()
-        # The timeout of a socket is that of each of its operations: a server that sends a byte a second would
-        # keep within it for ever. Shut down, the socket ends whatever waits for it.
-        timer = threading.Timer(self._timeout_s, _shut_down, (connection,))
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.request("POST", self._target, body, self._headers)
-            status = connection.getresponse().status
-        except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s", True
-        except http.client.HTTPException as error:
-            return f"no HTTP ({type(error).__name__})", True
-        except OSError as error:
-            return error.strerror or type(error).__name__, True
-        except ValueError:  # a character in the URL that HTTP does not allow
-            return "the URL cannot be used", False
-        finally:
-            timer.cancel()
-            connection.close()
+        tls = ssl.create_default_context() if self._tls else None
+        with http_connection(self._host, self._port, tls, self._timeout_s) as connection:
+            try:
+                connection.request("POST", self._target, body, self._headers)
+                status = connection.getresponse().status
+            except TimeoutError:
+                return f"no answer within {self._timeout_s:g} s", True
+            except http.client.HTTPException as error:
+                return f"no HTTP ({type(error).__name__})", True
+            except OSError as error:
+                return error.strerror or type(error).__name__, True
+            except ValueError:  # a character in the URL that HTTP does not allow
+                return "the URL cannot be used", False
         if 200 <= status < 300:
             return None, False
         return f"answered {status}", status >= 500 or status == 429
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls:
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, context=context
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-
-
-def _shut_down(connection: http.client.HTTPConnection) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not connected yet, or not any more
-        connection.sock.shutdown(socket.SHUT_RDWR)
