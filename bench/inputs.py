@@ -17,7 +17,8 @@ DATA = Path(__file__).resolve().parent / "data"
 
 def replay_file(folder: Path, orders: int, layout: str, seed: int) -> Path:
     """Made once and kept; its name carries a digest of synth's source: a changed synth makes a new one."""
-    made_by = hashlib.sha256(Path(synth.__file__).read_bytes()).hexdigest()[:8]
+    sources = sorted(Path(synth.__file__).parent.glob("*.py"))
+    made_by = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
     path = folder / f"{layout}-{orders}-{seed}-{made_by}.jsonl"
     if not path.exists():
         print(f"making {path} ...", file=sys.stderr)

@@ -181,13 +181,15 @@ def _synth(arguments: argparse.Namespace) -> int:
     try:
         done = synth.run(
             settings.directory,
-            rate=None if whole_set else settings.rate,
-            lines=settings.lines,
-            seconds=settings.seconds,
-            layout=settings.layout,
-            seed=settings.seed,
-            hour_seconds=settings.hour_seconds,
-            torn=settings.torn,
+            synth.NodeOptions(
+                rate=None if whole_set else settings.rate,
+                lines=settings.lines,
+                seconds=settings.seconds,
+                layout=settings.layout,
+                seed=settings.seed,
+                hour_seconds=settings.hour_seconds,
+                torn=settings.torn,
+            ),
         )
     except synth.SynthError as error:
         raise ConfigError(str(error)) from error

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import orjson
@@ -26,6 +25,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fasttail import synth
 from fasttail.config import ConfigError, DemoSettings
+from fasttail.endpoint import Endpoint, EndpointError, metrics
 
 SHOWN_PER_S = 2
 """Orders printed each second."""
@@ -135,11 +135,9 @@ class _Node(threading.Thread):
         try:
             self.summary = synth.run(
                 self._folder,
-                rate=s.rate,
-                layout=s.layout,
-                seed=s.seed,
-                hour_seconds=s.hour_seconds,
-                live=True,
+                synth.NodeOptions(
+                    rate=s.rate, layout=s.layout, seed=s.seed, hour_seconds=s.hour_seconds, live=True
+                ),
                 stop=self._stopped.is_set,
                 progress=self._progress,
                 wrote=self._wrote,
@@ -278,11 +276,12 @@ def _reached(host: str, port: int) -> str:
 
 def _totals(host: str, port: int) -> tuple[int, int]:
     """Lines read and orders handed to the client so far, by the server's metrics."""
-    with urllib.request.urlopen(f"http://{_reached(host, port)}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    try:
+        numbers = metrics(Endpoint(f"http://{_reached(host, port)}").get("/metrics")[1])
+    except EndpointError as error:
+        raise DemoError(str(error)) from None
     sent = numbers['fasttail_orders_sent_total{channel="orderUpdate"}']
-    return int(float(numbers["fasttail_lines_total"])), int(float(sent))
+    return int(numbers["fasttail_lines_total"]), int(sent)
 
 
 def _part(ordered: list[float], share: float) -> float:

@@ -14,6 +14,7 @@ import pytest
 from running import program
 
 from fasttail.cli import main
+from fasttail.synth import NodeOptions
 
 COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
 # Standard output as it is by default, whatever the surroundings of the tests say.
@@ -235,8 +236,8 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
 def test_without_a_rate_a_number_of_lines_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
 
-    def note(directory: Path, *, rate: float | None, **more: object) -> None:
-        rates.append(rate)
+    def note(directory: Path, options: NodeOptions) -> None:
+        rates.append(options.rate)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fasttail.synth.run", note)

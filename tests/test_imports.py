@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "endpoint": {"http_client"},
     "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout", "watch.stacks"},
     "verify": {"config", "container", "endpoint", "watch.growth"},
-    "demo": LIBRARY | SETTINGS | {"app", "synth"},
+    "demo": {"config", "endpoint", "synth"},
     "cli": COMMANDS | SETTINGS | {"watch.stacks"},
     "__main__": {"cli"},
     "__init__": {"parser", "version"},  # the public names, loaded on first use

@@ -20,6 +20,7 @@ import pytest
 from running import program
 
 from fasttail import synth
+from fasttail.synth import NodeOptions
 
 pytestmark = pytest.mark.plain_build
 
@@ -317,8 +318,8 @@ def test_streaming_has_one_event_per_line_and_rising_local_times(block_lines: fl
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synth, "RESTING_MAX", 50)
-    monkeypatch.setattr(synth, "TRIGGERS_MAX", 3)
+    monkeypatch.setattr("fasttail.synth.orders.RESTING_MAX", 50)
+    monkeypatch.setattr("fasttail.synth.orders.TRIGGERS_MAX", 3)
     node = synth.Synth(1, children=0.1)
     sizes = [(node.resting, node.waiting_triggers) for _ in node.blocks(200_000)]
     assert max(resting for resting, _ in sizes) == 50
@@ -331,7 +332,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("layout", synth.LAYOUTS)
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_run_writes_what_the_generator_gives(tmp_path: Path, layout: str, torn: bool) -> None:
-    total = synth.run(tmp_path, lines=12_345, layout=layout, seed=5, start=START, torn=torn)
+    total = synth.run(tmp_path, NodeOptions(lines=12_345, layout=layout, seed=5, start=START, torn=torn))
     expected = synth.generate(12_345, layout, 5, start=START)
     assert content(tmp_path, layout) == expected
     assert total.orders == 12_345
@@ -345,7 +346,9 @@ def test_a_run_writes_what_the_generator_gives(tmp_path: Path, layout: str, torn
 @pytest.mark.parametrize("layout", synth.LAYOUTS)
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_paced_run_writes_the_same_as_one_at_full_speed(tmp_path: Path, layout: str, torn: bool) -> None:
-    total = synth.run(tmp_path, rate=4000, lines=1234, layout=layout, seed=5, start=START, torn=torn)
+    total = synth.run(
+        tmp_path, NodeOptions(rate=4000, lines=1234, layout=layout, seed=5, start=START, torn=torn)
+    )
     blocks = synth.iter_blocks(1234, 5, start=START, block_lines=4000 * 0.0641)
     assert content(tmp_path, layout) == b"".join(synth.render(block, layout) for block in blocks)
     assert total.orders == 1234
@@ -354,7 +357,7 @@ def test_a_paced_run_writes_the_same_as_one_at_full_speed(tmp_path: Path, layout
 
 def test_files_of_one_seed_hold_the_same_orders_whenever_they_are_made(tmp_path: Path) -> None:
     for layout in synth.LAYOUTS:
-        synth.run(tmp_path / layout, rate=20_000, lines=3000, layout=layout, seed=8)
+        synth.run(tmp_path / layout, NodeOptions(rate=20_000, lines=3000, layout=layout, seed=8))
     plain = content(tmp_path / "plain").splitlines()
     assert plain == events_of(content(tmp_path / "by_block", "by_block"))
     assert plain == events_of(content(tmp_path / "streaming", "streaming"))
@@ -362,7 +365,7 @@ def test_files_of_one_seed_hold_the_same_orders_whenever_they_are_made(tmp_path:
 
 def test_the_clock_rotates_hours_and_dates(tmp_path: Path) -> None:
     start = datetime(2026, 5, 31, 23, 59, 58, tzinfo=UTC)
-    synth.run(tmp_path, lines=100_000, layout="streaming", start=start)
+    synth.run(tmp_path, NodeOptions(lines=100_000, layout="streaming", start=start))
     files = hour_files(tmp_path, "streaming")
     assert [path.parts[-2:] for path in files] == [("20260531", "23"), ("20260601", "0")]
     assert content(tmp_path, "streaming") == synth.generate(100_000, "streaming", start=start)
@@ -376,7 +379,7 @@ def test_the_clock_rotates_hours_and_dates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", [False, True])
 def test_hours_may_be_short(tmp_path: Path, torn: bool) -> None:
-    total = synth.run(tmp_path, lines=60_000, seed=2, hour_seconds=0.5, start=START, torn=torn)
+    total = synth.run(tmp_path, NodeOptions(lines=60_000, seed=2, hour_seconds=0.5, start=START, torn=torn))
     names = [path.parts[-2:] for path in hour_files(tmp_path)]
     assert names[:4] == [("20260531", "22"), ("20260531", "23"), ("20260601", "0"), ("20260601", "1")]
     assert [int(hour) for _, hour in names[2:]] == list(range(len(names) - 2))
@@ -389,7 +392,7 @@ def test_hours_may_be_short(tmp_path: Path, torn: bool) -> None:
 
 def test_real_clock_with_short_hours(tmp_path: Path) -> None:
     before = datetime.now(UTC)
-    total = synth.run(tmp_path, rate=500, seconds=1.3, hour_seconds=0.4)
+    total = synth.run(tmp_path, NodeOptions(rate=500, seconds=1.3, hour_seconds=0.4))
     files = hour_files(tmp_path)
     hours = [
         datetime.strptime(path.parent.name, "%Y%m%d").replace(tzinfo=UTC).timestamp() // 3600 + int(path.name)
@@ -402,7 +405,7 @@ def test_real_clock_with_short_hours(tmp_path: Path) -> None:
     # a second run goes on where the first one stopped, as a restarted node never goes back an hour
     for hour_seconds in (None, 3600.0):
         before_run = files[-1].stat().st_size
-        again = synth.run(tmp_path, lines=10, hour_seconds=hour_seconds)
+        again = synth.run(tmp_path, NodeOptions(lines=10, hour_seconds=hour_seconds))
         assert hour_files(tmp_path) == files
         assert files[-1].stat().st_size == before_run + again.bytes
 
@@ -413,7 +416,7 @@ def test_foreign_names_in_the_folder_are_ignored(tmp_path: Path) -> None:
         (hourly / name).parent.mkdir(parents=True, exist_ok=True)
         (hourly / name).touch()
     (hourly / "20991230").touch()
-    synth.run(tmp_path, lines=10)
+    synth.run(tmp_path, NodeOptions(lines=10))
     written = [path for path in hourly.glob("*/*") if path.stat().st_size]
     assert len(written) == 1
     assert written[0].parent.name < "2099"
@@ -436,13 +439,13 @@ class Writes:
 
 def test_torn_writes_cut_lines_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = Writes(monkeypatch)
-    synth.run(tmp_path, rate=20_000, seconds=0.5, torn=True)
+    synth.run(tmp_path, NodeOptions(rate=20_000, seconds=0.5, torn=True))
     assert sum(not data.endswith(b"\n") for _, data in writes.calls) > 20
 
 
 def test_the_rest_of_a_torn_line_comes_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = Writes(monkeypatch)
-    synth.run(tmp_path, rate=4, seconds=2.5, torn=True)
+    synth.run(tmp_path, NodeOptions(rate=4, seconds=2.5, torn=True))
     waits = [
         later - at
         for (at, data), (later, _) in pairwise(writes.calls)
@@ -458,7 +461,7 @@ def test_by_default_writes_are_whole_lines_and_smooth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes = Writes(monkeypatch)
-    total = synth.run(tmp_path, rate=20_000, seconds=1.0)
+    total = synth.run(tmp_path, NodeOptions(rate=20_000, seconds=1.0))
     assert all(data.endswith(b"\n") for _, data in writes.calls)
     assert 10_000 < total.orders < 26_000
     assert len(writes.calls) > 100  # 2 ms apart; fewer on a busy machine
@@ -467,13 +470,13 @@ def test_by_default_writes_are_whole_lines_and_smooth(
 
 def test_at_low_rates_each_line_is_written_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = Writes(monkeypatch)
-    total = synth.run(tmp_path, rate=30, seconds=1.0, layout="streaming")
+    total = synth.run(tmp_path, NodeOptions(rate=30, seconds=1.0, layout="streaming"))
     assert 10 < total.orders < 50
     assert len(writes.calls) > 0.7 * total.orders
 
 
 def test_at_low_rates_most_blocks_are_empty(tmp_path: Path) -> None:
-    total = synth.run(tmp_path, rate=5, seconds=1.0, layout="by_block")
+    total = synth.run(tmp_path, NodeOptions(rate=5, seconds=1.0, layout="by_block"))
     lines = parsed(content(tmp_path, "by_block"))
     assert total.lines == total.blocks == len(lines) > 8
     assert total.orders == sum(len(line["events"]) for line in lines) <= 10
@@ -482,15 +485,15 @@ def test_at_low_rates_most_blocks_are_empty(tmp_path: Path) -> None:
 
 def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Writes(monkeypatch, most=1000)
-    synth.run(tmp_path, lines=500, start=START)
+    synth.run(tmp_path, NodeOptions(lines=500, start=START))
     assert content(tmp_path) == synth.generate(500, start=START)
 
 
 def test_a_stream_is_live_and_a_set_of_lines_is_not(tmp_path: Path) -> None:
     now = time.time_ns()
-    synth.run(tmp_path / "stream", rate=500, seconds=0.4, lag_s=0.1, layout="streaming")
-    synth.run(tmp_path / "set", rate=5000, lines=500, layout="streaming")
-    synth.run(tmp_path / "forced", lines=500, live=True, layout="streaming")
+    synth.run(tmp_path / "stream", NodeOptions(rate=500, seconds=0.4, lag_s=0.1, layout="streaming"))
+    synth.run(tmp_path / "set", NodeOptions(rate=5000, lines=500, layout="streaming"))
+    synth.run(tmp_path / "forced", NodeOptions(lines=500, live=True, layout="streaming"))
     stream, made, forced = (
         parsed(content(tmp_path / name, "streaming")) for name in ("stream", "set", "forced")
     )
@@ -504,7 +507,7 @@ def test_a_stream_is_live_and_a_set_of_lines_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", synth.LAYOUTS)
 def test_local_times_rise_at_full_speed_too(tmp_path: Path, layout: str) -> None:
-    synth.run(tmp_path, lines=20_000, layout=layout)
+    synth.run(tmp_path, NodeOptions(lines=20_000, layout=layout))
     if layout != "plain":
         local = [ns_of(line["local_time"]) for line in parsed(content(tmp_path, layout))]
         assert local == sorted(local)
@@ -548,7 +551,7 @@ def test_a_signal_ends_the_run_at_a_lines_end(
             os.kill(os.getpid(), number)
         return False
 
-    total = synth.run(tmp_path, rate=rate, seconds=30, torn=True, stop=interrupt)
+    total = synth.run(tmp_path, NodeOptions(rate=rate, seconds=30, torn=True), stop=interrupt)
     assert total.interrupted
     assert total.seconds < 20
     data = content(tmp_path)
@@ -560,7 +563,9 @@ def test_a_signal_ends_the_run_at_a_lines_end(
 def test_stop_ends_a_run_in_a_thread(tmp_path: Path) -> None:
     stop = threading.Event()
     totals: list[synth.Summary] = []
-    thread = threading.Thread(target=lambda: totals.append(synth.run(tmp_path, rate=1000, stop=stop.is_set)))
+    thread = threading.Thread(
+        target=lambda: totals.append(synth.run(tmp_path, NodeOptions(rate=1000), stop=stop.is_set))
+    )
     thread.start()
     deadline = time.monotonic() + 120
     while not any(path.is_file() and path.stat().st_size for path in tmp_path.rglob("*")):
@@ -574,7 +579,7 @@ def test_stop_ends_a_run_in_a_thread(tmp_path: Path) -> None:
 
 def test_progress_comes_about_once_a_second(tmp_path: Path) -> None:
     seen: list[synth.Summary] = []
-    total = synth.run(tmp_path, rate=100, seconds=2.5, progress=seen.append)
+    total = synth.run(tmp_path, NodeOptions(rate=100, seconds=2.5), progress=seen.append)
     assert 1 <= len(seen) <= 2
     assert 0 < seen[0].orders < total.orders
     assert 0 < seen[0].bytes < total.bytes
@@ -590,12 +595,12 @@ def test_what_was_written_is_told_when_it_stands_in_the_file(tmp_path: Path, rat
         told += synth.render(block, "plain")
         assert content(tmp_path) == told
 
-    synth.run(tmp_path, rate=rate, lines=1000, wrote=wrote)
+    synth.run(tmp_path, NodeOptions(rate=rate, lines=1000), wrote=wrote)
     assert told.count(b"\n") == 1000
 
 
 def test_no_lines_make_no_file(tmp_path: Path) -> None:
-    assert synth.run(tmp_path / "new", lines=0).files == 0
+    assert synth.run(tmp_path / "new", NodeOptions(lines=0)).files == 0
     assert (tmp_path / "new").is_dir()
     assert hour_files(tmp_path / "new") == []
 
@@ -617,7 +622,7 @@ def test_no_lines_make_no_file(tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(synth.SynthError) as raised:
-        synth.run(tmp_path, **({"lines": 1} | arguments))
+        synth.run(tmp_path, NodeOptions(**({"lines": 1} | arguments)))
     assert str(raised.value) == message
 
 
@@ -625,10 +630,10 @@ def test_a_file_instead_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(synth.SynthError, match="is not a directory"):
-            synth.run(path, lines=1)
+            synth.run(path, NodeOptions(lines=1))
     (tmp_path / "node_order_statuses").touch()
     with pytest.raises(synth.SynthError, match=r"cannot write .*/node_order_statuses/.*: "):
-        synth.run(tmp_path, lines=1)
+        synth.run(tmp_path, NodeOptions(lines=1))
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
@@ -637,7 +642,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     hour.symlink_to("/dev/full")
     for torn in (False, True):
         with pytest.raises(synth.SynthError, match=rf"cannot write {hour}: No space left on device"):
-            synth.run(tmp_path, lines=100, start=START, torn=torn)
+            synth.run(tmp_path, NodeOptions(lines=100, start=START, torn=torn))
     assert not [name for name in os.listdir("/proc/self/fd") if _link(name) == "/dev/full"]
 
 
@@ -655,7 +660,7 @@ def test_a_missing_permission_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", refuse)
         with pytest.raises(synth.SynthError, match=r"cannot write .*: Permission denied"):
-            synth.run(tmp_path, lines=1)
+            synth.run(tmp_path, NodeOptions(lines=1))
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(synth.SynthError, match=r"cannot write .*: Permission denied"):
-        synth.run(tmp_path / "below", lines=1)
+        synth.run(tmp_path / "below", NodeOptions(lines=1))

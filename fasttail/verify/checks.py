@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fasttail.verify.looks import Looks
 from fasttail.verify.reading import Found, Reading, Sizes
-from fasttail.watch.growth import LEAST_POINTS, MB, Points, judge
+from fasttail.watch.growth import LEAST_POINTS, MB, Points, judge, median
 
 GRACE_S = 5.0
 """A batch that began so recently need not be done."""
@@ -169,7 +169,7 @@ def ends(sizes: Sizes) -> tuple[float, float]:
     """The median of the first and of the last third."""
     values = [size for _, size in sizes.points()]
     third = max(1, len(values) // 3)
-    return _median(values[:third]), _median(values[-third:])
+    return median(sorted(values[:third])), median(sorted(values[-third:]))
 
 
 def grow(sizes: Sizes) -> bool:
@@ -310,9 +310,3 @@ def _log(reading: Reading | None, looks: Looks) -> _Found:
 
 def _shown(found: Found) -> str:
     return f"{found.count}, the first: {found.first}"
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -56,7 +56,7 @@ def judge(points: Points, window_s: float, noise: float = MIN_GROWTH) -> Growth:
     if count < LEAST_POINTS:
         return Growth()
     slopes = _slopes(points)
-    slope = _median(slopes)
+    slope = median(slopes)
     # Kendall's S: pairs that go up less pairs that go down. Its deviation if there were no trend; ties would
     # make it smaller, so that this errs on the side of no alert.
     deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
@@ -70,7 +70,7 @@ def judge(points: Points, window_s: float, noise: float = MIN_GROWTH) -> Growth:
     growing = span >= 0.9 * window_s and slope * span >= noise and low > 0
     if growing:
         thirds = (points[: count // 3], points[count // 3 : 2 * count // 3], points[2 * count // 3 :])
-        growing = all(_median(_slopes(third)) >= slope / 3 for third in thirds)
+        growing = all(median(_slopes(third)) >= slope / 3 for third in thirds)
         # What a sawtooth keeps does not rise, wherever the window happens to begin.
         least = [min(size for _, size in third) for third in thirds]
         rise = slope * span / 9
@@ -87,6 +87,7 @@ def _slopes(points: Points) -> list[float]:
     )
 
 
-def _median(ordered: Sequence[float]) -> float:
+def median(ordered: Sequence[float]) -> float:
+    """The median of sorted numbers. Importing `statistics` instead would make a start slower."""
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
