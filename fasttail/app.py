@@ -33,13 +33,13 @@ from fasttail.config import ConfigError, ServeSettings, options
 from fasttail.find import after_block
 from fasttail.handed_out import HandedOut
 from fasttail.histogram import Histogram
-from fasttail.observe.batch_log import BatchLog, WorkerState
+from fasttail.observe.batch_log import BatchLog
 from fasttail.observe.health import Health
 from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
 from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
-from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
+from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.budget import Budget
@@ -62,7 +62,7 @@ from fasttail.version import commit, version
 from fasttail.watch import restart
 from fasttail.watch.activation import activated
 from fasttail.watch.census import Census, Process, give_back, let_malloc_give_back
-from fasttail.watch.memory import Leak, MemoryWatch, restart_limit
+from fasttail.watch.memory import MemoryWatch, restart_limit
 from fasttail.watch.stall import StallWatch
 from fasttail.watch.watchdog import Watchdog
 from fasttail.watch.webhook import Webhook
@@ -268,10 +268,6 @@ class App:
             unfit=self._unfit,
             tell=self._tell_alert,
             webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
-            leaks=[
-                *([Leak(settings.debug_leak)] if settings.debug_leak else []),
-                *([Leak(settings.debug_leak_c, keep=leak)] if settings.debug_leak_c else []),
-            ],
         )
         metrics = Metrics(
             stats=self.pipeline.stats,
@@ -342,6 +338,11 @@ class App:
             asyncio.create_task(self._every(1.0, self._tell_status)),
             asyncio.create_task(self._every(CHECKPOINT_S, self.keep_place)),
         ]
+        if self.settings.debug_leak or self.settings.debug_leak_c:
+            from fasttail.debugging import leaks
+
+            for leak in leaks(self.settings):
+                tasks.append(asyncio.create_task(self._every(self._watch_period(), leak.tick)))
         alive = asyncio.create_task(self._every((self._notify.watchdog_s or 60.0) / 4, self._notify.alive))
         self._tell_ready()
         await self._stop.wait()
@@ -483,7 +484,7 @@ class App:
                 note.published,
                 clients,
                 whole=long and self._logged_start != note.number,
-                states=[WorkerState(*state) for state in note.workers],
+                states=note.workers,
             )
         if self.settings.log_batches == "summary":
             self._summary.add(
@@ -586,9 +587,7 @@ class App:
                 self._log_start(number, lines)
         if age >= self.settings.batch_timeout_s and self._timed_out != number:
             self._timed_out = number
-            self._batch_log.timed_out(
-                self.settings.batch_timeout_s, [WorkerState(*state) for state in self.pipeline.workers()]
-            )
+            self._batch_log.timed_out(self.settings.batch_timeout_s, self.pipeline.workers())
         self._rejects.tell()
         self._oddities.tell(stats)
         if self.settings.log_batches == "summary":

@@ -27,7 +27,7 @@ LIBRARY = {
     "checkpoint",
     "find",
 }
-LIBRARY |= {"handed_out", "histogram", "slices"}
+LIBRARY |= {"handed_out", "histogram", "slices", "debugging"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 BASE = {"atomics", "checks"}  # C macros: any compiled module may use them
 ALLOWED: dict[str, set[str]] = {
@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "cores": {"cgroup"},
     "config": {"cores"},
     "version": {"_build_info"},
+    "debugging": {"config", "pipeline", "watch.growth"},
     "_build_info": set(),
     # what puts it together
     "app": LIBRARY | SETTINGS,

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from fasttail.observe.log import LogService
 
-
-class WorkerState(NamedTuple):
-    """What one worker of a batch has done so far."""
-
-    lines: int
-    orders: int
-    completed: bool
+States: TypeAlias = Sequence[tuple[int, int, bool]]
+"""What each worker of a batch has done so far: its lines, its orders, and whether it has completed."""
 
 
 class BatchLog:
@@ -45,7 +40,7 @@ class BatchLog:
         clients: int,
         *,
         whole: bool = False,
-        states: Sequence[WorkerState] = (),
+        states: States = (),
     ) -> bool:
         """Logs the end of a batch if its beginning was logged.
 
@@ -87,7 +82,7 @@ class BatchLog:
         )
         return self._log.group([text])
 
-    def timed_out(self, seconds: float, states: Sequence[WorkerState]) -> None:
+    def timed_out(self, seconds: float, states: States) -> None:
         """Logs that the batch is not done after `seconds`, its limit, and how far each worker is."""
         self._log.group(
             [f"⏰ Parallel batch timed out after {seconds:g} seconds"], level=logging.ERROR, reserve=True
@@ -112,10 +107,10 @@ def _beginning(lines: int, workers: int, chunks: int) -> list[str]:
     ]
 
 
-def _worker_lines(states: Sequence[WorkerState]) -> list[str]:
-    lines = []
-    for number, state in enumerate(states, 1):
-        lines.append(f"🔧 Worker START: {number} of {len(states)}, {state.lines} lines")
-        if state.completed:
-            lines.append(f"✅ Worker COMPLETED: {number} of {len(states)}, {state.orders} orders")
-    return lines
+def _worker_lines(states: States) -> list[str]:
+    text = []
+    for number, (lines, orders, completed) in enumerate(states, 1):
+        text.append(f"🔧 Worker START: {number} of {len(states)}, {lines} lines")
+        if completed:
+            text.append(f"✅ Worker COMPLETED: {number} of {len(states)}, {orders} orders")
+    return text
