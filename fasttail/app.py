@@ -49,6 +49,7 @@ from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
 from fasttail.publish.legacy import OldChannels
+from fasttail.publish.queue_limit import QueueLimit
 from fasttail.publish.server import Server
 from fasttail.publish.tls import server_context
 from fasttail.publish.wire import CloseCode
@@ -211,29 +212,31 @@ class App:
             if found is not None:
                 self._feeds.ends[hour_number(found[1])] = left.offset
         self._old = OldChannels(self._hub, self._feeds, settings.max_message)
-        self._public = public.Service(
-            self._hub,
-            self._feeds,
-            queue_limit=settings.client_queue,
-            queues_total=settings.queues_total,
-            max_message=settings.max_message,
-            max_subscriptions=settings.max_subscriptions,
-            budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
-        )
-        self._finder = self._public.finder = Finder(
+        self._queue_limit = QueueLimit(self._hub, settings.queues_total)
+        self._finder = Finder(
             settings.data_dir,
             layout=lambda: self._follower.layout,
             ready=self._looked,
             max_line=settings.max_line,
         )
-        self._replays = self._public.replays = Replays(
+        self._replays = Replays(
             self._feeds,
             settings.data_dir,
-            partial(self._public.topic, replayed=True),
+            partial(public.make_topic, max_message=settings.max_message, replayed=True),
             limit=settings.max_replays,
             max_line=settings.max_line,
             max_behind_s=settings.max_behind_s,
-            ease=self._public.ease,
+            ease=self._queue_limit.ease,
+        )
+        self._public = public.Service(
+            self._hub,
+            self._feeds,
+            queue_limit=settings.client_queue,
+            max_message=settings.max_message,
+            max_subscriptions=settings.max_subscriptions,
+            budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
+            finder=self._finder,
+            replays=self._replays,
         )
         self._health = health = Health(
             self.pipeline.stats,
@@ -460,7 +463,7 @@ class App:
         if self._checkpoint is not None and self._old.collects and not self._old.pending:
             self._sent_to = self._handed_out.position()
         self._feeds.take(note.messages, note)
-        self._public.ease()
+        self._queue_limit.ease()
         now_ns = time.time_ns()
         if note.event_ns:
             self._lags.observe(now_ns - note.event_ns)

@@ -556,7 +556,6 @@ class Replays:
             behind.not_before = time.monotonic() + FEED_S
             return False
         if feed.refused:
-            self.drop(behind.member)
             behind.member.fail("the server has no room for one more topic; try again later")
             return True
         del self._waiting[behind]
@@ -648,7 +647,6 @@ class Replays:
 
     def _fail(self, reading: _Reading, text: str) -> None:
         for behind in reading.members:
-            self.drop(behind.member)
             behind.member.fail(text)
 
     async def _read(self, reading: _Reading) -> None:
