@@ -420,18 +420,17 @@ class Pipe:
         return 0
 
 
-def served(pipe: Pipe) -> public.Service:
-    service = public.Service(
+def served(pipe: Pipe, finder: public.Finder | None = None) -> public.Service:
+    return public.Service(
         Hub((*legacy.CHANNELS, *public.CHANNELS)),
         Feeds(pipe, "e"),
         queue_limit=1 << 20,
-        queues_total=1 << 30,
         max_message=1 << 18,
         max_subscriptions=10,
         budget=Budget(10**6, 10**6),
+        finder=finder or NoReplays(),
+        replays=NoReplays(),
     )
-    service.replays = NoReplays()
-    return service
 
 
 @asynccontextmanager
@@ -479,8 +478,7 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
     async def main() -> None:
         nonlocal client
         pipe = Pipe()
-        service = served(pipe)
-        service.finder = Ending(before)
+        service = served(pipe, Ending(before))
         async with subscribed(service, {**B, "cursor": START}) as member:
             client = member.client
             assert member.feed is not None

@@ -14,7 +14,7 @@ from lines import event, plain
 from running import hour_file, wait_for
 from serving import until
 
-from fasttail import app as service
+from fasttail.app import App, lifecycle
 from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
 from fasttail.observe.log import setup
@@ -26,12 +26,12 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hangs longer than a restart waits, and ends while the clients are being closed: nobody got it."""
-    monkeypatch.setattr(service, "STOP_S", 0.05)
+    monkeypatch.setattr(lifecycle, "STOP_S", 0.05)
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.write_bytes(plain(*[event(oid=number) for number in range(5)]))
     settings = ServeSettings(data_dir=tmp_path, port=0, start="oldest", debug_stall=3, workers=1)
     log = setup("warning")
-    app = service.App(settings, log, None, lambda: settings)
+    app = App(settings, log, None, lambda: settings)
     stop_server = app.server.stop
 
     async def stop(*given: Any, **named: Any) -> None:
@@ -70,7 +70,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
         block_size=len(line) * 5, min_batch_us=0, log_batches="summary",
     )  # fmt: skip
     log = setup("warning")
-    app = service.App(settings, log, None, lambda: settings)
+    app = App(settings, log, None, lambda: settings)
     kept = [-1]
     write = Checkpoint.put
 
@@ -81,7 +81,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
     async def handed_out(lines: int) -> None:
         while kept[-1] != lines * len(line):
             await asyncio.sleep(0.005)
-            app.keep_place()
+            app.dispatcher.save_checkpoint()
 
     async def main() -> None:
         running = asyncio.create_task(app.run())
@@ -90,7 +90,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
             file.write(line * 995)
         # The main thread takes nothing as long as it waits here, and the ring fills.
         wait_for("a full ring", lambda: app.pipeline.stats()["batches"] >= 16)
-        app.keep_place()
+        app.dispatcher.save_checkpoint()
         assert kept[-1] == 5 * len(line)
         await handed_out(1000)
         app.end()
@@ -130,7 +130,7 @@ def test_batches_that_cannot_be_handed_over_do_not_fill_the_log(
         await running
 
     monkeypatch.setattr(Feeds, "take", take)
-    app = service.App(settings, log, None, lambda: settings)
+    app = App(settings, log, None, lambda: settings)
     try:
         uvloop.run(main())
     finally:

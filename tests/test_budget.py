@@ -24,6 +24,7 @@ from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
 from fasttail.publish.hub import Hub
 from fasttail.publish.public import CHANNELS, Member, PublicClient, Service
+from fasttail.publish.subscriptions import Request
 from fasttail.publish.topics import Topic
 
 USERS = [f"0x{number:040x}" for number in range(2000)]
@@ -259,7 +260,10 @@ def test_a_topic_for_which_there_is_no_room_says_so(folder: Path, path: Path) ->
 
 
 class NoReplays:
-    """Nobody is behind."""
+    """Nobody is behind, and nobody resumes."""
+
+    async def find(self, request: Request) -> str:
+        raise AssertionError(request)
 
     def admit(self, _: Member) -> None: ...
     def drop(self, _: Member) -> None: ...
@@ -301,12 +305,12 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
             hub,
             feeds,
             queue_limit=1 << 20,
-            queues_total=1 << 30,
             max_message=1 << 16,
             max_subscriptions=99,
             budget=budget,
+            finder=NoReplays(),
+            replays=NoReplays(),
         )
-        service.replays = NoReplays()
         one, other = Recorded(service), Recorded(service)
 
         def look() -> None:

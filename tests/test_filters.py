@@ -11,7 +11,7 @@ from driving import Drive
 from lines import BASE, envelope, event, plain
 from running import hour_file
 
-from fasttail.app import selector
+from fasttail.app.reload import legacy_selector
 from fasttail.config import ServeSettings, SymbolFilter
 from fasttail.convert import Converter
 from fasttail.publish.filters import Selector
@@ -166,7 +166,7 @@ def test_the_order_is_kept_and_every_layout_is_alike(workers: int) -> None:
 
 def symbols_config(*filters: tuple[str, float]) -> Selector:
     symbols = tuple(SymbolFilter(symbol, least) for symbol, least in filters)
-    return selector(ServeSettings(data_dir=Path("unused"), symbols_config=symbols))
+    return legacy_selector(ServeSettings(data_dir=Path("unused"), symbols_config=symbols))
 
 
 def published(folder: Path, chosen: Selector, *events: dict[str, Any]) -> tuple[list[int], int]:

@@ -27,7 +27,7 @@ LIBRARY = {
     "checkpoint",
     "find",
 }
-LIBRARY |= {"handed_out", "histogram", "slices"}
+LIBRARY |= {"handed_out", "histogram", "slices", "debugging"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
 BASE = {"atomics", "checks"}  # C macros: any compiled module may use them
 ALLOWED: dict[str, set[str]] = {
@@ -42,7 +42,12 @@ ALLOWED: dict[str, set[str]] = {
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},
-    "replays": {"tail", "publish", "reread", "resume", "step_threads", "observe.now_and_then"},
+    "replay_reading": {"tail", "publish", "reread", "resume"},
+    "replay_members": {"publish", "replay_reading"},
+    "replay_threads": {"publish", "replay_reading", "reread", "step_threads"},
+    "replay_runner": {"publish", "replay_members", "replay_reading", "replay_threads"},
+    "replays": {"publish", "replay_members", "replay_reading", "replay_runner", "replay_threads", "reread"}
+    | {"observe.now_and_then"},
     "checkpoint": {"tail", "observe.rate_limit"},
     "handed_out": {"tail", "pipeline"},
     # beside it
@@ -56,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "cores": {"cgroup"},
     "config": {"cores", "tail.layout"},
     "version": {"_build_info"},
+    "debugging": {"config", "pipeline", "watch.growth"},
     "_build_info": set(),
     # what puts it together
     "app": LIBRARY | SETTINGS,

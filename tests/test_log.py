@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from running import PATIENCE_S, program, wait_for
 
-from fasttail.observe.batch_log import BatchLog, WorkerState
+from fasttail.observe.batch_log import BatchLog
 from fasttail.observe.log import Event, LogService, format_json, format_lines, setup
 from fasttail.observe.log_writer import LogWriter
 from fasttail.observe.now_and_then import Rejects
@@ -161,7 +161,7 @@ def test_an_object_is_one_line_that_holds_any_text_and_no_control_character() ->
 
 def everything_that_is_logged(path: Path, *, as_json: bool) -> list[str]:
     log = logging.getLogger("fasttail.test")
-    states = [WorkerState(6, 5, True), WorkerState(5, 0, False)]
+    states = [(6, 5, True), (5, 0, False)]
     with logging_to_file(path, "debug", as_json=as_json) as service:
         batches = BatchLog(service)
         batches.start(12_000, 4, 4)
@@ -239,7 +239,7 @@ def test_an_end_without_a_beginning(tmp_path: Path) -> None:
 
 
 def test_workers_at_debug_level(tmp_path: Path) -> None:
-    states = [WorkerState(6, 5, True), WorkerState(5, 5, True)]
+    states = [(6, 5, True), (5, 5, True)]
     for level, count in (("info", 0), ("debug", 4)):
         with logging_to_file(tmp_path / level, level) as service:
             batches = BatchLog(service)
@@ -255,7 +255,7 @@ def test_a_batch_that_times_out_and_one_that_fails(tmp_path: Path) -> None:
     with logging_to_file(tmp_path / "log") as service:
         batches = BatchLog(service)
         batches.start(11, 2, 2)
-        batches.timed_out(30.0, [WorkerState(6, 5, True), WorkerState(5, 0, False)])
+        batches.timed_out(30.0, [(6, 5, True), (5, 0, False)])
         batches.failed("no worker answers")
         assert not batches.end(11, 2, 0, 2, 0, 0, 0)
         batches.summary(1.0, 230, 23_500, 1200, 23_400, 0, 40, 40, 2)

@@ -29,7 +29,8 @@ from fasttail.publish.budget import Budget
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.hub import Hub
-from fasttail.publish.public import CHANNELS, PublicClient, Service
+from fasttail.publish.public import CHANNELS, PublicClient, Service, make_topic
+from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replays import Replays
 from fasttail.resume import Finder, hour_number
 from fasttail.tail.layout import locate
@@ -141,30 +142,31 @@ class World:
         self.lost: set[int] = set()  # stood in a file that was truncated or deleted
         self.of_hour: dict[int, list[int]] = {}
         self.feeds = Feeds(drive.pipeline, "epoch")
-        self.service = Service(
-            Hub(CHANNELS),
-            self.feeds,
-            queue_limit=QUEUE,
-            queues_total=6 * QUEUE,
-            max_message=64 << 10,
-            max_subscriptions=99,
-            budget=Budget(10**6, 10**6),
-        )
+        hub = Hub(CHANNELS)
+        self.queue_limit = QueueLimit(hub, 6 * QUEUE)
         looked = asyncio.Event()
         looked.set()
         self.finder = Finder(folder, layout=lambda: drive.follower.layout, ready=looked, max_line=1 << 20)
-        self.service.finder = self.finder
         self.replays = Replays(
             self.feeds,
             folder,
-            partial(self.service.topic, replayed=True),
+            partial(make_topic, max_message=64 << 10, replayed=True),
             limit=chance.choice([1, 2, 4]),
             window=chance.choice([4 << 10, 64 << 10]),
             max_line=1 << 20,
             max_behind_s=3600.0,
-            ease=self.service.ease,
+            ease=self.queue_limit.ease,
         )
-        self.service.replays = self.replays
+        self.service = Service(
+            hub,
+            self.feeds,
+            queue_limit=QUEUE,
+            max_message=64 << 10,
+            max_subscriptions=99,
+            budget=Budget(10**6, 10**6),
+            finder=self.finder,
+            replays=self.replays,
+        )
         asyncio.get_running_loop().add_reader(drive.pipeline.ready_fd, self.take)
         kinds: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
             ({"type": "orders", "format": "raw"}, lambda _: True),
@@ -186,7 +188,7 @@ class World:
                 self.feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
             elif isinstance(note, BatchEnd):
                 self.feeds.take(note.messages, note)
-                self.service.ease()
+                self.queue_limit.ease()
 
     def path(self, hour: int) -> Path:
         stem = "node_order_statuses" + ("" if self.layout == "plain" else f"_{self.layout}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from fasttail.observe.log import Event, LogService
 
@@ -35,13 +35,8 @@ TEXTS = {
 }
 """What is logged of batches: an event's name -> its text, whose numbers are the event's fields."""
 
-
-class WorkerState(NamedTuple):
-    """What one worker of a batch has done so far."""
-
-    lines: int
-    orders: int
-    completed: bool
+States: TypeAlias = Sequence[tuple[int, int, bool]]
+"""What each worker of a batch has done so far: its lines, its orders, and whether it has completed."""
 
 
 class BatchLog:
@@ -67,7 +62,7 @@ class BatchLog:
         clients: int,
         *,
         whole: bool = False,
-        states: Sequence[WorkerState] = (),
+        states: States = (),
     ) -> bool:
         """Logs the end of a batch if its beginning was logged.
 
@@ -109,7 +104,7 @@ class BatchLog:
         )  # fmt: skip
         return self._log.group([summary])
 
-    def timed_out(self, seconds: float, states: Sequence[WorkerState]) -> None:
+    def timed_out(self, seconds: float, states: States) -> None:
         """Logs that the batch is not done after `seconds`, its limit, and how far each worker is."""
         self._log.group([_event("batch_timed_out", seconds=seconds)], level=logging.ERROR, reserve=True)
         if states:
@@ -135,10 +130,10 @@ def _beginning(lines: int, workers: int, chunks: int) -> list[Event]:
     ]
 
 
-def _worker_lines(states: Sequence[WorkerState]) -> list[Event]:
+def _worker_lines(states: States) -> list[Event]:
     events = []
-    for number, state in enumerate(states, 1):
-        events.append(_event("worker_started", worker=number, workers=len(states), lines=state.lines))
-        if state.completed:
-            events.append(_event("worker_completed", worker=number, workers=len(states), orders=state.orders))
+    for number, (lines, orders, completed) in enumerate(states, 1):
+        events.append(_event("worker_started", worker=number, workers=len(states), lines=lines))
+        if completed:
+            events.append(_event("worker_completed", worker=number, workers=len(states), orders=orders))
     return events

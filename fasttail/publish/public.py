@@ -59,9 +59,6 @@ ANSWER_S = 8.0
 and on a pong alike.
 """
 
-LOOKS = 16
-"""So often the queues are added up while as much is handed out as they may hold together."""
-
 STATUS_ROOM = 64 << 10
 """Bytes of `status` messages that may wait behind a queue that is full."""
 
@@ -108,55 +105,19 @@ class Service:
     feeds: Feeds
     _: KW_ONLY
     queue_limit: int
-    queues_total: int
     max_message: int
     max_subscriptions: int
     budget: Budget
-    finder: Finder = field(init=False)
-    replays: Replays = field(init=False)
+    finder: Finder
+    replays: Replays
     watchers: set[Member] = field(default_factory=set)  # of `status`
     gaps: int = 0
     gap_orders: int = 0
-    _handed_before: int = 0
     failures: Seldom = field(default_factory=lambda: Seldom(log, logging.ERROR, "a subscription has failed"))
 
     def client(self) -> PublicClient:
         """For the server: one more connection."""
         return PublicClient(self)
-
-    def topic(self, subscription: Subscription, *, replayed: bool = False, seq: int = 0) -> Topic:
-        """A new topic for what a subscription asks for; `seq`: of the message before its first.
-
-        replayed: from the files. Its messages are short: what is live waits for one of them at most.
-        """
-        aim = REPLAYED if replayed else self.max_message
-        if subscription.type == ORDER_UPDATES:
-            assert subscription.users
-            return Topic(
-                ORDER_UPDATES,
-                user=subscription.users[0],
-                max_message=self.max_message,
-                aim=aim,
-                numbered=not replayed,
-                seq=seq,
-            )
-        coins = subscription.coins
-        chosen = Selector(
-            coins=None if coins is None else dict.fromkeys(coins, 0.0),
-            sides=subscription.sides,
-            statuses=subscription.statuses,
-            users=subscription.users,
-            min_notional=subscription.min_notional,
-        )
-        return Topic(
-            ORDERS,
-            selector=chosen,
-            format=subscription.format,
-            max_message=self.max_message,
-            aim=aim,
-            numbered=not replayed,
-            seq=seq,
-        )
 
     def counts(self) -> dict[str, int]:
         """For the metrics."""
@@ -172,24 +133,6 @@ class Service:
             "gaps": self.gaps,
             "gap_orders": self.gap_orders,
         }
-
-    def ease(self) -> None:
-        """If the queues of all clients together are too long, add nothing to the longest until they have run
-        down: their members read on from the files. To be called whenever something has been handed out.
-        """
-        if self.hub.handed_bytes - self._handed_before < self.queues_total // LOOKS:
-            return
-        self._handed_before = self.hub.handed_bytes
-        if sum(client.queued for client in self.hub.clients) <= self.queues_total:
-            return
-        clients = (each for each in self.hub.clients if isinstance(each, PublicClient) and not each.crowded)
-        queues = sorted(((client.queued, client) for client in clients), key=lambda each: -each[0])
-        rest = sum(queued for queued, _ in queues)
-        for queued, client in queues:
-            if rest <= self.queues_total // 4 or queued < LEAST_SHED:
-                break
-            client.crowd()
-            rest -= queued
 
     def tell_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """The state of the data to everybody who has subscribed to it."""
@@ -208,6 +151,43 @@ class Service:
             if member.client.queued <= limit and member.client.send(frame, limit=limit):
                 channel.messages_sent += 1
                 channel.bytes_sent += len(frame)
+
+
+def make_topic(
+    subscription: Subscription, *, max_message: int, replayed: bool = False, seq: int = 0
+) -> Topic:
+    """A new topic for what a subscription asks for; `seq`: of the message before its first.
+
+    replayed: from the files. Its messages are short: what is live waits for one of them at most.
+    """
+    aim = REPLAYED if replayed else max_message
+    if subscription.type == ORDER_UPDATES:
+        assert subscription.users
+        return Topic(
+            ORDER_UPDATES,
+            user=subscription.users[0],
+            max_message=max_message,
+            aim=aim,
+            numbered=not replayed,
+            seq=seq,
+        )
+    coins = subscription.coins
+    chosen = Selector(
+        coins=None if coins is None else dict.fromkeys(coins, 0.0),
+        sides=subscription.sides,
+        statuses=subscription.statuses,
+        users=subscription.users,
+        min_notional=subscription.min_notional,
+    )
+    return Topic(
+        ORDERS,
+        selector=chosen,
+        format=subscription.format,
+        max_message=max_message,
+        aim=aim,
+        numbered=not replayed,
+        seq=seq,
+    )
 
 
 class Member:
@@ -537,7 +517,8 @@ class PublicClient(Client):
         member = Member(self, request)
         if subscription.type != STATUS:
             channel = self.hub.channels[subscription.type]
-            feed = service.feeds.join(subscription.key, partial(service.topic, subscription), channel)
+            make = partial(make_topic, subscription, max_message=service.max_message)
+            feed = service.feeds.join(subscription.key, make, channel)
             other = next(iter(feed.members), None)
             if isinstance(other, Member):  # equal ones share what they select, as they share the topic
                 member.subscription = subscription.sharing(other.subscription)

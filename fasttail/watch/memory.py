@@ -218,33 +218,3 @@ class MemoryWatch:
             f"{occupied}, slope {slope:+.2f} MB/min over {length} "
             f"({low:+.2f} to {high:+.2f}, {growth.confidence:.1%} sure that it grows){ahead}"
         )
-
-
-class Leak:
-    """Leaks, to try the watch out: each `tick` keeps what came due since the one before, all touched.
-
-    keep: allocates so many bytes for good; not given, they are kept here, in Python.
-    """
-
-    def __init__(
-        self,
-        mb_per_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        keep: Callable[[int], None] | None = None,
-    ) -> None:
-        self.bytes = 0
-        self._rate = mb_per_s * MB
-        self._clock = clock
-        self._start = clock()
-        self._kept: list[bytes] = []
-        self._keep = keep or self._in_python
-
-    def tick(self) -> None:
-        """Leaks what is due by now."""
-        due = int((self._clock() - self._start) * self._rate) - self.bytes
-        if due > 0:
-            self._keep(due)
-            self.bytes += due
-
-    def _in_python(self, due: int) -> None:
-        self._kept.append(b"\xa5" * due)  # not zeros: those would stay unmapped

@@ -13,11 +13,11 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from fasttail.watch.memory import Leak, MemoryWatch
+from fasttail.watch.memory import MemoryWatch
 from fasttail.watch.restart import StormGuard
 from fasttail.watch.stacks import stacks
 from fasttail.watch.stall import StallWatch
@@ -54,7 +54,6 @@ class Watchdog:
         tell: Callable[[dict[str, Any]], None],
         unfit: Callable[[], str] = str,
         webhook: Webhook | None = None,
-        leaks: Sequence[Leak] = (),
     ) -> None:
         self.memory = memory
         self.alerts = Counter(dict.fromkeys(KINDS, 0))
@@ -66,15 +65,12 @@ class Watchdog:
         self._unfit = unfit
         self._tell = tell
         self._webhook = webhook
-        self._leaks = leaks
         self._tell_stall_at = float("-inf")
         self._restarting = False
         self._refused_at = float("-inf")
 
     def sample(self) -> None:
         """Look, tell, act."""
-        for leak in self._leaks:
-            leak.tick()
         self._look_at_memory()
         self._look_for_a_stall()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fasttail.debugging import Leak
 from fasttail.watch.growth import MB
-from fasttail.watch.memory import Leak, MemoryWatch, rss
+from fasttail.watch.memory import MemoryWatch, rss
 
 now = 0.0
 

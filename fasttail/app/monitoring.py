@@ -1,0 +1,152 @@
+"""What watches over a run: the watchdog, health and metrics, with the numbers of all other parts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fasttail.app.dispatch import Dispatcher
+from fasttail.app.publishing import Publishing
+from fasttail.cgroup import memory_limit
+from fasttail.checkpoint import Checkpoint
+from fasttail.config import ServeSettings
+from fasttail.observe.health import Health
+from fasttail.observe.log import LogService
+from fasttail.observe.metrics import Metrics
+from fasttail.pipeline import Pipeline
+from fasttail.tail.blocks import Reader
+from fasttail.version import commit, version
+from fasttail.watch.census import Census, Process, give_back
+from fasttail.watch.memory import MemoryWatch, restart_limit
+from fasttail.watch.restart import StormGuard
+from fasttail.watch.stall import StallWatch
+from fasttail.watch.watchdog import Watchdog
+from fasttail.watch.webhook import Webhook
+
+
+class Monitoring:
+    """The three of them.
+
+    guard, restarts, restart, unfit: as `Watchdog` has them.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        pipeline: Pipeline,
+        reader: Reader,
+        publishing: Publishing,
+        log_service: LogService,
+        *,
+        guard: StormGuard,
+        restarts: int,
+        restart: Callable[[str], None],
+        unfit: Callable[[], str],
+    ) -> None:
+        self.period_s = min(5.0, settings.memory_window_s / 60)
+        self._pipeline = pipeline
+        self._reader = reader
+        self._publishing = publishing
+        self._log_service = log_service
+        self._restarts = restarts
+        self._process = process = Process(self._census)
+        memory = MemoryWatch(
+            restart_limit(settings.memory_limit_mb, memory_limit()),
+            window_s=settings.memory_window_s,
+            warmup_s=settings.memory_warmup_s,
+            measure=process.rss,
+            pss=process.pss,
+            count=process.count,
+        )
+        self.health = Health(
+            pipeline.stats,
+            stale_after_s=settings.stale_after_s,
+            stall_after_s=settings.stall_after_s,
+            batch_timeout_s=settings.batch_timeout_s,
+            memory=memory.numbers,
+        )
+        self.watchdog = Watchdog(
+            memory,
+            StallWatch(
+                pipeline.stats,
+                stall_after_s=settings.stall_after_s,
+                batch_timeout_s=settings.batch_timeout_s,
+            ),
+            guard,
+            restarts=restarts,
+            shed=self._shed,
+            restart=restart,
+            unfit=unfit,
+            tell=self._tell_alert,
+            webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
+        )
+
+    def metrics(self, dispatcher: Dispatcher, checkpoint: Checkpoint | None) -> Metrics:
+        """Of everything."""
+        counts = self._publishing.counts
+        return Metrics(
+            stats=self._pipeline.stats,
+            batch_times=self._pipeline.batch_times.read,
+            lags=dispatcher.lags.read,
+            delivery_lags=dispatcher.delivery_lags.read,
+            hub=lambda: counts() | (checkpoint.counts() if checkpoint else {}),
+            memory=self._memory_numbers,
+            log_dropped=lambda: self._log_service.dropped,
+            restarts=self._restarts,
+            started=time.time(),
+            alerts=lambda: self.watchdog.alerts,
+            webhook=self.watchdog.posted,
+            version=version(),
+            commit=commit(),
+        )
+
+    def tell_status(self) -> None:
+        """Once a second, to the clients who want to know."""
+        self._publishing.replays.tick()
+        self._publishing.public.tell_status(self.health.freshness)
+
+    def _tell_alert(self, alert: dict[str, Any]) -> None:
+        self._publishing.public.tell_status(lambda: {**self.health.freshness(), "alert": alert})
+
+    def _census(self) -> Census:
+        """What we hold ourselves, in the words of an alert."""
+        counts = self._publishing.counts()
+        waiting, kept = self._pipeline.ring_bytes()
+        return Census(
+            {
+                "client queues": counts["queued_bytes"],
+                "ring": waiting,
+                "the ring's boxes": kept,
+                "block": self._reader.touched,
+                "replays' blocks": self._publishing.replays.block_bytes,
+                "log queue": self._log_service.waiting,
+            },
+            {
+                "clients": counts["connections"],
+                "topics": counts["topics"],
+                "subscriptions": counts["subscriptions"],
+                "replays": int(counts["replays_running"]),
+            },
+        )
+
+    def _memory_numbers(self) -> dict[str, float | None]:
+        return {
+            **self.watchdog.memory.numbers(),
+            **self._process.allocated(),
+            "open_files": self._process.open_files(),
+            "threads": self._process.threads(),
+            "ring_bytes": self._pipeline.ring_bytes()[0],
+            "log_queue_bytes": self._log_service.waiting,
+        }
+
+    def _shed(self) -> str:
+        """Slow clients and caches. Said in words."""
+        clients, freed = self._publishing.hub.shed()
+        if self._publishing.compression is not None:
+            self._publishing.compression.forget()
+        self._pipeline.trim()
+        # Later: connections let go of their queues in the loop's next turns. But before the next sample.
+        asyncio.get_running_loop().call_later(self.period_s / 2, give_back)
+        return f"{clients} slow clients with {freed} bytes that waited, and caches"

@@ -1,0 +1,91 @@
+"""What clients get of the pipeline's messages: the hub, the feeds, the channels of `/ws` and the old ones."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from functools import partial
+from typing import Any
+
+from fasttail.config import ServeSettings
+from fasttail.pipeline import Pipeline
+from fasttail.publish import legacy, public
+from fasttail.publish.budget import Budget
+from fasttail.publish.compression import Compression
+from fasttail.publish.feeds import Feeds
+from fasttail.publish.hub import Hub
+from fasttail.publish.legacy import OldChannels
+from fasttail.publish.queue_limit import QueueLimit
+from fasttail.replays import Replays
+from fasttail.resume import Finder, hour_number
+from fasttail.tail.follower import Follower
+from fasttail.tail.layout import locate
+from fasttail.tail.position import Position
+
+
+class Publishing:
+    """These parts, each made of those before it.
+
+    resume: where the run goes on. ready: the pipeline has had its first look.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        pipeline: Pipeline,
+        follower: Follower,
+        resume: Position | None,
+        ready: asyncio.Event,
+    ) -> None:
+        self.hub = Hub(
+            (*legacy.CHANNELS, *public.CHANNELS),
+            max_messages_per_minute=settings.max_messages_per_minute,
+            idle_timeout_s=settings.idle_timeout_s,
+        )
+        self.feeds = _feeds(settings, pipeline, resume)
+        self.old = OldChannels(self.hub, self.feeds, settings.max_message)
+        self.queue_limit = QueueLimit(self.hub, settings.queues_total)
+        self.finder = Finder(
+            settings.data_dir,
+            layout=lambda: follower.layout,
+            ready=ready,
+            max_line=settings.max_line,
+        )
+        self.replays = Replays(
+            self.feeds,
+            settings.data_dir,
+            partial(public.make_topic, max_message=settings.max_message, replayed=True),
+            limit=settings.max_replays,
+            max_line=settings.max_line,
+            max_behind_s=settings.max_behind_s,
+            ease=self.queue_limit.ease,
+        )
+        self.public = public.Service(
+            self.hub,
+            self.feeds,
+            queue_limit=settings.client_queue,
+            max_message=settings.max_message,
+            max_subscriptions=settings.max_subscriptions,
+            budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
+            finder=self.finder,
+            replays=self.replays,
+        )
+        self.compression = Compression() if settings.compression else None
+
+    def counts(self) -> dict[str, Any]:
+        """For the metrics."""
+        return self.hub.counts() | self.public.counts() | self.replays.counts()
+
+    def close(self) -> None:
+        """Nothing is read from the files for clients any more."""
+        self.finder.close()
+        self.replays.close()
+
+
+def _feeds(settings: ServeSettings, pipeline: Pipeline, resume: Position | None) -> Feeds:
+    feeds = Feeds(pipeline, epoch=secrets.token_hex(8))
+    for left in resume.formers if resume else ():  # hours that may still get late lines
+        found = locate(settings.data_dir.absolute(), left.path)
+        if found is not None:
+            feeds.ends[hour_number(found[1])] = left.offset
+    return feeds

@@ -1,0 +1,107 @@
+"""SIGHUP: the settings are read anew, and what can change under connected clients is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fasttail.config import ConfigError, ServeSettings, options
+from fasttail.pipeline import Pipeline
+from fasttail.publish.access import read_token
+from fasttail.publish.filters import Selector
+from fasttail.publish.server import Server
+from fasttail.publish.tls import server_context
+
+log = logging.getLogger(__name__)
+
+GUARDS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
+"""Settings that SIGHUP has read anew, besides `symbols_config`."""
+
+
+class SettingsReloader:
+    """settings: as they hold now. read: reads them anew; raises ConfigError."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        read: Callable[[], ServeSettings],
+        pipeline: Pipeline,
+        server: Server,
+    ) -> None:
+        self.settings = settings
+        self._read = read
+        self._pipeline = pipeline
+        self._server = server
+
+    def reload(self) -> None:
+        """Read the settings anew, and take what can change under connected clients. None is dropped."""
+        try:
+            settings = self._read()
+        except ConfigError as error:
+            log.error("❌ settings not reloaded, the old ones stay: %s", error)
+            return
+        taken = {"symbols_config": settings.symbols_config, **self._reload_guards(settings)}
+        self.settings = dataclasses.replace(self.settings, **taken)
+        for option in options(ServeSettings):
+            old, new = getattr(self.settings, option.dest), getattr(settings, option.dest)
+            if old != new:
+                shown = "-" if old is None else option.kind.show(old)
+                log.warning("%s has changed: it stays %s until the next start", option.name, shown)
+        self._pipeline.replace_selector(legacy_selector(settings))
+        for notice in settings.notices:
+            if notice not in self.settings.notices:
+                log.warning("%s", notice)
+        log.info("settings reloaded: %s", filter_text(settings))
+
+    def _reload_guards(self, settings: ServeSettings) -> dict[str, Any]:
+        """Token, origins and certificate anew, for who comes from now on. The settings that were taken.
+
+        Whether something is asked for at all waits for the next start: a file that lost a line opens nothing.
+        """
+        for name in GUARDS:
+            old = getattr(self.settings, name)
+            if bool(old) != bool(getattr(settings, name)):
+                settings = dataclasses.replace(settings, **{name: old})
+        try:
+            guarded = load_auth_and_tls(settings)
+        except ConfigError as error:
+            log.warning("token, origins and certificate not reloaded, the old ones stay: %s", error)
+            return {}
+        self._server.use(**guarded)
+        return {name: getattr(settings, name) for name in GUARDS}
+
+    def fault(self) -> str:
+        """Why the next image could not use the settings as they are by now; "" if it can."""
+        try:
+            load_auth_and_tls(self._read())
+        except ConfigError as error:
+            return f"its settings cannot be used: {error}"
+        return ""
+
+
+def legacy_selector(settings: ServeSettings) -> Selector:
+    """The filter of the old channels; without `symbols_config` everything passes."""
+    if not settings.symbols_config:
+        return Selector()
+    return Selector(coins={entry.symbol: entry.min_liquidity for entry in settings.symbols_config})
+
+
+def filter_text(settings: ServeSettings) -> str:
+    """The same in words, for the log."""
+    count = len(settings.symbols_config)
+    return f"{count} symbols" if count else "no filter: all orders pass"
+
+
+def load_auth_and_tls(settings: ServeSettings) -> dict[str, Any]:
+    """Token, origins and TLS, for `Server.use`. ConfigError if a file that this needs is of no use."""
+    cert, key = settings.tls_cert, settings.tls_key
+    try:
+        return {
+            "token": read_token(settings.token_file) if settings.token_file else None,
+            "origins": settings.allowed_origins,
+            "tls": server_context(cert, key) if cert and key else None,
+        }
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,389 @@
+"""One run of `fasttail serve`, and what comes after it: the end, or the next image of a restart in place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import uvloop
+
+from fasttail.app.dispatch import Dispatcher
+from fasttail.app.lifecycle import (
+    InPlaceRestarts,
+    StartBarrier,
+    open_checkpoint,
+    raise_descriptor_limit,
+    start_position,
+    stop_pipeline,
+)
+from fasttail.app.monitoring import Monitoring
+from fasttail.app.publishing import Publishing
+from fasttail.app.reload import SettingsReloader, filter_text, legacy_selector, load_auth_and_tls
+from fasttail.config import ServeSettings
+from fasttail.find import after_block
+from fasttail.observe.log import LogService, extra, setup
+from fasttail.observe.notify import Notifier
+from fasttail.pipeline import Pipeline
+from fasttail.publish import legacy, public
+from fasttail.publish.access import Access
+from fasttail.publish.server import Server
+from fasttail.publish.wire import CloseCode
+from fasttail.tail.blocks import Reader
+from fasttail.tail.follower import Follower, Start
+from fasttail.tail.inotify import Watcher
+from fasttail.tail.position import Position
+from fasttail.version import commit, version
+from fasttail.watch import restart
+from fasttail.watch.activation import activated
+from fasttail.watch.census import let_malloc_give_back
+
+log = logging.getLogger(__name__)
+
+WEBHOOK_S = 2.0
+"""How long the last alerts may take to get out at a stop."""
+CHECKPOINT_S = 1.0
+"""From one checkpoint to the next."""
+LAST_CHECKPOINT_S = 1.5
+"""How long a stop waits for a disk that is slow, on top of STOP_S."""
+GC_THRESHOLDS = (10_000, 20, 20)
+"""Python's own begin with 700: a batch's messages alone are more, and none of them is garbage in a cycle."""
+HELD = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+"""Signals that wait while a restart in place has no handlers for them."""
+
+
+def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back.
+
+    reload: reads the settings anew, for SIGHUP; raises ConfigError.
+
+    Raises what keeps it from starting, whatever that is. Once it is ready nothing gets through: a failure is
+    a bug, its traceback is in the log, and the exit code is 1.
+    """
+    raise_descriptor_limit()
+    let_malloc_give_back(os.environ)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until it can be answered
+    handed = activated()
+    inherited = restart.inherited()
+    while True:
+        service = setup(settings.log_level, as_json=settings.log_format == "json")
+        app = None
+        try:
+            app = App(settings, service, inherited, reload, handed)
+            # Its loop comes first: where that cannot be made, no coroutine is left over.
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                code = runner.run(app.run())
+        except Exception:
+            if app is None or not app.ready:
+                raise
+            log.exception("the main loop has failed")
+            return 1
+        finally:
+            service.stop(timeout=1.0)
+        if app.restart_as is None:
+            return code
+        argv, env = app.restart_as
+        try:
+            if fault := app.missing():
+                raise OSError(errno.ENOENT, fault)
+            restart.execute(argv, env)
+        except OSError as error:
+            # Something is gone, or memory: begin anew here, with what the next image would have got.
+            with contextlib.suppress(OSError):  # nobody reads the log any more
+                print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
+            os.environ[restart.VARIABLE] = env[restart.VARIABLE]
+            inherited = restart.inherited()
+
+
+class App:
+    """One run of the service. Everything here belongs to the main thread."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        service: LogService,
+        inherited: restart.Restart | None,
+        reload: Callable[[], ServeSettings],
+        activated: Sequence[socket.socket] = (),
+    ) -> None:
+        self.restart_as: tuple[list[str], dict[str, str]] | None = None
+        self._settings = settings
+        self._notify = Notifier()
+        self._stop = asyncio.Event()
+        self._told_to_end = False  # by a signal, maybe after a restart in place has begun
+        self._barrier = StartBarrier()
+        self._looked = asyncio.Event()  # it listens, after the first look or when that took too long
+        self._exit_code = 0
+        self._restart_reason: str | None = None
+
+        guarded = load_auth_and_tls(settings)
+        self._checkpoint = open_checkpoint(settings, inherited)
+        start, resume = start_position(settings, inherited, self._checkpoint)
+        follower = _follower(settings, start, resume)
+        reader = Reader(window=settings.block_size, max_line=settings.max_line)
+        self.pipeline = _pipeline(
+            settings, reader, follower, gate=self._barrier.wait, is_restart=inherited is not None
+        )
+        self._publishing = Publishing(settings, self.pipeline, follower, resume, self._looked)
+        self.dispatcher = Dispatcher(
+            settings, self.pipeline, follower, self._publishing, self._checkpoint, resume, service
+        )
+        self._restarts = InPlaceRestarts(settings, inherited, follower)
+        self._monitoring = Monitoring(
+            settings,
+            self.pipeline,
+            reader,
+            self._publishing,
+            service,
+            guard=self._restarts.guard,
+            restarts=self._restarts.count,
+            restart=self.begin_restart,
+            unfit=self._unfit,
+        )
+        metrics = self._monitoring.metrics(self.dispatcher, self._checkpoint)
+        sockets = inherited.sockets if inherited else activated
+        self.server = _server(settings, sockets, self._publishing, self._monitoring, metrics.render)
+        self.server.use(**guarded)
+        self._reloader = SettingsReloader(settings, reload, self.pipeline, self.server)
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit code. Raises what keeps it from starting."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        for notice in self._settings.notices:
+            log.warning("%s", notice)
+        loop.add_reader(self.pipeline.ready_fd, self._take)
+        self.pipeline.start()
+        try:
+            await self._barrier.first_look(self.pipeline)
+            await self.server.start()
+        except BaseException:
+            self.pipeline.stop()
+            raise
+        finally:
+            self._barrier.open()
+        self._looked.set()
+        self._announce()
+        gc.freeze()  # what exists by now stays: later collections need not look at it
+        gc.set_threshold(*GC_THRESHOLDS)
+        timers = self._start_timers()
+        alive = asyncio.create_task(_every((self._notify.watchdog_s or 60.0) / 4, self._notify.alive))
+        self._tell_ready()
+        await self._stop.wait()
+        for task in timers:
+            task.cancel()
+        await self._shut_down()
+        alive.cancel()  # not before: a restart in place may wait for a batch
+        self._monitoring.watchdog.close(WEBHOOK_S)
+        if self.restart_as is not None:
+            # They wait in the kernel until the next image answers them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            await asyncio.sleep(0.01)  # what came before is heard
+        if self._told_to_end:
+            self.restart_as = None  # told so while it shut down for a restart
+        # Without a handler this signal would kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        return self._exit_code
+
+    @property
+    def ready(self) -> bool:
+        """It listens, or has done so."""
+        return self._looked.is_set()
+
+    def _start_timers(self) -> list[asyncio.Task[None]]:
+        s, monitoring = self._settings, self._monitoring
+        timers: list[tuple[float, Callable[[], object]]] = [
+            (s.batch_interval_ms / 1000, self._publishing.old.flush),
+            (min(0.5, s.batch_timeout_s / 4), self.dispatcher.check_batches),
+            (monitoring.period_s, monitoring.watchdog.sample),
+            (1.0, monitoring.tell_status),
+            (CHECKPOINT_S, self.dispatcher.save_checkpoint),
+        ]
+        if s.debug_leak or s.debug_leak_c:
+            from fasttail.debugging import leaks
+
+            timers += [(monitoring.period_s, leak.tick) for leak in leaks(s)]
+        return [asyncio.create_task(_every(seconds, action)) for seconds, action in timers]
+
+    def _take(self) -> bool:
+        """Send what the pipeline has made; if it has failed, end. True if there was anything."""
+        taken = self.dispatcher.drain_events()
+        failure = self.pipeline.failure
+        if failure is not None and not self._stop.is_set():
+            self.dispatcher.log_failure(failure)
+            self._exit_code = 1
+            self._stop.set()
+        return taken
+
+    # ---- the end
+
+    def end(self) -> None:
+        """SIGTERM, SIGINT."""
+        self._told_to_end = True
+        self._stop.set()
+
+    def begin_restart(self, reason: str) -> None:
+        """Stop, and have `serve` execute the next image."""
+        self._restart_reason = reason
+        self._stop.set()
+
+    def _unfit(self) -> str:
+        """Why the next image could not start; "" if it can."""
+        return self._reloader.fault() or self.missing()
+
+    def missing(self) -> str:
+        """What the next image would not find; "" if it finds all."""
+        return self._restarts.missing()
+
+    async def _shut_down(self) -> None:
+        """Pipeline first, then what it had made, then the clients."""
+        log.info("stopping: %s", self._restart_reason or "a signal, or a failure told above")
+        restarting = self._restart_reason is not None and not self._told_to_end
+        if restarting:
+            self._notify.restarting()
+        else:
+            self._notify.stopping()
+        position = await stop_pipeline(self.pipeline, self._take)
+        if position is None:  # it hangs in a batch, which is read again
+            position = self.dispatcher.position()
+        self._publishing.old.flush()
+        self.dispatcher.save_checkpoint()
+        restarting = restarting and not self._told_to_end
+        self._publishing.close()
+        code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
+        await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
+        if self._checkpoint is not None:
+            self._checkpoint.close(LAST_CHECKPOINT_S, keep_lock=restarting)
+        stats = self.pipeline.stats()
+        log.info(
+            "stopped: %d lines, %d orders, %d rejected", stats["lines"], stats["orders"], stats["rejected"]
+        )
+        if restarting:
+            self.restart_as = self._restarts.prepare(self.server.sockets, position, self._checkpoint)
+
+    # ---- what is told
+
+    def _hang_up(self) -> None:
+        """SIGHUP."""
+        if not self._looked.is_set():  # the manager must not take the end of this for the end of the start
+            self._reloader.reload()
+            return
+        self._notify.reloading()
+        self._reloader.reload()
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if not self._stop.is_set():
+            count = self._restarts.count
+            self._notify.ready(f"listening on port {self.server.port}, {count} restarts in place")
+
+    def _announce(self) -> None:
+        s = self._reloader.settings
+        log.info(
+            "fasttail %s (commit %s): %s, %s on %s, %d workers, %s",
+            version(),
+            commit(),
+            s.data_dir,
+            "https and wss" if s.tls_cert else "http and ws",
+            self.server.where,
+            s.workers,
+            filter_text(s),
+            extra=extra("started", version=version(), commit=commit()),
+        )
+        if s.port not in (0, self.server.port) and s.sources.get("port", "default") != "default":
+            log.warning(
+                "port has no effect, it stays %d: the listening sockets were there before", self.server.port
+            )
+        if self._restarts.count:
+            started = time.ctime(self._restarts.started)
+            log.info(
+                "restart %d in place, running since %s", self._restarts.count, started,
+                extra=extra("restarted", restarts=self._restarts.count),
+            )  # fmt: skip
+
+
+def _follower(settings: ServeSettings, start: Start, resume: Position | None) -> Follower:
+    return Follower(
+        settings.data_dir,
+        layout=settings.layout,
+        start=start,
+        grace_s=settings.grace_s,
+        rescan_s=settings.rescan_s,
+        resume=resume,
+        stale_after_s=settings.stale_after_s,
+        after_block=partial(after_block, max_line=settings.max_line),
+        notice=_notice,
+    )
+
+
+def _pipeline(
+    settings: ServeSettings,
+    reader: Reader,
+    follower: Follower,
+    *,
+    gate: Callable[[], None],
+    is_restart: bool,
+) -> Pipeline:
+    wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    return Pipeline(
+        reader,
+        Watcher(wake_fd=wake_fd, use_inotify=settings.inotify),
+        follower,
+        legacy_selector(settings),
+        settings.workers,
+        wake_fd=wake_fd,
+        min_batch_s=settings.min_batch_us / 1e6,
+        log_every_s={"second": 1.0, "all": 0.0, "summary": None}[settings.log_batches],
+        stall_ms=0 if is_restart else int(settings.debug_stall * 1000),
+        gate=gate,
+    )
+
+
+def _server(
+    settings: ServeSettings,
+    sockets: Sequence[socket.socket],
+    publishing: Publishing,
+    monitoring: Monitoring,
+    metrics: Callable[[], bytes],
+) -> Server:
+    old = legacy.routes(publishing.hub, max(settings.client_queue, legacy.LEAST_QUEUE))
+    return Server(
+        publishing.hub,
+        host=settings.host,
+        port=settings.port,
+        sockets=sockets,
+        max_clients=settings.max_clients,
+        health=monitoring.health.health,
+        live=monitoring.health.live,
+        metrics=metrics,
+        routes=old | {public.PATH: publishing.public.client},
+        status=publishing.old.status,
+        compression=publishing.compression,
+        ping_interval_s=settings.ping_interval_s,
+        access=Access(per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),
+    )
+
+
+async def _every(seconds: float, action: Callable[[], object]) -> None:
+    """Call `action` about every `seconds`; a failing one is told and tried again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            action()
+        except Exception:
+            log.exception("%s failed", getattr(action, "__name__", action))
+
+
+def _notice(level: str, text: str) -> None:
+    logging.getLogger("fasttail.tail").log(logging.WARNING if level == "warning" else logging.INFO, text)

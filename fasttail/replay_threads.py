@@ -1,0 +1,69 @@
+"""The threads that work for replays: those that run steps never hold the GIL (`fasttail.step_threads`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from fasttail.publish.cursor import Place
+from fasttail.replay_reading import ReplayReading
+from fasttail.reread import Rereader
+from fasttail.step_threads import StepThreads
+
+STARVED_S = 0.1
+"""A step takes some milliseconds. One that takes longer than this found no idle core."""
+
+URGENT_S = 10.0
+"""For so long after such a step, steps run with a priority of their own, so that no replay stands still."""
+
+
+class ReplayThreads:
+    """The threads that readings share: `count` of them run steps, and one opens files."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        # Until then steps are urgent. After a start many come back at once, and whether a core is idle is not
+        # known yet.
+        self._urgent_until = time.monotonic() + URGENT_S
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="fasttail-replay-open")
+        self._threads: StepThreads | None = None  # from the first member on
+        self._steps: dict[Rereader, asyncio.Future[None]] = {}
+
+    async def open(self, reading: ReplayReading, ends: dict[int, int]) -> Place:
+        """`ReplayReading.open`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._opener, reading.open, ends, reading.marks)
+
+    async def step(self, reading: ReplayReading, limit: int, exact: bool) -> bool:
+        """`ReplayReading.step`."""
+        loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = StepThreads(self._count)
+            loop.add_reader(self._threads.fd, self._finish_steps)
+        began = time.monotonic()
+        rereader = reading.rereader
+        rereader.begin_step(limit, exact)
+        self._steps[rereader] = done = loop.create_future()
+        self._threads.submit(rereader, urgent=began < self._urgent_until)
+        await done
+        now = time.monotonic()
+        if now - began > STARVED_S and began >= self._urgent_until:
+            self._urgent_until = now + URGENT_S
+        if rereader.end_step():
+            return True
+        return await loop.run_in_executor(self._opener, reading.look_at_end, limit, exact)
+
+    def _finish_steps(self) -> None:
+        assert self._threads is not None
+        for rereader in self._threads.finished():
+            done = self._steps.pop(rereader)
+            if not done.cancelled():
+                done.set_result(None)
+
+    def close(self) -> None:
+        """No more; what runs ends with its step."""
+        self._opener.shutdown(wait=False, cancel_futures=True)
+        if self._threads is not None:
+            asyncio.get_running_loop().remove_reader(self._threads.fd)
+            self._threads.close()
