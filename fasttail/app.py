@@ -39,7 +39,8 @@ from fasttail.observe.log import LogService, setup
 from fasttail.observe.metrics import Metrics
 from fasttail.observe.notify import Notifier
 from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
-from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged, leak
+from fasttail.pipeline import Pipeline, leak
+from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
 from fasttail.publish import legacy, public
 from fasttail.publish.access import Access, read_token
 from fasttail.publish.budget import Budget

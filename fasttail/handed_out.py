@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from fasttail.pipeline import BatchEnd, FileOpened
+from fasttail.pipeline_events import BatchEnd, FileOpened
 from fasttail.tail.follower import MOST_FORMERS, MOST_HOLES, Hole, Left, Position
 
 File = tuple[str, int, int]  # path, device, inode

@@ -31,6 +31,7 @@ from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Envelope, Row
+from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
@@ -42,7 +43,6 @@ from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 import os
 import threading
 from collections import deque
-from typing import NamedTuple
 
 cdef extern from *:
     """
@@ -70,72 +70,6 @@ cdef enum Why:                # why the loop came back to Python
     WHY_STOP
     WHY_CHECK                 # time to look at the folders
     WHY_END                   # and nothing more to read
-
-
-class BatchStart(NamedTuple):
-    """A batch that is logged has begun."""
-
-    number: int
-    lines: int
-
-
-class BatchEnd(NamedTuple):
-    """A batch has ended.
-
-    `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
-    `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour`, `begin` and `end`: the
-    file (YYYYMMDDHH, 0 if it is none of an hour), the offset of the batch and the one behind it; `late`: they are a former hour's, and not where
-    reading goes on. `event_ns`: the newest order's own time, Unix nanoseconds; 0: no order. `local_ns`: when the node wrote the
-    newest line, by its own clock; 0: no order, or a layout without `local_time`. `messages`: those of each topic in order.
-    """
-
-    number: int
-    logged: bool
-    lines: int
-    orders: int
-    selected: int
-    published: int
-    failed: int
-    rejected: int
-    reject: tuple
-    seconds: float
-    workers: list
-    hour: int
-    begin: int
-    end: int
-    late: bool
-    file: tuple
-    event_ns: int
-    local_ns: int
-    messages: list
-
-
-class TopicsChanged(NamedTuple):
-    """All commands up to `number` hold from the next batch on; reading goes on at `end` of the hour's file (unless `late`)."""
-
-    number: int
-    hour: int
-    end: int
-    late: bool
-
-
-class FileOpened(NamedTuple):
-    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet.
-
-    It is another file than before, or begins anew because it was truncated.
-    """
-
-    number: int
-    end: int
-    file: tuple
-
-
-class WorkerState(NamedTuple):
-    """What one worker that has begun has done of a batch so far."""
-
-    lines: int
-    orders: int
-    completed: bool
 
 
 cdef inline uint64_t _now() noexcept nogil:

@@ -21,6 +21,7 @@ LIBRARY = {
     "watch",
     "observe",
     "pipeline",
+    "pipeline_events",
     "convert",
     "resume",
     "replays",
@@ -35,7 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "tail": set(),
     "parser": set(),
     "publish": {"parser", "observe.now_and_then"},
-    "pipeline": {"tail", "parser", "histogram", "slices"}
+    "pipeline_events": {"publish.topics"},
+    "pipeline": {"pipeline_events", "tail", "parser", "histogram", "slices"}
     | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.frames"},
     "reread": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
@@ -44,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "step_threads": {"reread", "slices"},
     "replays": {"tail", "publish", "reread", "resume", "step_threads", "observe.now_and_then"},
     "checkpoint": {"tail"},
-    "handed_out": {"tail", "pipeline"},
+    "handed_out": {"tail", "pipeline_events"},
     # beside it
     **{name: set[str]() for name in BASE},
     "histogram": set(),
