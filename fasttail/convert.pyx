@@ -13,8 +13,8 @@ from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport Chunk, Row
-from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport encode_json, encode_raw, out_clear, out_free
+from fasttail.publish.buffer cimport out_clear, out_free
+from fasttail.publish.encoders cimport encode_json, encode_raw
 from fasttail.tail.blocks cimport Reader
 
 cdef enum:

@@ -32,8 +32,8 @@ from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Envelope, Row
 from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
+from fasttail.publish.buffer cimport KEEP_OUT, Box, Message, Out, box_clear, box_free, out_clear
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
 from fasttail.publish.topics cimport MOST_TOPICS, Place, Topic, Topics, message_tuple
 from fasttail.slices import ask_for_slices
@@ -58,9 +58,8 @@ cdef extern from *:
     void ft_unsignal(int fd) noexcept nogil
 
 cdef enum:
-    KEEP_OUT = 1 << 20        # bytes of messages that a box keeps for its next batch, …
-    KEEP_LEAST = 1 << 16      # … and so many at least,
-    KEEP_TIMES = 4            # … else so many times what the batch had that has just been taken
+    KEEP_LEAST = 1 << 16      # bytes of messages that a box keeps at least when it has been taken,
+    KEEP_TIMES = 4            # … else so many times what it had
     MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
     MOST_PATHS = 64
     GATHER_NS = 100000        # from word of new lines to the read: what is written in one go comes in one batch
@@ -98,10 +97,10 @@ def leak(size_t size) -> None:
     _leaked = block
 
 
-cdef inline int _empty(Out* out, size_t most) noexcept nogil:
+cdef inline void _empty(Out* out, size_t most) noexcept nogil:
     """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
     cdef size_t keep = max(<size_t>KEEP_LEAST, KEEP_TIMES * out.size)
-    return out_clear(out, min(keep, most))
+    out_clear(out, min(keep, most))
 
 
 cdef inline uint64_t _until(uint64_t moment, uint64_t now) noexcept nogil:
@@ -169,8 +168,7 @@ cdef class Pipeline:
                 free(self.slots[i].shares)
                 if self.slots[i].boxes != NULL:
                     for k in range(self.workers_count):
-                        out_free(&self.slots[i].boxes[k].text)
-                        out_free(&self.slots[i].boxes[k].marks)
+                        box_free(&self.slots[i].boxes[k])
                 free(self.slots[i].boxes)
         free(self.slots)
         while self.commands != NULL:
@@ -567,8 +565,7 @@ cdef class Pipeline:
         ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
         slot = &self.slots[self.head % SLOTS]
         for k in range(self.pool.workers):
-            out_clear(&slot.boxes[k].text, KEEP_OUT)
-            out_clear(&slot.boxes[k].marks, KEEP_OUT)
+            box_clear(&slot.boxes[k], KEEP_OUT)
         slot.file = self.file
         slot.hour = self.hour
         slot.late = self.late

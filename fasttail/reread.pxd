@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
-from fasttail.publish.frames cimport Box
+from fasttail.publish.buffer cimport Box
 from fasttail.publish.topics cimport Place, Topics
 from fasttail.tail.blocks cimport Reader
 

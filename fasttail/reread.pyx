@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
-from fasttail.publish.frames cimport Message, out_clear, out_free
+from fasttail.publish.buffer cimport KEEP_OUT, Message, box_clear, box_free
 from fasttail.publish.topics cimport Topic, Topics, message_tuple
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 
@@ -23,7 +23,6 @@ cdef extern from "<string.h>" nogil:
     void* memrchr(const void* s, int c, size_t n)
 
 cdef enum:
-    KEEP_OUT = 1 << 20
     KEPT_WINDOWS = 8
     LEAST_STEP = 4096
     STEP = 1 << 18               # with few topics
@@ -52,8 +51,7 @@ cdef class Rereader:
         self.kept = {}
 
     def __dealloc__(self):
-        out_free(&self.box.text)
-        out_free(&self.box.marks)
+        box_free(&self.box)
 
     def add(self, Topic topic not None, uint64_t line=0, uint32_t events=0) -> None:
         """Make the topic's messages, too: of the orders behind so many events of the line at that offset.
@@ -81,8 +79,7 @@ cdef class Rereader:
             self.remove(topic)
         self.reader.close()
         self.taken = 0
-        out_clear(&self.box.text, KEEP_OUT)
-        out_clear(&self.box.marks, KEEP_OUT)
+        box_clear(&self.box, KEEP_OUT)
 
     @property
     def step_bytes(self) -> int:
@@ -184,8 +181,7 @@ cdef class Rereader:
         cdef const char* begin
         cdef const char* cut
         cdef int code
-        out_clear(&self.box.text, KEEP_OUT)
-        out_clear(&self.box.marks, KEEP_OUT)
+        box_clear(&self.box, KEEP_OUT)
         if self.reader.offset >= limit:
             return STEP_DONE
         code = self.reader.fill()
@@ -216,8 +212,7 @@ cdef class Rereader:
 
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
         cdef int more = 1
-        out_clear(&self.box.text, KEEP_OUT)
-        out_clear(&self.box.marks, KEEP_OUT)
+        box_clear(&self.box, KEEP_OUT)
         self.table.clear()
         self.pool.start(begin, begin, limit, readable)
         while more == 1:

@@ -38,9 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "publish": {"parser", "observe.now_and_then"},
     "pipeline_events": {"publish.topics"},
     "pipeline": {"pipeline_events", "tail", "parser", "histogram", "slices"}
-    | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
-    "convert": {"tail", "parser", "publish.filters", "publish.frames"},
-    "reread": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
+    | {"publish.filters", "publish.buffer", "publish.topics", "publish.cursor"},
+    "convert": {"tail", "parser", "publish.filters", "publish.encoders", "publish.buffer"},
+    "reread": {"tail", "parser", "publish.buffer", "publish.topics", "publish.cursor"},
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},
@@ -183,7 +183,7 @@ def test_an_arrow_back_is_seen(tmp_path: Path, file: str, text: str, seen: str) 
     [
         ("publish/a.pyx", "from ..parser.types cimport Row\nfrom .frames cimport f\nfrom libc cimport math"),
         ("publish/a.pyx", '"""An example:\nfrom fasttail.tail import x\n"""\n# import fasttail.tail'),
-        ("pipeline.pyx", "from .publish.frames cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
+        ("pipeline.pyx", "from .publish.buffer cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
         ("cli.py", "def main():\n    from . import app, config"),
         ("__init__.py", "import_module('fasttail.parser.columns')"),
     ],

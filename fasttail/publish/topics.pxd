@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport Row
 from fasttail.parser.words cimport Words
+from fasttail.publish.buffer cimport Box, Message
 from fasttail.publish.filters cimport RowKey, Selector
-from fasttail.publish.frames cimport Box, Message
 
 
 cdef enum TopicKind:

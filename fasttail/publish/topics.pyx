@@ -31,10 +31,11 @@ from fasttail.parser.pool cimport has_team
 from fasttail.parser.table cimport Table
 from fasttail.parser.types cimport NO_CODE, NO_ENVELOPE, Envelope, Row
 from fasttail.parser.words cimport words_add, words_clear, words_find, words_free, words_new
+from fasttail.publish.buffer cimport DATA, LEFT_OUT, TOO_LONG, Box, Message, Out, add_message, put, put_int, put_padded, room_for
+from fasttail.publish.encoders cimport encode_json, encode_raw, encode_ws
 from fasttail.publish.filters cimport RowKey, Selector, Texts, find_text, row_key, row_text, text_hash, wants
-from fasttail.publish.frames cimport (
-    DATA, LEFT_OUT, TOO_LONG, Box, Message, Out, add_message, encode_json, encode_pieces, encode_raw, encode_updates, encode_ws, frame_header,
-    put_int, room_for)
+from fasttail.publish.frames cimport frame_header
+from fasttail.publish.legacy_encoder cimport encode_pieces, encode_updates
 
 from typing import NamedTuple
 
@@ -99,21 +100,6 @@ cdef message_tuple(const Box* box, const Message* message, const Place* place):
     else:
         memcpy(to, box.text.data + message.begin, size)
     return TopicMessage(message.topic, data, message.orders, message.seq, cursor, message.kind == LEFT_OUT)
-
-
-cdef inline void _put(Out* out, const char* p, size_t n) noexcept nogil:
-    ft_assert(out.size + n <= out.room)
-    memcpy(out.data + out.size, p, n)
-    out.size += n
-
-
-cdef inline void _put_padded(Out* out, uint64_t value, int digits) noexcept nogil:
-    cdef int i
-    ft_assert(out.size + <size_t>digits <= out.room)
-    for i in range(digits):
-        out.data[out.size + <size_t>(digits - 1 - i)] = <char>(c'0' + value % 10)
-        value //= 10
-    out.size += <size_t>digits
 
 
 cdef inline const Envelope* _block(Table table, const Row* row) noexcept nogil:
@@ -268,11 +254,11 @@ cdef class Topic:
             if not room_for(out, HEADER + self.head_size):
                 return 0
             out.size += HEADER
-            _put(out, self.head, self.head_size)
+            put(out, self.head, self.head_size)
         else:
             if not room_for(out, 1):
                 return 0
-            _put(out, b",", 1)
+            put(out, b",", 1)
         if not self._put_order(box, table, row, place.data):
             return 0
         self._stands_at(draft, table, row, nth, place)
@@ -312,26 +298,26 @@ cdef class Topic:
         if not room_for(out, TAIL + self.tail_size + (block.block_time.size if block != NULL else 0)):
             out.size = draft.message.begin
             return 0
-        _put(out, self.tail, self.tail_size)
-        _put(out, place.prefix, place.prefix_size)
-        _put_padded(out, draft.message.line, LINE_DIGITS)
-        _put(out, b"-", 1)
-        _put_padded(out, draft.message.events, EVENT_DIGITS)
-        _put(out, b'"', 1)
+        put(out, self.tail, self.tail_size)
+        put(out, place.prefix, place.prefix_size)
+        put_padded(out, draft.message.line, LINE_DIGITS)
+        put(out, b"-", 1)
+        put_padded(out, draft.message.events, EVENT_DIGITS)
+        put(out, b'"', 1)
         if self.numbered:
             self.seq += 1
             draft.message.seq = self.seq
-            _put(out, b',"seq":', 7)
+            put(out, b',"seq":', 7)
             put_int(out, self.seq)
-            _put(out, b',"prev":', 8)
+            put(out, b',"prev":', 8)
             put_int(out, self.seq - 1)
         if block != NULL:
-            _put(out, b',"height":', 10)
+            put(out, b',"height":', 10)
             put_int(out, block.block_number)
-            _put(out, b',"blockTime":"', 14)
-            _put(out, place.data + block.at + block.block_time.off, block.block_time.size)
-            _put(out, b'"', 1)
-        _put(out, b"}", 1)
+            put(out, b',"blockTime":"', 14)
+            put(out, place.data + block.at + block.block_time.off, block.block_time.size)
+            put(out, b'"', 1)
+        put(out, b"}", 1)
         payload = out.size - draft.message.begin - HEADER
         header = frame_header(text, payload)
         draft.message.begin += HEADER - <size_t>header
