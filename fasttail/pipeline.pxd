@@ -8,7 +8,8 @@ from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
 from fasttail.publish.buffer cimport Box
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.topics cimport Place, Topics
+from fasttail.publish.router cimport Topics
+from fasttail.publish.topics cimport Place
 from fasttail.tail.blocks cimport Reader
 from fasttail.tail.inotify cimport Watcher
 

@@ -18,7 +18,7 @@ that one thread writes and others read for information, relaxed (atomics.h); a v
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
 from posix.unistd cimport close
 
@@ -35,7 +35,8 @@ from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsCha
 from fasttail.publish.buffer cimport KEEP_OUT, Box, Message, Out, box_clear, box_free, out_clear
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.cursor import prefix as cursor_prefix
-from fasttail.publish.topics cimport MOST_TOPICS, Place, Topic, Topics, message_tuple
+from fasttail.publish.router cimport MOST_TOPICS, Topics
+from fasttail.publish.topics cimport Place, Topic, message_tuple, set_prefix
 from fasttail.slices import ask_for_slices
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
@@ -419,10 +420,7 @@ cdef class Pipeline:
 
     cdef object _put_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
-        if <size_t>len(prefix) > sizeof(self.place.prefix):
-            raise ValueError(f"a cursor cannot begin with {prefix!r}")
-        self.place.prefix_size = <size_t>len(prefix)
-        memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+        set_prefix(&self.place, prefix)
         return prefix
 
     cdef object _stand(self):

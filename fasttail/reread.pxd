@@ -6,7 +6,8 @@ from libc.stdint cimport uint64_t
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
 from fasttail.publish.buffer cimport Box
-from fasttail.publish.topics cimport Place, Topics
+from fasttail.publish.router cimport Topics
+from fasttail.publish.topics cimport Place
 from fasttail.tail.blocks cimport Reader
 
 

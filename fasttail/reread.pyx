@@ -5,13 +5,13 @@ one thread. A step holds the GIL only where it begins and ends: what it has made
 it in the thread that sends them.
 """
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
 from fasttail.publish.buffer cimport KEEP_OUT, Message, box_clear, box_free
-from fasttail.publish.topics cimport Topic, Topics, message_tuple
+from fasttail.publish.router cimport Topics
+from fasttail.publish.topics cimport Topic, message_tuple, set_prefix
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 
 import os
@@ -100,11 +100,7 @@ cdef class Rereader:
         self.reader.open(path, offset)
         self.place.late = stands is not None
         self.place.goes_on = stands.offset if stands is not None else 0
-        prefix = (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode()
-        if <size_t>len(prefix) > sizeof(self.place.prefix):
-            raise ValueError(f"a cursor cannot begin with {prefix!r}")
-        self.place.prefix_size = <size_t>len(prefix)
-        memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+        set_prefix(&self.place, (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode())
 
     def identity(self) -> tuple:
         """(device, inode) of the open file."""

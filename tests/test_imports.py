@@ -38,9 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "publish": {"parser", "observe.now_and_then"},
     "pipeline_events": {"publish.topics"},
     "pipeline": {"pipeline_events", "tail", "parser", "histogram", "slices"}
-    | {"publish.filters", "publish.buffer", "publish.topics", "publish.cursor"},
+    | {"publish.filters", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.encoders", "publish.buffer"},
-    "reread": {"tail", "parser", "publish.buffer", "publish.topics", "publish.cursor"},
+    "reread": {"tail", "parser", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},

@@ -5,7 +5,7 @@
                                                      (no lock, no allocation,
                                                       no Python object)
 
-OpenMP is used here and in publish/topics.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
+OpenMP is used here and in publish/router.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
 of threads per calling thread, so a pool belongs to the thread that calls `run`; the pipeline calls it from one thread for life.
 A forked child has no team: it runs the shares, and the topics' jobs, one by one (`has_team`).
 """

@@ -1,8 +1,6 @@
 """One order as bytes, in each of the formats. Text goes over as the node wrote it; nothing is formatted twice."""
-from libc.stdint cimport uint32_t
-
-from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, Envelope, Ref, Row
+from fasttail.parser.table cimport Table, row_block
+from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, Ref, Row
 from fasttail.publish.buffer cimport Out, put, put_bool, put_int, put_signed, room_for
 
 
@@ -34,7 +32,7 @@ cdef inline void _put_json(Out* out, const char* event, Ref value) noexcept nogi
 
 cdef int encode_json(Out* out, const Row* row, Table table, const char* data) noexcept nogil:
     """One flat object and a newline; the keys are those of `fasttail.parser.columns.COLUMNS`. 1, or 0 when memory is out."""
-    cdef const Envelope* e = &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
+    cdef const Envelope* e = row_block(table, row)
     cdef const char* event = data + row.at
     # every value stands in the event, and the keys with their nulls need less than 512 bytes
     if not room_for(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
