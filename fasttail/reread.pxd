@@ -26,6 +26,5 @@ cdef class Rereader:
     cdef size_t most
     cdef int code                    # how the last step ended
     cdef int run_step(self) noexcept nogil
-    cdef int _check(self, int code) except -1
     cdef int _step(self, uint64_t limit, bint exact, size_t most) noexcept nogil
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
