@@ -53,7 +53,7 @@ ENCODE = "__pyx_f_8fasttail_7publish_6topics_6Topics_run"
 HOT = (
     "fasttail/parser/order_status.pyx", "fasttail/parser/general.pyx", "fasttail/parser/json.pyx",
     "fasttail/parser/numbers.pyx", "fasttail/parser/words.pyx", "fasttail/parser/pool.pyx",
-    "fasttail/publish/frames.pyx", "fasttail/publish/topics.pyx",
+    "fasttail/publish/encoders.pyx", "fasttail/publish/topics.pyx", "fasttail/publish/router.pyx",
     "fasttail/tail/blocks.pyx", "fasttail/pipeline.pyx",
 )  # fmt: skip
 
@@ -198,7 +198,7 @@ CALLS = (
     (re.compile(r"^(?:__(?:x64|arm64)_sys_|ksys_)(\w+)$"), ""),
 )
 LIBRARIES = (
-    (r"^(topics|frames|filters|rows)\b", "filter and encode"),
+    (r"^(router|topics|encoders|legacy_encoder|buffer|filters)\b", "filter and encode"),
     (r"^blocks\b", "read and split"),
     (r"^(order_status_\w+|general|json|numbers|words|pool|lines|table|streams|vocabulary)\b", "parse"),
     (r"^(pipeline|inotify|histogram)\b", "pipeline's loop and ring"),

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fasttail.parser import isa
-from fasttail.pipeline import BatchEnd, Pipeline
+from fasttail.pipeline import Pipeline
+from fasttail.pipeline_events import BatchEnd
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic
 from fasttail.tail.blocks import FILL_LINES, Reader

@@ -14,7 +14,9 @@ TYPE_CHECKING = False  # without the module `typing`: the command heeds signals 
 if TYPE_CHECKING:
     from typing import Any
 
-    from fasttail.parser.columns import Batch, Rejected, parse
+    from fasttail.parser.columns import Batch
+    from fasttail.parser.parse import parse
+    from fasttail.parser.rejects import Rejected
 
 __all__ = ["Batch", "Rejected", "__version__", "parse"]
 
@@ -22,14 +24,14 @@ __all__ = ["Batch", "Rejected", "__version__", "parse"]
 def __getattr__(name: str) -> Any:
     if name in ("parse", "Batch", "Rejected"):
         try:
-            from fasttail.parser import columns
+            from fasttail.parser import columns, parse, rejects
         except ModuleNotFoundError as error:
             if error.name != "fasttail.parser.columns":
                 raise
             raise ImportError(
                 f"fasttail is not compiled in {__path__[0]}: install it (pip install .), run outside of it"
             ) from error
-        return getattr(columns, name)
+        return getattr({"parse": parse, "Batch": columns, "Rejected": rejects}[name], name)
     if name == "__version__":
         from fasttail.version import version
 

@@ -6,8 +6,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from fasttail.parser.columns cimport Sums
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
+from fasttail.publish.buffer cimport Out
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Out
 
 
 @cython.final

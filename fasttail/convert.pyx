@@ -7,23 +7,22 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fasttail.parser.columns import reason_text
-from fasttail.parser.columns cimport sums_dict
-from fasttail.parser.pool cimport Pool
+from fasttail.parser.columns cimport add_row, sums_dict
+from fasttail.parser.pool cimport Pool, check_batch
+from fasttail.parser.rejects cimport reason_text
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
-from fasttail.parser.types cimport Chunk, Row
-from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport encode_json, encode_raw, out_clear, out_free
-from fasttail.tail.blocks cimport Reader
+from fasttail.parser.types cimport Row
+from fasttail.publish.buffer cimport out_clear, out_free
+from fasttail.publish.encoders cimport encode_json, encode_raw
+from fasttail.tail.blocks cimport KEPT_WINDOWS, Reader
 
 cdef enum:
     FORMAT_NONE
     FORMAT_RAW
     FORMAT_JSON
     MOST_REJECTS = 64
-    KEEP_OUT = 4 << 20
-    KEPT_WINDOWS = 8
+    KEEP_TEXT = 4 << 20      # bytes that stay for the next block's text
 
 _FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
 
@@ -40,7 +39,7 @@ cdef class Converter:
         self.summing = summing
         self.selector = selector
         self.table = table_new(&ORDER_STATUSES, capacity, <size_t>workers)
-        self.pool = Pool(workers, self.table)
+        self.pool = Pool(workers, self.table, max_rejects=MOST_REJECTS)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         if self.selection == NULL:
             raise MemoryError
@@ -70,43 +69,24 @@ cdef class Converter:
         return sums_dict(&self.sums)
 
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
-        cdef int more, k
+        cdef int code
         cdef size_t i, n = 0
-        cdef Chunk* c
         cdef Row* row
-        self.rejects = []
-        self.untold = 0
-        out_clear(&self.out, KEEP_OUT)
+        out_clear(&self.out, KEEP_TEXT)
         with nogil:
             self.table.clear()
-            self.pool.start(begin, begin, limit, readable)
-            more = self.pool.run()
-        while True:
-            for k in range(self.pool.workers):
-                c = &self.pool.chunks[k]
-                self.rejected += c.rejects_len
-                for i in range(c.rejects_len):
-                    if len(self.rejects) < MOST_REJECTS:
-                        self.rejects.append((c.rejects[i].line_at + offset, reason_text(c.rejects[i].reason, c.rejects[i].field)))
-                    else:
-                        self.untold += 1
-                c.rejects_len = 0
-            if more != 1:
-                break
-            with nogil:
-                more = self.pool.run()
-        if more < 0:
-            raise SystemError("fasttail: an array's bound did not hold; please report the input")
+            code = self.pool.parse_batch(begin, begin, limit, readable)
+        self.rejected += self.pool.rejected
+        self.rejects = [(self.pool.kept[i].line_at + offset, reason_text(self.pool.kept[i].reason, self.pool.kept[i].field))
+                        for i in range(self.pool.kept_len)]
+        self.untold = self.pool.rejected - self.pool.kept_len
+        check_batch(code)
         with nogil:
             n = self.selector.select(self.table, begin, self.selection)
             for i in range(n):
                 row = &(<Row*>self.table.rows)[self.selection[i]]
                 if self.summing:
-                    self.sums.oid += row.oid
-                    self.sums.timestamp += row.timestamp
-                    self.sums.limitPx += row.limitPx
-                    self.sums.sz += row.sz
-                    self.sums.origSz += row.origSz
+                    add_row(&self.sums, row)
                 if self.format == FORMAT_RAW:
                     encode_raw(&self.out, row, begin)
                 elif self.format == FORMAT_JSON:

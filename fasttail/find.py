@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any, Literal, NamedTuple
 
-from fasttail.parser.columns import parse
+from fasttail.parser.parse import parse
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.files import last_line_start
 from fasttail.tail.layout import HourFile

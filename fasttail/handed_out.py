@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from fasttail.pipeline import BatchEnd, FileOpened
+from fasttail.pipeline_events import BatchEnd, FileOpened
 from fasttail.tail.position import Hole, Left, Position
 from fasttail.tail.previous_hours import MOST_FORMERS, MOST_HOLES
 

@@ -6,9 +6,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fasttail.histogram cimport Histogram
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
+from fasttail.publish.buffer cimport Box
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Box
-from fasttail.publish.topics cimport Place, Topics
+from fasttail.publish.router cimport Topics
+from fasttail.publish.topics cimport Place
 from fasttail.tail.blocks cimport Reader
 from fasttail.tail.inotify cimport Watcher
 

@@ -1,54 +1,14 @@
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 from fasttail.histogram import Histogram
+from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
 from fasttail.publish.filters import Selector
-from fasttail.publish.topics import Topic, TopicMessage
+from fasttail.publish.topics import Topic
 from fasttail.tail.blocks import Reader
 from fasttail.tail.follower import Follower
 from fasttail.tail.inotify import Watcher
 from fasttail.tail.position import Position
-
-class BatchStart(NamedTuple):
-    number: int
-    lines: int
-
-class WorkerState(NamedTuple):
-    lines: int
-    orders: int
-    completed: bool
-
-class BatchEnd(NamedTuple):
-    number: int
-    logged: bool
-    lines: int
-    orders: int
-    selected: int
-    published: int
-    failed: int
-    rejected: int
-    reject: tuple[str | None, int, str] | None
-    seconds: float
-    workers: list[WorkerState]
-    hour: int
-    begin: int
-    end: int
-    late: bool
-    file: tuple[str, int, int] | None
-    event_ns: int
-    local_ns: int
-    messages: list[TopicMessage]
-
-class TopicsChanged(NamedTuple):
-    number: int
-    hour: int
-    end: int
-    late: bool
-
-class FileOpened(NamedTuple):
-    number: int
-    end: int
-    file: tuple[str, int, int]
 
 def leak(size: int) -> None: ...
 

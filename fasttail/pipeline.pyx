@@ -2,7 +2,7 @@
 
     pipeline thread (member 0 of the OpenMP team)                              main thread (uvloop)
     ┌───────────────────────────── with nogil ─────────────────────────────┐
-    │ reader.fill ─► pool.run ─► selector, topics ─► slot of the ring ──────┼─► eventfd ─► drain() ─► clients
+    │ reader.fill ─► parse_batch ─► selector, topics ─► slot of the ring ──────┼─► eventfd ─► drain() ─► clients
     └──▲───────────────────────────────────────────────────────────────┬───┘
        └── follower.check (Python): new file, truncation, once a second ◄┘
 
@@ -18,31 +18,33 @@ that one thread writes and others read for information, relaxed (atomics.h); a v
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, nanosleep, timespec
+from libc.string cimport memset
+from posix.time cimport nanosleep, timespec
 from posix.unistd cimport close
 
 from fasttail.atomics cimport ft_acquire, ft_add, ft_get, ft_get_pointer, ft_push, ft_release, ft_set, ft_set_pointer, ft_swap, ft_take
 from fasttail.checks cimport ft_assert, ft_assert_thread
+from fasttail.clock cimport monotonic_ns, utc_ns
 from fasttail.histogram cimport Histogram
-from fasttail.parser.columns import reason_text
 from fasttail.parser.lines cimport count_lines
 from fasttail.parser.pool cimport Pool
+from fasttail.parser.rejects cimport reason_text
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport Table, table_new
 from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Envelope, Row
+from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
+from fasttail.publish.buffer cimport KEEP_OUT, Box, Message, Out, box_clear, box_free, out_clear
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.frames cimport Box, Message, Out, out_clear, out_free
 from fasttail.publish.cursor import prefix as cursor_prefix
-from fasttail.publish.topics cimport MOST_TOPICS, Place, Topic, Topics, message_tuple
+from fasttail.publish.router cimport MOST_TOPICS, Topics
+from fasttail.publish.topics cimport Place, Topic, message_tuple, set_prefix
 from fasttail.slices import ask_for_slices
-from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
+from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, KEPT_WINDOWS, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 
 import os
 import threading
 from collections import deque
-from typing import NamedTuple
 
 cdef extern from *:
     """
@@ -58,96 +60,16 @@ cdef extern from *:
     void ft_unsignal(int fd) noexcept nogil
 
 cdef enum:
-    KEEP_OUT = 1 << 20        # bytes of messages that a box keeps for its next batch, …
-    KEEP_LEAST = 1 << 16      # … and so many at least,
-    KEEP_TIMES = 4            # … else so many times what the batch had that has just been taken
+    KEEP_LEAST = 1 << 16      # bytes of messages that a box keeps at least when it has been taken,
+    KEEP_TIMES = 4            # … else so many times what it had
     MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
     MOST_PATHS = 64
     GATHER_NS = 100000        # from word of new lines to the read: what is written in one go comes in one batch
-    KEPT_WINDOWS = 8          # rows of so many windows stay resident after an oversize line, as in the reader
 
 cdef enum Why:                # why the loop came back to Python
     WHY_STOP
     WHY_CHECK                 # time to look at the folders
     WHY_END                   # and nothing more to read
-
-
-class BatchStart(NamedTuple):
-    """A batch that is logged has begun."""
-
-    number: int
-    lines: int
-
-
-class BatchEnd(NamedTuple):
-    """A batch has ended.
-
-    `reject`: (path, offset in the file, reason) of the first rejected line, or None. `workers`: a WorkerState each, if `logged`.
-    `published`: orders that were made for those who asked for most. `file`: (path, device, inode). `hour`, `begin` and `end`: the
-    file (YYYYMMDDHH, 0 if it is none of an hour), the offset of the batch and the one behind it; `late`: they are a former hour's, and not where
-    reading goes on. `event_ns`: the newest order's own time, Unix nanoseconds; 0: no order. `local_ns`: when the node wrote the
-    newest line, by its own clock; 0: no order, or a layout without `local_time`. `messages`: those of each topic in order.
-    """
-
-    number: int
-    logged: bool
-    lines: int
-    orders: int
-    selected: int
-    published: int
-    failed: int
-    rejected: int
-    reject: tuple
-    seconds: float
-    workers: list
-    hour: int
-    begin: int
-    end: int
-    late: bool
-    file: tuple
-    event_ns: int
-    local_ns: int
-    messages: list
-
-
-class TopicsChanged(NamedTuple):
-    """All commands up to `number` hold from the next batch on; reading goes on at `end` of the hour's file (unless `late`)."""
-
-    number: int
-    hour: int
-    end: int
-    late: bool
-
-
-class FileOpened(NamedTuple):
-    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet.
-
-    It is another file than before, or begins anew because it was truncated.
-    """
-
-    number: int
-    end: int
-    file: tuple
-
-
-class WorkerState(NamedTuple):
-    """What one worker that has begun has done of a batch so far."""
-
-    lines: int
-    orders: int
-    completed: bool
-
-
-cdef inline uint64_t _now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
-
-
-cdef inline int64_t _utc_now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_REALTIME, &t)
-    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
 cdef void* _leaked = NULL        # the last block that `leak` made; each begins with the address of the one before
@@ -164,10 +86,10 @@ def leak(size_t size) -> None:
     _leaked = block
 
 
-cdef inline int _empty(Out* out, size_t most) noexcept nogil:
+cdef inline void _empty(Out* out, size_t most) noexcept nogil:
     """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
     cdef size_t keep = max(<size_t>KEEP_LEAST, KEEP_TIMES * out.size)
-    return out_clear(out, min(keep, most))
+    out_clear(out, min(keep, most))
 
 
 cdef inline uint64_t _until(uint64_t moment, uint64_t now) noexcept nogil:
@@ -210,7 +132,7 @@ cdef class Pipeline:
         self.stall_ms = <uint64_t>stall_ms
         self.gate = gate
         self.table = table_new(&ORDER_STATUSES, reader.capacity, <size_t>workers)
-        self.pool = Pool(workers, self.table)
+        self.pool = Pool(workers, self.table, max_rejects=1)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         self.slots = <Slot*>calloc(SLOTS, sizeof(Slot))
         if self.selection == NULL or self.slots == NULL:
@@ -235,8 +157,7 @@ cdef class Pipeline:
                 free(self.slots[i].shares)
                 if self.slots[i].boxes != NULL:
                     for k in range(self.workers_count):
-                        out_free(&self.slots[i].boxes[k].text)
-                        out_free(&self.slots[i].boxes[k].marks)
+                        box_free(&self.slots[i].boxes[k])
                 free(self.slots[i].boxes)
         free(self.slots)
         while self.commands != NULL:
@@ -460,7 +381,7 @@ cdef class Pipeline:
                     with nogil:
                         self._tell_file()
                 check_at_end = self.follower.next_check_s <= 0
-                check_ns = _now() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
+                check_ns = monotonic_ns() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
                     why = <Why>self._loop(check_ns, check_at_end)
                 if ft_acquire(&self.replaced):
@@ -487,10 +408,7 @@ cdef class Pipeline:
 
     cdef object _put_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
-        if <size_t>len(prefix) > sizeof(self.place.prefix):
-            raise ValueError(f"a cursor cannot begin with {prefix!r}")
-        self.place.prefix_size = <size_t>len(prefix)
-        memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+        set_prefix(&self.place, prefix)
         return prefix
 
     cdef object _stand(self):
@@ -518,7 +436,7 @@ cdef class Pipeline:
         cdef size_t size
         ft_assert_thread(&self.own_thread)
         while True:
-            now = _now()
+            now = monotonic_ns()
             ft_set(&self.counters.loop_ns, now)
             if ft_acquire(&self.stopping):
                 return WHY_STOP
@@ -538,7 +456,7 @@ cdef class Pipeline:
                 self.reader.consume()
                 if size > KEPT_WINDOWS * self.reader.window:
                     self.table.trim(KEPT_WINDOWS * self.reader.window)
-                now = _now()
+                now = monotonic_ns()
                 if now >= check_ns:
                     return WHY_CHECK
                 if size >= self.reader.window // 2:
@@ -557,7 +475,7 @@ cdef class Pipeline:
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
             if code & WAIT_DATA and not self.watcher.blind:
                 # Many small writes a moment apart: let some come together, for a batch costs more than its lines.
-                now = _now()
+                now = monotonic_ns()
                 _sleep(max(min(<uint64_t>GATHER_NS, self.min_batch_ns), _until(began + self.min_batch_ns, now)))
             if code & WAIT_WAKE:
                 ft_unsignal(self.wake_fd)            # before it is looked what for
@@ -628,13 +546,12 @@ cdef class Pipeline:
         ft_assert_thread(&self.own_thread)
         while (self.head - ft_acquire(&self.tail) >= SLOTS
                or self.posted_bytes - ft_acquire(&self.taken_bytes) >= MOST_POSTED):
-            ft_set(&self.counters.loop_ns, _now())
+            ft_set(&self.counters.loop_ns, monotonic_ns())
             _sleep(200000)
         ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
         slot = &self.slots[self.head % SLOTS]
         for k in range(self.pool.workers):
-            out_clear(&slot.boxes[k].text, KEEP_OUT)
-            out_clear(&slot.boxes[k].marks, KEEP_OUT)
+            box_clear(&slot.boxes[k], KEEP_OUT)
         slot.file = self.file
         slot.hour = self.hour
         slot.late = self.late
@@ -659,13 +576,12 @@ cdef class Pipeline:
     cdef int _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
         """Parse, filter, encode, hand over: the whole lines [begin, limit), which stand at `offset` in the file. Always 0."""
         cdef Counters* c = &self.counters
-        cdef uint64_t now = _now()
+        cdef uint64_t now = monotonic_ns()
         cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
-        cdef uint64_t failed = 0, rejected = 0, reject_at = 0, published = 0, lines, topics_ns
+        cdef uint64_t failed = 0, rejected, published = 0, lines, topics_ns
         cdef int64_t event_ns = 0, local_ns = 0
-        cdef unsigned char reason = 0, field = 0
         cdef size_t n
-        cdef int more, k
+        cdef int code, k
         cdef Chunk* chunk
         cdef Slot* slot
         cdef Row* row
@@ -684,21 +600,11 @@ cdef class Pipeline:
         self.table.clear()
         self.pool.stall_ms = <int>self.stall_ms
         self.stall_ms = 0
-        self.pool.start(begin, begin, limit, readable)
-        more = 1
-        while more == 1:
-            more = self.pool.run()
-            for k in range(self.pool.workers):
-                chunk = &self.pool.chunks[k]
-                if chunk.rejects_len and (rejected == 0 or chunk.rejects[0].line_at + offset < reject_at):
-                    reject_at = chunk.rejects[0].line_at + offset
-                    reason = chunk.rejects[0].reason
-                    field = chunk.rejects[0].field
-                rejected += chunk.rejects_len
-                chunk.rejects_len = 0
+        code = self.pool.parse_batch(begin, begin, limit, readable)
         self.pool.stall_ms = 0
+        rejected = self.pool.rejected
         lines = self.pool.lines()
-        if more < 0:
+        if code:
             for k in range(self.pool.workers):
                 failed += self.pool.chunks[k].broken
         n = self.selector.select(self.table, begin, self.selection)
@@ -708,14 +614,14 @@ cdef class Pipeline:
         self.place.data = begin
         self.place.size = <size_t>(limit - begin)
         self.place.offset = offset
-        topics_ns = _now()
-        published = self.topics.run(self.table, &self.place, self.selection, n, _utc_now(), slot.boxes)
-        ft_add(&c.topics_ns, _now() - topics_ns)
+        topics_ns = monotonic_ns()
+        published = self.topics.run(self.table, &self.place, self.selection, n, utc_ns(), slot.boxes)
+        ft_add(&c.topics_ns, monotonic_ns() - topics_ns)
         for k in range(self.pool.workers):
             failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
         slot.place = self.place
         slot.end = offset + <uint64_t>(limit - begin)
-        now = _now()
+        now = monotonic_ns()
         slot.note = NOTE_END
         slot.logged = logged
         slot.number = c.batch_number
@@ -726,9 +632,10 @@ cdef class Pipeline:
         slot.published = published
         slot.failed = failed
         slot.rejected = rejected
-        slot.reject_at = reject_at
-        slot.reject_reason = reason
-        slot.reject_field = field
+        if self.pool.kept_len:
+            slot.reject_at = self.pool.kept[0].line_at + offset
+            slot.reject_reason = self.pool.kept[0].reason
+            slot.reject_field = self.pool.kept[0].field
         slot.started_ns = c.in_batch_ns
         slot.ended_ns = now
         for k in range(self.pool.workers):
@@ -749,7 +656,7 @@ cdef class Pipeline:
                 if row.time_ns > <int64_t>c.last_event_ns:
                     ft_set(&c.last_event_ns, <uint64_t>row.time_ns)
                     ft_set(&c.last_local_ns, <uint64_t>envelope.local_time_ns if envelope != NULL else 0)
-                    ft_set(&c.last_event_seen_ns, <uint64_t>_utc_now())
+                    ft_set(&c.last_event_seen_ns, <uint64_t>utc_ns())
         slot.event_ns = event_ns
         slot.local_ns = local_ns
         self.batch_times.add(<int64_t>(now - c.in_batch_ns))

@@ -5,8 +5,9 @@ from libc.stdint cimport uint64_t
 
 from fasttail.parser.pool cimport Pool
 from fasttail.parser.table cimport Table
-from fasttail.publish.frames cimport Box
-from fasttail.publish.topics cimport Place, Topics
+from fasttail.publish.buffer cimport Box
+from fasttail.publish.router cimport Topics
+from fasttail.publish.topics cimport Place
 from fasttail.tail.blocks cimport Reader
 
 
@@ -25,6 +26,5 @@ cdef class Rereader:
     cdef size_t most
     cdef int code                    # how the last step ended
     cdef int run_step(self) noexcept nogil
-    cdef int _check(self, int code) except -1
     cdef int _step(self, uint64_t limit, bint exact, size_t most) noexcept nogil
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil

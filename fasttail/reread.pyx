@@ -5,14 +5,14 @@ one thread. A step holds the GIL only where it begins and ends: what it has made
 it in the thread that sends them.
 """
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
 
-from fasttail.parser.pool cimport Pool
+from fasttail.parser.pool cimport BATCH_CODES, BATCH_DONE, BATCH_NO_MEMORY, Pool, check_batch
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
-from fasttail.publish.frames cimport Message, out_clear, out_free
-from fasttail.publish.topics cimport Topic, Topics, message_tuple
-from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.publish.buffer cimport KEEP_OUT, Message, box_clear, box_free
+from fasttail.publish.router cimport Topics
+from fasttail.publish.topics cimport Topic, message_tuple, set_prefix
+from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, KEPT_WINDOWS, Reader
 
 import os
 
@@ -23,20 +23,15 @@ cdef extern from "<string.h>" nogil:
     void* memrchr(const void* s, int c, size_t n)
 
 cdef enum:
-    KEEP_OUT = 1 << 20
-    KEPT_WINDOWS = 8
     LEAST_STEP = 4096
     STEP = 1 << 18               # with few topics
     COIN_TOPICS = 8              # so many topics of few coins have about as much to write as one of everything,
     USER_TOPICS = 64             # … and so many of few users; for so many users' `orderUpdates` the step is longer by STEP
 
-cdef enum Stepped:
-    STEP_DONE
-    STEP_END                     # of the file
+cdef enum Stepped:               # how a step ended, if not by a BatchCode
+    STEP_END = BATCH_CODES       # of the file
     STEP_HOLE
     STEP_ERROR
-    STEP_MEMORY
-    STEP_BOUND
 
 
 cdef class Rereader:
@@ -52,8 +47,7 @@ cdef class Rereader:
         self.kept = {}
 
     def __dealloc__(self):
-        out_free(&self.box.text)
-        out_free(&self.box.marks)
+        box_free(&self.box)
 
     def add(self, Topic topic not None, uint64_t line=0, uint32_t events=0) -> None:
         """Make the topic's messages, too: of the orders behind so many events of the line at that offset.
@@ -81,8 +75,7 @@ cdef class Rereader:
             self.remove(topic)
         self.reader.close()
         self.taken = 0
-        out_clear(&self.box.text, KEEP_OUT)
-        out_clear(&self.box.marks, KEEP_OUT)
+        box_clear(&self.box, KEEP_OUT)
 
     @property
     def step_bytes(self) -> int:
@@ -103,11 +96,7 @@ cdef class Rereader:
         self.reader.open(path, offset)
         self.place.late = stands is not None
         self.place.goes_on = stands.offset if stands is not None else 0
-        prefix = (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode()
-        if <size_t>len(prefix) > sizeof(self.place.prefix):
-            raise ValueError(f"a cursor cannot begin with {prefix!r}")
-        self.place.prefix_size = <size_t>len(prefix)
-        memcpy(self.place.prefix, <const char*>prefix, self.place.prefix_size)
+        set_prefix(&self.place, (cursor_prefix(layout, path) if stands is None else stands.prefix(layout)).encode())
 
     def identity(self) -> tuple:
         """(device, inode) of the open file."""
@@ -148,18 +137,16 @@ cdef class Rereader:
             return True
         if self.code == STEP_ERROR:
             raise OSError(self.reader.error, os.strerror(self.reader.error))
-        self._check(self.code)
+        check_batch(self.code)
         return self.code != STEP_END
 
     def read_tail(self) -> None:
         """A last line that has no end and will get none."""
         cdef uint64_t offset = self.reader.offset
-        cdef int code
         tail = self.reader.take_tail()
         cdef const char* p = tail
         self.taken = 0
-        code = self._convert(p, p + len(tail), p + len(tail), offset)
-        self._check(code)
+        check_batch(self._convert(p, p + len(tail), p + len(tail), offset))
 
     def take(self, size_t most=<size_t>-1) -> list:
         """The next messages that the last step has made, about so many bytes of them; an empty list: there are no more."""
@@ -172,22 +159,14 @@ cdef class Rereader:
             self.taken += 1
         return found
 
-    cdef int _check(self, int code) except -1:
-        if code == STEP_BOUND:
-            raise SystemError("fasttail: an array's bound did not hold; please report the input")
-        if code == STEP_MEMORY:
-            raise MemoryError
-        return 0
-
     cdef int _step(self, uint64_t limit, bint exact, size_t most) noexcept nogil:
         cdef size_t size
         cdef const char* begin
         cdef const char* cut
         cdef int code
-        out_clear(&self.box.text, KEEP_OUT)
-        out_clear(&self.box.marks, KEEP_OUT)
+        box_clear(&self.box, KEEP_OUT)
         if self.reader.offset >= limit:
-            return STEP_DONE
+            return BATCH_DONE
         code = self.reader.fill()
         if self.reader.at_hole:
             return STEP_HOLE
@@ -196,7 +175,7 @@ cdef class Rereader:
         if code == FILL_ERROR:
             return STEP_ERROR
         if code != FILL_LINES or self.reader.offset >= limit:    # a hole was passed over, and with it the limit
-            return STEP_DONE
+            return BATCH_DONE
         begin = self.reader.base + self.reader.begin
         size = self.reader.lines_end - self.reader.begin
         if size > most:
@@ -215,18 +194,15 @@ cdef class Rereader:
         return code
 
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
-        cdef int more = 1
-        out_clear(&self.box.text, KEEP_OUT)
-        out_clear(&self.box.marks, KEEP_OUT)
+        """The messages of the whole lines [begin, limit), which stand at `offset` in the file. A BatchCode."""
+        cdef int code
+        box_clear(&self.box, KEEP_OUT)
         self.table.clear()
-        self.pool.start(begin, begin, limit, readable)
-        while more == 1:
-            more = self.pool.run()
-            self.pool.chunks[0].rejects_len = 0      # told and counted when the pipeline read them
-        if more < 0:
-            return STEP_BOUND
+        code = self.pool.parse_batch(begin, begin, limit, readable)      # what is rejected was told when the pipeline read it
+        if code:
+            return code
         self.place.data = begin
         self.place.size = <size_t>(limit - begin)
         self.place.offset = offset
         self.topics.run(self.table, &self.place, NULL, 0, 0, &self.box)
-        return STEP_MEMORY if self.box.text.failed or self.box.marks.failed else STEP_DONE
+        return BATCH_NO_MEMORY if self.box.text.failed or self.box.marks.failed else BATCH_DONE

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from running import PATIENCE_S
 
-from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged
+from fasttail.pipeline import Pipeline
+from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.tail.blocks import Reader

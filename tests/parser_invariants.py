@@ -30,7 +30,7 @@ from lines import envelope, event, plain
 
 import fasttail
 from fasttail.parser import isa
-from fasttail.parser.columns import Rejected
+from fasttail.parser.rejects import Rejected
 from fasttail.parser.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 
 WORKERS = (1, 2, 3, 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 
 from fasttail.handed_out import HandedOut
-from fasttail.pipeline import BatchEnd, FileOpened
+from fasttail.pipeline_events import BatchEnd, FileOpened
 from fasttail.tail.previous_hours import MOST_FORMERS
 
 

@@ -17,7 +17,7 @@ from test_follower import GRACE, Node, StartTail, Tail, node, start  # noqa: F40
 from test_ws import Bot
 
 from fasttail.handed_out import HandedOut
-from fasttail.pipeline import BatchEnd
+from fasttail.pipeline_events import BatchEnd
 from fasttail.tail.files import last_line_start
 from fasttail.tail.position import Position
 from fasttail.tail.previous_hours import HOLE_S, MOST_HOLES

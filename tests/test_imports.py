@@ -21,6 +21,7 @@ LIBRARY = {
     "watch",
     "observe",
     "pipeline",
+    "pipeline_events",
     "convert",
     "resume",
     "replays",
@@ -29,16 +30,17 @@ LIBRARY = {
 }
 LIBRARY |= {"handed_out", "histogram", "slices", "debugging"}
 SETTINGS = {"config", "cores", "cgroup", "version"}
-BASE = {"atomics", "checks"}  # C macros: any compiled module may use them
+BASE = {"atomics", "checks", "clock"}  # inline C: any compiled module may use them
 ALLOWED: dict[str, set[str]] = {
     # the way of the data
     "tail": {"observe.rate_limit"},
     "parser": set(),
     "publish": {"parser", "tail.layout", "observe.now_and_then"},
-    "pipeline": {"tail", "parser", "histogram", "slices"}
-    | {"publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
-    "convert": {"tail", "parser", "publish.filters", "publish.frames"},
-    "reread": {"tail", "parser", "publish.filters", "publish.frames", "publish.topics", "publish.cursor"},
+    "pipeline_events": {"publish.topics"},
+    "pipeline": {"pipeline_events", "tail", "parser", "histogram", "slices"}
+    | {"publish.filters", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
+    "convert": {"tail", "parser", "publish.filters", "publish.encoders", "publish.buffer"},
+    "reread": {"tail", "parser", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},
@@ -49,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "replays": {"publish", "replay_members", "replay_reading", "replay_runner", "replay_threads", "reread"}
     | {"observe.now_and_then"},
     "checkpoint": {"tail", "observe.rate_limit"},
-    "handed_out": {"tail", "pipeline"},
+    "handed_out": {"tail", "pipeline_events"},
     # beside it
     **{name: set[str]() for name in BASE},
     "histogram": set(),
@@ -188,7 +190,7 @@ def test_an_arrow_back_is_seen(tmp_path: Path, file: str, text: str, seen: str) 
     [
         ("publish/a.pyx", "from ..parser.types cimport Row\nfrom .frames cimport f\nfrom libc cimport math"),
         ("publish/a.pyx", '"""An example:\nfrom fasttail.tail import x\n"""\n# import fasttail.tail'),
-        ("pipeline.pyx", "from .publish.frames cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
+        ("pipeline.pyx", "from .publish.buffer cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
         ("cli.py", "def main():\n    from . import app, config"),
         ("__init__.py", "import_module('fasttail.parser.columns')"),
     ],

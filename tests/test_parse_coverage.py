@@ -19,7 +19,7 @@ from running import hour_file
 
 import fasttail
 from fasttail.parser import isa, pool, table
-from fasttail.parser.columns import Rejected
+from fasttail.parser.rejects import Rejected
 
 PADDING = plain(event()) * 8
 

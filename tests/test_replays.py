@@ -24,7 +24,7 @@ from lines import event
 from running import PATIENCE_S
 from test_ws import by_layout
 
-from fasttail.pipeline import BatchEnd, FileOpened, TopicsChanged
+from fasttail.pipeline_events import BatchEnd, FileOpened, TopicsChanged
 from fasttail.publish.budget import Budget
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds

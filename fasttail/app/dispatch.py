@@ -13,7 +13,8 @@ from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog
 from fasttail.observe.log import LogService
 from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
-from fasttail.pipeline import BatchEnd, BatchStart, FileOpened, Pipeline, TopicsChanged
+from fasttail.pipeline import Pipeline
+from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
 from fasttail.publish.cursor import Place
 from fasttail.resume import hour_number
 from fasttail.tail.follower import Follower

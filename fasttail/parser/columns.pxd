@@ -23,8 +23,16 @@ cdef struct Sums:
     double sz
     double origSz
 
-cdef int add_sums(Sums* sums, Table table) noexcept nogil
+cdef void add_sums(Sums* sums, Table table) noexcept nogil
 cdef dict sums_dict(const Sums* sums)
+
+
+cdef inline void add_row(Sums* sums, const Row* row) noexcept nogil:
+    sums.oid += row.oid
+    sums.timestamp += row.timestamp
+    sums.limitPx += row.limitPx
+    sums.sz += row.sz
+    sums.origSz += row.origSz
 
 
 @cython.final

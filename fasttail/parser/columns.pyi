@@ -1,13 +1,8 @@
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
-from typing_extensions import Buffer
+from fasttail.parser.rejects import Rejected
 
 COLUMNS: Final[tuple[str, ...]]
-
-class Rejected(NamedTuple):
-    offset: int
-    at: int
-    reason: str
 
 @final
 class Batch:
@@ -22,6 +17,3 @@ class Batch:
     def sums(self) -> dict[str, int | float]: ...
     def raw(self, index: int) -> bytes: ...
     def to_pylist(self) -> list[dict[str, Any]]: ...
-
-def parse(data: Buffer, workers: int = 1) -> Batch: ...
-def reason_text(reason: int, field: int) -> str: ...

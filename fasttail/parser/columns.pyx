@@ -1,56 +1,18 @@
-"""Rows as columns, for Python: `parse()` and the `Batch` that it gives.
+"""Rows as columns, for Python: the `Batch` that `parse()` gives.
 
 A numeric column is a view of one member of all rows (`stride` = one row), so numpy and memoryview read it in place.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memset
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memset
 from posix.unistd cimport usleep
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-from fasttail.checks cimport ft_assert
-from fasttail.parser.vocabulary import FIELD_NAMES, ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
-from fasttail.parser.pool cimport Pool
-from fasttail.parser.streams cimport ORDER_STATUSES
-from fasttail.parser.table cimport Table, table_give, table_take
+from fasttail.parser.table cimport Table, row_block, table_give
 from fasttail.parser.types cimport (
-    ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_NONE, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
-    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, NO_ENVELOPE, REDUCE_ONLY, R_DECIMAL, R_DEPTH, R_JSON,
-    R_LENGTH, R_MISSING, R_NUMBER, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8, Chunk, Envelope, Ref, Reject, Row)
+    ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
+    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, Ref, Row)
 
-cdef extern from *:
-    """
-    /* type(a, b, c) for a subclass of tuple that adds no member: a third of the time of the call in Python. */
-    static PyObject *ft_tuple_of(PyTypeObject *type, PyObject *a, PyObject *b, PyObject *c) {
-        PyObject *made = type->tp_alloc(type, 3);
-        if (made == NULL) return NULL;
-    #if PY_VERSION_HEX >= 0x030E0000
-        ((PyTupleObject *)made)->ob_hash = -1;             /* not known yet */
-    #endif
-        Py_INCREF(a);
-        Py_INCREF(b);
-        Py_INCREF(c);
-        PyTuple_SET_ITEM(made, 0, a);
-        PyTuple_SET_ITEM(made, 1, b);
-        PyTuple_SET_ITEM(made, 2, c);
-        return made;
-    }
-    """
-    ctypedef struct PyTypeObject
-    object ft_tuple_of(PyTypeObject* type, object a, object b, object c)
-
-cdef enum:
-    FIRST_STRETCH = 1 << 18      # bytes
-    MOST_WORKERS = 256
-
-_REASONS = {
-    R_JSON: "not valid JSON", R_UTF8: "not UTF-8", R_DEPTH: "nested deeper than 1024", R_NUMBER: "a number beyond float64",
-    R_OBJECT: "not an object", R_MISSING: "missing", R_TYPE: "of another type", R_DECIMAL: "not a decimal number",
-    R_TIME: "not a time", R_SIDE: 'neither "A" nor "B"', R_RANGE: "out of range", R_LENGTH: "longer than 4 GiB",
-}
 # The keys of `to_pylist` and of `--format json`, in their order.
 COLUMNS = (
     "time", "user", "hash", "builder", "status", "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition",
@@ -104,51 +66,12 @@ cdef const char* _text(const Row* row, const char* data, int field, size_t* size
     return data + row.at + ref.off if ref.off else NULL
 
 
-class Rejected(NamedTuple):
-    """A line that is no order status. `offset` is its first byte, `at` where the fault was noticed."""
-
-    offset: int
-    at: int
-    reason: str
-
-
-cdef dict _said = {}             # what reason_text gave: few different ones, of perhaps millions of lines
-
-
-cpdef str reason_text(uint8_t reason, uint8_t field):
-    """A `Reason` and a `Field` in words, such as "limitPx: not a decimal number"."""
-    key = reason << 8 | field
-    text = _said.get(key)
-    if text is None:
-        text = _REASONS[reason]
-        text = _said[key] = f"{FIELD_NAMES[field]}: {text}" if field != F_NONE else text
-    return text
-
-
-cdef int _take_rejects(list rejected, Chunk* c) except -1:
-    """Move a worker's rejected lines to the list."""
-    cdef uint32_t i
-    cdef const Reject* r
-    for i in range(c.rejects_len):
-        r = &c.rejects[i]
-        rejected.append(ft_tuple_of(<PyTypeObject*>Rejected, r.line_at, r.at, reason_text(r.reason, r.field)))
-    c.rejects_len = 0
-    return 0
-
-
-cdef int add_sums(Sums* sums, Table table) noexcept nogil:
-    """Add the rows' numbers to `sums`. Always 0."""
+cdef void add_sums(Sums* sums, Table table) noexcept nogil:
+    """Add the rows' numbers to `sums`."""
     cdef size_t i, k
-    cdef const Row* row
     for k in range(table.segments_len):
-        for i in range(table.segments[k].count):
-            row = &(<Row*>table.rows)[table.segments[k].first + i]
-            sums.oid += row.oid
-            sums.timestamp += row.timestamp
-            sums.limitPx += row.limitPx
-            sums.sz += row.sz
-            sums.origSz += row.origSz
-    return 0
+        for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
+            add_row(sums, &(<Row*>table.rows)[i])
 
 
 cdef dict sums_dict(const Sums* sums):
@@ -337,69 +260,11 @@ cdef class Batch:
             return row.timestamp
         if name == "side":
             return chr(row.side)
-        if row.envelope == <uint32_t>NO_ENVELOPE:
+        e = row_block(self.table, row)
+        if e == NULL:
             return None
-        e = &self.table.envelopes[row.envelope]
         if name == "block_number":
             return e.block_number
         if name == "block_time":
             return _decode(data + e.at + e.block_time.off, e.block_time.size, True)
         return _decode(data + e.at + e.local_time.off, e.local_time.size, True)
-
-
-def parse(data, int workers=1) -> Batch:
-    """Parse order-status lines of any layout.
-
-    data: any object with a contiguous buffer of bytes; it is held, not copied. workers: threads, at least 1. May be called
-    from any thread; the GIL is released while parsing. Lines that are no order status stand in `Batch.rejected`, in the
-    order of the data; nothing raises for them. Raises ValueError for workers below 1 or above 256, MemoryError.
-    """
-    cdef Batch batch = Batch.__new__(Batch)
-    cdef const char* start
-    cdef const char* end
-    cdef const char* p
-    cdef const char* q
-    cdef size_t shares, size
-    cdef int more, k
-    cdef Pool pool
-    PyObject_GetBuffer(data, &batch.data, PyBUF_SIMPLE)
-    batch.has_data = True
-    batch.rejected = []
-    start = <const char*>batch.data.buf
-    size = <size_t>batch.data.len
-    end = start + size
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-    if workers > MOST_WORKERS:
-        raise ValueError(f"workers must be at most {MOST_WORKERS}, not {workers}")     # libgomp ends the process without threads
-    shares = 2 * <size_t>workers
-    batch.table = table_take(&ORDER_STATUSES, size, shares)
-    pool = batch.pool = Pool(workers, batch.table)
-    p = start
-    while p < end:
-        with nogil:
-            q = end
-            if workers > 1 and p == start and size > 3 * FIRST_STRETCH:
-                # several workers cannot number new coins: a small part goes first, so that most are known. By lines of
-                # by_block it may be up to a sixteenth of the whole.
-                ft_assert(2 * FIRST_STRETCH + size // 16 <= size)
-                q = <const char*>memchr(p + FIRST_STRETCH, c'\n', FIRST_STRETCH + size // 16)
-                q = q + 1 if q != NULL else end
-            pool.start(start, p, q, end)
-            more = pool.run()
-        while True:
-            for k in range(workers):
-                _take_rejects(batch.rejected, &pool.chunks[k])
-            if more != 1:
-                break
-            with nogil:
-                more = pool.run()
-        if more < 0:
-            raise SystemError("fasttail: an array's bound did not hold; please report the input")
-        batch.lines += pool.lines()
-        p = q
-    if batch.table.segments_len == 0:
-        batch.table.compact()
-    if workers > 1:
-        batch.rejected.sort()                            # a worker that paused went on after the others
-    return batch

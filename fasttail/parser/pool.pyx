@@ -1,23 +1,23 @@
 """The fixed pool of workers: one parallel region per batch, chunks = workers exactly.
 
-                    start                 run                                      run's end
+                    _start                _run                                     _finish
     lines [begin, limit) ──cut──► chunks ──prange──► each worker: its share ──► its rows ──► segments of the table
                                                      (no lock, no allocation,
                                                       no Python object)
 
-OpenMP is used here and in publish/topics.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
-of threads per calling thread, so a pool belongs to the thread that calls `run`; the pipeline calls it from one thread for life.
+OpenMP is used here and in publish/router.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
+of threads per calling thread, so a pool belongs to the thread that calls `parse_batch`; the pipeline calls it from one thread for life.
 A forked child has no team: it runs the shares, and the topics' jobs, one by one (`has_team`).
 """
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport getpid, usleep
 
 from fasttail.atomics cimport ft_add, ft_get, ft_set
 from fasttail.checks cimport ft_assert, ft_enter, ft_leave
+from fasttail.clock cimport monotonic_ns
 from fasttail.parser.lines cimport cut
 from fasttail.parser.types cimport Chunk, Reject
 from fasttail.parser.words cimport words_free, words_new
@@ -53,20 +53,22 @@ cdef bint has_team() noexcept nogil:
     return ft_get(&_team_pid) == pid
 
 
-cdef inline uint64_t _now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+cdef int check_batch(int code) except -1:
+    """Raise what a BatchCode stands for."""
+    if code == BATCH_BROKEN:
+        raise SystemError("fasttail: an array's bound did not hold; please report the input")
+    if code == BATCH_NO_MEMORY:
+        raise MemoryError
+    return 0
 
 
 cdef class Pool:
     """`workers` workers that fill `table`. Not thread-safe: one batch at a time.
 
-    Order of calls: `start`, then `run` until it gives 0 (or -1: an array's bound did not hold, which is a bug). While it gives
-    1, some worker's list of rejected lines is full: take `chunks[k].rejects[:rejects_len]`, set `rejects_len = 0`, run again.
+    max_rejects: so many rejected lines of a batch are kept in `kept` at most; `rejected` counts all.
     """
 
-    def __cinit__(self, int workers, Table table not None):
+    def __cinit__(self, int workers, Table table not None, *, size_t max_rejects=0):
         cdef int k
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
@@ -76,7 +78,10 @@ cdef class Pool:
         self.chunks = <Chunk*>calloc(<size_t>workers, sizeof(Chunk))
         self.rejects = <Reject*>calloc(<size_t>workers * REJECTS, sizeof(Reject))
         self.uncoded = <uint32_t*>calloc(<size_t>workers * UNCODED, sizeof(uint32_t))
-        if self.chunks == NULL or self.rejects == NULL or self.uncoded == NULL:
+        self.max_rejects = max_rejects
+        self.kept_cap = min(max_rejects, <size_t>REJECTS)
+        self.kept = <Reject*>malloc((self.kept_cap + 1) * sizeof(Reject))
+        if self.chunks == NULL or self.rejects == NULL or self.uncoded == NULL or self.kept == NULL:
             raise MemoryError
         words_new(&self.coins, MOST_COINS)
         for k in range(workers):
@@ -90,6 +95,7 @@ cdef class Pool:
         free(self.chunks)
         free(self.rejects)
         free(self.uncoded)
+        free(self.kept)
         words_free(&self.coins)
 
     @property
@@ -112,11 +118,52 @@ cdef class Pool:
         return [""] + [self.coins.texts[i][:self.coins.sizes[i]].decode("utf-8", "replace")
                        for i in range(1, self.coins.count + 1)]
 
-    cdef int start(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil:
-        """Take the whole lines [begin, limit) of `data` as the next batch; rows are appended to the table.
+    cdef int parse_batch(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil:
+        """Append the rows of the whole lines [begin, limit) of `data` to the table. A BatchCode: see `check_batch`.
 
-        Bytes up to `readable` (>= limit) may be read. A last line without a newline counts as whole. Always 0.
+        Bytes up to `readable` (>= limit) may be read. A last line without a newline counts as whole.
         """
+        cdef int more = 1, code
+        self._start(data, begin, limit, readable)
+        self.rejected = 0
+        self.kept_len = 0
+        while more == 1:
+            more = self._run()
+            code = self._take_rejects()
+            if code:
+                return code
+        return BATCH_DONE if more == 0 else BATCH_BROKEN
+
+    cdef int _take_rejects(self) noexcept nogil:
+        """Count the lines that the workers have rejected, and keep the first ones. A BatchCode."""
+        cdef int k
+        cdef size_t n, room
+        cdef Chunk* c
+        cdef Reject* grown
+        for k in range(self.workers):
+            c = &self.chunks[k]
+            n = min(c.rejects_len, self.max_rejects - self.kept_len)
+            if self.kept_len + n > self.kept_cap:
+                room = max(2 * self.kept_cap, self.kept_len + n)
+                grown = <Reject*>realloc(self.kept, room * sizeof(Reject))
+                if grown == NULL:
+                    return BATCH_NO_MEMORY
+                self.kept = grown
+                self.kept_cap = room
+            memcpy(&self.kept[self.kept_len], c.rejects, n * sizeof(Reject))
+            self.kept_len += n
+            self.rejected += c.rejects_len
+            c.rejects_len = 0
+        return BATCH_DONE
+
+    cdef void drop_rejects(self) noexcept nogil:
+        """Give back what many rejected lines needed; no more batches follow."""
+        free(self.kept)
+        self.kept = NULL
+        self.kept_len = self.kept_cap = self.max_rejects = 0
+
+    cdef void _start(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil:
+        """Share the lines out among the workers."""
         self.data = data
         self.begin = begin
         self.limit = limit
@@ -129,9 +176,9 @@ cdef class Pool:
                               + self.table.segments[self.table.segments_len - 1].count)
             self.first_envelope = (<size_t>self.chunks[self.workers - 1].envelope_base
                                    + self.chunks[self.workers - 1].envelopes_len)
-        return self._share_out(True)
+        self._share_out(True)
 
-    cdef int _share_out(self, bint within_lines) noexcept nogil:
+    cdef void _share_out(self, bint within_lines) noexcept nogil:
         cdef int k
         cdef Chunk* c
         cdef size_t row = self.first_row, envelope = self.first_envelope, size
@@ -171,10 +218,9 @@ cdef class Pool:
             self.within_lines |= c.hands_over
             if row > self.table.rows_cap or envelope > self.table.envelopes_cap:
                 c.broken = True
-        return 0
 
-    cdef int _region(self) noexcept nogil:
-        """One parallel region over the chunks that are not done. Every started chunk ends. Always 0."""
+    cdef void _region(self) noexcept nogil:
+        """One parallel region over the chunks that are not done. Every started chunk ends."""
         cdef int k
         cdef bint parallel = self.workers > 1 and self.limit - self.begin >= PARALLEL_FROM and has_team()
         ft_enter(&self.busy)
@@ -185,13 +231,12 @@ cdef class Pool:
             for k in range(self.workers):
                 self._share(k)
         ft_leave(&self.busy)
-        return 0
 
-    cdef int _share(self, int k) noexcept nogil:
+    cdef void _share(self, int k) noexcept nogil:
         cdef Chunk* c = &self.chunks[k]
         ft_assert(k < self.workers)
         if c.started_ns == 0:
-            ft_set(&c.started_ns, _now())
+            ft_set(&c.started_ns, monotonic_ns())
         if self.stall_ms and k == self.workers - 1:
             usleep(<unsigned>self.stall_ms * 1000)
         if c.pos < c.end:
@@ -200,10 +245,9 @@ cdef class Pool:
             ft_assert(c.envelopes_len <= c.envelopes_cap)
             ft_assert(c.rejects_len <= c.rejects_cap)
             ft_assert(c.pos <= c.limit)
-        ft_set(&c.ended_ns, _now())
-        return 0
+        ft_set(&c.ended_ns, monotonic_ns())
 
-    cdef int run(self) noexcept nogil:
+    cdef int _run(self) noexcept nogil:
         """Parse on. 0: done, the table has the rows; 1: rejects must be taken, then run again; -1: a bug."""
         cdef int k
         cdef bint full = False, irregular = False
@@ -220,12 +264,13 @@ cdef class Pool:
             # before that is known
             ft_add(&self.irregular_batches, 1)
             self._share_out(False)
-            return self.run()
+            return self._run()
         if full:
             return 1
-        return self._finish()
+        self._finish()
+        return 0
 
-    cdef int _finish(self) noexcept nogil:
+    cdef void _finish(self) noexcept nogil:
         """Chunks -> segments; envelopes of shared lines copied; new coins numbered in the order of the rows."""
         cdef int k
         cdef Chunk* c
@@ -245,10 +290,9 @@ cdef class Pool:
             self.table.segments_len += 1
             self.table.rows_len += c.rows_len
             ft_assert(self.table.rows_len <= self.table.rows_cap)
-        return 0
 
     cdef uint64_t lines(self) noexcept nogil:
-        """Lines of the batch that `run` has finished."""
+        """Lines of the batch."""
         cdef int k
         cdef uint64_t n = 0
         for k in range(self.workers):

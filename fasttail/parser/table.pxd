@@ -1,9 +1,9 @@
 """Where the rows of a batch lie."""
 cimport cython
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from fasttail.parser.types cimport Envelope, Stream
+from fasttail.parser.types cimport NO_ENVELOPE, Envelope, Row, Stream
 
 
 cdef struct Segment:         # rows[first:first + count]: one worker's rows of one batch
@@ -32,3 +32,14 @@ cdef class Table:
 cdef Table table_new(const Stream* stream, size_t data_bytes, size_t shares)
 cdef Table table_take(const Stream* stream, size_t data_bytes, size_t shares)
 cdef int table_give(Table table) except -1
+
+
+cdef inline const Envelope* row_block(Table table, const Row* row) noexcept nogil:
+    """The block that the row's line belongs to; NULL: a plain line."""
+    return &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
+
+
+cdef inline uint64_t row_line(Table table, const Row* row) noexcept nogil:
+    """Where the row's line begins, counted from the start of the data (of a plain line: where its event begins)."""
+    cdef const Envelope* block = row_block(table, row)
+    return block.at if block != NULL else row.at

@@ -33,6 +33,3 @@ class TopicMessage(NamedTuple):
     seq: int
     cursor: str
     left_out: bool = False
-
-@final
-class Topics: ...

@@ -5,6 +5,9 @@ cimport cython
 
 cdef enum:
     REMEMBERED = 1024     # bytes before the place of reading by which the content is known again
+    # Lines a little longer than the window come again and again (a by_block line may be some MB): giving the pages back
+    # after each would cost as many page faults. Up to so many windows they are kept; their rows are, too.
+    KEPT_WINDOWS = 8
 
 
 cpdef enum:

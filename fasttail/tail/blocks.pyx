@@ -46,10 +46,7 @@ cdef extern from "<unistd.h>" nogil:
     off_t lseek(int fd, off_t offset, int whence)
     const int SEEK_DATA, SEEK_END
 
-# Lines a little longer than the window come again and again (a by_block line may be some MB): giving the
-# pages back after each would cost as many page faults. Up to so many windows they are kept.
 cdef enum:
-    KEPT_WINDOWS = 8
     PAGE = 65536  # a multiple of every page size in use
     LOOK_BYTES = 64 << 20  # of a hole, looked over in one call of `fill`
 

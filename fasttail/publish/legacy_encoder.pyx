@@ -1,0 +1,226 @@
+"""The messages of the old service's two channels."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcpy, memmove
+
+from fasttail.checks cimport ft_assert
+from fasttail.parser.json cimport TEXT_ROOM, unescape
+from fasttail.parser.table cimport Table
+from fasttail.parser.types cimport Ref, Row
+from fasttail.parser.vocabulary cimport STATUSES
+from fasttail.parser.words cimport words_find
+from fasttail.publish.buffer cimport DATA, Box, Message, Out, add_message, put, put_int, room_for
+from fasttail.publish.frames cimport frame_header
+
+cdef enum:
+    PIECE = 32768            # bytes of orders that are handed over together
+    UPDATE_HEAD = 4          # the header of a frame of 126 to 65,535 bytes
+
+cdef const char* LEGACY_STATUS[64]       # by the parser's status code; NULL: not on these channels
+cdef size_t LEGACY_STATUS_SIZE[64]
+
+
+cdef int _legacy_status(bytes status, const char* text, size_t n) except -1:
+    cdef uint32_t code = words_find(&STATUSES, status, <size_t>len(status))
+    if not 0 < code < 64:
+        raise ValueError(f"{status!r} is no status of the first 63")
+    LEGACY_STATUS[code] = text
+    LEGACY_STATUS_SIZE[code] = n
+    return 0
+
+
+_legacy_status(b"open", b"open", 4)
+_legacy_status(b"filled", b"filled", 6)
+_legacy_status(b"triggered", b"triggered", 9)
+_legacy_status(b"canceled", b"canceled", 8)
+_legacy_status(b"cancelled", b"canceled", 8)
+_legacy_status(b"vaultWithdrawalCanceled", b"canceled", 8)
+
+
+cdef void _put_plain(Out* out, const char* event, Ref ref) noexcept nogil:
+    """A number's text, escapes decoded: as a JSON number it stands without quotes."""
+    cdef const char* text = event + ref.off
+    cdef char decoded[TEXT_ROOM]
+    cdef ssize_t n = <ssize_t>ref.size
+    if memchr(text, c"\\", ref.size) != NULL:
+        n = unescape(text, ref.size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
+        ft_assert(n >= 0)
+        text = decoded
+    put(out, text, <size_t>n)
+
+
+cdef void _put_micros(Out* out, const char* event, Ref time) noexcept nogil:
+    """A time with exactly six fraction digits, cut off, as the old service wrote it."""
+    cdef size_t size = time.size, i
+    cdef const char* text = event + time.off
+    cdef char decoded[TEXT_ROOM]
+    if memchr(text, c"\\", size) != NULL:
+        size = <size_t>unescape(text, size, decoded, TEXT_ROOM)
+        ft_assert(size <= TEXT_ROOM)
+        text = decoded
+    ft_assert(size >= 19)
+    put(out, text, 19)
+    put(out, b".000000", 7)
+    for i in range(20, size if size < 26 else 26):
+        out.data[out.size - 26 + i] = text[i]
+
+
+cdef void _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
+    """The old service's Order object. The caller has made room."""
+    cdef const char* event = data + row.at
+    put(out, b'{"id":"', 7)
+    put_int(out, row.oid)
+    put(out, b'","symbol":"', 12)
+    put(out, event + row.coin_text.off, row.coin_text.size)
+    if row.side == c'B':
+        put(out, b'","side":"Bid","price":', 23)
+    else:
+        put(out, b'","side":"Ask","price":', 23)
+    _put_plain(out, event, row.limitPx_text)
+    put(out, b',"size":', 8)
+    _put_plain(out, event, row.origSz_text)
+    put(out, b',"owner":"', 10)
+    put(out, event + row.user.off, row.user.size)
+    put(out, b'","timestamp":"', 15)
+    _put_micros(out, event, row.time)
+    put(out, b'","status":"', 12)
+    put(out, LEGACY_STATUS[row.status], LEGACY_STATUS_SIZE[row.status])
+    put(out, b'"}', 2)
+
+
+cdef void _put_now(char* text, int64_t now_ns) noexcept nogil:
+    """`now_ns` (UTC, ns since 1970) as 26 characters, `2026-05-05T17:39:14.852711`."""
+    cdef int64_t seconds = now_ns // 1000000000, days, z, era, of_era, of_year, month
+    cdef int64_t numbers[7]
+    cdef int at[7]
+    cdef int width, k, i
+    days = seconds // 86400
+    seconds -= days * 86400
+    # civil date from days: years begin in March, eras of 400 years
+    z = days + 719468
+    era = z // 146097
+    of_era = z - era * 146097
+    numbers[0] = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    of_year = of_era - (365 * numbers[0] + numbers[0] // 4 - numbers[0] // 100)
+    month = (5 * of_year + 2) // 153
+    numbers[2] = of_year - (153 * month + 2) // 5 + 1
+    numbers[1] = month + 3 if month < 10 else month - 9
+    numbers[0] += era * 400 + (1 if numbers[1] <= 2 else 0)
+    numbers[3] = seconds // 3600
+    numbers[4] = seconds // 60 % 60
+    numbers[5] = seconds % 60
+    numbers[6] = now_ns // 1000 % 1000000
+    memcpy(text, b"0000-00-00T00:00:00.000000", 26)
+    at[0] = 3
+    at[1] = 6
+    at[2] = 9
+    at[3] = 12
+    at[4] = 15
+    at[5] = 18
+    at[6] = 25
+    ft_assert(numbers[0] <= 9999)
+    for k in range(7):
+        width = 4 if k == 0 else (6 if k == 6 else 2)
+        for i in range(width):
+            text[at[k] - i] = <char>(c'0' + numbers[k] % 10)
+            numbers[k] //= 10
+
+
+cdef inline bint _fits(const Row* row, size_t most) noexcept nogil:
+    """Whether an old channel's message of `most` bytes can hold the row's Order."""
+    # symbol and owner are the only texts without a bound; the numbers' are at most TEXT_ROOM when escaped
+    return (<size_t>row.size + 2 * TEXT_ROOM + 512 <= most
+            or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= most)
+
+
+cdef size_t encode_updates(Table table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most, uint32_t topic,
+                           Box* box, uint64_t* oversize) noexcept nogil:
+    """The rows for `orderUpdate`: a frame each, all in one Message.
+
+    most: payload bytes that a frame may have; an order that would not fit is left out and counted in `oversize`.
+    Returns the number of orders.
+    """
+    cdef char head[128]
+    cdef size_t i, start, size
+    cdef Out* out = &box.text
+    cdef const Row* row
+    cdef int header
+    cdef Message message
+    message.topic = topic
+    message.kind = DATA
+    message.begin = out.size
+    message.orders = 0
+    memcpy(head, b'{"type":"orderUpdate","channel":"orderUpdate","timestamp":"', 59)
+    _put_now(head + 59, now_ns)
+    memcpy(head + 85, b'","data":', 9)
+    for i in range(n):
+        row = &(<Row*>table.rows)[rows[i]]
+        if LEGACY_STATUS[row.status] == NULL:
+            continue
+        if not _fits(row, most):
+            oversize[0] += 1
+            continue
+        if not room_for(out, <size_t>row.size + 2 * TEXT_ROOM + 512):
+            break
+        start = out.size
+        out.size += UPDATE_HEAD
+        put(out, head, 94)
+        _put_order(out, row, data)
+        put(out, b"}", 1)
+        size = out.size - start - UPDATE_HEAD
+        header = frame_header(head + 100, size)
+        if header != UPDATE_HEAD:
+            if not room_for(out, 16):
+                out.size = start
+                break
+            memmove(out.data + start + header, out.data + start + UPDATE_HEAD, size)
+            out.size = start + header + size
+        memcpy(out.data + start, head + 100, <size_t>header)
+        message.orders += 1
+    message.end = out.size
+    if message.orders:
+        add_message(box, &message)
+    return message.orders
+
+
+cdef size_t encode_pieces(Table table, const char* data, const uint32_t* rows, size_t n, size_t most, uint32_t topic,
+                          Box* box, uint64_t* oversize) noexcept nogil:
+    """The rows for `orderBatch`: Orders joined by commas, a Message for each piece that fits a message of `most` bytes.
+
+    Returns the number of orders.
+    """
+    cdef size_t i, start, sent = 0
+    cdef size_t piece_most = PIECE if most > 2 * PIECE else most // 2
+    cdef Out* out = &box.text
+    cdef const Row* row
+    cdef Message message
+    message.topic = topic
+    message.kind = DATA
+    message.begin = out.size
+    message.orders = 0
+    for i in range(n):
+        row = &(<Row*>table.rows)[rows[i]]
+        if LEGACY_STATUS[row.status] == NULL:
+            continue
+        if not _fits(row, most):
+            oversize[0] += 1
+            continue
+        if not room_for(out, <size_t>row.size + 2 * TEXT_ROOM + 512):
+            break
+        start = out.size
+        if message.orders:
+            put(out, b",", 1)
+        _put_order(out, row, data)
+        if message.orders and out.size - message.begin > piece_most:
+            # this order begins the next piece: its comma goes
+            message.end = start
+            add_message(box, &message)
+            sent += message.orders
+            memmove(out.data + start, out.data + start + 1, out.size - start - 1)
+            out.size -= 1
+            message.begin = start
+            message.orders = 0
+        message.orders += 1
+    message.end = out.size
+    if message.orders:
+        add_message(box, &message)
+    return sent + message.orders
