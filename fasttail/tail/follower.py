@@ -536,10 +536,10 @@ class Follower:
 
     def _visit_former(self, reader: Reader, now: float) -> bool:
         """Turn to a former hour or a hole in which there is something to be read. False: there is none."""
-        left = self._previous.visit(reader, now, self.position)
-        if left is None:
+        came_from = self._previous.visit(reader, now, self.position)
+        if came_from is None:
             return False
-        self._left = left
+        self._left = came_from
         self.next_check_s = 0.0
         return True
 

@@ -25,8 +25,8 @@ class TrackedHour:
     hour: HourFile
     identity: tuple[int, int]
     offset: int  # read up to here
-    reach: int  # up to here there is nothing but a partial line after `offset`, …
-    seen: int  # … and up to here nothing but NUL bytes after that
+    read_to: int  # up to here there is nothing but a partial line after `offset`, …
+    scanned_to: int  # … and up to here nothing but NUL bytes after that
     deadline: float  # of the grace time
     before: str  # mark of the bytes before `offset`
     end: int | None = None  # None: an hour
@@ -46,18 +46,18 @@ class TrackedHour:
     def limit(self, expired: bool) -> int | None:
         """Up to where it is to be read now; None: nothing new is there. OSError."""
         size = os.stat(self.hour.path).st_size
-        filled = self.reach < self.seen or self.end is not None
-        if size < self.offset or not (expired or filled or size > self.seen):
+        filled = self.read_to < self.scanned_to or self.end is not None
+        if size < self.offset or not (expired or filled or size > self.scanned_to):
             return None
         with open_regular(self.hour.path) as file:
             fd = file.fileno()
-            filled = filled and os.pread(fd, 1, self.reach) not in (b"", b"\0")
+            filled = filled and os.pread(fd, 1, self.read_to) not in (b"", b"\0")
             if self.end is None:
-                return NO_LIMIT if filled or size > (self.offset if expired else self.seen) else None
+                return NO_LIMIT if filled or size > (self.offset if expired else self.scanned_to) else None
             limit = self.end
             if os.pread(fd, 1, limit - 1) not in (b"", b"\0", b"\n"):
                 limit = line_end(fd, limit)  # what stands behind the hole is the rest of its last line
-            return limit if expired or (filled and self.reach < limit) else None
+            return limit if expired or (filled and self.read_to < limit) else None
 
 
 class PreviousHours:
@@ -93,11 +93,11 @@ class PreviousHours:
         for left in lefts:
             hour = locate(left.path)
             if hour is not None:
+                left = left.with_mark()  # so that a later copy is known to be one
                 identity, at, end = (left.dev, left.ino), left.offset, getattr(left, "end", None)
                 deadline = self._clock() + left.seconds
-                before = left.with_mark().before  # so that a later copy is known to be one
                 kept = self.formers if end is None else self._holes
-                kept.append(TrackedHour(hour, identity, at, at, at, deadline, before, end))
+                kept.append(TrackedHour(hour, identity, at, at, at, deadline, left.before, end))
 
     def add(self, former: TrackedHour) -> None:
         self.formers.append(former)
@@ -155,8 +155,8 @@ class PreviousHours:
             try:
                 limit = former.limit(expired)
                 if limit is not None:
-                    left = position(reader)
-                    reader.visit(former.hour.path, former.offset, limit, former.end or former.seen)
+                    came_from = position(reader)
+                    reader.visit(former.hour.path, former.offset, limit, former.end or former.scanned_to)
             except FileNotFoundError:  # it may come back, as it was
                 limit = None
             except OSError as error:
@@ -177,7 +177,7 @@ class PreviousHours:
                 continue
             former.identity = identity
             self.visited = former
-            return left
+            return came_from
         return None
 
     def end_visit(self, reader: Reader, now: float) -> bool:
@@ -205,7 +205,7 @@ class PreviousHours:
             return False
         if reader.error:
             self._complain("errors", f"cannot read {former.hour.path}: {os.strerror(reader.error)}")
-        former.reach, former.seen = reader.reach(), reader.seen_to()
+        former.read_to, former.scanned_to = reader.reach(), reader.seen_to()
         if expired:
             self._drop(former)
             self._give_out_tail(reader, former.hour.path)

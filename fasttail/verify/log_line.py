@@ -48,10 +48,10 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z")
 
 
 class LogLine(NamedTuple):
-    """said: the time, if the line is of fasttail's own form. text: all of it, or level and message."""
+    """timestamp: the time, if the line is of fasttail's own form. text: all of it, or level and message."""
 
     text: str
-    said: str | None
+    timestamp: str | None
     message: str
     event: str = ""
     fields: Mapping[str, Any] = {}
@@ -62,20 +62,20 @@ def read_lines(raw: bytes) -> list[LogLine]:
     text = raw.decode("utf-8", "replace").rstrip()
     prefix, brace = _PREFIX.match(text), text.find("{")
     if brace >= 0 and (prefix is None or brace < prefix.end()) and (entry := _entry(text[brace:])):
-        said, level, (first, *others) = entry["time"][:-1], entry["level"], entry["message"].split("\n")
+        timestamp, level, (first, *others) = entry["time"][:-1], entry["level"], entry["message"].split("\n")
         return [
-            LogLine(f"{level} {first}".rstrip(), said, first.rstrip(), _event(entry), entry),
-            *(LogLine(f"{level} {other}".rstrip(), said, other.rstrip()) for other in others),
+            LogLine(f"{level} {first}".rstrip(), timestamp, first.rstrip(), _event(entry), entry),
+            *(LogLine(f"{level} {other}".rstrip(), timestamp, other.rstrip()) for other in others),
         ]
-    said, message = (prefix[1], text[prefix.end() :]) if prefix else (None, text)
+    timestamp, message = (prefix[1], text[prefix.end() :]) if prefix else (None, text)
     for event, pattern in BATCH_EVENTS.items():
         # A message of ours begins with its marker; what a file's name or a client says does not.
         if (found := pattern.match(message) if prefix else pattern.search(message)) is not None:
-            return [LogLine(text, said, message, event, found.groupdict())]
+            return [LogLine(text, timestamp, message, event, found.groupdict())]
     for event, pattern in OTHER_EVENTS.items():
         if (found := pattern.match(message)) is not None:
-            return [LogLine(text, said, message, event, found.groupdict())]
-    return [LogLine(text, said, message)]
+            return [LogLine(text, timestamp, message, event, found.groupdict())]
+    return [LogLine(text, timestamp, message)]
 
 
 def _entry(text: str) -> dict[str, Any] | None:

@@ -110,10 +110,10 @@ class Reading:
 
     def _feed(self, line: LogLine, arrived: float) -> None:
         self.lines += 1
-        self._ours = self._ours or line.said is not None
+        self._ours = self._ours or line.timestamp is not None
         # The old service's lines have a time of another form.
         stamp = None if self._ours else _STAMP.search(line.text[:SHOWN])
-        when = stamp[0] if stamp else line.said
+        when = stamp[0] if stamp else line.timestamp
         self._last_said = when or self._last_said
         if "⏰" in line.text:
             self.timeouts.add(line.message)
@@ -189,11 +189,11 @@ class Reading:
     def _other(self, line: LogLine) -> None:
         fields = line.fields
         match line.event:
-            case "memory" if line.said is not None:
+            case "memory" if line.timestamp is not None:
                 if len(self.memory) == self.MEMORY_POINTS:
                     pairs = zip(self.memory[::2], self.memory[1::2], strict=True)
                     self.memory = [(one[0], min(one[1], two[1])) for one, two in pairs]
-                self.memory.append((_seconds(line.said), float(fields["rss_mb"]) * MB))
+                self.memory.append((_seconds(line.timestamp), float(fields["rss_mb"]) * MB))
             case "lines_rejected":
                 self.rejected += int(fields["lines"])
             case "log_lines_dropped":
