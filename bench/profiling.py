@@ -48,8 +48,8 @@ ORDERS_PER_S = 3_000_000  # more than one client is sent, so that there is alway
 STARTED_S = 1.0
 SUBSCRIPTION = b'{"method":"subscribe","subscription":{"type":"orders","format":"ws"}}'
 
-PARSE = "__pyx_pw_8fasttail_6parser_7columns_*parse"
-ENCODE = "__pyx_f_8fasttail_7publish_6topics_6Topics_run"
+PARSE = "*Pool_parse_batch"
+ENCODE = "*Topics_run"
 HOT = (
     "fasttail/parser/order_status.pyx", "fasttail/parser/general.pyx", "fasttail/parser/json.pyx",
     "fasttail/parser/numbers.pyx", "fasttail/parser/words.pyx", "fasttail/parser/pool.pyx",
