@@ -6,10 +6,10 @@
     └──▲───────────────────────────────────────────────────────────────┬───┘
        └── follower.check (Python): new file, truncation, once a second ◄┘
 
-The thread holds the GIL only for `follower.check`. When the ring (ring.pyx) is full, it waits and does not read on. `consume` runs
-after the batch stands in the ring, so a position that is asked for once the thread has `stopped` lies exactly behind what the last
-`drain` hands over. Counters are words of 64 bits that one thread writes and others read for information, relaxed (atomics.h); a
-value may be a moment old.
+The thread holds the GIL only for `follower.check`. When the ring (ring.pyx) is full, it waits and does not read on. `consume`
+runs after the batch stands in the ring, so a position that is asked for once the thread has `stopped` lies exactly behind what
+the last `drain` hands over. Counters are words of 64 bits that one thread writes and others read for information, relaxed
+(atomics.h); a value may be a moment old.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -29,7 +29,8 @@ from fasttail.publish.filters cimport Selector
 from fasttail.publish.router cimport MOST_TOPICS, Topics
 from fasttail.publish.topics cimport Place, Topic, set_prefix
 from fasttail.ring cimport (
-    ADD_TOPIC, NOTE_END, NOTE_FILE, NOTE_START, NOTE_TOPICS, REMOVE_TOPIC, SLOTS, Command, Note, Ring, Slot, ft_signal, ft_unsignal)
+    ADD_TOPIC, NOTE_END, NOTE_FILE, NOTE_START, NOTE_TOPICS, REMOVE_TOPIC, SLOTS, Command, Note, Ring, Slot, ft_signal,
+    ft_unsignal)
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, KEPT_WINDOWS, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 
@@ -83,9 +84,8 @@ cdef void _sleep(uint64_t ns) noexcept nogil:
 cdef class Pipeline:
     """Owns the thread, the reader, the pool and the ring.
 
-    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `add_topic` and `remove_topic` when somebody comes or
-    the last one goes, and at the end
-    `stop` and `drain` until `stopped`. `follower.check` runs in the pipeline's thread.
+    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `add_topic` and `remove_topic` when somebody comes
+    or the last one goes, and at the end `stop` and `drain` until `stopped`. `follower.check` runs in the pipeline's thread.
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,

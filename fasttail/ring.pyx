@@ -225,7 +225,8 @@ cdef class Ring:
         for i in range(SLOTS):
             for k in range(self.workers):
                 # relaxed: the slot's present owner may just be growing it
-                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].text.room) + ft_get(<uint64_t*>&self.slots[i].boxes[k].marks.room)
+                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].text.room)
+                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].marks.room)
         # in this order: what is taken was posted before, so the difference never falls below 0
         cdef uint64_t taken = ft_acquire(&self.taken_bytes)
         return ft_get(&self.posted_bytes) - taken, room
