@@ -48,13 +48,13 @@ ORDERS_PER_S = 3_000_000  # more than one client is sent, so that there is alway
 STARTED_S = 1.0
 SUBSCRIPTION = b'{"method":"subscribe","subscription":{"type":"orders","format":"ws"}}'
 
-PARSE = "__pyx_pw_8fasttail_6parser_7columns_*parse"
-ENCODE = "__pyx_f_8fasttail_7publish_6topics_6Topics_run"
+PARSE = "*Pool_parse_batch"
+ENCODE = "*Topics_run"
 HOT = (
     "fasttail/parser/order_status.pyx", "fasttail/parser/general.pyx", "fasttail/parser/json.pyx",
     "fasttail/parser/numbers.pyx", "fasttail/parser/words.pyx", "fasttail/parser/pool.pyx",
     "fasttail/publish/encoders.pyx", "fasttail/publish/topics.pyx", "fasttail/publish/router.pyx",
-    "fasttail/tail/blocks.pyx", "fasttail/pipeline.pyx",
+    "fasttail/tail/blocks.pyx", "fasttail/pipeline.pyx", "fasttail/ring.pyx",
 )  # fmt: skip
 
 
@@ -198,13 +198,13 @@ CALLS = (
     (re.compile(r"^(?:__(?:x64|arm64)_sys_|ksys_)(\w+)$"), ""),
 )
 LIBRARIES = (
-    (r"^(router|topics|encoders|legacy_encoder|buffer|filters)\b", "filter and encode"),
+    (r"^(router|topics|quotas|encoders|legacy_encoder|buffer|filters)\b", "filter and encode"),
     (r"^blocks\b", "read and split"),
     (r"^(order_status_\w+|general|json|numbers|words|pool|lines|table|streams|vocabulary)\b", "parse"),
-    (r"^(pipeline|inotify|histogram)\b", "pipeline's loop and ring"),
+    (r"^(pipeline|ring|inotify|histogram)\b", "pipeline's loop and ring"),
 )
 MAIN_LIBRARIES = (
-    (r"^(pipeline|topics)\b", "main: drain"),
+    (r"^(pipeline|ring|topics|buffer)\b", "main: drain"),
     (r"^picows\b", "main: picows"),
     (r"^(loop)\b", "main: uvloop"),
 )

@@ -2,68 +2,52 @@
 
     pipeline thread (member 0 of the OpenMP team)                              main thread (uvloop)
     ┌───────────────────────────── with nogil ─────────────────────────────┐
-    │ reader.fill ─► parse_batch ─► selector, topics ─► slot of the ring ──────┼─► eventfd ─► drain() ─► clients
+    │ reader.fill ─► parse_batch ─► selector, topics ─► slot of the ring ───┼─► eventfd ─► drain() ─► clients
     └──▲───────────────────────────────────────────────────────────────┬───┘
        └── follower.check (Python): new file, truncation, once a second ◄┘
 
-The thread holds the GIL only for `follower.check`. The ring has SLOTS places and holds MOST_POSTED bytes
-(and one batch): when the main thread is that far behind, the pipeline waits, does not read on, and the file keeps what is to
-come. `consume` runs after the batch stands in the ring, so a
-position that is asked for once the thread has `stopped` lies exactly behind what the last `drain` hands over.
-
-Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then
-reads the slot, and the same the other way round for tail. `signalled` keeps the eventfd quiet while the main thread is awake:
-it is cleared before the ring is looked at, so a batch posted after the look signals again. Counters are words of 64 bits
-that one thread writes and others read for information, relaxed (atomics.h); a value may be a moment old.
+The thread holds the GIL only for `follower.check`. When the ring (ring.pyx) is full, it waits and does not read on. `consume`
+runs after the batch stands in the ring, so a position that is asked for once the thread has `stopped` lies exactly behind what
+the last `drain` hands over. Counters are words of 64 bits that one thread writes and others read for information, relaxed
+(atomics.h); a value may be a moment old.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from posix.time cimport nanosleep, timespec
-from posix.unistd cimport close
 
-from fasttail.atomics cimport ft_acquire, ft_add, ft_get, ft_get_pointer, ft_push, ft_release, ft_set, ft_set_pointer, ft_swap, ft_take
+from fasttail.atomics cimport ft_acquire, ft_add, ft_get, ft_get_pointer, ft_release, ft_set, ft_set_pointer
 from fasttail.checks cimport ft_assert, ft_assert_thread
 from fasttail.clock cimport monotonic_ns, utc_ns
 from fasttail.histogram cimport Histogram
 from fasttail.parser.lines cimport count_lines
 from fasttail.parser.pool cimport Pool
-from fasttail.parser.rejects cimport reason_text
 from fasttail.parser.streams cimport ORDER_STATUSES
-from fasttail.parser.table cimport Table, table_new
-from fasttail.parser.types cimport NO_ENVELOPE, Chunk, Envelope, Row
-from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
-from fasttail.publish.buffer cimport KEEP_OUT, Box, Message, Out, box_clear, box_free, out_clear
+from fasttail.parser.table cimport Table, row_block, table_new
+from fasttail.parser.types cimport Chunk, Envelope, Row
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.cursor import prefix as cursor_prefix
 from fasttail.publish.router cimport MOST_TOPICS, Topics
-from fasttail.publish.topics cimport Place, Topic, message_tuple, set_prefix
-from fasttail.slices import ask_for_slices
+from fasttail.publish.topics cimport Place, Topic, set_prefix
+from fasttail.ring cimport (
+    ADD_TOPIC, NOTE_END, NOTE_FILE, NOTE_START, NOTE_TOPICS, REMOVE_TOPIC, SLOTS, Command, Note, Ring, Slot, ft_signal,
+    ft_unsignal)
 from fasttail.tail.blocks cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, KEPT_WINDOWS, Reader
 from fasttail.tail.inotify cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
 
-import os
 import threading
-from collections import deque
+
+from fasttail.pipeline_events import WorkerState
+from fasttail.publish.cursor import prefix as cursor_prefix
+from fasttail.slices import ask_for_slices
 
 cdef extern from *:
     """
-    #include <stdint.h>
     #include <sys/prctl.h>
-    #include <unistd.h>
-    static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
-    static inline void ft_unsignal(int fd) { uint64_t count; ssize_t n = read(fd, &count, 8); (void)n; }
     static inline void ft_wake_in_time(void) { (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); }
     """
     void ft_wake_in_time() noexcept nogil      # this thread's short sleeps end within a microsecond, not within 50
-    void ft_signal(int fd) noexcept nogil
-    void ft_unsignal(int fd) noexcept nogil
 
 cdef enum:
-    KEEP_LEAST = 1 << 16      # bytes of messages that a box keeps at least when it has been taken,
-    KEEP_TIMES = 4            # … else so many times what it had
-    MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
-    MOST_PATHS = 64
     GATHER_NS = 100000        # from word of new lines to the read: what is written in one go comes in one batch
 
 cdef enum Why:                # why the loop came back to Python
@@ -86,30 +70,22 @@ def leak(size_t size) -> None:
     _leaked = block
 
 
-cdef inline void _empty(Out* out, size_t most) noexcept nogil:
-    """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
-    cdef size_t keep = max(<size_t>KEEP_LEAST, KEEP_TIMES * out.size)
-    out_clear(out, min(keep, most))
-
-
 cdef inline uint64_t _until(uint64_t moment, uint64_t now) noexcept nogil:
     return moment - now if moment > now else 0
 
 
-cdef int _sleep(uint64_t ns) noexcept nogil:
+cdef void _sleep(uint64_t ns) noexcept nogil:
     cdef timespec t
     t.tv_sec = <long>(ns // 1000000000)
     t.tv_nsec = <long>(ns % 1000000000)
     nanosleep(&t, NULL)
-    return 0
 
 
 cdef class Pipeline:
     """Owns the thread, the reader, the pool and the ring.
 
-    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `add_topic` and `remove_topic` when somebody comes or
-    the last one goes, and at the end
-    `stop` and `drain` until `stopped`. `follower.check` runs in the pipeline's thread.
+    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `add_topic` and `remove_topic` when somebody comes
+    or the last one goes, and at the end `stop` and `drain` until `stopped`. `follower.check` runs in the pipeline's thread.
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
@@ -118,11 +94,7 @@ cdef class Pipeline:
         gate: called once, by the thread, between its first look at the folders and its first read; may wait.
         max_topics: besides the old channels'; one more is refused (`Topic.refused`).
         """
-        cdef int i
-        self.ready_fd = -1
-        self.workers_count = workers
         self.reader = reader
-        self.paths = {}
         self.watcher = watcher
         self.follower = follower
         self.selector = selector
@@ -134,46 +106,21 @@ cdef class Pipeline:
         self.table = table_new(&ORDER_STATUSES, reader.capacity, <size_t>workers)
         self.pool = Pool(workers, self.table, max_rejects=1)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
-        self.slots = <Slot*>calloc(SLOTS, sizeof(Slot))
-        if self.selection == NULL or self.slots == NULL:
+        if self.selection == NULL:
             raise MemoryError
-        for i in range(SLOTS):
-            self.slots[i].shares = <uint64_t*>calloc(<size_t>workers, 2 * sizeof(uint64_t))
-            self.slots[i].boxes = <Box*>calloc(<size_t>workers, sizeof(Box))
-            if self.slots[i].shares == NULL or self.slots[i].boxes == NULL:
-                raise MemoryError
         self.topics = Topics(workers, self.table, most=max_topics)
         self.batch_times = Histogram()
-        self.kept = {}
-        self.leaving = deque()
-        self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.ring = Ring(workers, wake_fd)
 
     def __dealloc__(self):
-        # C fields only: the garbage collector may have replaced every object field by None before.
-        cdef int i, k
-        cdef Command* command
-        if self.slots != NULL:
-            for i in range(SLOTS):
-                free(self.slots[i].shares)
-                if self.slots[i].boxes != NULL:
-                    for k in range(self.workers_count):
-                        box_free(&self.slots[i].boxes[k])
-                free(self.slots[i].boxes)
-        free(self.slots)
-        while self.commands != NULL:
-            command = self.commands
-            self.commands = command.before
-            free(command)
         free(self.selection)
-        if self.workers_count > 0 and self.ready_fd >= 0:      # 0: __cinit__ failed before its first line
-            close(self.ready_fd)
 
     # ---------------------------------------------------------------------------------------------- the main thread's side
 
     def start(self) -> None:
         """Begin to follow. Also asks that the calling thread, which is to drain, be run soon after each wake-up."""
         ask_for_slices()
-        ft_assert_thread(&self.main_thread)
+        ft_assert_thread(&self.ring.main_thread)
         self.thread = threading.Thread(target=self._run, name="fasttail-pipeline", daemon=True)
         self.thread.start()
 
@@ -181,6 +128,11 @@ cdef class Pipeline:
         """Ask the thread to end after the running batch. Go on draining until `stopped`."""
         ft_release(&self.stopping, 1)
         ft_signal(self.wake_fd)
+
+    @property
+    def ready_fd(self) -> int:
+        """Readable when there is something to `drain`."""
+        return self.ring.ready_fd
 
     @property
     def stopped(self) -> bool:
@@ -197,36 +149,18 @@ cdef class Pipeline:
 
         If there is no room for it, `Topic.refused` is true when that note comes; it is to be removed then like any other.
         """
-        return self._command(ADD_TOPIC, topic)
+        return self.ring.push_command(ADD_TOPIC, topic)
 
     def remove_topic(self, Topic topic not None) -> int:
         """Make them no more, likewise. What was made before still comes out of `drain`."""
-        return self._command(REMOVE_TOPIC, topic)
+        return self.ring.push_command(REMOVE_TOPIC, topic)
 
     def replace_selector(self, Selector selector not None) -> None:
         """From some batch on, the old channels get what this one passes. It must be new: it becomes this pipeline's own."""
-        ft_assert_thread(&self.main_thread)
+        ft_assert_thread(&self.ring.main_thread)
         self.replacement = selector
         ft_release(&self.replaced, 1)
         ft_signal(self.wake_fd)
-
-    cdef object _command(self, Wish wish, topic):
-        cdef Command* command = <Command*>malloc(sizeof(Command))
-        if command == NULL:
-            raise MemoryError
-        ft_assert_thread(&self.main_thread)
-        self.commands_count += 1
-        command.wish = wish
-        command.topic = <void*>topic
-        command.number = self.commands_count
-        # Added ones are kept for good; removed ones until the pipeline says that it has let go.
-        if wish == ADD_TOPIC:
-            self.kept[topic.id] = topic
-        else:
-            self.leaving.append((self.commands_count, self.kept.pop(topic.id)))
-        ft_push(<void**>&self.commands, command, <void**>&command.before)
-        ft_signal(self.wake_fd)
-        return self.commands_count
 
     def position(self):
         """Where reading goes on, once the thread has `stopped`: behind what the last `drain` hands over.
@@ -237,78 +171,15 @@ cdef class Pipeline:
 
     def drain(self, int most=SLOTS) -> list:
         """Take up to `most` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
-        cdef Slot* slot
-        cdef list notes = []
-        cdef size_t keep
-        cdef int k
-        ft_assert_thread(&self.main_thread)
-        try:
-            os.eventfd_read(self.ready_fd)
-        except BlockingIOError:
-            pass
-        ft_swap(&self.signalled, 0)
-        while len(notes) < most and self.tail != ft_acquire(&self.head):
-            ft_assert(ft_acquire(&self.head) - self.tail <= SLOTS)
-            slot = &self.slots[self.tail % SLOTS]
-            if slot.note == NOTE_START:
-                notes.append(BatchStart(slot.number, slot.lines))
-            elif slot.note == NOTE_TOPICS:
-                while self.leaving and self.leaving[0][0] <= slot.number:
-                    self.leaving.popleft()
-                notes.append(TopicsChanged(slot.number, slot.hour, slot.end, slot.late))
-            elif slot.note == NOTE_FILE:
-                notes.append(FileOpened(slot.number, slot.end, self.paths.get(slot.file)))
-            else:
-                file = self.paths.get(slot.file)
-                # By its base class: the named tuple's own way is a call of a Python function.
-                notes.append(tuple.__new__(BatchEnd, (
-                    slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
-                    (file and file[0], slot.reject_at, reason_text(slot.reject_reason, slot.reject_field))
-                    if slot.rejected else None,
-                    (slot.ended_ns - slot.started_ns) / 1e9,
-                    [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.pool.workers)]
-                    if slot.logged else [],
-                    slot.hour, slot.end - slot.bytes, slot.end, slot.late, file, slot.event_ns, slot.local_ns, self._messages(slot))))
-            keep = 0 if self.trims else KEEP_OUT
-            self.trims -= self.trims > 0
-            for k in range(self.pool.workers):       # what many topics made of one batch is not to stay
-                _empty(&slot.boxes[k].text, keep)
-                _empty(&slot.boxes[k].marks, keep)
-            ft_release(&self.taken_bytes, self.taken_bytes + slot.posted)
-            ft_release(&self.tail, self.tail + 1)
-        if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):
-            ft_signal(self.ready_fd)                 # `most` reached: come again
-        return notes
+        return self.ring.drain(most)
 
     def trim(self) -> None:
         """Memory is short: each slot of the ring gives back what it keeps for its next batch, as it is drained."""
-        ft_assert_thread(&self.main_thread)
-        self.trims = SLOTS
+        self.ring.trim()
 
     def ring_bytes(self) -> tuple:
         """(bytes of messages that wait to be drained, bytes that the slots occupy); callable from any thread."""
-        cdef uint64_t room = 0
-        cdef int i, k
-        for i in range(SLOTS):
-            for k in range(self.pool.workers):
-                # relaxed: the slot's present owner may just be growing it
-                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].text.room) + ft_get(<uint64_t*>&self.slots[i].boxes[k].marks.room)
-        # in this order: what is taken was posted before, so the difference never falls below 0
-        cdef uint64_t taken = ft_acquire(&self.taken_bytes)
-        return ft_get(&self.posted_bytes) - taken, room
-
-    cdef list _messages(self, Slot* slot):
-        cdef const Message* message
-        cdef list messages = []
-        cdef size_t i
-        cdef int k
-        for k in range(self.pool.workers):
-            for i in range(slot.boxes[k].marks.size // sizeof(Message)):
-                message = &(<const Message*>slot.boxes[k].marks.data)[i]
-                ft_assert(message.begin <= message.end)
-                ft_assert(message.end <= slot.boxes[k].text.size)
-                messages.append(message_tuple(&slot.boxes[k], message, &slot.place))
-        return messages
+        return self.ring.held_bytes()
 
     def stats(self) -> dict:
         """Numbers for health, metrics and log; callable from any thread."""
@@ -361,25 +232,9 @@ cdef class Pipeline:
         try:
             self.pool.warm_up()
             ft_wake_in_time()
-            truncations = self.follower.truncations
+            self.truncations = self.follower.truncations
             while why != WHY_STOP:
-                self.follower.check(self.reader, self.watcher, why == WHY_END)
-                if self.gate is not None:
-                    gate, self.gate = self.gate, None
-                    gate()
-                while (line := self.follower.take_final_line()) is not None:
-                    path, offset = self.follower.final_origin
-                    self._in_file(path, self.identity if path == self.path else None)
-                    self._final_line(line, offset)
-                changed = self._in_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
-                self.late = self.follower.late
-                self._stand()
-                # Truncated, it begins anew: whoever reads along has to know before the first new line comes.
-                changed = changed or truncations != self.follower.truncations
-                if changed and self.identity is not None and not self.late:
-                    truncations = self.follower.truncations
-                    with nogil:
-                        self._tell_file()
+                self._look(why == WHY_END)
                 check_at_end = self.follower.next_check_s <= 0
                 check_ns = monotonic_ns() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
@@ -392,7 +247,27 @@ cdef class Pipeline:
                 read = self.reader.bytes_read
         except BaseException as error:
             self.error = error
-            ft_signal(self.ready_fd)
+            ft_signal(self.ring.ready_fd)
+
+    cdef object _look(self, bint at_end):
+        """Let the follower look at the folders, and do what it has found: a last line of a file that was left, another file."""
+        self.follower.check(self.reader, self.watcher, at_end)
+        if self.gate is not None:
+            gate, self.gate = self.gate, None
+            gate()
+        while (line := self.follower.take_final_line()) is not None:
+            path, offset = self.follower.final_origin
+            self._in_file(path, self.identity if path == self.path else None)
+            self._final_line(line, offset)
+        changed = self._in_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
+        self.late = self.follower.late
+        self._stand()
+        # Truncated, it begins anew: whoever reads along has to know before the first new line comes.
+        changed = changed or self.truncations != self.follower.truncations
+        if changed and self.identity is not None and not self.late:
+            self.truncations = self.follower.truncations
+            with nogil:
+                self._tell_file()
 
     cdef bint _in_file(self, path, identity) except -1:
         """From now on lines come from `path`, which is the file (device, inode) `identity`. Whether that is another than before."""
@@ -400,9 +275,7 @@ cdef class Pipeline:
             return False
         self.path = path
         self.identity = identity
-        self.file += 1
-        self.paths[self.file] = None if identity is None else (path, *identity)
-        self.paths.pop(self.file - MOST_PATHS, None)
+        self.ring.set_file(path, identity)
         self.hour = int(self._put_prefix(path)[1:11] or 0)
         return True
 
@@ -434,7 +307,7 @@ cdef class Pipeline:
         cdef int code
         cdef uint64_t now, began = 0
         cdef size_t size
-        ft_assert_thread(&self.own_thread)
+        ft_assert_thread(&self.ring.own_thread)
         while True:
             now = monotonic_ns()
             ft_set(&self.counters.loop_ns, now)
@@ -444,18 +317,12 @@ cdef class Pipeline:
                 return WHY_CHECK
             code = self.reader.fill()
             # Relaxed: whoever sees it a moment late takes it after the next read; the exchange in `ft_take` orders what it points to.
-            if ft_get_pointer(<void**>&self.commands) != NULL:       # after the read: what was wished before a line was written holds for that line
+            if ft_get_pointer(<void**>&self.ring.commands) != NULL:       # after the read: what was wished before a line was written holds for that line
                 self._take_commands()
             if code == FILL_LINES:
                 began = now
                 size = self.reader.lines_end - self.reader.begin
-                ft_set_pointer(<void**>&self.running_begin, self.reader.base + self.reader.begin)
-                ft_set_pointer(<void**>&self.running_limit, self.reader.base + self.reader.lines_end)
-                self._batch(self.running_begin, self.running_limit, self.reader.base + self.reader.capacity, self.reader.offset)
-                ft_set_pointer(<void**>&self.running_begin, NULL)
-                self.reader.consume()
-                if size > KEPT_WINDOWS * self.reader.window:
-                    self.table.trim(KEPT_WINDOWS * self.reader.window)
+                self._read_lines()
                 now = monotonic_ns()
                 if now >= check_ns:
                     return WHY_CHECK
@@ -484,8 +351,172 @@ cdef class Pipeline:
             if code & WAIT_DIRS:
                 check_ns = 0                         # what was written first, then the folders
 
-    cdef int _count_replays(self) noexcept nogil:
-        """Count how often the block number went back in the batch: the node wrote blocks once more. Always 0."""
+    cdef void _read_lines(self) noexcept nogil:
+        """The batch that the reader has: publish it, and be done with it."""
+        cdef size_t size = self.reader.lines_end - self.reader.begin
+        ft_set_pointer(<void**>&self.running_begin, self.reader.base + self.reader.begin)
+        ft_set_pointer(<void**>&self.running_limit, self.reader.base + self.reader.lines_end)
+        self._batch(self.running_begin, self.running_limit, self.reader.base + self.reader.capacity, self.reader.offset)
+        ft_set_pointer(<void**>&self.running_begin, NULL)
+        self.reader.consume()
+        if size > KEPT_WINDOWS * self.reader.window:
+            self.table.trim(KEPT_WINDOWS * self.reader.window)
+
+    cdef void _take_commands(self) noexcept nogil:
+        """Do what the main thread wished since the last time, and answer."""
+        cdef Command* command = self.ring.take_commands()
+        cdef Command* after
+        cdef Slot* slot
+        cdef uint64_t number = 0
+        while command != NULL:
+            if command.wish == ADD_TOPIC:
+                self.topics.add(command.topic)       # one for which there is no room knows it: Topic.refused
+            else:
+                self.topics.remove(command.topic)
+            number = command.number
+            after = command.before
+            free(command)
+            command = after
+        if number:
+            slot = self._claim(NOTE_TOPICS, number)
+            slot.end = self.reader.offset
+            self.ring.post()
+
+    cdef void _tell_file(self) noexcept nogil:
+        """Say which file is read now, and from where: a checkpoint must not wait for its first line."""
+        cdef Slot* slot = self._claim(NOTE_FILE, self.counters.batch_number)
+        slot.end = self.reader.offset
+        self.ring.post()
+
+    cdef Slot* _claim(self, Note note, uint64_t number) noexcept nogil:
+        """The next free slot; waits while the ring is full (the file is the queue)."""
+        cdef Slot* slot
+        while self.ring.is_full():
+            ft_set(&self.counters.loop_ns, monotonic_ns())
+            _sleep(200000)
+        slot = self.ring.claim()
+        slot.note = note
+        slot.number = number
+        slot.hour = self.hour
+        slot.late = self.late
+        return slot
+
+    # ------------------------------------------------------------------------------------------------------------ one batch
+
+    cdef void _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
+        """Parse, filter, encode, hand over: the whole lines [begin, limit), which stand at `offset` in the file."""
+        cdef Counters* c = &self.counters
+        cdef uint64_t now = monotonic_ns()
+        cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
+        cdef Slot* slot
+        ft_assert(begin <= limit)
+        ft_assert(limit <= readable)
+        ft_release(&c.batch_number, c.batch_number + 1)      # `running_lines` looks at it before and after it counts
+        if logged:
+            self.logged_ns = now
+            slot = self._claim(NOTE_START, c.batch_number)
+            slot.lines = count_lines(begin, limit)
+            self.ring.post()
+        ft_set(&c.in_batch_ns, now)
+        self.table.clear()
+        self.pool.stall_ms = <int>self.stall_ms
+        self.stall_ms = 0
+        self.pool.parse_batch(begin, begin, limit, readable)     # if that fails, the chunks say so
+        self.pool.stall_ms = 0
+        slot = self._claim(NOTE_END, c.batch_number)
+        slot.logged = logged
+        slot.bytes = <uint64_t>(limit - begin)
+        slot.end = offset + slot.bytes
+        slot.started_ns = now
+        self._publish(slot, begin, offset)
+        slot.ended_ns = monotonic_ns()
+        self._tell_parsed(slot, offset)
+        self._tell_newest(slot)
+        self._count(slot)
+        self.ring.post()
+
+    cdef void _publish(self, Slot* slot, const char* begin, uint64_t offset) noexcept nogil:
+        """The messages of the rows, into the slot's boxes."""
+        cdef uint64_t now
+        cdef int k
+        cdef size_t n = self.selector.select(self.table, begin, self.selection)
+        ft_assert(n <= self.table.rows_len)
+        ft_assert(self.table.rows_len <= self.table.rows_cap)    # as long as `selection`
+        self.place.data = begin
+        self.place.size = slot.bytes
+        self.place.offset = offset
+        slot.place = self.place
+        slot.selected = n
+        now = monotonic_ns()
+        slot.published = self.topics.run(self.table, &self.place, self.selection, n, utc_ns(), slot.boxes)
+        ft_add(&self.counters.topics_ns, monotonic_ns() - now)
+        slot.failed = 0
+        for k in range(self.pool.workers):
+            slot.failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
+            slot.failed += self.pool.chunks[k].broken
+
+    cdef void _tell_parsed(self, Slot* slot, uint64_t offset) noexcept nogil:
+        """What came of the lines."""
+        cdef int k
+        slot.lines = self.pool.lines()
+        slot.orders = self.table.rows_len
+        slot.rejected = self.pool.rejected
+        if self.pool.kept_len:
+            slot.reject_at = self.pool.kept[0].line_at + offset
+            slot.reject_reason = self.pool.kept[0].reason
+            slot.reject_field = self.pool.kept[0].field
+        for k in range(self.pool.workers):
+            slot.shares[2 * k] = self.pool.chunks[k].lines
+            slot.shares[2 * k + 1] = self.pool.chunks[k].rows_len
+
+    cdef void _tell_newest(self, Slot* slot) noexcept nogil:
+        """When the newest order and its line came into being, and its height; nothing if a chunk failed."""
+        cdef Counters* c = &self.counters
+        cdef Chunk* chunk
+        cdef const Row* row
+        cdef const Envelope* envelope
+        cdef int k
+        slot.event_ns = slot.local_ns = 0
+        if slot.failed:
+            return
+        for k in range(self.pool.workers - 1, -1, -1):
+            chunk = &self.pool.chunks[k]
+            if chunk.rows_len == 0:
+                continue
+            row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
+            envelope = row_block(self.table, row)
+            if envelope != NULL:
+                slot.local_ns = max(slot.local_ns, envelope.local_time_ns)
+                if envelope.block_number > c.height:
+                    ft_set(&c.height, envelope.block_number)
+            slot.event_ns = max(slot.event_ns, row.time_ns)
+            if row.time_ns > <int64_t>c.last_event_ns:
+                ft_set(&c.last_event_ns, <uint64_t>row.time_ns)
+                ft_set(&c.last_local_ns, <uint64_t>envelope.local_time_ns if envelope != NULL else 0)
+                ft_set(&c.last_event_seen_ns, <uint64_t>utc_ns())
+
+    cdef void _count(self, const Slot* slot) noexcept nogil:
+        cdef Counters* c = &self.counters
+        cdef int k
+        self.batch_times.add(<int64_t>(slot.ended_ns - slot.started_ns))
+        ft_add(&c.batches, 1)
+        ft_add(&c.lines, slot.lines)
+        ft_add(&c.orders, slot.orders)
+        ft_add(&c.selected, slot.selected)
+        ft_add(&c.rejected, slot.rejected)
+        ft_add(&c.bytes, slot.bytes)
+        ft_add(&c.failed_chunks, slot.failed)
+        for k in range(self.pool.workers):
+            ft_add(&c.nul_bytes, self.pool.chunks[k].nul_bytes)
+        if self.late:
+            ft_add(&c.late_lines, slot.lines)
+        elif slot.failed == 0:
+            self._count_replays()
+        ft_set(&c.last_data_ns, slot.ended_ns)
+        ft_set(&c.in_batch_ns, 0)
+
+    cdef void _count_replays(self) noexcept nogil:
+        """Count how often the block number went back in the batch: the node wrote blocks once more."""
         cdef Counters* c = &self.counters
         cdef Chunk* chunk
         cdef size_t i
@@ -498,180 +529,3 @@ cdef class Pipeline:
                 if number < c.block:
                     ft_add(&c.replays, 1)
                 c.block = number
-        return 0
-
-    cdef int _take_commands(self) noexcept nogil:
-        """Do what the main thread wished since the last time, and answer. Always 0."""
-        cdef Command* command = <Command*>ft_take(<void**>&self.commands)
-        cdef Command* first = NULL
-        cdef Command* before
-        cdef Slot* slot
-        cdef uint64_t number = 0
-        while command != NULL:               # the newest comes first
-            before = command.before
-            command.before = first
-            first = command
-            command = before
-        while first != NULL:
-            if first.wish == ADD_TOPIC:
-                self.topics.add(first.topic)         # one for which there is no room knows it: Topic.refused
-            else:
-                self.topics.remove(first.topic)
-            number = first.number
-            before = first.before
-            free(first)
-            first = before
-        if number == 0:
-            return 0
-        slot = self._claim()
-        slot.note = NOTE_TOPICS
-        slot.number = number
-        slot.end = self.reader.offset
-        self._post()
-        return 0
-
-    cdef int _tell_file(self) noexcept nogil:
-        """Say which file is read now, and from where: a checkpoint must not wait for its first line. Always 0."""
-        cdef Slot* slot = self._claim()
-        slot.note = NOTE_FILE
-        slot.number = self.counters.batch_number
-        slot.end = self.reader.offset
-        self._post()
-        return 0
-
-    cdef Slot* _claim(self) noexcept nogil:
-        """The next free slot, emptied; waits while the ring is full (the file is the queue)."""
-        cdef Slot* slot
-        cdef int k
-        ft_assert_thread(&self.own_thread)
-        while (self.head - ft_acquire(&self.tail) >= SLOTS
-               or self.posted_bytes - ft_acquire(&self.taken_bytes) >= MOST_POSTED):
-            ft_set(&self.counters.loop_ns, monotonic_ns())
-            _sleep(200000)
-        ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
-        slot = &self.slots[self.head % SLOTS]
-        for k in range(self.pool.workers):
-            box_clear(&slot.boxes[k], KEEP_OUT)
-        slot.file = self.file
-        slot.hour = self.hour
-        slot.late = self.late
-        slot.posted = 0
-        slot.rejected = 0
-        slot.reject_reason = 0
-        return slot
-
-    cdef int _post(self) noexcept nogil:
-        """Hand slots[head] over, and wake the main thread if it is not awake."""
-        cdef Slot* slot = &self.slots[self.head % SLOTS]
-        cdef int k
-        for k in range(self.pool.workers):
-            slot.posted += slot.boxes[k].text.size + slot.boxes[k].marks.size
-        ft_add(&self.posted_bytes, slot.posted)
-        ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
-        ft_release(&self.head, self.head + 1)
-        if not ft_swap(&self.signalled, 1):
-            ft_signal(self.ready_fd)
-        return 0
-
-    cdef int _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
-        """Parse, filter, encode, hand over: the whole lines [begin, limit), which stand at `offset` in the file. Always 0."""
-        cdef Counters* c = &self.counters
-        cdef uint64_t now = monotonic_ns()
-        cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
-        cdef uint64_t failed = 0, rejected, published = 0, lines, topics_ns
-        cdef int64_t event_ns = 0, local_ns = 0
-        cdef size_t n
-        cdef int code, k
-        cdef Chunk* chunk
-        cdef Slot* slot
-        cdef Row* row
-        cdef const Envelope* envelope
-        ft_assert(begin <= limit)
-        ft_assert(limit <= readable)
-        ft_release(&c.batch_number, c.batch_number + 1)      # `running_lines` looks at it before and after it counts
-        if logged:
-            self.logged_ns = now
-            slot = self._claim()
-            slot.note = NOTE_START
-            slot.number = c.batch_number
-            slot.lines = count_lines(begin, limit)
-            self._post()
-        ft_set(&c.in_batch_ns, now)
-        self.table.clear()
-        self.pool.stall_ms = <int>self.stall_ms
-        self.stall_ms = 0
-        code = self.pool.parse_batch(begin, begin, limit, readable)
-        self.pool.stall_ms = 0
-        rejected = self.pool.rejected
-        lines = self.pool.lines()
-        if code:
-            for k in range(self.pool.workers):
-                failed += self.pool.chunks[k].broken
-        n = self.selector.select(self.table, begin, self.selection)
-        ft_assert(n <= self.table.rows_len)
-        ft_assert(self.table.rows_len <= self.table.rows_cap)    # as long as `selection`
-        slot = self._claim()
-        self.place.data = begin
-        self.place.size = <size_t>(limit - begin)
-        self.place.offset = offset
-        topics_ns = monotonic_ns()
-        published = self.topics.run(self.table, &self.place, self.selection, n, utc_ns(), slot.boxes)
-        ft_add(&c.topics_ns, monotonic_ns() - topics_ns)
-        for k in range(self.pool.workers):
-            failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
-        slot.place = self.place
-        slot.end = offset + <uint64_t>(limit - begin)
-        now = monotonic_ns()
-        slot.note = NOTE_END
-        slot.logged = logged
-        slot.number = c.batch_number
-        slot.lines = lines
-        slot.bytes = <uint64_t>(limit - begin)
-        slot.orders = self.table.rows_len
-        slot.selected = n
-        slot.published = published
-        slot.failed = failed
-        slot.rejected = rejected
-        if self.pool.kept_len:
-            slot.reject_at = self.pool.kept[0].line_at + offset
-            slot.reject_reason = self.pool.kept[0].reason
-            slot.reject_field = self.pool.kept[0].field
-        slot.started_ns = c.in_batch_ns
-        slot.ended_ns = now
-        for k in range(self.pool.workers):
-            slot.shares[2 * k] = self.pool.chunks[k].lines
-            slot.shares[2 * k + 1] = self.pool.chunks[k].rows_len
-            ft_add(&c.nul_bytes, self.pool.chunks[k].nul_bytes)
-            chunk = &self.pool.chunks[self.pool.workers - 1 - k]
-            if chunk.rows_len and failed == 0:
-                row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
-                envelope = NULL
-                if row.envelope != <uint32_t>NO_ENVELOPE:
-                    ft_assert(row.envelope < self.table.envelopes_cap)
-                    envelope = &self.table.envelopes[row.envelope]
-                    local_ns = max(local_ns, envelope.local_time_ns)
-                    if envelope.block_number > c.height:
-                        ft_set(&c.height, envelope.block_number)
-                event_ns = max(event_ns, row.time_ns)
-                if row.time_ns > <int64_t>c.last_event_ns:
-                    ft_set(&c.last_event_ns, <uint64_t>row.time_ns)
-                    ft_set(&c.last_local_ns, <uint64_t>envelope.local_time_ns if envelope != NULL else 0)
-                    ft_set(&c.last_event_seen_ns, <uint64_t>utc_ns())
-        slot.event_ns = event_ns
-        slot.local_ns = local_ns
-        self.batch_times.add(<int64_t>(now - c.in_batch_ns))
-        ft_add(&c.batches, 1)
-        ft_add(&c.lines, lines)
-        ft_add(&c.orders, self.table.rows_len)
-        ft_add(&c.selected, n)
-        ft_add(&c.rejected, rejected)
-        ft_add(&c.bytes, <uint64_t>(limit - begin))
-        ft_add(&c.failed_chunks, failed)
-        if self.late:
-            ft_add(&c.late_lines, lines)
-        elif failed == 0:
-            self._count_replays()
-        ft_set(&c.last_data_ns, now)
-        ft_set(&c.in_batch_ns, 0)
-        self._post()
-        return 0

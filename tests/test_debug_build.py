@@ -44,7 +44,7 @@ def test_a_wrong_thread_aborts(tmp_path: Path, method: str) -> None:
     assert done.stdout == "drained\n"
     assert done.returncode == -signal.SIGABRT
     assert re.search(
-        r"fasttail/pipeline\.pyx:\d+: fasttail: assertion failed: called by another thread", done.stderr
+        r"fasttail/ring\.pyx:\d+: fasttail: assertion failed: called by another thread", done.stderr
     ), done.stderr
 
 

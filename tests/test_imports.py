@@ -37,8 +37,9 @@ ALLOWED: dict[str, set[str]] = {
     "parser": set(),
     "publish": {"parser", "tail.layout", "observe.now_and_then"},
     "pipeline_events": {"publish.topics"},
-    "pipeline": {"pipeline_events", "tail", "parser", "histogram", "slices"}
-    | {"publish.filters", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
+    "ring": {"pipeline_events", "parser.rejects", "publish.buffer", "publish.topics"},
+    "pipeline": {"pipeline_events", "ring", "tail", "parser", "histogram", "slices"}
+    | {"publish.filters", "publish.topics", "publish.router", "publish.cursor"},
     "convert": {"tail", "parser", "publish.filters", "publish.encoders", "publish.buffer"},
     "reread": {"tail", "parser", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
     "find": {"tail", "parser"},

@@ -7,7 +7,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from fasttail.atomics cimport ft_add, ft_set
 from fasttail.checks cimport FT_CHECKED, ft_assert
-from fasttail.parser.json cimport TEXT_ROOM, Level, scan_object, scan_outlined, scan_value, skip_blank, unescape
+from fasttail.parser.json cimport MOST_KEYS, TEXT_ROOM, Level, scan_object, scan_outlined, scan_value, skip_blank, unescape
 from fasttail.parser.numbers cimport parse_decimal, parse_int, parse_time
 from fasttail.parser.types cimport (
     ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
@@ -232,7 +232,7 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, Slot* slots, 
 
 cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, Row* row, Fault* fault) noexcept nogil:
     """Any event at p: the byte after it, or NULL with the fault."""
-    cdef Slot slots[32]
+    cdef Slot slots[MOST_KEYS]
     cdef const char* q = scan_object(p, end, depth, &FIELDS, &EVENT, slots, c.next_key, fault)
     if q == NULL or not _fill_row(c, p, q, slots, row, fault):
         return NULL
@@ -290,7 +290,7 @@ cdef int line_general(Chunk* c, const uint16_t* outline) noexcept nogil:
     cdef const char* end = c.limit
     cdef const char* q
     cdef const char* after = NULL                # the JSON, and the blanks behind it
-    cdef Slot slots[32]
+    cdef Slot slots[MOST_KEYS]
     cdef Fault fault
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded = c.uncoded_len
     cdef uint32_t coins = c.coins.count

@@ -39,7 +39,6 @@ cdef inline const char* skip_blank(const char* p, const char* end) noexcept nogi
         return p + 1
     return ft_skip_blank(p, end)
 
-cdef const char* scan_string(const char* p, const char* end, bint* escaped, Fault* fault) noexcept nogil
 cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slot, Fault* fault) noexcept nogil
 cdef int keys_new(Keys* keys, tuple names) except -1
 cdef const char* scan_object(const char* p, const char* end, int depth, const Keys* keys, const Level* level, Slot* slots,

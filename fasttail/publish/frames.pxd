@@ -1,7 +1,7 @@
 """The header of a WebSocket frame.
 
-The bytes of a frame from a server are the same for every client (RFC 6455: servers do not mask), so a frame is made once, header
-and all, and the clients' transports write it as it is.
+The bytes of a frame from a server are the same for every client (RFC 6455: servers do not mask), so a frame is made once, with
+its header, and the clients' transports write it as it is.
 """
 
 

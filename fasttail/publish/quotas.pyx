@@ -1,9 +1,9 @@
 """Quotas: how the topics share the room that there is for a batch's messages.
 
-All messages of a batch together have a bound. Where they might pass it, the bytes of each job are counted first, and the bound is
-shared out: equal shares for all clients; who needs less leaves the rest to the others; and what a client needs beyond its share
-is taken from its own largest topics. A topic of several clients counts as a client of its own. So a client can only make gaps
-for itself.
+All messages of a batch together have a bound. Where they might pass it, the bytes of each job are counted first, and the bound
+is shared out: equal shares for all clients; who needs less leaves the rest to the others; and what a client needs beyond its
+share is taken from its own largest topics. A topic of several clients counts as a client of its own. So a client can only make
+gaps for itself.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport qsort

@@ -14,7 +14,8 @@ from libc.string cimport memcpy
 from fasttail.atomics cimport ft_set
 from fasttail.parser.table cimport Table, row_block, row_line
 from fasttail.parser.types cimport Envelope, Row
-from fasttail.publish.buffer cimport DATA, LEFT_OUT, TOO_LONG, Box, Message, Out, add_message, put, put_int, put_padded, room_for
+from fasttail.publish.buffer cimport (
+    DATA, LEFT_OUT, TOO_LONG, Box, Message, Out, add_message, put, put_int, put_padded, room_for)
 from fasttail.publish.encoders cimport encode_json, encode_raw, encode_ws
 from fasttail.publish.filters cimport RowKey, Selector, Texts, text_hash, wants
 from fasttail.publish.frames cimport frame_header
@@ -276,7 +277,7 @@ cdef class Topic:
         return line < self.after_line or (line == self.after_line and nth <= self.after_events)
 
     cdef size_t encode(self, Box* box, Table table, const RowKey* keys, const Place* place, size_t quota) noexcept nogil:
-        """The messages of the orders that the selector passes, as far as the quota allows. Returns how many orders they hold."""
+        """The messages of the orders that the selector passes, as far as the quota allows. Returns the number of orders."""
         cdef Draft draft
         cdef size_t k, i
         cdef const Row* row

@@ -1,0 +1,100 @@
+"""Between the pipeline's thread and the main thread: batches one way, commands the other."""
+cimport cython
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from fasttail.publish.buffer cimport Box
+from fasttail.publish.topics cimport Place
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <unistd.h>
+    static inline void ft_signal(int fd) { uint64_t one = 1; ssize_t n = write(fd, &one, 8); (void)n; }
+    static inline void ft_unsignal(int fd) { uint64_t count; ssize_t n = read(fd, &count, 8); (void)n; }
+    """
+    void ft_signal(int fd) noexcept nogil
+    void ft_unsignal(int fd) noexcept nogil
+
+cdef enum:
+    SLOTS = 16               # notes on their way to the main thread; when all are taken, reading stops
+
+
+cdef enum Note:
+    NOTE_START = 1           # a batch that is to be logged has begun
+    NOTE_END = 2             # a batch has ended: its messages
+    NOTE_TOPICS = 3          # topics were added or removed: from the next batch on
+    NOTE_FILE = 4            # reading goes on in another file
+
+
+# Something the main thread wants of the pipeline; a list, newest first, that the pipeline takes as a whole.
+cdef enum Wish:
+    ADD_TOPIC
+    REMOVE_TOPIC
+
+
+cdef struct Command:
+    uint8_t wish
+    void* topic              # borrowed; the main thread keeps it until the pipeline has answered
+    uint64_t number
+    Command* before
+
+
+cdef struct Slot:
+    uint8_t note
+    bint logged
+    uint64_t number          # of the batch
+    uint64_t file            # which of the files read so far
+    uint64_t lines
+    uint64_t bytes
+    uint64_t orders          # rows parsed
+    uint64_t selected        # rows that pass the server's own filter
+    uint64_t published       # rows in messages of the old channels
+    uint64_t failed          # chunks
+    uint64_t rejected
+    uint64_t reject_at       # of the first rejected line: its offset in the file,
+    uint8_t reject_reason
+    uint8_t reject_field
+    uint64_t started_ns
+    uint64_t ended_ns
+    int64_t event_ns         # the newest order's own time; 0: no order, or a chunk failed
+    int64_t local_ns         # when the node wrote the newest line, by its own clock; 0: likewise, or the layout does not tell
+    uint64_t* shares         # owned; lines and orders of each worker, two words each; filled if `logged`
+    Box* boxes               # owned; a worker's messages each
+    uint64_t posted          # bytes in them
+    Place place              # of the batch; its data are gone
+    uint32_t hour            # YYYYMMDDHH, 0: of no hour's file
+    uint64_t end             # where the file is read on after it
+    bint late                # lines of a former hour: `end` is not where reading goes on
+
+
+@cython.final
+cdef class Ring:
+    cdef int workers
+    cdef readonly int ready_fd       # owned
+    cdef int wake_fd                 # the pipeline's thread waits for it, too
+    cdef uint64_t main_thread, own_thread    # of debug builds: who may call what
+    cdef Slot* slots                 # owned; slots[i % SLOTS]; written by the pipeline while head <= i < tail + SLOTS
+    cdef uint64_t head               # next slot the pipeline fills: written by the pipeline only
+    cdef uint64_t tail               # next slot the main thread takes: written by the main thread only
+    cdef uint64_t posted_bytes       # of messages: written by the pipeline only
+    cdef uint64_t taken_bytes        # … that the main thread has taken: written by it only
+    cdef uint64_t signalled          # ready_fd was written and not yet answered
+    cdef int trims                   # of the next so many slots that are drained nothing is kept: the main thread's
+    cdef uint64_t file               # of the lines that come now
+    cdef dict paths                  # the last files by number: (path, device, inode), or None
+    cdef Command* commands           # owned; not yet taken: pushed by the main thread, taken by the pipeline
+    cdef uint64_t commands_count     # ever given: the main thread's
+    cdef dict kept                   # the main thread's: topic id -> topic that the pipeline has
+    cdef object leaving              # … (number of a command, topic that the pipeline lets go with it), oldest first
+    cdef bint is_full(self) noexcept nogil
+    cdef Slot* claim(self) noexcept nogil
+    cdef void post(self) noexcept nogil
+    cdef Command* take_commands(self) noexcept nogil
+    cdef object set_file(self, path, identity)
+    cdef object push_command(self, Wish wish, topic)
+    cdef list drain(self, int most)
+    cdef object _event(self, Slot* slot)
+    cdef list _messages(self, Slot* slot)
+    cdef void trim(self) noexcept
+    cdef tuple held_bytes(self)
