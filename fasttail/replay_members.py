@@ -11,7 +11,7 @@ from fasttail.publish.clients import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.public import Member
-from fasttail.replay_reading import LaggingMember, ReplayReading
+from fasttail.replay_scan import LaggingMember, SharedScan
 
 TOGETHER = 64 << 20
 """Bytes: members whose places lie within so many share a reading."""
@@ -25,16 +25,16 @@ MOST_SAMPLES = 4096
 class LaggingMembers:
     """Each is in a reading, or waits for one.
 
-    max_behind_s: a member that falls further behind is told a gap, and goes on at the newest place. waiting:
-    those in no reading; who has waited longest comes first. done: those that are live again, or have gone.
-    sizes: of hours that were not handed out by this process. known_hours: that there were since the first of
-    them fell behind.
+    max_behind_s: a member that falls further behind is told a gap, and goes on at the newest place. finished:
+    members that are live again, or have gone. waiting: those in no reading; who has waited longest comes
+    first. hour_sizes: of hours that were not handed out by this process. known_hours: hours that there were
+    since the first of them fell behind.
     """
 
     def __init__(self, feeds: Feeds, max_behind_s: float) -> None:
-        self.done = 0
+        self.finished = 0
         self.waiting: dict[LaggingMember, None] = {}
-        self.sizes: dict[int, int] = {}
+        self.hour_sizes: dict[int, int] = {}
         self.known_hours: set[int] = set()
         self._feeds = feeds
         self._max_behind_s = max_behind_s
@@ -60,12 +60,12 @@ class LaggingMembers:
         self.waiting[behind] = None
         self._feeds.pause(behind.feed)
 
-    def drop(self, member: Member) -> None:
+    def discard(self, member: Member) -> None:
         """It wants no more, if it is one of them."""
         behind = self._behind.pop(member, None)
         if behind is None:
             return
-        self.done += 1
+        self.finished += 1
         if behind.reading is not None:
             behind.reading.leave(behind)
         self.waiting.pop(behind, None)
@@ -79,7 +79,7 @@ class LaggingMembers:
             self._skip(behind, frontier)
         return behind.member.client.is_drained
 
-    def arrived(self, behind: LaggingMember) -> bool:
+    def try_go_live(self, behind: LaggingMember) -> bool:
         """Let a member that is at the frontier go live."""
         if behind not in self.waiting or behind.place != self._feeds.frontier or behind.owed:
             return False
@@ -93,11 +93,11 @@ class LaggingMembers:
             return True
         del self.waiting[behind]
         del self._behind[behind.member]
-        self.done += 1
+        self.finished += 1
         behind.member.go_live()
         return True
 
-    def assign(self, behind: LaggingMember, reading: ReplayReading) -> None:
+    def assign(self, behind: LaggingMember, reading: SharedScan) -> None:
         """One that waits is to join a reading."""
         del self.waiting[behind]
         behind.reading = reading
@@ -117,7 +117,7 @@ class LaggingMembers:
         if client.queued > client.queue_limit // 4:
             self._feeds.pause(behind.feed)  # it may have come near the frontier, but will not be live soon
 
-    def move(self, behind: LaggingMember, to: Place, *, lost: bool) -> None:
+    def reposition(self, behind: LaggingMember, to: Place, *, lost: bool) -> None:
         """Take a member out of its reading, to another place. lost: it is told a gap."""
         assert self._feeds.layout is not None
         if behind.reading is not None:
@@ -135,22 +135,22 @@ class LaggingMembers:
         """What lies between is not given to it."""
         behind.owed.clear()
         behind.cut.clear()
-        self.move(behind, to, lost=True)
+        self.reposition(behind, to, lost=True)
         behind.since, behind.asked, behind.allowed = time.monotonic(), to, None
 
     # ---- how far behind
 
-    def counts(self) -> dict[str, float]:
+    def counters(self) -> dict[str, float]:
         """For the metrics."""
         places = [behind.now_at for behind in self._behind.values()]
         return {
-            "replays": self.done,
+            "replays": self.finished,
             "replays_running": len(self._behind),
             "replay_bytes_behind": max(map(self._bytes_behind, places), default=0),
             "replay_seconds_behind": max(map(self._lag, places), default=0.0),
         }
 
-    def report(self) -> dict[Client, list[dict[str, Any]]]:
+    def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
         """For the `status` of each client that has members which are behind."""
         found: dict[Client, list[dict[str, Any]]] = {}
         for member, behind in self._behind.items():
@@ -188,7 +188,7 @@ class LaggingMembers:
         """Whether the second place is the first, or not far ahead of it."""
         if place.hour == ahead.hour:
             return place <= ahead and ahead.offset - place.offset <= TOGETHER
-        known = place.hour in self._feeds.ends or place.hour in self.sizes
+        known = place.hour in self._feeds.ends or place.hour in self.hour_sizes
         return known and place < ahead and self._bytes_behind(place) - self._bytes_behind(ahead) <= TOGETHER
 
     def _lag(self, place: Place) -> float:
@@ -206,7 +206,7 @@ class LaggingMembers:
             return 0
         if place.hour == frontier.hour:
             return frontier.offset - place.offset
-        sizes = {**self.sizes, **self._feeds.ends}
+        sizes = {**self.hour_sizes, **self._feeds.ends}
         between = sum(size for hour, size in sizes.items() if place.hour < hour < frontier.hour)
         return max(0, sizes.get(place.hour, place.offset) - place.offset) + between + frontier.offset
 
@@ -236,7 +236,7 @@ class LaggingMembers:
             elif behind.member.given_in == feeds.batch:
                 pass  # of what stands there now: it fell behind in this batch
             elif place.hour == frontier.hour and place <= before:
-                self.move(behind, Place(frontier.hour, 0), lost=place < before)
+                self.reposition(behind, Place(frontier.hour, 0), lost=place < before)
             elif place.hour < frontier.hour:
                 behind.cut.add(frontier.hour)
             behind.owed = [each for each in behind.owed if each[0] != frontier.hour]

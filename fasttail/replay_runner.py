@@ -15,12 +15,12 @@ from fasttail.publish.feeds import Feeds
 from fasttail.publish.subscriptions import Subscription
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.replay_members import LaggingMembers
-from fasttail.replay_reading import (
+from fasttail.replay_scan import (
     NO_END,
-    FileGone,
+    FileMissing,
     FileTruncated,
     LaggingMember,
-    ReplayReading,
+    SharedScan,
     TopicGroup,
 )
 from fasttail.replay_threads import ReplayThreads
@@ -51,7 +51,7 @@ NOT_SEEN_YET_S = 0.2
 JOINED_AT_ONCE = 50
 
 
-class ReplayStep(NamedTuple):
+class ScanStep(NamedTuple):
     """What a reading is to read next: the present file from `begin` up to `limit`.
 
     end: of what is to be read of it at all. exact: `limit` is that end, else a joiner's place. former: the
@@ -66,7 +66,7 @@ class ReplayStep(NamedTuple):
     last: bool = False
 
 
-class ReplayRunner:
+class ScanRunner:
     """Runs the readings of all members that are behind, one `read` each.
 
     ease: to be called when something has been handed out.
@@ -89,7 +89,7 @@ class ReplayRunner:
         # One hand-over of all readings in a turn of the event loop.
         self._turn = asyncio.Lock()
 
-    async def read(self, reading: ReplayReading) -> None:
+    async def read(self, reading: SharedScan) -> None:
         """Until its members are live, or none is left in it, or others are to have its place.
 
         Raises OSError.
@@ -125,7 +125,7 @@ class ReplayRunner:
                 if step.last:
                     more = reading.step(step.limit, step.exact)
                 else:
-                    more = await self._threads.step(reading, step.limit, step.exact)
+                    more = await self._threads.run_step(reading, step.limit, step.exact)
             except FileTruncated:
                 if feeds.setbacks == setbacks:
                     self._cut_short(reading, step.former)
@@ -136,26 +136,26 @@ class ReplayRunner:
             if feeds.setbacks != setbacks or self._advance(reading, step, more):
                 return
 
-    def _next_step(self, reading: ReplayReading, frontier: Place) -> ReplayStep:
+    def _next_step(self, reading: SharedScan, frontier: Place) -> ScanStep:
         if reading.late is not None:
             end = reading.late[2]
-            return ReplayStep(reading.rereader.tell() if reading.open_hour else 0, end, end)
+            return ScanStep(reading.rereader.tell() if reading.open_hour else 0, end, end)
         hour, begin = reading.place.hour, reading.place.offset
         former = hour != frontier.hour
         end = self._feeds.ends.get(hour, NO_END) if former else frontier.offset
         ahead = [each.place.offset for each in reading.joiners if each.place.hour == hour]
         next_join = min(ahead, default=end)
         last = not former and end - begin <= min(AT_ONCE, 4 * reading.rereader.step_bytes)
-        return ReplayStep(begin, end, min(end, next_join), next_join >= end, former, last)
+        return ScanStep(begin, end, min(end, next_join), next_join >= end, former, last)
 
-    async def _open(self, reading: ReplayReading, former: bool, setbacks: int) -> bool:
+    async def _open(self, reading: SharedScan, former: bool, setbacks: int) -> bool:
         """Open the file that comes next. False: the frontier has moved back meanwhile."""
         feeds = self._feeds
         try:
-            place = await self._threads.open(reading, dict(feeds.ends))
-        except (FileGone, FileTruncated) as fault:
+            place = await self._threads.open_file(reading, dict(feeds.ends))
+        except (FileMissing, FileTruncated) as fault:
             if feeds.setbacks == setbacks:
-                if isinstance(fault, FileGone):
+                if isinstance(fault, FileMissing):
                     self._lose(reading, fault.place)
                 else:
                     self._cut_short(reading, former)
@@ -167,13 +167,13 @@ class ReplayRunner:
             self._tell_cut(behind, place)
         return True
 
-    def _go_on_near(self, reading: ReplayReading, frontier: Place) -> None:
+    def _go_on_near(self, reading: SharedScan, frontier: Place) -> None:
         """Near the frontier, have the pipeline make the live messages."""
         if reading.place.hour == frontier.hour and frontier.offset - reading.place.offset < NEAR:
             for behind in reading.members:
                 self._feeds.go_on(behind.feed)
 
-    def _advance(self, reading: ReplayReading, step: ReplayStep, more: bool) -> bool:
+    def _advance(self, reading: SharedScan, step: ScanStep, more: bool) -> bool:
         """What a step has made has been handed out. True: the reading is to end. more: the file goes on."""
         tell = reading.rereader.tell()
         if reading.late is not None:
@@ -184,7 +184,7 @@ class ReplayRunner:
         hour = reading.place.hour
         if not more and step.exact:
             if step.end == NO_END:
-                self._members.sizes[hour] = tell
+                self._members.hour_sizes[hour] = tell
                 reading.place = Place(hour + 1, 0)
             else:
                 reading.place = Place(hour, step.end)
@@ -198,7 +198,7 @@ class ReplayRunner:
             return True
         return reading.read_bytes > SLICE and any(map(self._members.is_ready, tuple(self._members.waiting)))
 
-    async def _join(self, reading: ReplayReading) -> None:
+    async def _join(self, reading: SharedScan) -> None:
         """Those whose places the reading has come to."""
         count = 0
         for behind in tuple(reading.joiners):
@@ -237,7 +237,7 @@ class ReplayRunner:
             behind.cut.remove(place.hour)
             behind.member.tell_lost(Place(place.hour, 0).text(behind.layout))
 
-    async def _hand_out(self, reading: ReplayReading, setbacks: int, *, at_once: bool) -> None:
+    async def _hand_out(self, reading: SharedScan, setbacks: int, *, at_once: bool) -> None:
         """Give the members what the step has made. at_once: without a switch to other tasks."""
         if at_once:
             for behind, message in reading.deliveries(reading.rereader.take()):
@@ -260,25 +260,25 @@ class ReplayRunner:
                 self._ease()
                 await asyncio.sleep(0)
 
-    def _give(self, reading: ReplayReading, behind: LaggingMember, message: TopicMessage) -> None:
+    def _give(self, reading: SharedScan, behind: LaggingMember, message: TopicMessage) -> None:
         if behind.member.replay(message, whole=reading.late is not None):
             self.replayed_orders += message.orders
         elif behind.reading is reading:
             self._members.requeue(behind)
 
-    def _only_drained(self, reading: ReplayReading) -> None:
+    def _only_drained(self, reading: SharedScan) -> None:
         """Whoever has much to read yet does not go live: it leaves."""
         for behind in reading.members:
             if not behind.member.client.is_drained:
                 self._members.requeue(behind)
 
-    def _arrive(self, reading: ReplayReading) -> None:
+    def _arrive(self, reading: SharedScan) -> None:
         for behind in reading.members:
             self._members.requeue(behind)
             if behind.member.client.has_room:
-                self._members.arrived(behind)
+                self._members.try_go_live(behind)
 
-    def _advance_late(self, reading: ReplayReading, to: int, *, done: bool) -> bool:
+    def _advance_late(self, reading: SharedScan, to: int, *, done: bool) -> bool:
         """The late lines up to there have been given. True: that was all, or nobody is left."""
         assert reading.late is not None
         hour, _, end = reading.late
@@ -291,7 +291,7 @@ class ReplayRunner:
                 self._members.requeue(behind)
         return done
 
-    def _lose(self, reading: ReplayReading, to: Place | None) -> None:
+    def _lose(self, reading: SharedScan, to: Place | None) -> None:
         """What was to be read next has been deleted: go on at the oldest place there is."""
         frontier = self._feeds.frontier
         assert frontier is not None
@@ -303,7 +303,7 @@ class ReplayRunner:
             return
         self._go_on_at(reading, min(to or frontier, frontier))
 
-    def _cut_short(self, reading: ReplayReading, former: bool) -> None:
+    def _cut_short(self, reading: SharedScan, former: bool) -> None:
         """A file has been truncated. Of the present one the pipeline will find that out."""
         if reading.late is not None:
             self._lose(reading, None)
@@ -317,11 +317,11 @@ class ReplayRunner:
         hours = {*self._feeds.ends, *self._members.known_hours, frontier.hour}
         self._go_on_at(reading, Place(min(hour for hour in hours if hour > reading.place.hour), 0))
 
-    def _go_on_at(self, reading: ReplayReading, to: Place) -> None:
+    def _go_on_at(self, reading: SharedScan, to: Place) -> None:
         """What lies before that place is lost to those who have not had it."""
         for behind in [*reading.members, *reading.joiners]:
             if behind.now_at < to:
-                self._members.move(behind, to, lost=True)
+                self._members.reposition(behind, to, lost=True)
                 if behind in self._members.waiting:
                     self._members.assign(behind, reading)
         reading.place = to

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from fasttail.publish.cursor import Place
-from fasttail.replay_reading import ReplayReading
+from fasttail.replay_scan import SharedScan
 from fasttail.reread import Rereader
 from fasttail.step_threads import StepThreads
 
@@ -30,13 +30,13 @@ class ReplayThreads:
         self._threads: StepThreads | None = None  # from the first member on
         self._steps: dict[Rereader, asyncio.Future[None]] = {}
 
-    async def open(self, reading: ReplayReading, ends: dict[int, int]) -> Place:
-        """`ReplayReading.open`."""
+    async def open_file(self, reading: SharedScan, ends: dict[int, int]) -> Place:
+        """`SharedScan.open`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._opener, reading.open, ends, reading.marks)
 
-    async def step(self, reading: ReplayReading, limit: int, exact: bool) -> bool:
-        """`ReplayReading.step`."""
+    async def run_step(self, reading: SharedScan, limit: int, exact: bool) -> bool:
+        """`SharedScan.step`."""
         loop = asyncio.get_running_loop()
         if self._threads is None:
             self._threads = StepThreads(self._count)

@@ -34,8 +34,8 @@ from fasttail.publish.public import Member
 from fasttail.publish.subscriptions import Subscription
 from fasttail.publish.topics import Topic
 from fasttail.replay_members import LaggingMembers
-from fasttail.replay_reading import LaggingMember, ReplayReading
-from fasttail.replay_runner import ReplayRunner
+from fasttail.replay_runner import ScanRunner
+from fasttail.replay_scan import LaggingMember, SharedScan
 from fasttail.replay_threads import ReplayThreads
 from fasttail.reread import Rereader
 
@@ -75,9 +75,9 @@ class Replays:
         self._limit = limit
         self._new_rereader = partial(Rereader, window=window, max_line=max_line)
         self._members = LaggingMembers(feeds, max_behind_s)
-        self._threads = ReplayThreads(limit)
-        self._runner = ReplayRunner(self._members, feeds, self._threads, make_topic, ease)
-        self._readings: dict[ReplayReading, asyncio.Task[None]] = {}
+        self._threads = ReplayThreads(self._limit)
+        self._runner = ScanRunner(self._members, feeds, self._threads, make_topic, ease)
+        self._readings: dict[SharedScan, asyncio.Task[None]] = {}
         self._free: list[Rereader] = []
         self._timer: asyncio.TimerHandle | None = None
         self._looks = False
@@ -93,7 +93,7 @@ class Replays:
 
     def drop(self, member: Member) -> None:
         """It wants no more."""
-        self._members.drop(member)
+        self._members.discard(member)
 
     def drained(self) -> None:
         """A client has read on: members of it may be ready."""
@@ -102,7 +102,7 @@ class Replays:
 
     def report(self) -> dict[Client, list[dict[str, Any]]]:
         """For the `status` of each client that has members which are behind."""
-        return self._members.report()
+        return self._members.lag_report()
 
     def tick(self) -> None:
         """Once a second: look for members that are too far behind."""
@@ -128,7 +128,7 @@ class Replays:
     def counts(self) -> dict[str, float]:
         """For the metrics."""
         return {
-            **self._members.counts(),
+            **self._members.counters(),
             "replayed_orders": self._runner.replayed_orders,
             "replay_readings": len(self._readings),
         }
@@ -151,7 +151,7 @@ class Replays:
             return
         members = self._members
         ready = [behind for behind in tuple(members.waiting) if members.is_ready(behind)]
-        ready = [behind for behind in ready if not members.arrived(behind)]
+        ready = [behind for behind in ready if not members.try_go_live(behind)]
         # Else its client has gone just now.
         ready = [behind for behind in ready if behind in members.waiting]
         for reading in self._readings if ready else ():
@@ -184,7 +184,7 @@ class Replays:
             start = min(each.place for each in ready if self._members.is_near(each.place, first.place))
             taken = []
         rereader = self._free.pop() if self._free else self._new_rereader()
-        reading = ReplayReading(
+        reading = SharedScan(
             rereader, first.layout, Place(start.hour, start.offset), self._data_dir, self._members.known_hours
         )
         reading.late = late
@@ -195,7 +195,7 @@ class Replays:
         self._readings[reading] = asyncio.get_running_loop().create_task(self._run(reading))
         return rest
 
-    def _let_join(self, reading: ReplayReading, ready: list[LaggingMember]) -> list[LaggingMember]:
+    def _let_join(self, reading: SharedScan, ready: list[LaggingMember]) -> list[LaggingMember]:
         """Those near ahead join when the reading comes there. Who is left over."""
         if reading.late is not None:
             return ready
@@ -207,7 +207,7 @@ class Replays:
                 rest.append(behind)
         return rest
 
-    async def _run(self, reading: ReplayReading) -> None:
+    async def _run(self, reading: SharedScan) -> None:
         try:
             await self._runner.read(reading)
         except OSError as error:
@@ -224,6 +224,6 @@ class Replays:
                 self._free.append(reading.rereader)
             self._look_soon()
 
-    def _fail(self, reading: ReplayReading, text: str) -> None:
+    def _fail(self, reading: SharedScan, text: str) -> None:
         for behind in reading.members:
             behind.member.fail(text)

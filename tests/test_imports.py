@@ -42,11 +42,11 @@ ALLOWED: dict[str, set[str]] = {
     "find": {"tail", "parser"},
     "resume": {"tail", "publish", "find"},
     "step_threads": {"reread", "slices"},
-    "replay_reading": {"tail", "publish", "reread", "resume"},
-    "replay_members": {"publish", "replay_reading"},
-    "replay_threads": {"publish", "replay_reading", "reread", "step_threads"},
-    "replay_runner": {"publish", "replay_members", "replay_reading", "replay_threads"},
-    "replays": {"publish", "replay_members", "replay_reading", "replay_runner", "replay_threads", "reread"}
+    "replay_scan": {"tail", "publish", "reread", "resume"},
+    "replay_members": {"publish", "replay_scan"},
+    "replay_threads": {"publish", "replay_scan", "reread", "step_threads"},
+    "replay_runner": {"publish", "replay_members", "replay_scan", "replay_threads"},
+    "replays": {"publish", "replay_members", "replay_scan", "replay_runner", "replay_threads", "reread"}
     | {"observe.now_and_then"},
     "checkpoint": {"tail"},
     "handed_out": {"tail", "pipeline"},

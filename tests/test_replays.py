@@ -155,7 +155,7 @@ class World:
             window=chance.choice([4 << 10, 64 << 10]),
             max_line=1 << 20,
             max_behind_s=3600.0,
-            ease=self.queue_limit.ease,
+            ease=self.queue_limit.enforce,
         )
         self.service = Service(
             hub,
@@ -188,7 +188,7 @@ class World:
                 self.feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
             elif isinstance(note, BatchEnd):
                 self.feeds.take(note.messages, note)
-                self.queue_limit.ease()
+                self.queue_limit.enforce()
 
     def path(self, hour: int) -> Path:
         stem = "node_order_statuses" + ("" if self.layout == "plain" else f"_{self.layout}")

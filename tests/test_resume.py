@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from fasttail.publish.cursor import Place
 from fasttail.publish.topics import Topic
-from fasttail.replay_reading import FileTruncated, ReplayReading
+from fasttail.replay_scan import FileTruncated, SharedScan
 from fasttail.reread import Rereader
 
 
@@ -435,7 +435,7 @@ def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path:
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 10)))
     size = path.stat().st_size
-    reading = ReplayReading(Rereader(), "plain", Place(2026050517, 0), str(tmp_path), set())
+    reading = SharedScan(Rereader(), "plain", Place(2026050517, 0), str(tmp_path), set())
     reading.rereader.add(Topic("orders", format="raw", numbered=False))
     assert reading.open({}, set()) == Place(2026050517, 0)
     path.write_bytes(b"")

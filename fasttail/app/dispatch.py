@@ -92,7 +92,7 @@ class Dispatcher:
         if self._checkpoint is not None and publishing.old.collects and not publishing.old.pending:
             self._sent_to = self._handed_out.position()
         publishing.feeds.take(note.messages, note)
-        publishing.queue_limit.ease()
+        publishing.queue_limit.enforce()
         now_ns = time.time_ns()
         if note.event_ns:
             self.lags.observe(now_ns - note.event_ns)

@@ -57,7 +57,7 @@ class Publishing:
             limit=settings.max_replays,
             max_line=settings.max_line,
             max_behind_s=settings.max_behind_s,
-            ease=self.queue_limit.ease,
+            ease=self.queue_limit.enforce,
         )
         self.public = public.Service(
             self.hub,

@@ -17,7 +17,7 @@ class QueueLimit:
         self._total = total
         self._handed_before = 0
 
-    def ease(self) -> None:
+    def enforce(self) -> None:
         """If the queues of all clients together are too long, add nothing to the longest until they have run
         down: their members read on from the files. To be called whenever something has been handed out.
         """

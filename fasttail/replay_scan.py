@@ -24,7 +24,7 @@ NO_END = 1 << 63
 """Of a file that the pipeline has left, or never had: all that is in it."""
 
 
-class FileGone(Exception):
+class FileMissing(Exception):
     """What a reading is to read next is not there. place: the oldest that is; None: nothing."""
 
     def __init__(self, place: Place | None) -> None:
@@ -57,7 +57,7 @@ class LaggingMember:
     allowed: float | None = None
     mark: tuple[int, int, bytes] | None = None
     not_before: float = 0.0
-    reading: ReplayReading | None = None
+    reading: SharedScan | None = None
     group: TopicGroup | None = None
 
     @property
@@ -78,7 +78,7 @@ class TopicGroup:
     since: Place  # where it was made: some of that line's events may be passed over
 
 
-class ReplayReading:
+class SharedScan:
     """One way through the files, for those who have joined it. While `open` or `look_at_end` run, nothing
     else is done with the rereader.
 
@@ -123,7 +123,7 @@ class ReplayReading:
     def open(self, ends: dict[int, int], marks: set[tuple[int, int, bytes]]) -> Place:
         """Open the file of the present hour, or of the next there is. Where reading goes on then.
 
-        Raises FileGone, FileTruncated, OSError.
+        Raises FileMissing, FileTruncated, OSError.
         """
         hour, stands = self.place.hour, None
         offset = self.place.offset
@@ -134,7 +134,7 @@ class ReplayReading:
         missing = [each for each in {*ends, *self._known} if hour <= each < (found or NO_END)]
         lost = any(each != hour or ends.get(each, NO_END) > offset for each in missing)
         if found is None or lost or (self.late is not None and found != hour):
-            raise FileGone(Place(found, 0) if found is not None else None)
+            raise FileMissing(Place(found, 0) if found is not None else None)
         self._known |= set(files)
         if found != hour:
             hour, offset = found, 0
