@@ -65,7 +65,7 @@ class Service:
 def read_metrics(port: int) -> dict[str, float]:
     """The numbers of a server's /metrics, by name with labels."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
-        return endpoint.metrics(answer.read())
+        return endpoint.parse_metrics(answer.read())
 
 
 @contextmanager

@@ -112,14 +112,14 @@ def _write(plan: Plan, stopped: Callable[[], bool], total: Any) -> Written:
             done.crcs[hour] = 0
             if hour >= plan.keep:
                 (hourly / hour_name(hour - plan.keep)).unlink(missing_ok=True)  # short hours may be left out
-        while synth.left > 0:
-            part = size - synth.left
+        while synth.events_left > 0:
+            part = size - synth.events_left
             wait = due + part / rate - time.monotonic()
             if wait > 0:
                 time.sleep(max(wait, SLICE_S))
             done.behind_s = max(done.behind_s, -wait)
             ready = int((time.monotonic() - due) * rate) + 1
-            block = synth.take(max(1, min(ready, size) - part))
+            block = synth.take_events(max(1, min(ready, size) - part))
             data = render(block, LAYOUT)
             view = memoryview(data)
             while view:

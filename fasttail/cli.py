@@ -44,14 +44,14 @@ _EPILOG = (
 )
 # What the surroundings refuse, as opposed to what is wrong in the program: one line, no traceback.
 # RuntimeError is what Python raises where no thread can be started.
-_REFUSALS = (OSError, MemoryError, ImportError, RuntimeError, UnicodeError)
+_ENVIRONMENT_ERRORS = (OSError, MemoryError, ImportError, RuntimeError, UnicodeError)
 # What becomes of output in the midst of it: no mistake of the user's, so the exit code is 1.
-_OUTPUT_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_OUTPUT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` (default: the process's arguments) names; returns the exit code."""
-    _keep_standard_descriptors()
+    _ensure_standard_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no text, and a locale lack a letter
     code = _run(argv)
@@ -63,15 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
     except OSError as error:
         _discard_output()
-        return code or _refuse(f"fasttail: standard output: {error.strerror}", 1)
+        return code or _print_error(f"fasttail: standard output: {error.strerror}", 1)
     return code
 
 
 def _run(argv: Sequence[str] | None) -> int:
     name = "fasttail"
     try:
-        words = sys.argv[1:] if argv is None else argv
-        arguments = _parser(words).parse_args(words)
+        args = sys.argv[1:] if argv is None else argv
+        arguments = _parser(args).parse_args(args)
         name = f"fasttail {arguments.command}"
         return _COMMANDS[arguments.command](arguments)
     except SystemExit as end:  # argparse's, after --help and --version
@@ -81,46 +81,46 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return 0
     except _UsageError as error:
-        return _refuse(str(error))
+        return _print_error(str(error))
     except ConfigError as error:
-        return _refuse(f"{name}: {error}")
-    except _REFUSALS as error:
-        output_failed = isinstance(error, OSError) and error.errno in _OUTPUT_FAILURES
-        return _refuse(f"{name}: {_reason(error)}", 1 if output_failed else 2)
+        return _print_error(f"{name}: {error}")
+    except _ENVIRONMENT_ERRORS as error:
+        output_failed = isinstance(error, OSError) and error.errno in _OUTPUT_ERRNOS
+        return _print_error(f"{name}: {_error_text(error)}", 1 if output_failed else 2)
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """What has been refused, in words."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}"
     if isinstance(error, MemoryError):
         return "out of memory"
-    said = str(error)
-    if isinstance(error, _REFUSALS) and said:
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = str(error)
+    if isinstance(error, _ENVIRONMENT_ERRORS) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    show = arguments.__dict__.pop("print_config")
-    here = _current_folder()
+    print_config = arguments.__dict__.pop("print_config")
+    start_folder = _current_folder()
 
     def read() -> ServeSettings:
-        return _settings(ServeSettings, arguments, base=here)
+        return _settings(ServeSettings, arguments, base=start_folder)
 
     settings = read()
-    if show:
-        print(sources.show(settings), end="")
-        _tell_notices("serve", settings)
+    if print_config:
+        print(sources.format_settings(settings), end="")
+        _print_notices("serve", settings)
         return 0
-    _let_workers_sleep()
+    _use_passive_wait()
     try:
-        _need_threads(settings.workers + _SERVE_THREADS)
+        _require_threads(settings.workers + _SERVE_THREADS)
         from fasttail import app
         from fasttail.watch import stacks
 
-        stacks.answer()
+        stacks.install_dump_handler()
         return app.serve(settings, read)
     except Exception as error:
         # `app.serve` lets nothing through once it is ready: this is what keeps it from starting.
@@ -129,11 +129,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
             with contextlib.suppress(OSError):
                 traceback.print_exc()
-        raise error if isinstance(error, ConfigError) else ConfigError(_reason(error)) from error
+        raise error if isinstance(error, ConfigError) else ConfigError(_error_text(error)) from error
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _default_sigint() -> Iterator[None]:
     """Ctrl-C ends the process at once meanwhile, instead of raising: some extension modules (orjson's, for
     one) do not survive an exception while they are loaded.
     """
@@ -150,10 +150,10 @@ def _uninterrupted() -> Iterator[None]:
 
 def _tail(arguments: argparse.Namespace) -> int:
     settings = _settings(TailSettings, arguments)
-    _tell_notices("tail", settings)
-    _let_workers_sleep()
-    _need_threads(settings.workers)
-    with _uninterrupted():
+    _print_notices("tail", settings)
+    _use_passive_wait()
+    _require_threads(settings.workers)
+    with _default_sigint():
         from fasttail import tail_command
 
     return tail_command.tail_folder(settings)
@@ -161,10 +161,10 @@ def _tail(arguments: argparse.Namespace) -> int:
 
 def _parse(arguments: argparse.Namespace) -> int:
     settings = _settings(ParseSettings, arguments, files=tuple(arguments.files))
-    _tell_notices("parse", settings)
-    _let_workers_spin()
-    _need_threads(settings.workers)
-    with _uninterrupted():
+    _print_notices("parse", settings)
+    _use_short_spin()
+    _require_threads(settings.workers)
+    with _default_sigint():
         from fasttail import parse_command
 
     return parse_command.parse_files(settings)
@@ -172,8 +172,8 @@ def _parse(arguments: argparse.Namespace) -> int:
 
 def _synth(arguments: argparse.Namespace) -> int:
     settings = _settings(SynthSettings, arguments)
-    _tell_notices("synth", settings)
-    with _uninterrupted():
+    _print_notices("synth", settings)
+    with _default_sigint():
         from fasttail import synth
 
     # A number of lines is wanted as a set of files, not as a stream.
@@ -200,9 +200,9 @@ def _synth(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     settings = _settings(DemoSettings, arguments)
-    _tell_notices("demo", settings)
-    _let_workers_sleep()
-    with _uninterrupted():
+    _print_notices("demo", settings)
+    _use_passive_wait()
+    with _default_sigint():
         from fasttail import demo
 
     return demo.run(settings)
@@ -210,8 +210,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     settings = _settings(VerifySettings, arguments)
-    _tell_notices("verify", settings)
-    with _uninterrupted():
+    _print_notices("verify", settings)
+    with _default_sigint():
         from fasttail.verify import command
 
     return command.verify(settings)
@@ -219,8 +219,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _bundle(arguments: argparse.Namespace) -> int:
     settings = _settings(BundleSettings, arguments)
-    _tell_notices("bundle", settings)
-    with _uninterrupted():
+    _print_notices("bundle", settings)
+    with _default_sigint():
         from fasttail.bundle import command
 
     return command.bundle(settings)
@@ -241,22 +241,22 @@ _SERVE_THREADS = 6
 """Threads of `serve` besides the workers: log, pipeline, checkpoint, webhook, and room for two more."""
 
 
-def _need_threads(count: int) -> None:
+def _require_threads(count: int) -> None:
     """RuntimeError unless so many threads can run at once.
 
     OpenMP starts its own with the first large batch, and ends the process where it gets none.
     """
-    over = threading.Event()
+    release = threading.Event()
     started: list[threading.Thread] = []
     try:
         for _ in range(count):
-            thread = threading.Thread(target=over.wait, daemon=True)
+            thread = threading.Thread(target=release.wait, daemon=True)
             thread.start()
             started.append(thread)
     except RuntimeError as error:
         raise RuntimeError(f"{error}: {count} are needed") from None
     finally:
-        over.set()
+        release.set()
         for thread in started:
             thread.join()
 
@@ -269,21 +269,23 @@ def _current_folder() -> str:
         return ""
 
 
-def _tell_notices(command: str, settings: Settings) -> None:
+def _print_notices(command: str, settings: Settings) -> None:
     for notice in settings.notices:
-        _refuse(f"fasttail {command}: {notice}")
+        _print_error(f"fasttail {command}: {notice}")
 
 
-def _settings(kind: type[S], arguments: argparse.Namespace, *, base: str | None = None, **more: object) -> S:
+def _settings(
+    settings_type: type[S], arguments: argparse.Namespace, *, base: str | None = None, **extra: object
+) -> S:
     given = {
         name: ",".join(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()
-        if name not in more
+        if name not in extra
     }
-    return sources.load(kind, given, os.environ, base=base, **more)
+    return sources.load(settings_type, given, os.environ, base=base, **extra)
 
 
-def _let_workers_sleep() -> None:
+def _use_passive_wait() -> None:
     """By default OpenMP's threads spin when they have nothing to do, two fifths of a core at 200 batches a
     second.
 
@@ -293,7 +295,7 @@ def _let_workers_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _let_workers_spin() -> None:
+def _use_short_spin() -> None:
     """For some 20 µs: a worker of `parse` has its next share that soon, and to wake it would take longer."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -303,7 +305,7 @@ class _UsageError(Exception):
     """A command line that cannot be understood."""
 
 
-class _Once(argparse.Action):
+class _StoreOnce(argparse.Action):
     """An option that has one value. Two different ones are a mistake: which of them counts?"""
 
     def __call__(
@@ -316,7 +318,7 @@ class _Once(argparse.Action):
         _set_once(self, namespace, values)
 
 
-class _SwitchOnce(argparse.BooleanOptionalAction):
+class _BooleanOnce(argparse.BooleanOptionalAction):
     """The same for --name and --no-name."""
 
     def __call__(
@@ -342,8 +344,8 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line; of the commands not among its `words` it knows the names only."""
+def _parser(args: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; of the commands not among its `args` it knows the names only."""
     parser = _Parser(
         prog="fasttail",
         description="Follows the order files of a Hyperliquid node and broadcasts them to WebSocket clients.",
@@ -381,7 +383,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                 metavar="FILE",
                 help="the node's file, in any layout; - for standard input",
             )
-        if name in words:
+        if name in args:
             _add_options(command, COMMANDS[name])
         if name == "serve":
             text = "print each setting and where it came from, and end"
@@ -394,7 +396,7 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
     for option in options(settings):
         if option.file_only:
             continue
-        kind = option.kind
+        value_type = option.value_type
         default = sources.describe_default(settings, option)
         text = (option.help + (f" (default: {default})" if default else "")).replace("%", "%%")
         flag = sources.flag(option)
@@ -405,16 +407,16 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
             )
             group = debugging
         if option.positional:
-            group.add_argument(option.dest, nargs="?", metavar=kind.metavar, help=text)
-        elif kind.flag:
-            group.add_argument(flag, dest=option.dest, action=_SwitchOnce, default=None, help=text)
+            group.add_argument(option.dest, nargs="?", metavar=value_type.metavar, help=text)
+        elif value_type.is_switch:
+            group.add_argument(flag, dest=option.dest, action=_BooleanOnce, default=None, help=text)
         else:
-            action: Any = "append" if kind.repeats else _Once
+            action: Any = "append" if value_type.repeats else _StoreOnce
             flags = [f"-{option.short}", flag] if option.short else [flag]
-            group.add_argument(*flags, dest=option.dest, metavar=kind.metavar, action=action, help=text)
+            group.add_argument(*flags, dest=option.dest, metavar=value_type.metavar, action=action, help=text)
 
 
-def _keep_standard_descriptors() -> None:
+def _ensure_standard_descriptors() -> None:
     """Opens what is closed of the descriptors 0, 1 and 2: else a socket gets the number, and the log."""
     for fd in range(3):
         try:
@@ -430,7 +432,7 @@ def _discard_output() -> None:
     os.close(null)
 
 
-def _refuse(line: str, code: int = 2) -> int:
+def _print_error(line: str, code: int = 2) -> int:
     shown = " ".join(line.split())
     if sys.stderr is not None:  # the process was started with it closed
         with contextlib.suppress(OSError, ValueError):  # a full disk: the exit code tells

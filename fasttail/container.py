@@ -19,11 +19,11 @@ class ContainerError(Exception):
 
 
 class Container:
-    """A container by name or id. `words` is the command, with what has to stand before its own."""
+    """A container by name or id. `docker_command` is the command, with what has to stand before its own."""
 
-    def __init__(self, name: str, words: tuple[str, ...] = ("docker",)) -> None:
+    def __init__(self, name: str, docker_command: tuple[str, ...] = ("docker",)) -> None:
         self.name = name
-        self._words = words
+        self._docker_command = docker_command
 
     def inspect(self) -> dict[str, Any]:
         """What the engine knows of it."""
@@ -39,55 +39,57 @@ class Container:
     def memory(self) -> int:
         """Bytes in use, as `docker stats` counts: without the page cache that is not in use."""
         text = self.run("stats", "--no-stream", "--format", "{{.MemUsage}}", self.name)
-        size = read_size(text.decode("utf-8", "replace").partition("/")[0])
+        size = parse_size(text.decode("utf-8", "replace").partition("/")[0])
         if size is None:
             raise ContainerError(f"docker stats: no size in {text[:80]!r}")
         return size
 
-    def follow(self, since: str | None, *, follow: bool) -> subprocess.Popen[bytes]:
+    def open_log(self, since: str | None, *, follow: bool) -> subprocess.Popen[bytes]:
         """Its log on a pipe, both outputs in one: from `since` ago, or from now on. The caller ends it."""
-        return self._logs(*(("-f",) if follow else ()), *(("--since", since) if since else ("--tail", "0")))
+        return self._open_logs(
+            *(("-f",) if follow else ()), *(("--since", since) if since else ("--tail", "0"))
+        )
 
-    def last(self, lines: int) -> subprocess.Popen[bytes]:
+    def open_log_tail(self, lines: int) -> subprocess.Popen[bytes]:
         """The end of its log, the same way."""
-        return self._logs("--tail", str(lines))
+        return self._open_logs("--tail", str(lines))
 
-    def _logs(self, *options: str) -> subprocess.Popen[bytes]:
-        words = [*self._words, "logs", *options, self.name]
+    def _open_logs(self, *options: str) -> subprocess.Popen[bytes]:
+        args = [*self._docker_command, "logs", *options, self.name]
         try:
             return subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
         except OSError as error:
-            raise _absent(self._words, error) from None
+            raise _command_missing(self._docker_command, error) from None
 
-    def run(self, *words: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    def run(self, *args: str, timeout_s: float = TIMEOUT_S) -> bytes:
         """Standard output of a docker command."""
         try:
             done = subprocess.run(
-                [*self._words, *words],
+                [*self._docker_command, *args],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise ContainerError(f"docker {words[0]}: no answer within {timeout_s:g} s") from None
+            raise ContainerError(f"docker {args[0]}: no answer within {timeout_s:g} s") from None
         except OSError as error:
-            raise _absent(self._words, error) from None
+            raise _command_missing(self._docker_command, error) from None
         if done.returncode:
-            said = " ".join(done.stderr.decode("utf-8", "replace").split())
-            if re.search(r"no such (container|object)", said, re.IGNORECASE):
+            stderr = " ".join(done.stderr.decode("utf-8", "replace").split())
+            if re.search(r"no such (container|object)", stderr, re.IGNORECASE):
                 raise ContainerError(f"no such container: {self.name}")
-            raise ContainerError(f"docker {words[0]}: {said[:300] or f'exit code {done.returncode}'}")
+            raise ContainerError(f"docker {args[0]}: {stderr[:300] or f'exit code {done.returncode}'}")
         return done.stdout
 
 
-def _absent(words: tuple[str, ...], error: OSError) -> ContainerError:
-    return ContainerError(f"cannot run {words[0]}: {error.strerror}; is docker installed?")
+def _command_missing(args: tuple[str, ...], error: OSError) -> ContainerError:
+    return ContainerError(f"cannot run {args[0]}: {error.strerror}; is docker installed?")
 
 
-def read_size(text: str) -> int | None:
+def parse_size(text: str) -> int | None:
     """Bytes of a size such as "84.1MiB" or "12.3MB"; None if it is none."""
     found = re.fullmatch(r"\s*([0-9.]+)\s*([kmg]i?|)b\s*", text, re.IGNORECASE)
     if found is None or found[1].count(".") > 1 or found[1] == ".":
@@ -95,15 +97,15 @@ def read_size(text: str) -> int | None:
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
-def environment(inspected: dict[str, Any]) -> dict[str, str]:
+def container_environment(inspected: dict[str, Any]) -> dict[str, str]:
     """The variables that the container was started with."""
     entries = (inspected.get("Config") or {}).get("Env") or ()
     return {name: value for name, _, value in (str(entry).partition("=") for entry in entries)}
 
 
-def address(inspected: dict[str, Any]) -> str | None:
+def server_url(inspected: dict[str, Any]) -> str | None:
     """Where the server inside is reached from this machine: its published port, else its own address."""
-    variables = environment(inspected)
+    variables = container_environment(inspected)
     port = variables.get("FASTTAIL_PORT", "")
     if not (port.isascii() and port.isdigit()):  # not set, or the address of a service called "fasttail"
         port = "8000"

@@ -10,17 +10,17 @@ from fasttail.pipeline import leak
 from fasttail.watch.growth import MB
 
 
-def leaks(settings: ServeSettings) -> list[Leak]:
+def leaks(settings: ServeSettings) -> list[LeakInjector]:
     """What is to leak, in Python and in C; each is to be ticked every few seconds."""
-    found: list[Leak] = []
+    found: list[LeakInjector] = []
     if settings.debug_leak:
-        found.append(Leak(settings.debug_leak))
+        found.append(LeakInjector(settings.debug_leak))
     if settings.debug_leak_c:
-        found.append(Leak(settings.debug_leak_c, allocate=leak))
+        found.append(LeakInjector(settings.debug_leak_c, allocate=leak))
     return found
 
 
-class Leak:
+class LeakInjector:
     """Leaks: each `tick` keeps what came due since the one before, all touched.
 
     allocate: allocates so many bytes for good; not given, they are kept here, in Python.

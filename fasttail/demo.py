@@ -25,14 +25,14 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fasttail import synth
 from fasttail.config import ConfigError, DemoSettings
-from fasttail.endpoint import Endpoint, EndpointError, metrics
+from fasttail.endpoint import Endpoint, EndpointError, parse_metrics
 
 SHOWN_PER_S = 2
 """Orders printed each second."""
-MARKED = 32
+SAMPLED_PER_WRITE = 32
 """Orders of each write whose delay is measured."""
-START_S = 20.0
-END_S = 10.0
+START_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 10.0
 
 _OID = re.compile(r'"oid":(\d+)')
 
@@ -50,14 +50,14 @@ def run(settings: DemoSettings) -> int:
             return uvloop.run(_Demo(settings, Path(folder)).run())
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        except _Refused as error:
+        except _ServerRefused as error:
             raise ConfigError(str(error)) from None
         except DemoError as error:
             print(f"fasttail demo: {error}", file=sys.stderr)
             return 1
 
 
-class _Refused(DemoError):
+class _ServerRefused(DemoError):
     """The server did not start because of the settings or the surroundings."""
 
 
@@ -65,10 +65,10 @@ class _Server:
     """`fasttail serve` as a child process, with the last lines of its log."""
 
     def __init__(self, settings: DemoSettings, folder: Path) -> None:
-        words: list[object] = ["serve", folder, "--host", settings.host, "--port", settings.port]
-        words += ["--workers", settings.workers]
+        args: list[object] = ["serve", folder, "--host", settings.host, "--port", settings.port]
+        args += ["--workers", settings.workers]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fasttail", *map(str, words)],
+            [sys.executable, "-P", "-m", "fasttail", *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -78,11 +78,11 @@ class _Server:
         self.log: collections.deque[str] = collections.deque(maxlen=20)
         self.port: int | None = None
         self.peak_rss = self._rss = 0
-        self._status = psutil.Process(self.process.pid)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._process_info = psutil.Process(self.process.pid)
+        self._log_reader = threading.Thread(target=self._read_log, daemon=True)
+        self._log_reader.start()
 
-    def _read(self) -> None:
+    def _read_log(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.log.append(line.rstrip())
@@ -91,39 +91,43 @@ class _Server:
                 self.port = int(found[1])
 
     async def wait_port(self) -> int:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while self.port is None:
             code = self.process.poll()
             if code == 2:
-                self._reader.join(END_S)
-                raise _Refused(self.log[-1].removeprefix("fasttail serve: ") if self.log else "no server")
+                self._log_reader.join(END_TIMEOUT_S)
+                raise _ServerRefused(
+                    self.log[-1].removeprefix("fasttail serve: ") if self.log else "no server"
+                )
             if code is not None or time.monotonic() > deadline:
                 raise DemoError("the server did not start:\n" + "\n".join(self.log))
             await asyncio.sleep(0.02)
         return self.port
 
-    def rss(self) -> int:
+    def sample_rss(self) -> int:
         """Resident bytes now."""
         with contextlib.suppress(psutil.Error):  # it has just ended
-            self._rss = int(self._status.memory_info().rss)
+            self._rss = int(self._process_info.memory_info().rss)
         self.peak_rss = max(self.peak_rss, self._rss)
         return self._rss
 
     def end(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(timeout=END_S)
+            self.process.wait(timeout=END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
 
 class _Node(threading.Thread):
-    """The node: `synth` in a thread. `marks` holds when some of the orders were written (monotonic ns)."""
+    """The node: `synth` in a thread. `write_times` holds when some of the orders were written (monotonic
+    ns).
+    """
 
     def __init__(self, settings: DemoSettings, folder: Path) -> None:
         super().__init__(daemon=True)
-        self.marks: dict[str, int] = {}
+        self.write_times: dict[str, int] = {}
         self.summary = synth.Summary()
         self.failure: Exception | None = None
         self._settings = settings
@@ -140,36 +144,36 @@ class _Node(threading.Thread):
                 ),
                 stop=self._stopped.is_set,
                 progress=self._progress,
-                wrote=self._wrote,
+                on_write=self._on_write,
             )
         except Exception as error:
             self.failure = error
 
     def stop(self) -> None:
         self._stopped.set()
-        self.join(timeout=END_S)
+        self.join(timeout=END_TIMEOUT_S)
 
     def _progress(self, summary: synth.Summary) -> None:
         self.summary = summary
-        if len(self.marks) > 1_000_000:  # of orders that the channel does not carry
-            self.marks.clear()
+        if len(self.write_times) > 1_000_000:  # of orders that the channel does not carry
+            self.write_times.clear()
 
-    def _wrote(self, block: synth.Block) -> None:
+    def _on_write(self, block: synth.Block) -> None:
         now = time.monotonic_ns()
-        for event in block.events[-MARKED:]:
+        for event in block.events[-SAMPLED_PER_WRITE:]:
             found = _OID.search(event)
             if found is not None:
-                self.marks[found[1]] = now
+                self.write_times[found[1]] = now
 
 
 class _Client(WSListener):
     """Counts what arrives, and measures the delay of the marked orders."""
 
-    def __init__(self, marks: dict[str, int]) -> None:
+    def __init__(self, write_times: dict[str, int]) -> None:
         self.orders = 0
         self.delays: list[float] = []
-        self.latest: collections.deque[dict[str, object]] = collections.deque(maxlen=SHOWN_PER_S)
-        self._marks = marks
+        self.latest_orders: collections.deque[dict[str, object]] = collections.deque(maxlen=SHOWN_PER_S)
+        self._write_times = write_times
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type != WSMsgType.TEXT:
@@ -180,17 +184,17 @@ class _Client(WSListener):
         now = time.monotonic_ns()
         self.orders += 1
         order = message["data"]
-        written = self._marks.pop(order["id"], None)
+        written = self._write_times.pop(order["id"], None)
         if written is not None:
             self.delays.append((now - written) / 1e6)
-        self.latest.append(order)
+        self.latest_orders.append(order)
 
 
 class _Demo:
     def __init__(self, settings: DemoSettings, folder: Path) -> None:
         self._settings = settings
         self._folder = folder
-        self._began = 0.0
+        self._started_at = 0.0
 
     async def run(self) -> int:
         s = self._settings
@@ -203,14 +207,14 @@ class _Demo:
         node = _Node(s, self._folder)
         try:
             port = await server.wait_port()
-            client = _Client(node.marks)
-            await ws_connect(lambda: client, f"ws://{_reached(s.host, port)}/ws/orderUpdate")
+            client = _Client(node.write_times)
+            await ws_connect(lambda: client, f"ws://{_client_address(s.host, port)}/ws/orderUpdate")
             rate = "as fast as it goes" if s.rate is None else f"{s.rate:,.0f} lines/s"
             print(f"a made-up node writes {rate} ({s.layout}) to {self._folder}")
-            url = f"http://{_reached(s.host, port)}"
+            url = f"http://{_client_address(s.host, port)}"
             print(f"fasttail serves it on {url} (try /health, /metrics), one client listens")
             node.start()
-            self._began = time.monotonic()
+            self._started_at = time.monotonic()
             with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
                 await self._watch(server, node, client)
             node.stop()
@@ -224,65 +228,70 @@ class _Demo:
 
     async def _watch(self, server: _Server, node: _Node, client: _Client) -> None:
         """A line a second, until the time is over."""
-        end = self._began + (self._settings.seconds if self._settings.seconds is not None else float("inf"))
+        end = self._started_at + (
+            self._settings.seconds if self._settings.seconds is not None else float("inf")
+        )
         lines = orders = 0
-        while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(1.0, left))
+        while (remaining_s := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(1.0, remaining_s))
             if server.process.poll() is not None:
                 raise DemoError("the server has ended:\n" + "\n".join(server.log))
             if node.failure is not None:
                 return
             recent = sorted(client.delays[-5000:])
             print(
-                f"{time.monotonic() - self._began:5.0f} s  {node.summary.lines - lines:8,} lines/s  "
-                f"{client.orders - orders:8,} orders/s  delay p50 {_part(recent, 0.5):.2f} ms, "
-                f"p99 {_part(recent, 0.99):.2f} ms  RSS {server.rss() / 2**20:.0f} MB",
+                f"{time.monotonic() - self._started_at:5.0f} s  {node.summary.lines - lines:8,} lines/s  "
+                f"{client.orders - orders:8,} orders/s  delay p50 {_percentile(recent, 0.5):.2f} ms, "
+                f"p99 {_percentile(recent, 0.99):.2f} ms  RSS {server.sample_rss() / 2**20:.0f} MB",
                 flush=True,
             )
-            for order in client.latest:
+            for order in client.latest_orders:
                 print("         {symbol:>12} {side} {size} @ {price} {status}".format(**order))
-            client.latest.clear()
+            client.latest_orders.clear()
             lines, orders = node.summary.lines, client.orders
 
     async def _summary(self, server: _Server, node: _Node, client: _Client, port: int) -> int:
         """Wait for the last order, then say how it went."""
-        written, deadline = node.summary, time.monotonic() + END_S
-        read = due = -1
-        while time.monotonic() < deadline and not (read == written.lines and client.orders == due):
+        written, deadline = node.summary, time.monotonic() + END_TIMEOUT_S
+        lines_read = orders_due = -1
+        while time.monotonic() < deadline and not (
+            lines_read == written.lines and client.orders == orders_due
+        ):
             await asyncio.sleep(0.1)
-            read, due = await asyncio.to_thread(_totals, self._settings.host, port)
+            lines_read, orders_due = await asyncio.to_thread(_server_totals, self._settings.host, port)
         delays = sorted(client.delays)
         print(
             f"\nwritten  {written.lines:,} lines ({written.orders:,} orders) in {written.files} files, "
             f"{written.bytes / 2**20:.1f} MB, {written.seconds:.1f} s\n"
-            f"read     {read:,} lines\n"
-            f"sent     {due:,} orders (of the old channels' statuses) to one client, {client.orders:,} got\n"
-            f"delay    p50 {_part(delays, 0.5):.2f} ms, p99 {_part(delays, 0.99):.2f} ms, "
-            f"most {_part(delays, 1.0):.2f} ms, from write to receipt, of {len(delays):,} orders\n"
-            f"memory   {server.rss() / 2**20:.1f} MB now, {server.peak_rss / 2**20:.1f} MB at most"
+            f"read     {lines_read:,} lines\n"
+            f"sent     {orders_due:,} orders (of the old channels' statuses) to one client, "
+            f"{client.orders:,} got\n"
+            f"delay    p50 {_percentile(delays, 0.5):.2f} ms, p99 {_percentile(delays, 0.99):.2f} ms, "
+            f"most {_percentile(delays, 1.0):.2f} ms, from write to receipt, of {len(delays):,} orders\n"
+            f"memory   {server.sample_rss() / 2**20:.1f} MB now, {server.peak_rss / 2**20:.1f} MB at most"
         )
-        if read == written.lines and client.orders == due > 0:
+        if lines_read == written.lines and client.orders == orders_due > 0:
             print("every line was read and every order arrived")
             return 0
         print("NOT everything arrived", file=sys.stderr)
         return 1
 
 
-def _reached(host: str, port: int) -> str:
+def _client_address(host: str, port: int) -> str:
     """Host and port by which a server that listens on `host` is reached from here."""
     here = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
     return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
 
 
-def _totals(host: str, port: int) -> tuple[int, int]:
+def _server_totals(host: str, port: int) -> tuple[int, int]:
     """Lines read and orders handed to the client so far, by the server's metrics."""
     try:
-        numbers = metrics(Endpoint(f"http://{_reached(host, port)}").get("/metrics")[1])
+        numbers = parse_metrics(Endpoint(f"http://{_client_address(host, port)}").get("/metrics")[1])
     except EndpointError as error:
         raise DemoError(str(error)) from None
     sent = numbers['fasttail_orders_sent_total{channel="orderUpdate"}']
     return int(numbers["fasttail_lines_total"]), int(sent)
 
 
-def _part(ordered: list[float], share: float) -> float:
+def _percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")

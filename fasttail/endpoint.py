@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from fasttail.http_client import HTTPRequestError, request
 
 TIMEOUT_S = 5.0
-MAX_ANSWER = 16 << 20
+MAX_RESPONSE_BYTES = 16 << 20
 
 
 class EndpointError(Exception):
@@ -44,12 +44,12 @@ class Endpoint:
         try:
             status, body = request(
                 "GET", self._parts, path, headers=self._headers, timeout_s=TIMEOUT_S,
-                max_answer=MAX_ANSWER + 1, tls=self._tls,
+                max_answer=MAX_RESPONSE_BYTES + 1, tls=self._tls,
             )  # fmt: skip
         except HTTPRequestError as error:
             raise EndpointError(f"{self.url}{path}: {error}") from None
-        if len(body) > MAX_ANSWER:
-            raise EndpointError(f"{self.url}{path}: more than {MAX_ANSWER >> 20} MB")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise EndpointError(f"{self.url}{path}: more than {MAX_RESPONSE_BYTES >> 20} MB")
         return status, body
 
 
@@ -61,7 +61,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def token(file: Path | None) -> str | None:
+def client_token(file: Path | None) -> str | None:
     """The token to bring: FASTTAIL_TOKEN, else what is in the file. ValueError, without its text; OSError."""
     text = os.environ.get("FASTTAIL_TOKEN") or (file.read_bytes().decode("latin-1") if file else None)
     if text is None:
@@ -72,7 +72,7 @@ def token(file: Path | None) -> str | None:
     return text
 
 
-def metrics(body: bytes) -> dict[str, float]:
+def parse_metrics(body: bytes) -> dict[str, float]:
     """The numbers of a Prometheus text, by name with labels as they stand there."""
     numbers: dict[str, float] = {}
     for line in body.decode("utf-8", "replace").splitlines():

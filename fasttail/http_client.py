@@ -43,23 +43,23 @@ def request(
         connection = http.client.HTTPSConnection(
             url.hostname or "", url.port, timeout=timeout_s, context=context
         )
-    began = time.monotonic()
+    started = time.monotonic()
     timer = threading.Timer(timeout_s, _shut_down, (connection,))
     timer.daemon = True
     timer.start()
     try:
         connection.request(method, target, body, {**headers, "Connection": "close"})
-        answer = connection.getresponse()
-        return answer.status, answer.read(max_answer) if max_answer else b""
+        response = connection.getresponse()
+        return response.status, response.read(max_answer) if max_answer else b""
     except (http.client.HTTPException, OSError) as error:
         # After the time it is over, whatever it looks like once the socket is shut down.
-        if isinstance(error, TimeoutError) or time.monotonic() >= began + timeout_s:
-            why = f"no answer within {timeout_s:g} s"
+        if isinstance(error, TimeoutError) or time.monotonic() >= started + timeout_s:
+            reason = f"no answer within {timeout_s:g} s"
         elif isinstance(error, http.client.HTTPException):
-            why = f"no HTTP ({type(error).__name__})"
+            reason = f"no HTTP ({type(error).__name__})"
         else:
-            why = error.strerror or type(error).__name__
-        raise HTTPRequestError(why) from None
+            reason = error.strerror or type(error).__name__
+        raise HTTPRequestError(reason) from None
     finally:
         timer.cancel()
         connection.close()

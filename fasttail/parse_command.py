@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fasttail.config import ParseSettings
 from fasttail.convert import Converter
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, Reader
-from fasttail.text_output import selector, tell_rejects, wait_for_input, write
+from fasttail.text_output import make_selector, print_rejects, wait_for_input, write_stdout
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -33,17 +33,17 @@ def parse_files(settings: ParseSettings) -> int:
     converter = Converter(
         capacity=settings.block_size + settings.max_line,
         workers=settings.workers,
-        selector=selector(settings),
+        selector=make_selector(settings),
         format=settings.format,
         summing=settings.stats,
     )
     code = 0
-    began = time.perf_counter()
+    started = time.perf_counter()
     with _Progress(settings.files) as progress:
         for name in settings.files:
             try:
-                with _opened(reader, name) as waits:
-                    _convert_file(reader, converter, name, progress, waits)
+                with _open_input(reader, name) as wait_fd:
+                    _convert_file(reader, converter, name, progress, wait_fd)
             except BrokenPipeError:
                 raise
             except OSError as error:
@@ -52,7 +52,7 @@ def parse_files(settings: ParseSettings) -> int:
                 progress.clear()
                 print(f"fasttail parse: {name}: {error.strerror}", file=sys.stderr)
                 code = 1
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     if reader.oversize_lines:
         print(
             f"fasttail parse: {reader.oversize_lines} lines longer than {settings.max_line} bytes skipped",
@@ -71,9 +71,9 @@ class _Progress:
 
     def __init__(self, files: tuple[str, ...]) -> None:
         self._files = files
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self._done = 0
-        self._wanted = sys.stderr.isatty()
+        self._enabled = sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> _Progress:
@@ -88,13 +88,13 @@ class _Progress:
     def advance(self, size: int, lines: int) -> None:
         """Move the bar on by `size` bytes; `lines`: all so far, whose mean rate it shows too."""
         self._done += size
-        if not self._wanted:
+        if not self._enabled:
             return
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - self._started_at
         if self._bar is None:
             if elapsed < PROGRESS_AFTER_S:
                 return
-            self._bar, size = self._make(), self._done
+            self._bar, size = self._create_bar(), self._done
             self._bar.start_t -= elapsed
             self._bar.last_print_t = self._bar.start_t
         self._bar.set_postfix_str(f"{lines / elapsed:,.0f} lines/s", refresh=False)
@@ -105,7 +105,7 @@ class _Progress:
         if self._bar is not None:
             self._bar.clear()
 
-    def _make(self) -> tqdm[NoReturn]:
+    def _create_bar(self) -> tqdm[NoReturn]:
         from tqdm import tqdm
 
         sizes = [
@@ -118,31 +118,31 @@ class _Progress:
 
 
 @contextmanager
-def _opened(reader: Reader, name: str) -> Iterator[int]:
+def _open_input(reader: Reader, name: str) -> Iterator[int]:
     """The descriptor to wait at before each read, while it is open; -1: a file, which is read at once."""
     # Standard input by its descriptor and from where it stands: /dev/stdin would begin a file anew, and a
     # socket has none.
     fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        in_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         reader.open(
-            fd if name == "-" or not in_file else name, os.lseek(fd, 0, os.SEEK_CUR) if in_file else 0
+            fd if name == "-" or not is_file else name, os.lseek(fd, 0, os.SEEK_CUR) if is_file else 0
         )
-        yield -1 if in_file else fd
+        yield -1 if is_file else fd
     finally:
         if name != "-":
             os.close(fd)
 
 
-def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Progress, waits: int) -> None:
+def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Progress, wait_fd: int) -> None:
     while True:
-        if waits >= 0:
-            wait_for_input(waits)
+        if wait_fd >= 0:
+            wait_for_input(wait_fd)
         code = reader.fill_once()
         if code == FILL_LINES:
             before = converter.bytes
-            write(converter.read(reader))
-            tell_rejects(converter, name, progress)
+            write_stdout(converter.read(reader))
+            print_rejects(converter, name, progress)
             progress.advance(converter.bytes - before, converter.lines)
         elif code == FILL_EOF:
             break
@@ -151,8 +151,8 @@ def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Pr
     offset = reader.tell()
     tail = reader.take_tail()
     if tail:
-        write(converter.line(tail, offset))
-        tell_rejects(converter, name, progress)
+        write_stdout(converter.line(tail, offset))
+        print_rejects(converter, name, progress)
         progress.advance(len(tail), converter.lines)
 
 

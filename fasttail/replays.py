@@ -26,7 +26,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fasttail.observe.now_and_then import Seldom
+from fasttail.observe.now_and_then import RateLimitedLog
 from fasttail.publish.connection import Client
 from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feeds
@@ -82,7 +82,9 @@ class Replays:
         self._timer: asyncio.TimerHandle | None = None
         self._looks = False
         self._closed = False
-        self._failures = Seldom(log, logging.ERROR, "a reading for clients that are behind has failed")
+        self._failures = RateLimitedLog(
+            log, logging.ERROR, "a reading for clients that are behind has failed"
+        )
 
     # ---- what others want of it
 
@@ -213,7 +215,7 @@ class Replays:
         except OSError as error:
             self._fail(reading, f"cannot read the node's files: {error.strerror}")
         except Exception:
-            self._failures.tell(exc_info=True)
+            self._failures.emit(exc_info=True)
             self._fail(reading, "the server has failed to serve it")
         finally:
             for behind in [*reading.members, *reading.joiners]:

@@ -12,7 +12,7 @@ from fasttail.find import after_block
 from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
 from fasttail.tail.follower import Follower
 from fasttail.tail.inotify import WAIT_DIRS, WAIT_GONE, Watcher
-from fasttail.text_output import selector, tell_rejects, write
+from fasttail.text_output import make_selector, print_rejects, write_stdout
 
 
 def tail_folder(settings: TailSettings) -> int:
@@ -33,7 +33,7 @@ def tail_folder(settings: TailSettings) -> int:
     converter = Converter(
         capacity=settings.block_size + settings.max_line,
         workers=settings.workers,
-        selector=selector(settings),
+        selector=make_selector(settings),
         format=settings.format,
     )
     at_end = True
@@ -46,42 +46,42 @@ def tail_folder(settings: TailSettings) -> int:
         while True:
             code = reader.fill_once()
             if code == FILL_LINES:
-                write(converter.read(reader))
-                tell_rejects(converter, str(follower.path))
+                write_stdout(converter.read(reader))
+                print_rejects(converter, str(follower.path))
                 if follower.next_check_s > 0 and time.monotonic() >= check_at:
                     break
             elif code in (FILL_EOF, FILL_NOFILE, FILL_ERROR):
                 at_end = True
-                left = check_at - time.monotonic()
+                remaining_s = check_at - time.monotonic()
                 if not settings.follow and follower.caught_up:
                     return _finish(reader, converter, follower)
-                if left <= 0 or reader.at_hole or not settings.follow:
+                if remaining_s <= 0 or reader.at_hole or not settings.follow:
                     break
-                if _wait(watcher, left):
+                if _wait_for_input(watcher, remaining_s):
                     break
 
 
-def _wait(watcher: Watcher, seconds: float) -> bool:
+def _wait_for_input(watcher: Watcher, seconds: float) -> bool:
     """Wait for new data or names; True if the folders are to be looked at.
 
     Raises BrokenPipeError if nobody reads the output any more.
     """
-    happened = watcher.wait_once(int(seconds * 1e6) + 1)
-    if happened & WAIT_GONE:
+    events = watcher.wait_once(int(seconds * 1e6) + 1)
+    if events & WAIT_GONE:
         raise BrokenPipeError
-    return bool(happened & WAIT_DIRS)
+    return bool(events & WAIT_DIRS)
 
 
 def _finish(reader: Reader, converter: Converter, follower: Follower) -> int:
     path, offset, tail = follower.path, reader.tell(), reader.take_tail()
     if tail:
         # Nobody will wait for its rest: it is an order if it is whole without its newline.
-        write(converter.line(tail, offset))
-        tell_rejects(converter, str(path))
+        write_stdout(converter.line(tail, offset))
+        print_rejects(converter, str(path))
     return 0
 
 
 def _print_line(converter: Converter, line: bytes, follower: Follower) -> None:
     origin = follower.final_origin
-    write(converter.line(line, origin[1] if origin else 0))
-    tell_rejects(converter, origin[0] if origin else "?")
+    write_stdout(converter.line(line, origin[1] if origin else 0))
+    print_rejects(converter, origin[0] if origin else "?")

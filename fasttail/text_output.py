@@ -13,25 +13,25 @@ from fasttail.convert import Converter
 from fasttail.publish.filters import Selector
 
 
-class Bar(Protocol):
+class ProgressBar(Protocol):
     """What may stand on the terminal's last line."""
 
     def clear(self) -> None: ...
 
 
-def selector(settings: ParseSettings | TailSettings) -> Selector:
+def make_selector(settings: ParseSettings | TailSettings) -> Selector:
     """The filter that the options ask for."""
-    least = settings.min_notional or 0.0
+    min_notional = settings.min_notional or 0.0
     return Selector(
-        coins=dict.fromkeys(settings.coin, least) if settings.coin else None,
+        coins=dict.fromkeys(settings.coin, min_notional) if settings.coin else None,
         sides=settings.side,
         statuses=settings.status or None,
         users=[settings.user] if settings.user else None,
-        min_notional=least,
+        min_notional=min_notional,
     )
 
 
-def write(text: bytes) -> None:
+def write_stdout(text: bytes) -> None:
     """All of it to standard output, past Python's buffer. Raises BrokenPipeError, OSError."""
     view = memoryview(text)
     while view:
@@ -48,7 +48,7 @@ def write(text: bytes) -> None:
 def _has_hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
-    return any(happened & select.POLLHUP for _, happened in poll.poll(0))
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def wait_for_input(fd: int) -> None:
@@ -57,12 +57,12 @@ def wait_for_input(fd: int) -> None:
     poll.register(fd, select.POLLIN)
     if fd != 1:
         poll.register(1, 0)  # errors are always told
-    for ready, happened in poll.poll():
-        if ready == 1 and fd != 1 and happened & (select.POLLERR | select.POLLHUP):
+    for ready, events in poll.poll():
+        if ready == 1 and fd != 1 and events & (select.POLLERR | select.POLLHUP):
             raise BrokenPipeError
 
 
-def tell_rejects(converter: Converter, name: str, progress: Bar | None = None) -> None:
+def print_rejects(converter: Converter, name: str, progress: ProgressBar | None = None) -> None:
     for offset, reason in converter.rejects:
         if progress is not None:
             progress.clear()

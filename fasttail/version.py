@@ -9,9 +9,9 @@ UNKNOWN = "unknown"
 
 def version() -> str:
     """The version, as in the package's metadata; "unknown" when neither built nor installed."""
-    stamped = _stamp("VERSION")
-    if stamped is not None:
-        return stamped
+    build_version = _build_info_value("VERSION")
+    if build_version is not None:
+        return build_version
     import importlib.metadata  # slow to import, and hardly ever needed
 
     try:
@@ -22,10 +22,10 @@ def version() -> str:
 
 def commit() -> str:
     """The commit it was built from; "unknown" when the build had no repository."""
-    return _stamp("COMMIT") or UNKNOWN
+    return _build_info_value("COMMIT") or UNKNOWN
 
 
-def _stamp(name: str) -> str | None:
+def _build_info_value(name: str) -> str | None:
     # Imported by name: the module is written by the build, so a bare checkout has none.
     try:
         info = importlib.import_module("fasttail._build_info")

@@ -17,7 +17,7 @@ from serving import until
 from fasttail.app import App, lifecycle
 from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
-from fasttail.observe.log import setup
+from fasttail.observe.log import start_logging
 from fasttail.publish.feeds import Feeds
 from fasttail.tail.position import Position
 
@@ -26,11 +26,11 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hangs longer than a restart waits, and ends while the clients are being closed: nobody got it."""
-    monkeypatch.setattr(lifecycle, "STOP_S", 0.05)
+    monkeypatch.setattr(lifecycle, "STOP_TIMEOUT_S", 0.05)
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.write_bytes(plain(*[event(oid=number) for number in range(5)]))
     settings = ServeSettings(data_dir=tmp_path, port=0, start="oldest", debug_stall=3, workers=1)
-    log = setup("warning")
+    log = start_logging("warning")
     app = App(settings, log, None, lambda: settings)
     stop_server = app.server.stop
 
@@ -41,7 +41,7 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     async def main() -> None:
         running = asyncio.create_task(app.run())
         await until(lambda: bool(app.pipeline.stats()["in_batch_ns"]))
-        app.begin_restart("a test")
+        app.request_restart("a test")
         await running
 
     monkeypatch.setattr(app.server, "stop", stop)
@@ -50,8 +50,8 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     finally:
         log.stop()
     assert app.pipeline.stats()["offset"] == path.stat().st_size, "the batch ended in the meantime"
-    assert app.restart_as is not None
-    state = json.loads(app.restart_as[1]["FASTTAIL_RESTART"])
+    assert app.exec_args is not None
+    state = json.loads(app.exec_args[1]["FASTTAIL_RESTART"])
     assert json.loads(state["position"])["offset"] == 0
     for sock in app.server.sockets:
         sock.close()
@@ -69,12 +69,12 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
         data_dir=tmp_path / "data", state_dir=tmp_path / "state", port=0, start="oldest", workers=1,
         block_size=len(line) * 5, min_batch_us=0, log_batches="summary",
     )  # fmt: skip
-    log = setup("warning")
+    log = start_logging("warning")
     app = App(settings, log, None, lambda: settings)
     kept = [-1]
-    write = Checkpoint.put
+    write = Checkpoint.save
 
-    def put(self: Checkpoint, position: Position | None) -> None:
+    def save(self: Checkpoint, position: Position | None) -> None:
         kept.append(position.offset if position else -1)
         write(self, position)
 
@@ -93,10 +93,10 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
         app.dispatcher.save_checkpoint()
         assert kept[-1] == 5 * len(line)
         await handed_out(1000)
-        app.end()
+        app.request_stop()
         assert await running == 0
 
-    monkeypatch.setattr(Checkpoint, "put", put)
+    monkeypatch.setattr(Checkpoint, "save", save)
     try:
         uvloop.run(asyncio.wait_for(main(), 240))
     finally:
@@ -112,7 +112,7 @@ def test_batches_that_cannot_be_handed_over_do_not_fill_the_log(
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.touch()
     settings = ServeSettings(data_dir=tmp_path, port=0, start="oldest", workers=1)
-    log = setup("warning")
+    log = start_logging("warning")
     failed = 0
 
     def take(self: Feeds, messages: Sequence[object], note: object) -> None:
@@ -126,7 +126,7 @@ def test_batches_that_cannot_be_handed_over_do_not_fill_the_log(
             with path.open("ab") as file:
                 file.write(plain(event(oid=number)))
             await until(lambda: failed > number)  # noqa: B023 - called before the next number
-        app.end()
+        app.request_stop()
         await running
 
     monkeypatch.setattr(Feeds, "take", take)

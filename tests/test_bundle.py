@@ -21,7 +21,7 @@ import pytest
 from running import command, docker_in, hour_file, serve
 
 from fasttail.bundle import archive
-from fasttail.bundle.archive import Missing, Parts
+from fasttail.bundle.archive import BundleParts, SourceUnavailable
 from fasttail.bundle.redact import Redactor, public_variables
 from fasttail.cli import main
 
@@ -180,7 +180,7 @@ def test_the_words_of_another_users_process_are_secret_too(
     def refused(pid: int) -> dict[str, str]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("fasttail.bundle.command.environ_of", refused)
+    monkeypatch.setattr("fasttail.bundle.command.process_environ", refused)
     file = tmp_path / "report.tar.gz"
     words = [sys.executable, "-c", "import time; time.sleep(60)", "--alert-webhook", WEBHOOK]
     with subprocess.Popen(words) as process:
@@ -267,6 +267,7 @@ def test_an_output_that_cannot_be_written(output: str, told: str, tmp_path: Path
 
 # ---- a container, by a stand-in for the docker command
 
+
 def inspected() -> dict[str, Any]:
     return {
         "Id": "0123",
@@ -318,17 +319,17 @@ def test_one_part_that_fails_is_not_the_others(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(archive, "SLACK_S", 0.1)
 
     def missing() -> str:
-        raise Missing("not\nthere")
+        raise SourceUnavailable("not\nthere")
 
     def broken() -> str:
         raise ValueError("a fault of ours")
 
-    parts = Parts(Redactor())
-    parts.add("good", lambda: "yes\n")
-    parts.add("missing", missing)
-    parts.add("broken", broken)
-    parts.add("slow", lambda: time.sleep(5) or "late")  # type: ignore[func-returns-value]
-    parts.add("long", lambda: b"line\n" * 100, limit=12)
+    parts = BundleParts(Redactor())
+    parts.add_source("good", lambda: "yes\n")
+    parts.add_source("missing", missing)
+    parts.add_source("broken", broken)
+    parts.add_source("slow", lambda: time.sleep(5) or "late")  # type: ignore[func-returns-value]
+    parts.add_source("long", lambda: b"line\n" * 100, limit=12)
     parts.gather()
     assert parts.ready == {"good": b"yes\n", "long": b"line\nline\n"}
     assert parts.missing == {
@@ -378,7 +379,7 @@ def test_what_looks_like_a_secret(text: str, left: str) -> None:
 )
 def test_a_secret_within_a_command(words: list[str]) -> None:
     redactor = Redactor()
-    redactor.learn_words(words)
+    redactor.learn_arguments(words)
     for text in (" ".join(words), f"line {WEBHOOK}", PATH):
         assert PATH not in redactor.clean(text.encode()).decode()
 
@@ -394,7 +395,7 @@ def test_a_known_secret_in_every_form() -> None:
     redactor = Redactor()
     redactor.learn_url(WEBHOOK)
     redactor.learn('pä ss"word')
-    redactor.learn_words(["x", "--my-secret", "behind1", "--api-key=within1", "--port", "8000"])
+    redactor.learn_arguments(["x", "--my-secret", "behind1", "--api-key=within1", "--port", "8000"])
     redactor.learn_variables({"USE_AUTH": "true", "API_KEY": "abc", "DB_PASSWORD": "variable1"})
     for text in (
         WEBHOOK, PASSWORD, quote(PASSWORD, safe=""), f"/services/{PATH}", "pä ss\"word",

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from running import program
 
-from fasttail.watch.census import Process
+from fasttail.watch.census import ResourceProbe
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
 
@@ -47,7 +47,7 @@ def test_free_pages_go_back_by_a_thread_of_their_own() -> None:
 
 
 def test_pss_is_what_the_kernel_tells() -> None:
-    process = Process()
+    process = ResourceProbe()
     pss = process.pss()
     assert pss is not None
     assert 1 << 20 < pss < 2 * process.rss()

@@ -52,7 +52,7 @@ def test_a_webhook_is_a_url_of_which_only_the_host_is_shown(tmp_path: Path) -> N
     url = "https://me:s3cret@hooks.example.com:8443/s3cret?token=s3cret#s3cret"
     settings = serve({"FASTTAIL_ALERT_WEBHOOK": url})
     assert settings.alert_webhook == url
-    shown = sources.show(settings)
+    shown = sources.format_settings(settings)
     assert "https://hooks.example.com:8443/..." in shown
     assert "s3cret" not in shown
     for wrong in (
@@ -99,9 +99,9 @@ def test_every_setting_has_each_of_its_forms(settings: type[Settings], tmp_path:
     default = load(settings, required)
     for option in options(settings):
         shown = sources.describe_default(settings, option)
-        if not shown or option.kind.flag:
+        if not shown or option.value_type.is_switch:
             continue
-        environ = {sources.variable(option): shown}
+        environ = {sources.env_name(option): shown}
         (tmp_path / "f.json").write_text(
             f'{{"{option.name}": {shown if shown.isdigit() else repr(shown)}}}'.replace("'", '"')
         )
@@ -508,7 +508,7 @@ def test_what_has_no_effect_is_said(environ: dict[str, str], given: dict[str, st
 def test_other_variables_are_those_of_the_docs() -> None:
     text = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
     named = set(re.findall(r"FASTTAIL_[A-Z_]+[A-Z]", text.partition("## Other variables")[2]))
-    assert named == sources.OTHER_VARIABLES
+    assert named == sources.NON_SETTING_VARIABLES
 
 
 def test_relative_paths_begin_at_the_base(tmp_path: Path) -> None:

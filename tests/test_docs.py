@@ -11,7 +11,7 @@ import pytest
 from all_metrics import everything
 
 from fasttail.config import COMMANDS, Option, Settings, options
-from fasttail.config.sources import flag, variable
+from fasttail.config.sources import env_name, flag
 from fasttail.parser.columns import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ def expected_default(settings: type[Settings], option: Option) -> str:
         return {"workers": "usable cores − 1"}[option.name]
     if field.default is dataclasses.MISSING:
         return "required"
-    return NONE if field.default in (None, ()) else option.kind.show(field.default)
+    return NONE if field.default in (None, ()) else option.value_type.to_text(field.default)
 
 
 def faults(text: str) -> list[str]:
@@ -65,17 +65,17 @@ def faults(text: str) -> list[str]:
                 said.append(f"{command}: {option.name} has {len(found)} rows")
                 continue
             row = found[0]
-            name = option.kind.metavar if option.positional else flag(option)
+            name = option.value_type.metavar if option.positional else flag(option)
             right = {
                 "option": NONE if option.file_only else name,
-                "environment": NONE if option.file_only else variable(option),
+                "environment": NONE if option.file_only else env_name(option),
                 "default": expected_default(settings, option),
             }
             for column, value in right.items():
                 if getattr(row, column) != value:
                     said.append(f"{command}: {option.name}: {column} is {value}, not {getattr(row, column)}")
-            if option.kind.expected.startswith("one of "):
-                for choice in option.kind.expected.removeprefix("one of ").split(", "):
+            if option.value_type.expected.startswith("one of "):
+                for choice in option.value_type.expected.removeprefix("one of ").split(", "):
                     if not re.search(rf"\b{choice}\b", row.meaning):
                         said.append(f"{command}: {option.name}: the choice {choice} is not named")
     said += [

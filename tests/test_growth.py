@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttail.watch.growth import MB, judge
+from fasttail.watch.growth import MB, estimate_growth
 from fasttail.watch.memory import MemoryWatch
 
 HISTORIES = Path(__file__).with_name("histories")
@@ -142,7 +142,7 @@ def points(shape: Shape, seconds: float = WINDOW, count: int = 60) -> list[tuple
 
 
 def test_slope_interval_and_confidence_on_a_line() -> None:
-    growth = judge(points(lambda t: 80 + t / 60 * 2), WINDOW)
+    growth = estimate_growth(points(lambda t: 80 + t / 60 * 2), WINDOW)
     slope = 2 * MB / 60
     assert growth.growing
     for each in (growth.slope, growth.low, growth.high):
@@ -152,9 +152,9 @@ def test_slope_interval_and_confidence_on_a_line() -> None:
 
 
 def test_a_flat_line_is_half_sure() -> None:
-    growth = judge(points(lambda t: 80), WINDOW)
+    growth = estimate_growth(points(lambda t: 80), WINDOW)
     assert (growth.slope, growth.low, growth.high, growth.confidence) == (0, 0, 0, 0.5)
-    assert judge(points(lambda t: 80 - t), WINDOW).confidence == pytest.approx(0)
+    assert estimate_growth(points(lambda t: 80 - t), WINDOW).confidence == pytest.approx(0)
 
 
 def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
@@ -162,7 +162,7 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
     chance = random.Random(7)
     missed = 0
     for _ in range(300):
-        growth = judge(points(lambda t: 80 + t / 60 + chance.gauss(0, 2)), WINDOW)
+        growth = estimate_growth(points(lambda t: 80 + t / 60 + chance.gauss(0, 2)), WINDOW)
         assert growth.low is not None
         assert growth.high is not None
         missed += not growth.low <= MB / 60 <= growth.high
@@ -170,8 +170,8 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
 
 
 def test_too_short_is_nothing() -> None:
-    assert judge(points(lambda t: t)[:5], WINDOW).slope is None
-    half = judge(points(lambda t: 80 + t)[:30], WINDOW)
+    assert estimate_growth(points(lambda t: t)[:5], WINDOW).slope is None
+    half = estimate_growth(points(lambda t: 80 + t)[:30], WINDOW)
     assert half.slope == pytest.approx(MB)
     assert not half.growing, "the window is not full"
 
@@ -181,7 +181,9 @@ def test_too_short_is_nothing() -> None:
 def test_one_step_is_never_growth(at: float, size: float, noise: float, seed: int) -> None:
     """noise: a share of the step. A step that hardly stands out of the noise may pass for growth."""
     chance = random.Random(seed)
-    growth = judge(points(lambda t: 80 + (size if t > at else 0) + chance.gauss(0, noise * size)), WINDOW)
+    growth = estimate_growth(
+        points(lambda t: 80 + (size if t > at else 0) + chance.gauss(0, noise * size)), WINDOW
+    )
     assert not growth.growing
 
 
@@ -190,13 +192,13 @@ def test_one_step_is_never_growth(at: float, size: float, noise: float, seed: in
 def test_a_sawtooth_of_at_most_half_a_window_is_never_growth(
     period: float, phase: float, size: float
 ) -> None:
-    assert not judge(points(lambda t: 80 + (t + phase) % period / period * size), WINDOW).growing
+    assert not estimate_growth(points(lambda t: 80 + (t + phase) % period / period * size), WINDOW).growing
 
 
 @given(at=st.floats(-300, 600), seconds=st.floats(1, 250), size=st.floats(1, 10_000))
 @settings(max_examples=200, deadline=None)
 def test_a_burst_that_levels_off_is_never_growth(at: float, seconds: float, size: float) -> None:
-    assert not judge(points(ramp(at, seconds, size)), WINDOW).growing
+    assert not estimate_growth(points(ramp(at, seconds, size)), WINDOW).growing
 
 
 @given(
@@ -217,8 +219,8 @@ def test_a_leak_is_growth_whatever_stands_out_of_it(
         return 80 + t / 60 * mb_per_min + chance.gauss(0, noise * mb_per_min) + outlier
 
     if every >= 10:
-        assert judge(points(shape), WINDOW).growing
+        assert estimate_growth(points(shape), WINDOW).growing
     else:  # up to a quarter: the slope holds; whether each third shows it is not promised
-        slope = judge(points(shape), WINDOW).slope
+        slope = estimate_growth(points(shape), WINDOW).slope
         assert slope is not None
         assert slope > 0

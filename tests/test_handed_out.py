@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from fasttail.handed_out import HandedOut
+from fasttail.handed_out import DeliveredPosition
 from fasttail.pipeline_events import BatchEnd, FileOpened
 from fasttail.tail.previous_hours import MOST_FORMERS
 
@@ -20,33 +20,33 @@ class Name(str):
 def test_hours_that_grow_no_more_are_forgotten_though_nobody_asks() -> None:
     now = [0.0]
     kept = weakref.WeakSet[Name]()
-    handed_out = HandedOut(None, 5.0, clock=lambda: now[0])
+    delivered = DeliveredPosition(None, 5.0, clock=lambda: now[0])
     for hour in range(1000):
         now[0] += 1.0
         path = Name(hour)
         kept.add(path)
-        handed_out.opened(FileOpened(hour, 0, (path, 1, hour)))
+        delivered.on_file_opened(FileOpened(hour, 0, (path, 1, hour)))
         assert len(kept) <= 7
 
 
 def test_many_hours_at_once() -> None:
-    handed_out = HandedOut(None, 5.0, clock=lambda: 0.0)
+    delivered = DeliveredPosition(None, 5.0, clock=lambda: 0.0)
     for hour in range(1000):
-        handed_out.opened(opened(hour))
-    position = handed_out.position()
+        delivered.on_file_opened(opened(hour))
+    position = delivered.position()
     assert position is not None
     assert [left.ino for left in position.formers] == list(range(999 - MOST_FORMERS, 999))
 
 
 def test_a_former_hour_that_is_not_known_any_more_does_not_move_the_place() -> None:
-    handed_out = HandedOut(None, 5.0, clock=lambda: 0.0)
-    handed_out.opened(opened(9))
-    before = handed_out.position()
-    handed_out.ended(
+    delivered = DeliveredPosition(None, 5.0, clock=lambda: 0.0)
+    delivered.on_file_opened(opened(9))
+    before = delivered.position()
+    delivered.on_batch_end(
         BatchEnd(
             number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0, rejected=0,
             reject=None, seconds=0.0, workers=[], hour=2026050508, begin=0, end=7, late=True,
             file=("a former hour's", 1, 2), event_ns=0, local_ns=0, messages=[],
         )
     )  # fmt: skip
-    assert handed_out.position() == before
+    assert delivered.position() == before

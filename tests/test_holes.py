@@ -16,7 +16,7 @@ from running import hour_file, serve
 from test_follower import GRACE, Node, StartTail, Tail, node, start  # noqa: F401  (fixtures)
 from test_ws import Bot
 
-from fasttail.handed_out import HandedOut
+from fasttail.handed_out import DeliveredPosition
 from fasttail.pipeline_events import BatchEnd
 from fasttail.tail.files import last_line_start
 from fasttail.tail.position import Position
@@ -229,20 +229,20 @@ def test_a_kill_while_a_hole_is_open(tmp_path: Path, inotify: bool) -> None:
     begin, end = len(parts[0]), len(b"".join(parts[:3]))
     path.write_bytes(with_hole(lines, begin, end))
     with Drive(tmp_path, inotify=inotify, rescan_s=0.1) as drive:
-        handed_out = HandedOut(None, 5.0, passed=drive.follower.passed)
+        delivered = DeliveredPosition(None, 5.0, passed=drive.follower.passed)
         drive.until_lines(3)
         for opened in drive.files:
-            handed_out.opened(opened)
+            delivered.on_file_opened(opened)
         for ended in drive.ends:
-            handed_out.ended(ended)
-        position = handed_out.position()
+            delivered.on_batch_end(ended)
+        position = delivered.position()
         assert position is not None
         assert [(hole.offset, hole.end) for hole in position.holes] == [(begin, end)]
         put(path, begin, parts[1])
         drive.until_lines(4)
         done = [note for note in drive.ends if isinstance(note, BatchEnd)]
-        handed_out.ended(done[-1])
-        half = handed_out.position()
+        delivered.on_batch_end(done[-1])
+        half = delivered.position()
         assert half is not None
         assert [(hole.offset, hole.end) for hole in half.holes] == [(begin + len(parts[1]), end)]
     put(path, begin, parts[1] + parts[2])

@@ -20,9 +20,9 @@ import pytest
 from running import PATIENCE_S, program, wait_for
 
 from fasttail.observe.batch_log import BatchLog
-from fasttail.observe.log import Event, LogService, format_json, format_lines, setup
+from fasttail.observe.log import Event, LogService, format_json, format_lines, start_logging
 from fasttail.observe.log_writer import LogWriter
-from fasttail.observe.now_and_then import Rejects
+from fasttail.observe.now_and_then import RejectedLines
 
 NINE = """\
 📦 Processing batch snapshot: 12000 lines (buffer cleared)
@@ -42,7 +42,7 @@ PREFIX = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING
 def logging_to(
     fd: int, level: str = "info", capacity: int = 10_000, *, as_json: bool = False
 ) -> Iterator[LogService]:
-    service = setup(level, fd, capacity, as_json=as_json)
+    service = start_logging(level, fd, capacity, as_json=as_json)
     try:
         yield service
     finally:
@@ -130,7 +130,7 @@ def test_levels_and_the_root_logger_is_given_back(tmp_path: Path) -> None:
     before = (root.level, list(root.handlers))
     with logging_to_file(tmp_path / "log", "warning") as service:
         logging.getLogger("test").info("not shown")
-        assert not service.group(["not shown"])
+        assert not service.log_lines(["not shown"])
         logging.getLogger("test").warning("shown")
         assert service.stop()
         assert service.dropped == 0
@@ -170,9 +170,9 @@ def everything_that_is_logged(path: Path, *, as_json: bool) -> list[str]:
         batches.timed_out(30.0, states)
         batches.failed("no worker\nanswers")
         batches.summary(1.49, 230, 23_500, 1200, 23_400, 0, 40, 40, 2)
-        rejects = Rejects()
-        rejects.add(7, ("/a/b", 3, "no order"))
-        rejects.tell()
+        rejects = RejectedLines()
+        rejects.record(7, ("/a/b", 3, "no order"))
+        rejects.log_pending()
         log.info("100%% of %s", "it")
         try:
             raise ValueError("why")
@@ -202,7 +202,7 @@ def test_what_was_dropped_is_an_object_too(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     with logging_to(writer, capacity=10, as_json=True) as service:
         for _ in range(1000):
-            service.group(["x" * 1000])
+            service.log_lines(["x" * 1000])
         data = drain(reader)
         dropped = service.dropped
     entries = [json.loads(line) for line in (data + drain(reader)).splitlines()]
@@ -230,9 +230,9 @@ def test_an_end_without_a_beginning(tmp_path: Path) -> None:
     with logging_to_file(tmp_path / "log") as service:
         batches = BatchLog(service)
         assert not batches.end(1, 4, 1, 0, 0, 0, 0)
-        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, whole=True)
+        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, with_start=True)
         batches.start(12_000, 4, 4)
-        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, whole=True)
+        assert batches.end(12_000, 4, 9800, 0, 9800, 9800, 3, with_start=True)
         assert not batches.end(1, 4, 1, 0, 0, 0, 0)
         assert service.stop()
     assert texts((tmp_path / "log").read_text()) == NINE * 2
@@ -311,7 +311,7 @@ def test_a_beginning_that_was_logged_keeps_a_place_for_its_end(pipe: tuple[int, 
     with logging_to(writer, capacity=100) as service:
         batches = BatchLog(service)
         assert batches.start(100, 4, 4)
-        while service.group(["x" * 4000]):
+        while service.log_lines(["x" * 4000]):
             pass
         assert not BatchLog(service).start(100, 4, 4)
         assert batches.end(100, 4, 90, 0, 90, 90, 1)
@@ -320,12 +320,12 @@ def test_a_beginning_that_was_logged_keeps_a_place_for_its_end(pipe: tuple[int, 
 
 def test_stop_never_hangs_on_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
     _, writer = pipe
-    service = setup("info", writer)
+    service = start_logging("info", writer)
     for _ in range(100):
-        service.group(["y" * 1000])
+        service.log_lines(["y" * 1000])
     assert not service.stop(0.3)
     assert 90 <= service.dropped < 100, "what the pipe took is not dropped"
-    assert not service.group(["after the end"])
+    assert not service.log_lines(["after the end"])
     assert "fasttail-log" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -334,7 +334,7 @@ def test_a_non_blocking_pipe_costs_nothing_while_it_is_full(pipe: tuple[int, int
     os.set_blocking(writer, False)
     with logging_to(writer) as service:
         for number in range(200):
-            service.group([f"{number} " + "z" * 500])
+            service.log_lines([f"{number} " + "z" * 500])
         before = time.process_time()
         time.sleep(0.5)
         assert time.process_time() - before < 0.1, "the writer spins"
@@ -368,8 +368,8 @@ def test_a_full_disk_and_its_recovery(tmp_path: Path) -> None:
 def test_stop_on_a_full_disk() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     try:
-        service = setup("info", fd)
-        service.group(["one", "two"])
+        service = start_logging("info", fd)
+        service.log_lines(["one", "two"])
         assert not service.stop(0.1)
         assert service.dropped == 2
     finally:
@@ -379,8 +379,8 @@ def test_stop_on_a_full_disk() -> None:
 def test_a_reader_that_leaves(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.close(reader)
-    service = setup("info", writer)
-    service.group(["nobody"])
+    service = start_logging("info", writer)
+    service.log_lines(["nobody"])
     wait_for("the error", lambda: service.write_errors >= 1)
     assert not service.stop(0.1)
     assert service.dropped == 1
@@ -395,7 +395,7 @@ def test_lines_stay_whole_beside_another_writer_of_the_same_pipe(pipe: tuple[int
         collector.start()
         other.start()
         for _ in range(200):
-            service.group([letter * 450 for letter in "abcdefghij"])  # more than one atomic write
+            service.log_lines([letter * 450 for letter in "abcdefghij"])  # more than one atomic write
         other.join()
         collector.join()
     lines = collected[0].splitlines()
@@ -418,7 +418,9 @@ def test_the_queue_is_bounded_in_bytes_too(pipe: tuple[int, int]) -> None:
 def test_many_threads_lose_nothing(tmp_path: Path) -> None:
     with logging_to_file(tmp_path / "log") as service:
         threads = [
-            threading.Thread(target=lambda who=who: [service.group([f"{who} {n}"] * 2) for n in range(500)])
+            threading.Thread(
+                target=lambda who=who: [service.log_lines([f"{who} {n}"] * 2) for n in range(500)]
+            )
             for who in range(4)
         ]
         for thread in threads:

@@ -79,7 +79,7 @@ def test_nothing_is_said_before_there_is_a_history() -> None:
 
 def test_the_window_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[int] = []
-    monkeypatch.setattr(memory, "judge", lambda points, window_s: judged.append(len(points)))
+    monkeypatch.setattr(memory, "estimate_growth", lambda points, window_s: judged.append(len(points)))
     history(lambda t: 80, seconds=100_000, every=0.5).report()
     assert 0 < judged[0] <= Trend.POINTS + 1
 
@@ -105,10 +105,10 @@ def test_a_slow_answer_to_pss_holds_nobody_up() -> None:
     threads = threading.active_count()
     for _ in range(5):
         watch.sample()
-        assert watch.numbers()["pss_bytes"] is None
+        assert watch.metrics()["pss_bytes"] is None
     assert threading.active_count() == threads + 1, "one question at a time"
     answer.set()
-    wait_for("the answer", lambda: watch.numbers()["pss_bytes"] == 12345)
+    wait_for("the answer", lambda: watch.metrics()["pss_bytes"] == 12345)
 
 
 class Process:
@@ -147,7 +147,7 @@ def test_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
         "memory: RSS 84.1 MB, slope +0.00 MB/min over 10 min (+0.00 to +0.00, 50.0% sure that it grows)"
     )
     assert watch.growth.slope == 0
-    assert watch.left_s is None
+    assert watch.seconds_to_limit is None
     assert not messages(caplog, "🚨")
 
 

@@ -71,7 +71,7 @@ def test_each_message_arrives(abstract: bool, tmp_path: Path) -> None:
         before = time.monotonic_ns() // 1000
         notifier.ready("on port 1")
         notifier.reloading()
-        notifier.alive()
+        notifier.ping_watchdog()
         notifier.restarting()
         notifier.stopping()
         manager.listen()

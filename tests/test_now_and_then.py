@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fasttail.observe.now_and_then import COMPLAINT_S, Seldom
+from fasttail.observe.now_and_then import LOG_INTERVAL_S, RateLimitedLog
 
 
 def test_a_line_is_told_at_once_and_then_seldom(
@@ -16,16 +16,16 @@ def test_a_line_is_told_at_once_and_then_seldom(
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     log = logging.getLogger("fasttail.test")
-    line = Seldom(log, logging.WARNING, "client %s is odd: 100%%")
-    line.tell("a")
+    line = RateLimitedLog(log, logging.WARNING, "client %s is odd: 100%%")
+    line.emit("a")
     for _ in range(1000):
-        now += COMPLAINT_S / 1001
-        line.tell("b")
+        now += LOG_INTERVAL_S / 1001
+        line.emit("b")
     assert [record.getMessage() for record in caplog.records] == ["client a is odd: 100%"]
-    now = 1000.0 + COMPLAINT_S
-    line.tell("c")
-    now += COMPLAINT_S
-    line.tell("d")
+    now = 1000.0 + LOG_INTERVAL_S
+    line.emit("c")
+    now += LOG_INTERVAL_S
+    line.emit("d")
     assert [record.getMessage() for record in caplog.records[1:]] == [
         "client c is odd: 100% (1000 more since the last such line)",
         "client d is odd: 100%",
@@ -33,12 +33,12 @@ def test_a_line_is_told_at_once_and_then_seldom(
 
 
 def test_a_traceback_goes_with_the_line(caplog: pytest.LogCaptureFixture) -> None:
-    line = Seldom(logging.getLogger("fasttail.test"), logging.ERROR, "failed")
+    line = RateLimitedLog(logging.getLogger("fasttail.test"), logging.ERROR, "failed")
     for _ in range(3):
         try:
             raise ValueError("why")
         except ValueError:
-            line.tell(exc_info=True)
+            line.emit(exc_info=True)
     (record,) = caplog.records
     assert record.exc_info is not None
     assert record.exc_info[0] is ValueError

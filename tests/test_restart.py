@@ -60,22 +60,22 @@ def test_same_pid_same_port_nothing_refused(started_as: str, tmp_path: Path) -> 
 
 
 def test_fresh_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(restart.VARIABLE, raising=False)
-    assert restart.inherited() is None
+    monkeypatch.delenv(restart.STATE_VARIABLE, raising=False)
+    assert restart.load_state() is None
 
 
 def test_state_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         copy = listener.dup()
-        _, env = restart.prepare([copy], None, 12.5, 2, [1.5, 2.5])
-        monkeypatch.setenv(restart.VARIABLE, env[restart.VARIABLE])
-        before = restart.inherited()
+        _, env = restart.exec_arguments([copy], None, 12.5, 2, [1.5, 2.5])
+        monkeypatch.setenv(restart.STATE_VARIABLE, env[restart.STATE_VARIABLE])
+        before = restart.load_state()
         assert before is not None
         assert (before.position, before.started, before.restarts) == (None, 12.5, 3)
         assert before.recent == (1.5, 2.5)
         assert before.sockets[0].getsockname() == listener.getsockname()
-        assert restart.VARIABLE not in os.environ
-        assert restart.inherited() is None
+        assert restart.STATE_VARIABLE not in os.environ
+        assert restart.load_state() is None
         copy.detach()
         before.sockets[0].close()
 
@@ -95,26 +95,26 @@ def test_state_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_state_of_another_process_or_version_is_passed_over(
     change: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, env = restart.prepare([], None, 0.0, 0)
-    state = json.loads(env[restart.VARIABLE]) | change
-    monkeypatch.setenv(restart.VARIABLE, json.dumps(state))
-    assert restart.inherited() is None
-    assert restart.VARIABLE not in os.environ
+    _, env = restart.exec_arguments([], None, 0.0, 0)
+    state = json.loads(env[restart.STATE_VARIABLE]) | change
+    monkeypatch.setenv(restart.STATE_VARIABLE, json.dumps(state))
+    assert restart.load_state() is None
+    assert restart.STATE_VARIABLE not in os.environ
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}"])
 def test_state_that_is_no_state(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(restart.VARIABLE, text)
-    assert restart.inherited() is None
+    monkeypatch.setenv(restart.STATE_VARIABLE, text)
+    assert restart.load_state() is None
 
 
 def test_only_listening_sockets_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with socket.socket() as plain, (tmp_path / "file").open("w") as file:
-        _, env = restart.prepare([plain], None, 0.0, 0)
-        state = json.loads(env[restart.VARIABLE])
+        _, env = restart.exec_arguments([plain], None, 0.0, 0)
+        state = json.loads(env[restart.STATE_VARIABLE])
         state["fds"] += [file.fileno(), 99_999, -1]
-        monkeypatch.setenv(restart.VARIABLE, json.dumps(state))
-        before = restart.inherited()
+        monkeypatch.setenv(restart.STATE_VARIABLE, json.dumps(state))
+        before = restart.load_state()
         assert before is not None
         assert before.sockets == []
         os.fstat(plain.fileno())  # not ours: left open
@@ -123,26 +123,26 @@ def test_only_listening_sockets_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_storm_of_restarts_is_stopped() -> None:
     now = 10_000.0
-    guard = restart.StormGuard(2, clock=lambda: now)
-    assert guard.take()
+    guard = restart.RestartLimiter(2, clock=lambda: now)
+    assert guard.try_acquire()
     now += 1800
-    assert guard.take()
-    assert not guard.take()
-    later = restart.StormGuard(2, guard.recent, clock=lambda: now)  # the next image
-    assert not later.take()
+    assert guard.try_acquire()
+    assert not guard.try_acquire()
+    later = restart.RestartLimiter(2, guard.recent, clock=lambda: now)  # the next image
+    assert not later.try_acquire()
     now += 1801  # an hour after the first
-    assert later.take()
-    assert not later.take()
+    assert later.try_acquire()
+    assert not later.try_acquire()
     assert later.recent == (11_800.0, 13_601.0)
-    assert not restart.StormGuard(0, clock=lambda: now).take()
+    assert not restart.RestartLimiter(0, clock=lambda: now).try_acquire()
 
 
 def test_when_it_cannot_be_executed_the_process_goes_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        _, env = restart.prepare([listener], "x" * 1_000_000, 0.0, 0)
+        _, env = restart.exec_arguments([listener], "x" * 1_000_000, 0.0, 0)
         with pytest.raises(OSError, match="Argument list too long"):
             restart.execute([sys.executable, "-c", ""], env)
-        _, env = restart.prepare([listener], None, 0.0, 0)
+        _, env = restart.exec_arguments([listener], None, 0.0, 0)
         with pytest.raises(FileNotFoundError):
             restart.execute(["/nonexistent/python"], env)
         assert not os.get_inheritable(listener.fileno())

@@ -59,9 +59,9 @@ def test_what_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     script = tmp_path / "script"
     script.touch()
     monkeypatch.setattr(sys, "argv", [str(script)])
-    assert restart.missing([tmp_path]) == ""
-    assert restart.missing([tmp_path / "x"]) == f"{tmp_path}/x is gone"
+    assert restart.first_missing([tmp_path]) == ""
+    assert restart.first_missing([tmp_path / "x"]) == f"{tmp_path}/x is gone"
     script.unlink()
-    assert restart.missing([]) == f"{script} is gone"
+    assert restart.first_missing([]) == f"{script} is gone"
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    assert restart.missing([]) == f"the interpreter {tmp_path}/python is gone"
+    assert restart.first_missing([]) == f"the interpreter {tmp_path}/python is gone"

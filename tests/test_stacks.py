@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from running import program, serve
 
-from fasttail.watch.stacks import of_process, stacks
+from fasttail.watch.stacks import dump_stacks, request_stacks
 
 
 def open_files() -> list[str]:
@@ -36,7 +36,7 @@ def test_stacks_name_the_threads() -> None:
     thread.start()
     try:
         there.wait()
-        text = stacks()
+        text = dump_stacks()
     finally:
         hold.set()
         thread.join()
@@ -52,14 +52,14 @@ def test_a_server_tells_what_it_does_whatever_it_does(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         pid = server.process.pid
         for _ in range(2):
-            text = of_process(pid)
+            text = request_stacks(pid)
             assert text.count("most recent call first") >= 3, text
             assert 'File "' in text
             assert "fasttail-w0: " in text.partition("Threads of the system:")[2]
         assert server.get("/health/live")[0] == 200
         os.kill(pid, signal.SIGSTOP)
         try:
-            assert of_process(pid).startswith("no answer within 2 s")
+            assert request_stacks(pid).startswith("no answer within 2 s")
         finally:
             os.kill(pid, signal.SIGCONT)
         assert server.get("/health/live")[0] == 200
@@ -77,8 +77,8 @@ def test_who_would_not_answer_is_not_asked(handles: bool) -> None:
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(LookupError, match=f"process {other.pid} is no fasttail serve"):
-            of_process(other.pid)
+            request_stacks(other.pid)
         other.communicate(b"")
     assert other.returncode == 0
     with pytest.raises(OSError, match="No such file"):
-        of_process(other.pid)
+        request_stacks(other.pid)

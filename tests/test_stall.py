@@ -35,7 +35,7 @@ class Pipeline:
 
     def looked(self) -> bool:
         """Whether the look ahead has ended; the step before has begun one."""
-        return all(thread.name != stall.LOOK for thread in threading.enumerate())
+        return all(thread.name != stall.PROBE_THREAD for thread in threading.enumerate())
 
     def step(self, seconds: float = 5, *, comes_by: bool = True, **stats: Any) -> str | None:
         self.now += int(seconds * S)

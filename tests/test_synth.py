@@ -106,11 +106,11 @@ def test_orders_do_not_depend_on_how_they_are_cut_into_blocks() -> None:
 def test_slices_of_a_block_are_the_block() -> None:
     whole, sliced = synth.Synth(4), synth.Synth(4)
     for _ in range(20):
-        block = whole.take(whole.begin_block())
+        block = whole.take_events(whole.begin_block())
         sliced.begin_block()
         slices = []
-        while sliced.left > 0:
-            slices.append(sliced.take(37))
+        while sliced.events_left > 0:
+            slices.append(sliced.take_events(37))
         for layout in ("plain", "streaming"):
             assert b"".join(synth.render(part, layout) for part in slices) == synth.render(block, layout)
 
@@ -318,8 +318,8 @@ def test_streaming_has_one_event_per_line_and_rising_local_times(block_lines: fl
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fasttail.synth.orders.RESTING_MAX", 50)
-    monkeypatch.setattr("fasttail.synth.orders.TRIGGERS_MAX", 3)
+    monkeypatch.setattr("fasttail.synth.orders.MAX_RESTING", 50)
+    monkeypatch.setattr("fasttail.synth.orders.MAX_TRIGGERS", 3)
     node = synth.Synth(1, children=0.1)
     sizes = [(node.resting, node.waiting_triggers) for _ in node.blocks(200_000)]
     assert max(resting for resting, _ in sizes) == 50
@@ -518,7 +518,7 @@ def test_local_times_rise_though_the_clock_steps_back() -> None:
     node = synth.Synth(1)
     data = b""
     for local in (10**18, 10**18, 10**18 - 10**9, 10**18 + 10**9):
-        data += synth.render(node.take(node.begin_block(local_ns=local)), "streaming")
+        data += synth.render(node.take_events(node.begin_block(local_ns=local)), "streaming")
     times = [ns_of(line["local_time"]) for line in parsed(data)]
     assert all(later > former for former, later in pairwise(times))
     assert times[-1] > 10**18 + 10**9
@@ -595,7 +595,7 @@ def test_what_was_written_is_told_when_it_stands_in_the_file(tmp_path: Path, rat
         told += synth.render(block, "plain")
         assert content(tmp_path) == told
 
-    synth.run(tmp_path, NodeOptions(rate=rate, lines=1000), wrote=wrote)
+    synth.run(tmp_path, NodeOptions(rate=rate, lines=1000), on_write=wrote)
     assert told.count(b"\n") == 1000
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fasttail.cli import main
-from fasttail.verify.unwrap import MOST, Unwrapper
+from fasttail.verify.unwrap import MAX_LINE_BYTES, Unwrapper
 
 BATCH = (
     "📦 Processing batch snapshot: 12000 lines (buffer cleared)",
@@ -77,12 +77,12 @@ def test_what_is_none_of_these_stays_as_it_is(raw: bytes) -> None:
 
 def test_parts_without_an_end_are_bounded_and_not_lost() -> None:
     unwrapper = Unwrapper()
-    part = json.dumps({"log": "x" * (MOST // 2 + 1), "stream": "stdout"}).encode()
+    part = json.dumps({"log": "x" * (MAX_LINE_BYTES // 2 + 1), "stream": "stdout"}).encode()
     assert unwrapper.feed(part) is None
     whole = unwrapper.feed(part)
     assert whole is not None
-    assert len(whole) == MOST + 2
-    assert unwrapper.rest() == []
+    assert len(whole) == MAX_LINE_BYTES + 2
+    assert unwrapper.flush() == []
     assert unwrapper.feed(part) is None
-    assert [len(line) for line in unwrapper.rest()] == [MOST // 2 + 1]
-    assert unwrapper.rest() == []
+    assert [len(line) for line in unwrapper.flush()] == [MAX_LINE_BYTES // 2 + 1]
+    assert unwrapper.flush() == []

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from running import Serve, command, docker_in, hour_file, program, serve, wait_for
 
-from fasttail.container import address, read_size
+from fasttail.container import parse_size, server_url
 from fasttail.observe.log import Event, format_json, format_lines
 from fasttail.verify.checks import GRACE_S, Check, checklist, verdict
-from fasttail.verify.looks import Looks
-from fasttail.verify.reading import Reading, Sizes
+from fasttail.verify.looks import Observations
+from fasttail.verify.reading import LogStats, SizeHistory
 
 OPTIONS = ("--workers", 3, "--log-batches", "all", "--min-batch-us", 20_000)
 BEGIN = datetime(2026, 5, 5, 17).timestamp()
@@ -73,18 +73,18 @@ def good(node: Path) -> list[str]:
 
 
 def checks_of(lines: list[str]) -> list[Check]:
-    reading = Reading()
+    log_stats = LogStats()
     for line in lines:
-        reading.feed(line.encode(), 0.0)
-    return checklist(reading, Looks())
+        log_stats.feed(line.encode(), 0.0)
+    return checklist(log_stats, Observations())
 
 
 def judged(lines: list[str], now: float | None = None) -> tuple[dict[str, str], bool]:
     """Status of each check, and the verdict."""
-    reading = Reading()
+    log_stats = LogStats()
     for line in lines:
-        reading.feed(line.encode(), 0.0)
-    checks = checklist(reading, Looks(), now)
+        log_stats.feed(line.encode(), 0.0)
+    checks = checklist(log_stats, Observations(), now)
     return {check.name: str(check.status) for check in checks}, verdict(checks)
 
 
@@ -277,10 +277,10 @@ def test_what_is_harmless_passes(name: str, good: list[str]) -> None:
 
 
 def test_a_failure_names_its_batch(good: list[str]) -> None:
-    reading = Reading()
+    log_stats = LogStats()
     for line in hanging(swapped(good)):
-        reading.feed(line.encode())
-    figures = {check.name: check.figure for check in checklist(reading, Looks())}
+        log_stats.feed(line.encode())
+    figures = {check.name: check.figure for check in checklist(log_stats, Observations())}
     assert figures["completed"].endswith("; 1, the first: batch 21, not finished")
     assert re.fullmatch(r"2, the first: batch 8, line \d+: 📊 where 🔄 was due", figures["order"])
 
@@ -294,9 +294,9 @@ def test_rejected_lines_and_a_full_log_are_warnings(good: list[str]) -> None:
 
 
 def test_batches_that_the_log_does_not_show_are_told() -> None:
-    looks = Looks()
-    looks.increased["fasttail_batches_total"] = 812
-    (batches,) = (check for check in checklist(Reading(), looks) if check.name == "batches")
+    observations = Observations()
+    observations.increased["fasttail_batches_total"] = 812
+    (batches,) = (check for check in checklist(LogStats(), observations) if check.name == "batches")
     assert batches.status == "FAIL"
     assert batches.figure == "no 📦 in 0 lines, 812 batches by /metrics: log_level?"
 
@@ -308,21 +308,21 @@ def test_a_batch_that_runs_at_the_end_has_some_seconds(good: list[str]) -> None:
 
 
 def test_sizes_keep_few_points_of_any_number() -> None:
-    sizes = Sizes()
+    sizes = SizeHistory()
     for number in range(100_000):
         sizes.add(number)
     points = sizes.points()
-    assert 60 <= len(points) <= Sizes.POINTS
-    assert (sizes.count, sizes.least, sizes.most) == (100_000, 0, 99_999)
+    assert 60 <= len(points) <= SizeHistory.POINTS
+    assert (sizes.count, sizes.smallest, sizes.largest) == (100_000, 0, 99_999)
     each = points[1][0]
     assert all(size == pytest.approx(at + (each - 1) / 2) for at, size in points)
 
 
 def test_any_bytes_are_a_log(good: list[str]) -> None:
-    reading = Reading()
+    log_stats = LogStats()
     for line in (b"", b"\xff\xfe", b"2026-99-99T99:99:99.999Z INFO     memory: RSS 1 MB", b"\x00" * 9999):
-        reading.feed(line)
-    assert not verdict(checklist(reading, Looks()))
+        log_stats.feed(line)
+    assert not verdict(checklist(log_stats, Observations()))
 
 
 # ---- the format json
@@ -400,11 +400,11 @@ def test_numbers_of_objects_are_read_from_their_fields(good_json: list[str]) -> 
 
 @pytest.mark.parametrize("value", ['"9"', "9.5", "1e999", "null", "[9]", "99999999999999999999", '9,"a":{'])
 def test_any_object_is_a_line(value: str) -> None:
-    reading = Reading()
+    log_stats = LogStats()
     (good,) = [logged_json("batch_started", "x", lines=7)]
-    reading.feed(good.replace("7}", f"{value}}}").encode())
-    reading.feed(good.encode())
-    assert (reading.lines, reading.started) == (2, 1)
+    log_stats.feed(good.replace("7}", f"{value}}}").encode())
+    log_stats.feed(good.encode())
+    assert (log_stats.lines, log_stats.started) == (2, 1)
 
 
 # ---- the command
@@ -581,6 +581,7 @@ def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
 
 # ---- a container, by a stand-in for the docker command
 
+
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
     """A folder with a command `docker` that knows one container, its log and what inspect says."""
@@ -627,11 +628,11 @@ def test_a_container(docker: Path, node: Path, good: list[str]) -> None:
 )
 def test_whose_memory_grows(rss: int | None, stats: int, status: str) -> None:
     """MB a minute. A container's files are not its process."""
-    looks = Looks()
+    observations = Observations()
     for name, pace in (("docker stats", stats), ("RSS", rss)):
         if pace is not None:
-            looks.memory[name] = [(5.0 * i, (80 + pace * i / 12) * 2**20) for i in range(60)]
-    found = {check.name: check.status for check in checklist(None, looks)}
+            observations.memory[name] = [(5.0 * i, (80 + pace * i / 12) * 2**20) for i in range(60)]
+    found = {check.name: check.status for check in checklist(None, observations)}
     assert found["memory"] == status
 
 
@@ -645,15 +646,15 @@ def test_no_such_container_and_no_docker(docker: Path) -> None:
 
 
 def test_where_a_container_answers() -> None:
-    assert address(json.loads(inspected(8123))[0]) == "http://127.0.0.1:8123"
+    assert server_url(json.loads(inspected(8123))[0]) == "http://127.0.0.1:8123"
     anywhere = json.loads(inspected(8123).replace("127.0.0.1", "::"))[0]
-    assert address(anywhere) == "http://127.0.0.1:8123"
+    assert server_url(anywhere) == "http://127.0.0.1:8123"
     own = {"NetworkSettings": {"Ports": {}, "Networks": {"bridge": {"IPAddress": "172.17.0.2"}}}}
-    assert address(own) == "http://172.17.0.2:8000"
+    assert server_url(own) == "http://172.17.0.2:8000"
     secure = own | {"Config": {"Env": ["FASTTAIL_PORT=9000", "FASTTAIL_TLS_CERT=/c"]}}
-    assert address(secure) == "https://172.17.0.2:9000"
-    assert address({"HostConfig": {"NetworkMode": "host"}}) == "http://127.0.0.1:8000"
-    assert address({}) is None
+    assert server_url(secure) == "https://172.17.0.2:9000"
+    assert server_url({"HostConfig": {"NetworkMode": "host"}}) == "http://127.0.0.1:8000"
+    assert server_url({}) is None
 
 
 @pytest.mark.parametrize(
@@ -661,4 +662,4 @@ def test_where_a_container_answers() -> None:
     [("84.1MiB ", int(84.1 * 2**20)), ("12B", 12), ("3.5GB", 3_500_000_000), ("x", None), ("1.2.3MB", None)],
 )
 def test_sizes_as_docker_writes_them(text: str, size: int | None) -> None:
-    assert read_size(text) == size
+    assert parse_size(text) == size

@@ -8,11 +8,11 @@ import time
 from fasttail.app.publishing import Publishing
 from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
-from fasttail.handed_out import HandedOut
+from fasttail.handed_out import DeliveredPosition
 from fasttail.histogram import Histogram
 from fasttail.observe.batch_log import BatchLog
 from fasttail.observe.log import LogService
-from fasttail.observe.now_and_then import Oddities, Rejects, Seldom, Summary
+from fasttail.observe.now_and_then import AnomalyCounters, BatchSummary, RateLimitedLog, RejectedLines
 from fasttail.pipeline import Pipeline
 from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
 from fasttail.publish.cursor import Place
@@ -23,7 +23,7 @@ from fasttail.tail.position import Position
 
 log = logging.getLogger(__name__)
 
-LONG_BATCH_S = 1.0
+SLOW_BATCH_S = 1.0
 """A batch that takes longer is always logged."""
 
 
@@ -52,67 +52,67 @@ class Dispatcher:
         self._follower = follower
         self._publishing = publishing
         self._checkpoint = checkpoint
-        self._handed_out = HandedOut(resume, settings.grace_s, passed=follower.passed)
-        self._sent_to = resume  # before what waits for the next message of orderBatch
+        self._delivered = DeliveredPosition(resume, settings.grace_s, passed=follower.passed)
+        self._order_batch_position = resume  # before what waits for the next message of orderBatch
         self._batch_log = BatchLog(log_service)
-        self._logged_start = 0  # number of the batch whose beginning stands in the log
-        self._timed_out = 0  # number of the batch that was reported as hanging
-        self._rejects = Rejects()
-        self._not_handed_over = Seldom(log, logging.ERROR, "batch %d: handing over failed")
-        self._oddities = Oddities()
-        self._summary = Summary()
+        self._logged_batch = 0  # number of the batch whose beginning stands in the log
+        self._timed_out_batch = 0  # number of the batch that was reported as hanging
+        self._rejected_lines = RejectedLines()
+        self._publish_failures = RateLimitedLog(log, logging.ERROR, "batch %d: handing over failed")
+        self._anomalies = AnomalyCounters()
+        self._batch_summary = BatchSummary()
 
     def drain_events(self) -> bool:
         """Send what the pipeline has made. True if there was anything."""
-        notes = self._pipeline.drain(16)
-        for note in notes:
+        events = self._pipeline.drain(16)
+        for event in events:
             try:
-                self._dispatch(note)
+                self._dispatch(event)
             except Exception:  # the other notes are not its fault
-                self._not_handed_over.tell(note.number, exc_info=True)
-        return bool(notes)
+                self._publish_failures.emit(event.number, exc_info=True)
+        return bool(events)
 
-    def _dispatch(self, note: BatchStart | BatchEnd | TopicsChanged | FileOpened) -> None:
+    def _dispatch(self, event: BatchStart | BatchEnd | TopicsChanged | FileOpened) -> None:
         feeds = self._publishing.feeds
-        if isinstance(note, BatchStart):
-            self._log_start(note.number, note.lines)
-        elif isinstance(note, TopicsChanged):
-            feeds.changed(note.number, note)
-        elif isinstance(note, FileOpened):
-            found = locate(self._data_dir, note.file[0])
+        if isinstance(event, BatchStart):
+            self._log_start(event.number, event.lines)
+        elif isinstance(event, TopicsChanged):
+            feeds.changed(event.number, event)
+        elif isinstance(event, FileOpened):
+            found = locate(self._data_dir, event.file[0])
             if found is None:
                 feeds.read_in(None, None)
             else:
-                feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
-            self._handed_out.opened(note)
+                feeds.read_in(found[0], Place(hour_number(found[1]), event.end))
+            self._delivered.on_file_opened(event)
         else:
-            self._publish(note)
+            self._publish(event)
 
-    def _publish(self, note: BatchEnd) -> None:
+    def _publish(self, event: BatchEnd) -> None:
         publishing = self._publishing
         clients = len(publishing.hub.clients)
         if self._checkpoint is not None and publishing.old.collects and not publishing.old.pending:
-            self._sent_to = self._handed_out.position()
-        publishing.feeds.take(note.messages, note)
+            self._order_batch_position = self._delivered.position()
+        publishing.feeds.take(event.messages, event)
         publishing.queue_limit.enforce()
         now_ns = time.time_ns()
-        if note.event_ns:
-            self.lags.observe(now_ns - note.event_ns)
-        if note.local_ns:
-            self.delivery_lags.observe(now_ns - note.local_ns)
-        self._handed_out.ended(note)  # only now: each client has it in its queue, or is owed a gap
-        if note.rejected:
-            self._rejects.add(note.rejected, note.reject)
-        if note.failed:
-            self._batch_log.failed(f"{note.failed} chunks: memory is out, or an array's bound did not hold")
+        if event.event_ns:
+            self.lags.observe(now_ns - event.event_ns)
+        if event.local_ns:
+            self.delivery_lags.observe(now_ns - event.local_ns)
+        self._delivered.on_batch_end(event)  # only now: each client has it in its queue, or is owed a gap
+        if event.rejected:
+            self._rejected_lines.record(event.rejected, event.reject)
+        if event.failed:
+            self._batch_log.failed(f"{event.failed} chunks: memory is out, or an array's bound did not hold")
         else:
-            self._log_end(note, clients)
+            self._log_end(event, clients)
 
     # ---- the checkpoint
 
     def position(self) -> Position | None:
         """Up to where everything has been handed out."""
-        return self._handed_out.position()
+        return self._delivered.position()
 
     def save_checkpoint(self) -> None:
         """The checkpoint: everything before this place has been handed out."""
@@ -121,38 +121,38 @@ class Dispatcher:
         if self._checkpoint is None:
             return
         # What waits for the next message of orderBatch has not been handed out yet.
-        position = self._sent_to if self._publishing.old.pending else self._handed_out.position()
+        position = self._order_batch_position if self._publishing.old.pending else self._delivered.position()
         if position is not None or self._follower.nothing_yet:
-            self._checkpoint.put(position)
+            self._checkpoint.save(position)
 
     # ---- the log
 
     def _log_start(self, number: int, lines: int) -> None:
         if self._batch_log.start(lines, self._settings.workers, self._settings.workers):
-            self._logged_start = number
+            self._logged_batch = number
 
-    def _log_end(self, note: BatchEnd, clients: int) -> None:
-        sent = note.published if clients else 0
-        long = note.seconds >= LONG_BATCH_S
-        if self._logged_start == note.number or long:
+    def _log_end(self, event: BatchEnd, clients: int) -> None:
+        sent = event.published if clients else 0
+        slow = event.seconds >= SLOW_BATCH_S
+        if self._logged_batch == event.number or slow:
             self._batch_log.end(
-                note.lines,
+                event.lines,
                 self._settings.workers,
-                note.selected,
-                note.failed,
+                event.selected,
+                event.failed,
                 sent,
-                note.published,
+                event.published,
                 clients,
-                whole=long and self._logged_start != note.number,
-                states=note.workers,
+                with_start=slow and self._logged_batch != event.number,
+                states=event.workers,
             )
         if self._settings.log_batches == "summary":
-            self._summary.add(
-                lines=note.lines,
-                orders=note.selected,
-                failed=note.failed,
+            self._batch_summary.add_batch(
+                lines=event.lines,
+                orders=event.selected,
+                failed=event.failed,
                 sent=sent,
-                due=note.published,
+                published=event.published,
                 clients=clients,
             )
 
@@ -164,16 +164,16 @@ class Dispatcher:
     def check_batches(self) -> None:
         """A batch that takes long, lines that were rejected, the summary line."""
         stats = self._pipeline.stats()
-        number, began = int(stats["batch_number"]), int(stats["in_batch_ns"])
-        age = (time.monotonic_ns() - began) / 1e9 if began else 0.0
-        if age >= LONG_BATCH_S and self._logged_start != number:
+        number, batch_started_ns = int(stats["batch_number"]), int(stats["in_batch_ns"])
+        age = (time.monotonic_ns() - batch_started_ns) / 1e9 if batch_started_ns else 0.0
+        if age >= SLOW_BATCH_S and self._logged_batch != number:
             lines = self._pipeline.running_lines()
             if lines is not None:
                 self._log_start(number, lines)
-        if age >= self._settings.batch_timeout_s and self._timed_out != number:
-            self._timed_out = number
+        if age >= self._settings.batch_timeout_s and self._timed_out_batch != number:
+            self._timed_out_batch = number
             self._batch_log.timed_out(self._settings.batch_timeout_s, self._pipeline.workers())
-        self._rejects.tell()
-        self._oddities.tell(stats)
+        self._rejected_lines.log_pending()
+        self._anomalies.log_changes(stats)
         if self._settings.log_batches == "summary":
-            self._summary.tell(self._batch_log)
+            self._batch_summary.log_if_due(self._batch_log)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from fasttail.checkpoint import Checkpoint, InUse, Unusable
+from fasttail.checkpoint import Checkpoint, StateDirInUse, UnusableCheckpoint
 from fasttail.config import ConfigError, ServeSettings
 from fasttail.pipeline import Pipeline
 from fasttail.tail.follower import Follower, Start
@@ -20,39 +20,39 @@ from fasttail.watch import restart
 
 log = logging.getLogger(__name__)
 
-STOP_S = 3.0
+STOP_TIMEOUT_S = 3.0
 """How long the running batch may take to end at a stop. Container engines kill after ten seconds, and
 clients, checkpoint, webhook and log take 7 more if they hang as well.
 """
-LEAST_DESCRIPTORS = 32
+MIN_DESCRIPTORS = 32
 """A server without clients has some 20 open."""
 
 
 def raise_descriptor_limit() -> None:
     """As many descriptors as the hard limit allows: clients must not take those that the files need."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < LEAST_DESCRIPTORS:  # libuv and libc end the process in some places where they get none
+    if hard < MIN_DESCRIPTORS:  # libuv and libc end the process in some places where they get none
         raise ConfigError(
-            f"the limit of open files is {hard} (ulimit -n): at least {LEAST_DESCRIPTORS} are needed"
+            f"the limit of open files is {hard} (ulimit -n): at least {MIN_DESCRIPTORS} are needed"
         )
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def open_checkpoint(settings: ServeSettings, inherited: restart.Restart | None) -> Checkpoint | None:
+def open_checkpoint(settings: ServeSettings, inherited: restart.RestartState | None) -> Checkpoint | None:
     """The state folder, if there is to be one. ConfigError: another instance has it, or it cannot be used."""
     if settings.state_dir is None:
         return None
     try:
-        return Checkpoint(settings.state_dir, settings.data_dir, inherited.kept if inherited else ())
-    except InUse as error:
+        return Checkpoint(settings.state_dir, settings.data_dir, inherited.kept_fds if inherited else ())
+    except StateDirInUse as error:
         raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"state_dir: {error.filename or settings.state_dir}: {error.strerror}") from error
 
 
 def start_position(
-    settings: ServeSettings, inherited: restart.Restart | None, checkpoint: Checkpoint | None
+    settings: ServeSettings, inherited: restart.RestartState | None, checkpoint: Checkpoint | None
 ) -> tuple[Start, Position | None]:
     """Where to begin, if there is no place to go on at, and that place."""
     if inherited is not None:
@@ -69,8 +69,8 @@ def start_position(
     if checkpoint is None:
         return "end", None
     try:
-        found = checkpoint.read()
-    except Unusable as why:
+        found = checkpoint.load()
+    except UnusableCheckpoint as why:
         log.warning("no use of the checkpoint %s: %s; beginning as with --from end", checkpoint.path, why)
         return "end", None
     if found.position is None:
@@ -86,37 +86,37 @@ class StartBarrier:
     """
 
     def __init__(self) -> None:
-        self._first_look_over = threading.Event()
-        self._open = threading.Event()
+        self._initial_scan_done = threading.Event()
+        self._accepting = threading.Event()
 
     def wait(self) -> None:
         """In the pipeline's thread, after its first look."""
-        self._first_look_over.set()
-        self._open.wait()
+        self._initial_scan_done.set()
+        self._accepting.wait()
 
     async def first_look(self, pipeline: Pipeline) -> None:
         """Until the folders have been looked at, or that takes too long."""
         for _ in range(2000):
-            if self._first_look_over.is_set() or pipeline.stopped:
+            if self._initial_scan_done.is_set() or pipeline.stopped:
                 return
             await asyncio.sleep(0.005)
 
     def open(self) -> None:
         """Clients may come."""
-        self._open.set()
+        self._accepting.set()
 
 
 async def stop_pipeline(pipeline: Pipeline, take: Callable[[], bool]) -> Position | None:
     """End the running batch, and `take` what was made. Where the reader stands; None: it hangs in a batch."""
     loop = asyncio.get_running_loop()
     pipeline.stop()
-    deadline = loop.time() + STOP_S
+    deadline = loop.time() + STOP_TIMEOUT_S
     while not pipeline.stopped and loop.time() < deadline:
         take()
         await asyncio.sleep(0.005)
     if not pipeline.stopped:
         log.warning(
-            "the running batch did not end within %g s: it will be read again after a restart", STOP_S
+            "the running batch did not end within %g s: it will be read again after a restart", STOP_TIMEOUT_S
         )
     loop.remove_reader(pipeline.ready_fd)
     # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
@@ -130,29 +130,33 @@ class InPlaceRestarts:
     """Those that were made, `count` since `started` (Unix time), and what the next one takes along."""
 
     def __init__(
-        self, settings: ServeSettings, inherited: restart.Restart | None, follower: Follower
+        self, settings: ServeSettings, inherited: restart.RestartState | None, follower: Follower
     ) -> None:
         self.count = inherited.restarts if inherited else 0
         self.started = inherited.started if inherited else time.time()
-        self.guard = restart.StormGuard(settings.max_restarts_per_hour, inherited.recent if inherited else ())
+        self.guard = restart.RestartLimiter(
+            settings.max_restarts_per_hour, inherited.recent if inherited else ()
+        )
         self._settings = settings
         self._follower = follower
 
-    def missing(self) -> str:
+    def first_missing(self) -> str:
         """What the next image would not find; "" if it finds all."""
         state = [self._settings.state_dir] if self._settings.state_dir is not None else []
         # A folder that the node has not written to yet is waited for, by the next image too.
-        return restart.missing(state if self._follower.nothing_yet else [self._settings.data_dir, *state])
+        return restart.first_missing(
+            state if self._follower.nothing_yet else [self._settings.data_dir, *state]
+        )
 
     def prepare(
         self, sockets: Sequence[socket.socket], position: Position | None, checkpoint: Checkpoint | None
     ) -> tuple[list[str], dict[str, str]]:
         """Command line and environment of the next image, which goes on at that position."""
-        return restart.prepare(
+        return restart.exec_arguments(
             sockets,
             position.to_json() if position is not None else "" if self._follower.nothing_yet else None,
             self.started,
             self.count,
             self.guard.recent,
-            kept=[checkpoint.lock] if checkpoint is not None else [],
+            kept_fds=[checkpoint.lock_fd] if checkpoint is not None else [],
         )

@@ -18,9 +18,9 @@ from fasttail.observe.metrics import Metrics
 from fasttail.pipeline import Pipeline
 from fasttail.tail.blocks import Reader
 from fasttail.version import commit, version
-from fasttail.watch.census import Census, Process, give_back
+from fasttail.watch.census import ResourceProbe, ResourceSnapshot, release_free_memory
 from fasttail.watch.memory import MemoryWatch, restart_limit
-from fasttail.watch.restart import StormGuard
+from fasttail.watch.restart import RestartLimiter
 from fasttail.watch.stall import StallWatch
 from fasttail.watch.watchdog import Watchdog
 from fasttail.watch.webhook import Webhook
@@ -40,10 +40,10 @@ class Monitoring:
         publishing: Publishing,
         log_service: LogService,
         *,
-        guard: StormGuard,
+        guard: RestartLimiter,
         restarts: int,
         restart: Callable[[str], None],
-        unfit: Callable[[], str],
+        restart_blocker: Callable[[], str],
     ) -> None:
         self.period_s = min(5.0, settings.memory_window_s / 60)
         self._pipeline = pipeline
@@ -51,21 +51,21 @@ class Monitoring:
         self._publishing = publishing
         self._log_service = log_service
         self._restarts = restarts
-        self._process = process = Process(self._census)
+        self._resource_probe = probe = ResourceProbe(self._resource_snapshot)
         memory = MemoryWatch(
             restart_limit(settings.memory_limit_mb, memory_limit()),
             window_s=settings.memory_window_s,
             warmup_s=settings.memory_warmup_s,
-            measure=process.rss,
-            pss=process.pss,
-            count=process.count,
+            measure=probe.rss,
+            pss=probe.pss,
+            take_snapshot=probe.take_snapshot,
         )
         self.health = Health(
             pipeline.stats,
             stale_after_s=settings.stale_after_s,
             stall_after_s=settings.stall_after_s,
             batch_timeout_s=settings.batch_timeout_s,
-            memory=memory.numbers,
+            memory=memory.metrics,
         )
         self.watchdog = Watchdog(
             memory,
@@ -76,10 +76,10 @@ class Monitoring:
             ),
             guard,
             restarts=restarts,
-            shed=self._shed,
+            shed=self._shed_memory,
             restart=restart,
-            unfit=unfit,
-            tell=self._tell_alert,
+            restart_blocker=restart_blocker,
+            publish_alert=self._publish_alert,
             webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
         )
 
@@ -97,7 +97,7 @@ class Monitoring:
             restarts=self._restarts,
             started=time.time(),
             alerts=lambda: self.watchdog.alerts,
-            webhook=self.watchdog.posted,
+            webhook=self.watchdog.webhook_counts,
             version=version(),
             commit=commit(),
         )
@@ -107,21 +107,21 @@ class Monitoring:
         self._publishing.replays.tick()
         self._publishing.public.tell_status(self.health.freshness)
 
-    def _tell_alert(self, alert: dict[str, Any]) -> None:
+    def _publish_alert(self, alert: dict[str, Any]) -> None:
         self._publishing.public.tell_status(lambda: {**self.health.freshness(), "alert": alert})
 
-    def _census(self) -> Census:
+    def _resource_snapshot(self) -> ResourceSnapshot:
         """What we hold ourselves, in the words of an alert."""
         counts = self._publishing.counts()
         waiting, kept = self._pipeline.ring_bytes()
-        return Census(
+        return ResourceSnapshot(
             {
                 "client queues": counts["queued_bytes"],
                 "ring": waiting,
                 "the ring's boxes": kept,
                 "block": self._reader.touched,
                 "replays' blocks": self._publishing.replays.block_bytes,
-                "log queue": self._log_service.waiting,
+                "log queue": self._log_service.queued_bytes,
             },
             {
                 "clients": counts["connections"],
@@ -133,20 +133,20 @@ class Monitoring:
 
     def _memory_numbers(self) -> dict[str, float | None]:
         return {
-            **self.watchdog.memory.numbers(),
-            **self._process.allocated(),
-            "open_files": self._process.open_files(),
-            "threads": self._process.threads(),
+            **self.watchdog.memory.metrics(),
+            **self._resource_probe.allocator_metrics(),
+            "open_files": self._resource_probe.open_files(),
+            "threads": self._resource_probe.threads(),
             "ring_bytes": self._pipeline.ring_bytes()[0],
-            "log_queue_bytes": self._log_service.waiting,
+            "log_queue_bytes": self._log_service.queued_bytes,
         }
 
-    def _shed(self) -> str:
+    def _shed_memory(self) -> str:
         """Slow clients and caches. Said in words."""
         clients, freed = self._publishing.hub.shed()
         if self._publishing.compression is not None:
             self._publishing.compression.forget()
         self._pipeline.trim()
         # Later: connections let go of their queues in the loop's next turns. But before the next sample.
-        asyncio.get_running_loop().call_later(self.period_s / 2, give_back)
+        asyncio.get_running_loop().call_later(self.period_s / 2, release_free_memory)
         return f"{clients} slow clients with {freed} bytes that waited, and caches"

@@ -84,8 +84,8 @@ class Publishing:
 
 def _feeds(settings: ServeSettings, pipeline: Pipeline, resume: Position | None) -> Feeds:
     feeds = Feeds(pipeline, epoch=secrets.token_hex(8))
-    for left in resume.formers if resume else ():  # hours that may still get late lines
-        found = locate(settings.data_dir.absolute(), left.path)
+    for previous in resume.formers if resume else ():  # hours that may still get late lines
+        found = locate(settings.data_dir.absolute(), previous.path)
         if found is not None:
-            feeds.ends[hour_number(found[1])] = left.offset
+            feeds.ends[hour_number(found[1])] = previous.offset
     return feeds

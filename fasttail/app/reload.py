@@ -16,7 +16,7 @@ from fasttail.publish.tls import server_context
 
 log = logging.getLogger(__name__)
 
-GUARDS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
+AUTH_AND_TLS_SETTINGS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
 """Settings that SIGHUP has read anew, besides `symbols_config`."""
 
 
@@ -42,12 +42,12 @@ class SettingsReloader:
         except ConfigError as error:
             log.error("❌ settings not reloaded, the old ones stay: %s", error)
             return
-        taken = {"symbols_config": settings.symbols_config, **self._reload_guards(settings)}
-        self.settings = dataclasses.replace(self.settings, **taken)
+        reloaded = {"symbols_config": settings.symbols_config, **self._reload_auth_and_tls(settings)}
+        self.settings = dataclasses.replace(self.settings, **reloaded)
         for option in options(ServeSettings):
             old, new = getattr(self.settings, option.dest), getattr(settings, option.dest)
             if old != new:
-                shown = "-" if old is None else option.kind.show(old)
+                shown = "-" if old is None else option.value_type.to_text(old)
                 log.warning("%s has changed: it stays %s until the next start", option.name, shown)
         self._pipeline.replace_selector(legacy_selector(settings))
         for notice in settings.notices:
@@ -55,22 +55,22 @@ class SettingsReloader:
                 log.warning("%s", notice)
         log.info("settings reloaded: %s", filter_text(settings))
 
-    def _reload_guards(self, settings: ServeSettings) -> dict[str, Any]:
+    def _reload_auth_and_tls(self, settings: ServeSettings) -> dict[str, Any]:
         """Token, origins and certificate anew, for who comes from now on. The settings that were taken.
 
         Whether something is asked for at all waits for the next start: a file that lost a line opens nothing.
         """
-        for name in GUARDS:
+        for name in AUTH_AND_TLS_SETTINGS:
             old = getattr(self.settings, name)
             if bool(old) != bool(getattr(settings, name)):
                 settings = dataclasses.replace(settings, **{name: old})
         try:
-            guarded = load_auth_and_tls(settings)
+            auth_and_tls = load_auth_and_tls(settings)
         except ConfigError as error:
             log.warning("token, origins and certificate not reloaded, the old ones stay: %s", error)
             return {}
-        self._server.use(**guarded)
-        return {name: getattr(settings, name) for name in GUARDS}
+        self._server.use(**auth_and_tls)
+        return {name: getattr(settings, name) for name in AUTH_AND_TLS_SETTINGS}
 
     def fault(self) -> str:
         """Why the next image could not use the settings as they are by now; "" if it can."""

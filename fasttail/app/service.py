@@ -30,7 +30,7 @@ from fasttail.app.publishing import Publishing
 from fasttail.app.reload import SettingsReloader, filter_text, legacy_selector, load_auth_and_tls
 from fasttail.config import ServeSettings
 from fasttail.find import after_block
-from fasttail.observe.log import LogService, extra, setup
+from fasttail.observe.log import LogService, extra, start_logging
 from fasttail.observe.notify import Notifier
 from fasttail.pipeline import Pipeline
 from fasttail.publish import legacy, public
@@ -43,20 +43,20 @@ from fasttail.tail.inotify import Watcher
 from fasttail.tail.position import Position
 from fasttail.version import commit, version
 from fasttail.watch import restart
-from fasttail.watch.activation import activated
-from fasttail.watch.census import let_malloc_give_back
+from fasttail.watch.activation import activation_sockets
+from fasttail.watch.census import configure_malloc
 
 log = logging.getLogger(__name__)
 
-WEBHOOK_S = 2.0
+WEBHOOK_FLUSH_TIMEOUT_S = 2.0
 """How long the last alerts may take to get out at a stop."""
-CHECKPOINT_S = 1.0
+CHECKPOINT_INTERVAL_S = 1.0
 """From one checkpoint to the next."""
-LAST_CHECKPOINT_S = 1.5
-"""How long a stop waits for a disk that is slow, on top of STOP_S."""
+FINAL_CHECKPOINT_TIMEOUT_S = 1.5
+"""How long a stop waits for a disk that is slow, on top of STOP_TIMEOUT_S."""
 GC_THRESHOLDS = (10_000, 20, 20)
 """Python's own begin with 700: a batch's messages alone are more, and none of them is garbage in a cycle."""
-HELD = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+DEFERRED_SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
 """Signals that wait while a restart in place has no handlers for them."""
 
 
@@ -69,15 +69,15 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
     a bug, its traceback is in the log, and the exit code is 1.
     """
     raise_descriptor_limit()
-    let_malloc_give_back(os.environ)
+    configure_malloc(os.environ)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until it can be answered
-    handed = activated()
-    inherited = restart.inherited()
+    activated_sockets = activation_sockets()
+    inherited = restart.load_state()
     while True:
-        service = setup(settings.log_level, as_json=settings.log_format == "json")
+        log_service = start_logging(settings.log_level, as_json=settings.log_format == "json")
         app = None
         try:
-            app = App(settings, service, inherited, reload, handed)
+            app = App(settings, log_service, inherited, reload, activated_sockets)
             # Its loop comes first: where that cannot be made, no coroutine is left over.
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 code = runner.run(app.run())
@@ -87,20 +87,20 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
             log.exception("the main loop has failed")
             return 1
         finally:
-            service.stop(timeout=1.0)
-        if app.restart_as is None:
+            log_service.stop(timeout=1.0)
+        if app.exec_args is None:
             return code
-        argv, env = app.restart_as
+        argv, env = app.exec_args
         try:
-            if fault := app.missing():
+            if fault := app.first_missing():
                 raise OSError(errno.ENOENT, fault)
             restart.execute(argv, env)
         except OSError as error:
             # Something is gone, or memory: begin anew here, with what the next image would have got.
             with contextlib.suppress(OSError):  # nobody reads the log any more
                 print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
-            os.environ[restart.VARIABLE] = env[restart.VARIABLE]
-            inherited = restart.inherited()
+            os.environ[restart.STATE_VARIABLE] = env[restart.STATE_VARIABLE]
+            inherited = restart.load_state()
 
 
 class App:
@@ -109,22 +109,22 @@ class App:
     def __init__(
         self,
         settings: ServeSettings,
-        service: LogService,
-        inherited: restart.Restart | None,
+        log_service: LogService,
+        inherited: restart.RestartState | None,
         reload: Callable[[], ServeSettings],
-        activated: Sequence[socket.socket] = (),
+        activated_sockets: Sequence[socket.socket] = (),
     ) -> None:
-        self.restart_as: tuple[list[str], dict[str, str]] | None = None
+        self.exec_args: tuple[list[str], dict[str, str]] | None = None
         self._settings = settings
         self._notify = Notifier()
         self._stop = asyncio.Event()
-        self._told_to_end = False  # by a signal, maybe after a restart in place has begun
+        self._exit_requested = False  # by a signal, maybe after a restart in place has begun
         self._barrier = StartBarrier()
-        self._looked = asyncio.Event()  # it listens, after the first look or when that took too long
+        self._ready = asyncio.Event()  # it listens, after the first look or when that took too long
         self._exit_code = 0
         self._restart_reason: str | None = None
 
-        guarded = load_auth_and_tls(settings)
+        auth_and_tls = load_auth_and_tls(settings)
         self._checkpoint = open_checkpoint(settings, inherited)
         start, resume = start_position(settings, inherited, self._checkpoint)
         follower = _follower(settings, start, resume)
@@ -132,9 +132,9 @@ class App:
         self.pipeline = _pipeline(
             settings, reader, follower, gate=self._barrier.wait, is_restart=inherited is not None
         )
-        self._publishing = Publishing(settings, self.pipeline, follower, resume, self._looked)
+        self._publishing = Publishing(settings, self.pipeline, follower, resume, self._ready)
         self.dispatcher = Dispatcher(
-            settings, self.pipeline, follower, self._publishing, self._checkpoint, resume, service
+            settings, self.pipeline, follower, self._publishing, self._checkpoint, resume, log_service
         )
         self._restarts = InPlaceRestarts(settings, inherited, follower)
         self._monitoring = Monitoring(
@@ -142,28 +142,28 @@ class App:
             self.pipeline,
             reader,
             self._publishing,
-            service,
+            log_service,
             guard=self._restarts.guard,
             restarts=self._restarts.count,
-            restart=self.begin_restart,
-            unfit=self._unfit,
+            restart=self.request_restart,
+            restart_blocker=self._restart_blocker,
         )
         metrics = self._monitoring.metrics(self.dispatcher, self._checkpoint)
-        sockets = inherited.sockets if inherited else activated
+        sockets = inherited.sockets if inherited else activated_sockets
         self.server = _server(settings, sockets, self._publishing, self._monitoring, metrics.render)
-        self.server.use(**guarded)
+        self.server.use(**auth_and_tls)
         self._reloader = SettingsReloader(settings, reload, self.pipeline, self.server)
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code. Raises what keeps it from starting."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.end)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED_SIGNALS)
         for notice in self._settings.notices:
             log.warning("%s", notice)
-        loop.add_reader(self.pipeline.ready_fd, self._take)
+        loop.add_reader(self.pipeline.ready_fd, self._drain_events)
         self.pipeline.start()
         try:
             await self._barrier.first_look(self.pipeline)
@@ -173,25 +173,27 @@ class App:
             raise
         finally:
             self._barrier.open()
-        self._looked.set()
-        self._announce()
+        self._ready.set()
+        self._log_startup()
         gc.freeze()  # what exists by now stays: later collections need not look at it
         gc.set_threshold(*GC_THRESHOLDS)
         timers = self._start_timers()
-        alive = asyncio.create_task(_every((self._notify.watchdog_s or 60.0) / 4, self._notify.alive))
-        self._tell_ready()
+        watchdog_task = asyncio.create_task(
+            _run_every((self._notify.watchdog_s or 60.0) / 4, self._notify.ping_watchdog)
+        )
+        self._notify_ready()
         await self._stop.wait()
         for task in timers:
             task.cancel()
         await self._shut_down()
-        alive.cancel()  # not before: a restart in place may wait for a batch
-        self._monitoring.watchdog.close(WEBHOOK_S)
-        if self.restart_as is not None:
+        watchdog_task.cancel()  # not before: a restart in place may wait for a batch
+        self._monitoring.watchdog.close(WEBHOOK_FLUSH_TIMEOUT_S)
+        if self.exec_args is not None:
             # They wait in the kernel until the next image answers them.
-            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED_SIGNALS)
             await asyncio.sleep(0.01)  # what came before is heard
-        if self._told_to_end:
-            self.restart_as = None  # told so while it shut down for a restart
+        if self._exit_requested:
+            self.exec_args = None  # told so while it shut down for a restart
         # Without a handler this signal would kill.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         return self._exit_code
@@ -199,7 +201,7 @@ class App:
     @property
     def ready(self) -> bool:
         """It listens, or has done so."""
-        return self._looked.is_set()
+        return self._ready.is_set()
 
     def _start_timers(self) -> list[asyncio.Task[None]]:
         s, monitoring = self._settings, self._monitoring
@@ -208,87 +210,87 @@ class App:
             (min(0.5, s.batch_timeout_s / 4), self.dispatcher.check_batches),
             (monitoring.period_s, monitoring.watchdog.sample),
             (1.0, monitoring.tell_status),
-            (CHECKPOINT_S, self.dispatcher.save_checkpoint),
+            (CHECKPOINT_INTERVAL_S, self.dispatcher.save_checkpoint),
         ]
         if s.debug_leak or s.debug_leak_c:
             from fasttail.debugging import leaks
 
             timers += [(monitoring.period_s, leak.tick) for leak in leaks(s)]
-        return [asyncio.create_task(_every(seconds, action)) for seconds, action in timers]
+        return [asyncio.create_task(_run_every(seconds, action)) for seconds, action in timers]
 
-    def _take(self) -> bool:
+    def _drain_events(self) -> bool:
         """Send what the pipeline has made; if it has failed, end. True if there was anything."""
-        taken = self.dispatcher.drain_events()
+        drained = self.dispatcher.drain_events()
         failure = self.pipeline.failure
         if failure is not None and not self._stop.is_set():
             self.dispatcher.log_failure(failure)
             self._exit_code = 1
             self._stop.set()
-        return taken
+        return drained
 
     # ---- the end
 
-    def end(self) -> None:
+    def request_stop(self) -> None:
         """SIGTERM, SIGINT."""
-        self._told_to_end = True
+        self._exit_requested = True
         self._stop.set()
 
-    def begin_restart(self, reason: str) -> None:
+    def request_restart(self, reason: str) -> None:
         """Stop, and have `serve` execute the next image."""
         self._restart_reason = reason
         self._stop.set()
 
-    def _unfit(self) -> str:
+    def _restart_blocker(self) -> str:
         """Why the next image could not start; "" if it can."""
-        return self._reloader.fault() or self.missing()
+        return self._reloader.fault() or self.first_missing()
 
-    def missing(self) -> str:
+    def first_missing(self) -> str:
         """What the next image would not find; "" if it finds all."""
-        return self._restarts.missing()
+        return self._restarts.first_missing()
 
     async def _shut_down(self) -> None:
         """Pipeline first, then what it had made, then the clients."""
         log.info("stopping: %s", self._restart_reason or "a signal, or a failure told above")
-        restarting = self._restart_reason is not None and not self._told_to_end
+        restarting = self._restart_reason is not None and not self._exit_requested
         if restarting:
             self._notify.restarting()
         else:
             self._notify.stopping()
-        position = await stop_pipeline(self.pipeline, self._take)
+        position = await stop_pipeline(self.pipeline, self._drain_events)
         if position is None:  # it hangs in a batch, which is read again
             position = self.dispatcher.position()
         self._publishing.old.flush()
         self.dispatcher.save_checkpoint()
-        restarting = restarting and not self._told_to_end
+        restarting = restarting and not self._exit_requested
         self._publishing.close()
         code = CloseCode.RESTART if restarting else CloseCode.GOING_AWAY
         await self.server.stop(code, "restarting" if restarting else "going away", keep_sockets=restarting)
         if self._checkpoint is not None:
-            self._checkpoint.close(LAST_CHECKPOINT_S, keep_lock=restarting)
+            self._checkpoint.close(FINAL_CHECKPOINT_TIMEOUT_S, keep_lock=restarting)
         stats = self.pipeline.stats()
         log.info(
             "stopped: %d lines, %d orders, %d rejected", stats["lines"], stats["orders"], stats["rejected"]
         )
         if restarting:
-            self.restart_as = self._restarts.prepare(self.server.sockets, position, self._checkpoint)
+            self.exec_args = self._restarts.prepare(self.server.sockets, position, self._checkpoint)
 
     # ---- what is told
 
-    def _hang_up(self) -> None:
+    def _on_sighup(self) -> None:
         """SIGHUP."""
-        if not self._looked.is_set():  # the manager must not take the end of this for the end of the start
+        if not self._ready.is_set():  # the manager must not take the end of this for the end of the start
             self._reloader.reload()
             return
         self._notify.reloading()
         self._reloader.reload()
-        self._tell_ready()
+        self._notify_ready()
 
-    def _tell_ready(self) -> None:
+    def _notify_ready(self) -> None:
         if not self._stop.is_set():
             count = self._restarts.count
             self._notify.ready(f"listening on port {self.server.port}, {count} restarts in place")
 
-    def _announce(self) -> None:
+    def _log_startup(self) -> None:
         s = self._reloader.settings
         log.info(
             "fasttail %s (commit %s): %s, %s on %s, %d workers, %s",
@@ -323,7 +325,7 @@ def _follower(settings: ServeSettings, start: Start, resume: Position | None) ->
         resume=resume,
         stale_after_s=settings.stale_after_s,
         after_block=partial(after_block, max_line=settings.max_line),
-        notice=_notice,
+        notice=_log_notice,
     )
 
 
@@ -375,7 +377,7 @@ def _server(
     )
 
 
-async def _every(seconds: float, action: Callable[[], object]) -> None:
+async def _run_every(seconds: float, action: Callable[[], object]) -> None:
     """Call `action` about every `seconds`; a failing one is told and tried again."""
     while True:
         await asyncio.sleep(seconds)
@@ -385,5 +387,5 @@ async def _every(seconds: float, action: Callable[[], object]) -> None:
             log.exception("%s failed", getattr(action, "__name__", action))
 
 
-def _notice(level: str, text: str) -> None:
+def _log_notice(level: str, text: str) -> None:
     logging.getLogger("fasttail.tail").log(logging.WARNING if level == "warning" else logging.INFO, text)

@@ -23,11 +23,11 @@ MAX_PART = 16 << 20
 """Bytes of a part, but of the log, which has a limit of its own."""
 
 
-class Missing(Exception):
+class SourceUnavailable(Exception):
     """A source that cannot be had; one line says why."""
 
 
-class Parts:
+class BundleParts:
     """What goes into an archive: name ─► bytes, and what is missing."""
 
     def __init__(self, redactor: Redactor) -> None:
@@ -37,24 +37,24 @@ class Parts:
         self._sources: dict[str, Callable[[], bytes | str]] = {}
         self._limits: dict[str, int] = {}
 
-    def add(self, name: str, source: Callable[[], bytes | str], limit: int = MAX_PART) -> None:
+    def add_source(self, name: str, source: Callable[[], bytes | str], limit: int = MAX_PART) -> None:
         """A source to be asked by `gather`. It may raise."""
         self._sources[name] = source
         self._limits[name] = limit
 
-    def miss(self, name: str, why: str) -> None:
+    def add_missing(self, name: str, reason: str) -> None:
         """Something that is not there, or not as a whole."""
-        self.missing[name] = " ".join(why.split())
+        self.missing[name] = " ".join(reason.split())
 
     def gather(self) -> None:
         """Asks all sources at the same time; takes what has come within the limit."""
-        answers: dict[str, bytes | str | Exception] = {}
+        results: dict[str, bytes | str | Exception] = {}
 
         def ask(name: str, source: Callable[[], bytes | str]) -> None:
             try:
-                answers[name] = source()
+                results[name] = source()
             except Exception as error:
-                answers[name] = error
+                results[name] = error
 
         # Daemons: one that hangs in a dead file system must not keep the program from ending.
         threads = [threading.Thread(target=ask, args=each, daemon=True) for each in self._sources.items()]
@@ -64,38 +64,38 @@ class Parts:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         for name in self._sources:
-            answer = answers.get(name)
-            if answer is None:
-                self.miss(name, f"no answer within {TIMEOUT_S:g} s")
-            elif isinstance(answer, Exception):
-                self.miss(name, _reason(answer))
+            result = results.get(name)
+            if result is None:
+                self.add_missing(name, f"no answer within {TIMEOUT_S:g} s")
+            elif isinstance(result, Exception):
+                self.add_missing(name, _reason(result))
             else:
-                self._take(name, answer.encode("utf-8", "replace") if isinstance(answer, str) else answer)
+                self._store(name, result.encode("utf-8", "replace") if isinstance(result, str) else result)
 
-    def _take(self, name: str, data: bytes) -> None:
+    def _store(self, name: str, data: bytes) -> None:
         limit = self._limits[name]
         if len(data) > limit:
-            self.miss(name, f"cut: the first {limit} of {len(data)} bytes are there")
+            self.add_missing(name, f"cut: the first {limit} of {len(data)} bytes are there")
             data = data[:limit]
             data = data[: data.rfind(b"\n") + 1] or data  # half a line could hide half a secret
         self.ready[name] = self._redactor.clean(data)
 
     def write(self, file: Path, folder: str) -> None:
         """The archive, readable for its owner only. Written aside and renamed: it is there whole or not."""
-        lines = [f"{name}: {why}\n" for name, why in sorted(self.missing.items())]
+        lines = [f"{name}: {reason}\n" for name, reason in sorted(self.missing.items())]
         text = "".join(lines) or "nothing is missing\n"
         self.ready["missing.txt"] = self._redactor.clean(text.encode("utf-8", "replace"))
-        aside = file.with_name(f"{file.name}.{os.getpid()}.part")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as archive:
+            with os.fdopen(fd, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz") as archive:
                 for name, data in sorted(self.ready.items()):
                     entry = tarfile.TarInfo(f"{folder}/{name}")
                     entry.size, entry.mtime, entry.mode = len(data), int(time.time()), 0o600
                     archive.addfile(entry, io.BytesIO(data))
-            aside.replace(file)
+            temporary.replace(file)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 

@@ -19,24 +19,24 @@ from typing import Any
 
 from fasttail import container as containers
 from fasttail.bundle import inspected, machine
-from fasttail.bundle.archive import TIMEOUT_S, Missing, Parts
+from fasttail.bundle.archive import TIMEOUT_S, BundleParts, SourceUnavailable
 from fasttail.bundle.redact import Redactor, public_variables
 from fasttail.config import BundleSettings, ConfigError, ServeSettings, sources
 from fasttail.config import file as config_file
 from fasttail.container import Container, ContainerError
-from fasttail.endpoint import Endpoint, EndpointError, token
+from fasttail.endpoint import Endpoint, EndpointError, client_token
 from fasttail.watch import stacks
 
 MB = 1 << 20
-LINE = 64
+MIN_LINE_BYTES = 64
 """Bytes of a log's line at the least, about: so many lines of a container's log are asked for at the most."""
-PATHS = {
+ENDPOINT_PATHS = {
     "metrics.txt": "/metrics",
     "health.json": "/health",
     "health-live.json": "/health/live",
     "ws-status.json": "/ws/status",
 }
-IN_CONTAINER = {
+CONTAINER_COMMANDS = {
     "container-version.txt": "fasttail --version",
     "container-packages.txt": "python3 -VV; "
     "for p in /opt/fasttail/lib/python3*/site-packages/*.dist-info; do basename $p .dist-info; done",
@@ -48,8 +48,8 @@ IN_CONTAINER = {
     "container-threads.txt": "for t in /proc/[0-9]*/task/*; do echo == $t $(cat $t/comm); "
     "for f in wchan stack status; do cat $t/$f; echo; done; done 2>&1",
 }  # fmt: skip
-SERVE = (sys.executable, "-P", "-m", "fasttail", "serve")
-LISTING = (
+SERVE_COMMAND = (sys.executable, "-P", "-m", "fasttail", "serve")
+LISTING_SCRIPT = (
     'df "$1"; df -i "$1"; date; for d in "$1"/node_order_statuses*/hourly; do '
     'for x in $(ls "$d" | tail -n 2); do echo "$d/$x"; ls -ln --time-style=full-iso "$d/$x"; done; done 2>&1'
 )
@@ -64,35 +64,37 @@ def bundle(settings: BundleSettings) -> int:
     if file.is_dir():
         raise ConfigError(f"{file}: is a folder")
     redactor = Redactor()
-    parts = Parts(redactor)
+    parts = BundleParts(redactor)
     container = Container(settings.container) if settings.container is not None else None
-    found = _inspect(container, parts)
-    _learn(settings, found, redactor, parts)
-    parts.add("about.txt", machine.about)
-    parts.add("kernel.txt", machine.kernel)
-    parts.add("environment.txt", lambda: "\n".join(public_variables(sorted(os.environ.items()))) + "\n")
+    inspection = _inspect(container, parts)
+    _learn_secrets(settings, inspection, redactor, parts)
+    parts.add_source("about.txt", machine.about)
+    parts.add_source("kernel.txt", machine.kernel)
+    parts.add_source(
+        "environment.txt", lambda: "\n".join(public_variables(sorted(os.environ.items()))) + "\n"
+    )
     _add_log(settings, container, parts)
-    _add_config(settings, container, found, parts)
-    _add_server(settings, found, parts)
-    _add_folder(settings, container, found, parts)
+    _add_config(settings, container, inspection, parts)
+    _add_server(settings, inspection, parts)
+    _add_folder(settings, container, inspection, parts)
     if settings.pid is not None:
         _add_process(settings.pid, redactor, parts)
     elif container is None:
-        parts.miss("threads.txt", "no --pid and no --container")
-    if container is not None and found:
-        _add_container(container, found, parts)
+        parts.add_missing("threads.txt", "no --pid and no --container")
+    if container is not None and inspection:
+        _add_container(container, inspection, parts)
     parts.gather()
     parts.write(file, name)
     print(file)
     for part, data in sorted(parts.ready.items()):
         print(f"  {len(data):>10,}  {part}")
-    for part, why in sorted(parts.missing.items()):
-        shown = redactor.clean(why.encode("utf-8", "replace")).decode("utf-8", "replace")
+    for part, reason in sorted(parts.missing.items()):
+        shown = redactor.clean(reason.encode("utf-8", "replace")).decode("utf-8", "replace")
         print(f"     missing  {part}: {''.join(char if char.isprintable() else '?' for char in shown)}")
     return 0
 
 
-def _inspect(container: Container | None, parts: Parts) -> dict[str, Any]:
+def _inspect(container: Container | None, parts: BundleParts) -> dict[str, Any]:
     """What the engine knows; empty if it does not tell. Needed before everything else: it holds secrets."""
     if container is None:
         return {}
@@ -100,40 +102,42 @@ def _inspect(container: Container | None, parts: Parts) -> dict[str, Any]:
         return container.inspect()
     except ContainerError as error:
         for name in ("docker-inspect.json", "docker-stats.json", "docker-top.txt"):
-            parts.miss(name, str(error))
+            parts.add_missing(name, str(error))
         return {}
 
 
-def _learn(settings: BundleSettings, found: dict[str, Any], redactor: Redactor, parts: Parts) -> None:
+def _learn_secrets(
+    settings: BundleSettings, inspection: dict[str, Any], redactor: Redactor, parts: BundleParts
+) -> None:
     """Every secret that can be known, so that it is found wherever it stands."""
     redactor.learn_variables(os.environ)
-    redactor.learn_variables(containers.environment(found))
-    redactor.learn_words(inspected.command(found))
+    redactor.learn_variables(containers.container_environment(inspection))
+    redactor.learn_arguments(inspected.command(inspection))
     files = {settings.token_file}
     if settings.config is not None:
         # Key by key: a file that cannot be used as a whole may hold secrets all the same.
         with contextlib.suppress(ConfigError):
-            held = config_file.read(settings.config)
+            config_keys = config_file.read(settings.config)
             redactor.learn_variables(
-                {key.upper(): value for key, value in held.items() if isinstance(value, str)}
+                {key.upper(): value for key, value in config_keys.items() if isinstance(value, str)}
             )
-            if isinstance(named := held.get("token_file", held.get("token-file")), str):
+            if isinstance(named := config_keys.get("token_file", config_keys.get("token-file")), str):
                 files.add(Path(named).expanduser())
     for path in files:
         if path is not None:
             try:
-                redactor.learn(_head(path).decode("utf-8", "surrogateescape"))
+                redactor.learn(_read_head(path).decode("utf-8", "surrogateescape"))
             except OSError as error:
-                parts.miss("token", f"{path} is not known, so not looked for: {error.strerror}")
+                parts.add_missing("token", f"{path} is not known, so not looked for: {error.strerror}")
     if settings.pid is not None:
         # Of another user's process only the words can be read: each for itself.
         with contextlib.suppress(OSError):
-            redactor.learn_variables(environ_of(settings.pid))
+            redactor.learn_variables(process_environ(settings.pid))
         with contextlib.suppress(OSError):
-            redactor.learn_words(_words(settings.pid))
+            redactor.learn_arguments(_command_line(settings.pid))
 
 
-def _head(path: Path) -> bytes:
+def _read_head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(64 << 10)
 
@@ -141,51 +145,51 @@ def _head(path: Path) -> bytes:
 # ---- the sources
 
 
-def _add_log(settings: BundleSettings, container: Container | None, parts: Parts) -> None:
-    most = settings.log_mb * MB
+def _add_log(settings: BundleSettings, container: Container | None, parts: BundleParts) -> None:
+    max_bytes = settings.log_mb * MB
     if settings.log is not None:
-        parts.add("log.txt", partial(_log_file, settings.log, most, parts), most)
+        parts.add_source("log.txt", partial(_log_file, settings.log, max_bytes, parts), max_bytes)
     elif container is not None:
-        parts.add("log.txt", partial(_log_container, container, most, parts), most)
+        parts.add_source("log.txt", partial(_log_container, container, max_bytes, parts), max_bytes)
     else:
-        parts.miss("log.txt", "no --log and no --container")
+        parts.add_missing("log.txt", "no --log and no --container")
 
 
-def _log_file(name: str, most: int, parts: Parts) -> bytes:
+def _log_file(name: str, max_bytes: int, parts: BundleParts) -> bytes:
     file = 0 if name == "-" else os.open(name, os.O_RDONLY)
     state = os.fstat(file)
     if stat.S_ISREG(state.st_mode):
-        begin = max(0, state.st_size - most)
-        return _whole_lines(os.pread(file, most, begin), cut=begin > 0)
-    return _tail(file, most, parts)
+        start = max(0, state.st_size - max_bytes)
+        return _whole_lines(os.pread(file, max_bytes, start), cut=start > 0)
+    return _read_tail(file, max_bytes, parts)
 
 
-def _log_container(container: Container, most: int, parts: Parts) -> bytes:
-    process = container.last(most // LINE)
+def _log_container(container: Container, max_bytes: int, parts: BundleParts) -> bytes:
+    process = container.open_log_tail(max_bytes // MIN_LINE_BYTES)
     assert process.stdout is not None
     try:
-        return _tail(process.stdout.fileno(), most, parts)
+        return _read_tail(process.stdout.fileno(), max_bytes, parts)
     finally:
         process.kill()
         process.wait()
 
 
-def _tail(file: int, most: int, parts: Parts) -> bytes:
-    """The last `most` bytes of a pipe, as far as they come within the time."""
+def _read_tail(file: int, max_bytes: int, parts: BundleParts) -> bytes:
+    """The last `max_bytes` bytes of a pipe, as far as they come within the time."""
     deadline = time.monotonic() + TIMEOUT_S
-    kept, cut = bytearray(), False
+    tail, cut = bytearray(), False
     while select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        part = os.read(file, 1 << 20)
-        if not part:
-            return _whole_lines(bytes(kept), cut=cut)
-        kept += part
-        if len(kept) > most:
+        chunk = os.read(file, 1 << 20)
+        if not chunk:
+            return _whole_lines(bytes(tail), cut=cut)
+        tail += chunk
+        if len(tail) > max_bytes:
             cut = True
-            del kept[: len(kept) - most]
+            del tail[: len(tail) - max_bytes]
         if time.monotonic() > deadline:
             break
-    parts.miss("log.txt", f"its end: it had not come within {TIMEOUT_S:g} s")
-    return _whole_lines(bytes(kept), cut=cut)
+    parts.add_missing("log.txt", f"its end: it had not come within {TIMEOUT_S:g} s")
+    return _whole_lines(bytes(tail), cut=cut)
 
 
 def _whole_lines(data: bytes, *, cut: bool) -> bytes:
@@ -194,7 +198,7 @@ def _whole_lines(data: bytes, *, cut: bool) -> bytes:
 
 
 def _add_config(
-    settings: BundleSettings, container: Container | None, found: dict[str, Any], parts: Parts
+    settings: BundleSettings, container: Container | None, inspection: dict[str, Any], parts: BundleParts
 ) -> None:
     def local() -> str:
         given = {
@@ -203,105 +207,106 @@ def _add_config(
         }
         # What this command was given for itself is no setting of the server.
         environ = {name: value for name, value in os.environ.items() if name != "FASTTAIL_CONFIG"}
-        return sources.show(sources.load(ServeSettings, given, environ))
+        return sources.format_settings(sources.load(ServeSettings, given, environ))
 
     def inside() -> bytes:
         assert container is not None
-        words = inspected.command(found)
-        if "serve" not in words:
-            raise Missing("the container's command is no fasttail serve")
-        return container.run("exec", container.name, *words, "--print-config")
+        args = inspected.command(inspection)
+        if "serve" not in args:
+            raise SourceUnavailable("the container's command is no fasttail serve")
+        return container.run("exec", container.name, *args, "--print-config")
 
     def running() -> bytes:
         assert settings.pid is not None
-        return _printed_config(settings.pid)
+        return _config_of_process(settings.pid)
 
     if container is None:
-        asked = settings.pid is not None and settings.config is None
-        parts.add("config.txt", running if asked else local)
-    elif found:
-        parts.add("config.txt", inside)
+        ask_process = settings.pid is not None and settings.config is None
+        parts.add_source("config.txt", running if ask_process else local)
+    elif inspection:
+        parts.add_source("config.txt", inside)
     else:
-        parts.miss("config.txt", parts.missing["docker-inspect.json"])
+        parts.add_missing("config.txt", parts.missing["docker-inspect.json"])
 
 
-def _add_server(settings: BundleSettings, found: dict[str, Any], parts: Parts) -> None:
-    url = settings.url or (containers.address(found) if found else None)
+def _add_server(settings: BundleSettings, inspection: dict[str, Any], parts: BundleParts) -> None:
+    url = settings.url or (containers.server_url(inspection) if inspection else None)
     try:
-        server = Endpoint(url, token(settings.token_file)) if url is not None else None
-        why = "no --url, and no container that publishes a port"
+        server = Endpoint(url, client_token(settings.token_file)) if url is not None else None
+        reason = "no --url, and no container that publishes a port"
     except (OSError, ValueError) as error:
-        server, why = None, f"the token cannot be used: {getattr(error, 'strerror', None) or error}"
-    for name, path in PATHS.items():
+        server, reason = None, f"the token cannot be used: {getattr(error, 'strerror', None) or error}"
+    for name, path in ENDPOINT_PATHS.items():
         if server is None:
-            parts.miss(name, why)
+            parts.add_missing(name, reason)
         else:
-            parts.add(name, partial(_answer, server, path, name, parts))
+            parts.add_source(name, partial(_fetch, server, path, name, parts))
 
 
-def _answer(server: Endpoint, path: str, name: str, parts: Parts) -> bytes:
+def _fetch(server: Endpoint, path: str, name: str, parts: BundleParts) -> bytes:
     try:
         status, body = server.get(path)
     except EndpointError as error:
-        raise Missing(str(error)) from None
+        raise SourceUnavailable(str(error)) from None
     if status not in (200, 503):  # 503 with a body is what /health says
         hint = ": it wants the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
-        raise Missing(f"answers {status}{hint}")
+        raise SourceUnavailable(f"answers {status}{hint}")
     if status == 503:
-        parts.miss(name, "is there, but the answer was 503")
+        parts.add_missing(name, "is there, but the answer was 503")
     return body
 
 
 def _add_folder(
-    settings: BundleSettings, container: Container | None, found: dict[str, Any], parts: Parts
+    settings: BundleSettings, container: Container | None, inspection: dict[str, Any], parts: BundleParts
 ) -> None:
-    inside = inspected.data_dir(found) if found else None
-    host = inspected.source(found, inside) if inside else None
+    inside = inspected.data_dir(inspection) if inspection else None
+    host = inspected.mount_source(inspection, inside) if inside else None
     folder = settings.data_dir or (Path(host) if host is not None and Path(host).is_dir() else None)
     if folder is not None:
-        parts.add("node-files.txt", partial(machine.node_files, folder))
-        parts.add("disk.txt", partial(machine.disk, folder))
+        parts.add_source("node-files.txt", partial(machine.node_files, folder))
+        parts.add_source("disk.txt", partial(machine.disk, folder))
     elif container is not None and inside is not None:
-        parts.add(
+        parts.add_source(
             "node-files.txt",
-            partial(container.run, "exec", container.name, "sh", "-c", LISTING, "sh", inside),
+            partial(container.run, "exec", container.name, "sh", "-c", LISTING_SCRIPT, "sh", inside),
         )
     else:
         for name in ("node-files.txt", "disk.txt"):
-            parts.miss(name, "no --data-dir")
+            parts.add_missing(name, "no --data-dir")
 
 
-def _add_process(pid: int, redactor: Redactor, parts: Parts) -> None:
+def _add_process(pid: int, redactor: Redactor, parts: BundleParts) -> None:
     def command_line() -> str:
-        words = _words(pid)
-        redactor.learn_words(words)  # once more: when it was learnt from, the process may just have begun
-        return "\n".join(words) + "\n"
+        args = _command_line(pid)
+        redactor.learn_arguments(args)  # once more: when it was learnt from, the process may just have begun
+        return "\n".join(args) + "\n"
 
-    parts.add("process.txt", partial(machine.process, pid))
-    parts.add("stacks.txt", partial(_stacks, pid))
-    parts.add("threads.txt", partial(machine.threads, pid))
-    parts.add("process-command.txt", command_line)
-    parts.add(
-        "process-environment.txt", lambda: "\n".join(public_variables(sorted(environ_of(pid).items()))) + "\n"
+    parts.add_source("process.txt", partial(machine.process, pid))
+    parts.add_source("stacks.txt", partial(_stacks, pid))
+    parts.add_source("threads.txt", partial(machine.threads, pid))
+    parts.add_source("process-command.txt", command_line)
+    parts.add_source(
+        "process-environment.txt",
+        lambda: "\n".join(public_variables(sorted(process_environ(pid).items()))) + "\n",
     )
 
 
-def _printed_config(pid: int) -> bytes:
+def _config_of_process(pid: int) -> bytes:
     """What a running server was given, read by this fasttail in its folder and with its settings' variables.
 
     With no other of its variables: whoever asks about another user's process must not run that user's code.
     """
-    words = _words(pid)
+    args = _command_line(pid)
     # The word before: a folder that is called fasttail may stand in any other.
-    if "serve" not in words[1:] or Path(words[words.index("serve", 1) - 1]).name != "fasttail":
-        raise Missing(f"process {pid} is no fasttail serve")
-    ours = [*SERVE, *words[words.index("serve", 1) + 1 :], "--print-config"]
+    if "serve" not in args[1:] or Path(args[args.index("serve", 1) - 1]).name != "fasttail":
+        raise SourceUnavailable(f"process {pid} is no fasttail serve")
+    command = [*SERVE_COMMAND, *args[args.index("serve", 1) + 1 :], "--print-config"]
     done = subprocess.run(
-        ours,
+        command,
         env={name: value for name, value in os.environ.items() if not name.startswith("FASTTAIL_")}
         | {
             name: value
-            for name, value in environ_of(pid).items()
+            for name, value in process_environ(pid).items()
             if name.startswith("FASTTAIL_") and name != "FASTTAIL_RESTART"
         },
         cwd=f"/proc/{pid}/cwd",
@@ -311,36 +316,36 @@ def _printed_config(pid: int) -> bytes:
         check=False,
     )
     if done.returncode:
-        raise Missing(done.stderr.decode("utf-8", "replace"))
+        raise SourceUnavailable(done.stderr.decode("utf-8", "replace"))
     return done.stdout
 
 
 def _stacks(pid: int) -> str:
     try:
-        return stacks.of_process(pid)
+        return stacks.request_stacks(pid)
     except LookupError as error:
-        raise Missing(str(error)) from None
+        raise SourceUnavailable(str(error)) from None
 
 
-def _words(pid: int) -> list[str]:
+def _command_line(pid: int) -> list[str]:
     """The command line of a process."""
     text = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "surrogateescape")
     return text.rstrip("\0").split("\0")
 
 
-def environ_of(pid: int) -> dict[str, str]:
+def process_environ(pid: int) -> dict[str, str]:
     text = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "surrogateescape")
     return {name: value for name, _, value in (each.partition("=") for each in text.split("\0") if each)}
 
 
-def _add_container(container: Container, found: dict[str, Any], parts: Parts) -> None:
-    shown = json.dumps(inspected.shown(found), indent=1, ensure_ascii=False)
-    parts.add("docker-inspect.json", lambda: shown + "\n")
-    parts.add(
+def _add_container(container: Container, inspection: dict[str, Any], parts: BundleParts) -> None:
+    shown = json.dumps(inspected.public_fields(inspection), indent=1, ensure_ascii=False)
+    parts.add_source("docker-inspect.json", lambda: shown + "\n")
+    parts.add_source(
         "docker-stats.json",
         partial(container.run, "stats", "--no-stream", "--format", "{{json .}}", container.name),
     )
-    parts.add("docker-top.txt", partial(container.run, "top", container.name))
-    parts.add("docker-version.txt", partial(container.run, "version"))
-    for name, words in IN_CONTAINER.items():
-        parts.add(name, partial(container.run, "exec", container.name, "sh", "-c", words))
+    parts.add_source("docker-top.txt", partial(container.run, "top", container.name))
+    parts.add_source("docker-version.txt", partial(container.run, "version"))
+    for name, args in CONTAINER_COMMANDS.items():
+        parts.add_source(name, partial(container.run, "exec", container.name, "sh", "-c", args))

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fasttail.bundle.archive import Missing
+from fasttail.bundle.archive import SourceUnavailable
 from fasttail.cgroup import cpu_limit, memory_limit
 from fasttail.tail.layout import LAYOUTS, hour_files, hourly_folder
 from fasttail.version import commit, version
 
-KERNEL = (
+KERNEL_FILES = (
     "/proc/version", "/proc/sys/fs/inotify/max_user_watches", "/proc/sys/fs/inotify/max_user_instances",
     "/proc/sys/fs/inotify/max_queued_events", "/proc/sys/fs/file-max", "/proc/sys/fs/file-nr",
     "/proc/sys/fs/nr_open", "/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max",
@@ -26,9 +26,17 @@ KERNEL = (
     "/proc/sys/vm/swappiness", "/proc/loadavg", "/proc/uptime", "/proc/pressure/cpu", "/proc/pressure/memory",
     "/proc/pressure/io", "/proc/meminfo",
 )  # fmt: skip
-CGROUP = ("memory.max", "memory.current", "memory.events", "cpu.max", "cpu.stat", "pids.max", "pids.current")
+CGROUP_FILES = (
+    "memory.max",
+    "memory.current",
+    "memory.events",
+    "cpu.max",
+    "cpu.stat",
+    "pids.max",
+    "pids.current",
+)
 LIMITS = ("NOFILE", "NPROC", "AS", "DATA", "STACK", "MEMLOCK", "CORE", "FSIZE")
-NEWEST = 48
+MAX_HOURS = 48
 """Hours of each layout that are listed."""
 
 
@@ -51,13 +59,13 @@ def about() -> str:
 
 def kernel() -> str:
     """Limits of the kernel, of this command's process and of its control groups."""
-    found = [f"{path}:\n{_text(path)}\n" for path in KERNEL]
+    found = [f"{path}:\n{_text(path)}\n" for path in KERNEL_FILES]
     for name in LIMITS:
         soft, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
         shown = ["unlimited" if each == resource.RLIM_INFINITY else str(each) for each in (soft, hard)]
         found.append(f"ulimit {name}: {shown[0]}, at most {shown[1]}\n")
     found.append(f"control groups: {cpu_limit()} CPUs, {memory_limit()} bytes of memory\n")
-    found += [f"/sys/fs/cgroup/{name}:\n{_text(f'/sys/fs/cgroup/{name}')}\n" for name in CGROUP]
+    found += [f"/sys/fs/cgroup/{name}:\n{_text(f'/sys/fs/cgroup/{name}')}\n" for name in CGROUP_FILES]
     return "".join(found)
 
 
@@ -85,7 +93,7 @@ def node_files(folder: Path) -> str:
             lines.append(f"{hourly}: {error.strerror}")
             continue
         lines.append(f"{hourly}: {len(hours)} hours" if Path(hourly).exists() else f"{hourly}: not there")
-        for hour in hours[-NEWEST:]:
+        for hour in hours[-MAX_HOURS:]:
             with contextlib.suppress(OSError):
                 found = Path(hour.path).stat()
                 lines.append(
@@ -98,13 +106,13 @@ def node_files(folder: Path) -> str:
 def _mount(folder: Path) -> str:
     """Device and kind of the mount that holds it."""
     real = folder.resolve()
-    best: tuple[int, str] = (-1, "not known")
+    longest_match: tuple[int, str] = (-1, "not known")
     for mounted in _lines("/proc/self/mountinfo"):
         head, _, tail = mounted.partition(" - ")
         point = head.split()[4].encode().decode("unicode_escape")
-        if real.is_relative_to(point) and len(point) > best[0]:
-            best = len(point), f"{point}, {tail.split()[0]}"
-    return best[1]
+        if real.is_relative_to(point) and len(point) > longest_match[0]:
+            longest_match = len(point), f"{point}, {tail.split()[0]}"
+    return longest_match[1]
 
 
 def _lines(path: str) -> Iterator[str]:
@@ -123,7 +131,7 @@ def process(pid: int) -> str:
     """Limits, state and control group of a process; its open files as numbers only."""
     folder = Path(f"/proc/{pid}")
     if not folder.exists():
-        raise Missing(f"no such process: {pid}")
+        raise SourceUnavailable(f"no such process: {pid}")
     found = [
         f"{name}:\n{_text(str(folder / name))}\n"
         for name in ("status", "limits", "cgroup", "io", "schedstat")

@@ -1,7 +1,7 @@
 """Takes secrets out of bytes: those that are known, wherever they stand, and what looks like one.
 
-Everything that goes into an archive passes `clean`. A secret of fewer than `LEAST` characters is not looked
-for: it would be found in words that are none.
+Everything that goes into an archive passes `clean`. A secret of fewer than `MIN_SECRET_LENGTH` characters is
+not looked for: it would be found in words that are none.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from fasttail.config import COMMANDS, options, sources
 
 REMOVED = "[removed]"
-LEAST = 4
+MIN_SECRET_LENGTH = 4
 
-_NAMES = (
-    r"token|secret|passw(?:or)?d|pwd|passphrase|api[-_]?key|private[-_]?key|access[-_]?key|webhook|credentials?"
+_SECRET_WORDS = (
+    r"token|secret|passw(?:or)?d|pwd|passphrase|api[-_]?key|private[-_]?key|access[-_]?key|webhook"
+    r"|credentials?"
 )
 _SECRET_NAME = re.compile(r"token|secret|pass|pwd|key|cred|auth|webhook|cookie|dsn|signature", re.IGNORECASE)
 # Values of such names that are none, and that stand everywhere.
-_WORD = re.compile(r"true|false|none|null|auto|always|never|basic|bearer|\d{1,6}", re.IGNORECASE)
+_COMMON_VALUE = re.compile(r"true|false|none|null|auto|always|never|basic|bearer|\d{1,6}", re.IGNORECASE)
 # A path, and no base64, of which one in 64 begins with a slash.
-_FILE = re.compile(r"(?:/[\w.@-]{1,30})+/?")
+_PATH_VALUE = re.compile(r"(?:/[\w.@-]{1,30})+/?")
 _PUBLIC_NAME = re.compile(
     r"PATH|HOME|USER|LANG|LC_[A-Z]+|TZ|HOSTNAME|OMP_[A-Z_]+|GOMP_[A-Z_]+|MALLOC_[A-Z_]+"
     r"|PYTHON(?:UNBUFFERED|UTF8|IOENCODING|MALLOC|ASYNCIODEBUG)"
 )
 # What stands in a secret's place, or may be shown of one.
-_SHOWN = r"\[removed\]|https?://[^\s/]+/\.\.\."
+_ALLOWED_VALUE = r"\[removed\]|https?://[^\s/]+/\.\.\."
 # What looks like a secret: (pattern, what is left of it).
-_LOOKS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
+_SECRET_PATTERNS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
     (re.compile(rb"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), rb"\1 [removed]"),
     (
         re.compile(
@@ -43,18 +44,18 @@ _LOOKS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
         rb"\1: [removed]",
     ),
     (re.compile(rb"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), rb"[removed]"),  # a JSON web token
-    (re.compile(rf"(?i)(--(?:[a-z-]+-)?(?:{_NAMES})[ =])[^\s\"']+".encode()), rb"\1[removed]"),
+    (re.compile(rf"(?i)(--(?:[a-z-]+-)?(?:{_SECRET_WORDS})[ =])[^\s\"']+".encode()), rb"\1[removed]"),
     (re.compile(rb"://[^\s/\"'<>]+@"), rb"://[removed]@"),
     (
         re.compile(rb"(?i)([?&](?:[a-z_-]*(?:token|secret|password|key|sig|signature|auth))=)[^\s&\"'<>]+"),
         rb"\1[removed]",
     ),
     (
-        re.compile(rf"(?i)((?:{_NAMES})[\"']?\s*[:=]\s*\")(?!{_SHOWN})[^\"\r\n]*(?=\")".encode()),
+        re.compile(rf"(?i)((?:{_SECRET_WORDS})[\"']?\s*[:=]\s*\")(?!{_ALLOWED_VALUE})[^\"\r\n]*(?=\")".encode()),
         rb"\1[removed]",
     ),
     (
-        re.compile(rf"(?i)((?:{_NAMES})\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!{_SHOWN})[^\s\"',}}\\]+".encode()),
+        re.compile(rf"(?i)((?:{_SECRET_WORDS})\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!{_ALLOWED_VALUE})[^\s\"',}}\\]+".encode()),
         rb"\1[removed]",
     ),
     (
@@ -75,14 +76,16 @@ class Redactor:
         if secret is None:
             return
         secret = secret.strip()
-        if len(secret) < LEAST:
+        if len(secret) < MIN_SECRET_LENGTH:
             return
         plain = secret.encode("utf-8", "surrogateescape")
         forms = {secret, quote(secret, safe="", errors="replace"), quote_plus(secret, errors="replace")}
         forms |= {quote(secret, errors="replace"), unquote(secret), json.dumps(secret)[1:-1]}
         forms |= {json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
         forms |= {base64.b64encode(plain).decode(), base64.urlsafe_b64encode(plain).decode()}
-        self._known |= {form.encode("utf-8", "surrogateescape") for form in forms if len(form) >= LEAST}
+        self._known |= {
+            form.encode("utf-8", "surrogateescape") for form in forms if len(form) >= MIN_SECRET_LENGTH
+        }
 
     def learn_url(self, url: str | None) -> None:
         """A URL of which only scheme and host may be shown."""
@@ -112,33 +115,33 @@ class Redactor:
                 continue
             if "://" in value:
                 self.learn_url(value)
-            elif not _FILE.fullmatch(value) and not _WORD.fullmatch(value):
+            elif not _PATH_VALUE.fullmatch(value) and not _COMMON_VALUE.fullmatch(value):
                 self.learn(value)
 
-    def learn_words(self, words: Sequence[str]) -> None:
+    def learn_arguments(self, args: Sequence[str]) -> None:
         """The values of a command line's options whose names say that they are secret.
 
         A word may be a shell's line, or an assignment for `env`.
         """
-        words = [part for word in words for part in (_split(word) if " " in word else [word])]
-        for word, behind in pairwise((*words, "")):
-            name, _, value = word.partition("=")
+        args = [part for arg in args for part in (_split_shell_line(arg) if " " in arg else [arg])]
+        for arg, following in pairwise((*args, "")):
+            name, _, value = arg.partition("=")
             if value and re.fullmatch(r"\w+", name):
                 self.learn_variables({name: value})
             elif name.startswith("-"):
-                self.learn_variables({name.lstrip("-").replace("-", "_").upper(): value or behind})
+                self.learn_variables({name.lstrip("-").replace("-", "_").upper(): value or following})
 
     def clean(self, data: bytes) -> bytes:
         """Without what is known, and without what looks like a secret."""
         if self._known:
             longest_first = sorted(self._known, key=len, reverse=True)
             data = re.sub(b"|".join(map(re.escape, longest_first)), REMOVED.encode(), data)
-        for pattern, left in _LOOKS:
-            data = pattern.sub(left, data)
+        for pattern, replacement in _SECRET_PATTERNS:
+            data = pattern.sub(replacement, data)
         return data
 
 
-def _split(line: str) -> list[str]:
+def _split_shell_line(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError:  # a quotation without an end
@@ -147,13 +150,13 @@ def _split(line: str) -> list[str]:
 
 def public_variables(entries: Iterable[tuple[str, str]]) -> list[str]:
     """An environment to be shown: values only of names that are known to hold no secret."""
-    ours = {
-        sources.variable(option)
+    shown_names = {
+        sources.env_name(option)
         for settings in COMMANDS.values()
         for option in options(settings)
-        if not option.kind.secret
+        if not option.value_type.secret
     }
     return [
-        f"{name}={value if name in ours or _PUBLIC_NAME.fullmatch(name) else REMOVED}"
+        f"{name}={value if name in shown_names or _PUBLIC_NAME.fullmatch(name) else REMOVED}"
         for name, value in entries
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from fasttail.config.table import ConfigError
 
-MOST = 1 << 20
+MAX_BYTES = 1 << 20
 """Bytes of a file of settings: some 10,000 symbols."""
 
 
@@ -21,18 +21,18 @@ def read(path: Path) -> dict[str, Any]:
 
     A key that stands twice in the same mapping is an error in each of the three: which of them counts?
     """
-    ending = path.suffix.lower()
-    parse = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}.get(ending)
+    suffix = path.suffix.lower()
+    parse = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}.get(suffix)
     if parse is None:
         raise ConfigError(f"{path}: expected a file that ends in .toml, .yaml, .yml or .json")
     try:
-        content = parse(_text(path))
+        content = parse(_read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid {ending[1:].upper()}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: not valid {suffix[1:].upper()}: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -40,22 +40,22 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     # Without O_NONBLOCK a named pipe would be waited for.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             is_folder = stat.S_ISDIR(os.fstat(file.fileno()).st_mode)
             raise ConfigError(f"{path}: {'Is a directory' if is_folder else 'not a regular file'}")
-        data = file.read(MOST + 1)
-    if len(data) > MOST:
-        raise ConfigError(f"{path}: longer than {MOST >> 20} MB, which no file of settings is")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: longer than {MAX_BYTES >> 20} MB, which no file of settings is")
     return data.decode("utf-8-sig")
 
 
-def place(path: Path, key: str) -> str:
+def key_location(path: Path, key: str) -> str:
     """Where a key stands, for an error message: the file and, if it can be told, the line."""
     pattern = "".join("[-_]" if char == "_" else re.escape(char) for char in key)
-    found = re.search(rf"""^[\s{{,]*["']?{pattern}["']?\s*[=:]""", _text(path), re.MULTILINE)
+    found = re.search(rf"""^[\s{{,]*["']?{pattern}["']?\s*[=:]""", _read_text(path), re.MULTILINE)
     return f"{path}, line {found.string.count(chr(10), 0, found.end()) + 1}" if found else str(path)
 
 
@@ -66,10 +66,10 @@ def _toml(text: str) -> Any:
 
 
 def _json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_without_repetition)
+    return json.loads(text, object_pairs_hook=_reject_duplicates)
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

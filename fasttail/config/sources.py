@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 from fasttail.config import file
 from fasttail.config.table import COMMANDS, ConfigError, Option, Settings, options
-from fasttail.config.values import Explained, unused_keys
+from fasttail.config.values import ExplainedValueError, unused_keys
 
 S = TypeVar("S", bound=Settings)
 
-OTHER_VARIABLES = frozenset(
+NON_SETTING_VARIABLES = frozenset(
     f"FASTTAIL_{name}"
     for name in (
         *("BIND", "BUILD", "CPUS", "DOCKER", "ENGINE", "IMAGE", "ISA", "KILLS", "MEMORY", "NEED_PROMTOOL"),
@@ -49,7 +49,7 @@ def flag(option: Option) -> str:
     return "--" + option.name.replace("_", "-")
 
 
-def variable(option: Option) -> str:
+def env_name(option: Option) -> str:
     """The environment variable."""
     return "FASTTAIL_" + option.name.upper()
 
@@ -60,77 +60,81 @@ def load(
     environ: Mapping[str, str],
     *,
     base: str | None = None,
-    **more: Any,
+    **extra: Any,
 ) -> S:
     """The settings of a command; ConfigError for the first that is not as expected.
 
     `given` holds what the command line said, by `dest`: text as it was typed, or a bool for an option without
     a value. `base` is the folder that relative paths begin at, so that they mean the same for as long as the
-    process lives; "" if there is none any more, None to leave them as they are. `more` are fields that are no
-    settings (the files to parse); they are taken as they are.
+    process lives; "" if there is none any more, None to leave them as they are. `extra` are fields that are
+    no settings (the files to parse); they are taken as they are.
     """
-    table = options(settings)
+    schema = options(settings)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     notices: list[str] = []
-    for option in table:
-        said = given.get(option.dest)
-        if said is not None:
-            name = option.kind.metavar if option.positional else flag(option)
-            values[option.dest] = said if isinstance(said, bool) else _read_text(option, said, name)
+    for option in schema:
+        raw = given.get(option.dest)
+        if raw is not None:
+            name = option.value_type.metavar if option.positional else flag(option)
+            values[option.dest] = raw if isinstance(raw, bool) else _read_text(option, raw, name)
             sources[option.name] = "flag"
-        elif not option.file_only and (said := _variable(option, environ, notices)):
-            values[option.dest] = _read_text(option, said, f"environment variable {variable(option)}")
-            sources[option.name] = f"env {variable(option)}"
-    _add_base(values, base)
+        elif not option.file_only and (raw := _environment_value(option, environ, notices)):
+            values[option.dest] = _read_text(option, raw, f"environment variable {env_name(option)}")
+            sources[option.name] = f"env {env_name(option)}"
+    _resolve_paths(values, base)
     path = values.get("config")
     if path is not None:
-        _read_file(path, table, values, sources, notices)
-        _add_base(values, base)
-    for option in table:
+        _read_file(path, schema, values, sources, notices)
+        _resolve_paths(values, base)
+    for option in schema:
         sources.setdefault(option.name, "default")
-    for option in table:
+    for option in schema:
         if option.positional and option.dest not in values:
             raise ConfigError(
-                f"no {option.kind.metavar} given (nor {variable(option)}, nor {option.name} in a file)"
+                f"no {option.value_type.metavar} given (nor {env_name(option)}, nor {option.name} in a file)"
             )
-    loaded = settings(sources=sources, **values, **more)
+    loaded = settings(sources=sources, **values, **extra)
     loaded.check()
-    notices += _unknown(table, environ) + loaded.without_effect()
+    notices += _unknown_variables(schema, environ) + loaded.ineffective_settings()
     return dataclasses.replace(loaded, notices=tuple(notices))
 
 
-def _variable(option: Option, environ: Mapping[str, str], notices: list[str]) -> str:
+def _environment_value(option: Option, environ: Mapping[str, str], notices: list[str]) -> str:
     """What the environment says of a setting; empty if nothing."""
-    name = variable(option)
-    said = environ.get(name)
-    if said is not None and _LINK_VALUE.fullmatch(said):
+    name = env_name(option)
+    raw = environ.get(name)
+    if raw is not None and _LINK_VALUE.fullmatch(raw):
         notices.append(
-            f"environment variable {name} is passed over: {said} is a service's address, not a setting"
+            f"environment variable {name} is passed over: {raw} is a service's address, not a setting"
         )
         return ""
-    if said == "":
+    if raw == "":
         notices.append(f"environment variable {name} is empty, and counts as not set")
-    return said or ""
+    return raw or ""
 
 
-def _unknown(table: list[Option], environ: Mapping[str, str]) -> list[str]:
+def _unknown_variables(schema: list[Option], environ: Mapping[str, str]) -> list[str]:
     """Variables that look like a setting and are none: typing errors."""
-    every = {variable(option) for settings in COMMANDS.values() for option in options(settings)}
-    mine = [variable(option) for option in table if not option.file_only]
+    known = {env_name(option) for settings in COMMANDS.values() for option in options(settings)}
+    candidates = [env_name(option) for option in schema if not option.file_only]
     found = []
     for name in sorted(environ):
-        meant = name.upper().replace("-", "_")
-        if not meant.startswith("FASTTAIL_") or name in every | OTHER_VARIABLES or _LINK_NAME.fullmatch(name):
+        normalized = name.upper().replace("-", "_")
+        if (
+            not normalized.startswith("FASTTAIL_")
+            or name in known | NON_SETTING_VARIABLES
+            or _LINK_NAME.fullmatch(name)
+        ):
             continue
-        near = difflib.get_close_matches(meant, mine, 1, 0.8)
+        near = difflib.get_close_matches(normalized, candidates, 1, 0.8)
         found.append(
             f"environment variable {name} is not known" + (f" (did you mean {near[0]}?)" if near else "")
         )
     return found
 
 
-def _add_base(values: dict[str, Any], base: str | None) -> None:
+def _resolve_paths(values: dict[str, Any], base: str | None) -> None:
     for dest, value in values.items():
         if base is None or not isinstance(value, Path) or value.is_absolute():
             continue
@@ -139,42 +143,45 @@ def _add_base(values: dict[str, Any], base: str | None) -> None:
         values[dest] = base / value
 
 
-def _read_text(option: Option, said: str, where: str) -> Any:
+def _read_text(option: Option, raw: str, where: str) -> Any:
     try:
-        return option.kind.from_text(said)
-    except Explained as error:
+        return option.value_type.from_text(raw)
+    except ExplainedValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     except ValueError:
-        raise ConfigError(f"{where}: expected {option.kind.expected}, got {_shown(said, option)}") from None
+        raise ConfigError(
+            f"{where}: expected {option.value_type.expected}, got {_shown(raw, option)}"
+        ) from None
 
 
 def _read_file(
-    path: Path, table: list[Option], values: dict[str, Any], sources: dict[str, str], notices: list[str]
+    path: Path, schema: list[Option], values: dict[str, Any], sources: dict[str, str], notices: list[str]
 ) -> None:
     content: dict[str, Any] = {}
     for key, value in file.read(path).items():
         name = key.replace("-", "_")
         if name in content:
             raise ConfigError(
-                f"{file.place(path, name)}: {name} is given twice, with a hyphen and with an underscore"
+                f"{file.key_location(path, name)}: {name} is given twice, "
+                "with a hyphen and with an underscore"
             )
         content[name] = value
-    _refuse_unknown(path, content)
-    for option in table:
+    _reject_unknown_keys(path, content)
+    for option in schema:
         if option.dest in values or option.name not in content:
             continue
         value = content[option.name]
         try:
-            values[option.dest] = option.kind.from_file(value)
+            values[option.dest] = option.value_type.from_file(value)
         except ValueError as error:
-            what = str(error) or f"expected {option.kind.expected}, got {_shown(value, option)}"
-            raise ConfigError(f"{file.place(path, option.name)}: {option.name}: {what}") from None
+            what = str(error) or f"expected {option.value_type.expected}, got {_shown(value, option)}"
+            raise ConfigError(f"{file.key_location(path, option.name)}: {option.name}: {what}") from None
         sources[option.name] = f"file {path}:{option.name}"
         if option.name == "symbols_config" and (unused := unused_keys(value or ())):
             notices.append(f"{path}: symbols_config: keys without effect: {', '.join(map(repr, unused))}")
 
 
-def _refuse_unknown(path: Path, content: Mapping[str, Any]) -> None:
+def _reject_unknown_keys(path: Path, content: Mapping[str, Any]) -> None:
     known = {option.name for settings in COMMANDS.values() for option in options(settings)} - {"config"}
     unknown = [key for key in content if key not in known]
     shown = []
@@ -182,24 +189,24 @@ def _refuse_unknown(path: Path, content: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(key, known, 1)
         shown.append(repr(key) + (f" (did you mean {near[0]!r}?)" if near else ""))
     if shown:
-        where = file.place(path, unknown[0])
+        where = file.key_location(path, unknown[0])
         raise ConfigError(f"{where}: unknown setting{'s'[: len(shown) - 1]} {', '.join(shown)}")
 
 
 def _shown(value: Any, option: Option) -> str:
-    if option.kind.secret:
+    if option.value_type.secret:
         return "something else"
     # What a file's aliases stand for can be longer than memory.
     shown = str(value).lower() if isinstance(value, bool) else _REPR.repr(value)
     return shown if len(shown) <= 80 else shown[:80] + "..."
 
 
-def show(loaded: Settings) -> str:
+def format_settings(loaded: Settings) -> str:
     """Every setting of a command, its value, and where that came from; a line each."""
     rows = []
     for option in options(type(loaded)):
         value = getattr(loaded, option.dest)
-        shown = "-" if value in (None, ()) else option.kind.show(value)
+        shown = "-" if value in (None, ()) else option.value_type.to_text(value)
         rows.append((option.name, shown, loaded.sources[option.name]))
     widths = [min(40, max(len(row[column]) for row in rows)) for column in (0, 1)]
     return "".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}\n" for name, value, source in rows)
@@ -210,4 +217,4 @@ def describe_default(settings: type[Settings], option: Option) -> str:
     field = next(field for field in dataclasses.fields(settings) if field.name == option.dest)
     if field.default is dataclasses.MISSING or field.default in (None, ()):
         return ""
-    return option.kind.show(field.default)
+    return option.value_type.to_text(field.default)

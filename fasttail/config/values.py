@@ -21,7 +21,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class Explained(ValueError):
+class ExplainedValueError(ValueError):
     """A wrong value of which there is more to say than what was expected."""
 
 
@@ -34,20 +34,20 @@ class SymbolFilter:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueType:
     """One way of reading values. `from_text` and `from_file` raise ValueError unless `expected` holds."""
 
     expected: str
     from_text: Callable[[str], Any]
     from_file: Callable[[Any], Any]
     metavar: str
-    show: Callable[[Any], str] = str
-    flag: bool = False  # an option without a value: --name, --no-name
+    to_text: Callable[[Any], str] = str
+    is_switch: bool = False  # an option without a value: --name, --no-name
     repeats: bool = False  # an option given twice adds to its list
     secret: bool = False  # a wrong value is not shown
 
 
-def whole(low: int, high: int = 1 << 53) -> Kind:
+def integer(low: int, high: int = 1 << 53) -> ValueType:
     """A whole number from `low` to `high`."""
 
     def check(value: Any) -> int:
@@ -56,10 +56,10 @@ def whole(low: int, high: int = 1 << 53) -> Kind:
         return value
 
     limits = f"of at least {low}" if high == 1 << 53 else f"from {low} to {high}"
-    return Kind(f"a whole number {limits}", lambda text: check(int(text)), check, "N")
+    return ValueType(f"a whole number {limits}", lambda text: check(int(text)), check, "N")
 
 
-def number(low: float = 0.0, metavar: str = "N") -> Kind:
+def number(low: float = 0.0, metavar: str = "N") -> ValueType:
     """A finite number of at least `low`."""
 
     def check(value: Any) -> float:
@@ -69,12 +69,12 @@ def number(low: float = 0.0, metavar: str = "N") -> Kind:
             raise ValueError
         return float(value)
 
-    return Kind(
+    return ValueType(
         f"a number of at least {low:g}", lambda text: check(float(text)), check, metavar, "{:g}".format
     )
 
 
-def rate() -> Kind:
+def rate() -> ValueType:
     """A number above zero, or "max", which is None."""
 
     def check(value: Any) -> float | None:
@@ -86,7 +86,7 @@ def rate() -> Kind:
         return checked
 
     positive = number()
-    return Kind(
+    return ValueType(
         'a number above 0, or "max"',
         lambda text: None if text == "max" else check(float(text)),
         check,
@@ -95,7 +95,7 @@ def rate() -> Kind:
     )
 
 
-def size(low: int = 1, high: int = 1 << 40) -> Kind:
+def size(low: int = 1, high: int = 1 << 40) -> ValueType:
     """A number of bytes; as text also with K, M or G (powers of 1024)."""
 
     def parse(text: str) -> int:
@@ -117,7 +117,7 @@ def size(low: int = 1, high: int = 1 << 40) -> Kind:
         return check(value)
 
     limits = f" of at least {show_size(low)}" if low > 1 else ""
-    return Kind(f'a size{limits} in bytes or like "512K", "64M"', parse, from_file, "SIZE", show_size)
+    return ValueType(f'a size{limits} in bytes or like "512K", "64M"', parse, from_file, "SIZE", show_size)
 
 
 def show_size(value: int) -> str:
@@ -128,9 +128,9 @@ def show_size(value: int) -> str:
     return str(value)
 
 
-def boolean() -> Kind:
+def boolean() -> ValueType:
     """Yes or no."""
-    words = {
+    names = {
         "1": True,
         "true": True,
         "yes": True,
@@ -143,7 +143,7 @@ def boolean() -> Kind:
 
     def parse(text: str) -> bool:
         try:
-            return words[text.lower()]
+            return names[text.lower()]
         except KeyError:
             raise ValueError from None
 
@@ -152,10 +152,12 @@ def boolean() -> Kind:
             raise ValueError
         return value
 
-    return Kind("true or false", parse, check, "", lambda value: "yes" if value else "no", flag=True)
+    return ValueType(
+        "true or false", parse, check, "", lambda value: "yes" if value else "no", is_switch=True
+    )
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> ValueType:
     """One of `names`."""
 
     def check(value: Any) -> str:
@@ -163,10 +165,10 @@ def choice(*names: str) -> Kind:
             raise ValueError
         return value
 
-    return Kind("one of " + ", ".join(names), check, check, "|".join(names))
+    return ValueType("one of " + ", ".join(names), check, check, "|".join(names))
 
 
-def text(what: str, metavar: str, pattern: str = r".*\S.*") -> Kind:
+def text(what: str, metavar: str, pattern: str = r".*\S.*") -> ValueType:
     """Text that fits `pattern` as a whole."""
 
     def check(value: Any) -> str:
@@ -174,20 +176,20 @@ def text(what: str, metavar: str, pattern: str = r".*\S.*") -> Kind:
             raise ValueError
         return value
 
-    return Kind(what, check, check, metavar)
+    return ValueType(what, check, check, metavar)
 
 
-def address() -> Kind:
+def address() -> ValueType:
     """A user's address, in lower case as the node writes it."""
-    kind = text("an address, 0x and 40 hexadecimal digits", "0x...", "0x[0-9a-fA-F]{40}")
+    value_type = text("an address, 0x and 40 hexadecimal digits", "0x...", "0x[0-9a-fA-F]{40}")
     return dataclasses.replace(
-        kind,
-        from_text=lambda value: kind.from_text(value).lower(),
-        from_file=lambda value: kind.from_file(value).lower(),
+        value_type,
+        from_text=lambda value: value_type.from_text(value).lower(),
+        from_file=lambda value: value_type.from_file(value).lower(),
     )
 
 
-def path(what: str, metavar: str) -> Kind:
+def path(what: str, metavar: str) -> ValueType:
     """A path; `~` is the home folder."""
 
     def check(value: Any) -> Path:
@@ -197,12 +199,14 @@ def path(what: str, metavar: str) -> Kind:
             return Path(value).expanduser()
         except RuntimeError:
             user = Path(value).parts[0]
-            raise Explained(f"{value!r}: there is no home folder that {user} could stand for") from None
+            raise ExplainedValueError(
+                f"{value!r}: there is no home folder that {user} could stand for"
+            ) from None
 
-    return Kind(what, check, check, metavar)
+    return ValueType(what, check, check, metavar)
 
 
-def url() -> Kind:
+def url() -> ValueType:
     """A web address. It may hold a secret anywhere behind the scheme, so only its host is ever shown."""
 
     def check(value: Any) -> str:
@@ -217,15 +221,15 @@ def url() -> Kind:
             raise ValueError
         return value
 
-    def show(value: str) -> str:
+    def to_text(value: str) -> str:
         parts = urlsplit(value)
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.scheme}://{parts.hostname}{port}/..."
 
-    return Kind("a URL like https://example.com/path", check, check, "URL", show, secret=True)
+    return ValueType("a URL like https://example.com/path", check, check, "URL", to_text, secret=True)
 
 
-def base_url() -> Kind:
+def base_url() -> ValueType:
     """Where a server answers: scheme, host and port. A wrong one may hold a secret, and is not shown."""
 
     def check(value: Any) -> str:
@@ -236,10 +240,10 @@ def base_url() -> Kind:
             raise ValueError
         return value.rstrip("/")
 
-    return Kind("a URL like http://127.0.0.1:8000", check, check, "URL", secret=True)
+    return ValueType("a URL like http://127.0.0.1:8000", check, check, "URL", secret=True)
 
 
-def words(what: str, metavar: str, read: Callable[[str], Any] = str) -> Kind:
+def comma_list(what: str, metavar: str, read: Callable[[str], Any] = str) -> ValueType:
     """A list of words; as text separated by commas. It may be empty: that filter passes everything.
 
     `read` makes of a word what it stands for; ValueError if it is none.
@@ -263,13 +267,13 @@ def words(what: str, metavar: str, read: Callable[[str], Any] = str) -> Kind:
             raise ValueError
         return check(value)
 
-    def show(value: tuple[Any, ...]) -> str:
+    def to_text(value: tuple[Any, ...]) -> str:
         return ",".join(map(str, value))
 
-    return Kind(f"{what}, separated by commas", parse, from_file, metavar, show, repeats=True)
+    return ValueType(f"{what}, separated by commas", parse, from_file, metavar, to_text, repeats=True)
 
 
-def origins() -> Kind:
+def origins() -> ValueType:
     """Web pages' origins, as browsers send them."""
 
     def read(word: str) -> str:
@@ -277,19 +281,19 @@ def origins() -> Kind:
             raise ValueError
         return word.lower()
 
-    return words("origins like https://example.com or http://localhost:3000", "ORIGIN,...", read)
+    return comma_list("origins like https://example.com or http://localhost:3000", "ORIGIN,...", read)
 
 
-def networks() -> Kind:
+def networks() -> ValueType:
     """Addresses and networks of either version."""
 
     def read(word: str) -> Network:
         return ipaddress.ip_network(word, strict=False)
 
-    return words("addresses or networks like 10.0.0.7 or 10.0.0.0/8", "NETWORK,...", read)
+    return comma_list("addresses or networks like 10.0.0.7 or 10.0.0.0/8", "NETWORK,...", read)
 
 
-def symbols() -> Kind:
+def symbols() -> ValueType:
     """`symbols_config`, as the old service's settings file holds it; see `unused_keys` for other keys."""
 
     def parse(given: str) -> tuple[SymbolFilter, ...]:
@@ -302,7 +306,7 @@ def symbols() -> Kind:
             raise ValueError
         filters: dict[str, SymbolFilter] = {}
         for position, entry in enumerate(value):
-            read = _symbol(position, entry)
+            read = _parse_symbol_filter(position, entry)
             if filters.setdefault(read.symbol, read) != read:
                 raise ValueError(
                     f"entry {position + 1}: {read.symbol} is listed before, with another min_liquidity"
@@ -310,13 +314,13 @@ def symbols() -> Kind:
         return tuple(filters.values())
 
     expected = 'a list of entries like {"symbol": "BTC", "min_liquidity": 10000}'
-    return Kind(expected, parse, from_file, "", _show_symbols)
+    return ValueType(expected, parse, from_file, "", _show_symbols)
 
 
 _SYMBOL_KEYS = ("symbol", "min_liquidity", "price_deviation")
 
 
-def _meant(key: str) -> str:
+def _closest_key(key: str) -> str:
     """The key of an entry that a wrong one was meant to be; empty if it resembles none."""
     near = difflib.get_close_matches(key.lower().replace("-", "_"), _SYMBOL_KEYS, 1, 0.75)
     return near[0] if near else ""
@@ -331,20 +335,20 @@ def _show_symbols(filters: Sequence[SymbolFilter]) -> str:
     return ", ".join(f"{each.symbol} from {each.min_liquidity:g}" for each in filters)
 
 
-def _symbol(position: int, entry: Any) -> SymbolFilter:
+def _parse_symbol_filter(position: int, entry: Any) -> SymbolFilter:
     where = f"entry {position + 1}"
     if not isinstance(entry, Mapping):
         raise ValueError(f'{where}: expected an entry like {{"symbol": "BTC", "min_liquidity": 10000}}')
     for key in entry:
-        if key not in _SYMBOL_KEYS and (near := _meant(str(key))):
+        if key not in _SYMBOL_KEYS and (near := _closest_key(str(key))):
             raise ValueError(f"{where}: unknown key {key!r} (did you mean {near!r}?)")
     symbol = entry.get("symbol")
     if not isinstance(symbol, str) or not symbol or symbol != symbol.strip():
         raise ValueError(f'{where}: "symbol": expected a coin\'s name, got {symbol!r}')
-    least = entry.get("min_liquidity", 0)
+    min_liquidity = entry.get("min_liquidity", 0)
     try:
-        return SymbolFilter(symbol, number().from_file(least))
+        return SymbolFilter(symbol, number().from_file(min_liquidity))
     except ValueError:
         raise ValueError(
-            f'{where}: "min_liquidity": expected a number of at least 0, got {least!r}'
+            f'{where}: "min_liquidity": expected a number of at least 0, got {min_liquidity!r}'
         ) from None

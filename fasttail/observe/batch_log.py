@@ -48,7 +48,7 @@ class BatchLog:
 
     def start(self, lines: int, workers: int, chunks: int) -> bool:
         """Logs the beginning of a batch of `lines` lines; False if the log did not take it."""
-        self._started = self._log.group(_beginning(lines, workers, chunks))
+        self._started = self._log.log_lines(_start_lines(lines, workers, chunks))
         return self._started
 
     def end(
@@ -61,29 +61,29 @@ class BatchLog:
         selected: int,
         clients: int,
         *,
-        whole: bool = False,
+        with_start: bool = False,
         states: States = (),
     ) -> bool:
         """Logs the end of a batch if its beginning was logged.
 
         `orders` were parsed in `workers` chunks, `failed` chunks of these failed; `sent` of `selected` orders
-        went to `clients`. `whole` logs all nine lines if the beginning was not logged. `states` are shown at
-        the debug level. Returns whether the end was logged.
+        went to `clients`. `with_start` logs all nine lines if the beginning was not logged. `states` are
+        shown at the debug level. Returns whether the end was logged.
         """
-        ending = [
+        end_lines = [
             _event("batch_results", chunks=workers),
             _event("batch_combining", chunks=workers),
             _event("batch_completed", lines=lines, orders=orders, chunks=workers, failed=failed),
             _event("batch_broadcast", sent=sent, selected=selected, clients=clients),
         ]
         started, self._started = self._started, False
-        if not started and not whole:
+        if not started and not with_start:
             return False
         if states:
-            self._log.group(_worker_lines(states), level=logging.DEBUG)
+            self._log.log_lines(_worker_lines(states), level=logging.DEBUG)
         if started:
-            return self._log.group(ending, reserve=True)
-        return self._log.group(_beginning(lines, workers, workers) + ending)
+            return self._log.log_lines(end_lines, reserve=True)
+        return self._log.log_lines(_start_lines(lines, workers, workers) + end_lines)
 
     def summary(
         self,
@@ -102,25 +102,25 @@ class BatchLog:
             "batch_summary", seconds=seconds, batches=batches, largest=largest, lines=lines, orders=orders,
             failed=failed, sent=sent, selected=selected, clients=clients,
         )  # fmt: skip
-        return self._log.group([summary])
+        return self._log.log_lines([summary])
 
     def timed_out(self, seconds: float, states: States) -> None:
         """Logs that the batch is not done after `seconds`, its limit, and how far each worker is."""
-        self._log.group([_event("batch_timed_out", seconds=seconds)], level=logging.ERROR, reserve=True)
+        self._log.log_lines([_event("batch_timed_out", seconds=seconds)], level=logging.ERROR, reserve=True)
         if states:
-            self._log.group(_worker_lines(states), level=logging.WARNING, reserve=True)
+            self._log.log_lines(_worker_lines(states), level=logging.WARNING, reserve=True)
 
     def failed(self, reason: str) -> None:
         """Logs that the batch failed as a whole; it has no end then."""
         self._started = False
-        self._log.group([_event("batch_failed", reason=reason)], level=logging.ERROR, reserve=True)
+        self._log.log_lines([_event("batch_failed", reason=reason)], level=logging.ERROR, reserve=True)
 
 
 def _event(name: str, **fields: object) -> Event:
     return Event(name, TEXTS[name].format(**fields), fields)
 
 
-def _beginning(lines: int, workers: int, chunks: int) -> list[Event]:
+def _start_lines(lines: int, workers: int, chunks: int) -> list[Event]:
     return [
         _event("batch_started", lines=lines),
         _event("batch_parallel", lines=lines, workers=workers),

@@ -11,7 +11,7 @@ from typing import Any
 
 Stats = Callable[[], Mapping[str, int | float | str | None]]
 
-NS = 1_000_000_000
+NS_PER_S = 1_000_000_000
 
 
 class Health:
@@ -62,9 +62,11 @@ class Health:
         stale = bool(trouble) if data_age is None else data_age > self._stale_after_s
         reason = trouble or None
         if stale and not trouble:
-            silent = f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
+            stale_reason = (
+                f"the node has written nothing for {data_age:.0f} s, more than {self._stale_after_s:g} s"
+            )
             grows = stats.get("grows")
-            reason = self.live()[1].get("reason", f"{silent}; {grows}" if grows else silent)
+            reason = self.live()[1].get("reason", f"{stale_reason}; {grows}" if grows else stale_reason)
         elif stats["state"] == "waiting" and not trouble:
             reason = "no line since the start" if stats.get("file") else "no file yet"
             if stats.get("grows"):
@@ -127,4 +129,4 @@ def _age(now_ns: int, then_ns: int | float | str | None) -> float | None:
     """Seconds since `then_ns`, to the millisecond and never negative; None if it never happened (0, None)."""
     if not then_ns:
         return None
-    return round(max(0, now_ns - int(then_ns)) / NS, 3)
+    return round(max(0, now_ns - int(then_ns)) / NS_PER_S, 3)

@@ -98,11 +98,11 @@ class _Handler(logging.Handler):
         super().__init__()
         self._writer = writer
         self._as_json = as_json
-        self._text = logging.Formatter("%(message)s")
+        self._formatter = logging.Formatter("%(message)s")
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            text = self._text.format(record)
+            text = self._formatter.format(record)
         except Exception as error:  # arguments that do not fit the message, or whose __str__ fails
             text = f"{record.msg!r} (its arguments could not be shown: {type(error).__name__})"
         if self._as_json:
@@ -114,14 +114,14 @@ class _Handler(logging.Handler):
 
 
 class LogService:
-    """The root logger's way out while it runs; made by `setup`, ended by `stop`."""
+    """The root logger's way out while it runs; made by `start_logging`, ended by `stop`."""
 
     def __init__(self, level: int, fd: int, capacity: int, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._writer = LogWriter(fd, self._notice, capacity=capacity)
+        self._writer = LogWriter(fd, self._format_dropped, capacity=capacity)
         self._handler = _Handler(self._writer, as_json=as_json)
         root = logging.getLogger()
-        self._former_level = root.level
+        self._previous_level = root.level
         root.setLevel(level)
         root.addHandler(self._handler)
 
@@ -136,15 +136,15 @@ class LogService:
         return self._writer.write_errors
 
     @property
-    def waiting(self) -> int:
+    def queued_bytes(self) -> int:
         """Bytes in the queue."""
-        return self._writer.waiting
+        return self._writer.queued_bytes
 
-    def shows(self, level: int) -> bool:
+    def is_enabled(self, level: int) -> bool:
         """Whether lines of `level` are logged."""
         return logging.getLogger().isEnabledFor(level)
 
-    def group(
+    def log_lines(
         self, events: Iterable[Event | str], *, level: int = logging.INFO, reserve: bool = False
     ) -> bool:
         """Logs several lines as one: all of them, together and in order, or none.
@@ -152,7 +152,7 @@ class LogService:
         False if they were not logged: the queue is full, or `level` is not shown. `reserve=True` may use the
         part of the queue that is kept for such ends whose beginning was logged.
         """
-        if not self.shows(level):
+        if not self.is_enabled(level):
             return False
         return self._writer.put(self._format(level, events), reserve=reserve)
 
@@ -163,7 +163,7 @@ class LogService:
             return b"".join(format_json(now, level, event, "fasttail.batch") for event in named)
         return format_lines(now, level, "\n".join(event.message for event in named))
 
-    def _notice(self, dropped: int) -> bytes:
+    def _format_dropped(self, dropped: int) -> bytes:
         text = f"log: {dropped} lines dropped, the output did not take them"
         return self._format(logging.WARNING, [Event("log_lines_dropped", text, {"lines": dropped})])
 
@@ -176,11 +176,11 @@ class LogService:
         root = logging.getLogger()
         if self._handler in root.handlers:
             root.removeHandler(self._handler)
-            root.setLevel(self._former_level)
+            root.setLevel(self._previous_level)
         return self._writer.stop(timeout)
 
 
-def setup(
+def start_logging(
     level: str = "info", fd: int = 1, capacity: int = 10_000, *, as_json: bool = False
 ) -> LogService:
     """Sends the process's log to `fd` from now on: lines of `level` (a name of LEVELS) and above."""

@@ -23,7 +23,7 @@ from fasttail.observe.rate_limit import RateLimit
 # A write of at most this many bytes (POSIX: PIPE_BUF) goes into a pipe whole or not at all: it does not block
 # once poll says that there is room, and a line is not torn by another writer of the same pipe or by the end
 # of the process.
-_ATOMIC = select.PIPE_BUF
+_MAX_ATOMIC_WRITE = select.PIPE_BUF
 _RETRY_S = 0.2
 _BUSY_S = 0.01
 _REPORT_S = 1.0
@@ -36,16 +36,21 @@ class LogWriter:
     put with `reserve=True` may use the rest. `dropped` counts lines lost, `write_errors` failed writes. Any
     thread may call any method.
 
-    `notice` makes the line which says that a number of lines was dropped.
+    `format_dropped` makes the line which says that a number of lines was dropped.
     """
 
     def __init__(
-        self, fd: int, notice: Callable[[int], bytes], *, capacity: int = 10_000, max_bytes: int = 8 << 20
+        self,
+        fd: int,
+        format_dropped: Callable[[int], bytes],
+        *,
+        capacity: int = 10_000,
+        max_bytes: int = 8 << 20,
     ) -> None:
         self.dropped = 0
         self.write_errors = 0
         self._fd = fd
-        self._notice = notice
+        self._format_dropped = format_dropped
         self._capacity = max(capacity, 1)
         self._max_bytes = max_bytes
         # SimpleQueue and the reentrant lock: a signal handler or a finalizer may log while its own thread is
@@ -64,12 +69,12 @@ class LogWriter:
     def put(self, data: bytes, *, reserve: bool = False) -> bool:
         """Queues `data`, one or more lines with their newlines; False if there was no place. Never waits."""
         lines = data.count(b"\n")
-        share = 1.0 if reserve else 0.9
+        fraction = 1.0 if reserve else 0.9
         with self._changed:
             if (
                 self._deadline is not None
-                or self._items + 1 > max(self._capacity * share, 1)
-                or self._bytes + len(data) > self._max_bytes * share
+                or self._items + 1 > max(self._capacity * fraction, 1)
+                or self._bytes + len(data) > self._max_bytes * fraction
             ):
                 self.dropped += lines
                 return False
@@ -80,7 +85,7 @@ class LogWriter:
         return True
 
     @property
-    def waiting(self) -> int:
+    def queued_bytes(self) -> int:
         """Bytes in the queue."""
         return self._bytes
 
@@ -99,10 +104,10 @@ class LogWriter:
             self._queue.put(None)
         self._thread.join(timeout + 2 * _RETRY_S)
         with self._changed:
-            left = self._lines
-            self.dropped += left
+            unwritten = self._lines
+            self.dropped += unwritten
             self._lines = 0
-        return left == 0
+        return unwritten == 0
 
     # Below: the writing thread only.
 
@@ -122,11 +127,11 @@ class LogWriter:
         """Writes `data`, however long the output takes; False if `stop` ran out of time first."""
         writable = select.poll()
         writable.register(self._fd, select.POLLOUT)
-        while data and not self._given_up():
+        while data and not self._deadline_passed():
             try:
                 # A broken output answers too, and the write then says what is wrong with it.
                 if writable.poll(_RETRY_S * 1000):
-                    data = data[os.write(self._fd, _first_lines(data)) :]
+                    data = data[os.write(self._fd, _atomic_prefix(data)) :]
             except BlockingIOError:
                 time.sleep(_BUSY_S)
             except OSError:
@@ -137,16 +142,16 @@ class LogWriter:
     def _report(self, last: bool = False) -> None:
         dropped = self.dropped
         if dropped > self._reported and (last or self._reports.ready()):
-            self._write(self._notice(dropped - self._reported))
+            self._write(self._format_dropped(dropped - self._reported))
             self._reported = dropped
 
-    def _given_up(self) -> bool:
+    def _deadline_passed(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
 
 
-def _first_lines(data: bytes) -> bytes:
+def _atomic_prefix(data: bytes) -> bytes:
     """As many lines from the front as one write takes whole; a part of the first if that is longer."""
-    if len(data) <= _ATOMIC:
+    if len(data) <= _MAX_ATOMIC_WRITE:
         return data
-    end = data.rfind(b"\n", 0, _ATOMIC) + 1
-    return data[: end or _ATOMIC]
+    end = data.rfind(b"\n", 0, _MAX_ATOMIC_WRITE) + 1
+    return data[: end or _MAX_ATOMIC_WRITE]

@@ -20,7 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-NS = 1_000_000_000
+NS_PER_S = 1_000_000_000
 
 Buckets: TypeAlias = tuple[Sequence[tuple[float, int]], float]
 """[(bound in seconds, observations up to it), …, (infinity, all)], and their sum in seconds."""
@@ -211,7 +211,7 @@ class Metrics:
         self._clock = clock
         self._wall_clock = wall_clock
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Source(self._collect))
+        self._registry.register(_CallbackCollector(self._collect))
 
     def render(self) -> bytes:
         """The whole text, UTF-8."""
@@ -234,9 +234,11 @@ class Metrics:
         for kind, count in self._alerts().items():
             alerts.add_metric([kind], count)
         yield alerts
-        if (posted := self._webhook()) is not None:
-            yield _counter("webhook_sent", "Alerts that the webhook has taken.", posted[0])
-            yield _counter("webhook_failed", "Alerts that the webhook did not take, given up.", posted[1])
+        if (webhook_counts := self._webhook()) is not None:
+            yield _counter("webhook_sent", "Alerts that the webhook has taken.", webhook_counts[0])
+            yield _counter(
+                "webhook_failed", "Alerts that the webhook did not take, given up.", webhook_counts[1]
+            )
 
     def _pipeline(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
         for key, name, text in PIPELINE_COUNTERS:
@@ -251,7 +253,7 @@ class Metrics:
         yield from _gauge("event_age_seconds", "Age of the newest order by the node's time.", event_age)
 
 
-class _Source(Collector):
+class _CallbackCollector(Collector):
     """What the registry asks at each scrape."""
 
     def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
@@ -298,4 +300,4 @@ def _histogram(name: str, text: str, observed: Buckets) -> Metric:
 
 
 def _age(now_ns: int, then_ns: int | None) -> float | None:
-    return max(0, now_ns - then_ns) / NS if then_ns else None
+    return max(0, now_ns - then_ns) / NS_PER_S if then_ns else None

@@ -14,26 +14,32 @@ from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 0.2
+SEND_TIMEOUT_S = 0.2
 """How long the main loop waits at most for a manager that does not read."""
 
 
 class Notifier:
     """Tells the manager named by `env`. A message that does not get out is a debug line.
 
-    watchdog_s: how often the manager wants to hear `alive`, in seconds; None: it does not.
+    watchdog_s: how often the manager wants to hear `ping_watchdog`, in seconds; None: it does not.
     """
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
-        where = env.get("NOTIFY_SOCKET", "")
+        socket_path = env.get("NOTIFY_SOCKET", "")
         # "@" stands for the NUL of an abstract name; systemd's other addresses are for virtual machines.
-        self._address = where.replace("@", "\0", 1) if where.startswith("@") else where
-        if not where.startswith(("/", "@")):
+        self._address = socket_path.replace("@", "\0", 1) if socket_path.startswith("@") else socket_path
+        if not socket_path.startswith(("/", "@")):
             self._address = ""
-        own = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        is_for_this_process = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = env.get("WATCHDOG_USEC", "")
-        asked = bool(self._address) and own and usec.isascii() and usec.isdigit() and int(usec) > 0
-        self.watchdog_s: float | None = int(usec) / 1e6 if asked else None
+        watchdog_enabled = (
+            bool(self._address)
+            and is_for_this_process
+            and usec.isascii()
+            and usec.isdigit()
+            and int(usec) > 0
+        )
+        self.watchdog_s: float | None = int(usec) / 1e6 if watchdog_enabled else None
 
     def ready(self, status: str) -> None:
         """It serves (again); `status` is one line for people."""
@@ -44,7 +50,7 @@ class Notifier:
         """Settings are read anew; `ready` says that this is over."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def alive(self) -> None:
+    def ping_watchdog(self) -> None:
         """The main loop comes by. Nothing, unless the manager wants to hear it."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
@@ -62,7 +68,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(PATIENCE_S)
+                sock.settimeout(SEND_TIMEOUT_S)
                 sock.sendto(text.encode(), self._address)
         except OSError as error:
             log.debug("the service manager does not hear: %s", error)

@@ -15,10 +15,10 @@ from fasttail.observe.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 
-COMPLAINT_S = 60.0
+LOG_INTERVAL_S = 60.0
 """Each is told so often at the most."""
 
-ODDITIES = {
+ANOMALIES = {
     "oversize_lines": "lines longer than max_line skipped",
     "nul_bytes": "NUL bytes skipped",
     "height_regressions": "steps back of the block number: the node wrote blocks once more",
@@ -28,44 +28,44 @@ ODDITIES = {
 }
 
 
-class Seldom:
+class RateLimitedLog:
     """One line of the log that others can cause at will, clients in a reconnect loop say.
 
-    The first is written at once. For COMPLAINT_S after it the next ones are only counted; the first that is
-    written again tells how many.
+    The first is written at once. For LOG_INTERVAL_S after it the next ones are only counted; the first that
+    is written again tells how many.
     """
 
     def __init__(self, log: logging.Logger, level: int, text: str) -> None:
         self._log = log
         self._level = level
         self._text = text
-        self._held_back = 0
-        self._limit = RateLimit(COMPLAINT_S)
+        self._suppressed = 0
+        self._limit = RateLimit(LOG_INTERVAL_S)
 
-    def tell(self, *args: object, exc_info: bool = False) -> None:
+    def emit(self, *args: object, exc_info: bool = False) -> None:
         """Write the line, with `args` for its placeholders, if it is due. exc_info: with the traceback."""
         if not self._limit.ready():
-            self._held_back += 1
+            self._suppressed += 1
             return
-        more = f" ({self._held_back} more since the last such line)" if self._held_back else ""
+        more = f" ({self._suppressed} more since the last such line)" if self._suppressed else ""
         self._log.log(self._level, f"{self._text}%s", *args, more, exc_info=exc_info)
-        self._held_back = 0
+        self._suppressed = 0
 
 
-class Rejects:
+class RejectedLines:
     """Rejected lines, with the place of the first."""
 
     def __init__(self) -> None:
         self._count = 0
         self._first: tuple[str | None, int, str] | None = None
-        self._limit = RateLimit(COMPLAINT_S)
+        self._limit = RateLimit(LOG_INTERVAL_S)
 
-    def add(self, count: int, first: tuple[str | None, int, str] | None) -> None:
+    def record(self, count: int, first: tuple[str | None, int, str] | None) -> None:
         """`first`: path, offset of the line, reason."""
         self._count += count
         self._first = self._first or first
 
-    def tell(self) -> None:
+    def log_pending(self) -> None:
         if self._first is not None and self._limit.ready():
             path, offset, reason = self._first
             log.warning(
@@ -75,21 +75,25 @@ class Rejects:
             self._count, self._first = 0, None
 
 
-class Oddities:
+class AnomalyCounters:
     """The counters that should hardly ever move."""
 
     def __init__(self) -> None:
-        self._told = dict.fromkeys(ODDITIES, 0)
-        self._limit = RateLimit(COMPLAINT_S)
+        self._reported = dict.fromkeys(ANOMALIES, 0)
+        self._limit = RateLimit(LOG_INTERVAL_S)
 
-    def tell(self, stats: Mapping[str, Any]) -> None:
-        more = {name: stats[name] - told for name, told in self._told.items() if stats[name] > told}
-        if more and self._limit.ready():
-            log.warning("%s", ", ".join(f"{count} {ODDITIES[name]}" for name, count in more.items()))
-            self._told |= {name: stats[name] for name in more}
+    def log_changes(self, stats: Mapping[str, Any]) -> None:
+        increases = {
+            name: stats[name] - reported
+            for name, reported in self._reported.items()
+            if stats[name] > reported
+        }
+        if increases and self._limit.ready():
+            log.warning("%s", ", ".join(f"{count} {ANOMALIES[name]}" for name, count in increases.items()))
+            self._reported |= {name: stats[name] for name in increases}
 
 
-class Summary:
+class BatchSummary:
     """The batches of the last second, for `--log-batches summary`."""
 
     def __init__(self) -> None:
@@ -98,9 +102,11 @@ class Summary:
     def _clear(self) -> None:
         self._since = time.monotonic()
         self._batches = self._lines = self._largest = 0
-        self._orders = self._failed = self._sent = self._due = self._clients = 0
+        self._orders = self._failed = self._sent = self._published = self._clients = 0
 
-    def add(self, *, lines: int, orders: int, failed: int, sent: int, due: int, clients: int) -> None:
+    def add_batch(
+        self, *, lines: int, orders: int, failed: int, sent: int, published: int, clients: int
+    ) -> None:
         """One batch; the numbers are those of `BatchLog.end`."""
         self._batches += 1
         self._lines += lines
@@ -108,14 +114,14 @@ class Summary:
         self._orders += orders
         self._failed += failed
         self._sent += sent
-        self._due += due
+        self._published += published
         self._clients = clients
 
-    def tell(self, batch_log: BatchLog) -> None:
+    def log_if_due(self, batch_log: BatchLog) -> None:
         seconds = time.monotonic() - self._since
         if seconds >= 1.0 and self._batches:
             batch_log.summary(
                 seconds, self._batches, self._lines, self._largest, self._orders, self._failed, self._sent,
-                self._due, self._clients,
+                self._published, self._clients,
             )  # fmt: skip
             self._clear()

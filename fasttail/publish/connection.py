@@ -28,6 +28,7 @@ from fasttail.publish.wire import PING_FRAME, CloseCode, pong_frame
 BLAMES_PEER: frozenset[int] = frozenset((CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG))
 """Codes that say that the peer broke the protocol, whether picows or we found it out."""
 
+
 class Client(WSListener):
     """One WebSocket connection and its bounded queue.
 
@@ -157,7 +158,7 @@ class Client(WSListener):
     def close_slow(self) -> None:
         """Close for a queue that is full."""
         self.hub.closed_slow += 1
-        self.hub.slow_lines.tell(self.peer, self.queued)
+        self.hub.slow_lines.emit(self.peer, self.queued)
         self.close(CloseCode.TRY_AGAIN_LATER, "too slow: the queue is full")
 
     def close(self, code: int, reason: str = "") -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fasttail.observe.now_and_then import Seldom
+from fasttail.observe.now_and_then import RateLimitedLog
 from fasttail.publish.channel import Channel
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Hub:
         self.closed_idle = 0
         self.closed_flooding = 0
         self.protocol_faults = 0
-        self.slow_lines = Seldom(log, logging.INFO, "client %s is too slow (%d bytes wait): closing")
-        self.shed_lines = Seldom(
+        self.slow_lines = RateLimitedLog(log, logging.INFO, "client %s is too slow (%d bytes wait): closing")
+        self.shed_lines = RateLimitedLog(
             log, logging.WARNING, "client %s is cut off: memory is short, and %d bytes wait"
         )
         self._empty: asyncio.Event | None = None  # made by close_all
@@ -77,7 +77,7 @@ class Hub:
         for queued, client in queues:
             if freed >= goal or queued < LEAST_SHED:
                 break
-            self.shed_lines.tell(client.peer, queued)
+            self.shed_lines.emit(client.peer, queued)
             client.abort()
             count += 1
             freed += queued

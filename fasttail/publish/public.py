@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from fasttail.observe.now_and_then import Seldom
+from fasttail.observe.now_and_then import RateLimitedLog
 from fasttail.publish.budget import Account, Budget, Exceeded
 from fasttail.publish.connection import Client
 from fasttail.publish.feeds import Feed, Feeds, Message
@@ -113,7 +113,9 @@ class Service:
     watchers: set[Member] = field(default_factory=set)  # of `status`
     gaps: int = 0
     gap_orders: int = 0
-    failures: Seldom = field(default_factory=lambda: Seldom(log, logging.ERROR, "a subscription has failed"))
+    failures: RateLimitedLog = field(
+        default_factory=lambda: RateLimitedLog(log, logging.ERROR, "a subscription has failed")
+    )
 
     def client(self) -> PublicClient:
         """For the server: one more connection."""
@@ -569,7 +571,7 @@ class PublicClient(Client):
             text = f"it could not begin within {ANSWER_S:g} s, the server is busy; try again later"
             self.fail(member, invalid(request.sent, text))
         except Exception:
-            service.failures.tell(exc_info=True)
+            service.failures.emit(exc_info=True)
             self.fail(member, invalid(request.sent, "the server has failed to serve it"))
         answered()
 

@@ -40,7 +40,7 @@ class Synth:
     children: about the share of orders with children. short_times: share of blocks with a 6-digit time.
     Raises SynthError for values out of range.
 
-    Either take whole blocks (`blocks`), or `begin_block` and then `take` until it is complete.
+    Either take whole blocks (`blocks`), or `begin_block` and then `take_events` until it is complete.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class Synth:
         self._made_blocks = 0
         self.orders = 0
         self.size = 0
-        self._done = 0
+        self._events_taken = 0
         self._local_ns = self._local_end = 0
         self._span_ns = BLOCK_NS
 
     @property
     def resting(self) -> int:
-        """How many orders rest in the book, at most RESTING_MAX."""
+        """How many orders rest in the book, at most MAX_RESTING."""
         return self._events.resting
 
     @property
     def waiting_triggers(self) -> int:
-        """How many trigger orders wait, at most TRIGGERS_MAX."""
+        """How many trigger orders wait, at most MAX_TRIGGERS."""
         return self._events.waiting_triggers
 
     def begin_block(
@@ -97,10 +97,10 @@ class Synth:
         """
         rng = self._random
         factor = _MEDIAN * rng.lognormvariate(0.0, _SIGMA)
-        behind = self._made_blocks * self.block_lines - self.orders  # keeps the mean exact in the long run
-        wanted = min(max(0.0, self.block_lines * factor + 0.1 * behind), self.block_lines * _LARGEST)
-        chance, empty, gap, short, lag = (rng.random() for _ in range(5))
-        self.size = 0 if empty < _EMPTY_SHARE else int(wanted + chance)
+        deficit = self._made_blocks * self.block_lines - self.orders  # keeps the mean exact in the long run
+        target = min(max(0.0, self.block_lines * factor + 0.1 * deficit), self.block_lines * _LARGEST)
+        rounding, empty, gap, short, lag = (rng.random() for _ in range(5))
+        self.size = 0 if empty < _EMPTY_SHARE else int(target + rounding)
         now = self._time_ns + BLOCK_NS + int((gap - 0.5) * _BLOCK_JITTER_NS)
         if time_ns is not None:
             now = max(self._time_ns + 1, time_ns)
@@ -113,13 +113,13 @@ class Synth:
             now += 1
         self._time_ns = now
         # Never before the last block's last line: real clocks step back, and blocks may come in a hurry
-        seen = now + LAG_NS + int(lag * 400_000) if local_ns is None else local_ns
-        self._local_ns = max(self._local_end, seen)
+        local_time = now + LAG_NS + int(lag * 400_000) if local_ns is None else local_ns
+        self._local_ns = max(self._local_end, local_time)
         self._local_end = self._local_ns + min(span_ns, 50_000 + int(self.size * MEAN_LINE_GAP_NS * 1.2))
         self._span_ns = span_ns
         self._number += 1
         self._made_blocks += 1
-        self._done = 0
+        self._events_taken = 0
         self._events.begin_block(self._number, now)
         return self.size
 
@@ -129,26 +129,28 @@ class Synth:
         return self._local_ns
 
     @property
-    def left(self) -> int:
+    def events_left(self) -> int:
         """Events that the block begun last still lacks."""
-        return self.size - self._done
+        return self.size - self._events_taken
 
-    def take(self, count: int) -> Block:
+    def take_events(self, count: int) -> Block:
         """The next events of the block: `count`, or up to two more where one brings others with it."""
-        first = self._done
-        events = self._events.events(min(count, self.left)) if count > 0 and self.left > 0 else []
-        self._done += len(events)
+        first = self._events_taken
+        events = (
+            self._events.events(min(count, self.events_left)) if count > 0 and self.events_left > 0 else []
+        )
+        self._events_taken += len(events)
         self.orders += len(events)
         return Block(self._number, self._time_ns, self._local_ns, events, first, self.size, self._span_ns)
 
     def blocks(self, orders: int | None = None) -> Iterator[Block]:
         """Whole blocks, empty ones included, until they hold exactly `orders` (None: without end)."""
-        left = math.inf if orders is None else orders
-        while left > 0:
-            block = self.take(self.begin_block())
-            if len(block.events) > left:
-                block = block._replace(events=block.events[: int(left)])
-            left -= len(block.events)
+        remaining = math.inf if orders is None else orders
+        while remaining > 0:
+            block = self.take_events(self.begin_block())
+            if len(block.events) > remaining:
+                block = block._replace(events=block.events[: int(remaining)])
+            remaining -= len(block.events)
             yield block
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fasttail.synth.constants import NS, SynthError
 
-_TORN_PIECE = 32_768
+_MAX_TORN_WRITE = 32_768
 
 
 class HourClock:
@@ -54,7 +54,7 @@ class HourFiles:
     """The growing hour files of one layout. Owns the one open descriptor.
 
     torn: cuts the bytes anywhere, as a node with buffered output does; what is held back follows with the
-    next write, with `settle`, or before the next hour's file is opened. Whole lines otherwise.
+    next write, with `flush_held`, or before the next hour's file is opened. Whole lines otherwise.
     """
 
     def __init__(self, hourly: Path, torn: bool, rng: random.Random) -> None:
@@ -63,7 +63,7 @@ class HourFiles:
         self._rng = rng
         self._fd = -1
         self._hour = -1
-        self._held = b""
+        self._held_bytes = b""
         self._path = hourly
         self.bytes = 0
         self.files = 0
@@ -78,29 +78,29 @@ class HourFiles:
         if not self._torn:
             self._append(data)
             return
-        self._held += data
-        place = 0
-        stop = self._rng.randrange(len(self._held) + 1)
-        while place < stop:
-            cut = min(stop, place + self._rng.randrange(1, _TORN_PIECE))
-            self._append(self._held[place:cut])
-            place = cut
-        self._held = self._held[stop:]
+        self._held_bytes += data
+        index = 0
+        stop = self._rng.randrange(len(self._held_bytes) + 1)
+        while index < stop:
+            cut = min(stop, index + self._rng.randrange(1, _MAX_TORN_WRITE))
+            self._append(self._held_bytes[index:cut])
+            index = cut
+        self._held_bytes = self._held_bytes[stop:]
 
     @property
-    def holds(self) -> bool:
-        """Whether bytes of a torn line wait for `settle`."""
-        return bool(self._held)
+    def has_held_bytes(self) -> bool:
+        """Whether bytes of a torn line wait for `flush_held`."""
+        return bool(self._held_bytes)
 
-    def settle(self) -> None:
+    def flush_held(self) -> None:
         """Write what is held back."""
-        held, self._held = self._held, b""
-        if held:
-            self._append(held)
+        held_bytes, self._held_bytes = self._held_bytes, b""
+        if held_bytes:
+            self._append(held_bytes)
 
     def close(self) -> None:
         try:
-            self.settle()
+            self.flush_held()
         finally:
             if self._fd >= 0:
                 os.close(self._fd)

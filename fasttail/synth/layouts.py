@@ -71,11 +71,11 @@ MEAN_LINE_GAP_NS = _LINE_OFFSETS[-1] / 4096
 def _local_times(block: Block) -> list[int]:
     """local_time (ns) of each streaming line: rises from line to line, within the block's span_ns."""
     last = len(_LINE_OFFSETS) - 1
-    places = range(block.first, block.first + len(block.events))
-    if places.stop <= last:
-        steps = _LINE_OFFSETS[places.start : places.stop]
+    indices = range(block.first, block.first + len(block.events))
+    if indices.stop <= last:
+        steps = _LINE_OFFSETS[indices.start : indices.stop]
     else:  # past the table: go round it again
-        steps = [i // last * _LINE_OFFSETS[last] + _LINE_OFFSETS[i % last] for i in places]
+        steps = [i // last * _LINE_OFFSETS[last] + _LINE_OFFSETS[i % last] for i in indices]
     share = block.span_ns / (max(block.lines, 1) * MEAN_LINE_GAP_NS * 1.2)
     base = block.local_ns
     return [base + step for step in steps] if share >= 1 else [base + int(step * share) for step in steps]

@@ -28,9 +28,9 @@ from fasttail.synth.constants import (
 from fasttail.synth.files import HourClock, HourFiles, newest_hour, write_error
 from fasttail.synth.layouts import LAYOUTS, Block, check_layout, render
 
-_HASTE_NS = 1_000_000  # local time of a block written as fast as it goes
+_UNPACED_SPAN_NS = 1_000_000  # local time of a block written as fast as it goes
 _SLICE_S = 0.002  # at high rates lines are written in slices this far apart
-_NAP_S = 0.05  # the longest sleep: how soon a stop is noticed
+_MAX_SLEEP_S = 0.05  # the longest sleep: how soon a stop is noticed
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,16 @@ def _stop_signals(stopped: list[bool]) -> Iterator[None]:
         yield
         return
 
-    def note(_number: int, _frame: object) -> None:
+    def on_signal(_number: int, _frame: object) -> None:
         stopped[0] = True
 
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
@@ -115,7 +117,7 @@ def run(
     *,
     progress: Callable[[Summary], None] | None = None,
     stop: Callable[[], bool] | None = None,
-    wrote: Callable[[Block], None] | None = None,
+    on_write: Callable[[Block], None] | None = None,
 ) -> Summary:
     """Write a node's order statuses under `directory` (made if missing) until an end; gives the totals.
 
@@ -134,16 +136,16 @@ def run(
     except OSError as error:
         raise write_error(root, error) from error
     files = HourFiles(hourly, options.torn, random.Random(f"{options.seed}:torn"))
-    writer = _Run(options, files, HourClock(options.hour_seconds, newest), progress, stop, wrote)
+    writer = _Writer(options, files, HourClock(options.hour_seconds, newest), progress, stop, on_write)
     with _stop_signals(writer.stopped):
         try:
-            writer.go()
+            writer.run()
         finally:
             files.close()
     return writer.summary()
 
 
-class _Run:
+class _Writer:
     """One run of the writer: blocks on a schedule, and the reasons to end. Used by `run`, once."""
 
     def __init__(
@@ -153,7 +155,7 @@ class _Run:
         hours: HourClock,
         progress: Callable[[Summary], None] | None,
         stop: Callable[[], bool] | None,
-        wrote: Callable[[Block], None] | None,
+        on_write: Callable[[Block], None] | None,
     ) -> None:
         self._synth = Synth(
             options.seed,
@@ -166,12 +168,12 @@ class _Run:
         self._hours = hours
         self._layout = options.layout
         self._paced = options.rate is not None
-        self._left = math.inf if options.lines is None else options.lines
+        self._orders_left = math.inf if options.lines is None else options.lines
         self._live_lag_ns = options.live_lag_ns
         self._real_clock = options.start is None
         self._progress = progress
         self._stop = stop
-        self._wrote = wrote
+        self._on_write = on_write
         self._total = Summary()
         self.stopped = [False]
         self._begin = time.monotonic()
@@ -187,11 +189,11 @@ class _Run:
             interrupted=self.stopped[0],
         )
 
-    def go(self) -> None:
+    def run(self) -> None:
         number = 0
-        while self._left > 0:
+        while self._orders_left > 0:
             due = self._begin + number * BLOCK_S
-            if not (self._wait(due) if self._paced else self._goes_on()):
+            if not (self._wait_until(due) if self._paced else self._should_continue()):
                 return
             self._block(due if self._paced else None)
             number += 1
@@ -203,49 +205,51 @@ class _Run:
         size = synth.begin_block(
             None if self._live_lag_ns is None else now - self._live_lag_ns,
             now if self._real_clock else None,
-            BLOCK_NS if due is not None or not self._real_clock else _HASTE_NS,
+            BLOCK_NS if due is not None or not self._real_clock else _UNPACED_SPAN_NS,
         )
         hour = self._hours.at(synth.local_ns)  # the whole block goes into one file
         self._total = replace(self._total, blocks=self._total.blocks + 1)
         if due is None or self._layout == "by_block":
-            self._put(hour, synth.take(size))
+            self._write_block(hour, synth.take_events(size))
             return
         written_at = 0.0
-        while synth.left > 0 and self._left > 0:
-            done = size - synth.left
-            if not self._wait(max(due + BLOCK_S * done / size, written_at + _SLICE_S)):
+        while synth.events_left > 0 and self._orders_left > 0:
+            done = size - synth.events_left
+            if not self._wait_until(max(due + BLOCK_S * done / size, written_at + _SLICE_S)):
                 return
             written_at = time.monotonic()
             ready = min(size, int(size * (written_at - due) / BLOCK_S) + 1)
-            self._put(hour, synth.take(max(1, ready - done)))
+            self._write_block(hour, synth.take_events(max(1, ready - done)))
 
-    def _put(self, hour: int, block: Block) -> None:
-        if len(block.events) > self._left:
-            block = block._replace(events=block.events[: int(self._left)])
+    def _write_block(self, hour: int, block: Block) -> None:
+        if len(block.events) > self._orders_left:
+            block = block._replace(events=block.events[: int(self._orders_left)])
         self._files.write(hour, render(block, self._layout))
-        if self._wrote is not None:
-            self._wrote(block)
+        if self._on_write is not None:
+            self._on_write(block)
         orders = len(block.events)
-        self._left -= orders
+        self._orders_left -= orders
         total = self._total
         lines = 1 if self._layout == "by_block" else orders
         self._total = replace(total, lines=total.lines + lines, orders=total.orders + orders)
 
-    def _wait(self, until: float) -> bool:
+    def _wait_until(self, deadline: float) -> bool:
         """Sleep until a moment of the monotonic clock; False if the run is to end instead."""
-        while self._goes_on():
-            left = until - time.monotonic()
-            if left <= 0:
+        while self._should_continue():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return True
-            if self._files.holds:  # the rest of a torn line follows soon, not only with the next line
-                time.sleep(min(left, 0.001))
-                if left > _SLICE_S:
-                    self._files.settle()
+            if (
+                self._files.has_held_bytes
+            ):  # the rest of a torn line follows soon, not only with the next line
+                time.sleep(min(remaining, 0.001))
+                if remaining > _SLICE_S:
+                    self._files.flush_held()
             else:
-                time.sleep(min(left, _NAP_S, max(0.0, self._end - time.monotonic())))
+                time.sleep(min(remaining, _MAX_SLEEP_S, max(0.0, self._end - time.monotonic())))
         return False
 
-    def _goes_on(self) -> bool:
+    def _should_continue(self) -> bool:
         now = time.monotonic()
         if self._progress is not None and now >= self._report_at:
             self._report_at = now + 1.0

@@ -69,12 +69,12 @@ class _Side(NamedTuple):
 
 
 def _make_side(coin: _Coin, side: str, rng: random.Random) -> _Side:
-    way = 1.0 if side == "A" else -1.0
+    sign = 1.0 if side == "A" else -1.0
     tick = 10.0 ** (math.floor(math.log10(coin.price)) - 4)
     prices = []
     for _ in range(_PRICES):
-        away = coin.price * min(rng.expovariate(400.0), 0.3)
-        prices.append(price_text(round((coin.price + way * away) / tick) * tick))
+        distance = coin.price * min(rng.expovariate(400.0), 0.3)
+        prices.append(price_text(round((coin.price + sign * distance) / tick) * tick))
     sizes = []
     for _ in range(_SIZES):
         size = max(12.0, rng.lognormvariate(6.5, 1.5)) / coin.price
@@ -150,21 +150,21 @@ def _hex(rng: random.Random, length: int) -> str:
 def population(rng: random.Random, style: Style) -> list[Maker]:
     """Makers whose uniform choice gives the shares of coins, users, no cloid (11.4 %), builders (0.6 %)."""
     users = [f"0x{_hex(rng, 40)}" for _ in range(_USERS)]
-    busy = list(accumulate(1.0 / (rank + 3) for rank in range(_USERS)))
+    user_weights = list(accumulate(1.0 / (rank + 3) for rank in range(_USERS)))
     builders = [f'{{"b":"0x{_hex(rng, 40)}","f":{fee}}}' for fee in _BUILDER_FEES]
     scale = _MAKERS / sum(coin.weight for coin in _COINS)
     bounds = list(accumulate(coin.weight * scale for coin in _COINS))
     books = [{side: _make_side(coin, side, rng) for side in "AB"} for coin in _COINS]
-    silent = set(rng.sample(range(_MAKERS), round(0.114 * _MAKERS)))
-    built = set(rng.sample(range(_MAKERS), round(0.006 * _MAKERS)))
+    without_cloid = set(rng.sample(range(_MAKERS), round(0.114 * _MAKERS)))
+    with_builder = set(rng.sample(range(_MAKERS), round(0.006 * _MAKERS)))
     makers = []
-    place = 0
+    index = 0
     for i in range(_MAKERS):
-        while place < len(_COINS) - 1 and i + 0.5 >= bounds[place]:
-            place += 1
+        while index < len(_COINS) - 1 and i + 0.5 >= bounds[index]:
+            index += 1
         side = "AB"[i & 1]
-        prefix = None if i in silent else "0" * 16 if rng.random() < 0.8 else _hex(rng, 16)
-        builder = rng.choice(builders) if i in built else "null"
-        user = rng.choices(users, cum_weights=busy)[0]
-        makers.append(Maker(user, _COINS[place], side, books[place][side], builder, prefix, style))
+        prefix = None if i in without_cloid else "0" * 16 if rng.random() < 0.8 else _hex(rng, 16)
+        builder = rng.choice(builders) if i in with_builder else "null"
+        user = rng.choices(users, cum_weights=user_weights)[0]
+        makers.append(Maker(user, _COINS[index], side, books[index][side], builder, prefix, style))
     return makers

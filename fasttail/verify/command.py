@@ -25,20 +25,20 @@ import psutil
 from fasttail import container as containers
 from fasttail.config import ConfigError, VerifySettings
 from fasttail.container import Container, ContainerError
-from fasttail.endpoint import Endpoint, token
+from fasttail.endpoint import Endpoint, client_token
 from fasttail.verify.checks import Check, Status, checklist, verdict
-from fasttail.verify.looks import Looks
-from fasttail.verify.reading import Reading
+from fasttail.verify.looks import Observations
+from fasttail.verify.reading import LogStats
 from fasttail.verify.unwrap import Unwrapper
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-LOOKS = 60
+SAMPLES = 60
 """So many are spread over the time, as many as a trend is told from."""
-TICK_S = 0.25
-SAID_S = 30.0
-END_S = 2.0
+POLL_S = 0.25
+PROGRESS_INTERVAL_S = 30.0
+TERMINATE_TIMEOUT_S = 2.0
 MAX_LINE = 256 << 10
 """Bytes of a line that are read as one; fasttail's own are shorter."""
 
@@ -51,25 +51,27 @@ def verify(settings: VerifySettings) -> int:
         raise ConfigError("two logs: give --container or --log")
     if settings.since and not settings.container:
         raise ConfigError("--since is for the log of a --container")
-    looks = _looks(settings)
-    log = _open(settings, looks.container)
-    began = time.monotonic()
+    observations = _make_observations(settings)
+    log = _open_log(settings, observations.container)
+    started = time.monotonic()
     try:
         with _Progress(settings.minutes * 60) as progress:
-            _watch(settings.minutes * 60, looks, log, progress)
-        now = time.monotonic() if log is not None and log.cut_off else None
-        checks = checklist(log.read() if log is not None else None, looks, now)
+            _watch(settings.minutes * 60, observations, log, progress)
+        now = time.monotonic() if log is not None and log.stopped else None
+        checks = checklist(log.read() if log is not None else None, observations, now)
     finally:
         if log is not None:
             log.close()
     good = verdict(checks)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # where no marker can be shown
-    print(_as_json(checks, good) if settings.json else _table(checks, good, time.monotonic() - began))
+    print(
+        _as_json(checks, good) if settings.json else _format_table(checks, good, time.monotonic() - started)
+    )
     return 0 if good else 1
 
 
-def _looks(settings: VerifySettings) -> Looks:
+def _make_observations(settings: VerifySettings) -> Observations:
     container, url = None, settings.url
     if settings.container is not None:
         container = Container(settings.container)
@@ -77,34 +79,34 @@ def _looks(settings: VerifySettings) -> Looks:
             inspected = container.inspect()
         except ContainerError as error:
             raise ConfigError(str(error)) from None
-        url = url or containers.address(inspected)
+        url = url or containers.server_url(inspected)
     if settings.pid is not None and not psutil.pid_exists(settings.pid):
         raise ConfigError(f"no such process: {settings.pid}")
     try:
-        server = Endpoint(url, token(settings.token_file)) if url else None
+        server = Endpoint(url, client_token(settings.token_file)) if url else None
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    looks = Looks(server, container, settings.pid)
+    observations = Observations(server, container, settings.pid)
     if container is not None:
         with contextlib.suppress(ContainerError):  # one without the command, or that does not run
-            said = container.run("exec", container.name, "fasttail", "--version")
-            looks.version = said.decode("utf-8", "replace").strip().removeprefix("fasttail ")
-    return looks
+            output = container.run("exec", container.name, "fasttail", "--version")
+            observations.version = output.decode("utf-8", "replace").strip().removeprefix("fasttail ")
+    return observations
 
 
-class _Log:
+class _LogReader:
     """A log that is read by a thread of its own: to its end if it is `finite`, else until it is cut off."""
 
     def __init__(
         self, file: int, name: str, *, finite: bool, process: subprocess.Popen[bytes] | None = None
     ) -> None:
         self.finite = finite
-        self.cut_off = False
+        self.stopped = False
         self._file = file
         self._name = name
         self._failure: OSError | None = None
         self._process = process
-        self._reading = Reading()
+        self._stats = LogStats()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -115,28 +117,28 @@ class _Log:
     @property
     def started(self) -> int:
         """Batches so far."""
-        return self._reading.started
+        return self._stats.started
 
-    def read(self) -> Reading:
+    def read(self) -> LogStats:
         """What was read, once it has ended or was cut off."""
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-        return self._reading
+        return self._stats
 
-    def cut(self) -> None:
+    def stop(self) -> None:
         """No more of it is wanted."""
-        self.cut_off = not self.ended
+        self.stopped = not self.ended
 
     def close(self) -> None:
         """Ends the command whose output it is."""
-        self.cut_off = True
+        self.stopped = True
         self._thread.join()
         if self._process is None:
             return
         self._process.terminate()
         try:
-            self._process.wait(END_S)
+            self._process.wait(TERMINATE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -144,76 +146,80 @@ class _Log:
     def _run(self) -> None:
         rest = b""
         unwrapper = Unwrapper()
-        while not self.cut_off:
-            if not select.select([self._file], [], [], TICK_S)[0]:
+        while not self.stopped:
+            if not select.select([self._file], [], [], POLL_S)[0]:
                 continue
             try:
-                part = os.read(self._file, 1 << 16)
+                chunk = os.read(self._file, 1 << 16)
             except BlockingIOError:  # somebody else has read it
                 continue
             except OSError as error:
                 self._failure = OSError(error.errno, error.strerror, self._name)
                 return
             now = time.monotonic()
-            *lines, rest = (rest + part).split(b"\n")
-            if not part or len(rest) > MAX_LINE:
+            *lines, rest = (rest + chunk).split(b"\n")
+            if not chunk or len(rest) > MAX_LINE:
                 lines, rest = [*lines, *([rest] if rest else [])], b""
             for raw in lines:
                 if (line := unwrapper.feed(raw)) is not None:
-                    self._reading.feed(line, now)
-            if not part:
+                    self._stats.feed(line, now)
+            if not chunk:
                 break
-        for line in unwrapper.rest():
-            self._reading.feed(line, time.monotonic())
+        for line in unwrapper.flush():
+            self._stats.feed(line, time.monotonic())
 
 
-def _open(settings: VerifySettings, container: Container | None) -> _Log | None:
+def _open_log(settings: VerifySettings, container: Container | None) -> _LogReader | None:
     if container is not None:
         try:
-            process = container.follow(settings.since, follow=settings.minutes > 0)
+            process = container.open_log(settings.since, follow=settings.minutes > 0)
         except ContainerError as error:
             raise ConfigError(str(error)) from None
         assert process.stdout is not None
-        return _Log(process.stdout.fileno(), "docker logs", finite=not settings.minutes, process=process)
+        return _LogReader(
+            process.stdout.fileno(), "docker logs", finite=not settings.minutes, process=process
+        )
     if settings.log is None:
         return None
     file = 0 if settings.log == "-" else os.open(settings.log, os.O_RDONLY)
     finite = stat.S_ISREG(os.fstat(file).st_mode) or not settings.minutes
-    return _Log(file, settings.log, finite=finite)
+    return _LogReader(file, settings.log, finite=finite)
 
 
-def _watch(seconds: float, looks: Looks, log: _Log | None, progress: _Progress) -> None:
+def _watch(seconds: float, observations: Observations, log: _LogReader | None, progress: _Progress) -> None:
     """Until the time is over and a finite log read; with nothing else than a log until its end."""
-    began = looked = time.monotonic()
-    others = looks.server is not None or looks.container is not None or looks.pid is not None
-    if others:
-        looks.take()
+    started = last_sample_at = time.monotonic()
+    has_probes = (
+        observations.server is not None or observations.container is not None or observations.pid is not None
+    )
+    if has_probes:
+        observations.sample()
     while True:
         now = time.monotonic()
-        over = now >= began + seconds
-        progress.show(now - began, log.started if log is not None else None, looks)
-        if log is None or log.ended or (over and not log.finite):
-            if over or not others or (looks.ended and log is not None):
+        time_is_up = now >= started + seconds
+        progress.show(now - started, log.started if log is not None else None, observations)
+        if log is None or log.ended or (time_is_up and not log.finite):
+            if time_is_up or not has_probes or (observations.ended and log is not None):
                 break
-        elif over:
-            time.sleep(TICK_S)
+        elif time_is_up:
+            time.sleep(POLL_S)
             continue
-        if others and now >= looked + seconds / LOOKS:
-            looked = now
-            looks.take()
-        time.sleep(max(0.0, min(TICK_S, began + seconds - time.monotonic())))
+        if has_probes and now >= last_sample_at + seconds / SAMPLES:
+            last_sample_at = now
+            observations.sample()
+        time.sleep(max(0.0, min(POLL_S, started + seconds - time.monotonic())))
     if log is not None:
-        log.cut()
-    if others and seconds:
-        looks.take()
+        log.stop()
+    if has_probes and seconds:
+        observations.sample()
 
 
 class _Progress:
-    """On standard error while it watches: a line of a terminal, elsewhere one every `SAID_S`."""
+    """On standard error while it watches: a line of a terminal, elsewhere one every `PROGRESS_INTERVAL_S`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._said = 0.0
+        self._last_line_at = 0.0
         self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> _Progress:
@@ -232,13 +238,16 @@ class _Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, elapsed: float, batches: int | None, looks: Looks) -> None:
+    def show(self, elapsed: float, batches: int | None, observations: Observations) -> None:
         """How far it is."""
-        if self._bar is None and elapsed < self._said + SAID_S:
+        if self._bar is None and elapsed < self._last_line_at + PROGRESS_INTERVAL_S:
             return
-        shown = ([f"{batches} batches"] if batches is not None else []) + [looks.shown(), looks.ended]
+        shown = ([f"{batches} batches"] if batches is not None else []) + [
+            observations.memory_text(),
+            observations.ended,
+        ]
         if self._bar is None:
-            self._said = elapsed
+            self._last_line_at = elapsed
             line = ", ".join(filter(None, shown))
             print(f"watching: {elapsed:.0f} of {self._seconds:.0f} s, {_printable(line)}", file=sys.stderr)
             return
@@ -246,11 +255,11 @@ class _Progress:
         self._bar.update(min(elapsed, self._seconds) - self._bar.n)
 
 
-def _table(checks: list[Check], good: bool, seconds: float) -> str:
+def _format_table(checks: list[Check], good: bool, seconds: float) -> str:
     rows = [f"{check.status:4}  {check.name:10}  {_printable(check.figure)}" for check in checks]
     counts = [(sum(check.status is each for check in checks), each) for each in Status]
-    told = ", ".join(f"{count} {status}" for count, status in counts if count)
-    return "\n".join([*rows, f"\n{'PASS' if good else 'FAIL'}: {told}; {seconds:.0f} s"])
+    summary = ", ".join(f"{count} {status}" for count, status in counts if count)
+    return "\n".join([*rows, f"\n{'PASS' if good else 'FAIL'}: {summary}; {seconds:.0f} s"])
 
 
 def _as_json(checks: list[Check], good: bool) -> str:

@@ -19,14 +19,14 @@ import psutil
 from fasttail import endpoint
 from fasttail.container import Container, ContainerError
 from fasttail.endpoint import Endpoint, EndpointError
-from fasttail.verify.reading import Found
+from fasttail.verify.reading import Occurrences
 from fasttail.watch.growth import MB
 
 _BUILD = re.compile(r'fasttail_build_info\{commit="([^"]*)",version="([^"]*)"\}')
 
 
 @dataclass
-class Looks:
+class Observations:
     """The looks taken so far. Each source may be missing.
 
     memory:    source ─► (seconds, bytes) of each look.
@@ -40,9 +40,9 @@ class Looks:
     pid: int | None = None
     clock: Callable[[], float] = time.monotonic
 
-    count: int = 0
+    samples: int = 0
     live: int = 0
-    not_live: Found = field(default_factory=Found)
+    not_live: Occurrences = field(default_factory=Occurrences)
     stale: int = 0
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     increased: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -51,12 +51,12 @@ class Looks:
     ended: str = ""
     version: str | None = None
 
-    _run: tuple[Any, ...] | None = None
-    _born: float | None = None
+    _container_run: tuple[Any, ...] | None = None
+    _process_start: float | None = None
 
-    def take(self) -> None:
+    def sample(self) -> None:
         """One look at all there is. Takes seconds where something does not answer."""
-        self.count += 1
+        self.samples += 1
         if self.server is not None:
             self._health(self.server)
             self._metrics(self.server)
@@ -95,12 +95,12 @@ class Looks:
             hint = ": it wants the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
             self.missing["/metrics"] = f"/metrics answers {status}{hint}"
             return
-        before, self.metrics = self.metrics, endpoint.metrics(body)
+        before, self.metrics = self.metrics, endpoint.parse_metrics(body)
         if before:
             for name, value in self.metrics.items():
                 # A counter that went back has begun at 0 anew.
-                was = before.get(name, 0.0)
-                self.increased[name] += value - was if value >= was else value
+                previous = before.get(name, 0.0)
+                self.increased[name] += value - previous if value >= previous else value
             if self.metrics.get("fasttail_batches_total", 0) < before.get("fasttail_batches_total", 0):
                 self.ended = "the server began anew: its counters went back"
         for name in self.metrics:
@@ -126,17 +126,17 @@ class Looks:
         if state.get("Running") is False:
             how = ", out of memory" if state.get("OOMKilled") else ""
             self.ended = f"the container does not run (exit code {state.get('ExitCode')}{how})"
-        elif self._run not in (None, run):
+        elif self._container_run not in (None, run):
             self.ended = f"the container was started anew at {state.get('StartedAt')}"
-        self._run = run
+        self._container_run = run
 
     def _process(self, pid: int) -> None:
         try:
             process = psutil.Process(pid)
-            born = process.create_time()
-            if self._born not in (None, born):
+            process_start = process.create_time()
+            if self._process_start not in (None, process_start):
                 self.ended = f"process {pid} is another one now"
-            self._born = born
+            self._process_start = process_start
             self._add(f"process {pid}", process.memory_info().rss)
         except psutil.NoSuchProcess:
             self.ended = f"process {pid} has ended"
@@ -146,7 +146,7 @@ class Looks:
     def _add(self, source: str, size: float) -> None:
         self.memory.setdefault(source, []).append((self.clock(), size))
 
-    def shown(self) -> str:
+    def memory_text(self) -> str:
         """The newest memory, for the progress line."""
         with contextlib.suppress(StopIteration):
             return f"{next(iter(self.memory.values()))[-1][1] / MB:.0f} MB"

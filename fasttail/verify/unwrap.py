@@ -14,7 +14,7 @@ import re
 
 import orjson
 
-MOST = 256 << 10
+MAX_LINE_BYTES = 256 << 10
 """Bytes of a line that is put together of parts; a longer one is taken as several."""
 
 _CRI = re.compile(
@@ -33,14 +33,14 @@ class Unwrapper:
         if raw.startswith(b"{"):
             return self._json(raw)
         if found := _CRI.fullmatch(raw.rstrip(b"\r")):
-            return self._join(found[1].decode(), found[3], whole=found[2] == b"F")
+            return self._add_part(found[1].decode(), found[3], complete=found[2] == b"F")
         return raw.removeprefix(b"MESSAGE=")
 
-    def rest(self) -> list[bytes]:
+    def flush(self) -> list[bytes]:
         """At the end of the log: the lines that have not become whole."""
-        rest = list(self._parts.values())
+        unfinished = list(self._parts.values())
         self._parts.clear()
-        return rest
+        return unfinished
 
     def _json(self, raw: bytes) -> bytes | None:
         try:
@@ -48,8 +48,8 @@ class Unwrapper:
         except ValueError:
             return raw
         if isinstance(text := entry.get("log"), str):
-            return self._join(
-                str(entry.get("stream")), text.rstrip("\r\n").encode(), whole=text.endswith("\n")
+            return self._add_part(
+                str(entry.get("stream")), text.rstrip("\r\n").encode(), complete=text.endswith("\n")
             )
         message = entry.get("MESSAGE")
         if isinstance(message, str):
@@ -61,9 +61,9 @@ class Unwrapper:
                 return raw
         return raw
 
-    def _join(self, stream: str, text: bytes, *, whole: bool) -> bytes | None:
+    def _add_part(self, stream: str, text: bytes, *, complete: bool) -> bytes | None:
         text = self._parts.pop(stream, b"") + text
-        if whole or len(text) > MOST:
+        if complete or len(text) > MAX_LINE_BYTES:
             return text
         self._parts[stream] = text
         return None

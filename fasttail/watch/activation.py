@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import socket
 
-from fasttail.watch.restart import listener
+from fasttail.watch.restart import listening_socket
 
-FIRST = 3
+FIRST_DESCRIPTOR = 3
 """The first descriptor that the manager hands over."""
-MOST = 64
+MAX_SOCKETS = 64
 """As many are looked at."""
 
 
-def activated() -> list[socket.socket]:
+def activation_sockets() -> list[socket.socket]:
     """The TCP sockets that are this process's. Takes them out of the environment: a restart in place
     hands them over in its own way.
     """
@@ -24,5 +24,8 @@ def activated() -> list[socket.socket]:
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
         return []
-    found = [listener(fd) for fd in range(FIRST, FIRST + min(int(count), MOST))]
+    found = [
+        listening_socket(fd)
+        for fd in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + min(int(count), MAX_SOCKETS))
+    ]
     return [sock for sock in found if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6)]

@@ -18,30 +18,30 @@ import psutil
 
 from fasttail.watch.growth import MB
 
-SHOWN = 4
+MAX_REPORTED = 4
 """Kinds of bytes, and of counts, that an alert names at the most."""
 
-LEAST_BYTES = MB
+MIN_GROWTH_BYTES = MB
 """Growth of bytes below this is not worth a word."""
 
 
 @dataclass(frozen=True)
-class Census:
+class ResourceSnapshot:
     """One count: bytes and numbers by kind, in the words of the log."""
 
     sizes: Mapping[str, int]
     counts: Mapping[str, int]
 
 
-Count = Callable[[], Census]
+TakeSnapshot = Callable[[], ResourceSnapshot]
 
 
-class Process:
-    """Counts what kernel, libc and interpreter know of this process; `own` counts the rest."""
+class ResourceProbe:
+    """Counts what kernel, libc and interpreter know of this process; `app_snapshot` counts the rest."""
 
-    def __init__(self, own: Count = lambda: Census({}, {})) -> None:
+    def __init__(self, app_snapshot: TakeSnapshot = lambda: ResourceSnapshot({}, {})) -> None:
         self._process = psutil.Process()
-        self._own = own
+        self._app_snapshot = app_snapshot
 
     def rss(self) -> int:
         """Bytes of memory this process occupies."""
@@ -70,61 +70,66 @@ class Process:
         """All of them, not only Python's."""
         return int(self._process.num_threads())
 
-    def allocated(self) -> dict[str, int]:
+    def allocator_metrics(self) -> dict[str, int]:
         """What malloc and Python have given out, for the metrics; what libc cannot tell is missing."""
-        used = malloc_use()
+        used = malloc_usage()
         malloc = {} if used is None else {"malloc_used_bytes": used[0], "malloc_free_bytes": used[1]}
         return {**malloc, "python_blocks": sys.getallocatedblocks()}
 
-    def count(self) -> Census:
+    def take_snapshot(self) -> ResourceSnapshot:
         """Everything."""
-        own = self._own()
-        used = malloc_use()
+        app_snapshot = self._app_snapshot()
+        used = malloc_usage()
         malloc = {} if used is None else {"malloc in use": used[0], "malloc kept free": used[1]}
-        return Census(
-            malloc | dict(own.sizes),
+        return ResourceSnapshot(
+            malloc | dict(app_snapshot.sizes),
             {
                 "Python's small blocks": sys.getallocatedblocks(),
                 "open files": self.open_files(),
                 "threads": self.threads(),
-                **own.counts,
+                **app_snapshot.counts,
             },
         )
 
 
-class Growers:
-    """Remembers counts over a window of at most `most` points, and says what grew since the oldest."""
+class GrowthReport:
+    """Remembers counts over a window of at most `max_points` points, and says what grew since the oldest."""
 
-    def __init__(self, most: int = 60) -> None:
-        self._history: deque[Census] = deque(maxlen=most)
+    def __init__(self, max_points: int = 60) -> None:
+        self._history: deque[ResourceSnapshot] = deque(maxlen=max_points)
 
-    def add(self, census: Census) -> None:
+    def add_snapshot(self, snapshot: ResourceSnapshot) -> None:
         """The newest count."""
-        self._history.append(census)
+        self._history.append(snapshot)
 
-    def text(self) -> str:
+    def describe(self) -> str:
         """Largest first, such as `client queues +120.0 MB (to 131.2 MB), clients +12 (to 15)`; or that
         nothing did.
         """
         if not self._history:
             return "nothing was counted"
         before, now = self._history[0], self._history[-1]
-        grown = _grown(before.sizes, now.sizes, LEAST_BYTES)
-        said = [f"{name} {more / MB:+.1f} MB (to {now.sizes[name] / MB:.1f} MB)" for name, more in grown]
+        increased_sizes = _largest_increases(before.sizes, now.sizes, MIN_GROWTH_BYTES)
+        parts = [
+            f"{name} {increase / MB:+.1f} MB (to {now.sizes[name] / MB:.1f} MB)"
+            for name, increase in increased_sizes
+        ]
         # A count that grew by a tenth or more; what is large and moves a little says nothing.
-        moved = _grown(before.counts, now.counts, 1)
-        said += [
-            f"{name} {more:+d} (to {now.counts[name]})"
-            for name, more in moved
-            if more * 10 >= now.counts[name]
-        ][:SHOWN]
-        return ", ".join(said) or "nothing that is counted"
+        increased_counts = _largest_increases(before.counts, now.counts, 1)
+        parts += [
+            f"{name} {increase:+d} (to {now.counts[name]})"
+            for name, increase in increased_counts
+            if increase * 10 >= now.counts[name]
+        ][:MAX_REPORTED]
+        return ", ".join(parts) or "nothing that is counted"
 
 
-def _grown(before: Mapping[str, int], now: Mapping[str, int], least: int) -> list[tuple[str, int]]:
-    more = ((name, value - before.get(name, 0)) for name, value in now.items())
-    ordered = sorted((each for each in more if each[1] >= least), key=lambda each: -each[1])
-    return ordered[:SHOWN]
+def _largest_increases(
+    before: Mapping[str, int], now: Mapping[str, int], min_increase: int
+) -> list[tuple[str, int]]:
+    increases = ((name, value - before.get(name, 0)) for name, value in now.items())
+    ordered = sorted((each for each in increases if each[1] >= min_increase), key=lambda each: -each[1])
+    return ordered[:MAX_REPORTED]
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -147,7 +152,7 @@ def _libc() -> ctypes.CDLL | None:
 _LIBC = _libc()
 
 
-def malloc_use() -> tuple[int, int] | None:
+def malloc_usage() -> tuple[int, int] | None:
     """(bytes in use, bytes free but kept from the system) of malloc; None where libc cannot tell (not glibc,
     or one before 2.33). A sanitizer's malloc tells zeros.
     """
@@ -163,7 +168,7 @@ def malloc_use() -> tuple[int, int] | None:
 
 
 # (environment variable, name in GLIBC_TUNABLES, number for mallopt, value)
-_MALLOC = (
+_MALLOPT_SETTINGS = (
     # Of all its threads only the main one allocates much. Each of the others would have an arena of its own,
     # which stays as large as it ever was: the replays' messages are freed by the main thread.
     ("MALLOC_ARENA_MAX", "glibc.malloc.arena_max", -8, 2),
@@ -176,7 +181,7 @@ _MALLOC = (
 )
 
 
-def let_malloc_give_back(environ: Mapping[str, str]) -> None:
+def configure_malloc(environ: Mapping[str, str]) -> None:
     """Sets malloc so that what a burst or slow clients took goes back to the system when it is freed.
 
     What the environment sets stays. Nothing happens where libc is not glibc.
@@ -187,12 +192,12 @@ def let_malloc_give_back(environ: Mapping[str, str]) -> None:
         return
     if mallopt is None:
         return
-    for variable, tunable, number, value in _MALLOC:
+    for variable, tunable, number, value in _MALLOPT_SETTINGS:
         if variable not in environ and tunable not in environ.get("GLIBC_TUNABLES", ""):
             mallopt(number, value)
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Collects garbage, and gives malloc's free pages back to the system where libc can.
 
     The collection holds the GIL, but looks only at what was made after the start (gc.freeze). malloc_trim may

@@ -19,10 +19,10 @@ MB = 1024 * 1024  # as `docker stats` counts
 MIN_GROWTH = 8 * MB
 """Over the whole window; below it, growth is noise."""
 
-LEAST_POINTS = 6
+MIN_POINTS = 6
 """Of a history that has a slope at all."""
 
-_Z = 3.291  # of the normal distribution: 99.9 % lie within so many standard deviations
+_CONFIDENCE_Z = 3.291  # of the normal distribution: 99.9 % lie within so many standard deviations
 
 Points = Sequence[tuple[float, float]]
 
@@ -46,14 +46,14 @@ class Growth:
     growing: bool = False
 
 
-def judge(points: Points, window_s: float, noise: float = MIN_GROWTH) -> Growth:
+def estimate_growth(points: Points, window_s: float, min_growth: float = MIN_GROWTH) -> Growth:
     """Judge (time in seconds, bytes), oldest first, of a sliding window of `window_s` seconds.
 
-    noise: growth over the whole window that is none. Other sizes than bytes may be judged by it,
+    min_growth: growth over the whole window that is none. Other sizes than bytes may be judged by it,
     and along another axis than time.
     """
     count = len(points)
-    if count < LEAST_POINTS:
+    if count < MIN_POINTS:
         return Growth()
     slopes = _slopes(points)
     slope = median(slopes)
@@ -63,18 +63,18 @@ def judge(points: Points, window_s: float, noise: float = MIN_GROWTH) -> Growth:
     s = sum(each > 0 for each in slopes) - sum(each < 0 for each in slopes)
     confidence = 0.5 * (1 + math.erf(s / deviation / math.sqrt(2)))
     # Sen's interval: so many ranks to both sides of the median.
-    reach = _Z * deviation
-    low = slopes[max(0, math.floor((len(slopes) - reach) / 2))]
-    high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + reach) / 2))]
+    rank_interval = _CONFIDENCE_Z * deviation
+    low = slopes[max(0, math.floor((len(slopes) - rank_interval) / 2))]
+    high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + rank_interval) / 2))]
     span = points[-1][0] - points[0][0]
-    growing = span >= 0.9 * window_s and slope * span >= noise and low > 0
+    growing = span >= 0.9 * window_s and slope * span >= min_growth and low > 0
     if growing:
         thirds = (points[: count // 3], points[count // 3 : 2 * count // 3], points[2 * count // 3 :])
         growing = all(median(_slopes(third)) >= slope / 3 for third in thirds)
         # What a sawtooth keeps does not rise, wherever the window happens to begin.
-        least = [min(size for _, size in third) for third in thirds]
-        rise = slope * span / 9
-        growing = growing and least[1] - least[0] >= rise and least[2] - least[1] >= rise
+        minima = [min(size for _, size in third) for third in thirds]
+        min_rise = slope * span / 9
+        growing = growing and minima[1] - minima[0] >= min_rise and minima[2] - minima[1] >= min_rise
     return Growth(slope, low, high, confidence, span, growing)
 
 

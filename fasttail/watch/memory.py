@@ -17,8 +17,8 @@ from typing import Literal
 
 import psutil
 
-from fasttail.watch.census import Census, Growers
-from fasttail.watch.growth import MB, Growth, judge
+from fasttail.watch.census import GrowthReport, ResourceSnapshot
+from fasttail.watch.growth import MB, Growth, estimate_growth
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Trend:
             return
         if self._points and now < self._points[-1][0] + self._window_s / self.POINTS:
             # The least of a moment is nearest to what is really kept; peaks are work in progress.
-            start, least = self._points[-1]
-            self._points[-1] = (start, min(least, size))
+            start, smallest = self._points[-1]
+            self._points[-1] = (start, min(smallest, size))
         else:
             self._points.append((now, size))
         while self._points[0][0] < now - self._window_s:
@@ -55,7 +55,7 @@ class Trend:
 
     def report(self) -> Growth:
         """What the window shows; growing only once it is full."""
-        return judge(list(self._points), self._window_s)
+        return estimate_growth(list(self._points), self._window_s)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class MemoryWatch:
     """Judges the memory at each `sample`; its owner calls that every few seconds and obeys the verdict.
 
     Logs one line a minute, and 🚨 when the growth is linear or the memory past `limit` bytes: at once when
-    the action changes, then every five minutes. `count` says what the process holds; `pss` is asked once a
-    minute, by a thread of its own because the answer takes long.
+    the action changes, then every five minutes. `take_snapshot` says what the process holds; `pss` is asked
+    once a minute, by a thread of its own because the answer takes long.
     """
 
     LOG_EVERY_S = 60.0
@@ -98,26 +98,26 @@ class MemoryWatch:
         warmup_s: float = 120.0,
         measure: Callable[[], int] = rss,
         pss: Callable[[], int | None] = lambda: None,
-        count: Callable[[], Census] = lambda: Census({}, {}),
+        take_snapshot: Callable[[], ResourceSnapshot] = lambda: ResourceSnapshot({}, {}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rss = measure()
         self.pss: int | None = None
-        self._asking: threading.Thread | None = None
+        self._pss_thread: threading.Thread | None = None
         self.growth = Growth()
-        self.census = count()
+        self.snapshot = take_snapshot()
         self.limit = limit
         self._measure = measure
         self._measure_pss = pss
-        self._count = count
+        self._take_snapshot = take_snapshot
         self._clock = clock
         self._window_s = window_s
         self._trend = Trend(window_s, warmup_s)
-        self._growers = Growers(Trend.POINTS)
+        self._growth_report = GrowthReport(Trend.POINTS)
         # The fit costs a millisecond: it is made when the window has a new point, not at each sample.
         self._fit_every_s = window_s / Trend.POINTS
-        self._fit_at = self._log_at = clock()
-        self._warn_at = self._shed_at = float("-inf")
+        self._next_fit_at = self._next_log_at = clock()
+        self._next_warning_at = self._last_shed_at = float("-inf")
         self._action: str = "ok"
         if limit is not None and self.rss > limit:
             _log.warning(
@@ -129,16 +129,16 @@ class MemoryWatch:
             self.limit = None
 
     @property
-    def left_s(self) -> float | None:
+    def seconds_to_limit(self) -> float | None:
         """Seconds until the limit at the present pace; None if there is no limit, or the trend is not up."""
         low, slope = self.growth.low, self.growth.slope
         if self.limit is None or slope is None or low is None or low <= 0:
             return None
         return max(self.limit - self.rss, 0) / slope
 
-    def numbers(self) -> dict[str, float | None]:
+    def metrics(self) -> dict[str, float | None]:
         """For metrics and /health. None: not known, or (the time left) not running out."""
-        growth, left = self.growth, self.left_s
+        growth, seconds_left = self.growth, self.seconds_to_limit
         return {
             "rss_bytes": self.rss,
             "pss_bytes": self.pss,
@@ -148,7 +148,7 @@ class MemoryWatch:
             "slope_high_bytes_per_second": growth.high,
             "growth_confidence": growth.confidence,
             "growing": float(growth.growing),
-            "left_seconds": left,
+            "left_seconds": seconds_left,
         }
 
     def sample(self) -> Verdict:
@@ -156,65 +156,71 @@ class MemoryWatch:
         now = self._clock()
         self.rss = self._measure()
         self._trend.add(now, self.rss)
-        if now >= self._fit_at:
-            self._fit_at = now + self._fit_every_s
+        if now >= self._next_fit_at:
+            self._next_fit_at = now + self._fit_every_s
             self.growth = self._trend.report()
-            self.census = self._count()
-            self._growers.add(self.census)
-        if now >= self._log_at:
-            self._log_at = now + self.LOG_EVERY_S
-            self._ask_pss()
+            self.snapshot = self._take_snapshot()
+            self._growth_report.add_snapshot(self.snapshot)
+        if now >= self._next_log_at:
+            self._next_log_at = now + self.LOG_EVERY_S
+            self._start_pss_thread()
             fields = {"rss_mb": round(self.rss / MB, 1)}
             _log.info("memory: %s", self._describe(), extra={"event": "memory", "fields": fields})
-        return self._judge(now)
+        return self._decide(now)
 
-    def _ask_pss(self) -> None:
-        if self._asking is None or not self._asking.is_alive():  # else the last answer is still on its way
-            self._asking = threading.Thread(target=self._take_pss, name="fasttail-pss", daemon=True)
-            self._asking.start()
+    def _start_pss_thread(self) -> None:
+        if (
+            self._pss_thread is None or not self._pss_thread.is_alive()
+        ):  # else the last answer is still on its way
+            self._pss_thread = threading.Thread(target=self._update_pss, name="fasttail-pss", daemon=True)
+            self._pss_thread.start()
 
-    def _take_pss(self) -> None:
+    def _update_pss(self) -> None:
         self.pss = self._measure_pss()
 
-    def _judge(self, now: float) -> Verdict:
-        past = self.limit is not None and self.rss > self.limit
-        if not past and not self.growth.growing:
+    def _decide(self, now: float) -> Verdict:
+        over_limit = self.limit is not None and self.rss > self.limit
+        if not over_limit and not self.growth.growing:
             self._action = "ok"
             return Verdict("ok")
-        if past:
+        if over_limit:
             assert self.limit is not None
             reason = f"RSS {self.rss / MB:.1f} MB is past the limit of {self.limit / MB:.1f} MB"
         else:
             reason = f"linear growth: {self._describe()}"
-        left = self.left_s
+        seconds_left = self.seconds_to_limit
         action: Literal["warn", "shed", "restart"] = "warn"
-        if past or (left is not None and left <= self._window_s):
-            if now >= self._shed_at + self._window_s:
-                self._shed_at = now
+        if over_limit or (seconds_left is not None and seconds_left <= self._window_s):
+            if now >= self._last_shed_at + self._window_s:
+                self._last_shed_at = now
                 action = "shed"
-            elif past:
+            elif over_limit:
                 action = "restart"
-        alert = now >= self._warn_at or (action != self._action and action != "warn")
+        alert = now >= self._next_warning_at or (action != self._action and action != "warn")
         self._action = action
         if alert:
-            self._warn_at = now + self.WARN_EVERY_S
-            reason += f"; grew most: {self._growers.text()}"
+            self._next_warning_at = now + self.WARN_EVERY_S
+            reason += f"; grew most: {self._growth_report.describe()}"
             _log.warning("🚨 memory: %s", reason)
         return Verdict(action, reason, alert)
 
     def _describe(self) -> str:
         growth = self.growth
-        occupied = f"RSS {self.rss / MB:.1f} MB"
+        rss_text = f"RSS {self.rss / MB:.1f} MB"
         if growth.slope is None or growth.low is None or growth.high is None:
-            return f"{occupied}, slope not known yet"
-        length = f"{growth.span / 60:.0f} min" if growth.span >= 90 else f"{growth.span:.0f} s"
+            return f"{rss_text}, slope not known yet"
+        window_text = f"{growth.span / 60:.0f} min" if growth.span >= 90 else f"{growth.span:.0f} s"
         low, slope, high = (each * 60 / MB for each in (growth.low, growth.slope, growth.high))
-        left = self.left_s
-        ahead = ""
-        if left is not None and self.limit is not None:
-            away = f"{left / 60:.0f} min" if left < 172_800 else f"{left / 86_400:.0f} days"
-            ahead = f", the limit of {self.limit / MB:.1f} MB is {away} away"
+        seconds_left = self.seconds_to_limit
+        limit_text = ""
+        if seconds_left is not None and self.limit is not None:
+            time_to_limit = (
+                f"{seconds_left / 60:.0f} min"
+                if seconds_left < 172_800
+                else f"{seconds_left / 86_400:.0f} days"
+            )
+            limit_text = f", the limit of {self.limit / MB:.1f} MB is {time_to_limit} away"
         return (
-            f"{occupied}, slope {slope:+.2f} MB/min over {length} "
-            f"({low:+.2f} to {high:+.2f}, {growth.confidence:.1%} sure that it grows){ahead}"
+            f"{rss_text}, slope {slope:+.2f} MB/min over {window_text} "
+            f"({low:+.2f} to {high:+.2f}, {growth.confidence:.1%} sure that it grows){limit_text}"
         )

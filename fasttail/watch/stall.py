@@ -13,22 +13,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-NS = 1_000_000_000
+NS_PER_S = 1_000_000_000
 
-TAIL = 64 << 10
+TAIL_BYTES = 64 << 10
 """Bytes at the end of the node's file in which a newline is looked for."""
 
-LOOK = "fasttail-look"
+PROBE_THREAD = "fasttail-look"
 """The name of the thread that looks ahead, while it does."""
 
 Stats = Callable[[], Mapping[str, Any]]
-Mark = tuple[Any, ...]
+ProgressKey = tuple[Any, ...]
 
 
-class _Unread(NamedTuple):
+class _UnreadLines(NamedTuple):
     """Bytes with a whole line that lay ahead of a place at a time."""
 
-    place: Mark
+    progress: ProgressKey
     since_ns: int
     size: int
 
@@ -53,28 +53,28 @@ class StallWatch:
     ) -> None:
         self._stats = stats
         self._stall_after_s = stall_after_s
-        self._batch_s = max(batch_timeout_s, stall_after_s)
+        self._batch_limit_s = max(batch_timeout_s, stall_after_s)
         self._clock = clock
         self._started_ns = clock()
-        self._place: Mark = ()
-        self._unread: _Unread | None = None
-        self._look: threading.Thread | None = None
-        self._suspect: Mark = ()
+        self._last_progress: ProgressKey = ()
+        self._unread: _UnreadLines | None = None
+        self._probe_thread: threading.Thread | None = None
+        self._suspected_key: ProgressKey = ()
 
     def sample(self) -> str | None:
         """Never waits, whatever the node's file system does."""
-        reason, mark = self._find()
-        before, self._suspect = self._suspect, mark if reason is not None else ()
-        return reason if before == mark else None
+        reason, key = self._diagnose()
+        previous, self._suspected_key = self._suspected_key, key if reason is not None else ()
+        return reason if previous == key else None
 
-    def _find(self) -> tuple[str | None, Mark]:
+    def _diagnose(self) -> tuple[str | None, ProgressKey]:
         """Why it seems to be stalled, and what will have changed when it is not."""
         stats = self._stats()
         now = self._clock()
-        began, came_by = stats["in_batch_ns"], stats["loop_ns"] or self._started_ns
+        batch_started_ns, last_loop_ns = stats["in_batch_ns"], stats["loop_ns"] or self._started_ns
         # Oversize lines are passed over without a batch, truncations bring it back: both are progress. A file
         # that cannot be read is opened again and again: no restart would help there.
-        place = (
+        progress = (
             stats["file"],
             stats["offset"],
             stats["identity"],
@@ -82,36 +82,42 @@ class StallWatch:
             stats["oversize_lines"],
             stats["read_errors"],
         )
-        if began:
-            age = (now - began) / NS
-            return (f"a batch has run for {age:.1f} s" if age > self._batch_s else None), (began, *place)
-        away = (now - came_by) / NS
-        if away > self._stall_after_s:
-            return f"the pipeline has made no progress for {away:.1f} s", (came_by, *place)
-        if place != self._place:
-            self._place, self._unread = place, None
-            return None, place
-        unread = self._unread
-        if unread is not None and unread.place == place:
-            stood = (now - unread.since_ns) / NS
-            if stood > self._stall_after_s:
-                return f"{unread.size} bytes with whole lines have not been read for {stood:.1f} s", place
-        elif stats["file"] and (self._look is None or not self._look.is_alive()):
-            # A file system that hangs must not hang the main thread, too.
-            self._look = threading.Thread(
-                target=self._look_ahead, args=(place, now), name=LOOK, daemon=True
+        if batch_started_ns:
+            age = (now - batch_started_ns) / NS_PER_S
+            return (f"a batch has run for {age:.1f} s" if age > self._batch_limit_s else None), (
+                batch_started_ns,
+                *progress,
             )
-            self._look.start()
-        return None, place
+        idle_s = (now - last_loop_ns) / NS_PER_S
+        if idle_s > self._stall_after_s:
+            return f"the pipeline has made no progress for {idle_s:.1f} s", (last_loop_ns, *progress)
+        if progress != self._last_progress:
+            self._last_progress, self._unread = progress, None
+            return None, progress
+        unread = self._unread
+        if unread is not None and unread.progress == progress:
+            unread_for_s = (now - unread.since_ns) / NS_PER_S
+            if unread_for_s > self._stall_after_s:
+                return (
+                    f"{unread.size} bytes with whole lines have not been read for {unread_for_s:.1f} s",
+                    progress,
+                )
+        elif stats["file"] and (self._probe_thread is None or not self._probe_thread.is_alive()):
+            # A file system that hangs must not hang the main thread, too.
+            self._probe_thread = threading.Thread(
+                target=self._probe_unread_lines, args=(progress, now), name=PROBE_THREAD, daemon=True
+            )
+            self._probe_thread.start()
+        return None, progress
 
-    def _look_ahead(self, place: Mark, now: int) -> None:
-        size = unread_lines(place[0], place[1], place[2])
+    def _probe_unread_lines(self, progress: ProgressKey, now: int) -> None:
+        size = unread_lines(progress[0], progress[1], progress[2])
         if size:
-            self._unread = _Unread(place, now, size)
+            self._unread = _UnreadLines(progress, now, size)
 
 
 def unread_lines(path: str, offset: int, identity: tuple[int, int] | None = None) -> int:
-    """Bytes of the file behind `offset`, if a line's end is among the last `TAIL` of them; else 0.
+    """Bytes of the file behind `offset`, if a line's end is among the last `TAIL_BYTES` of them; else 0.
 
     A line without its end is no work to be done yet; nor is a file that cannot be read, or that is not the
     one (device, inode) which is read: others tell of that.
@@ -122,7 +128,7 @@ def unread_lines(path: str, offset: int, identity: tuple[int, int] | None = None
             if identity is not None and (status.st_dev, status.st_ino) != identity:
                 return 0
             size = status.st_size
-            tail = os.pread(file.fileno(), TAIL, max(offset, size - TAIL))
+            tail = os.pread(file.fileno(), TAIL_BYTES, max(offset, size - TAIL_BYTES))
     except OSError:
         return 0
     return size - offset if size > offset and b"\n" in tail else 0

@@ -25,7 +25,7 @@ from fasttail.http_client import HTTPRequestError, request
 
 _log = logging.getLogger(__name__)
 
-_MOST_WAITING = 100
+_MAX_QUEUED = 100
 
 
 class Webhook:
@@ -49,7 +49,7 @@ class Webhook:
         self._backoff_s = backoff_s
         self.sent = 0
         self.failed = 0
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_MAX_QUEUED)
         self._deadline = float("inf")  # set by close: when to give up
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fasttail-webhook", daemon=True)
@@ -82,14 +82,14 @@ class Webhook:
 
     def _deliver(self, body: bytes) -> None:
         for attempt in range(1, self._attempts + 1):
-            fault, again = self._post(body)
+            fault, retryable = self._post(body)
             if fault is None:
                 self.sent += 1
                 return
-            pause = self._backoff_s * 2 ** (attempt - 1)
-            if not again or attempt == self._attempts or time.monotonic() > self._deadline:
+            delay_s = self._backoff_s * 2 ** (attempt - 1)
+            if not retryable or attempt == self._attempts or time.monotonic() > self._deadline:
                 break
-            self._closing.wait(pause)  # at a stop there is no time to wait: once more at once
+            self._closing.wait(delay_s)  # at a stop there is no time to wait: once more at once
         self.failed += 1
         _log.warning("webhook %s: %s, given up after %d attempts", self._url.hostname, fault, attempt)
 

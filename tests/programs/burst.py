@@ -6,10 +6,10 @@ import ctypes
 import os
 import sys
 
-from fasttail.watch.census import let_malloc_give_back, malloc_use
+from fasttail.watch.census import configure_malloc, malloc_usage
 
 if sys.argv[1] == "set":
-    let_malloc_give_back(os.environ)
+    configure_malloc(os.environ)
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
@@ -23,7 +23,7 @@ def take(size: int) -> int:
 
 
 def free_bytes() -> int:
-    use = malloc_use()
+    use = malloc_usage()
     assert use is not None
     return use[1]
 

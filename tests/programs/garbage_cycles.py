@@ -17,7 +17,7 @@ from lines import event, plain
 from fasttail import parse
 from fasttail.publish.topics import Topic
 from fasttail.reread import Rereader
-from fasttail.watch.census import malloc_use
+from fasttail.watch.census import malloc_usage
 
 
 class Holder:
@@ -61,7 +61,7 @@ def with_rereader() -> None:
 
 
 def measured() -> tuple[int, int]:
-    use = malloc_use()
+    use = malloc_usage()
     assert use is not None
     return use[0], len(os.listdir("/proc/self/fd"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from fasttail.watch.census import Process, give_back
+from fasttail.watch.census import ResourceProbe, release_free_memory
 
 M_MMAP_THRESHOLD = -3
 
@@ -20,7 +20,7 @@ for block in blocks:
 kept = libc.malloc(100_000)  # behind them: the heap cannot shrink past it
 for block in blocks:
     libc.free(block)
-process = Process()
+process = ResourceProbe()
 started: list[threading.Thread] = []
 begin = threading.Thread.start
 
@@ -32,7 +32,7 @@ def start(thread: threading.Thread) -> None:
 
 threading.Thread.start = start  # type: ignore[method-assign, assignment]
 before = process.rss()
-give_back()
+release_free_memory()
 for thread in started:
     thread.join()
 print(len(started), before - process.rss())

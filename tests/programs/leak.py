@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fasttail.debugging import Leak
+from fasttail.debugging import LeakInjector
 from fasttail.watch.growth import MB
 from fasttail.watch.memory import MemoryWatch, rss
 
@@ -13,7 +13,7 @@ def clock() -> float:
     return now
 
 
-leak = Leak(mb_per_s=32, clock=clock)
+leak = LeakInjector(mb_per_s=32, clock=clock)
 watch = MemoryWatch(rss() + 40 * MB, clock=clock)
 assert watch.sample().action == "ok"
 before = watch.rss

@@ -12,7 +12,7 @@ from typing import Any
 from fasttail.watch import restart
 
 state: dict[str, Any]
-before = restart.inherited()
+before = restart.load_state()
 if before is None:
     listener = socket.create_server(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
@@ -32,13 +32,15 @@ while True:
             "port": listener.getsockname()[1],
             "flags": sys.flags.utf8_mode,
             "dont_write": sys.flags.dont_write_bytecode,
-            "variable": restart.VARIABLE in os.environ,
+            "variable": restart.STATE_VARIABLE in os.environ,
             "executable": sys.executable,
             "inheritable": os.get_inheritable(listener.fileno()),
             "fds": len(os.listdir("/proc/self/fd")),
         }
         connection.sendall(json.dumps(about).encode())
     if word == b"restart":
-        restart.execute(*restart.prepare([listener], '{"offset": 7}', state["started"], state["restarts"]))
+        restart.execute(
+            *restart.exec_arguments([listener], '{"offset": 7}', state["started"], state["restarts"])
+        )
     if word == b"end":
         sys.exit(5)

@@ -7,5 +7,5 @@ import sys
 from fasttail import cli
 from fasttail.verify import command
 
-command.SAID_S = 0.5
+command.PROGRESS_INTERVAL_S = 0.5
 sys.exit(cli.main(sys.argv[1:]))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from fasttail.observe.log import setup
+from fasttail.observe.log import start_logging
 
-log = setup()
+log = start_logging()
 for n in range(50_000):
-    log.group([f"line {n}"])
+    log.log_lines([f"line {n}"])
 if sys.argv[1] == "stopped":
     log.stop(0.2)
 raise SystemExit(7)
