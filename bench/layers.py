@@ -205,7 +205,7 @@ def _fasttail(path: Path, choice: Choice, format: Format, workers: int) -> tuple
     reader.open(path)
     pieces = []
     while (code := reader.fill_once()) == FILL_LINES:
-        pieces.append(converter.read(reader))
+        pieces.append(converter.convert_block(reader))
     if code != FILL_EOF or converter.rejected:
         raise WrongAnswer(f"{path}: read with code {code}, {converter.rejected} lines rejected")
     return converter.orders, pieces

@@ -17,7 +17,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import WrongAnswer
 from fasttail.publish.cursor import Place
-from fasttail.slices import ask_for_slices
+from fasttail.slices import set_time_slice
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -234,7 +234,7 @@ def _receive(
     gc.freeze()  # a garbage collection would look at all that this process has from its parent: 0.1 s
     # A trader's client has another machine. Here it would wait, often for 4 ms, until the writer's slice of
     # the core ends, and that would count as the server's delay.
-    ask_for_slices()
+    set_time_slice()
 
     async def main() -> None:
         receivers = [

@@ -32,7 +32,7 @@ def split(window: int, folder: Path) -> int:
     reader = Reader(window=window)
     reader.open(folder / HOUR)
     orders = 0
-    while reader.fill_once() == FILL_LINES or reader.reach() < reader.size():
+    while reader.fill_once() == FILL_LINES or reader.read_offset() < reader.size():
         orders += reader.take_lines().count(b"\n")
     return orders
 

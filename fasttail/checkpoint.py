@@ -24,7 +24,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fasttail.observe.rate_limit import RateLimit
@@ -82,7 +82,7 @@ class Checkpoint:
         self._closing = False
         self._up_to_date_at = time.monotonic()  # when the latest stood on the disk
         self._failing = False
-        self._complaints = RateLimit(LOG_INTERVAL_S)
+        self._warnings = RateLimit(LOG_INTERVAL_S)
         self._fsync_warning_logged = False
         self._thread = threading.Thread(target=self._run, name="fasttail-state", daemon=True)
         self._thread.start()
@@ -167,14 +167,14 @@ class Checkpoint:
             reason = error.strerror if isinstance(error, OSError) else repr(error)
             self.failures += 1
             self._failing = True
-            if self._complaints.ready():
+            if self._warnings.ready():
                 log.warning("cannot write the checkpoint %s: %s; trying again", self.path, reason)
             return
         self.written += 1
         self._up_to_date_at = started
         if self._failing:
             self._failing = False
-            self._complaints.reset()
+            self._warnings.reset()
             log.info("the checkpoint is written again, after %d failures", self.failures)
 
     def _write(self, saved: SavedPosition) -> None:
@@ -184,7 +184,7 @@ class Checkpoint:
         position = saved.position
         state: dict[str, object] = {"version": FORMAT_VERSION, "written": time.time(), "position": None}
         if position is not None:
-            state["position"] = asdict(self._relative(position.with_marks()))
+            state["position"] = self._relative(position.with_fingerprints()).to_dict()
         new = self.path + ".new"
         try:
             self._write_file(new, json.dumps(state, indent=1).encode() + b"\n")
@@ -229,9 +229,11 @@ class Checkpoint:
 
 
 def _map_paths(position: Position, transform: Callable[[str], str]) -> Position:
-    formers = tuple(replace(previous, path=transform(previous.path)) for previous in position.formers)
+    previous_hours = tuple(
+        replace(previous, path=transform(previous.path)) for previous in position.previous_hours
+    )
     holes = tuple(replace(hole, path=transform(hole.path)) for hole in position.holes)
-    return replace(position, path=transform(position.path), formers=formers, holes=holes)
+    return replace(position, path=transform(position.path), previous_hours=previous_hours, holes=holes)
 
 
 def _acquire_lock(path: str, inherited: tuple[int, ...]) -> int:

@@ -14,44 +14,46 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FT_CHECKED 1
+#define FT_DEBUG_CHECKS 1
 
 __attribute__((cold, noinline, noreturn, unused))
-static void ft_failed(const char *condition, const char *file, int line) {
+static void ft_assertion_failed(const char *condition, const char *file, int line) {
     fprintf(stderr, "%s:%d: fasttail: assertion failed: %s\n", file, line, condition);
     fflush(stderr);
     abort();
 }
-#define ft_assert(condition) ((condition) ? (void)0 : ft_failed(#condition, __FILE__, __LINE__))
+#define ft_assert(condition) ((condition) ? (void)0 : ft_assertion_failed(#condition, __FILE__, __LINE__))
 
 /* Only one thread may come here. `owner` is 0 until the first one comes. */
 __attribute__((unused))
-static int ft_is_owner(uint64_t *owner) {
-    uint64_t self = (uint64_t)pthread_self(), before = 0;
-    return __atomic_compare_exchange_n(owner, &before, self, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED) || before == self;
+static int ft_claim_thread(uint64_t *owner) {
+    uint64_t self = (uint64_t)pthread_self(), current_owner = 0;
+    return __atomic_compare_exchange_n(owner, &current_owner, self, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
+           || current_owner == self;
 }
-#define ft_assert_thread(owner) (ft_is_owner(owner) ? (void)0 : ft_failed("called by another thread than before", __FILE__, __LINE__))
+#define ft_assert_thread(owner) \
+    (ft_claim_thread(owner) ? (void)0 : ft_assertion_failed("called by another thread than before", __FILE__, __LINE__))
 
 /* One thread at a time is between enter and leave. */
-#define ft_enter(busy) \
-    (__atomic_exchange_n(busy, 1, __ATOMIC_RELAXED) ? ft_failed("two threads at a time", __FILE__, __LINE__) : (void)0)
-#define ft_leave(busy) __atomic_store_n(busy, 0, __ATOMIC_RELAXED)
+#define ft_begin_exclusive(busy) \
+    (__atomic_exchange_n(busy, 1, __ATOMIC_RELAXED) ? ft_assertion_failed("two threads at a time", __FILE__, __LINE__) : (void)0)
+#define ft_end_exclusive(busy) __atomic_store_n(busy, 0, __ATOMIC_RELAXED)
 
 /* How far this thread may read, for functions that have no limit of their own; NULL: not known. */
 __attribute__((unused)) static __thread const char *ft_readable_end;
-#define ft_may_read(end) (ft_readable_end = (end))
-#define ft_reads(p, n) ft_assert(ft_readable_end == NULL || (const char *)(p) + (n) <= ft_readable_end)
+#define ft_set_readable_end(end) (ft_readable_end = (end))
+#define ft_assert_readable(p, n) ft_assert(ft_readable_end == NULL || (const char *)(p) + (n) <= ft_readable_end)
 
 #else
 
-#define FT_CHECKED 0
+#define FT_DEBUG_CHECKS 0
 /* sizeof: the condition is compiled, so it cannot rot, and never evaluated. */
 #define ft_assert(condition) ((void)sizeof((condition)))
 #define ft_assert_thread(owner) ((void)sizeof((owner)))
-#define ft_enter(busy) ((void)sizeof((busy)))
-#define ft_leave(busy) ((void)sizeof((busy)))
-#define ft_may_read(end) ((void)sizeof((end)))
-#define ft_reads(p, n) ((void)0)
+#define ft_begin_exclusive(busy) ((void)sizeof((busy)))
+#define ft_end_exclusive(busy) ((void)sizeof((busy)))
+#define ft_set_readable_end(end) ((void)sizeof((end)))
+#define ft_assert_readable(p, n) ((void)0)
 
 #endif
 #endif

@@ -3,27 +3,27 @@ cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fasttail.parser.columns cimport Sums
-from fasttail.parser.pool cimport Pool
-from fasttail.parser.table cimport Table
+from fasttail.parser.columns cimport ColumnSums
+from fasttail.parser.pool cimport WorkerPool
+from fasttail.parser.table cimport RowTable
 from fasttail.publish.buffer cimport Out
 from fasttail.publish.filters cimport Selector
 
 
 @cython.final
 cdef class Converter:
-    cdef Table table
-    cdef Pool pool
+    cdef RowTable table
+    cdef WorkerPool pool
     cdef Selector selector
     cdef int format
-    cdef bint summing
+    cdef bint compute_sums
     cdef uint32_t* selection         # owned
     cdef Out out                     # owned
-    cdef Sums sums
+    cdef ColumnSums sums
     cdef readonly uint64_t lines
     cdef readonly uint64_t orders
     cdef readonly uint64_t rejected
     cdef readonly uint64_t bytes
-    cdef readonly list rejects       # (offset of the line, reason) of the last call, at most 64
-    cdef readonly uint64_t untold    # rejected lines of the last call that are not in `rejects`
+    cdef readonly list rejects              # (offset of the line, reason) of the last call, at most 64
+    cdef readonly uint64_t rejects_omitted  # rejected lines of the last call that are not in `rejects`
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

@@ -7,21 +7,21 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fasttail.parser.columns cimport add_row, sums_dict
-from fasttail.parser.pool cimport Pool, check_batch
+from fasttail.parser.columns cimport add_row, column_sums_to_dict
+from fasttail.parser.pool cimport WorkerPool, check_batch
 from fasttail.parser.rejects cimport reason_text
 from fasttail.parser.streams cimport ORDER_STATUSES
-from fasttail.parser.table cimport Table, table_new
+from fasttail.parser.table cimport RowTable, table_new
 from fasttail.parser.types cimport Row
 from fasttail.publish.buffer cimport out_clear, out_free
 from fasttail.publish.encoders cimport encode_json, encode_raw
-from fasttail.tail.blocks cimport KEPT_WINDOWS, Reader
+from fasttail.tail.blocks cimport RETAINED_WINDOWS, Reader
 
 cdef enum:
     FORMAT_NONE
     FORMAT_RAW
     FORMAT_JSON
-    MOST_REJECTS = 64
+    MAX_REJECTS = 64
     KEEP_TEXT = 4 << 20      # bytes that stay for the next block's text
 
 _FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
@@ -31,15 +31,16 @@ cdef class Converter:
     """Converts blocks of whole lines; counts over all of them.
 
     format: "json" (one flat object a line), "raw" (the node's plain line) or "none". `orders` counts the selected ones, `sums`
-    adds them up if `summing`. `capacity`: bytes of the largest block.
+    adds them up if `compute_sums`. `capacity`: bytes of the largest block.
     """
 
-    def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none", bint summing=False):
+    def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none",
+                  bint compute_sums=False):
         self.format = _FORMATS[format]
-        self.summing = summing
+        self.compute_sums = compute_sums
         self.selector = selector
         self.table = table_new(&ORDER_STATUSES, capacity, <size_t>workers)
-        self.pool = Pool(workers, self.table, max_rejects=MOST_REJECTS)
+        self.pool = WorkerPool(workers, self.table, max_rejects=MAX_REJECTS)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         if self.selection == NULL:
             raise MemoryError
@@ -50,15 +51,15 @@ cdef class Converter:
         free(self.selection)
         out_free(&self.out)
 
-    def read(self, Reader reader not None) -> bytes:
+    def convert_block(self, Reader reader not None) -> bytes:
         """Convert the lines that the reader holds after FILL_LINES, and consume them. Returns the text."""
         self._convert(reader.base + reader.begin, reader.base + reader.lines_end, reader.base + reader.capacity, reader.offset)
-        if reader.lines_end - reader.begin > KEPT_WINDOWS * reader.window:
-            self.table.trim(KEPT_WINDOWS * reader.window)
+        if reader.lines_end - reader.begin > RETAINED_WINDOWS * reader.window:
+            self.table.trim(RETAINED_WINDOWS * reader.window)
         reader.consume()
         return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
 
-    def line(self, bytes text, uint64_t offset) -> bytes:
+    def convert_line(self, bytes text, uint64_t offset) -> bytes:
         """Convert one line (or some) that stands at `offset`, such as a last one without its newline."""
         cdef const char* p = text
         self._convert(p, p + len(text), p + len(text), offset)
@@ -66,7 +67,7 @@ cdef class Converter:
 
     def sums_dict(self) -> dict:
         """As `Batch.sums`, over all orders selected so far."""
-        return sums_dict(&self.sums)
+        return column_sums_to_dict(&self.sums)
 
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
         cdef int code
@@ -77,15 +78,15 @@ cdef class Converter:
             self.table.clear()
             code = self.pool.parse_batch(begin, begin, limit, readable)
         self.rejected += self.pool.rejected
-        self.rejects = [(self.pool.kept[i].line_at + offset, reason_text(self.pool.kept[i].reason, self.pool.kept[i].field))
+        self.rejects = [(self.pool.kept[i].line_offset + offset, reason_text(self.pool.kept[i].reason, self.pool.kept[i].field))
                         for i in range(self.pool.kept_len)]
-        self.untold = self.pool.rejected - self.pool.kept_len
+        self.rejects_omitted = self.pool.rejected - self.pool.kept_len
         check_batch(code)
         with nogil:
             n = self.selector.select(self.table, begin, self.selection)
             for i in range(n):
                 row = &(<Row*>self.table.rows)[self.selection[i]]
-                if self.summing:
+                if self.compute_sums:
                     add_row(&self.sums, row)
                 if self.format == FORMAT_RAW:
                     encode_raw(&self.out, row, begin)

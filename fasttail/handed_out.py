@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fasttail.pipeline_events import BatchEnd, FileOpened
-from fasttail.tail.position import Hole, Left, Position
-from fasttail.tail.previous_hours import MOST_FORMERS, MOST_HOLES
+from fasttail.tail.position import Hole, Position, PreviousHour
+from fasttail.tail.previous_hours import MAX_HOLES, MAX_PREVIOUS_HOURS
 
 FileKey = tuple[str, int, int]  # path, device, inode
 
@@ -30,9 +30,9 @@ class DeliveredPosition:
         start_position: Position | None,
         grace_s: float,
         clock: Callable[[], float] = time.monotonic,
-        passed: deque[Hole | str] | None = None,
+        skipped_holes: deque[Hole | str] | None = None,
     ) -> None:
-        self._passed: deque[Hole | str] = deque() if passed is None else passed
+        self._skipped_holes: deque[Hole | str] = deque() if skipped_holes is None else skipped_holes
         self._clock = clock
         self._grace_s = grace_s
         self._file: FileKey | None = (
@@ -41,17 +41,17 @@ class DeliveredPosition:
         self._offset = start_position.offset if start_position else 0
         self._start_position = start_position  # until a note says more: its marks are known
         # By path: a copy may take the place of a file, and is the same hour.
-        self._formers: dict[str, tuple[int, int, int, float]] = {}  # device, inode, offset, deadline
-        for previous in start_position.formers if start_position else ():
-            self._formers[previous.path] = (
+        self._previous_hours: dict[str, tuple[int, int, int, float]] = {}  # device, inode, offset, deadline
+        for previous in start_position.previous_hours if start_position else ():
+            self._previous_hours[previous.path] = (
                 previous.dev,
                 previous.ino,
                 previous.offset,
-                clock() + previous.seconds,
+                clock() + previous.grace_left_s,
             )
         self._holes: list[tuple[Hole, float]] = []  # and deadline
         for hole in start_position.holes if start_position else ():
-            self._holes.append((hole, clock() + hole.seconds))
+            self._holes.append((hole, clock() + hole.grace_left_s))
 
     def on_file_opened(self, event: FileOpened) -> None:
         """Reading goes on in this file; the one before becomes an hour that was left."""
@@ -59,27 +59,29 @@ class DeliveredPosition:
         if self._file is not None and self._file[0] != path:
             # Without a checkpoint nobody asks for the position, which forgets them as well.
             self._drop_expired()
-            self._formers[self._file[0]] = *self._file[1:], self._offset, self._clock() + self._grace_s
-            while len(self._formers) > MOST_FORMERS:
-                del self._formers[next(iter(self._formers))]
-        self._formers.pop(path, None)
+            self._previous_hours[self._file[0]] = *self._file[1:], self._offset, self._clock() + self._grace_s
+            while len(self._previous_hours) > MAX_PREVIOUS_HOURS:
+                del self._previous_hours[next(iter(self._previous_hours))]
+        self._previous_hours.pop(path, None)
         self._file, self._offset, self._start_position = event.file, event.end, None
 
     def _drop_expired(self) -> float:
         """The hours that grow no more, and the holes that are not filled any more. Answers the time."""
         now = self._clock()
-        self._formers = {path: previous for path, previous in self._formers.items() if previous[3] > now}
+        self._previous_hours = {
+            path: previous for path, previous in self._previous_hours.items() if previous[3] > now
+        }
         self._collect_holes()
-        self._holes = [each for each in self._holes if each[1] > now][-MOST_HOLES:]
+        self._holes = [each for each in self._holes if each[1] > now][-MAX_HOLES:]
         return now
 
     def _collect_holes(self) -> None:
-        while self._passed:
-            hole = self._passed.popleft()
+        while self._skipped_holes:
+            hole = self._skipped_holes.popleft()
             if isinstance(hole, str):
                 self._holes = [each for each in self._holes if each[0].path != hole]
             else:
-                self._holes.append((hole, self._clock() + hole.seconds))
+                self._holes.append((hole, self._clock() + hole.grace_left_s))
 
     def on_batch_end(self, event: BatchEnd) -> None:
         """A batch's messages are in each client's queue, or a gap is owed."""
@@ -93,12 +95,12 @@ class DeliveredPosition:
         self._collect_holes()
         for i, (hole, deadline) in enumerate(self._holes):
             if hole.path == path and hole.offset < event.end <= hole.end:
-                self._holes[i] = replace(hole, offset=event.end, before=""), deadline
+                self._holes[i] = replace(hole, offset=event.end, tail_fingerprint=""), deadline
                 return
         # The last line of a hole may reach beyond its end.
         candidates = [each for each in self._holes if each[0].path == path and each[0].offset <= event.end]
-        if path in self._formers and event.end > self._formers[path][2]:
-            self._formers[path] = dev, ino, event.end, self._formers[path][3]
+        if path in self._previous_hours and event.end > self._previous_hours[path][2]:
+            self._previous_hours[path] = dev, ino, event.end, self._previous_hours[path][3]
         elif candidates:
             self._holes.remove(max(candidates, key=lambda each: each[0].offset))
 
@@ -109,11 +111,13 @@ class DeliveredPosition:
         now = self._drop_expired()
         path, dev, ino = self._file
         first, before = (
-            (self._start_position.first, self._start_position.before) if self._start_position else ("", "")
+            (self._start_position.head_fingerprint, self._start_position.tail_fingerprint)
+            if self._start_position
+            else ("", "")
         )
-        formers = tuple(
-            Left(path, offset, dev, ino, "", deadline - now)
-            for path, (dev, ino, offset, deadline) in self._formers.items()
+        previous_hours = tuple(
+            PreviousHour(path, offset, dev, ino, "", deadline - now)
+            for path, (dev, ino, offset, deadline) in self._previous_hours.items()
         )
-        holes = tuple(replace(hole, seconds=deadline - now) for hole, deadline in self._holes)
-        return Position(path, self._offset, dev, ino, first, before, formers, holes)
+        holes = tuple(replace(hole, grace_left_s=deadline - now) for hole, deadline in self._holes)
+        return Position(path, self._offset, dev, ino, first, before, previous_hours, holes)

@@ -4,11 +4,11 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
-    BOUNDS = 17
+    BOUND_COUNT = 17
 
 
 @cython.final
 cdef class Histogram:
-    cdef uint64_t counts[BOUNDS + 1]     # not cumulative; the last one: longer than every bound
-    cdef uint64_t sum_ns                 # of the times above 0
-    cdef int add(self, int64_t ns) noexcept nogil
+    cdef uint64_t counts[BOUND_COUNT + 1]  # not cumulative; the last one: longer than every bound
+    cdef uint64_t sum_ns                   # of the times above 0
+    cdef int record(self, int64_t ns) noexcept nogil

@@ -1,11 +1,12 @@
 """Observed times, counted by size: the buckets of a Prometheus histogram.
 
-One thread adds; any thread may read, relaxed. Each count is a word of 64 bits that only grows, and the total is the sum of the counts
+One thread adds; any thread may read, relaxed. Each count is a word of 64 bits that only grows, and the total is the sum of the
+counts
 as they were read: so what a reader gets never contradicts itself, and never goes back. `sum` may be an observation ahead.
 """
 from libc.stdint cimport int64_t, uint64_t
 
-from fasttail.atomics cimport ft_add, ft_get
+from fasttail.atomics cimport ft_add_single_writer, ft_load_relaxed
 
 cdef extern from *:
     """
@@ -16,32 +17,32 @@ cdef extern from *:
         1000000000, 2500000000, 5000000000, 10000000000, 30000000000,
     };
     """
-    const int64_t BOUND_NS "FT_BOUND_NS"[BOUNDS]
+    const int64_t BOUND_NS "FT_BOUND_NS"[BOUND_COUNT]
 
 
 cdef class Histogram:
     """From 0.1 ms to 30 s. A time below 0 (two clocks that differ) counts as 0."""
 
-    cdef int add(self, int64_t ns) noexcept nogil:
+    cdef int record(self, int64_t ns) noexcept nogil:
         """Count one. Always 0."""
         cdef int i = 0
-        while i < BOUNDS and ns > BOUND_NS[i]:
+        while i < BOUND_COUNT and ns > BOUND_NS[i]:
             i += 1
-        ft_add(&self.counts[i], 1)
+        ft_add_single_writer(&self.counts[i], 1)
         if ns > 0:
-            ft_add(&self.sum_ns, <uint64_t>ns)
+            ft_add_single_writer(&self.sum_ns, <uint64_t>ns)
         return 0
 
     def observe(self, int64_t ns) -> None:
         """Count one."""
-        self.add(ns)
+        self.record(ns)
 
-    def read(self) -> tuple:
+    def snapshot(self) -> tuple:
         """([(bound in seconds, observations up to it), …, (infinity, all)], sum in seconds)."""
         cdef list buckets = []
         cdef uint64_t count = 0
         cdef int i
-        for i in range(BOUNDS + 1):
-            count += ft_get(&self.counts[i])
-            buckets.append((BOUND_NS[i] / 1e9 if i < BOUNDS else float("inf"), count))
-        return buckets, ft_get(&self.sum_ns) / 1e9
+        for i in range(BOUND_COUNT + 1):
+            count += ft_load_relaxed(&self.counts[i])
+            buckets.append((BOUND_NS[i] / 1e9 if i < BOUND_COUNT else float("inf"), count))
+        return buckets, ft_load_relaxed(&self.sum_ns) / 1e9

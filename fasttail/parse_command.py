@@ -35,7 +35,7 @@ def parse_files(settings: ParseSettings) -> int:
         workers=settings.workers,
         selector=make_selector(settings),
         format=settings.format,
-        summing=settings.stats,
+        compute_sums=settings.stats,
     )
     code = 0
     started = time.perf_counter()
@@ -141,7 +141,7 @@ def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Pr
         code = reader.fill_once()
         if code == FILL_LINES:
             before = converter.bytes
-            write_stdout(converter.read(reader))
+            write_stdout(converter.convert_block(reader))
             print_rejects(converter, name, progress)
             progress.advance(converter.bytes - before, converter.lines)
         elif code == FILL_EOF:
@@ -149,9 +149,9 @@ def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Pr
         elif code == FILL_ERROR and reader.error != errno.EAGAIN:  # of a pipe that somebody made non-blocking
             raise OSError(reader.error, os.strerror(reader.error), name)
     offset = reader.tell()
-    tail = reader.take_tail()
+    tail = reader.take_partial_line()
     if tail:
-        write_stdout(converter.line(tail, offset))
+        write_stdout(converter.convert_line(tail, offset))
         print_rejects(converter, name, progress)
         progress.advance(len(tail), converter.lines)
 

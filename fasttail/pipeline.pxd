@@ -4,22 +4,22 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.histogram cimport Histogram
-from fasttail.parser.pool cimport Pool
-from fasttail.parser.table cimport Table
+from fasttail.parser.pool cimport WorkerPool
+from fasttail.parser.table cimport RowTable
 from fasttail.publish.filters cimport Selector
 from fasttail.publish.router cimport Topics
 from fasttail.publish.topics cimport Place
-from fasttail.ring cimport Note, Ring, Slot
+from fasttail.ring cimport EventKind, Ring, RingSlot
 from fasttail.tail.blocks cimport Reader
 from fasttail.tail.inotify cimport Watcher
 
 
 cdef struct Counters:
-    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes, replays
+    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes, height_regressions
     uint64_t last_data_ns, loop_ns, in_batch_ns, batch_number
     uint64_t topics_ns       # from rows to messages
     uint64_t height
-    uint64_t block           # of the last line that told one, former hours' lines left out
+    uint64_t last_block      # of the last line that told one, former hours' lines left out
     uint64_t last_event_ns   # the newest event's own time,
     uint64_t last_local_ns   # … when the node wrote its line (0: the layout does not tell),
     uint64_t last_event_seen_ns  # … and when it was published
@@ -29,11 +29,11 @@ cdef struct Counters:
 cdef class Pipeline:
     cdef Reader reader
     cdef Watcher watcher
-    cdef Table table
-    cdef Pool pool
-    cdef Selector selector, replacement
+    cdef RowTable table
+    cdef WorkerPool pool
+    cdef Selector selector, next_selector
     cdef object follower
-    cdef object gate
+    cdef object start_barrier
     cdef object thread
     cdef object error
     cdef object path
@@ -43,7 +43,7 @@ cdef class Pipeline:
     cdef int wake_fd
     cdef uint64_t truncations        # that the main thread knows of
     cdef uint32_t* selection         # owned
-    cdef uint64_t stopping, replaced
+    cdef uint64_t stopping, selector_pending
     cdef Topics topics
     cdef Ring ring
     cdef Place place                 # of the running batch
@@ -58,16 +58,16 @@ cdef class Pipeline:
     cdef object _look(self, bint at_end)
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil
     cdef void _read_lines(self) noexcept nogil
-    cdef void _take_commands(self) noexcept nogil
-    cdef void _tell_file(self) noexcept nogil
-    cdef Slot* _claim(self, Note note, uint64_t number) noexcept nogil
-    cdef void _batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
-    cdef void _publish(self, Slot* slot, const char* begin, uint64_t offset) noexcept nogil
-    cdef void _tell_parsed(self, Slot* slot, uint64_t offset) noexcept nogil
-    cdef void _tell_newest(self, Slot* slot) noexcept nogil
-    cdef void _count(self, const Slot* slot) noexcept nogil
-    cdef void _count_replays(self) noexcept nogil
-    cdef object _final_line(self, bytes line, uint64_t offset)
-    cdef bint _in_file(self, path, identity) except -1
-    cdef object _stand(self)
-    cdef object _put_prefix(self, path)
+    cdef void _run_commands(self) noexcept nogil
+    cdef void _post_file_opened(self) noexcept nogil
+    cdef RingSlot* _claim_slot(self, EventKind kind, uint64_t number) noexcept nogil
+    cdef void _run_batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
+    cdef void _publish(self, RingSlot* slot, const char* begin, uint64_t offset) noexcept nogil
+    cdef void _tell_parsed(self, RingSlot* slot, uint64_t offset) noexcept nogil
+    cdef void _tell_newest(self, RingSlot* slot) noexcept nogil
+    cdef void _count(self, const RingSlot* slot) noexcept nogil
+    cdef void _count_height_regressions(self) noexcept nogil
+    cdef object _run_final_line(self, bytes line, uint64_t offset)
+    cdef bint _set_file(self, path, identity) except -1
+    cdef object _set_resume_point(self)
+    cdef object _set_cursor_prefix(self, path)

@@ -139,13 +139,13 @@ class ScanRunner:
     def _next_step(self, reading: SharedScan, frontier: Place) -> ScanStep:
         if reading.late is not None:
             end = reading.late[2]
-            return ScanStep(reading.rereader.tell() if reading.open_hour else 0, end, end)
+            return ScanStep(reading.replay_reader.tell() if reading.open_hour else 0, end, end)
         hour, begin = reading.place.hour, reading.place.offset
         former = hour != frontier.hour
         end = self._feeds.ends.get(hour, NO_END) if former else frontier.offset
         ahead = [each.place.offset for each in reading.joiners if each.place.hour == hour]
         next_join = min(ahead, default=end)
-        last = not former and end - begin <= min(AT_ONCE, 4 * reading.rereader.step_bytes)
+        last = not former and end - begin <= min(AT_ONCE, 4 * reading.replay_reader.step_bytes)
         return ScanStep(begin, end, min(end, next_join), next_join >= end, former, last)
 
     async def _open(self, reading: SharedScan, former: bool, setbacks: int) -> bool:
@@ -175,7 +175,7 @@ class ScanRunner:
 
     def _advance(self, reading: SharedScan, step: ScanStep, more: bool) -> bool:
         """What a step has made has been handed out. True: the reading is to end. more: the file goes on."""
-        tell = reading.rereader.tell()
+        tell = reading.replay_reader.tell()
         if reading.late is not None:
             return self._advance_late(reading, min(tell, step.end), done=not more or tell >= step.end)
         if not step.exact and not more:
@@ -190,7 +190,7 @@ class ScanRunner:
                 reading.place = Place(hour, step.end)
         elif tell > step.begin and reading.is_open:
             if tell <= step.limit:
-                reading.mark = (hour, tell, reading.rereader.reader.before())
+                reading.mark = (hour, tell, reading.replay_reader.reader.preceding_bytes())
             # Not beyond the limit, though NUL bytes behind it may have been passed over.
             reading.place = Place(hour, min(tell, step.limit) if step.exact else tell)
         reading.read_bytes += max(0, tell - step.begin)
@@ -219,7 +219,7 @@ class ScanRunner:
                 continue
             if group is None:
                 group = TopicGroup(self._make_topic(subscription), set(), reading.place)
-                reading.rereader.add(group.topic, reading.place.offset, events)
+                reading.replay_reader.attach_topic(group.topic, reading.place.offset, events)
                 reading.groups[subscription.key, events] = reading.by_topic[group.topic.id] = group
                 count += 1
             reading.joiners.remove(behind)
@@ -240,11 +240,11 @@ class ScanRunner:
     async def _hand_out(self, reading: SharedScan, setbacks: int, *, at_once: bool) -> None:
         """Give the members what the step has made. at_once: without a switch to other tasks."""
         if at_once:
-            for behind, message in reading.deliveries(reading.rereader.take()):
+            for behind, message in reading.deliveries(reading.replay_reader.take_messages()):
                 self._give(reading, behind, message)
             self._ease()
             return
-        while messages := reading.rereader.take(HANDED_OVER):
+        while messages := reading.replay_reader.take_messages(HANDED_OVER):
             async with self._turn:
                 if self._feeds.setbacks != setbacks:
                     return

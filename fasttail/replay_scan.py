@@ -16,7 +16,7 @@ from fasttail.publish.cursor import Place
 from fasttail.publish.feeds import Feed
 from fasttail.publish.public import Member
 from fasttail.publish.topics import Topic, TopicMessage
-from fasttail.reread import Rereader
+from fasttail.reread import ReplayReader
 from fasttail.resume import hour_number
 from fasttail.tail.layout import hour_files, hourly_folder
 
@@ -86,8 +86,10 @@ class SharedScan:
     what lies ahead. joiners: those whose places it will come to. known: hours that were there at some look.
     """
 
-    def __init__(self, rereader: Rereader, layout: str, place: Place, data_dir: str, known: set[int]) -> None:
-        self.rereader = rereader
+    def __init__(
+        self, replay_reader: ReplayReader, layout: str, place: Place, data_dir: str, known: set[int]
+    ) -> None:
+        self.replay_reader = replay_reader
         self.layout = layout
         self.place = place
         self.late: tuple[int, int, int] | None = None
@@ -140,32 +142,32 @@ class SharedScan:
             hour, offset = found, 0
         self._path = files[hour].path
         try:
-            self.rereader.open(self._path, self.layout, offset, stands)
+            self.replay_reader.open(self._path, self.layout, offset, stands)
         except FileNotFoundError:  # deleted just now: the next look tells
             return self.open(ends, marks)
-        reader = self.rereader.reader
+        reader = self.replay_reader.reader
         for of_hour, behind, text in marks:
-            if of_hour == hour and reader.peek(behind - len(text), len(text)) != text:
+            if of_hour == hour and reader.pread_at(behind - len(text), len(text)) != text:
                 raise FileTruncated
         self.open_hour = hour
         return self.place if self.late is not None else Place(hour, offset)
 
     def step(self, limit: int, exact: bool) -> bool:
         """Make the next messages. False at the end of the file. Raises FileTruncated, OSError."""
-        return self.rereader.read(limit, exact) or self.look_at_end(limit, exact)
+        return self.replay_reader.read_step(limit, exact) or self.look_at_end(limit, exact)
 
     def look_at_end(self, limit: int, exact: bool) -> bool:
         """What the end of the file means. False if it is the end. Raises FileTruncated, OSError."""
         if self._is_replaced():
             self.open_hour = 0  # by a copy that goes on: the one that was read ends here
             return True
-        if self.rereader.reader.changed:
+        if self.replay_reader.reader.rewritten:
             raise FileTruncated
         if not exact:
             return False
         # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
-        self.rereader.read_tail()
-        if self.rereader.tell() < limit < NO_END and os.stat(self._path).st_size < limit:
+        self.replay_reader.read_partial_line()
+        if self.replay_reader.tell() < limit < NO_END and os.stat(self._path).st_size < limit:
             raise FileTruncated
         return False
 
@@ -175,7 +177,7 @@ class SharedScan:
             status = os.stat(self._path)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) != self.rereader.identity()
+        return (status.st_dev, status.st_ino) != self.replay_reader.identity()
 
     def deliveries(self, messages: list[TopicMessage]) -> Iterator[tuple[LaggingMember, TopicMessage]]:
         """Each message with each member that is to get it, and that has not left the reading by then."""
@@ -205,7 +207,7 @@ class SharedScan:
                 del self.groups[key]
                 other = self.groups.get((key[0], 0))
                 if other is None:
-                    self.rereader.want_all(group.topic)
+                    self.replay_reader.include_all_orders(group.topic)
                     self.groups[key[0], 0] = group
                     continue
                 for behind in group.members:
@@ -219,4 +221,4 @@ class SharedScan:
 
     def _remove(self, group: TopicGroup) -> None:
         del self.by_topic[group.topic.id]
-        self.rereader.remove(group.topic)
+        self.replay_reader.detach_topic(group.topic)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fasttail.publish.cursor import Place
 from fasttail.replay_scan import SharedScan
-from fasttail.reread import Rereader
-from fasttail.step_threads import StepThreads
+from fasttail.reread import ReplayReader
+from fasttail.step_threads import ReplayThreadPool
 
 STARVED_S = 0.1
 """A step takes some milliseconds. One that takes longer than this found no idle core."""
@@ -27,8 +27,8 @@ class ReplayThreads:
         # known yet.
         self._urgent_until = time.monotonic() + URGENT_S
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="fasttail-replay-open")
-        self._threads: StepThreads | None = None  # from the first member on
-        self._steps: dict[Rereader, asyncio.Future[None]] = {}
+        self._threads: ReplayThreadPool | None = None  # from the first member on
+        self._steps: dict[ReplayReader, asyncio.Future[None]] = {}
 
     async def open_file(self, reading: SharedScan, ends: dict[int, int]) -> Place:
         """`SharedScan.open`."""
@@ -39,25 +39,25 @@ class ReplayThreads:
         """`SharedScan.step`."""
         loop = asyncio.get_running_loop()
         if self._threads is None:
-            self._threads = StepThreads(self._count)
+            self._threads = ReplayThreadPool(self._count)
             loop.add_reader(self._threads.fd, self._finish_steps)
         began = time.monotonic()
-        rereader = reading.rereader
-        rereader.begin_step(limit, exact)
-        self._steps[rereader] = done = loop.create_future()
-        self._threads.submit(rereader, urgent=began < self._urgent_until)
+        replay_reader = reading.replay_reader
+        replay_reader.begin_step(limit, exact)
+        self._steps[replay_reader] = done = loop.create_future()
+        self._threads.submit(replay_reader, urgent=began < self._urgent_until)
         await done
         now = time.monotonic()
         if now - began > STARVED_S and began >= self._urgent_until:
             self._urgent_until = now + URGENT_S
-        if rereader.end_step():
+        if replay_reader.end_step():
             return True
         return await loop.run_in_executor(self._opener, reading.look_at_end, limit, exact)
 
     def _finish_steps(self) -> None:
         assert self._threads is not None
-        for rereader in self._threads.finished():
-            done = self._steps.pop(rereader)
+        for replay_reader in self._threads.take_finished():
+            done = self._steps.pop(replay_reader)
             if not done.cancelled():
                 done.set_result(None)
 

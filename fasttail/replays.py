@@ -37,7 +37,7 @@ from fasttail.replay_members import LaggingMembers
 from fasttail.replay_runner import ScanRunner
 from fasttail.replay_scan import LaggingMember, SharedScan
 from fasttail.replay_threads import ReplayThreads
-from fasttail.reread import Rereader
+from fasttail.reread import ReplayReader
 
 WINDOW = 4 << 20
 """Bytes that a reading reads at once, for many users; with few topics it goes on in smaller steps."""
@@ -73,12 +73,12 @@ class Replays:
         self._feeds = feeds
         self._data_dir = os.path.abspath(data_dir)
         self._limit = limit
-        self._new_rereader = partial(Rereader, window=window, max_line=max_line)
+        self._new_replay_reader = partial(ReplayReader, window=window, max_line=max_line)
         self._members = LaggingMembers(feeds, max_behind_s)
         self._threads = ReplayThreads(self._limit)
         self._runner = ScanRunner(self._members, feeds, self._threads, make_topic, ease)
         self._readings: dict[SharedScan, asyncio.Task[None]] = {}
-        self._free: list[Rereader] = []
+        self._free: list[ReplayReader] = []
         self._timer: asyncio.TimerHandle | None = None
         self._looks = False
         self._closed = False
@@ -124,8 +124,8 @@ class Replays:
     @property
     def block_bytes(self) -> int:
         """What the blocks of the readings occupy."""
-        rereaders = [reading.rereader for reading in self._readings] + self._free
-        return sum(rereader.reader.touched for rereader in rereaders)
+        replay_readers = [reading.replay_reader for reading in self._readings] + self._free
+        return sum(replay_reader.reader.resident_bytes for replay_reader in replay_readers)
 
     def counts(self) -> dict[str, float]:
         """For the metrics."""
@@ -185,9 +185,13 @@ class Replays:
             late = None
             start = min(each.place for each in ready if self._members.is_near(each.place, first.place))
             taken = []
-        rereader = self._free.pop() if self._free else self._new_rereader()
+        replay_reader = self._free.pop() if self._free else self._new_replay_reader()
         reading = SharedScan(
-            rereader, first.layout, Place(start.hour, start.offset), self._data_dir, self._members.known_hours
+            replay_reader,
+            first.layout,
+            Place(start.hour, start.offset),
+            self._data_dir,
+            self._members.known_hours,
         )
         reading.late = late
         for behind in taken:
@@ -222,8 +226,8 @@ class Replays:
                 self._members.requeue(behind)
             del self._readings[reading]
             if not self._closed:  # else a step may still be running
-                reading.rereader.clear()
-                self._free.append(reading.rereader)
+                reading.replay_reader.reset()
+                self._free.append(reading.replay_reader)
             self._look_soon()
 
     def _fail(self, reading: SharedScan, text: str) -> None:

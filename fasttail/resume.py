@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 import fasttail.publish.cursor as cursors
-from fasttail.find import order_at
+from fasttail.find import first_order_from
 from fasttail.publish.cursor import Place
 from fasttail.publish.subscriptions import Request, invalid
 from fasttail.tail.blocks import Reader
@@ -137,19 +137,19 @@ class _Search:
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
-            event = order_at(self._reader, file.path, middle, "time_ns")
+            event = first_order_from(self._reader, file.path, middle, "time_ns")
             if event is not None and event.value is not None and event.value < since:
                 low = event.offset + 1
             else:
                 high = middle
-        event = order_at(self._reader, file.path, low, "time_ns")
+        event = first_order_from(self._reader, file.path, low, "time_ns")
         # Not the end of the file: its last line may be torn, and is still to be read as a whole.
         return Place(hour_number(file), event.offset if event is not None else last_line_start(file.path))
 
     def _begin(self, first: int, last: int) -> tuple[int, int | None]:
         """The first of these files with an event, and that event's time; None: there is none."""
         for number in range(first, last + 1):
-            event = order_at(self._reader, self._hours[number].path, 0, "time_ns")
+            event = first_order_from(self._reader, self._hours[number].path, 0, "time_ns")
             if event is not None:
                 return number, event.value
         return last, None

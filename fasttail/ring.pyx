@@ -3,21 +3,23 @@
     pipeline's thread: claim ─► fill the slot ─► post ─► eventfd ─► main thread: drain
                        take_commands ◄──────── wake_fd ◄─────────── push_command
 
-The ring has SLOTS places and holds MOST_POSTED bytes (and one batch): when the main thread is that far behind, it is full, the
-pipeline waits, does not read on, and the file keeps what is to come.
+The ring has RING_SLOTS places and holds MAX_RING_BYTES bytes (and one batch): when the main thread is that far behind, it is
+full, the pipeline waits, does not read on, and the file keeps what is to come.
 
 Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then
-reads the slot, and the same the other way round for tail. `signalled` keeps the eventfd quiet while the main thread is awake:
+reads the slot, and the same the other way round for tail. `wakeup_pending` keeps the eventfd quiet while the main thread is
+awake:
 it is cleared before the ring is looked at, so a batch posted after the look signals again.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from posix.unistd cimport close
 
-from fasttail.atomics cimport ft_acquire, ft_add, ft_get, ft_push, ft_release, ft_swap, ft_take
+from fasttail.atomics cimport (ft_load_acquire, ft_add_single_writer, ft_load_relaxed, ft_stack_push, ft_store_release,
+    ft_exchange, ft_stack_take_all)
 from fasttail.checks cimport ft_assert, ft_assert_thread
 from fasttail.parser.rejects cimport reason_text
-from fasttail.publish.buffer cimport KEEP_OUT, Box, Message, Out, box_clear, box_free, out_clear
+from fasttail.publish.buffer cimport MAX_RETAINED_BYTES, Box, Message, Out, box_clear, box_free, out_clear
 from fasttail.publish.topics cimport message_tuple
 
 import os
@@ -26,16 +28,16 @@ from collections import deque
 from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
 
 cdef enum:
-    KEEP_LEAST = 1 << 16      # bytes of messages that a box keeps at least when it has been taken,
-    KEEP_TIMES = 4            # … else so many times what it had
-    MOST_POSTED = 32 << 20    # bytes of messages in the ring before the pipeline waits
-    MOST_PATHS = 64
+    MIN_RETAINED_BYTES = 1 << 16  # bytes of messages that a box keeps at least when it has been taken,
+    RETAINED_FACTOR = 4           # … else so many times what it had
+    MAX_RING_BYTES = 32 << 20     # bytes of messages in the ring before the pipeline waits
+    MAX_RECENT_FILES = 64
 
 
-cdef void _empty(Out* out, size_t most) noexcept nogil:
+cdef void _clear_buffer(Out* out, size_t limit) noexcept nogil:
     """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
-    cdef size_t keep = max(<size_t>KEEP_LEAST, KEEP_TIMES * out.size)
-    out_clear(out, min(keep, most))
+    cdef size_t keep = max(<size_t>MIN_RETAINED_BYTES, RETAINED_FACTOR * out.size)
+    out_clear(out, min(keep, limit))
 
 
 cdef class Ring:
@@ -50,16 +52,16 @@ cdef class Ring:
         self.ready_fd = -1
         self.workers = workers
         self.wake_fd = wake_fd
-        self.paths = {}
-        self.kept = {}
-        self.leaving = deque()
-        self.slots = <Slot*>calloc(SLOTS, sizeof(Slot))
+        self.recent_files = {}
+        self.active_topics = {}
+        self.pending_removals = deque()
+        self.slots = <RingSlot*>calloc(RING_SLOTS, sizeof(RingSlot))
         if self.slots == NULL:
             raise MemoryError
-        for i in range(SLOTS):
-            self.slots[i].shares = <uint64_t*>calloc(<size_t>workers, 2 * sizeof(uint64_t))
+        for i in range(RING_SLOTS):
+            self.slots[i].worker_counts = <uint64_t*>calloc(<size_t>workers, 2 * sizeof(uint64_t))
             self.slots[i].boxes = <Box*>calloc(<size_t>workers, sizeof(Box))
-            if self.slots[i].shares == NULL or self.slots[i].boxes == NULL:
+            if self.slots[i].worker_counts == NULL or self.slots[i].boxes == NULL:
                 raise MemoryError
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -68,8 +70,8 @@ cdef class Ring:
         cdef int i, k
         cdef Command* command
         if self.slots != NULL:
-            for i in range(SLOTS):
-                free(self.slots[i].shares)
+            for i in range(RING_SLOTS):
+                free(self.slots[i].worker_counts)
                 if self.slots[i].boxes != NULL:
                     for k in range(self.workers):
                         box_free(&self.slots[i].boxes[k])
@@ -77,7 +79,7 @@ cdef class Ring:
         free(self.slots)
         while self.commands != NULL:
             command = self.commands
-            self.commands = command.before
+            self.commands = command.older
             free(command)
         if self.workers > 0 and self.ready_fd >= 0:      # 0: __cinit__ failed before its first line
             close(self.ready_fd)
@@ -85,79 +87,79 @@ cdef class Ring:
     # ------------------------------------------------------------------------------------------------ the pipeline's thread
 
     cdef bint is_full(self) noexcept nogil:
-        return (self.head - ft_acquire(&self.tail) >= SLOTS
-                or self.posted_bytes - ft_acquire(&self.taken_bytes) >= MOST_POSTED)
+        return (self.head - ft_load_acquire(&self.tail) >= RING_SLOTS
+                or self.published_bytes - ft_load_acquire(&self.drained_bytes) >= MAX_RING_BYTES)
 
-    cdef Slot* claim(self) noexcept nogil:
+    cdef RingSlot* claim(self) noexcept nogil:
         """The next free slot, emptied. The ring must not be full."""
-        cdef Slot* slot
+        cdef RingSlot* slot
         cdef int k
-        ft_assert_thread(&self.own_thread)
-        ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
-        slot = &self.slots[self.head % SLOTS]
+        ft_assert_thread(&self.pipeline_thread)
+        ft_assert(self.head - ft_load_acquire(&self.tail) < RING_SLOTS)
+        slot = &self.slots[self.head % RING_SLOTS]
         for k in range(self.workers):
-            box_clear(&slot.boxes[k], KEEP_OUT)
-        slot.file = self.file
-        slot.posted = 0
+            box_clear(&slot.boxes[k], MAX_RETAINED_BYTES)
+        slot.file_number = self.file_number
+        slot.message_bytes = 0
         slot.rejected = 0
         slot.reject_reason = 0
         return slot
 
     cdef void post(self) noexcept nogil:
         """Hand slots[head] over, and wake the main thread if it is not awake."""
-        cdef Slot* slot = &self.slots[self.head % SLOTS]
+        cdef RingSlot* slot = &self.slots[self.head % RING_SLOTS]
         cdef int k
         for k in range(self.workers):
-            slot.posted += slot.boxes[k].text.size + slot.boxes[k].marks.size
-        ft_add(&self.posted_bytes, slot.posted)
-        ft_assert(self.head - ft_acquire(&self.tail) < SLOTS)
-        ft_release(&self.head, self.head + 1)
-        if not ft_swap(&self.signalled, 1):
-            ft_signal(self.ready_fd)
+            slot.message_bytes += slot.boxes[k].text.size + slot.boxes[k].marks.size
+        ft_add_single_writer(&self.published_bytes, slot.message_bytes)
+        ft_assert(self.head - ft_load_acquire(&self.tail) < RING_SLOTS)
+        ft_store_release(&self.head, self.head + 1)
+        if not ft_exchange(&self.wakeup_pending, 1):
+            ft_eventfd_signal(self.ready_fd)
 
     cdef Command* take_commands(self) noexcept nogil:
         """The commands given since the last time, oldest first, or NULL. Whoever takes them frees them."""
-        cdef Command* command = <Command*>ft_take(<void**>&self.commands)
+        cdef Command* command = <Command*>ft_stack_take_all(<void**>&self.commands)
         cdef Command* first = NULL
-        cdef Command* before
+        cdef Command* older
         while command != NULL:               # the newest comes first
-            before = command.before
-            command.before = first
+            older = command.older
+            command.older = first
             first = command
-            command = before
+            command = older
         return first
 
     cdef object set_file(self, path, identity):
         """From now on lines come from `path`, which is the file (device, inode) `identity`, or None."""
-        self.file += 1
-        self.paths[self.file] = None if identity is None else (path, *identity)
-        self.paths.pop(self.file - MOST_PATHS, None)
+        self.file_number += 1
+        self.recent_files[self.file_number] = None if identity is None else (path, *identity)
+        self.recent_files.pop(self.file_number - MAX_RECENT_FILES, None)
 
     # ------------------------------------------------------------------------------------------------------- the main thread
 
-    cdef object push_command(self, Wish wish, topic):
+    cdef object push_command(self, CommandKind kind, topic):
         """Give a command; its number. The pipeline's answer is a TopicsChanged with this number, or a greater one."""
         cdef Command* command = <Command*>malloc(sizeof(Command))
         if command == NULL:
             raise MemoryError
         ft_assert_thread(&self.main_thread)
-        self.commands_count += 1
-        command.wish = wish
+        self.commands_sent += 1
+        command.kind = kind
         command.topic = <void*>topic
-        command.number = self.commands_count
+        command.number = self.commands_sent
         # Added ones are kept for good; removed ones until the pipeline says that it has let go.
-        if wish == ADD_TOPIC:
-            self.kept[topic.id] = topic
+        if kind == ADD_TOPIC:
+            self.active_topics[topic.id] = topic
         else:
-            self.leaving.append((self.commands_count, self.kept.pop(topic.id)))
-        ft_push(<void**>&self.commands, command, <void**>&command.before)
-        ft_signal(self.wake_fd)
-        return self.commands_count
+            self.pending_removals.append((self.commands_sent, self.active_topics.pop(topic.id)))
+        ft_stack_push(<void**>&self.commands, command, <void**>&command.older)
+        ft_eventfd_signal(self.wake_fd)
+        return self.commands_sent
 
-    cdef list drain(self, int most):
-        """Take up to `most` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
-        cdef Slot* slot
-        cdef list notes = []
+    cdef list drain(self, int max_events):
+        """Take up to `max_events` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
+        cdef RingSlot* slot
+        cdef list events = []
         cdef size_t keep
         cdef int k
         ft_assert_thread(&self.main_thread)
@@ -165,42 +167,44 @@ cdef class Ring:
             os.eventfd_read(self.ready_fd)
         except BlockingIOError:
             pass
-        ft_swap(&self.signalled, 0)
-        while len(notes) < most and self.tail != ft_acquire(&self.head):
-            ft_assert(ft_acquire(&self.head) - self.tail <= SLOTS)
-            slot = &self.slots[self.tail % SLOTS]
-            notes.append(self._event(slot))
-            keep = 0 if self.trims else KEEP_OUT
-            self.trims -= self.trims > 0
+        ft_exchange(&self.wakeup_pending, 0)
+        while len(events) < max_events and self.tail != ft_load_acquire(&self.head):
+            ft_assert(ft_load_acquire(&self.head) - self.tail <= RING_SLOTS)
+            slot = &self.slots[self.tail % RING_SLOTS]
+            events.append(self._event(slot))
+            keep = 0 if self.slots_to_trim else MAX_RETAINED_BYTES
+            self.slots_to_trim -= self.slots_to_trim > 0
             for k in range(self.workers):            # what many topics made of one batch is not to stay
-                _empty(&slot.boxes[k].text, keep)
-                _empty(&slot.boxes[k].marks, keep)
-            ft_release(&self.taken_bytes, self.taken_bytes + slot.posted)
-            ft_release(&self.tail, self.tail + 1)
-        if self.tail != ft_acquire(&self.head) and not ft_swap(&self.signalled, 1):
-            ft_signal(self.ready_fd)                 # `most` reached: come again
-        return notes
+                _clear_buffer(&slot.boxes[k].text, keep)
+                _clear_buffer(&slot.boxes[k].marks, keep)
+            ft_store_release(&self.drained_bytes, self.drained_bytes + slot.message_bytes)
+            ft_store_release(&self.tail, self.tail + 1)
+        if self.tail != ft_load_acquire(&self.head) and not ft_exchange(&self.wakeup_pending, 1):
+            ft_eventfd_signal(self.ready_fd)         # `max_events` reached: come again
+        return events
 
-    cdef object _event(self, Slot* slot):
+    cdef object _event(self, RingSlot* slot):
         cdef int k
-        if slot.note == NOTE_START:
+        if slot.kind == EVENT_BATCH_START:
             return BatchStart(slot.number, slot.lines)
-        if slot.note == NOTE_TOPICS:
-            while self.leaving and self.leaving[0][0] <= slot.number:
-                self.leaving.popleft()
+        if slot.kind == EVENT_TOPICS_CHANGED:
+            while self.pending_removals and self.pending_removals[0][0] <= slot.number:
+                self.pending_removals.popleft()
             return TopicsChanged(slot.number, slot.hour, slot.end, slot.late)
-        file = self.paths.get(slot.file)
-        if slot.note == NOTE_FILE:
+        file = self.recent_files.get(slot.file_number)
+        if slot.kind == EVENT_FILE_OPENED:
             return FileOpened(slot.number, slot.end, file)
         # By its base class: the named tuple's own way is a call of a Python function.
         return tuple.__new__(BatchEnd, (
             slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
-            (file and file[0], slot.reject_at, reason_text(slot.reject_reason, slot.reject_field)) if slot.rejected else None,
-            (slot.ended_ns - slot.started_ns) / 1e9,
-            [WorkerState(slot.shares[2 * k], slot.shares[2 * k + 1], True) for k in range(self.workers)] if slot.logged else [],
-            slot.hour, slot.end - slot.bytes, slot.end, slot.late, file, slot.event_ns, slot.local_ns, self._messages(slot)))
+            (file and file[0], slot.reject_offset, reason_text(slot.reject_reason, slot.reject_field)) if slot.rejected
+            else None, (slot.ended_ns - slot.started_ns) / 1e9,
+            [WorkerState(slot.worker_counts[2 * k], slot.worker_counts[2 * k + 1], True) for k in range(self.workers)]
+            if slot.logged else [],
+            slot.hour, slot.end - slot.bytes, slot.end, slot.late, file, slot.event_ns, slot.local_ns,
+            self._slot_messages(slot)))
 
-    cdef list _messages(self, Slot* slot):
+    cdef list _slot_messages(self, RingSlot* slot):
         cdef const Message* message
         cdef list messages = []
         cdef size_t i
@@ -216,17 +220,17 @@ cdef class Ring:
     cdef void trim(self) noexcept:
         """Memory is short: each slot gives back what it keeps for its next batch, as it is drained."""
         ft_assert_thread(&self.main_thread)
-        self.trims = SLOTS
+        self.slots_to_trim = RING_SLOTS
 
     cdef tuple held_bytes(self):
         """(bytes of messages that wait to be drained, bytes that the slots occupy)."""
-        cdef uint64_t room = 0
+        cdef uint64_t capacity = 0
         cdef int i, k
-        for i in range(SLOTS):
+        for i in range(RING_SLOTS):
             for k in range(self.workers):
                 # relaxed: the slot's present owner may just be growing it
-                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].text.room)
-                room += ft_get(<uint64_t*>&self.slots[i].boxes[k].marks.room)
+                capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].boxes[k].text.room)
+                capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].boxes[k].marks.room)
         # in this order: what is taken was posted before, so the difference never falls below 0
-        cdef uint64_t taken = ft_acquire(&self.taken_bytes)
-        return ft_get(&self.posted_bytes) - taken, room
+        cdef uint64_t drained = ft_load_acquire(&self.drained_bytes)
+        return ft_load_relaxed(&self.published_bytes) - drained, capacity

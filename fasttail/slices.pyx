@@ -14,7 +14,7 @@ cdef extern from *:
     struct ft_sched_attr {
         uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period;
     };
-    static void ft_ask_for_slices(uint64_t ns) {
+    static void ft_set_time_slice(uint64_t ns) {
         struct ft_sched_attr attr = {0};
         if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) || attr.policy != 0)
             return;                              /* an operator's other policy stays as it is */
@@ -23,15 +23,15 @@ cdef extern from *:
         (void)syscall(SYS_sched_setattr, 0, &attr, 0);
     }
     """
-    void ft_ask_for_slices(uint64_t ns) noexcept nogil
+    void ft_set_time_slice(uint64_t ns) noexcept nogil
 
 cdef enum:
-    SHORTEST_NS = 100000        # the least that Linux grants
+    MIN_SLICE_NS = 100000       # the least that Linux grants
 
 
-def ask_for_slices(uint64_t ns=SHORTEST_NS) -> None:
+def set_time_slice(uint64_t ns=MIN_SLICE_NS) -> None:
     """This thread, and those that it starts from now on, are to run for so long at a time. 0: as the system has it.
 
     Linux before 6.12 ignores it, and nothing happens where it is forbidden.
     """
-    ft_ask_for_slices(ns)
+    ft_set_time_slice(ns)

@@ -12,106 +12,108 @@ cimport cython
 from libc.errno cimport EINTR, errno
 from posix.unistd cimport close, read, write
 
-from fasttail.reread cimport Rereader
+from fasttail.reread cimport ReplayReader
 
-from fasttail.slices import ask_for_slices
+from fasttail.slices import set_time_slice
 
 cdef enum:
-    NICE = 10                    # of the thread for what is urgent: about a tenth of a core that others want
+    URGENT_NICE = 10             # of the thread for what is urgent: about a tenth of a core that others want
 
 
 @cython.final
-cdef class StepThreads:
+cdef class ReplayThreadPool:
     """`count` threads of the policy SCHED_IDLE, and one more, of low priority, for steps that are urgent.
 
-    All methods belong to the thread that made it. A rereader is nobody else's from `submit` until `finished` gives it back.
+    All methods belong to the thread that made it. A rereader is nobody else's from `submit` until `take_finished` gives it
+    back.
     """
 
-    cdef int jobs, urgent, done      # where is written,
-    cdef int jobs_end, urgent_end    # … and where the threads read
-    cdef readonly int fd             # readable when something is finished
-    cdef bint made
-    cdef dict running                # by address: so long the rereaders must live
+    cdef int jobs_write_fd, urgent_write_fd, results_write_fd  # where is written,
+    cdef int jobs_read_fd, urgent_read_fd                      # … and where the threads read
+    cdef readonly int fd                                       # readable when something is finished
+    cdef bint initialized
+    cdef dict in_flight              # by address: so long the rereaders must live
     cdef list threads
 
     def __cinit__(self, int count):
-        self.running = {}
-        self.jobs_end, self.jobs = os.pipe2(os.O_CLOEXEC)
-        self.urgent_end, self.urgent = os.pipe2(os.O_CLOEXEC)
-        self.fd, self.done = os.pipe2(os.O_CLOEXEC)
-        self.made = True
+        self.in_flight = {}
+        self.jobs_read_fd, self.jobs_write_fd = os.pipe2(os.O_CLOEXEC)
+        self.urgent_read_fd, self.urgent_write_fd = os.pipe2(os.O_CLOEXEC)
+        self.fd, self.results_write_fd = os.pipe2(os.O_CLOEXEC)
+        self.initialized = True
         os.set_blocking(self.fd, False)
-        self.threads = [threading.Thread(target=self._idle, name="fasttail-replay", daemon=True) for _ in range(count)]
-        self.threads.append(threading.Thread(target=self._polite, name="fasttail-replay-urgent", daemon=True))
+        self.threads = [threading.Thread(target=self._run_idle_class, name="fasttail-replay",
+                                         daemon=True) for _ in range(count)]
+        self.threads.append(threading.Thread(target=self._run_niced, name="fasttail-replay-urgent", daemon=True))
         for thread in self.threads:
             thread.start()
 
     def __dealloc__(self):
         # The threads have ended, for each of them holds a reference; so `close` was called.
-        if self.made:                # else `__cinit__` failed, and 0 would be no pipe of ours
-            close(self.jobs_end)
-            close(self.urgent_end)
-            close(self.done)
+        if self.initialized:         # else `__cinit__` failed, and 0 would be no pipe of ours
+            close(self.jobs_read_fd)
+            close(self.urgent_read_fd)
+            close(self.results_write_fd)
             close(self.fd)
 
-    def submit(self, Rereader rereader not None, *, bint urgent=False) -> None:
+    def submit(self, ReplayReader replay_reader not None, *, bint urgent=False) -> None:
         """Run the step that `begin_step` has described."""
-        cdef void* job = <void*>rereader
-        self.running[<size_t>job] = rereader
-        _send(self.urgent if urgent else self.jobs, job)
+        cdef void* job = <void*>replay_reader
+        self.in_flight[<size_t>job] = replay_reader
+        _send_job(self.urgent_write_fd if urgent else self.jobs_write_fd, job)
 
-    def finished(self) -> list:
+    def take_finished(self) -> list:
         """The rereaders whose steps are done; `end_step` says how they ended."""
         cdef void* job
-        cdef list found = []
+        cdef list finished_readers = []
         while read(self.fd, &job, sizeof(job)) == sizeof(job):
-            found.append(self.running.pop(<size_t>job))
-        return found
+            finished_readers.append(self.in_flight.pop(<size_t>job))
+        return finished_readers
 
     def close(self) -> None:
         """No more steps. The threads end when they have done those that were submitted."""
-        if self.jobs >= 0:
-            os.close(self.jobs)
-            os.close(self.urgent)
-        self.jobs = self.urgent = -1
+        if self.jobs_write_fd >= 0:
+            os.close(self.jobs_write_fd)
+            os.close(self.urgent_write_fd)
+        self.jobs_write_fd = self.urgent_write_fd = -1
 
-    def _idle(self) -> None:
-        ask_for_slices(0)            # a new thread has inherited the event loop's
+    def _run_idle_class(self) -> None:
+        set_time_slice(0)            # a new thread has inherited the event loop's
         try:
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         except OSError:
             pass                     # forbidden here: then at the usual priority
-        self._work(self.jobs_end)
+        self._run_jobs(self.jobs_read_fd)
 
-    def _polite(self) -> None:
-        ask_for_slices(0)
+    def _run_niced(self) -> None:
+        set_time_slice(0)
         try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), URGENT_NICE)
         except OSError:
             pass
-        self._work(self.urgent_end)
+        self._run_jobs(self.urgent_read_fd)
 
-    cdef int _work(self, int fd) except -1:
-        cdef int done = self.done
+    cdef int _run_jobs(self, int fd) except -1:
+        cdef int results_write_fd = self.results_write_fd
         with nogil:
-            _serve(fd, done)
+            _serve_jobs(fd, results_write_fd)
         return 0
 
 
-cdef int _send(int fd, void* job) noexcept nogil:
+cdef int _send_job(int fd, void* job) noexcept nogil:
     while write(fd, &job, sizeof(job)) < 0 and errno == EINTR:
         pass
     return 0
 
 
-cdef int _serve(int fd, int done) noexcept nogil:
+cdef int _serve_jobs(int fd, int results_write_fd) noexcept nogil:
     """Until nobody can submit anything more. Always 0."""
     cdef void* job
     cdef ssize_t got
     while True:
         got = read(fd, &job, sizeof(job))
         if got == <ssize_t>sizeof(job):
-            (<Rereader>job).run_step()
-            _send(done, job)
+            (<ReplayReader>job).run_step()
+            _send_job(results_write_fd, job)
         elif got == 0 or errno != EINTR:
             return 0

@@ -8,10 +8,10 @@ from functools import partial
 
 from fasttail.config import ConfigError, TailSettings
 from fasttail.convert import Converter
-from fasttail.find import after_block
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.find import locate_after_block
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
 from fasttail.tail.follower import Follower
-from fasttail.tail.inotify import WAIT_DIRS, WAIT_GONE, Watcher
+from fasttail.tail.inotify import WAIT_DIRS, WAIT_OUTPUT_CLOSED, Watcher
 from fasttail.text_output import make_selector, print_rejects, write_stdout
 
 
@@ -20,14 +20,14 @@ def tail_folder(settings: TailSettings) -> int:
     if not settings.follow and not settings.data_dir.is_dir():
         raise ConfigError(f"{settings.data_dir}: no such folder")
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
-    watcher = Watcher(reader_of=1, use_inotify=settings.inotify and settings.follow)
+    watcher = Watcher(output_fd=1, use_inotify=settings.inotify and settings.follow)
     follower = Follower(
         settings.data_dir,
         layout=settings.layout,
         start=settings.start,
         grace_s=settings.grace_s if settings.follow else 0.0,
         rescan_s=settings.rescan_s,
-        after_block=partial(after_block, max_line=settings.max_line),
+        locate_after_block=partial(locate_after_block, max_line=settings.max_line),
         notice=lambda level, text: print(f"fasttail tail: {text}", file=sys.stderr),
     )
     converter = Converter(
@@ -46,11 +46,11 @@ def tail_folder(settings: TailSettings) -> int:
         while True:
             code = reader.fill_once()
             if code == FILL_LINES:
-                write_stdout(converter.read(reader))
+                write_stdout(converter.convert_block(reader))
                 print_rejects(converter, str(follower.path))
                 if follower.next_check_s > 0 and time.monotonic() >= check_at:
                     break
-            elif code in (FILL_EOF, FILL_NOFILE, FILL_ERROR):
+            elif code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR):
                 at_end = True
                 remaining_s = check_at - time.monotonic()
                 if not settings.follow and follower.caught_up:
@@ -67,21 +67,21 @@ def _wait_for_input(watcher: Watcher, seconds: float) -> bool:
     Raises BrokenPipeError if nobody reads the output any more.
     """
     events = watcher.wait_once(int(seconds * 1e6) + 1)
-    if events & WAIT_GONE:
+    if events & WAIT_OUTPUT_CLOSED:
         raise BrokenPipeError
     return bool(events & WAIT_DIRS)
 
 
 def _finish(reader: Reader, converter: Converter, follower: Follower) -> int:
-    path, offset, tail = follower.path, reader.tell(), reader.take_tail()
+    path, offset, tail = follower.path, reader.tell(), reader.take_partial_line()
     if tail:
         # Nobody will wait for its rest: it is an order if it is whole without its newline.
-        write_stdout(converter.line(tail, offset))
+        write_stdout(converter.convert_line(tail, offset))
         print_rejects(converter, str(path))
     return 0
 
 
 def _print_line(converter: Converter, line: bytes, follower: Follower) -> None:
     origin = follower.final_origin
-    write_stdout(converter.line(line, origin[1] if origin else 0))
+    write_stdout(converter.convert_line(line, origin[1] if origin else 0))
     print_rejects(converter, origin[0] if origin else "?")

@@ -67,5 +67,5 @@ def print_rejects(converter: Converter, name: str, progress: ProgressBar | None 
         if progress is not None:
             progress.clear()
         print(f"{name}: byte {offset}: rejected: {reason}", file=sys.stderr)
-    if converter.untold:
-        print(f"{name}: {converter.untold} more lines rejected after these", file=sys.stderr)
+    if converter.rejects_omitted:
+        print(f"{name}: {converter.rejects_omitted} more lines rejected after these", file=sys.stderr)

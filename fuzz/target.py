@@ -15,11 +15,11 @@ import traceback
 
 import parser_invariants
 
-SIZE = 461
+PROBE_BYTES = 461
 CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 
 
-def one_input(address: int | None, size: int) -> int:
+def test_one_input(address: int | None, size: int) -> int:
     try:
         parser_invariants.check(ctypes.string_at(address or 0, size) if size else b"")
     except BaseException:  # libFuzzer keeps the input of a process that aborts
@@ -29,29 +29,35 @@ def one_input(address: int | None, size: int) -> int:
     return 0
 
 
-def heap_is_watched(library: ctypes.PyDLL) -> bool:
+def asan_guards_heap(library: ctypes.PyDLL) -> bool:
     """Whether the address sanitizer knows where the buffers end that the parser gets."""
     poisoned = library.__asan_region_is_poisoned
     poisoned.restype = ctypes.c_void_p
     poisoned.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    with parser_invariants.exact_address(bytes(SIZE)) as begin:
-        end = begin + SIZE
-        return not poisoned(begin, SIZE) and poisoned(begin - 1, 1) == begin - 1 and poisoned(end, 1) == end
+    with parser_invariants.exact_address(bytes(PROBE_BYTES)) as begin:
+        end = begin + PROBE_BYTES
+        return (
+            not poisoned(begin, PROBE_BYTES)
+            and poisoned(begin - 1, 1) == begin - 1
+            and poisoned(end, 1) == end
+        )
 
 
 def main() -> int:
     library = ctypes.PyDLL(None)
     try:
         run = library.LLVMFuzzerRunDriver
-        watched = heap_is_watched(library)
+        guarded = asan_guards_heap(library)
     except AttributeError:
         sys.exit("libFuzzer and the address sanitizer are not preloaded: use scripts/fuzz")
-    if not watched:
+    if not guarded:
         sys.exit("the address sanitizer does not watch the heap: does it stand behind libc?")
-    arguments = [os.fsencode(each) for each in sys.argv]
+    arguments = [os.fsencode(argument) for argument in sys.argv]
     array = (ctypes.c_char_p * (len(arguments) + 1))(*arguments)
     pointer = ctypes.cast(array, ctypes.POINTER(ctypes.c_char_p))
-    return int(run(ctypes.byref(ctypes.c_int(len(arguments))), ctypes.byref(pointer), CALLBACK(one_input)))
+    return int(
+        run(ctypes.byref(ctypes.c_int(len(arguments))), ctypes.byref(pointer), CALLBACK(test_one_input))
+    )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ def everything() -> bytes:
                 ("last_event_ns", "", ""),
             )
         },
-        batch_times=Histogram().read,
-        lags=Histogram().read,
-        delivery_lags=Histogram().read,
+        batch_times=Histogram().snapshot,
+        lags=Histogram().snapshot,
+        delivery_lags=Histogram().snapshot,
         started=1.0,
         hub=lambda: {
             "clients": {"c": 1},

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
 from fasttail.tail.follower import RESCAN_S, Follower
 from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, Watcher
-from fasttail.tail.position import Left, Position
+from fasttail.tail.position import Position, PreviousHour
 
 GRACE = 5.0
 STEM = "node_order_statuses"
@@ -144,8 +144,8 @@ class Model:
         )
         self.resume = resume
         self.down = False  # between two processes: only its checkpoint is there
-        formers = {left.ino for left in resume.formers} if resume else set()
-        self.unseen = {ino: end for ino, end in self.unseen.items() if ino in formers}
+        previous_hours = {left.ino for left in resume.previous_hours} if resume else set()
+        self.unseen = {ino: end for ino, end in self.unseen.items() if ino in previous_hours}
         self.sure = True  # of when its grace times end
         self.due = 0.0
         self.idle = False
@@ -169,7 +169,7 @@ class Model:
             if code == FILL_LINES:
                 for data in self.reader.take_lines().split(b"\n")[:-1]:
                     self.take(data, final=False)
-            self.idle = code in (FILL_EOF, FILL_NOFILE, FILL_ERROR)
+            self.idle = code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR)
         if self.now < self.due:
             return not self.idle
         if self.idle and not alone and self.rng.random() < 0.03:
@@ -202,7 +202,7 @@ class Model:
         content = None if position is None else self.content(position.ino)
         if position is None or content is None or not content.deleted:
             return
-        if content.looked is None or content.looked < content.changed or position.formers:
+        if content.looked is None or content.looked < content.changed or position.previous_hours:
             content.looked = self.now
         # Twice: with a torn line, and the next file there meanwhile.
         assert self.now < content.looked + 2 * (GRACE + RESCAN_S), "a deleted file is still open"
@@ -460,7 +460,9 @@ class Model:
             return
         # Grown past the place again it is known by its content, where the checkpoint has any of it.
         inodes = {content.ino, *content.was}
-        unmarked = self.saved is not None and not self.saved.before and inodes & self.inodes(self.saved)
+        unmarked = (
+            self.saved is not None and not self.saved.tail_fingerprint and inodes & self.inodes(self.saved)
+        )
         if unmarked and self.down and not last:
             return
         position = self.position()
@@ -473,8 +475,11 @@ class Model:
         self.lose(content.lines[kept:])
         with content.path.open("r+b") as file:
             file.truncate(end)
-        formers = position.formers if position is not None and not self.down else ()
-        unread = any(left.ino in inodes and left.offset <= end for left in formers) and not self.follower.late
+        previous_hours = position.previous_hours if position is not None and not self.down else ()
+        unread = (
+            any(left.ino in inodes and left.offset <= end for left in previous_hours)
+            and not self.follower.late
+        )
         for seen in (self.cut,) if unread else (self.cut, self.unseen):
             for ino in inodes:
                 seen[ino] = min(end, seen.get(ino, end))
@@ -505,7 +510,7 @@ class Model:
 
     @staticmethod
     def inodes(position: Position) -> set[int]:
-        return {position.ino, *(left.ino for left in position.formers)}
+        return {position.ino, *(left.ino for left in position.previous_hours)}
 
     def settle_on(self, ino: int) -> None:
         """Until the tail has looked at the end of that file, which it has open."""
@@ -700,8 +705,10 @@ class Model:
         self.saved = self.position()
         seen = self.saved is None or self.inodes(self.saved).isdisjoint(self.unseen)
         if self.saved is not None and seen and not marked and self.rng.random() < 0.3:
-            formers = tuple(replace(left, before="") for left in self.saved.formers)
-            self.saved = replace(self.saved, first="", before="", formers=formers)
+            previous_hours = tuple(replace(left, tail_fingerprint="") for left in self.saved.previous_hours)
+            self.saved = replace(
+                self.saved, head_fingerprint="", tail_fingerprint="", previous_hours=previous_hours
+            )
         self.saved_came = []
         self.cut = dict(self.unseen)
 
@@ -737,15 +744,17 @@ class Model:
         self.reader.close()
         self.watcher.close()
         at = -1 if saved is None else self.hour_of(saved.path)
-        formers = {left.ino: left for left in saved.formers} if saved else {}
+        previous_hours = {left.ino: left for left in saved.previous_hours} if saved else {}
         for content in self.contents:
-            left = next((formers[ino] for ino in (content.ino, *content.was) if ino in formers), None)
+            left = next(
+                (previous_hours[ino] for ino in (content.ino, *content.was) if ino in previous_hours), None
+            )
             known = left is not None and content.path == Path(left.path) and self.uncut(left)
-            known = known and left is not None and (left.before != "" or left.ino == content.ino)
+            known = known and left is not None and (left.tail_fingerprint != "" or left.ino == content.ino)
             content.shut = False
             for line in content.lines + content.gone:
                 line.shut = False
-            content.deadline = self.now + left.seconds if left is not None and known else None
+            content.deadline = self.now + left.grace_left_s if left is not None and known else None
             # A new process does not know what has lost its name, nor of hours that were left long ago.
             content.held = False
             if content.path is None or (content.hour < at and not known):
@@ -786,7 +795,7 @@ class Model:
     def copy(self, saved: Position) -> bool:
         """The file of a checkpoint that knows its content becomes another one with the same content."""
         content = self.content(saved.ino)
-        if not (saved.first and saved.before) or content is None or content.path is None:
+        if not (saved.head_fingerprint and saved.tail_fingerprint) or content is None or content.path is None:
             return False
         if self.rng.random() > 0.2 or not self.holds(saved):
             return False
@@ -801,11 +810,13 @@ class Model:
 
     def holds(self, saved: Position) -> bool:
         content = self.content(saved.ino)
-        if content is None or (content.ino != saved.ino and not (saved.first and saved.before)):
+        if content is None or (
+            content.ino != saved.ino and not (saved.head_fingerprint and saved.tail_fingerprint)
+        ):
             return False
         return content.path == Path(saved.path) and self.uncut(saved)
 
-    def uncut(self, place: Position | Left) -> bool:
+    def uncut(self, place: Position | PreviousHour) -> bool:
         """Whether what stands before that place is what stood there when the checkpoint was made."""
         return self.cut.get(place.ino, place.offset) >= place.offset
 

@@ -17,7 +17,7 @@ from fasttail.tail.blocks import (
     FILL_EOF,
     FILL_ERROR,
     FILL_LINES,
-    FILL_NOFILE,
+    FILL_NO_FILE,
     FILL_PARTIAL,
     FILL_SKIPPED,
     Reader,
@@ -57,14 +57,14 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.fault(9)
 def test_growing_file(path: Path) -> None:
     reader = Reader()
-    assert reader.fill_once() == FILL_NOFILE
+    assert reader.fill_once() == FILL_NO_FILE
     path.write_bytes(b"one\ntwo\nthr")
     reader.open(path)
     assert reader.fill_once() == FILL_LINES
     assert reader.tell() == 0
     assert reader.fill_once() == FILL_LINES, "lines are offered until they are consumed"
     assert reader.take_lines() == b"one\ntwo\n"
-    assert (reader.tell(), reader.held, reader.reach()) == (8, 3, 11)
+    assert (reader.tell(), reader.partial_bytes, reader.read_offset()) == (8, 3, 11)
     assert reader.fill_once() == FILL_EOF
     with path.open("ab") as file:
         file.write(b"ee")
@@ -75,7 +75,7 @@ def test_growing_file(path: Path) -> None:
         file.flush()
     assert reader.fill_once() == FILL_LINES
     assert reader.take_lines() == b"three\n"
-    assert (reader.tell(), reader.held) == (14, 0)
+    assert (reader.tell(), reader.partial_bytes) == (14, 0)
     assert reader.bytes_read == 14
 
 
@@ -119,7 +119,7 @@ def test_any_window_and_limit_against_plain_python(path: Path) -> None:
                 assert done.endswith(b"\n") or not done, "always a line start"
         assert [line.lstrip(b"\0") for line in got] == [line for line in lines if len(line) <= limit]
         assert reader.oversize_lines == sum(len(line) > limit for line in lines)
-        assert (reader.tell(), reader.reach(), reader.held) == (len(content), len(content), 0)
+        assert (reader.tell(), reader.read_offset(), reader.partial_bytes) == (len(content), len(content), 0)
 
 
 def test_long_line_takes_time_in_proportion(path: Path) -> None:
@@ -165,7 +165,12 @@ def test_oversize_line_is_one_line_for_tell(path: Path) -> None:
     reader = Reader(window=8, max_line=10)
     reader.open(path)
     assert drain(reader) == [b"a"]
-    assert (reader.tell(), reader.reach(), reader.held, reader.oversize_lines) == (2, 102, 100, 1)
+    assert (reader.tell(), reader.read_offset(), reader.partial_bytes, reader.oversize_lines) == (
+        2,
+        102,
+        100,
+        1,
+    )
     with path.open("ab") as file:
         file.write(b"xx\nb\n")
     other = Reader(window=16, max_line=10)
@@ -180,11 +185,11 @@ def test_take_tail(path: Path) -> None:
     reader.open(path)
     assert reader.fill_once() == FILL_LINES
     with pytest.raises(ValueError, match="lines first"):
-        reader.take_tail()
+        reader.take_partial_line()
     reader.take_lines()
-    assert reader.take_tail() == b"unfinished"
-    assert (reader.tell(), reader.reach(), reader.held) == (12, 12, 0)
-    assert reader.take_tail() == b""
+    assert reader.take_partial_line() == b"unfinished"
+    assert (reader.tell(), reader.read_offset(), reader.partial_bytes) == (12, 12, 0)
+    assert reader.take_partial_line() == b""
     with path.open("ab") as file:
         file.write(b" rest\nb\n")
     assert drain(reader) == [b" rest", b"b"]
@@ -195,8 +200,8 @@ def test_take_tail_of_an_oversize_line(path: Path) -> None:
     reader = Reader(window=8, max_line=10)
     reader.open(path)
     assert drain(reader) == []
-    assert reader.take_tail() == b""
-    assert (reader.tell(), reader.held) == (100, 0)
+    assert reader.take_partial_line() == b""
+    assert (reader.tell(), reader.partial_bytes) == (100, 0)
 
 
 @pytest.mark.fault(42)
@@ -227,21 +232,21 @@ def test_a_wary_reader_knows_when_what_it_has_read_is_another(path: Path, window
         for rest in (b"", b"the rest of a line", b"x" * 2000):
             path.write_bytes(content + rest)
             reader = Reader(window=window)
-            reader.wary = True
+            reader.check_rewrites = True
             reader.open(path)
             lines_of(reader, 5000)
-            assert (reader.tell(), reader.before()) == (size, content[-1024:])
+            assert (reader.tell(), reader.preceding_bytes()) == (size, content[-1024:])
             with path.open("r+b") as file:
                 file.seek(0, os.SEEK_END)
                 file.write(b"\n")
                 file.seek(size - back)
                 file.write(bytes([content[size - back] ^ 1]))
             assert not lines_of(reader, 1000)
-            assert reader.changed
-            assert not reader.verify()
+            assert reader.rewritten
+            assert not reader.verify_unchanged()
             assert reader.fill_once() == FILL_EOF
             reader.seek(0)
-            assert not reader.changed
+            assert not reader.rewritten
             assert lines_of(reader, 5000)
 
 
@@ -251,22 +256,22 @@ def test_what_was_read_before_is_known_after_a_visit_and_a_long_line(path: Path)
     other.write_bytes(b"late\n")
     path.write_bytes(b"one\n" + b"x" * 100 + b"\n" + b"two\n")
     reader = Reader(window=8, max_line=16)
-    reader.wary = True
+    reader.check_rewrites = True
     reader.open(path)
     assert lines_of(reader) == [b"one", b"two"]
-    before = reader.before()
+    before = reader.preceding_bytes()
     assert before
     assert path.read_bytes().endswith(before)
-    reader.visit(other, 0)
+    reader.begin_visit(other, 0)
     assert lines_of(reader) == [b"late"]
-    assert reader.before() == b"late\n"
-    reader.leave()
-    assert reader.before() == before
+    assert reader.preceding_bytes() == b"late\n"
+    reader.end_visit()
+    assert reader.preceding_bytes() == before
     reader.open(path, 4)
-    assert reader.before() == b"one\n"
-    assert reader.verify()
+    assert reader.preceding_bytes() == b"one\n"
+    assert reader.verify_unchanged()
     path.write_bytes(b"ONE\n" + b"x" * 100 + b"\n" + b"two\n")
-    assert not reader.verify()
+    assert not reader.verify_unchanged()
 
 
 @pytest.mark.fault(15)
@@ -291,7 +296,7 @@ def test_shrunk_file_reads_as_end(path: Path) -> None:
     assert drain(reader) == [b"one", b"two"]
     os.truncate(path, 0)
     assert drain(reader) == []
-    assert reader.size() < reader.reach()
+    assert reader.size() < reader.read_offset()
     path.write_bytes(b"new\n")
     reader.seek(0)
     assert drain(reader) == [b"new"]
@@ -320,7 +325,7 @@ def test_failed_open_changes_nothing(path: Path) -> None:
         reader.open(path.with_name("missing"))
     with pytest.raises(IsADirectoryError):
         reader.open(path.parent)
-    assert (reader.tell(), reader.held) == (2, 4)
+    assert (reader.tell(), reader.partial_bytes) == (2, 4)
 
 
 @pytest.mark.fault(23)
@@ -342,15 +347,15 @@ def test_visit(path: Path) -> None:
     reader = Reader()
     reader.open(path)
     assert drain(reader) == [b"a"]
-    reader.visit(former, 4)
+    reader.begin_visit(former, 4)
     with pytest.raises(ValueError, match="nested"):
-        reader.visit(former, 4)
+        reader.begin_visit(former, 4)
     path.rename(path.with_name("gone"))  # the file left behind stays open
     assert drain(reader) == [b"late"]
-    assert (reader.tell(), reader.held) == (9, 1)
-    reader.leave()
+    assert (reader.tell(), reader.partial_bytes) == (9, 1)
+    reader.end_visit()
     with pytest.raises(ValueError, match="no visit"):
-        reader.leave()
+        reader.end_visit()
     with path.with_name("gone").open("ab") as file:
         file.write(b"f\n")
     assert drain(reader) == [b"half"]
@@ -365,13 +370,13 @@ def test_descriptors(path: Path) -> None:
     reader.open(path)
     [fd] = descriptors(path)
     assert os.get_inheritable(fd) is False
-    reader.visit(path, 0)
+    reader.begin_visit(path, 0)
     assert len(descriptors(path)) == 2
     reader.close()
     assert descriptors(path) == []
     assert not reader.is_open
     reader.open(path)
-    reader.visit(path, 0)
+    reader.begin_visit(path, 0)
     del reader
     assert descriptors(path) == []
 
@@ -408,7 +413,7 @@ def test_pipe(path: Path) -> None:
     with pytest.raises(ValueError, match="pipe"):
         reader.seek(1)
     assert drain(reader) == [b"a", b"bb"]
-    assert reader.take_tail() == b"ccc"
+    assert reader.take_partial_line() == b"ccc"
     thread.join()
     with pytest.raises(ValueError, match="pipe"):
         reader.open("/dev/null", 1)

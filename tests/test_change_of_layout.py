@@ -16,7 +16,7 @@ from running import hour_file, serve, wait_for
 from test_follower import Node, StartTail, Tail, node, start  # noqa: F401  (fixtures)
 from test_ws import Bot
 
-from fasttail.find import after_block
+from fasttail.find import locate_after_block
 from fasttail.tail import layout
 from fasttail.tail.position import Position
 
@@ -44,7 +44,7 @@ def aged(path: Path, seconds: float) -> Path:
 
 @pytest.fixture
 def begin(start: StartTail) -> Any:
-    return partial(start, start="oldest", after_block=partial(after_block, max_line=1 << 20))
+    return partial(start, start="oldest", locate_after_block=partial(locate_after_block, max_line=1 << 20))
 
 
 @pytest.fixture
@@ -165,11 +165,11 @@ def test_both_are_written(begin: Any, streaming: Node, by_block: Node) -> None:
             by_block.write("20260505/9", block(number, number))
     assert oids(tail.lines) == [1, 2, 3, 4, 5, 6, 7]
     assert oids(fixed.lines) == [1, 2]
-    assert tail.follower.grows == ""
-    assert fixed.follower.grows.startswith("layout streaming is being written: ")
+    assert tail.follower.growing_layout == ""
+    assert fixed.follower.growing_layout.startswith("layout streaming is being written: ")
     by_block.write("20260505/9", block(3, 3))
     fixed.wait(1)
-    assert fixed.follower.grows == ""
+    assert fixed.follower.growing_layout == ""
 
 
 @pytest.mark.fault(44)
@@ -212,14 +212,14 @@ def test_find_behind_a_block(tmp_path: Path, column: str) -> None:
     hours = layout.hour_files(layout.hourly_folder(tmp_path, column))
     for number in (5, 10, 11, 17, 18, 19, 23, 25, 30, 38, 50):
         old.write_bytes(b"torn\n" + block(number, 1))
-        found = after_block(str(old), old.stat().st_size, hours, max_line=1 << 20)
+        found = locate_after_block(str(old), old.stat().st_size, hours, max_line=1 << 20)
         assert found is not None
         assert found[2] == number
         there = [(hour, offset) for hour, offset, of in lines if (hour, offset) >= (found[0].hour, found[1])]
         assert there == [(hour, offset) for hour, offset, of in lines if of > number]
     old.write_bytes(plain(event()))
-    assert after_block(str(old), old.stat().st_size, hours, max_line=1 << 20) is None
-    assert after_block(str(tmp_path / "gone"), 5, hours, max_line=1 << 20) is None
+    assert locate_after_block(str(old), old.stat().st_size, hours, max_line=1 << 20) is None
+    assert locate_after_block(str(tmp_path / "gone"), 5, hours, max_line=1 << 20) is None
 
 
 @pytest.mark.fault(44)

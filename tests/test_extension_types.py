@@ -102,7 +102,7 @@ def test_the_check_finds_them() -> None:
 
 
 @pytest.mark.plain_build
-@pytest.mark.parametrize("name", ["Pipeline", "Batch", "Rereader"])
+@pytest.mark.parametrize("name", ["Pipeline", "Batch", "ReplayReader"])
 def test_a_garbage_cycle_leaves_nothing(tmp_path: Path, name: str) -> None:
     done = subprocess.run(
         [*program("garbage_cycles"), tmp_path, name],

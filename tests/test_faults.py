@@ -26,7 +26,7 @@ from shims import preload
 from test_ws import Bot
 
 from fasttail.publish.topics import Topic
-from fasttail.reread import Rereader
+from fasttail.reread import ReplayReader
 from fasttail.tail.position import Position
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
@@ -558,17 +558,17 @@ def test_a_replay_that_passes_its_limit_within_a_hole(path: Path, window: int) -
     lines = plain(*numbered(0, 10))
     path.write_bytes(lines + bytes(50_000) + plain(*numbered(10, 2)))
     for limit in (len(lines), len(lines) + 1, len(lines) + 1000, len(lines) + 49_999):
-        rereader = Rereader(window=window)
-        rereader.add(Topic("orders", format="raw"))
-        rereader.open(str(path), "plain", 0)
+        replay_reader = ReplayReader(window=window)
+        replay_reader.attach_topic(Topic("orders", format="raw"))
+        replay_reader.open(str(path), "plain", 0)
         orders = 0
-        while rereader.tell() < limit:
-            rereader.read(limit)
-            orders += sum(message.orders for message in rereader.take())
+        while replay_reader.tell() < limit:
+            replay_reader.read_step(limit)
+            orders += sum(message.orders for message in replay_reader.take_messages())
         assert orders == 10
-        while rereader.read(path.stat().st_size):
-            orders += sum(message.orders for message in rereader.take())
-            if rereader.tell() == path.stat().st_size:
+        while replay_reader.read_step(path.stat().st_size):
+            orders += sum(message.orders for message in replay_reader.take_messages())
+            if replay_reader.tell() == path.stat().st_size:
                 break
         assert orders == 12
 

@@ -22,7 +22,7 @@ USER = BASE["user"]
 def passed(data: bytes, workers: int = 2, **conditions: Any) -> list[int]:
     """oids of the orders of `data` that pass."""
     converter = Converter(capacity=4 << 20, workers=workers, selector=Selector(**conditions), format="json")
-    text = converter.line(data, 0)
+    text = converter.convert_line(data, 0)
     assert converter.rejected == 0
     oids = [json.loads(line)["oid"] for line in text.splitlines()]
     assert converter.orders == len(oids)

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NOFILE, Reader
+from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
 from fasttail.tail.files import open_regular
-from fasttail.tail.fingerprint import mark
+from fasttail.tail.fingerprint import fingerprint
 from fasttail.tail.follower import Follower
 from fasttail.tail.inotify import WAIT_DIRS, Watcher
 from fasttail.tail.layout import date_folders
-from fasttail.tail.position import Left, Position
+from fasttail.tail.position import Position, PreviousHour
 
 GRACE = 5.0
 
@@ -61,7 +61,7 @@ class Tail:
             if self.follower.late:
                 self.late += lines
                 self.follower.late_lines += len(lines)
-        return code not in (FILL_EOF, FILL_NOFILE, FILL_ERROR)
+        return code not in (FILL_EOF, FILL_NO_FILE, FILL_ERROR)
 
     def check(self, at_eof: bool) -> None:
         self.follower.check(self.reader, self.watcher, at_eof)
@@ -420,7 +420,7 @@ def test_caught_up(node: Node, start: StartTail) -> None:
     assert not tail.follower.caught_up
     tail.settle()
     assert tail.follower.caught_up
-    assert tail.reader.take_tail() == b"hal"
+    assert tail.reader.take_partial_line() == b"hal"
 
 
 # ---- files that change otherwise ----
@@ -722,10 +722,10 @@ def test_permission_missing_at_the_start(start: StartTail) -> None:
 
 
 def test_position_is_json() -> None:
-    left = Left("/data/8", 7, 2, 5, mark(b"end\n"), 1.5)
+    left = PreviousHour("/data/8", 7, 2, 5, fingerprint(b"end\n"), 1.5)
     for position in (
         Position("/data/9", 1 << 40, 2, 3),
-        Position("/data/9", 1 << 40, 2, 3, mark(b"first"), mark(b"before\n"), (left, left)),
+        Position("/data/9", 1 << 40, 2, 3, fingerprint(b"first"), fingerprint(b"before\n"), (left, left)),
     ):
         assert Position.from_json(position.to_json()) == position
     assert Position.from_json('{"path":"x","offset":0,"dev":1,"ino":2}') == Position("x", 0, 1, 2)
@@ -837,7 +837,7 @@ def test_resume_in_another_file_of_that_name(node: Node, start: StartTail, chang
     position = tail.position()
     assert position is not None
     if not marked:
-        position = replace(position, first="", before="")
+        position = replace(position, head_fingerprint="", tail_fingerprint="")
     if change == "other inode":
         os.link(path, path.with_name("kept"))
         path.unlink()
@@ -893,9 +893,9 @@ def test_a_pipe_of_that_name_holds_nobody_up(node: Node, start: StartTail) -> No
     assert position is not None
     path.unlink()
     os.mkfifo(path)
-    assert position.with_marks() == position
-    unmarked = replace(position, first="", before="")
-    assert unmarked.with_marks() == replace(unmarked, ino=0)
+    assert position.with_fingerprints() == position
+    unmarked = replace(position, head_fingerprint="", tail_fingerprint="")
+    assert unmarked.with_fingerprints() == replace(unmarked, ino=0)
     node.write("20260505/10", b"two\n")
     assert start(resume=position).settle() == [b"two"]
 

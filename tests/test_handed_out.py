@@ -6,7 +6,7 @@ import weakref
 
 from fasttail.handed_out import DeliveredPosition
 from fasttail.pipeline_events import BatchEnd, FileOpened
-from fasttail.tail.previous_hours import MOST_FORMERS
+from fasttail.tail.previous_hours import MAX_PREVIOUS_HOURS
 
 
 def opened(hour: int) -> FileOpened:
@@ -35,7 +35,7 @@ def test_many_hours_at_once() -> None:
         delivered.on_file_opened(opened(hour))
     position = delivered.position()
     assert position is not None
-    assert [left.ino for left in position.formers] == list(range(999 - MOST_FORMERS, 999))
+    assert [left.ino for left in position.previous_hours] == list(range(999 - MAX_PREVIOUS_HOURS, 999))
 
 
 def test_a_former_hour_that_is_not_known_any_more_does_not_move_the_place() -> None:

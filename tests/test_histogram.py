@@ -16,13 +16,13 @@ from running import hour_file, serve, wait_for
 
 from fasttail.histogram import Histogram
 
-BOUNDS = [bound for bound, _ in Histogram().read()[0]]
+BOUNDS = [bound for bound, _ in Histogram().snapshot()[0]]
 NS = 1_000_000_000
 
 
 def counts(histogram: Histogram) -> list[int]:
     """Not cumulative, one for each bound."""
-    cumulative = [count for _, count in histogram.read()[0]]
+    cumulative = [count for _, count in histogram.snapshot()[0]]
     return [now - before for before, now in itertools.pairwise([0, *cumulative])]
 
 
@@ -46,7 +46,7 @@ def test_a_bound_belongs_to_its_bucket(place: int) -> None:
         histogram = Histogram()
         histogram.observe(ns)
         assert counts(histogram) == [int(i == expected) for i in range(len(BOUNDS))]
-        assert histogram.read()[1] == pytest.approx(ns / NS, rel=1e-12)
+        assert histogram.snapshot()[1] == pytest.approx(ns / NS, rel=1e-12)
 
 
 @pytest.mark.parametrize("ns", [0, -1, -5 * NS, -(2**63)])
@@ -54,7 +54,7 @@ def test_below_zero_counts_as_zero(ns: int) -> None:
     histogram = Histogram()
     histogram.observe(ns)
     assert counts(histogram) == [1] + [0] * (len(BOUNDS) - 1)
-    assert histogram.read()[1] == 0
+    assert histogram.snapshot()[1] == 0
 
 
 def test_the_longest_time_is_counted() -> None:
@@ -75,19 +75,19 @@ def test_what_is_read_never_contradicts_itself_nor_goes_back() -> None:
     thread.start()
     last = [0] * len(BOUNDS)
     while not done.is_set():
-        cumulative = [count for _, count in histogram.read()[0]]
+        cumulative = [count for _, count in histogram.snapshot()[0]]
         assert cumulative == sorted(cumulative)
         assert all(now >= before for before, now in zip(last, cumulative, strict=True))
         last = cumulative
     thread.join()
-    assert histogram.read()[0][-1] == (math.inf, 100_000)
+    assert histogram.snapshot()[0][-1] == (math.inf, 100_000)
 
 
 @pytest.mark.plain_build
 def test_an_observation_costs_less_than_a_microsecond() -> None:
     """As the main thread makes it, the clock included; in processor time; the best of some tries."""
     histogram, observe, clock = Histogram(), Histogram().observe, time.time_ns
-    assert histogram.read()[1] == 0
+    assert histogram.snapshot()[1] == 0
 
     def once() -> float:
         began = time.thread_time()

@@ -20,7 +20,7 @@ from fasttail.handed_out import DeliveredPosition
 from fasttail.pipeline_events import BatchEnd
 from fasttail.tail.files import last_line_start
 from fasttail.tail.position import Position
-from fasttail.tail.previous_hours import HOLE_S, MOST_HOLES
+from fasttail.tail.previous_hours import HOLE_TIMEOUT_S, MAX_HOLES
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 LINES = [b"line %d %s\n" % (number, b"x" * (number % 7)) for number in range(20)]
@@ -145,7 +145,7 @@ def test_a_hole_that_stays(node: Node, start: StartTail) -> None:
     tail = start(start="oldest")
     assert tail.settle() == [b"one", b"two"]
     put(path, 20, b"\nisland\n")
-    assert tail.wait(HOLE_S - 2) == [b"one", b"two"]
+    assert tail.wait(HOLE_TIMEOUT_S - 2) == [b"one", b"two"]
     assert tail.wait(3)[2:] == [b"torn", b"", b"island"]
     assert tail.follower.torn_lines == 1
     assert tail.follower.next_check_s > 0.5
@@ -157,13 +157,13 @@ def test_a_hole_that_stays(node: Node, start: StartTail) -> None:
 @pytest.mark.fault(15)
 def test_many_holes(node: Node, start: StartTail) -> None:
     """So many are looked after, and no more; every line beside them comes."""
-    count = 3 * MOST_HOLES
+    count = 3 * MAX_HOLES
     content = b"".join(b"%05d\n" % number + bytes(10) for number in range(count)) + b"end\n"
     node.write("20260505/9", content)
     tail = start(start="oldest", window=64)
     tail.settle()
     assert tail.lines == [b"%05d" % number for number in range(count)] + [b"end"]
-    assert len(tail.position().holes) == MOST_HOLES
+    assert len(tail.position().holes) == MAX_HOLES
     assert tail.reader.nul_bytes == 10 * count
 
 
@@ -229,7 +229,7 @@ def test_a_kill_while_a_hole_is_open(tmp_path: Path, inotify: bool) -> None:
     begin, end = len(parts[0]), len(b"".join(parts[:3]))
     path.write_bytes(with_hole(lines, begin, end))
     with Drive(tmp_path, inotify=inotify, rescan_s=0.1) as drive:
-        delivered = DeliveredPosition(None, 5.0, passed=drive.follower.passed)
+        delivered = DeliveredPosition(None, 5.0, skipped_holes=drive.follower.skipped_holes)
         drive.until_lines(3)
         for opened in drive.files:
             delivered.on_file_opened(opened)
@@ -247,7 +247,7 @@ def test_a_kill_while_a_hole_is_open(tmp_path: Path, inotify: bool) -> None:
         assert [(hole.offset, hole.end) for hole in half.holes] == [(begin + len(parts[1]), end)]
     put(path, begin, parts[1] + parts[2])
     for place, missing in ((position, [1, 2]), (half, [2])):
-        resume = Position.from_json(place.with_marks().to_json())
+        resume = Position.from_json(place.with_fingerprints().to_json())
         with Drive(tmp_path, inotify=inotify, resume=resume) as drive:
             drive.until_lines(len(missing))
             assert [int(each["id"]) for each in drive.updates()] == missing

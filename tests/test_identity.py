@@ -245,7 +245,7 @@ def test_a_former_hour_while_a_copy_of_the_next_is_being_written(
     node.write("20260505/9", b"late\nhal")
     assert tail.wait(1) == [b"1", b"2", b"3", b"late"]
     assert tail.wait(GRACE) == [b"1", b"2", b"3", b"late", b"hal"]
-    assert tail.position().formers == ()
+    assert tail.position().previous_hours == ()
     path.write_bytes(b"2\n3\n4\n")
     assert tail.wait(1) == [b"1", b"2", b"3", b"late", b"hal", b"4"]
 
@@ -264,7 +264,7 @@ def test_a_former_hour_replaced_while_its_late_lines_are_read(node: Node, start:
     tail.clock.now += GRACE
     assert tail.settle() == [b"1", b"2", b"late 1", b"half", b"late 2"]
     assert tail.wait(1) == tail.lines
-    assert tail.position().formers == ()
+    assert tail.position().previous_hours == ()
 
 
 @pytest.mark.fault(4, 23)
@@ -372,7 +372,7 @@ def test_written_anew_right_before_the_checkpoint(node: Node, start: StartTail) 
     position = tail.position()
     former.write_bytes(b"other lines\n")
     path.write_bytes(b"3\n4\n")
-    resumed = start(resume=position.with_marks())
+    resumed = start(resume=position.with_fingerprints())
     assert resumed.settle() == [b"3", b"4"]
     assert any("written anew after its hour" in notice for notice in resumed.notices)
 
@@ -388,8 +388,8 @@ def test_a_former_hour_without_a_mark_replaced_after_a_restart(
     tail = start(start="oldest")
     tail.settle()
     position = tail.position()
-    formers = tuple(dataclasses.replace(left, before="") for left in position.formers)
-    resumed = start(resume=dataclasses.replace(position, formers=formers))
+    previous_hours = tuple(dataclasses.replace(left, tail_fingerprint="") for left in position.previous_hours)
+    resumed = start(resume=dataclasses.replace(position, previous_hours=previous_hours))
     resumed.settle()
     replace(path, b"1\nlate\n")
     assert resumed.wait(1) == [b"late"]
@@ -424,7 +424,7 @@ def test_the_place_after_a_replacement_is_good_for_a_restart(node: Node, start: 
     by_rename(path, b"1\n2\n")
     tail.settle()
     position = Position.from_json(tail.position().to_json())
-    assert (position.offset, position.ino, position.formers) == (4, path.stat().st_ino, ())
+    assert (position.offset, position.ino, position.previous_hours) == (4, path.stat().st_ino, ())
     by_rename(path, b"1\n2\n3\n")
     assert start(resume=position).settle() == [b"3"]
 
@@ -449,7 +449,7 @@ def test_a_mirror_under_the_pipeline(tmp_path: Path, inotify: bool) -> None:
         drive.stop()
         position = drive.pipeline.position()
         assert position is not None
-        assert position.formers == ()
+        assert position.previous_hours == ()
 
 
 @pytest.mark.fault(43)

@@ -20,7 +20,7 @@ SOON = 2_000_000  # µs: far more than an event takes
 @pytest.fixture
 def watcher() -> Iterator[Watcher]:
     made = Watcher()
-    assert made.active, made.reason
+    assert made.uses_inotify, made.polling_reason
     yield made
     made.close()
 
@@ -61,7 +61,7 @@ def test_file_moved_and_deleted(watcher: Watcher, tmp_path: Path) -> None:
     (tmp_path / "8").unlink()
     assert watcher.wait_once(SOON) & WAIT_DIRS
     assert watcher.wait_once(SOON) & WAIT_DATA, "no watch is left: it polls until there is another file"
-    assert watcher.active
+    assert watcher.uses_inotify
     watcher.watch_file(None)
     assert watcher.wait_once(1000) == WAIT_TIMER
 
@@ -162,8 +162,8 @@ def test_idle_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
 @pytest.mark.fault(30)
 def test_polling(tmp_path: Path) -> None:
     watcher = Watcher(use_inotify=False, poll_ms=10)
-    assert not watcher.active
-    assert watcher.reason == "inotify is switched off"
+    assert not watcher.uses_inotify
+    assert watcher.polling_reason == "inotify is switched off"
     watcher.watch_dirs([tmp_path])
     watcher.watch_file(tmp_path / "missing")
     begin = time.monotonic()
@@ -175,7 +175,7 @@ def test_polling(tmp_path: Path) -> None:
 
 def test_file_that_cannot_be_watched_is_polled(watcher: Watcher, tmp_path: Path) -> None:
     watcher.watch_file(tmp_path / "missing")
-    assert watcher.active
+    assert watcher.uses_inotify
     assert watcher.wait_once(600_000_000) == WAIT_DATA, "the time asked for has not passed"
     append(tmp_path / "9")
     watcher.watch_file(tmp_path / "9")

@@ -73,23 +73,23 @@ def test_nothing_there_is_no_error(tmp_path: Path) -> None:
     assert layout.hour_files(hourly(tmp_path / "missing")) == []
     (tmp_path / "node_order_statuses_streaming").write_bytes(b"a file where a folder should be")
     assert layout.hour_files(hourly(tmp_path)) == []
-    assert layout.choose_layout(tmp_path) == layout.Choice(None, ())
+    assert layout.choose_layout(tmp_path) == layout.LayoutChoice(None, ())
 
 
 def test_layout_preference(tmp_path: Path) -> None:
     make(tmp_path, "20260505/1", "node_order_statuses")
-    assert layout.choose_layout(tmp_path) == layout.Choice("plain", ())
+    assert layout.choose_layout(tmp_path) == layout.LayoutChoice("plain", ())
     make(tmp_path, "20260505/1", "node_order_statuses_by_block")
-    assert layout.choose_layout(tmp_path) == layout.Choice("by_block", ("plain",))
+    assert layout.choose_layout(tmp_path) == layout.LayoutChoice("by_block", ("plain",))
     (tmp_path / "node_order_statuses_streaming/hourly/20260505").mkdir(parents=True)
     assert layout.choose_layout(tmp_path).layout == "by_block", "an empty folder is no layout"
     make(tmp_path, "20260505/1")
-    assert layout.choose_layout(tmp_path) == layout.Choice("streaming", ("by_block", "plain"))
-    assert layout.choose_layout(tmp_path, "plain") == layout.Choice("plain", ("streaming", "by_block"))
+    assert layout.choose_layout(tmp_path) == layout.LayoutChoice("streaming", ("by_block", "plain"))
+    assert layout.choose_layout(tmp_path, "plain") == layout.LayoutChoice("plain", ("streaming", "by_block"))
 
 
 def test_set_layout_need_not_be_there(tmp_path: Path) -> None:
-    assert layout.choose_layout(tmp_path, "by_block") == layout.Choice("by_block", ())
+    assert layout.choose_layout(tmp_path, "by_block") == layout.LayoutChoice("by_block", ())
 
 
 def test_unknown_layout(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_other_streams(tmp_path: Path) -> None:
 
 def test_locate(tmp_path: Path) -> None:
     path = str(tmp_path / "node_order_statuses_by_block/hourly/20260505/7")
-    assert layout.locate(tmp_path, path) == ("by_block", layout.HourFile("20260505", 7, path))
+    assert layout.parse_hour_path(tmp_path, path) == ("by_block", layout.HourFile("20260505", 7, path))
     for other in (path + ".tmp", str(tmp_path / "x/hourly/20260505/7"), "/elsewhere/7", "", "7"):
-        assert layout.locate(tmp_path, other) is None
+        assert layout.parse_hour_path(tmp_path, other) is None
 
 
 def test_layouts_have_one_set_of_names() -> None:

@@ -328,9 +328,9 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 256"):
         fasttail.parse(b"", workers=257)
     with pytest.raises(TypeError, match="made by compiled code"):
-        table.Table()
+        table.RowTable()
     with pytest.raises(TypeError):
-        pool.Pool(1, None)  # type: ignore[arg-type]
+        pool.WorkerPool(1, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected one of"):
         isa.use("mmx")
 

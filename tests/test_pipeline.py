@@ -19,7 +19,7 @@ from running import PATIENCE_S, hour_file, order, wait_for
 from fasttail.publish.cursor import Place, prefix
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic
-from fasttail.reread import Rereader
+from fasttail.reread import ReplayReader
 
 SLOTS = 16
 
@@ -542,7 +542,7 @@ def test_what_a_cursor_begins_with_fits(path: Path) -> None:
     assert prefix("plain", str(path)) == "p2026050509-"
     for name in ("123456789012", "24", "009", "x"):
         assert prefix("plain", str(path.with_name(name))) == ""
-    rereader = Rereader()
-    rereader.open(str(path), "plain", 0, Place(2026050509, 7))
+    replay_reader = ReplayReader()
+    replay_reader.open(str(path), "plain", 0, Place(2026050509, 7))
     with pytest.raises(ValueError, match="cannot begin with"):
-        rereader.open(str(path), "plain", 0, Place(10**20, 7))
+        replay_reader.open(str(path), "plain", 0, Place(10**20, 7))

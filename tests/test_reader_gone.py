@@ -14,7 +14,7 @@ import pytest
 from lines import event, plain
 from running import PATIENCE_S, command, hour_file
 
-from fasttail.tail.inotify import WAIT_GONE, Watcher
+from fasttail.tail.inotify import WAIT_OUTPUT_CLOSED, Watcher
 
 Ends = tuple[int, Callable[[], object]]
 
@@ -52,10 +52,10 @@ outputs = pytest.mark.parametrize(
 @pytest.mark.parametrize("use_inotify", [True, False], ids=["inotify", "polling"])
 def test_a_wait_ends(tmp_path: Path, output: Callable[[Path], Ends], use_inotify: bool) -> None:
     fd, leave = output(tmp_path)
-    watcher = Watcher(reader_of=fd, use_inotify=use_inotify)
-    assert not watcher.wait_once(1000) & WAIT_GONE
+    watcher = Watcher(output_fd=fd, use_inotify=use_inotify)
+    assert not watcher.wait_once(1000) & WAIT_OUTPUT_CLOSED
     leave()
-    assert watcher.wait_once(60_000_000) & WAIT_GONE
+    assert watcher.wait_once(60_000_000) & WAIT_OUTPUT_CLOSED
     watcher.close()
     os.close(fd)
 

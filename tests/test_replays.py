@@ -33,7 +33,7 @@ from fasttail.publish.public import CHANNELS, PublicClient, Service, make_topic
 from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replays import Replays
 from fasttail.resume import Finder, hour_number
-from fasttail.tail.layout import locate
+from fasttail.tail.layout import parse_hour_path
 
 SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
 """`FASTTAIL_REPLAY_SEEDS=100 pytest tests/test_replays.py`: more of them."""
@@ -183,7 +183,7 @@ class World:
             if isinstance(note, TopicsChanged):
                 self.feeds.changed(note.number, note)
             elif isinstance(note, FileOpened):
-                found = locate(self.folder, note.file[0])
+                found = parse_hour_path(self.folder, note.file[0])
                 assert found is not None
                 self.feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
             elif isinstance(note, BatchEnd):

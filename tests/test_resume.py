@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from fasttail.publish.cursor import Place
 from fasttail.publish.topics import Topic
 from fasttail.replay_scan import FileTruncated, SharedScan
-from fasttail.reread import Rereader
+from fasttail.reread import ReplayReader
 
 
 def numbered(first: int, last: int) -> list[dict[str, Any]]:
@@ -435,8 +435,8 @@ def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path:
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 10)))
     size = path.stat().st_size
-    reading = SharedScan(Rereader(), "plain", Place(2026050517, 0), str(tmp_path), set())
-    reading.rereader.add(Topic("orders", format="raw", numbered=False))
+    reading = SharedScan(ReplayReader(), "plain", Place(2026050517, 0), str(tmp_path), set())
+    reading.replay_reader.attach_topic(Topic("orders", format="raw", numbered=False))
     assert reading.open({}, set()) == Place(2026050517, 0)
     path.write_bytes(b"")
     with pytest.raises(FileTruncated):

@@ -13,15 +13,15 @@ from lines import event, plain
 from running import PATIENCE_S, wait_for
 
 from fasttail.publish.topics import Topic
-from fasttail.reread import Rereader
-from fasttail.step_threads import StepThreads
+from fasttail.reread import ReplayReader
+from fasttail.step_threads import ReplayThreadPool
 
 
-def opened(path: Path) -> Rereader:
-    rereader = Rereader(window=1 << 16)
-    rereader.add(Topic("orders", format="raw", numbered=False))
-    rereader.open(str(path), "plain", 0)
-    return rereader
+def opened(path: Path) -> ReplayReader:
+    replay_reader = ReplayReader(window=1 << 16)
+    replay_reader.attach_topic(Topic("orders", format="raw", numbered=False))
+    replay_reader.open(str(path), "plain", 0)
+    return replay_reader
 
 
 def replay_threads() -> list[threading.Thread]:
@@ -33,29 +33,29 @@ def test_a_step_in_a_thread(tmp_path: Path, urgent: bool) -> None:
     path = tmp_path / "9"
     path.write_bytes(plain(*(event(oid=n) for n in range(2000))))
     size = path.stat().st_size
-    threads = StepThreads(2)
+    threads = ReplayThreadPool(2)
     here, there = [opened(path) for _ in range(2)], [opened(path) for _ in range(2)]
     expected = []
-    for rereader in here:
-        while rereader.tell() < size:
-            rereader.read(size)
-            expected += rereader.take()
+    for replay_reader in here:
+        while replay_reader.tell() < size:
+            replay_reader.read_step(size)
+            expected += replay_reader.take_messages()
     got = []
     waiting = list(there)
     while waiting:
-        for rereader in waiting:
-            rereader.begin_step(size)
-            threads.submit(rereader, urgent=urgent)
-        done: list[Rereader] = []
+        for replay_reader in waiting:
+            replay_reader.begin_step(size)
+            threads.submit(replay_reader, urgent=urgent)
+        done: list[ReplayReader] = []
         while len(done) < len(waiting):
             assert select.select([threads.fd], [], [], PATIENCE_S)[0]
-            done += threads.finished()
+            done += threads.take_finished()
         assert {id(each) for each in done} == {id(each) for each in waiting}
-        assert threads.finished() == []
-        for rereader in waiting:
-            assert rereader.end_step()
-            got += rereader.take()
-        waiting = [rereader for rereader in waiting if rereader.tell() < size]
+        assert threads.take_finished() == []
+        for replay_reader in waiting:
+            assert replay_reader.end_step()
+            got += replay_reader.take_messages()
+        waiting = [replay_reader for replay_reader in waiting if replay_reader.tell() < size]
     assert sorted(each.data for each in got) == sorted(each.data for each in expected)
     threads.close()
 
@@ -64,7 +64,7 @@ def test_nothing_is_left_behind() -> None:
     gc.collect()
     wait_for("the threads of other tests", lambda: not replay_threads())
     before = len(os.listdir("/proc/self/fd"))
-    threads = StepThreads(3)
+    threads = ReplayThreadPool(3)
     assert len(replay_threads()) == 4
     threads.close()
     threads.close()
@@ -78,5 +78,5 @@ def test_arguments_that_are_none() -> None:
     """Nothing is closed that is not its own."""
     status = os.fstat(0)
     with pytest.raises(TypeError):
-        StepThreads("several")  # type: ignore[arg-type]
+        ReplayThreadPool("several")  # type: ignore[arg-type]
     assert os.fstat(0) == status

@@ -18,7 +18,7 @@ from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsCha
 from fasttail.publish.cursor import Place
 from fasttail.resume import hour_number
 from fasttail.tail.follower import Follower
-from fasttail.tail.layout import locate
+from fasttail.tail.layout import parse_hour_path
 from fasttail.tail.position import Position
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Dispatcher:
         self._follower = follower
         self._publishing = publishing
         self._checkpoint = checkpoint
-        self._delivered = DeliveredPosition(resume, settings.grace_s, passed=follower.passed)
+        self._delivered = DeliveredPosition(resume, settings.grace_s, skipped_holes=follower.skipped_holes)
         self._order_batch_position = resume  # before what waits for the next message of orderBatch
         self._batch_log = BatchLog(log_service)
         self._logged_batch = 0  # number of the batch whose beginning stands in the log
@@ -79,7 +79,7 @@ class Dispatcher:
         elif isinstance(event, TopicsChanged):
             feeds.changed(event.number, event)
         elif isinstance(event, FileOpened):
-            found = locate(self._data_dir, event.file[0])
+            found = parse_hour_path(self._data_dir, event.file[0])
             if found is None:
                 feeds.read_in(None, None)
             else:
@@ -122,7 +122,7 @@ class Dispatcher:
             return
         # What waits for the next message of orderBatch has not been handed out yet.
         position = self._order_batch_position if self._publishing.old.pending else self._delivered.position()
-        if position is not None or self._follower.nothing_yet:
+        if position is not None or self._follower.no_file_yet:
             self._checkpoint.save(position)
 
     # ---- the log

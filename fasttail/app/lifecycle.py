@@ -145,7 +145,7 @@ class InPlaceRestarts:
         state = [self._settings.state_dir] if self._settings.state_dir is not None else []
         # A folder that the node has not written to yet is waited for, by the next image too.
         return restart.first_missing(
-            state if self._follower.nothing_yet else [self._settings.data_dir, *state]
+            state if self._follower.no_file_yet else [self._settings.data_dir, *state]
         )
 
     def prepare(
@@ -154,7 +154,7 @@ class InPlaceRestarts:
         """Command line and environment of the next image, which goes on at that position."""
         return restart.exec_arguments(
             sockets,
-            position.to_json() if position is not None else "" if self._follower.nothing_yet else None,
+            position.to_json() if position is not None else "" if self._follower.no_file_yet else None,
             self.started,
             self.count,
             self.guard.recent,

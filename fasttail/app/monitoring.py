@@ -88,9 +88,9 @@ class Monitoring:
         counts = self._publishing.counts
         return Metrics(
             stats=self._pipeline.stats,
-            batch_times=self._pipeline.batch_times.read,
-            lags=dispatcher.lags.read,
-            delivery_lags=dispatcher.delivery_lags.read,
+            batch_times=self._pipeline.batch_times.snapshot,
+            lags=dispatcher.lags.snapshot,
+            delivery_lags=dispatcher.delivery_lags.snapshot,
             hub=lambda: counts() | (checkpoint.counts() if checkpoint else {}),
             memory=self._memory_numbers,
             log_dropped=lambda: self._log_service.dropped,
@@ -119,7 +119,7 @@ class Monitoring:
                 "client queues": counts["queued_bytes"],
                 "ring": waiting,
                 "the ring's boxes": kept,
-                "block": self._reader.touched,
+                "block": self._reader.resident_bytes,
                 "replays' blocks": self._publishing.replays.block_bytes,
                 "log queue": self._log_service.queued_bytes,
             },

@@ -19,7 +19,7 @@ from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replays import Replays
 from fasttail.resume import Finder, hour_number
 from fasttail.tail.follower import Follower
-from fasttail.tail.layout import locate
+from fasttail.tail.layout import parse_hour_path
 from fasttail.tail.position import Position
 
 
@@ -84,8 +84,8 @@ class Publishing:
 
 def _feeds(settings: ServeSettings, pipeline: Pipeline, resume: Position | None) -> Feeds:
     feeds = Feeds(pipeline, epoch=secrets.token_hex(8))
-    for previous in resume.formers if resume else ():  # hours that may still get late lines
-        found = locate(settings.data_dir.absolute(), previous.path)
+    for previous in resume.previous_hours if resume else ():  # hours that may still get late lines
+        found = parse_hour_path(settings.data_dir.absolute(), previous.path)
         if found is not None:
             feeds.ends[hour_number(found[1])] = previous.offset
     return feeds

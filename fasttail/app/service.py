@@ -29,7 +29,7 @@ from fasttail.app.monitoring import Monitoring
 from fasttail.app.publishing import Publishing
 from fasttail.app.reload import SettingsReloader, filter_text, legacy_selector, load_auth_and_tls
 from fasttail.config import ServeSettings
-from fasttail.find import after_block
+from fasttail.find import locate_after_block
 from fasttail.observe.log import LogService, extra, start_logging
 from fasttail.observe.notify import Notifier
 from fasttail.pipeline import Pipeline
@@ -130,7 +130,7 @@ class App:
         follower = _follower(settings, start, resume)
         reader = Reader(window=settings.block_size, max_line=settings.max_line)
         self.pipeline = _pipeline(
-            settings, reader, follower, gate=self._barrier.wait, is_restart=inherited is not None
+            settings, reader, follower, start_barrier=self._barrier.wait, is_restart=inherited is not None
         )
         self._publishing = Publishing(settings, self.pipeline, follower, resume, self._ready)
         self.dispatcher = Dispatcher(
@@ -324,7 +324,7 @@ def _follower(settings: ServeSettings, start: Start, resume: Position | None) ->
         rescan_s=settings.rescan_s,
         resume=resume,
         stale_after_s=settings.stale_after_s,
-        after_block=partial(after_block, max_line=settings.max_line),
+        locate_after_block=partial(locate_after_block, max_line=settings.max_line),
         notice=_log_notice,
     )
 
@@ -334,7 +334,7 @@ def _pipeline(
     reader: Reader,
     follower: Follower,
     *,
-    gate: Callable[[], None],
+    start_barrier: Callable[[], None],
     is_restart: bool,
 ) -> Pipeline:
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -348,7 +348,7 @@ def _pipeline(
         min_batch_s=settings.min_batch_us / 1e6,
         log_every_s={"second": 1.0, "all": 0.0, "summary": None}[settings.log_batches],
         stall_ms=0 if is_restart else int(settings.debug_stall * 1000),
-        gate=gate,
+        start_barrier=start_barrier,
     )
 
 

@@ -3,8 +3,8 @@ cimport cython
 
 from libc.stdint cimport uint64_t
 
-from fasttail.parser.pool cimport Pool
-from fasttail.parser.table cimport Table
+from fasttail.parser.pool cimport WorkerPool
+from fasttail.parser.table cimport RowTable
 from fasttail.parser.types cimport Row
 
 cdef extern from *:
@@ -16,18 +16,18 @@ cdef extern from *:
     ctypedef long long ft_i128
 
 
-cdef struct Sums:
+cdef struct ColumnSums:
     ft_u128 oid
     ft_i128 timestamp
     double limitPx
     double sz
     double origSz
 
-cdef void add_sums(Sums* sums, Table table) noexcept nogil
-cdef dict sums_dict(const Sums* sums)
+cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil
+cdef dict column_sums_to_dict(const ColumnSums* sums)
 
 
-cdef inline void add_row(Sums* sums, const Row* row) noexcept nogil:
+cdef inline void add_row(ColumnSums* sums, const Row* row) noexcept nogil:
     sums.oid += row.oid
     sums.timestamp += row.timestamp
     sums.limitPx += row.limitPx
@@ -37,12 +37,12 @@ cdef inline void add_row(Sums* sums, const Row* row) noexcept nogil:
 
 @cython.final
 cdef class Batch:
-    cdef Table table
-    cdef Pool pool
+    cdef RowTable table
+    cdef WorkerPool pool
     cdef Py_buffer data          # held as long as the batch lives: the rows point into it
     cdef bint has_data
-    cdef int summing             # threads that go through the rows without the GIL: these stay where they are
-    cdef int _compact(self) except -1
+    cdef int active_sums         # threads that go through the rows without the GIL: these stay where they are
+    cdef int _compact_rows(self) except -1
     cdef readonly list rejected
     cdef readonly uint64_t lines
     cdef object _value(self, const Row* row, str name)

@@ -8,10 +8,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport usleep
 
-from fasttail.parser.table cimport Table, row_block, table_give
+from fasttail.parser.table cimport RowTable, row_block, table_release
 from fasttail.parser.types cimport (
     ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
-    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, Ref, Row)
+    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row)
 
 # The keys of `to_pylist` and of `--format json`, in their order.
 COLUMNS = (
@@ -19,54 +19,54 @@ COLUMNS = (
     "isTrigger", "triggerPx", "children", "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
     "block_number", "block_time", "local_time",
 )
-_TEXTS = {
+_TEXT_FIELDS = {
     "time": F_TIME, "user": F_USER, "hash": F_HASH, "status": F_STATUS, "coin": F_COIN, "limitPx": F_LIMIT_PX, "sz": F_SZ,
     "triggerCondition": F_TRIGGER_CONDITION, "triggerPx": F_TRIGGER_PX, "orderType": F_ORDER_TYPE, "origSz": F_ORIG_SZ,
     "tif": F_TIF, "cloid": F_CLOID,
 }
 _DECIMAL_TEXTS = {f"{name}_text": name for name in ("limitPx", "sz", "origSz")}
-_BRACKETS = {"builder": F_BUILDER, "children": F_CHILDREN}
+_JSON_FIELDS = {"builder": F_BUILDER, "children": F_CHILDREN}
 _FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOnly": REDUCE_ONLY}
 
 
-cdef const char* _text(const Row* row, const char* data, int field, size_t* size) noexcept nogil:
+cdef const char* _field_text(const Row* row, const char* data, int field, size_t* size) noexcept nogil:
     """The JSON text of one value of a row, quotes left out, or NULL for null. Valid as long as the data is."""
-    cdef const Ref* ref
+    cdef const TextSpan* span
     if field == F_TIME:
-        ref = &row.time
+        span = &row.time
     elif field == F_USER:
-        ref = &row.user
+        span = &row.user
     elif field == F_HASH:
-        ref = &row.hash
+        span = &row.hash
     elif field == F_BUILDER:
-        ref = &row.builder
+        span = &row.builder
     elif field == F_STATUS:
-        ref = &row.status_text
+        span = &row.status_text
     elif field == F_COIN:
-        ref = &row.coin_text
+        span = &row.coin_text
     elif field == F_LIMIT_PX:
-        ref = &row.limitPx_text
+        span = &row.limitPx_text
     elif field == F_SZ:
-        ref = &row.sz_text
+        span = &row.sz_text
     elif field == F_TRIGGER_CONDITION:
-        ref = &row.triggerCondition
+        span = &row.triggerCondition
     elif field == F_TRIGGER_PX:
-        ref = &row.triggerPx_text
+        span = &row.triggerPx_text
     elif field == F_CHILDREN:
-        ref = &row.children
+        span = &row.children
     elif field == F_ORDER_TYPE:
-        ref = &row.orderType_text
+        span = &row.orderType_text
     elif field == F_ORIG_SZ:
-        ref = &row.origSz_text
+        span = &row.origSz_text
     elif field == F_TIF:
-        ref = &row.tif_text
+        span = &row.tif_text
     else:
-        ref = &row.cloid
-    size[0] = ref.size
-    return data + row.at + ref.off if ref.off else NULL
+        span = &row.cloid
+    size[0] = span.size
+    return data + row.offset + span.offset if span.offset else NULL
 
 
-cdef void add_sums(Sums* sums, Table table) noexcept nogil:
+cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil:
     """Add the rows' numbers to `sums`."""
     cdef size_t i, k
     for k in range(table.segments_len):
@@ -74,7 +74,7 @@ cdef void add_sums(Sums* sums, Table table) noexcept nogil:
             add_row(sums, &(<Row*>table.rows)[i])
 
 
-cdef dict sums_dict(const Sums* sums):
+cdef dict column_sums_to_dict(const ColumnSums* sums):
     """The sums as Python numbers: integers exact, decimals as float64."""
     cdef ft_i128 t = sums.timestamp
     return {
@@ -154,7 +154,7 @@ cdef class Batch:
         if self.has_data:
             PyBuffer_Release(&self.data)
         if self.table is not None:       # None: parse() failed before it had one
-            table_give(self.table)
+            table_release(self.table)
 
     def __len__(self) -> int:
         return self.table.rows_len
@@ -171,10 +171,11 @@ cdef class Batch:
         (float64), coin_code (index into `coins`), status_code, orderType_code, tif_code
         (place in STATUS_NAMES, ORDER_TYPE_NAMES, TIF_NAMES of
         `fasttail.parser.vocabulary`, counted from 1; 0 = another), flags.
-        list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`. Raises KeyError for other names.
+        list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`. Raises
+        KeyError for other names.
         """
         cdef Row* r = <Row*>self.table.rows
-        self._compact()
+        self._compact_rows()
         if name == "oid":
             return _column(self, &r.oid, "Q", 8)
         if name == "timestamp":
@@ -206,19 +207,19 @@ cdef class Batch:
 
     def sums(self) -> dict:
         """Sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in the order of the lines)."""
-        cdef Sums sums
-        memset(&sums, 0, sizeof(Sums))
-        self.summing += 1
+        cdef ColumnSums sums
+        memset(&sums, 0, sizeof(ColumnSums))
+        self.active_sums += 1
         with nogil:
-            add_sums(&sums, self.table)
-        self.summing -= 1
-        return sums_dict(&sums)
+            column_sums_add(&sums, self.table)
+        self.active_sums -= 1
+        return column_sums_to_dict(&sums)
 
-    cdef int _compact(self) except -1:
+    cdef int _compact_rows(self) except -1:
         """All rows in one stretch, for columns: not while another thread goes through them. Always 0."""
         if self.table.segments_len == 1 and self.table.segments[0].first == 0:
             return 0
-        while self.summing:
+        while self.active_sums:
             with nogil:
                 usleep(100)
         self.table.compact()
@@ -228,9 +229,9 @@ cdef class Batch:
         """The event's JSON text, byte for byte as it stood: the node's plain line. Raises IndexError."""
         if not 0 <= index < <Py_ssize_t>self.table.rows_len:
             raise IndexError(index)
-        self._compact()
+        self._compact_rows()
         cdef const Row* row = &(<Row*>self.table.rows)[index]
-        return (<const char*>self.data.buf + row.at)[:row.size]
+        return (<const char*>self.data.buf + row.offset)[:row.size]
 
     def to_pylist(self) -> list:
         """One dict per order with the keys of COLUMNS, always all of them, None where the node has none.
@@ -238,7 +239,7 @@ cdef class Batch:
         Values as the node wrote them: decimals and times stay text; `builder` and `children` are the decoded JSON.
         """
         cdef size_t i
-        self._compact()
+        self._compact_rows()
         return [{name: self._value(&(<Row*>self.table.rows)[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
 
     cdef object _value(self, const Row* row, str name):
@@ -246,11 +247,11 @@ cdef class Batch:
         cdef const char* text
         cdef size_t size = 0
         cdef const Envelope* e
-        if name in _TEXTS:
-            text = _text(row, data, _TEXTS[name], &size)
+        if name in _TEXT_FIELDS:
+            text = _field_text(row, data, _TEXT_FIELDS[name], &size)
             return None if text == NULL else _decode(text, size, row.flags & ESCAPED)
-        if name in _BRACKETS:
-            text = _text(row, data, _BRACKETS[name], &size)
+        if name in _JSON_FIELDS:
+            text = _field_text(row, data, _JSON_FIELDS[name], &size)
             return None if text == NULL else _loads(text[:size])
         if name in _FLAGS:
             return bool(row.flags & <uint8_t>_FLAGS[name])
@@ -266,5 +267,5 @@ cdef class Batch:
         if name == "block_number":
             return e.block_number
         if name == "block_time":
-            return _decode(data + e.at + e.block_time.off, e.block_time.size, True)
-        return _decode(data + e.at + e.local_time.off, e.local_time.size, True)
+            return _decode(data + e.offset + e.block_time.offset, e.block_time.size, True)
+        return _decode(data + e.offset + e.local_time.offset, e.local_time.size, True)

@@ -3,4 +3,4 @@ from fasttail.parser.types cimport Chunk
 
 ctypedef int (*parse_chunk_t)(Chunk* c) noexcept nogil
 
-cdef parse_chunk_t chosen        # set at import and by `use`; never while a parse runs
+cdef parse_chunk_t active_parse_chunk  # set at import and by `use`; never while a parse runs

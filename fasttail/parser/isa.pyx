@@ -30,17 +30,17 @@ _name = None
 
 def available() -> tuple:
     """The names that this processor can run, the best first."""
-    has = {"avx2": ft_has_avx2(), "sse2": ft_has_sse2(), "portable": 1}
-    return tuple(name for name in NAMES if has[name])
+    supported = {"avx2": ft_has_avx2(), "sse2": ft_has_sse2(), "portable": 1}
+    return tuple(name for name in NAMES if supported[name])
 
 
 def use(str name) -> None:
     """Run this build from now on. Raises ValueError if the processor does not have it. Not while a parse runs."""
-    global chosen, _name
+    global active_parse_chunk, _name
     if name not in available():
         raise ValueError(f"instruction set {name!r}: expected one of {', '.join(available())} on this processor")
     capsule = import_module(f"fasttail.parser.order_status_{name}").__pyx_capi__["parse_chunk"]
-    chosen = <parse_chunk_t>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+    active_parse_chunk = <parse_chunk_t>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
     _name = name
 
 
@@ -49,5 +49,5 @@ def name() -> str:
     return _name
 
 
-_wanted = os.environ.get("FASTTAIL_ISA")
-use(_wanted if _wanted in available() else available()[0])
+_requested = os.environ.get("FASTTAIL_ISA")
+use(_requested if _requested in available() else available()[0])

@@ -1,7 +1,7 @@
 """Whole-document JSON validation over a bounded cursor (RFC 8259, and orjson's limits).
 
 Every function takes [p, end) and returns the first byte after what it read, or NULL with the reason and the place in
-`fault`. Nothing is copied, nothing allocated, nothing recursive: the stack of open brackets is a bit set.
+`error`. Nothing is copied, nothing allocated, nothing recursive: the stack of open brackets is a bit set.
 
 A newline is valid nowhere, not even as a blank. So `end` may be the end of all data: nothing goes past its line's end, and
 nobody has to look for that first.
@@ -11,30 +11,30 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fasttail.checks cimport ft_assert
-from fasttail.parser.numbers cimport long_decimal
-from fasttail.parser.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
-                                   K_STRING, K_TRUE, KEYS_WRONG, R_DEPTH, R_JSON, R_NUMBER, R_OBJECT, R_UTF8)
+from fasttail.parser.numbers cimport decimal_to_double
+from fasttail.parser.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED_STRING, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
+                                   K_STRING, K_TRUE, MISPREDICTED_KEYS, R_DEPTH, R_JSON, R_NUMBER, R_NOT_OBJECT, R_UTF8)
 
 cdef extern from "simd.h" nogil:
     const char* ft_skip_plain(const char* p, const char* limit) noexcept
-    unsigned ft_plain32(const char* p) noexcept
-    void ft_first16(const char* p, size_t n, uint64_t* head, uint64_t* tail) noexcept
+    unsigned ft_plain_prefix32(const char* p) noexcept
+    void ft_load_padded16(const char* p, size_t n, uint64_t* head, uint64_t* tail) noexcept
     uint64_t ft_load8(const char* p) noexcept
-    unsigned ft_digits8(uint64_t v) noexcept
-    void ft_prefetch_line(const char* p) noexcept
+    unsigned ft_count_digits8(uint64_t v) noexcept
+    void ft_prefetch_ahead(const char* p) noexcept
 
 cdef enum:
     MAX_DEPTH = 1024       # open brackets, as in orjson
     DEPTH_BYTES = 128      # a bit for each
     KEY_BITS = 7           # of KEY_SLOTS
-    LONGEST_KEY = 16
-    KEY_ROOM = 32          # for a key with escapes: more than LONGEST_KEY, for unescape wants room for a character of four
+    MAX_KEY_BYTES = 16
+    DECODED_KEY_BYTES = 32  # for a key with escapes: more than MAX_KEY_BYTES, for unescape wants room for a character of four
 
 
-cdef inline const char* _fail(Fault* fault, const char* at, uint8_t reason) noexcept nogil:
-    fault.at = at
-    fault.reason = reason
-    fault.field = F_NONE
+cdef inline const char* _set_error(ParseError* error, const char* at, uint8_t reason) noexcept nogil:
+    error.position = at
+    error.reason = reason
+    error.field = F_NONE
     return NULL
 
 
@@ -55,7 +55,7 @@ cdef inline int _hex4(const char* p) noexcept nogil:
     return value
 
 
-cdef const char* _utf8(const char* p, const char* end) noexcept nogil:
+cdef const char* _scan_utf8_char(const char* p, const char* end) noexcept nogil:
     """After one multi-byte character, or NULL. No overlong forms, no surrogates, nothing past U+10FFFF."""
     cdef uint8_t c = <uint8_t>p[0], low = 0x80, high = 0xBF
     cdef int more, i
@@ -85,7 +85,7 @@ cdef const char* _utf8(const char* p, const char* end) noexcept nogil:
     return p + more + 1
 
 
-cdef const char* scan_string(const char* p, const char* end, bint* escaped, Fault* fault) noexcept nogil:
+cdef const char* scan_string(const char* p, const char* end, bint* escaped, ParseError* error) noexcept nogil:
     """`p` stands after the opening quote; returns the closing quote (not the byte after it)."""
     cdef const char* q
     cdef uint8_t c
@@ -94,62 +94,62 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Faul
     while True:
         p = ft_skip_plain(p, end)
         if p >= end:
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         c = <uint8_t>p[0]
         if c == c'"':
             return p
         if c >= 0x80:
             while p < end and <uint8_t>p[0] >= 0x80:        # they come in runs
-                q = _utf8(p, end)
+                q = _scan_utf8_char(p, end)
                 if q == NULL:
-                    return _fail(fault, p, R_UTF8)
+                    return _set_error(error, p, R_UTF8)
                 p = q
         elif c == c'\\':
             escaped[0] = True
             if end - p < 2:
-                return _fail(fault, p, R_JSON)
+                return _set_error(error, p, R_JSON)
             c = <uint8_t>p[1]
             if c == c'u':
                 if end - p < 6:
-                    return _fail(fault, p, R_JSON)
+                    return _set_error(error, p, R_JSON)
                 unit = _hex4(p + 2)
                 if unit < 0 or 0xDC00 <= unit <= 0xDFFF:
-                    return _fail(fault, p, R_JSON)
+                    return _set_error(error, p, R_JSON)
                 p += 6
                 if 0xD800 <= unit <= 0xDBFF:               # a high surrogate wants its low one at once
                     if end - p < 6 or p[0] != c'\\' or p[1] != c'u':
-                        return _fail(fault, p, R_JSON)
+                        return _set_error(error, p, R_JSON)
                     second = _hex4(p + 2)
                     if second < 0xDC00 or second > 0xDFFF:
-                        return _fail(fault, p, R_JSON)
+                        return _set_error(error, p, R_JSON)
                     p += 6
             elif (c == c'"' or c == c'\\' or c == c'/' or c == c'b' or c == c'f' or c == c'n' or c == c'r'
                   or c == c't'):
                 p += 2
             else:
-                return _fail(fault, p, R_JSON)
+                return _set_error(error, p, R_JSON)
         else:
-            return _fail(fault, p, R_JSON)                  # a control byte
+            return _set_error(error, p, R_JSON)             # a control byte
 
 
-cdef inline const char* _string_end(const char* p, const char* end, bint* escaped, Fault* fault) noexcept nogil:
+cdef inline const char* _string_end(const char* p, const char* end, bint* escaped, ParseError* error) noexcept nogil:
     """As scan_string; the usual string, all plain, without a call."""
     cdef const char* q = ft_skip_plain(p, end)
     if q < end and q[0] == c'"':
         escaped[0] = False
         return q
-    return scan_string(p, end, escaped, fault)
+    return scan_string(p, end, escaped, error)
 
 
-cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept nogil:
-    """Decode the inside of a *validated* string to UTF-8. Returns its length, or -1 if it needs more than `room`."""
+cdef ssize_t unescape(const char* p, size_t n, char* out, size_t capacity) noexcept nogil:
+    """Decode the inside of a *validated* string to UTF-8. Returns its length, or -1 if it needs more than `capacity`."""
     cdef const char* end = p + n
     cdef size_t used = 0
     cdef uint8_t c
     cdef int unit
     while p < end:
-        ft_assert(used <= room)
-        if room - used < 4:
+        ft_assert(used <= capacity)
+        if capacity - used < 4:
             return -1
         c = <uint8_t>p[0]
         if c != c'\\':
@@ -199,7 +199,7 @@ cdef ssize_t unescape(const char* p, size_t n, char* out, size_t room) noexcept 
     return <ssize_t>used
 
 
-cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fault* fault) noexcept nogil:
+cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, ParseError* error) noexcept nogil:
     cdef const char* start = p
     cdef const char* amount = p            # behind the sign
     cdef const char* first = NULL          # first digit that is not zero
@@ -212,26 +212,26 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
         p += 1
         amount = p
     if p >= end:
-        return _fail(fault, p, R_JSON)
+        return _set_error(error, p, R_JSON)
     if p[0] == c'0':
         p += 1
     elif c'1' <= p[0] <= c'9':
         first = p
         while end - p >= 8:
-            digits = ft_digits8(ft_load8(p))
+            digits = ft_count_digits8(ft_load8(p))
             p += digits
             if digits < 8:
                 break
         while p < end and c'0' <= p[0] <= c'9':
             p += 1
     else:
-        return _fail(fault, p, R_JSON)
+        return _set_error(error, p, R_JSON)
     point = p
     if p < end and p[0] == c'.':
         kind[0] = K_FLOAT
         p += 1
         if p >= end or not (c'0' <= p[0] <= c'9'):
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         while p < end and c'0' <= p[0] <= c'9':
             if first == NULL and p[0] != c'0':
                 first = p
@@ -243,7 +243,7 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
             negative = p[0] == c'-'
             p += 1
         if p >= end or not (c'0' <= p[0] <= c'9'):
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         while p < end and c'0' <= p[0] <= c'9':
             if exponent < 1000000000:
                 exponent = exponent * 10 + (p[0] - c'0')
@@ -253,355 +253,355 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Fau
     if first != NULL:
         # power of ten of the leading digit: 1e308 is finite, 1e309 is not, between them rounding decides
         magnitude = exponent + (point - first - 1 if first < point else point - first)
-        if magnitude > 308 or (magnitude == 308 and long_decimal(amount, <size_t>(p - amount)) == INFINITY):
-            return _fail(fault, start, R_NUMBER)
+        if magnitude > 308 or (magnitude == 308 and decimal_to_double(amount, <size_t>(p - amount)) == INFINITY):
+            return _set_error(error, start, R_NUMBER)
     return p
 
 
-cdef inline const char* _scan_scalar(const char* p, const char* end, Slot* slot, Fault* fault) noexcept nogil:
+cdef inline const char* _scan_scalar(const char* p, const char* end, JsonValue* value, ParseError* error) noexcept nogil:
     """A string, number, true, false or null at `p` (p < end). Sets the slot."""
     cdef const char* q
     cdef bint escaped
     cdef char c = p[0]
     if c == c'"':
-        q = _string_end(p + 1, end, &escaped, fault)
+        q = _string_end(p + 1, end, &escaped, error)
         if q == NULL:
             return NULL
-        slot.kind = K_ESCAPED if escaped else K_STRING
-        slot.at = p + 1
-        slot.size = q - p - 1
+        value.kind = K_ESCAPED_STRING if escaped else K_STRING
+        value.text = p + 1
+        value.size = q - p - 1
         return q + 1
-    slot.at = p
+    value.text = p
     if c == c't' and end - p >= 4 and p[1] == c'r' and p[2] == c'u' and p[3] == c'e':
-        slot.kind = K_TRUE
-        slot.size = 4
+        value.kind = K_TRUE
+        value.size = 4
         return p + 4
     if c == c'f' and end - p >= 5 and p[1] == c'a' and p[2] == c'l' and p[3] == c's' and p[4] == c'e':
-        slot.kind = K_FALSE
-        slot.size = 5
+        value.kind = K_FALSE
+        value.size = 5
         return p + 5
     if c == c'n' and end - p >= 4 and p[1] == c'u' and p[2] == c'l' and p[3] == c'l':
-        slot.kind = K_NULL
-        slot.size = 4
+        value.kind = K_NULL
+        value.size = 4
         return p + 4
-    q = _scan_number(p, end, &slot.kind, fault)
+    q = _scan_number(p, end, &value.kind, error)
     if q == NULL:
         return NULL
-    slot.size = q - p
+    value.size = q - p
     return q
 
 
-cdef const char* scan_value(const char* p, const char* end, int depth, Slot* slot, Fault* fault) noexcept nogil:
+cdef const char* scan_value(const char* p, const char* end, int depth, JsonValue* value, ParseError* error) noexcept nogil:
     """One value, of any kind, that begins at `p` (blanks skipped before). `depth` brackets are open around it."""
     cdef uint8_t objects[DEPTH_BYTES]            # bit per open bracket: 1 = object
-    cdef int level = 0                            # brackets open inside this value
-    cdef Slot inner
+    cdef int nesting = 0                          # brackets open inside this value
+    cdef JsonValue inner
     cdef const char* start = p
     if p >= end:
-        return _fail(fault, p, R_JSON)
+        return _set_error(error, p, R_JSON)
     if p[0] != c'{' and p[0] != c'[':
-        return _scan_scalar(p, end, slot, fault)
-    slot.at = start
-    slot.kind = K_OBJECT if p[0] == c'{' else K_ARRAY
+        return _scan_scalar(p, end, value, error)
+    value.text = start
+    value.kind = K_OBJECT if p[0] == c'{' else K_ARRAY
     while True:
         # p stands at the first byte of a value
-        ft_prefetch_line(p)
+        ft_prefetch_ahead(p)
         if p >= end:
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         if p[0] == c'{' or p[0] == c'[':
-            if depth + level >= MAX_DEPTH:
-                return _fail(fault, p, R_DEPTH)
-            ft_assert(level >> 3 < DEPTH_BYTES)
+            if depth + nesting >= MAX_DEPTH:
+                return _set_error(error, p, R_DEPTH)
+            ft_assert(nesting >> 3 < DEPTH_BYTES)
             if p[0] == c'{':
-                objects[level >> 3] |= <uint8_t>(1 << (level & 7))
+                objects[nesting >> 3] |= <uint8_t>(1 << (nesting & 7))
             else:
-                objects[level >> 3] &= <uint8_t>(0xFF ^ (1 << (level & 7)))
-            level += 1
-            p = skip_blank(p + 1, end)
+                objects[nesting >> 3] &= <uint8_t>(0xFF ^ (1 << (nesting & 7)))
+            nesting += 1
+            p = skip_whitespace(p + 1, end)
             if p >= end:
-                return _fail(fault, p, R_JSON)
-            if objects[(level - 1) >> 3] >> ((level - 1) & 7) & 1:
+                return _set_error(error, p, R_JSON)
+            if objects[(nesting - 1) >> 3] >> ((nesting - 1) & 7) & 1:
                 if p[0] != c'}':
-                    p = _scan_key(p, end, fault)
+                    p = _scan_key(p, end, error)
                     if p == NULL:
                         return NULL
                     continue
             elif p[0] != c']':
                 continue
         else:
-            p = _scan_scalar(p, end, &inner, fault)
+            p = _scan_scalar(p, end, &inner, error)
             if p == NULL:
                 return NULL
         # after a value (or before the bracket that closes an empty one): close what closes here
         while True:
-            ft_assert(level > 0)
-            p = skip_blank(p, end)
+            ft_assert(nesting > 0)
+            p = skip_whitespace(p, end)
             if p >= end:
-                return _fail(fault, p, R_JSON)
-            if objects[(level - 1) >> 3] >> ((level - 1) & 7) & 1:
+                return _set_error(error, p, R_JSON)
+            if objects[(nesting - 1) >> 3] >> ((nesting - 1) & 7) & 1:
                 if p[0] == c',':
-                    p = _scan_key(skip_blank(p + 1, end), end, fault)
+                    p = _scan_key(skip_whitespace(p + 1, end), end, error)
                     if p == NULL:
                         return NULL
                     break
                 if p[0] != c'}':
-                    return _fail(fault, p, R_JSON)
+                    return _set_error(error, p, R_JSON)
             else:
                 if p[0] == c',':
-                    p = skip_blank(p + 1, end)
+                    p = skip_whitespace(p + 1, end)
                     break
                 if p[0] != c']':
-                    return _fail(fault, p, R_JSON)
+                    return _set_error(error, p, R_JSON)
             p += 1
-            level -= 1
-            if level == 0:
-                slot.size = p - start
+            nesting -= 1
+            if nesting == 0:
+                value.size = p - start
                 return p
 
 
-cdef const char* _scan_key(const char* p, const char* end, Fault* fault) noexcept nogil:
+cdef const char* _scan_key(const char* p, const char* end, ParseError* error) noexcept nogil:
     """A key and its colon; returns the first byte of the value."""
     cdef bint escaped
     if p >= end or p[0] != c'"':
-        return _fail(fault, p, R_JSON)
-    p = _string_end(p + 1, end, &escaped, fault)
+        return _set_error(error, p, R_JSON)
+    p = _string_end(p + 1, end, &escaped, error)
     if p == NULL:
         return NULL
-    p = skip_blank(p + 1, end)
+    p = skip_whitespace(p + 1, end)
     if p >= end or p[0] != c':':
-        return _fail(fault, p, R_JSON)
-    return skip_blank(p + 1, end)
+        return _set_error(error, p, R_JSON)
+    return skip_whitespace(p + 1, end)
 
 
-cdef inline size_t _key_slot(const Keys* keys, uint64_t head, uint64_t tail) noexcept nogil:
+cdef inline size_t _key_hash(const KeyTable* keys, uint64_t head, uint64_t tail) noexcept nogil:
     return <size_t>(((head ^ tail * <uint64_t>0x9E3779B97F4A7C15) * keys.factor) >> (64 - KEY_BITS))
 
 
-cdef int keys_new(Keys* keys, tuple names) except -1:
+cdef int key_table_init(KeyTable* keys, tuple names) except -1:
     """Make the table of these names, of up to 16 ASCII characters; a key's code is its place among them."""
-    cdef char text[LONGEST_KEY]
+    cdef char text[MAX_KEY_BYTES]
     cdef Key* key
-    cdef bint taken[KEY_SLOTS]
+    cdef bint slot_used[KEY_SLOTS]
     cdef bint clash = True
-    cdef size_t slot
+    cdef size_t hash_slot
     cdef int i
-    if len(names) > MOST_KEYS or any(len(name.encode()) > LONGEST_KEY for name in names):
-        raise ValueError(f"at most {MOST_KEYS} keys of at most {LONGEST_KEY} bytes")
+    if len(names) > MAX_KEYS or any(len(name.encode()) > MAX_KEY_BYTES for name in names):
+        raise ValueError(f"at most {MAX_KEYS} keys of at most {MAX_KEY_BYTES} bytes")
     for i, name in enumerate(names):
         raw = name.encode()
-        key = &keys.names[i]
+        key = &keys.entries[i]
         key.size = <size_t>len(raw)
         memcpy(text, <const char*>raw, key.size)
-        ft_first16(text, key.size, &key.head, &key.tail)
+        ft_load_padded16(text, key.size, &key.head, &key.tail)
     keys.factor = 1
     while clash:
         # with 26 keys in 128 slots about every 14th factor gives each a slot of its own
         keys.factor = keys.factor * <uint64_t>6364136223846793005 + 1442695040888963406
         clash = False
-        memset(taken, 0, sizeof(taken))
+        memset(slot_used, 0, sizeof(slot_used))
         for i in range(len(names)):
-            slot = _key_slot(keys, keys.names[i].head, keys.names[i].tail)
-            clash |= taken[slot]
-            taken[slot] = True
-            keys.slots[slot] = <uint8_t>i
+            hash_slot = _key_hash(keys, keys.entries[i].head, keys.entries[i].tail)
+            clash |= slot_used[hash_slot]
+            slot_used[hash_slot] = True
+            keys.slot_to_key[hash_slot] = <uint8_t>i
     return 0
 
 
-cdef inline int _key_code(const Keys* keys, const char* p, size_t n) noexcept nogil:
+cdef inline int _key_code(const KeyTable* keys, const char* p, size_t n) noexcept nogil:
     """The code of the key of n bytes at p, or -1. No loop, and no branch on what it is. Reads 16 bytes."""
     cdef uint64_t head, tail
     cdef const Key* key
     cdef int code
-    if n > LONGEST_KEY:
+    if n > MAX_KEY_BYTES:
         return -1
-    ft_first16(p, n, &head, &tail)
-    ft_assert(_key_slot(keys, head, tail) < KEY_SLOTS)
-    code = keys.slots[_key_slot(keys, head, tail)]
-    ft_assert(code < MOST_KEYS)
-    key = &keys.names[code]
+    ft_load_padded16(p, n, &head, &tail)
+    ft_assert(_key_hash(keys, head, tail) < KEY_SLOTS)
+    code = keys.slot_to_key[_key_hash(keys, head, tail)]
+    ft_assert(code < MAX_KEYS)
+    key = &keys.entries[code]
     # the size too: a decoded key may end in a NUL
     return code if (key.head ^ head | key.tail ^ tail | key.size ^ n) == 0 else -1
 
 
-cdef inline const char* _key(const Keys* keys, const char* p, const char* end, uint8_t* next_key, int last, int* code,
-                             Fault* fault) noexcept nogil:
+cdef inline const char* _scan_known_key(const KeyTable* keys, const char* p, const char* end, uint8_t* next_key,
+                                        int previous_key, int* code, ParseError* error) noexcept nogil:
     """The key whose text begins at p: its closing quote, or NULL. code: -1 if `keys` has no such key."""
-    cdef char decoded[KEY_ROOM]
-    cdef int guess = next_key[last]
-    cdef const Key* key = &keys.names[guess]
+    cdef char decoded[DECODED_KEY_BYTES]
+    cdef int predicted = next_key[previous_key]
+    cdef const Key* key = &keys.entries[predicted]
     cdef const char* q
     cdef uint64_t head, tail
     cdef bint escaped
     cdef ssize_t n
-    ft_assert(last < KEYS_WRONG)
-    ft_assert(guess < MOST_KEYS)
+    ft_assert(previous_key < MISPREDICTED_KEYS)
+    ft_assert(predicted < MAX_KEYS)
     if end - p > 32:
-        ft_first16(p, key.size, &head, &tail)
+        ft_load_padded16(p, key.size, &head, &tail)
         if (key.head ^ head | key.tail ^ tail | <uint64_t>(p[key.size] ^ c'"')) == 0:
-            code[0] = guess                # so the value's place does not wait for the key's bytes
+            code[0] = predicted            # so the value's place does not wait for the key's bytes
             return p + key.size
-        next_key[<int>KEYS_WRONG] += 1
-        n = ft_plain32(p)
+        next_key[<int>MISPREDICTED_KEYS] += 1
+        n = ft_plain_prefix32(p)
         if p[n] == c'"':
             code[0] = _key_code(keys, p, <size_t>n)
             return p + n
-    q = _string_end(p, end, &escaped, fault)
+    q = _string_end(p, end, &escaped, error)
     if q == NULL:
         return NULL
-    n = unescape(p, <size_t>(q - p), decoded, KEY_ROOM)
+    n = unescape(p, <size_t>(q - p), decoded, DECODED_KEY_BYTES)
     code[0] = _key_code(keys, decoded, <size_t>n) if n >= 0 else -1
     return q
 
 
-cdef const char* scan_object(const char* p, const char* end, int depth, const Keys* keys, const Level* level, Slot* slots,
-                             uint8_t* next_key, Fault* fault) noexcept nogil:
-    """The object at `p`; values of the known keys level.lo <= code < level.hi go to slots[code], the last one counts.
+cdef const char* scan_object(const char* p, const char* end, int depth, const KeyTable* keys, const ObjectSchema* schema,
+                             JsonValue* fields, uint8_t* next_key, ParseError* error) noexcept nogil:
+    """The object at `p`; values of the known keys schema.lo <= code < schema.hi go to fields[code], the last one counts.
 
-    An object found at the key level.into is read in the same pass with `level.inner`. `depth` brackets are open around it. The
-    whole object is validated, also what nobody asked for. next_key remembers which key came after which, for the next
+    An object found at the key schema.nested_key is read in the same pass with `schema.nested`. `depth` brackets are open around
+    it. The whole object is validated, also what nobody asked for. next_key remembers which key came after which, for the next
     object's keys most likely come in the same order.
     """
-    cdef Slot other
-    cdef Slot* value
+    cdef JsonValue other
+    cdef JsonValue* value
     cdef bint escaped
     cdef const char* inner
-    cdef int code, last = level.start
-    memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))          # K_ABSENT
+    cdef int code, previous_key = schema.first_key_hint
+    memset(&fields[schema.lo], 0, <size_t>(schema.hi - schema.lo) * sizeof(JsonValue))  # K_ABSENT
     if p >= end or p[0] != c'{':
-        return _fail(fault, p, R_OBJECT)
+        return _set_error(error, p, R_NOT_OBJECT)
     if depth >= MAX_DEPTH:
-        return _fail(fault, p, R_DEPTH)
-    p = skip_blank(p + 1, end)
+        return _set_error(error, p, R_DEPTH)
+    p = skip_whitespace(p + 1, end)
     if p < end and p[0] == c'}':
         return p + 1
     while True:
         if p >= end or p[0] != c'"':
-            return _fail(fault, p, R_JSON)
-        ft_prefetch_line(p)
-        p = _key(keys, p + 1, end, next_key, last, &code, fault)
+            return _set_error(error, p, R_JSON)
+        ft_prefetch_ahead(p)
+        p = _scan_known_key(keys, p + 1, end, next_key, previous_key, &code, error)
         if p == NULL:
             return NULL
         p += 1
         if p >= end or p[0] != c':':
-            p = skip_blank(p, end)
+            p = skip_whitespace(p, end)
             if p >= end or p[0] != c':':
-                return _fail(fault, p, R_JSON)
+                return _set_error(error, p, R_JSON)
         p += 1
-        p = skip_blank(p, end)
+        p = skip_whitespace(p, end)
         if p >= end:
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         value = &other
-        if level.lo <= code < level.hi:
-            ft_assert(code < MOST_KEYS)          # as long as the callers' slots
-            value = &slots[code]
-            next_key[last] = <uint8_t>code
-            last = code
+        if schema.lo <= code < schema.hi:
+            ft_assert(code < MAX_KEYS)           # as long as the callers' slots
+            value = &fields[code]
+            next_key[previous_key] = <uint8_t>code
+            previous_key = code
         if p[0] == c'"':
-            value.at = p + 1
-            p = _string_end(p + 1, end, &escaped, fault)
+            value.text = p + 1
+            p = _string_end(p + 1, end, &escaped, error)
             if p == NULL:
                 return NULL
-            value.kind = K_ESCAPED if escaped else K_STRING
-            value.size = p - value.at
+            value.kind = K_ESCAPED_STRING if escaped else K_STRING
+            value.size = p - value.text
             p += 1
-        elif p[0] == c'{' and code == level.into and level.inner != NULL:
+        elif p[0] == c'{' and code == schema.nested_key and schema.nested != NULL:
             inner = p
-            p = scan_object(p, end, depth + 1, keys, level.inner, slots, next_key, fault)
+            p = scan_object(p, end, depth + 1, keys, schema.nested, fields, next_key, error)
             if p == NULL:
                 return NULL
             value.kind = K_OBJECT
-            value.at = inner
+            value.text = inner
             value.size = p - inner
         else:
-            p = scan_value(p, end, depth + 1, value, fault)
+            p = scan_value(p, end, depth + 1, value, error)
             if p == NULL:
                 return NULL
-        p = skip_blank(p, end)
+        p = skip_whitespace(p, end)
         if p >= end:
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         if p[0] == c'}':
             return p + 1
         if p[0] != c',':
-            return _fail(fault, p, R_JSON)
+            return _set_error(error, p, R_JSON)
         p += 1
-        p = skip_blank(p, end)
+        p = skip_whitespace(p, end)
 
 
-cdef const char* scan_outlined(const char* p, const char* end, const Keys* keys, const Level* level, Slot* slots,
-                               const uint16_t* marks) noexcept nogil:
+cdef const char* scan_indexed(const char* p, const char* end, const KeyTable* keys, const ObjectSchema* schema,
+                              JsonValue* fields, const uint16_t* positions) noexcept nogil:
     """As scan_object at a line's start, by the line's outline, if all keys are known and each comes once; NULL for any other.
 
     Where each value ends is known before it is read, and what it is matters only at the end, in the order of the keys' codes.
-    So the processor guesses few branches wrong, in whatever order the keys come. Reads OUTLINE_ROOM bytes.
+    So the processor guesses few branches wrong, in whatever order the keys come. Reads INDEX_READABLE_BYTES bytes.
     """
-    cdef const Level* outer = NULL
-    cdef Slot* whole = NULL                # of the object that is read in the same pass
-    cdef Slot* value
-    cdef Fault fault
+    cdef const ObjectSchema* outer_schema = NULL
+    cdef JsonValue* nested_value = NULL    # of the object that is read in the same pass
+    cdef JsonValue* value
+    cdef ParseError error
     cdef const char* q
-    cdef unsigned i = 0, at, colon, to
-    cdef uint32_t seen = 0
-    cdef bint text
+    cdef unsigned i = 0, at, colon, value_end
+    cdef uint32_t seen_keys = 0
+    cdef bint is_string
     cdef int code
-    memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))          # K_ABSENT
+    memset(&fields[schema.lo], 0, <size_t>(schema.hi - schema.lo) * sizeof(JsonValue))  # K_ABSENT
     while True:
         # marks[i]: the brace or comma before a key
-        ft_assert(i + 2 < OUTLINE_MARKS)
-        at = marks[i] + 1
+        ft_assert(i + 2 < MAX_STRUCTURALS)
+        at = positions[i] + 1
         at += p[at] == c' '                    # one blank; with more, or with another, it is no quote
-        colon = marks[i + 1]
+        colon = positions[i + 1]
         if p[at] != c'"' or p[colon] != c':':
             return NULL
-        ft_assert(colon < OUTLINE_ROOM)
-        ft_assert(at + 1 + LONGEST_KEY <= OUTLINE_ROOM)
+        ft_assert(colon < INDEX_READABLE_BYTES)
+        ft_assert(at + 1 + MAX_KEY_BYTES <= INDEX_READABLE_BYTES)
         ft_assert(at + 2 <= colon)               # a whole string stands between them
         code = _key_code(keys, p + at + 1, colon - at - 2)
-        if not (level.lo <= code < level.hi) or seen >> code & 1:
+        if not (schema.lo <= code < schema.hi) or seen_keys >> code & 1:
             return NULL
-        seen |= <uint32_t>1 << code
-        value = &slots[code]
+        seen_keys |= <uint32_t>1 << code
+        value = &fields[code]
         at = colon + 1
         at += p[at] == c' '
         i += 2
-        to = marks[i]
-        if p[to] == c',' or p[to] == c'}':
-            text = p[at] == c'"'
-            value.at = p + at + text
-            value.size = to - at - 2 * <unsigned>text
-            value.kind = K_STRING if text else K_FLOAT         # or another one, told below
-        elif at != to:
+        value_end = positions[i]
+        if p[value_end] == c',' or p[value_end] == c'}':
+            is_string = p[at] == c'"'
+            value.text = p + at + is_string
+            value.size = value_end - at - 2 * <unsigned>is_string
+            value.kind = K_STRING if is_string else K_FLOAT    # or another one, told below
+        elif at != value_end:
             return NULL
-        elif p[to] == c'{' and code == level.into and level.inner != NULL:
-            value.at = p + at
+        elif p[value_end] == c'{' and code == schema.nested_key and schema.nested != NULL:
+            value.text = p + at
             value.kind = K_OBJECT
-            whole = value
-            outer = level
-            level = level.inner
-            memset(&slots[level.lo], 0, <size_t>(level.hi - level.lo) * sizeof(Slot))
+            nested_value = value
+            outer_schema = schema
+            schema = schema.nested
+            memset(&fields[schema.lo], 0, <size_t>(schema.hi - schema.lo) * sizeof(JsonValue))
             continue
         else:
-            q = scan_value(p + at, end, 1 if outer == NULL else 2, value, &fault)
+            q = scan_value(p + at, end, 1 if outer_schema == NULL else 2, value, &error)
             if q == NULL:
                 return NULL
-            while p + marks[i] < q:
+            while p + positions[i] < q:
                 i += 1
-                ft_assert(i < OUTLINE_MARKS)
-            if p + marks[i] != q:
+                ft_assert(i < MAX_STRUCTURALS)
+            if p + positions[i] != q:
                 return NULL
-        if p[marks[i]] == c'}' and outer != NULL:
-            whole.size = p + marks[i] + 1 - whole.at
-            level = outer
-            outer = NULL
+        if p[positions[i]] == c'}' and outer_schema != NULL:
+            nested_value.size = p + positions[i] + 1 - nested_value.text
+            schema = outer_schema
+            outer_schema = NULL
             i += 1
-            if marks[i] != marks[i - 1] + 1:
+            if positions[i] != positions[i - 1] + 1:
                 return NULL
-        if p[marks[i]] == c'}':
+        if p[positions[i]] == c'}':
             break
-        if p[marks[i]] != c',':
+        if p[positions[i]] != c',':
             return NULL
-    for code in range(MOST_KEYS):
-        if seen >> code & 1 and slots[code].kind == K_FLOAT:
-            q = slots[code].at + slots[code].size
-            if _scan_scalar(slots[code].at, q, &slots[code], &fault) != q:
+    for code in range(MAX_KEYS):
+        if seen_keys >> code & 1 and fields[code].kind == K_FLOAT:
+            q = fields[code].text + fields[code].size
+            if _scan_scalar(fields[code].text, q, &fields[code], &error) != q:
                 return NULL
-    return p + marks[i] + 1
+    return p + positions[i] + 1

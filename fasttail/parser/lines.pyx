@@ -11,7 +11,7 @@ either ends an event exactly there or not, and the pool then cuts again without 
 from libc.string cimport memchr
 
 from fasttail.checks cimport ft_assert
-from fasttail.parser.types cimport Chunk, Stream
+from fasttail.parser.types cimport Chunk, StreamSpec
 
 cdef extern from *:
     """
@@ -24,56 +24,59 @@ cdef extern from *:
     void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
 
 cdef enum:
-    NEAR = 4096          # a line end within this distance is taken without looking for an event's start
-    FAR = 1 << 20        # an event's start is looked for within this distance
+    NEWLINE_SEARCH_BYTES = 4096       # a line end within this distance is taken without looking for an event's start
+    SEPARATOR_SEARCH_BYTES = 1 << 20  # an event's start is looked for within this distance
 
 
-cdef int cut(const Stream* stream, const char* data, const char* begin, const char* limit, int workers, bint within_lines,
-             Chunk* chunks) noexcept nogil:
-    """Set begin, pos, end, inside, hands_over of chunks[0:workers] for the lines [begin, limit). Always 0.
+cdef int split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
+                           bint split_inside_lines, Chunk* chunks) noexcept nogil:
+    """Set begin, pos, end, starts_inside_line, ends_inside_line of chunks[0:workers] for the lines [begin, limit). Always 0.
 
     `limit` is the end of a line (or of the data). Shares may be empty; together they cover every byte once.
     """
     cdef int k
     cdef const char* p = begin
     cdef const char* newline
-    cdef const char* event
-    cdef const char* near
+    cdef const char* target
+    cdef const char* cursor
     cdef size_t size = <size_t>(limit - begin)
-    cdef bint inside = False, next_inside
+    cdef bint starts_inside_line = False, next_starts_inside
     for k in range(workers):
         chunks[k].data = data
         chunks[k].limit = limit
         chunks[k].begin = p
         chunks[k].pos = p
-        chunks[k].inside = inside
-        next_inside = False
+        chunks[k].starts_inside_line = starts_inside_line
+        next_starts_inside = False
         if k == workers - 1:
             p = limit
         else:
             # the share ends near begin + size * (k+1) / workers, and never before it begins
-            event = begin + <size_t>(<double>size * (k + 1) / workers)
-            if event > p:
-                near = event - 1
-                newline = <const char*>memchr(near, c'\n', <size_t>(limit - near if limit - near < NEAR else NEAR))
-                if newline == NULL and within_lines and limit - event > NEAR:
+            target = begin + <size_t>(<double>size * (k + 1) / workers)
+            if target > p:
+                cursor = target - 1
+                newline = <const char*>memchr(cursor, c'\n',
+                                              <size_t>(limit - cursor if limit - cursor < NEWLINE_SEARCH_BYTES
+                                                       else NEWLINE_SEARCH_BYTES))
+                if newline == NULL and split_inside_lines and limit - target > NEWLINE_SEARCH_BYTES:
                     # the mark is looked for as far as the line can be seen; it comes soon, a huge line's end does not
-                    near = <const char*>memmem(event, <size_t>(limit - event if limit - event < FAR else FAR),
-                                               stream.event_mark, stream.mark_size)
-                    if near != NULL and memchr(event, c'\n', <size_t>(near - event)) == NULL:
-                        p = near + stream.mark_skip
-                        next_inside = True
-                if not next_inside:
+                    cursor = <const char*>memmem(target, <size_t>(limit - target if limit - target < SEPARATOR_SEARCH_BYTES
+                                                                  else SEPARATOR_SEARCH_BYTES),
+                                                 stream.event_separator, stream.separator_size)
+                    if cursor != NULL and memchr(target, c'\n', <size_t>(cursor - target)) == NULL:
+                        p = cursor + stream.event_start_skip
+                        next_starts_inside = True
+                if not next_starts_inside:
                     if newline == NULL:
-                        newline = <const char*>memchr(event, c'\n', <size_t>(limit - event))
+                        newline = <const char*>memchr(target, c'\n', <size_t>(limit - target))
                     p = newline + 1 if newline != NULL else limit
             else:
-                next_inside = inside             # an empty share hands on what it was given
+                next_starts_inside = starts_inside_line  # an empty share hands on what it was given
         ft_assert(chunks[k].begin <= p)
         ft_assert(p <= limit)
         chunks[k].end = p
-        chunks[k].hands_over = next_inside
-        inside = next_inside
+        chunks[k].ends_inside_line = next_starts_inside
+        starts_inside_line = next_starts_inside
     return 0
 
 

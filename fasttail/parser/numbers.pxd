@@ -1,8 +1,10 @@
-"""Text -> number. The parse_ functions give 1, or 0 if the text is none (or does not fit); only then the value is left alone."""
+"""Text -> number. The parse_ functions give 1, or 0 if the text is none (or does not fit); only then the value is left
+alone.
+"""
 from libc.stdint cimport int64_t, uint64_t
 
-cdef int parse_second(const char* p, int64_t* ns) noexcept nogil
-cdef int parse_time(const char* p, size_t n, int64_t* ns) noexcept nogil
-cdef double long_decimal(const char* p, size_t n) noexcept nogil
+cdef int parse_datetime_seconds(const char* p, int64_t* ns) noexcept nogil
+cdef int parse_datetime_ns(const char* p, size_t n, int64_t* ns) noexcept nogil
+cdef double decimal_to_double(const char* p, size_t n) noexcept nogil
 cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil
-cdef int parse_int(const char* p, size_t n, bint negative_too, uint64_t* value) noexcept nogil
+cdef int parse_int(const char* p, size_t n, bint allow_negative, uint64_t* value) noexcept nogil

@@ -1,34 +1,36 @@
-"""Text -> number: times, decimals, integers. Every length, every form that is allowed; what is common has shortcuts elsewhere."""
+"""Text -> number: times, decimals, integers. Every length, every form that is allowed; what is common has shortcuts
+elsewhere.
+"""
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport strtod
 
 from fasttail.checks cimport ft_assert
 
 cdef extern from "simd.h" nogil:
-    const double* FT_TENS
+    const double* FT_POWERS_OF_TEN
 
 
-cdef int64_t _days(int64_t y, int64_t m, int64_t d) noexcept nogil:
+cdef int64_t _days_since_epoch(int64_t y, int64_t m, int64_t d) noexcept nogil:
     """Days from 1970-01-01 to y-m-d, Gregorian: years counted from March, in eras of 400 (146,097 days each)."""
-    cdef int64_t era, of_era, of_year
+    cdef int64_t era, year_of_era, day_of_year
     if m <= 2:
         y -= 1
     era = y // 400
-    of_era = y - era * 400
-    of_year = (153 * (m + (-3 if m > 2 else 9)) + 2) // 5 + d - 1
-    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
+    year_of_era = y - era * 400
+    day_of_year = (153 * (m + (-3 if m > 2 else 9)) + 2) // 5 + d - 1
+    return era * 146097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719468
 
 
-cdef inline int _two(const char* p) noexcept nogil:
+cdef inline int _two_digits(const char* p) noexcept nogil:
     """Value of two digits, or -1."""
     cdef unsigned a = <unsigned>(<uint8_t>p[0]) - c'0', b = <unsigned>(<uint8_t>p[1]) - c'0'
     return <int>(a * 10 + b) if a <= 9 and b <= 9 else -1
 
 
-cdef int parse_second(const char* p, int64_t* ns) noexcept nogil:
+cdef int parse_datetime_seconds(const char* p, int64_t* ns) noexcept nogil:
     """`YYYY-MM-DDTHH:MM:SS`, the years 1970 to 2261 (what fits in ns since 1970). 1 if it is one, else 0."""
-    cdef int century = _two(p), year = _two(p + 2), month = _two(p + 5), day = _two(p + 8)
-    cdef int hour = _two(p + 11), minute = _two(p + 14), second = _two(p + 17), last = 31
+    cdef int century = _two_digits(p), year = _two_digits(p + 2), month = _two_digits(p + 5), day = _two_digits(p + 8)
+    cdef int hour = _two_digits(p + 11), minute = _two_digits(p + 14), second = _two_digits(p + 17), last = 31
     if (century < 0 or year < 0 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or p[13] != c':' or p[16] != c':'):
         return 0
     year += century * 100
@@ -42,17 +44,17 @@ cdef int parse_second(const char* p, int64_t* ns) noexcept nogil:
         last = 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     if day < 1 or day > last:
         return 0
-    ns[0] = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
+    ns[0] = ((_days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
     ns[0] *= 1000000000
     return 1
 
 
-cdef int parse_time(const char* p, size_t n, int64_t* ns) noexcept nogil:
+cdef int parse_datetime_ns(const char* p, size_t n, int64_t* ns) noexcept nogil:
     """Text time with 0 to 9 fraction digits -> ns since 1970. 1 if it is one, else 0."""
     cdef int64_t fraction = 0
     cdef size_t i
     cdef unsigned digit
-    if n < 19 or n > 29 or n == 20 or not parse_second(p, ns):
+    if n < 19 or n > 29 or n == 20 or not parse_datetime_seconds(p, ns):
         return 0
     if n == 19:
         return 1
@@ -67,7 +69,7 @@ cdef int parse_time(const char* p, size_t n, int64_t* ns) noexcept nogil:
     return 1
 
 
-cdef double long_decimal(const char* p, size_t n) noexcept nogil:
+cdef double decimal_to_double(const char* p, size_t n) noexcept nogil:
     """A JSON number without its sign, correctly rounded: 770 significant digits and a mark for a rest decide every float64.
 
     The text is rebuilt without a point, so that the host's locale cannot matter to strtod.
@@ -75,7 +77,7 @@ cdef double long_decimal(const char* p, size_t n) noexcept nogil:
     cdef char text[832]
     cdef size_t used = 0, i = 0
     cdef long shift = 0, exponent = 0
-    cdef bint point = False, minus = False, rest = False
+    cdef bint point = False, exponent_negative = False, sticky = False
     cdef char digits[24]
     cdef int k = 0
     while i < n and p[i] != c'e' and p[i] != c'E':
@@ -89,23 +91,23 @@ cdef double long_decimal(const char* p, size_t n) noexcept nogil:
                 if point:
                     shift -= 1
             else:
-                rest = rest or p[i] != c'0'
+                sticky = sticky or p[i] != c'0'
                 if not point:
                     shift += 1
         i += 1
     if i < n:
         i += 1
         if p[i] == c'+' or p[i] == c'-':
-            minus = p[i] == c'-'
+            exponent_negative = p[i] == c'-'
             i += 1
         while i < n:
             if exponent < 1000000000:
                 exponent = exponent * 10 + (p[i] - c'0')
             i += 1
-        shift += -exponent if minus else exponent
+        shift += -exponent if exponent_negative else exponent
     if used == 0:
         return 0.0
-    if rest:
+    if sticky:
         text[used] = c'1'
         used += 1
         shift -= 1
@@ -133,7 +135,7 @@ cdef double long_decimal(const char* p, size_t n) noexcept nogil:
 
 cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
     """A decimal amount (the grammar of a JSON number) -> float64, correctly rounded. 1 if it is one, else 0."""
-    cdef size_t i = 0, whole, fraction = 0, digits
+    cdef size_t i = 0, integer_digits, fraction = 0, digits
     cdef uint64_t mantissa = 0
     cdef bint negative = n > 0 and p[0] == c'-'
     if negative:
@@ -142,8 +144,8 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
     while i < n and c'0' <= p[i] <= c'9':
         mantissa = mantissa * 10 + <uint64_t>(p[i] - c'0')       # wraps past 19 digits: not used then
         i += 1
-    whole = i
-    if whole == 0 or (whole > 1 and p[0] == c'0'):
+    integer_digits = i
+    if integer_digits == 0 or (integer_digits > 1 and p[0] == c'0'):
         return 0
     if i < n and p[i] == c'.':
         i += 1
@@ -153,9 +155,9 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
             fraction += 1
         if fraction == 0:
             return 0
-    digits = whole + fraction
+    digits = integer_digits + fraction
     if i == n and digits <= 19 and mantissa <= (<uint64_t>1 << 53) and fraction <= 22:
-        value[0] = <double>mantissa / FT_TENS[fraction]           # both exact, so the quotient is rounded once
+        value[0] = <double>mantissa / FT_POWERS_OF_TEN[fraction]  # both exact, so the quotient is rounded once
         if negative:
             value[0] = -value[0]
         return 1
@@ -171,13 +173,13 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
             if not (c'0' <= p[i] <= c'9'):
                 return 0
             i += 1
-    value[0] = long_decimal(p, n)
+    value[0] = decimal_to_double(p, n)
     if negative:
         value[0] = -value[0]
     return 1
 
 
-cdef int parse_int(const char* p, size_t n, bint negative_too, uint64_t* value) noexcept nogil:
+cdef int parse_int(const char* p, size_t n, bint allow_negative, uint64_t* value) noexcept nogil:
     """A JSON integer (validated) -> 64 bits. 0 if it does not fit."""
     cdef size_t i = 0
     cdef uint64_t v = 0, digit
@@ -197,11 +199,11 @@ cdef int parse_int(const char* p, size_t n, bint negative_too, uint64_t* value) 
         if v == 0:
             value[0] = 0
             return 1
-        if not negative_too or v > (<uint64_t>1 << 63):
+        if not allow_negative or v > (<uint64_t>1 << 63):
             return 0
         value[0] = (~v) + 1
         return 1
-    if negative_too and v > ((<uint64_t>1 << 63) - 1):
+    if allow_negative and v > ((<uint64_t>1 << 63) - 1):
         return 0
     value[0] = v
     return 1

@@ -4,14 +4,14 @@ from libc.string cimport memchr
 
 from fasttail.checks cimport ft_assert
 from fasttail.parser.columns cimport Batch
-from fasttail.parser.pool cimport Pool, check_batch
+from fasttail.parser.pool cimport WorkerPool, check_batch
 from fasttail.parser.rejects cimport rejected_lines
 from fasttail.parser.streams cimport ORDER_STATUSES
-from fasttail.parser.table cimport table_take
+from fasttail.parser.table cimport table_acquire
 
 cdef enum:
-    FIRST_STRETCH = 1 << 18      # bytes
-    MOST_WORKERS = 256
+    FIRST_PASS_BYTES = 1 << 18   # bytes
+    MAX_WORKERS = 256
 
 
 def parse(data, int workers=1) -> Batch:
@@ -28,7 +28,7 @@ def parse(data, int workers=1) -> Batch:
     cdef const char* q
     cdef size_t shares, size
     cdef int code
-    cdef Pool pool
+    cdef WorkerPool pool
     PyObject_GetBuffer(data, &batch.data, PyBUF_SIMPLE)
     batch.has_data = True
     batch.rejected = []
@@ -37,20 +37,20 @@ def parse(data, int workers=1) -> Batch:
     end = start + size
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    if workers > MOST_WORKERS:
-        raise ValueError(f"workers must be at most {MOST_WORKERS}, not {workers}")     # libgomp ends the process without threads
+    if workers > MAX_WORKERS:
+        raise ValueError(f"workers must be at most {MAX_WORKERS}, not {workers}")     # libgomp ends the process without threads
     shares = 2 * <size_t>workers
-    batch.table = table_take(&ORDER_STATUSES, size, shares)
-    pool = batch.pool = Pool(workers, batch.table, max_rejects=<size_t>-1)
+    batch.table = table_acquire(&ORDER_STATUSES, size, shares)
+    pool = batch.pool = WorkerPool(workers, batch.table, max_rejects=<size_t>-1)
     p = start
     while p < end:
         with nogil:
             q = end
-            if workers > 1 and p == start and size > 3 * FIRST_STRETCH:
+            if workers > 1 and p == start and size > 3 * FIRST_PASS_BYTES:
                 # several workers cannot number new coins: a small part goes first, so that most are known. By lines of
                 # by_block it may be up to a sixteenth of the whole.
-                ft_assert(2 * FIRST_STRETCH + size // 16 <= size)
-                q = <const char*>memchr(p + FIRST_STRETCH, c'\n', FIRST_STRETCH + size // 16)
+                ft_assert(2 * FIRST_PASS_BYTES + size // 16 <= size)
+                q = <const char*>memchr(p + FIRST_PASS_BYTES, c'\n', FIRST_PASS_BYTES + size // 16)
                 q = q + 1 if q != NULL else end
             code = pool.parse_batch(start, p, q, end)
         check_batch(code)

@@ -1,7 +1,7 @@
 """Rejected lines, for Python."""
 from libc.stdint cimport uint8_t
 
-from fasttail.parser.pool cimport Pool
+from fasttail.parser.pool cimport WorkerPool
 
 cpdef str reason_text(uint8_t reason, uint8_t field)
-cdef list rejected_lines(Pool pool)
+cdef list rejected_lines(WorkerPool pool)

@@ -3,15 +3,16 @@ from libc.stdint cimport uint8_t
 
 from typing import NamedTuple
 
-from fasttail.parser.pool cimport Pool
+from fasttail.parser.pool cimport WorkerPool
 from fasttail.parser.types cimport (
-    F_NONE, R_DECIMAL, R_DEPTH, R_JSON, R_LENGTH, R_MISSING, R_NUMBER, R_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8, Reject)
+    F_NONE, R_DECIMAL, R_DEPTH, R_JSON, R_LENGTH, R_MISSING, R_NUMBER, R_NOT_OBJECT, R_RANGE, R_SIDE, R_TIME, R_TYPE, R_UTF8,
+    Reject)
 from fasttail.parser.vocabulary import FIELD_NAMES
 
 cdef extern from *:
     """
     /* type(a, b, c) for a subclass of tuple that adds no member: a third of the time of the call in Python. */
-    static PyObject *ft_tuple_of(PyTypeObject *type, PyObject *a, PyObject *b, PyObject *c) {
+    static PyObject *ft_new_tuple3(PyTypeObject *type, PyObject *a, PyObject *b, PyObject *c) {
         PyObject *made = type->tp_alloc(type, 3);
         if (made == NULL) return NULL;
     #if PY_VERSION_HEX >= 0x030E0000
@@ -27,11 +28,11 @@ cdef extern from *:
     }
     """
     ctypedef struct PyTypeObject
-    object ft_tuple_of(PyTypeObject* type, object a, object b, object c)
+    object ft_new_tuple3(PyTypeObject* type, object a, object b, object c)
 
 _REASONS = {
     R_JSON: "not valid JSON", R_UTF8: "not UTF-8", R_DEPTH: "nested deeper than 1024", R_NUMBER: "a number beyond float64",
-    R_OBJECT: "not an object", R_MISSING: "missing", R_TYPE: "of another type", R_DECIMAL: "not a decimal number",
+    R_NOT_OBJECT: "not an object", R_MISSING: "missing", R_TYPE: "of another type", R_DECIMAL: "not a decimal number",
     R_TIME: "not a time", R_SIDE: 'neither "A" nor "B"', R_RANGE: "out of range", R_LENGTH: "longer than 4 GiB",
 }
 
@@ -44,27 +45,27 @@ class Rejected(NamedTuple):
     reason: str
 
 
-cdef dict _said = {}             # what reason_text gave: few different ones, of perhaps millions of lines
+cdef dict _reason_cache = {}     # what reason_text gave: few different ones, of perhaps millions of lines
 
 
 cpdef str reason_text(uint8_t reason, uint8_t field):
     """A `Reason` and a `Field` in words, such as "limitPx: not a decimal number"."""
     key = reason << 8 | field
-    text = _said.get(key)
+    text = _reason_cache.get(key)
     if text is None:
         text = _REASONS[reason]
-        text = _said[key] = f"{FIELD_NAMES[field]}: {text}" if field != F_NONE else text
+        text = _reason_cache[key] = f"{FIELD_NAMES[field]}: {text}" if field != F_NONE else text
     return text
 
 
-cdef list rejected_lines(Pool pool):
+cdef list rejected_lines(WorkerPool pool):
     """A Rejected for each line that the pool has kept."""
     cdef list rejected = []
     cdef size_t i
     cdef const Reject* r
     for i in range(pool.kept_len):
         r = &pool.kept[i]
-        rejected.append(ft_tuple_of(<PyTypeObject*>Rejected, r.line_at, r.at, reason_text(r.reason, r.field)))
+        rejected.append(ft_new_tuple3(<PyTypeObject*>Rejected, r.line_offset, r.error_offset, reason_text(r.reason, r.field)))
         if i % 4096 == 4095:
             with nogil:
                 pass             # there may be millions, and other threads want the GIL, too

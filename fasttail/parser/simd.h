@@ -56,10 +56,10 @@ FT_INLINE __m256i ft_load32(const char *p) { return _mm256_loadu_si256((const __
 #endif
 
 /* The first n (0..16) bytes of p as two numbers, zeros behind them. Reads 16 bytes. */
-FT_INLINE void ft_first16(const char *p, size_t n, uint64_t *head, uint64_t *tail) {
+FT_INLINE void ft_load_padded16(const char *p, size_t n, uint64_t *head, uint64_t *tail) {
     static const uint64_t ones[4] = {~0ull, ~0ull, 0, 0};
     ft_assert(n <= 16);
-    ft_reads(p, 16);
+    ft_assert_readable(p, 16);
     const char *mask = (const char *)ones + 16 - n;
     *head = ft_load8(p) & ft_load8(mask);
     *tail = ft_load8(p + 8) & ft_load8(mask + 8);
@@ -71,19 +71,19 @@ FT_INLINE void ft_prefetch_at(const void *p) { __builtin_prefetch(p); }
 /* Ask for what comes 2 KiB after p: one cache line, or as much as an event is long. The processor's own prefetching gave
  * 14 x orjson from memory, this 20 x (plain lines, 48 MB, one worker); 1, 4 and 8 KiB ahead were up to 10 % slower. One
  * line of 64 MB of short values: 1.9 GB/s without, 5.5 with it. */
-#define FT_AHEAD 2048
-FT_INLINE void ft_prefetch_line(const char *p) { ft_prefetch_at(p + FT_AHEAD); }
-FT_INLINE void ft_prefetch(const char *p) {
-    for (int i = 0; i < 512; i += 64) ft_prefetch_line(p + i);
+#define FT_PREFETCH_DISTANCE 2048
+FT_INLINE void ft_prefetch_ahead(const char *p) { ft_prefetch_at(p + FT_PREFETCH_DISTANCE); }
+FT_INLINE void ft_prefetch_event(const char *p) {
+    for (int i = 0; i < 512; i += 64) ft_prefetch_ahead(p + i);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- literals */
 
 /* p[0:n] == q[0:n], n a compile-time constant: a few wide compares, no call. Reads n bytes of each. */
-FT_INLINE int ft_is(const char *p, const char *q, size_t n) {
+FT_INLINE int ft_bytes_equal(const char *p, const char *q, size_t n) {
     uint64_t diff = 0;
     size_t i = 0;
-    ft_reads(p, n);
+    ft_assert_readable(p, n);
 #if FT_AVX2
     if (n >= 32) {
         __m256i same = _mm256_cmpeq_epi8(ft_load32(p), ft_load32(q));
@@ -115,7 +115,7 @@ FT_INLINE int ft_is(const char *p, const char *q, size_t n) {
 
 /* ---------------------------------------------------------------------------------------------------------- plain bytes */
 
-FT_INLINE int ft_plain_byte(unsigned char c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
+FT_INLINE int ft_is_plain(unsigned char c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
 
 #if FT_AVX2
 /* A bit for each of 32 bytes that is not plain. Signed compare: below 0x20 are control bytes and all bytes >= 0x80. */
@@ -126,7 +126,7 @@ FT_INLINE uint32_t ft_not_plain32(const char *p) {
 }
 #endif
 #if FT_SSE2
-FT_INLINE __m128i ft_not_plain(__m128i x) {
+FT_INLINE __m128i ft_not_plain16(__m128i x) {
     __m128i bad = _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
     return _mm_or_si128(bad, _mm_cmplt_epi8(x, _mm_set1_epi8(0x20)));
 }
@@ -142,22 +142,22 @@ FT_INLINE const char *ft_skip_plain(const char *p, const char *limit) {
     }
 #elif FT_SSE2
     while (limit - p >= 16) {
-        unsigned mask = (unsigned)_mm_movemask_epi8(ft_not_plain(ft_load16(p)));
+        unsigned mask = (unsigned)_mm_movemask_epi8(ft_not_plain16(ft_load16(p)));
         if (mask) return p + __builtin_ctz(mask);
         p += 16;
     }
 #endif
-    while (p < limit && ft_plain_byte((unsigned char)*p)) p++;
+    while (p < limit && ft_is_plain((unsigned char)*p)) p++;
     return p;
 }
 
 /* A newline is none: it ends the line. */
-FT_INLINE int ft_blank_byte(unsigned char c) { return c <= ' ' && (c == ' ' || c == '\t' || c == '\r'); }
+FT_INLINE int ft_is_whitespace(unsigned char c) { return c <= ' ' && (c == ' ' || c == '\t' || c == '\r'); }
 
 /* First byte of [p, limit) that is no blank, or limit. */
-static const char *ft_skip_blank(const char *p, const char *limit) {
+static const char *ft_skip_whitespace(const char *p, const char *limit) {
     for (int i = 0; i < 2; i++, p++)                              /* none or one, most often */
-        if (p >= limit || !ft_blank_byte((unsigned char)*p)) return p;
+        if (p >= limit || !ft_is_whitespace((unsigned char)*p)) return p;
 #if FT_SSE2
     for (; limit - p >= 16; p += 16) {
         __m128i x = ft_load16(p);
@@ -166,18 +166,18 @@ static const char *ft_skip_blank(const char *p, const char *limit) {
         if (mask != 0xFFFF) return p + __builtin_ctz(~mask);
     }
 #endif
-    while (p < limit && ft_blank_byte((unsigned char)*p)) p++;
+    while (p < limit && ft_is_whitespace((unsigned char)*p)) p++;
     return p;
 }
 
 /* How many plain bytes p[0:32] begins with. Without a branch on where they end. Reads 32 bytes. */
-FT_INLINE unsigned ft_plain32(const char *p) {
-    ft_reads(p, 32);
+FT_INLINE unsigned ft_plain_prefix32(const char *p) {
+    ft_assert_readable(p, 32);
 #if FT_AVX2
     return (unsigned)__builtin_ctzll(ft_not_plain32(p) | (1ull << 32));
 #elif FT_SSE2
-    unsigned low = (unsigned)_mm_movemask_epi8(ft_not_plain(ft_load16(p)));
-    unsigned high = (unsigned)_mm_movemask_epi8(ft_not_plain(ft_load16(p + 16)));
+    unsigned low = (unsigned)_mm_movemask_epi8(ft_not_plain16(ft_load16(p)));
+    unsigned high = (unsigned)_mm_movemask_epi8(ft_not_plain16(ft_load16(p + 16)));
     return (unsigned)__builtin_ctzll(low | ((uint64_t)high << 16) | (1ull << 32));
 #else
     return (unsigned)(ft_skip_plain(p, p + 32) - p);
@@ -185,66 +185,68 @@ FT_INLINE unsigned ft_plain32(const char *p) {
 }
 
 /* Where the structural bytes {}[]:, of the line at p stand outside of strings, in order, and three times the newline's place
- * behind them. Returns how many; 0 if the line is longer than FT_OUTLINE bytes, or not all printable ASCII without backslashes,
- * or has a string that ends elsewhere than in front of a structural byte. So what begins with a quote between two of them is one
- * whole string. Reads FT_OUTLINE bytes. */
-#define FT_OUTLINE 1024
-static unsigned ft_outline(const char *p, uint16_t *marks) {
-    ft_reads(p, FT_OUTLINE);
+ * behind them. Returns how many; 0 if the line is longer than FT_MAX_INDEXED_LINE bytes, or not all printable ASCII without
+ * backslashes, or has a string that ends elsewhere than in front of a structural byte. So what begins with a quote between two
+ * of them is one whole string. Reads FT_MAX_INDEXED_LINE bytes. */
+#define FT_MAX_INDEXED_LINE 1024
+static unsigned ft_structural_index(const char *p, uint16_t *positions) {
+    ft_assert_readable(p, FT_MAX_INDEXED_LINE);
 #if FT_SSE2
-    uint64_t inside = 0, was_closing = 0;                  /* of the 64 bytes before */
+    uint64_t in_string = 0, was_closing = 0;               /* of the 64 bytes before */
     unsigned count = 0;
-    for (unsigned at = 0; at < FT_OUTLINE; at += 64) {
-        uint64_t quotes = 0, structural = 0, others = 0;
-        ft_prefetch_line(p + at);
+    for (unsigned at = 0; at < FT_MAX_INDEXED_LINE; at += 64) {
+        uint64_t quotes = 0, structural = 0, non_plain = 0;
+        ft_prefetch_ahead(p + at);
 #if FT_AVX2
         /* by the low half of a byte: the only one of : { , } that it can be once [ became { and ] became } */
-        const __m256i which = _mm256_broadcastsi128_si256(
+        const __m256i structural_by_low_nibble = _mm256_broadcastsi128_si256(
             _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ':', '{', ',', '}', 0, 0));
         for (unsigned i = 0; i < 64; i += 32) {
             __m256i x = ft_load32(p + at + i), folded = _mm256_or_si256(x, _mm256_set1_epi8(0x20));
-            __m256i mark = _mm256_cmpeq_epi8(folded, _mm256_shuffle_epi8(which, x));
-            __m256i other = _mm256_or_si256(_mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), x),
+            __m256i structural_byte = _mm256_cmpeq_epi8(folded, _mm256_shuffle_epi8(structural_by_low_nibble, x));
+            __m256i non_plain_byte = _mm256_or_si256(_mm256_cmpgt_epi8(_mm256_set1_epi8(0x20), x),
                                             _mm256_cmpeq_epi8(x, _mm256_set1_epi8('\\')));
             quotes |= (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, _mm256_set1_epi8('"'))) << i;
-            structural |= (uint64_t)(uint32_t)_mm256_movemask_epi8(mark) << i;
-            others |= (uint64_t)(uint32_t)_mm256_movemask_epi8(other) << i;
+            structural |= (uint64_t)(uint32_t)_mm256_movemask_epi8(structural_byte) << i;
+            non_plain |= (uint64_t)(uint32_t)_mm256_movemask_epi8(non_plain_byte) << i;
         }
 #else
         for (unsigned i = 0; i < 64; i += 16) {
             __m128i x = ft_load16(p + at + i), folded = _mm_or_si128(x, _mm_set1_epi8(0x20));      /* [ to {, ] to } */
-            __m128i mark = _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8(':')), _mm_cmpeq_epi8(x, _mm_set1_epi8(',')));
-            mark = _mm_or_si128(mark, _mm_cmpeq_epi8(folded, _mm_set1_epi8('{')));
-            mark = _mm_or_si128(mark, _mm_cmpeq_epi8(folded, _mm_set1_epi8('}')));
-            __m128i other = _mm_or_si128(_mm_cmplt_epi8(x, _mm_set1_epi8(0x20)), _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
+            __m128i structural_byte = _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8(':')),
+                                                   _mm_cmpeq_epi8(x, _mm_set1_epi8(',')));
+            structural_byte = _mm_or_si128(structural_byte, _mm_cmpeq_epi8(folded, _mm_set1_epi8('{')));
+            structural_byte = _mm_or_si128(structural_byte, _mm_cmpeq_epi8(folded, _mm_set1_epi8('}')));
+            __m128i non_plain_byte = _mm_or_si128(_mm_cmplt_epi8(x, _mm_set1_epi8(0x20)),
+                                                  _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
             quotes |= (uint64_t)(unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_set1_epi8('"'))) << i;
-            structural |= (uint64_t)(unsigned)_mm_movemask_epi8(mark) << i;
-            others |= (uint64_t)(unsigned)_mm_movemask_epi8(other) << i;
+            structural |= (uint64_t)(unsigned)_mm_movemask_epi8(structural_byte) << i;
+            non_plain |= (uint64_t)(unsigned)_mm_movemask_epi8(non_plain_byte) << i;
         }
 #endif
-        uint64_t line = others ? (others & (0 - others)) - 1 : ~(uint64_t)0;      /* the bytes before the newline */
-        quotes &= line;
-        uint64_t text = quotes;                            /* from each opening quote to before the closing one */
-        for (int i = 1; i < 64; i *= 2) text ^= text << i;
-        text ^= inside;
-        structural &= line & ~text;
-        uint64_t closing = quotes & ~text;
+        uint64_t line_mask = non_plain ? (non_plain & (0 - non_plain)) - 1 : ~(uint64_t)0;  /* the bytes before the newline */
+        quotes &= line_mask;
+        uint64_t in_string_mask = quotes;                  /* from each opening quote to before the closing one */
+        for (int i = 1; i < 64; i *= 2) in_string_mask ^= in_string_mask << i;
+        in_string_mask ^= in_string;
+        structural &= line_mask & ~in_string_mask;
+        uint64_t closing = quotes & ~in_string_mask;
         if ((closing << 1 | was_closing) & ~structural) return 0;
         while (structural)
-            for (unsigned k = 0; k < 4; k++) {             /* four at a time: fewer branches to guess */
-                ft_assert(count < FT_OUTLINE + 8);         /* what OUTLINE_MARKS has room for */
-                marks[count] = (uint16_t)(at + (unsigned)__builtin_ctzll(structural | (uint64_t)1 << 63));
+            for (unsigned k = 0; k < 4; k++) {               /* four at a time: fewer branches to guess */
+                ft_assert(count < FT_MAX_INDEXED_LINE + 8);  /* what MAX_STRUCTURALS has room for */
+                positions[count] = (uint16_t)(at + (unsigned)__builtin_ctzll(structural | (uint64_t)1 << 63));
                 count += structural != 0;
                 structural &= structural - 1;
             }
-        if (others) {
-            unsigned end = (unsigned)__builtin_ctzll(others);
-            if (p[at + end] != '\n' || (text >> end & 1)) return 0;
-            ft_assert(count + 2 < FT_OUTLINE + 8);
-            marks[count] = marks[count + 1] = marks[count + 2] = (uint16_t)(at + end);
+        if (non_plain) {
+            unsigned end = (unsigned)__builtin_ctzll(non_plain);
+            if (p[at + end] != '\n' || (in_string_mask >> end & 1)) return 0;
+            ft_assert(count + 2 < FT_MAX_INDEXED_LINE + 8);
+            positions[count] = positions[count + 1] = positions[count + 2] = (uint16_t)(at + end);
             return count;
         }
-        inside = (uint64_t)0 - (text >> 63);
+        in_string = (uint64_t)0 - (in_string_mask >> 63);
         was_closing = closing >> 63;
     }
 #endif
@@ -252,8 +254,8 @@ static unsigned ft_outline(const char *p, uint16_t *marks) {
 }
 
 /* As ft_skip_plain, but looks at 64 bytes at the most. p + 64 if all are plain. Reads 64 bytes. */
-FT_INLINE const char *ft_skip_plain64(const char *p) {
-    ft_reads(p, 64);
+FT_INLINE const char *ft_skip_plain_max64(const char *p) {
+    ft_assert_readable(p, 64);
 #if FT_AVX2
     uint32_t mask = ft_not_plain32(p);
     if (mask) return p + __builtin_ctz(mask);
@@ -261,7 +263,7 @@ FT_INLINE const char *ft_skip_plain64(const char *p) {
     return mask ? p + 32 + __builtin_ctz(mask) : p + 64;
 #elif FT_SSE2
     for (int i = 0; i < 64; i += 16) {
-        unsigned mask = (unsigned)_mm_movemask_epi8(ft_not_plain(ft_load16(p + i)));
+        unsigned mask = (unsigned)_mm_movemask_epi8(ft_not_plain16(ft_load16(p + i)));
         if (mask) return p + i + __builtin_ctz(mask);
     }
     return p + 64;
@@ -273,15 +275,15 @@ FT_INLINE const char *ft_skip_plain64(const char *p) {
 /* Whether p[0:n] is plain and a quote follows; n a compile-time constant of 16 to 63. Reads 64 bytes.
  * The caller guesses a text's length: after a right guess nothing waits for the text itself. */
 FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
-    ft_reads(p, 64);
+    ft_assert_readable(p, 64);
     if (p[n] != '"') return 0;
 #if FT_AVX2
     if (n >= 32) return (ft_not_plain32(p) | ft_not_plain32(p + n - 32)) == 0;
     return (ft_not_plain32(p) & (((uint32_t)1 << n) - 1)) == 0;
 #elif FT_SSE2
     {
-        __m128i bad = ft_not_plain(ft_load16(p + n - 16));
-        for (size_t i = 0; i + 16 < n; i += 16) bad = _mm_or_si128(bad, ft_not_plain(ft_load16(p + i)));
+        __m128i bad = ft_not_plain16(ft_load16(p + n - 16));
+        for (size_t i = 0; i + 16 < n; i += 16) bad = _mm_or_si128(bad, ft_not_plain16(ft_load16(p + i)));
         return _mm_movemask_epi8(bad) == 0;
     }
 #else
@@ -292,19 +294,19 @@ FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
 /* -------------------------------------------------------------------------------------------------------------- numbers */
 
 /* Powers of ten; the doubles are exact. */
-static const double FT_TENS[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+static const double FT_POWERS_OF_TEN[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-static const uint64_t FT_INT_TENS[9] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
+static const uint64_t FT_INT_POWERS_OF_TEN[9] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
 
 /* Number of leading ASCII digits (0..8) in the eight bytes v, first byte lowest (little endian). */
-FT_INLINE unsigned ft_digits8(uint64_t v) {
+FT_INLINE unsigned ft_count_digits8(uint64_t v) {
     uint64_t x = v ^ 0x3030303030303030ULL;                        /* digits become 0..9 */
     uint64_t bad = ((x + 0x7676767676767676ULL) | x) & 0x8080808080808080ULL; /* high bit where > 9 */
     return bad ? (unsigned)__builtin_ctzll(bad) >> 3 : 8;
 }
 
 /* Value of eight ASCII digits. */
-FT_INLINE uint64_t ft_value8(uint64_t v) {
+FT_INLINE uint64_t ft_parse_digits8(uint64_t v) {
     v -= 0x3030303030303030ULL;
     v = (v * 10) + (v >> 8);
     return (((v & 0x000000FF000000FFULL) * 0x000F424000000064ULL) +
@@ -312,37 +314,38 @@ FT_INLINE uint64_t ft_value8(uint64_t v) {
 }
 
 /* Value of the first n (1..8) digits of v. */
-FT_INLINE uint64_t ft_value_n(uint64_t v, unsigned n) {
+FT_INLINE uint64_t ft_parse_digits_n(uint64_t v, unsigned n) {
     ft_assert(n >= 1 && n <= 8);
     /* '0's in front: the digits move to the high bytes. Two shifts, since one by 64 is not defined. */
     unsigned shift = (8 - n) * 8;
-    return ft_value8((v << shift) | ((0x3030303030303030ULL >> 8) >> (56 - shift)));
+    return ft_parse_digits8((v << shift) | ((0x3030303030303030ULL >> 8) >> (56 - shift)));
 }
 
 #if FT_AVX2
 /* Row n: moves n bytes to the end of 16 and zeroes those in front (pshufb). */
-static unsigned char ft_align[17][16];
+static unsigned char ft_right_align[17][16];
 /* Row 16 * dot + n: the same for n bytes, but the one at `dot` is left out. */
-static unsigned char ft_align_dot[256][16];
+static unsigned char ft_right_align_without_dot[256][16];
 #endif
 
 /* To be called once, before any other function of this part. */
-static void ft_init(void) {
+static void ft_init_tables(void) {
 #if FT_AVX2
     for (int n = 0; n < 17; n++)
-        for (int i = 0; i < 16; i++) ft_align[n][i] = (unsigned char)(i < 16 - n ? 0x80 : i - (16 - n));
+        for (int i = 0; i < 16; i++) ft_right_align[n][i] = (unsigned char)(i < 16 - n ? 0x80 : i - (16 - n));
     for (int dot = 0; dot < 16; dot++)
         for (int n = 0; n < 16; n++)
             for (int i = 0; i < 16; i++) {
                 int digit = i - (17 - n);          /* the digits are n - 1 */
-                ft_align_dot[16 * dot + n][i] = (unsigned char)(digit < 0 ? 0x80 : digit < dot ? digit : digit + 1);
+                ft_right_align_without_dot[16 * dot + n][i] =
+                    (unsigned char)(digit < 0 ? 0x80 : digit < dot ? digit : digit + 1);
             }
 #endif
 }
 
 #if FT_AVX2
 /* Value of 16 bytes 0..9. */
-FT_INLINE uint64_t ft_value16(__m128i digits) {
+FT_INLINE uint64_t ft_parse_digits16(__m128i digits) {
     const __m128i tens = _mm_set1_epi16(0x010A), hundreds = _mm_set1_epi32(0x00010064), myriads = _mm_set1_epi32(0x00012710);
     __m128i x = _mm_maddubs_epi16(digits, tens);
     x = _mm_madd_epi16(x, hundreds);
@@ -362,9 +365,9 @@ FT_INLINE unsigned ft_digit_mask(__m128i x) {
 
 /* `digits.digits"` at p, of up to 14 digits: *quote is the quote's place, *mantissa the number without its point, the result
  * how many digits stand behind the point. 0 if it is something else, or longer. Reads 16 bytes. */
-FT_INLINE unsigned ft_decimal(const char *p, unsigned *quote, uint64_t *mantissa) {
+FT_INLINE unsigned ft_parse_decimal(const char *p, unsigned *quote, uint64_t *mantissa) {
     unsigned dot, n;
-    ft_reads(p, 16);
+    ft_assert_readable(p, 16);
 #if FT_SSE2
     __m128i x = ft_load16(p);
     unsigned quotes = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
@@ -383,12 +386,12 @@ FT_INLINE unsigned ft_decimal(const char *p, unsigned *quote, uint64_t *mantissa
 #endif
     *quote = n;
 #if FT_AVX2
-    *mantissa = ft_value16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')),
-                                            _mm_loadu_si128((const __m128i *)ft_align_dot[16 * dot + n])));
+    *mantissa = ft_parse_digits16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')),
+                                                   _mm_loadu_si128((const __m128i *)ft_right_align_without_dot[16 * dot + n])));
 #else
     if (n <= 8) {
         uint64_t v = ft_load8(p), below = ((uint64_t)1 << (8 * dot)) - 1;
-        *mantissa = ft_value_n((v & below) | ((v >> 8) & ~below), n - 1);
+        *mantissa = ft_parse_digits_n((v & below) | ((v >> 8) & ~below), n - 1);
     } else {
         uint64_t value = 0;
         unsigned i;
@@ -401,17 +404,18 @@ FT_INLINE unsigned ft_decimal(const char *p, unsigned *quote, uint64_t *mantissa
 }
 
 /* Whether exactly n digits stand at p, without a leading zero; n a compile-time constant of 9 to 15. Reads 16 bytes. */
-FT_INLINE int ft_int_guess(const char *p, unsigned n, uint64_t *value) {
-    ft_reads(p, 16);
+FT_INLINE int ft_parse_int_exact(const char *p, unsigned n, uint64_t *value) {
+    ft_assert_readable(p, 16);
 #if FT_AVX2
     __m128i x = ft_load16(p);
     if ((ft_digit_mask(x) & ((2u << n) - 1)) != (1u << n) - 1 || p[0] == '0') return 0;
-    *value = ft_value16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')), _mm_loadu_si128((const __m128i *)ft_align[n])));
+    *value = ft_parse_digits16(_mm_shuffle_epi8(_mm_sub_epi8(x, _mm_set1_epi8('0')),
+                                                _mm_loadu_si128((const __m128i *)ft_right_align[n])));
     return 1;
 #else
     uint64_t head = ft_load8(p), tail = ft_load8(p + 8);
-    if (ft_digits8(head) != 8 || ft_digits8(tail) != n - 8 || p[0] == '0') return 0;
-    *value = ft_value8(head) * FT_INT_TENS[n - 8] + ft_value_n(tail, n - 8);
+    if (ft_count_digits8(head) != 8 || ft_count_digits8(tail) != n - 8 || p[0] == '0') return 0;
+    *value = ft_parse_digits8(head) * FT_INT_POWERS_OF_TEN[n - 8] + ft_parse_digits_n(tail, n - 8);
     return 1;
 #endif
 }

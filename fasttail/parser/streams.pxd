@@ -1,4 +1,4 @@
 """The node's streams, as the pool sees them."""
-from fasttail.parser.types cimport Stream
+from fasttail.parser.types cimport StreamSpec
 
-cdef Stream ORDER_STATUSES
+cdef StreamSpec ORDER_STATUSES

@@ -1,18 +1,18 @@
 """The node's streams, as the pool sees them. Another stream is one more entry here, with a row type and a parser of its own."""
 from fasttail.parser cimport isa
-from fasttail.parser.general cimport number_coins
-from fasttail.parser.types cimport Chunk, Row, Stream
+from fasttail.parser.general cimport assign_coin_codes
+from fasttail.parser.types cimport Chunk, Row, StreamSpec
 
 
 cdef int _order_statuses(Chunk* c) noexcept nogil:
-    return isa.chosen(c)
+    return isa.active_parse_chunk(c)
 
 
 ORDER_STATUSES.parse = _order_statuses
-ORDER_STATUSES.finish = number_coins
-ORDER_STATUSES.row_size = sizeof(Row)
-ORDER_STATUSES.min_event = 256           # the shortest valid one has 265 bytes
-ORDER_STATUSES.min_envelope = 96         # 100
-ORDER_STATUSES.event_mark = b'},{"time":"'
-ORDER_STATUSES.mark_size = 11
-ORDER_STATUSES.mark_skip = 2
+ORDER_STATUSES.finish = assign_coin_codes
+ORDER_STATUSES.row_bytes = sizeof(Row)
+ORDER_STATUSES.min_event_bytes = 256     # the shortest valid one has 265 bytes
+ORDER_STATUSES.min_envelope_bytes = 96   # 100
+ORDER_STATUSES.event_separator = b'},{"time":"'
+ORDER_STATUSES.separator_size = 11
+ORDER_STATUSES.event_start_skip = 2

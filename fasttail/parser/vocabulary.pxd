@@ -1,8 +1,8 @@
 """The words of the schema and their numbers. Filled when the module is imported, read only from then on."""
-from fasttail.parser.json cimport Keys
-from fasttail.parser.words cimport Words
+from fasttail.parser.json cimport KeyTable
+from fasttail.parser.words cimport InternTable
 
-cdef Keys FIELDS             # code = Field
-cdef Words STATUSES
-cdef Words ORDER_TYPES
-cdef Words TIFS
+cdef KeyTable FIELD_KEYS     # code = Field
+cdef InternTable STATUSES
+cdef InternTable ORDER_TYPES
+cdef InternTable TIFS

@@ -1,8 +1,8 @@
 """The words of the schema and their numbers: keys, statuses, order types, tifs. The sets but for the keys are open."""
 from libc.stdint cimport uint32_t
 
-from fasttail.parser.json cimport keys_new
-from fasttail.parser.words cimport Words, words_add, words_new
+from fasttail.parser.json cimport key_table_init
+from fasttail.parser.words cimport InternTable, intern_add, intern_init
 
 FIELD_NAMES = (
     "local_time", "block_time", "block_number", "events",
@@ -27,15 +27,15 @@ ORDER_TYPE_NAMES = (
 TIF_NAMES = ("Gtc", "Ioc", "Alo", "FrontendMarket", "LiquidationMarket")
 
 
-cdef int _fill(Words* table, tuple names) except -1:
-    words_new(table, <uint32_t>len(names))
+cdef int _intern_all(InternTable* table, tuple names) except -1:
+    intern_init(table, <uint32_t>len(names))
     for name in names:
         raw = name.encode()
-        words_add(table, raw, <size_t>len(raw))
+        intern_add(table, raw, <size_t>len(raw))
     return 0
 
 
-keys_new(&FIELDS, FIELD_NAMES)
-_fill(&STATUSES, STATUS_NAMES)
-_fill(&ORDER_TYPES, ORDER_TYPE_NAMES)
-_fill(&TIFS, TIF_NAMES)
+key_table_init(&FIELD_KEYS, FIELD_NAMES)
+_intern_all(&STATUSES, STATUS_NAMES)
+_intern_all(&ORDER_TYPES, ORDER_TYPE_NAMES)
+_intern_all(&TIFS, TIF_NAMES)

@@ -8,7 +8,7 @@ cdef extern from "simd.h" nogil:
     unsigned short ft_load2(const char* p) noexcept
 
 
-cdef struct Word:
+cdef struct InternEntry:
     uint64_t head
     uint64_t tail
     const char* text
@@ -16,31 +16,31 @@ cdef struct Word:
     uint32_t code            # 0: free slot
 
 
-cdef struct Words:
-    Word* slots
+cdef struct InternTable:
+    InternEntry* slots
     uint64_t mask
     uint32_t count           # codes 1..count are in use
-    uint32_t most            # no more than this many words
-    uint32_t room            # of texts and sizes; grows
+    uint32_t max_entries     # no more than this many words
+    uint32_t capacity        # of texts and sizes; grows
     const char** texts       # texts[code]; owned copies
     uint32_t* sizes
 
 
-cdef int words_new(Words* self, uint32_t most) except -1
-cdef int words_free(Words* self) noexcept
-cdef int words_clear(Words* self) noexcept nogil
-cdef int words_forget(Words* self, uint32_t count) noexcept nogil
-cdef uint32_t words_add(Words* self, const char* p, size_t n) noexcept nogil
+cdef int intern_init(InternTable* self, uint32_t max_entries) except -1
+cdef int intern_free(InternTable* self) noexcept
+cdef int intern_clear(InternTable* self) noexcept nogil
+cdef int intern_truncate(InternTable* self, uint32_t count) noexcept nogil
+cdef uint32_t intern_add(InternTable* self, const char* p, size_t n) noexcept nogil
 
 
 # Here and not in words.pyx, so that every kernel has it inline: several look-ups a line.
 
-cdef inline uint64_t words_hash(uint64_t head, uint64_t tail, size_t n) noexcept nogil:
+cdef inline uint64_t intern_hash(uint64_t head, uint64_t tail, size_t n) noexcept nogil:
     cdef uint64_t h = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15) ^ n) * <uint64_t>0xD6E8FEB86659FD93
     return h ^ (h >> 32)
 
 
-cdef inline uint64_t words_head(const char* p, size_t n) noexcept nogil:
+cdef inline uint64_t intern_prefix(const char* p, size_t n) noexcept nogil:
     """Up to eight bytes of the word as a number, without reading past it."""
     if n >= 8:
         return ft_load8(p)
@@ -51,16 +51,16 @@ cdef inline uint64_t words_head(const char* p, size_t n) noexcept nogil:
     return <uint64_t><uint8_t>p[0] if n else 0
 
 
-cdef inline uint32_t words_find(const Words* self, const char* p, size_t n) noexcept nogil:
+cdef inline uint32_t intern_find(const InternTable* self, const char* p, size_t n) noexcept nogil:
     """The word's code, or 0."""
-    cdef uint64_t head = words_head(p, n)
+    cdef uint64_t head = intern_prefix(p, n)
     cdef uint64_t tail = ft_load8(p + n - 8) if n >= 8 else 0
-    cdef uint64_t i = words_hash(head, tail, n) & self.mask
-    cdef const Word* w
+    cdef uint64_t i = intern_hash(head, tail, n) & self.mask
+    cdef const InternEntry* entry
     while True:
-        w = &self.slots[i]
-        if w.code == 0:
+        entry = &self.slots[i]
+        if entry.code == 0:
             return 0
-        if w.head == head and w.tail == tail and w.size == n and (n <= 16 or memcmp(w.text, p, n) == 0):
-            return w.code
+        if entry.head == head and entry.tail == tail and entry.size == n and (n <= 16 or memcmp(entry.text, p, n) == 0):
+            return entry.code
         i = (i + 1) & self.mask

@@ -8,7 +8,7 @@ cdef extern from *:
     int ft_ctz "__builtin_ctzll"(uint64_t) noexcept nogil
 
 cdef enum:
-    KEEP_OUT = 1 << 20       # bytes of messages that a box keeps for its next batch
+    MAX_RETAINED_BYTES = 1 << 20  # bytes of messages that a box keeps for its next batch
 
 
 cdef struct Out:             # bytes under construction; owned by whoever made it, freed with out_free
@@ -64,8 +64,8 @@ cdef inline void put(Out* out, const char* p, size_t n) noexcept nogil:
 cdef inline uint64_t eight_digits(uint64_t value) noexcept nogil:
     """value < 10**8 as eight bytes, 0 to 9, the first digit in the lowest byte.
 
-    Halved three times, each time all parts at once: 2 x 4 digits, 4 x 2, 8 x 1. The products divide exactly in their range: by 100
-    below 10,000 (10486 / 2**20), by 10 below 100 (103 / 2**10).
+    Halved three times, each time all parts at once: 2 x 4 digits, 4 x 2, 8 x 1. The products divide exactly in their range: by
+    100 below 10,000 (10486 / 2**20), by 10 below 100 (103 / 2**10).
     """
     cdef uint64_t fours = (value // 10000) | ((value % 10000) << 32)
     cdef uint64_t upper = ((fours * 10486) >> 20) & <uint64_t>0x7F0000007F

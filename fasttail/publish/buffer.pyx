@@ -5,22 +5,22 @@ A buffer grows by doubling, and keeps its memory for the next batch up to a boun
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 
-from fasttail.atomics cimport ft_set
-from fasttail.checks cimport FT_CHECKED
+from fasttail.atomics cimport ft_store_relaxed
+from fasttail.checks cimport FT_DEBUG_CHECKS
 
 
 cdef int out_grow(Out* out, size_t more) noexcept nogil:
     """Make room for `more` bytes: 1, or 0 (and `failed`) when memory is out."""
     cdef size_t room = out.room * 2 if out.room * 2 > out.size + more else out.size + more + 4096
     cdef char* data
-    if FT_CHECKED:
+    if FT_DEBUG_CHECKS:
         room = out.size + more           # no more than was asked for, so that a write beyond it is seen
     data = <char*>realloc(out.data, room)
     if data == NULL:
         out.failed = True
         return 0
     out.data = data
-    ft_set(<uint64_t*>&out.room, room)           # relaxed, wherever it is written: the main thread adds them up meanwhile
+    ft_store_relaxed(<uint64_t*>&out.room, room)  # relaxed, wherever it is written: the main thread adds them up meanwhile
     return 1
 
 
@@ -29,7 +29,7 @@ cdef void out_clear(Out* out, size_t keep) noexcept nogil:
     if out.room > keep:
         free(out.data)
         out.data = NULL
-        ft_set(<uint64_t*>&out.room, 0)
+        ft_store_relaxed(<uint64_t*>&out.room, 0)
     out.size = 0
     out.failed = False
 

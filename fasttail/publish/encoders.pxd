@@ -1,8 +1,8 @@
 """One order as bytes, in each of the formats."""
-from fasttail.parser.table cimport Table
+from fasttail.parser.table cimport RowTable
 from fasttail.parser.types cimport Row
 from fasttail.publish.buffer cimport Out
 
 cdef int encode_raw(Out* out, const Row* row, const char* data) noexcept nogil
-cdef int encode_json(Out* out, const Row* row, Table table, const char* data) noexcept nogil
+cdef int encode_json(Out* out, const Row* row, RowTable table, const char* data) noexcept nogil
 cdef int encode_ws(Out* out, const Row* row, const char* data) noexcept nogil

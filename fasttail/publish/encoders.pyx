@@ -1,6 +1,6 @@
 """One order as bytes, in each of the formats. Text goes over as the node wrote it; nothing is formatted twice."""
-from fasttail.parser.table cimport Table, row_block
-from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, Ref, Row
+from fasttail.parser.table cimport RowTable, row_block
+from fasttail.parser.types cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row
 from fasttail.publish.buffer cimport Out, put, put_bool, put_int, put_signed, room_for
 
 
@@ -8,32 +8,32 @@ cdef int encode_raw(Out* out, const Row* row, const char* data) noexcept nogil:
     """The event as it stood and a newline: the node's plain line. 1, or 0 when memory is out."""
     if not room_for(out, <size_t>row.size + 1):
         return 0
-    put(out, data + row.at, row.size)
+    put(out, data + row.offset, row.size)
     put(out, b"\n", 1)
     return 1
 
 
-cdef inline void _put_text(Out* out, const char* event, Ref text) noexcept nogil:
+cdef inline void _put_text(Out* out, const char* event, TextSpan text) noexcept nogil:
     """One of the event's texts with its quotes, or null."""
-    if text.off == 0:
+    if text.offset == 0:
         put(out, b"null", 4)
     else:
         put(out, b'"', 1)
-        put(out, event + text.off, text.size)
+        put(out, event + text.offset, text.size)
         put(out, b'"', 1)
 
 
-cdef inline void _put_json(Out* out, const char* event, Ref value) noexcept nogil:
-    if value.off == 0:
+cdef inline void _put_json(Out* out, const char* event, TextSpan value) noexcept nogil:
+    if value.offset == 0:
         put(out, b"null", 4)
     else:
-        put(out, event + value.off, value.size)
+        put(out, event + value.offset, value.size)
 
 
-cdef int encode_json(Out* out, const Row* row, Table table, const char* data) noexcept nogil:
+cdef int encode_json(Out* out, const Row* row, RowTable table, const char* data) noexcept nogil:
     """One flat object and a newline; the keys are those of `fasttail.parser.columns.COLUMNS`. 1, or 0 when memory is out."""
     cdef const Envelope* e = row_block(table, row)
-    cdef const char* event = data + row.at
+    cdef const char* event = data + row.offset
     # every value stands in the event, and the keys with their nulls need less than 512 bytes
     if not room_for(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
         return 0
@@ -86,16 +86,16 @@ cdef int encode_json(Out* out, const Row* row, Table table, const char* data) no
     put(out, b',"block_number":', 16)
     put_int(out, e.block_number)
     put(out, b',"block_time":"', 15)
-    put(out, data + e.at + e.block_time.off, e.block_time.size)
+    put(out, data + e.offset + e.block_time.offset, e.block_time.size)
     put(out, b'","local_time":"', 16)
-    put(out, data + e.at + e.local_time.off, e.local_time.size)
+    put(out, data + e.offset + e.local_time.offset, e.local_time.size)
     put(out, b'"}\n', 3)
     return 1
 
 
 cdef int encode_ws(Out* out, const Row* row, const char* data) noexcept nogil:
     """An element of `orderUpdates`, as the public API gives it. 1, or 0 when memory is out."""
-    cdef const char* event = data + row.at
+    cdef const char* event = data + row.offset
     # every value stands in the event; keys and numbers need less than 256 bytes
     if not room_for(out, <size_t>row.size + 256):
         return 0

@@ -3,9 +3,9 @@ cimport cython
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport NO_CODE, Ref, Row
-from fasttail.parser.words cimport Words
+from fasttail.parser.table cimport RowTable
+from fasttail.parser.types cimport NO_CODE, TextSpan, Row
+from fasttail.parser.words cimport InternTable
 
 
 cdef enum:
@@ -46,11 +46,13 @@ cdef struct Filter:
 @cython.final
 cdef class Selector:
     cdef Filter filter
-    cdef size_t select(self, Table table, const char* data, uint32_t* out) noexcept nogil
+    cdef size_t select(self, RowTable table, const char* data, uint32_t* out) noexcept nogil
 
 
-cdef uint32_t find_text(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil
-cdef const char* row_text(const Row* row, const char* data, const Ref* ref, bint lower, char* room, size_t* size) noexcept nogil
+cdef uint32_t find_text(const InternTable* words, const Row* row, const char* data, const TextSpan* ref,
+                        bint lower) noexcept nogil
+cdef const char* row_text(const Row* row, const char* data, const TextSpan* ref, bint lower, char* room,
+                          size_t* size) noexcept nogil
 cdef uint64_t text_hash(const char* p, size_t n) noexcept nogil
 cdef bint wants_text(Filter* self, const RowKey* key, const Row* row, const char* data) noexcept nogil
 

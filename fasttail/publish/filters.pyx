@@ -4,11 +4,11 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fasttail.checks cimport ft_assert
-from fasttail.parser.json cimport TEXT_ROOM, unescape
+from fasttail.parser.json cimport DECODED_TEXT_BYTES, unescape
 from fasttail.parser.vocabulary cimport STATUSES
-from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport ESCAPED, NO_CODE, Ref, Row
-from fasttail.parser.words cimport Words, ft_load8, words_find, words_hash, words_head
+from fasttail.parser.table cimport RowTable
+from fasttail.parser.types cimport ESCAPED, NO_CODE, TextSpan, Row
+from fasttail.parser.words cimport InternTable, ft_load8, intern_find, intern_hash, intern_prefix
 
 cdef enum:
     MOST_COINS = 65000           # of one selector: the codes that it remembers have 16 bits
@@ -17,7 +17,7 @@ cdef enum:
 # ------------------------------------------------------------------------------------------------------------- sets of texts
 
 cdef uint64_t text_hash(const char* p, size_t n) noexcept nogil:
-    return words_hash(words_head(p, n), ft_load8(p + n - 8) if n >= 8 else 0, n)
+    return intern_hash(intern_prefix(p, n), ft_load8(p + n - 8) if n >= 8 else 0, n)
 
 
 cdef int _texts_new(Texts* self, list words) except -1:
@@ -74,21 +74,22 @@ cdef uint32_t _texts_find(const Texts* self, const char* p, size_t n) noexcept n
 
 # ------------------------------------------------------------------------------------------------------------------- a row's
 
-cdef const char* row_text(const Row* row, const char* data, const Ref* ref, bint lower, char* room, size_t* size) noexcept nogil:
+cdef const char* row_text(const Row* row, const char* data, const TextSpan* ref, bint lower, char* room,
+                          size_t* size) noexcept nogil:
     """A text of a row, with its escapes decoded, and in lower case if asked for; NULL if it is too long for any filter.
 
-    room: TEXT_ROOM bytes, in which it may be put.
+    room: DECODED_TEXT_BYTES bytes, in which it may be put.
     """
-    cdef const char* p = data + row.at + ref.off
+    cdef const char* p = data + row.offset + ref.offset
     cdef ssize_t n = <ssize_t>ref.size
     cdef ssize_t i
     if row.flags & ESCAPED:
-        n = unescape(p, <size_t>n, room, TEXT_ROOM)
+        n = unescape(p, <size_t>n, room, DECODED_TEXT_BYTES)
         if n < 0:
             return NULL
         p = room
     if lower:
-        if n > TEXT_ROOM:
+        if n > DECODED_TEXT_BYTES:
             return NULL
         for i in range(n):
             room[i] = p[i] + 32 if c'A' <= p[i] <= c'Z' else p[i]
@@ -97,16 +98,17 @@ cdef const char* row_text(const Row* row, const char* data, const Ref* ref, bint
     return p
 
 
-cdef uint32_t find_text(const Words* words, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil:
+cdef uint32_t find_text(const InternTable* words, const Row* row, const char* data, const TextSpan* ref,
+                        bint lower) noexcept nogil:
     """Code of a row's text in `words` (escapes decoded; lower-cased if asked), or 0."""
-    cdef char room[TEXT_ROOM]
+    cdef char room[DECODED_TEXT_BYTES]
     cdef size_t n = 0
     cdef const char* p = row_text(row, data, ref, lower, room, &n)
-    return words_find(words, p, n) if p != NULL else 0
+    return intern_find(words, p, n) if p != NULL else 0
 
 
-cdef uint32_t _find(const Texts* texts, const Row* row, const char* data, const Ref* ref, bint lower) noexcept nogil:
-    cdef char room[TEXT_ROOM]
+cdef uint32_t _find(const Texts* texts, const Row* row, const char* data, const TextSpan* ref, bint lower) noexcept nogil:
+    cdef char room[DECODED_TEXT_BYTES]
     cdef size_t n = 0
     cdef const char* p = row_text(row, data, ref, lower, room, &n)
     return _texts_find(texts, p, n) if p != NULL else 0
@@ -173,7 +175,7 @@ cdef class Selector:
                 f.sides |= 1 if side == "A" else 2
         for status in statuses or ():
             raw = status.encode()
-            code = words_find(&STATUSES, raw, <size_t>len(raw))
+            code = intern_find(&STATUSES, raw, <size_t>len(raw))
             if code:
                 f.statuses |= <uint64_t>1 << code
             else:
@@ -189,7 +191,7 @@ cdef class Selector:
         free(self.filter.least)
         free(self.filter.known)
 
-    cdef size_t select(self, Table table, const char* data, uint32_t* out) noexcept nogil:
+    cdef size_t select(self, RowTable table, const char* data, uint32_t* out) noexcept nogil:
         """Indices of the wanted rows -> out (room for table.rows_len), in order. Returns how many."""
         cdef size_t k, i, n = 0
         cdef uint32_t index

@@ -3,11 +3,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memmove
 
 from fasttail.checks cimport ft_assert
-from fasttail.parser.json cimport TEXT_ROOM, unescape
-from fasttail.parser.table cimport Table
-from fasttail.parser.types cimport Ref, Row
+from fasttail.parser.json cimport DECODED_TEXT_BYTES, unescape
+from fasttail.parser.table cimport RowTable
+from fasttail.parser.types cimport TextSpan, Row
 from fasttail.parser.vocabulary cimport STATUSES
-from fasttail.parser.words cimport words_find
+from fasttail.parser.words cimport intern_find
 from fasttail.publish.buffer cimport DATA, Box, Message, Out, add_message, put, put_int, room_for
 from fasttail.publish.frames cimport frame_header
 
@@ -20,7 +20,7 @@ cdef size_t LEGACY_STATUS_SIZE[64]
 
 
 cdef int _legacy_status(bytes status, const char* text, size_t n) except -1:
-    cdef uint32_t code = words_find(&STATUSES, status, <size_t>len(status))
+    cdef uint32_t code = intern_find(&STATUSES, status, <size_t>len(status))
     if not 0 < code < 64:
         raise ValueError(f"{status!r} is no status of the first 63")
     LEGACY_STATUS[code] = text
@@ -36,26 +36,26 @@ _legacy_status(b"cancelled", b"canceled", 8)
 _legacy_status(b"vaultWithdrawalCanceled", b"canceled", 8)
 
 
-cdef void _put_plain(Out* out, const char* event, Ref ref) noexcept nogil:
+cdef void _put_plain(Out* out, const char* event, TextSpan ref) noexcept nogil:
     """A number's text, escapes decoded: as a JSON number it stands without quotes."""
-    cdef const char* text = event + ref.off
-    cdef char decoded[TEXT_ROOM]
+    cdef const char* text = event + ref.offset
+    cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n = <ssize_t>ref.size
     if memchr(text, c"\\", ref.size) != NULL:
-        n = unescape(text, ref.size, decoded, TEXT_ROOM)     # the parser has decoded it into as much room
+        n = unescape(text, ref.size, decoded, DECODED_TEXT_BYTES)  # the parser has decoded it into as much room
         ft_assert(n >= 0)
         text = decoded
     put(out, text, <size_t>n)
 
 
-cdef void _put_micros(Out* out, const char* event, Ref time) noexcept nogil:
+cdef void _put_micros(Out* out, const char* event, TextSpan time) noexcept nogil:
     """A time with exactly six fraction digits, cut off, as the old service wrote it."""
     cdef size_t size = time.size, i
-    cdef const char* text = event + time.off
-    cdef char decoded[TEXT_ROOM]
+    cdef const char* text = event + time.offset
+    cdef char decoded[DECODED_TEXT_BYTES]
     if memchr(text, c"\\", size) != NULL:
-        size = <size_t>unescape(text, size, decoded, TEXT_ROOM)
-        ft_assert(size <= TEXT_ROOM)
+        size = <size_t>unescape(text, size, decoded, DECODED_TEXT_BYTES)
+        ft_assert(size <= DECODED_TEXT_BYTES)
         text = decoded
     ft_assert(size >= 19)
     put(out, text, 19)
@@ -66,11 +66,11 @@ cdef void _put_micros(Out* out, const char* event, Ref time) noexcept nogil:
 
 cdef void _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
     """The old service's Order object. The caller has made room."""
-    cdef const char* event = data + row.at
+    cdef const char* event = data + row.offset
     put(out, b'{"id":"', 7)
     put_int(out, row.oid)
     put(out, b'","symbol":"', 12)
-    put(out, event + row.coin_text.off, row.coin_text.size)
+    put(out, event + row.coin_text.offset, row.coin_text.size)
     if row.side == c'B':
         put(out, b'","side":"Bid","price":', 23)
     else:
@@ -79,7 +79,7 @@ cdef void _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
     put(out, b',"size":', 8)
     _put_plain(out, event, row.origSz_text)
     put(out, b',"owner":"', 10)
-    put(out, event + row.user.off, row.user.size)
+    put(out, event + row.user.offset, row.user.size)
     put(out, b'","timestamp":"', 15)
     _put_micros(out, event, row.time)
     put(out, b'","status":"', 12)
@@ -127,13 +127,13 @@ cdef void _put_now(char* text, int64_t now_ns) noexcept nogil:
 
 cdef inline bint _fits(const Row* row, size_t most) noexcept nogil:
     """Whether an old channel's message of `most` bytes can hold the row's Order."""
-    # symbol and owner are the only texts without a bound; the numbers' are at most TEXT_ROOM when escaped
-    return (<size_t>row.size + 2 * TEXT_ROOM + 512 <= most
+    # symbol and owner are the only texts without a bound; the numbers' are at most DECODED_TEXT_BYTES when escaped
+    return (<size_t>row.size + 2 * DECODED_TEXT_BYTES + 512 <= most
             or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= most)
 
 
-cdef size_t encode_updates(Table table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most, uint32_t topic,
-                           Box* box, uint64_t* oversize) noexcept nogil:
+cdef size_t encode_updates(RowTable table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most,
+                           uint32_t topic, Box* box, uint64_t* oversize) noexcept nogil:
     """The rows for `orderUpdate`: a frame each, all in one Message.
 
     most: payload bytes that a frame may have; an order that would not fit is left out and counted in `oversize`.
@@ -159,7 +159,7 @@ cdef size_t encode_updates(Table table, const char* data, const uint32_t* rows, 
         if not _fits(row, most):
             oversize[0] += 1
             continue
-        if not room_for(out, <size_t>row.size + 2 * TEXT_ROOM + 512):
+        if not room_for(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
             break
         start = out.size
         out.size += UPDATE_HEAD
@@ -182,7 +182,7 @@ cdef size_t encode_updates(Table table, const char* data, const uint32_t* rows, 
     return message.orders
 
 
-cdef size_t encode_pieces(Table table, const char* data, const uint32_t* rows, size_t n, size_t most, uint32_t topic,
+cdef size_t encode_pieces(RowTable table, const char* data, const uint32_t* rows, size_t n, size_t most, uint32_t topic,
                           Box* box, uint64_t* oversize) noexcept nogil:
     """The rows for `orderBatch`: Orders joined by commas, a Message for each piece that fits a message of `most` bytes.
 
@@ -204,7 +204,7 @@ cdef size_t encode_pieces(Table table, const char* data, const uint32_t* rows, s
         if not _fits(row, most):
             oversize[0] += 1
             continue
-        if not room_for(out, <size_t>row.size + 2 * TEXT_ROOM + 512):
+        if not room_for(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
             break
         start = out.size
         if message.orders:

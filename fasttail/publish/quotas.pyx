@@ -8,7 +8,7 @@ gaps for itself.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport qsort
 
-from fasttail.atomics cimport ft_get
+from fasttail.atomics cimport ft_load_relaxed
 from fasttail.publish.topics cimport Topic
 
 
@@ -37,7 +37,7 @@ cdef bint share_out(Job* jobs, uint32_t count, Group* groups, size_t room) noexc
     if total <= room:
         return False
     for i in range(count):
-        jobs[i].group = ft_get(&(<Topic>jobs[i].topic).group)        # relaxed: the main thread changes it
+        jobs[i].group = ft_load_relaxed(&(<Topic>jobs[i].topic).group)  # relaxed: the main thread changes it
         if jobs[i].group == 0:
             jobs[i].group = (<uint64_t>1 << 32) + (<Topic>jobs[i].topic).id
     qsort(jobs, count, sizeof(Job), _by_group)

@@ -3,8 +3,8 @@ cimport cython
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from fasttail.parser.table cimport Table
-from fasttail.parser.words cimport Words
+from fasttail.parser.table cimport RowTable
+from fasttail.parser.words cimport InternTable
 from fasttail.publish.buffer cimport Box
 from fasttail.publish.filters cimport RowKey
 from fasttail.publish.quotas cimport Group, Job
@@ -28,7 +28,7 @@ cdef class Topics:
     cdef uint16_t* head_of_coin      # owned; parser's coin code -> list + 1, 0: not known yet
     cdef uint32_t by_coin, by_user   # topics that are in lists
     cdef uint64_t batch
-    cdef Words users                 # owned; of `orderUpdates`: code -> of_user[code]
+    cdef InternTable users           # owned; of `orderUpdates`: code -> of_user[code]
     cdef void** of_user              # owned
     cdef uint32_t* job_of_user       # owned; job + 1 in this batch, 0: none
     cdef uint32_t users_room
@@ -43,15 +43,15 @@ cdef class Topics:
     cdef bint bounded                # whether there are any: a replay leaves nothing out
     cdef int add(self, void* topic) noexcept nogil
     cdef void remove(self, void* topic) noexcept nogil
-    cdef size_t run(self, Table table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,
+    cdef size_t run(self, RowTable table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,
                     Box* boxes) noexcept nogil
     cdef int _add(self, void* topic) noexcept nogil
     cdef int _grow(self) noexcept nogil
     cdef void _forget_dead_users(self) noexcept nogil
-    cdef uint32_t _find_jobs(self, Table table, const char* data) noexcept nogil
+    cdef uint32_t _find_jobs(self, RowTable table, const char* data) noexcept nogil
     cdef uint32_t _walk(self, uint32_t head, uint32_t jobs) noexcept nogil
-    cdef uint32_t _group_by_user(self, Table table, const char* data, uint32_t jobs) noexcept nogil
-    cdef void _share_out(self, Table table, const Place* place, uint32_t jobs, bint parallel) noexcept nogil
-    cdef void _measure(self, Job* job, Table table, const Place* place) noexcept nogil
-    cdef void _do(self, Job* job, Box* box, Table table, const Place* place, const uint32_t* selection, size_t selected,
+    cdef uint32_t _group_by_user(self, RowTable table, const char* data, uint32_t jobs) noexcept nogil
+    cdef void _share_out(self, RowTable table, const Place* place, uint32_t jobs, bint parallel) noexcept nogil
+    cdef void _measure(self, Job* job, RowTable table, const Place* place) noexcept nogil
+    cdef void _do(self, Job* job, Box* box, RowTable table, const Place* place, const uint32_t* selection, size_t selected,
                   int64_t now_ns) noexcept nogil

@@ -12,13 +12,13 @@ from cython.parallel import prange, threadid
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
-from fasttail.atomics cimport ft_add
+from fasttail.atomics cimport ft_add_single_writer
 from fasttail.checks cimport ft_assert
-from fasttail.parser.json cimport TEXT_ROOM
-from fasttail.parser.pool cimport has_team
-from fasttail.parser.table cimport Table, row_line
+from fasttail.parser.json cimport DECODED_TEXT_BYTES
+from fasttail.parser.pool cimport openmp_usable
+from fasttail.parser.table cimport RowTable, row_line
 from fasttail.parser.types cimport NO_CODE, Row
-from fasttail.parser.words cimport words_add, words_clear, words_find, words_free, words_new
+from fasttail.parser.words cimport intern_add, intern_clear, intern_find, intern_free, intern_init
 from fasttail.publish.buffer cimport Box
 from fasttail.publish.filters cimport RowKey, find_text, row_key, row_text, text_hash
 from fasttail.publish.legacy_encoder cimport encode_pieces, encode_updates
@@ -34,7 +34,7 @@ cdef enum:
     MOST_DEAD_USERS = 1024
 
 
-cdef void _make_keys(Table table, RowKey* keys, bint filtered) noexcept nogil:
+cdef void _make_keys(RowTable table, RowKey* keys, bint filtered) noexcept nogil:
     """keys[row] = what filters ask of it first; the number of the event alone if there are none."""
     cdef size_t k, i
     cdef uint64_t line, before = ~<uint64_t>0
@@ -59,7 +59,7 @@ cdef class Topics:
     old channels' two always find room.
     """
 
-    def __cinit__(self, int workers, Table table not None, *, uint32_t most=MOST_TOPICS):
+    def __cinit__(self, int workers, RowTable table not None, *, uint32_t most=MOST_TOPICS):
         self.workers = workers
         self.rows_cap = table.rows_cap
         self.most = most
@@ -72,10 +72,10 @@ cdef class Topics:
         if (self.keys == NULL or self.next == NULL or self.heads == NULL or self.visited == NULL or self.head_of_coin == NULL
                 or not self._grow()):
             raise MemoryError
-        words_new(&self.users, MOST_USERS)
+        intern_init(&self.users, MOST_USERS)
 
     def __dealloc__(self):
-        words_free(&self.users)
+        intern_free(&self.users)
         free(self.always)
         free(self.heads)
         free(self.visited)
@@ -137,7 +137,7 @@ cdef class Topics:
             if self.count >= self.most or not self._grow():
                 return 0
         if kind == USER_ORDERS:
-            code = words_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
+            code = intern_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
             if code == 0:
                 return 0
             self.of_user[code] = topic
@@ -191,7 +191,7 @@ cdef class Topics:
             else:
                 self.by_user -= 1
             return
-        code = words_find(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
+        code = intern_find(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
         self.of_user[code] = NULL
         self.user_topics -= 1
         dead = self.users.count - self.user_topics
@@ -206,10 +206,10 @@ cdef class Topics:
             if self.of_user[code] != NULL:
                 n += 1
                 self.of_user[n] = self.of_user[code]
-        words_clear(&self.users)
+        intern_clear(&self.users)
         for code in range(1, n + 1):
             topic = self.of_user[code]
-            words_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)    # gets this code again
+            intern_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)   # gets this code again
             self.job_of_user[code] = 0
 
     cdef uint32_t _walk(self, uint32_t head, uint32_t jobs) noexcept nogil:
@@ -227,13 +227,13 @@ cdef class Topics:
             link = link.next
         return jobs
 
-    cdef uint32_t _find_jobs(self, Table table, const char* data) noexcept nogil:
+    cdef uint32_t _find_jobs(self, RowTable table, const char* data) noexcept nogil:
         """A job for each topic for which the batch may have something. Returns their number."""
         cdef uint32_t jobs = 0, i, code, head
         cdef size_t k, r, n
         cdef const Row* row
         cdef const char* text
-        cdef char room[TEXT_ROOM]
+        cdef char room[DECODED_TEXT_BYTES]
         self.batch += 1
         for i in range(self.always_len):
             self.jobs[jobs].topic = self.always[i]
@@ -261,7 +261,7 @@ cdef class Topics:
             jobs = self._group_by_user(table, data, jobs)
         return jobs
 
-    cdef uint32_t _group_by_user(self, Table table, const char* data, uint32_t jobs) noexcept nogil:
+    cdef uint32_t _group_by_user(self, RowTable table, const char* data, uint32_t jobs) noexcept nogil:
         """A job, with its rows in order, for each topic of a user who has orders here. Returns the number of jobs then."""
         cdef size_t k, i
         cdef uint32_t code, j, first = jobs
@@ -289,7 +289,7 @@ cdef class Topics:
             self.job_of_user[self.jobs[j].user] = 0
         return jobs
 
-    cdef void _measure(self, Job* job, Table table, const Place* place) noexcept nogil:
+    cdef void _measure(self, Job* job, RowTable table, const Place* place) noexcept nogil:
         """job.bytes = no fewer than its messages will have; those of the old channels are not bounded."""
         cdef void* topic = job.topic
         if (<Topic>topic).kind == USER_ORDERS:
@@ -299,7 +299,7 @@ cdef class Topics:
         else:
             job.bytes = 0
 
-    cdef void _share_out(self, Table table, const Place* place, uint32_t jobs, bint parallel) noexcept nogil:
+    cdef void _share_out(self, RowTable table, const Place* place, uint32_t jobs, bint parallel) noexcept nogil:
         """Quotas for a batch whose messages may have more bytes than there is room for."""
         cdef int j
         if parallel:
@@ -309,9 +309,9 @@ cdef class Topics:
             for j in range(<int>jobs):
                 self._measure(&self.jobs[j], table, place)
         if share_out(self.jobs, jobs, self.groups, LEAST_ROOM + ROOM_PER_BYTE * place.size):
-            ft_add(&self.crowded, 1)
+            ft_add_single_writer(&self.crowded, 1)
 
-    cdef size_t run(self, Table table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,
+    cdef size_t run(self, RowTable table, const Place* place, const uint32_t* selection, size_t selected, int64_t now_ns,
                     Box* boxes) noexcept nogil:
         """Write the messages of a batch into boxes[0:workers]. Returns how many orders those who asked for most get.
 
@@ -329,11 +329,12 @@ cdef class Topics:
         jobs = self._find_jobs(table, place.data)
         ft_assert(jobs <= self.room)
         count = <int>jobs
-        parallel = self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= PARALLEL_FROM and has_team()
+        parallel = self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= PARALLEL_FROM and openmp_usable()
         for i in range(jobs):
             self.jobs[i].quota = NO_QUOTA
         # No job has more than this: every order in the longest format, in messages of the least size.
-        if self.bounded and jobs * (2 * place.size + table.rows_len * 2 * MORE_THAN_EVENT) > LEAST_ROOM + ROOM_PER_BYTE * place.size:
+        if self.bounded and jobs * (2 * place.size
+                                    + table.rows_len * 2 * MORE_THAN_EVENT) > LEAST_ROOM + ROOM_PER_BYTE * place.size:
             self._share_out(table, place, jobs, parallel)
         if parallel:
             for j in prange(count, schedule="dynamic", chunksize=1, num_threads=self.workers):
@@ -348,10 +349,10 @@ cdef class Topics:
             else:
                 orders = max(orders, self.jobs[i].orders)
                 oversize = max(oversize, self.jobs[i].oversize)
-        ft_add(&self.oversize, oversize)     # relaxed: the main thread tells of it
+        ft_add_single_writer(&self.oversize, oversize)  # relaxed: the main thread tells of it
         return max(orders, of_users)
 
-    cdef void _do(self, Job* job, Box* box, Table table, const Place* place, const uint32_t* selection, size_t selected,
+    cdef void _do(self, Job* job, Box* box, RowTable table, const Place* place, const uint32_t* selection, size_t selected,
                   int64_t now_ns) noexcept nogil:
         """One topic's messages of this batch; memory that is out shows in the box."""
         cdef void* topic = job.topic
@@ -362,8 +363,8 @@ cdef class Topics:
         elif kind == USER_ORDERS:
             job.orders = (<Topic>topic).encode_linked(box, table, self.keys, place, job.quota, self.next, job.first, job.last)
         elif kind == OLD_UPDATES:
-            job.orders = encode_updates(table, place.data, selection, selected, now_ns, (<Topic>topic).most, (<Topic>topic).id, box,
-                                        &job.oversize)
+            job.orders = encode_updates(table, place.data, selection, selected, now_ns, (<Topic>topic).most, (<Topic>topic).id,
+                                        box, &job.oversize)
         else:
             job.orders = encode_pieces(table, place.data, selection, selected, (<Topic>topic).most, (<Topic>topic).id, box,
                                        &job.oversize)

@@ -3,7 +3,7 @@ cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fasttail.parser.table cimport Table
+from fasttail.parser.table cimport RowTable
 from fasttail.parser.types cimport Row
 from fasttail.publish.buffer cimport Box, Message
 from fasttail.publish.filters cimport RowKey, Selector
@@ -84,20 +84,20 @@ cdef class Topic:
     cdef size_t user_size
     cdef size_t head_size
     cdef size_t tail_size
-    cdef size_t encode(self, Box* box, Table table, const RowKey* keys, const Place* place, size_t quota) noexcept nogil
-    cdef size_t encode_linked(self, Box* box, Table table, const RowKey* keys, const Place* place, size_t quota,
+    cdef size_t encode(self, Box* box, RowTable table, const RowKey* keys, const Place* place, size_t quota) noexcept nogil
+    cdef size_t encode_linked(self, Box* box, RowTable table, const RowKey* keys, const Place* place, size_t quota,
                               const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil
-    cdef size_t measure(self, Table table, const RowKey* keys, const Place* place) noexcept nogil
-    cdef size_t measure_linked(self, Table table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil
-    cdef bint _had(self, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
+    cdef size_t measure(self, RowTable table, const RowKey* keys, const Place* place) noexcept nogil
+    cdef size_t measure_linked(self, RowTable table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil
+    cdef bint _had(self, RowTable table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
     cdef void _begin(self, Draft* draft, const Box* box, size_t quota) noexcept nogil
-    cdef int _add(self, Draft* draft, Box* box, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
-    cdef int _end(self, Draft* draft, Box* box, Table table, const Place* place) noexcept nogil
-    cdef void _stands_at(self, Draft* draft, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
-    cdef size_t _needs(self, Table table, const Row* row) noexcept nogil
+    cdef int _add(self, Draft* draft, Box* box, RowTable table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
+    cdef int _end(self, Draft* draft, Box* box, RowTable table, const Place* place) noexcept nogil
+    cdef void _stands_at(self, Draft* draft, RowTable table, const Row* row, uint32_t nth, const Place* place) noexcept nogil
+    cdef size_t _needs(self, RowTable table, const Row* row) noexcept nogil
     cdef size_t _with_messages(self, size_t bytes, size_t orders) noexcept nogil
     cdef int _look_up(self) except -1
-    cdef int _put_order(self, Box* box, Table table, const Row* row, const char* data) noexcept nogil
+    cdef int _put_order(self, Box* box, RowTable table, const Row* row, const char* data) noexcept nogil
 
 
 cdef message_tuple(const Box* box, const Message* message, const Place* place)

@@ -11,8 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fasttail.atomics cimport ft_set
-from fasttail.parser.table cimport Table, row_block, row_line
+from fasttail.atomics cimport ft_store_relaxed
+from fasttail.parser.table cimport RowTable, row_block, row_line
 from fasttail.parser.types cimport Envelope, Row
 from fasttail.publish.buffer cimport (
     DATA, LEFT_OUT, TOO_LONG, Box, Message, Out, add_message, put, put_int, put_padded, room_for)
@@ -118,7 +118,7 @@ cdef class Topic:
 
     def count_to(self, uint32_t group) -> None:
         """Whose quota its messages count to from some batch on."""
-        ft_set(&self.group, group)
+        ft_store_relaxed(&self.group, group)
 
     cdef int _look_up(self) except -1:
         """Choose the lists that the topic will stand in: those of its users, else of its coins, if they are few."""
@@ -131,7 +131,8 @@ cdef class Topic:
         if not 0 < texts.count <= MOST_LINKS:
             return 0
         for code in range(1, texts.count + 1):
-            head = first + <uint32_t>(text_hash(texts.text + texts.ends[code - 1], texts.ends[code] - texts.ends[code - 1]) % lists)
+            head = first + <uint32_t>(text_hash(texts.text + texts.ends[code - 1],
+                                                texts.ends[code] - texts.ends[code - 1]) % lists)
             for k in range(<uint32_t>self.links_len):
                 if self.links[k].head == head:
                     break
@@ -141,7 +142,7 @@ cdef class Topic:
                 self.links_len += 1
         return 0
 
-    cdef size_t _needs(self, Table table, const Row* row) noexcept nogil:
+    cdef size_t _needs(self, RowTable table, const Row* row) noexcept nogil:
         """No fewer bytes than the order will have in a message."""
         cdef const Envelope* block
         if self.format != FULL:
@@ -149,7 +150,7 @@ cdef class Topic:
         block = row_block(table, row)
         return <size_t>row.size + self.more + (block.block_time.size + block.local_time.size if block != NULL else 0)
 
-    cdef int _put_order(self, Box* box, Table table, const Row* row, const char* data) noexcept nogil:
+    cdef int _put_order(self, Box* box, RowTable table, const Row* row, const char* data) noexcept nogil:
         """1, or 0 when memory is out."""
         if self.format == WS:
             return encode_ws(&box.text, row, data)
@@ -168,7 +169,8 @@ cdef class Topic:
         draft.message.seq = 0
         draft.total = 0
 
-    cdef int _add(self, Draft* draft, Box* box, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
+    cdef int _add(self, Draft* draft, Box* box, RowTable table, const Row* row, uint32_t nth,
+                  const Place* place) noexcept nogil:
         """Append an order to the message, or to the next one if it does not fit. 1, or 0 when memory is out."""
         cdef Out* out = &box.text
         cdef const Envelope* block = row_block(table, row)
@@ -216,12 +218,12 @@ cdef class Topic:
         draft.total += 1
         return 1
 
-    cdef void _stands_at(self, Draft* draft, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
+    cdef void _stands_at(self, Draft* draft, RowTable table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
         """The message's last order is this row."""
         draft.message.line = place.goes_on if place.late else row_line(table, row) + place.offset
         draft.message.events = 0 if place.late else nth
 
-    cdef int _end(self, Draft* draft, Box* box, Table table, const Place* place) noexcept nogil:
+    cdef int _end(self, Draft* draft, Box* box, RowTable table, const Place* place) noexcept nogil:
         """Finish the message, if one is begun. 1, or 0 when memory is out."""
         cdef Out* out = &box.text
         cdef const Envelope* block
@@ -256,7 +258,7 @@ cdef class Topic:
             put(out, b',"height":', 10)
             put_int(out, block.block_number)
             put(out, b',"blockTime":"', 14)
-            put(out, place.data + block.at + block.block_time.off, block.block_time.size)
+            put(out, place.data + block.offset + block.block_time.offset, block.block_time.size)
             put(out, b'"', 1)
         put(out, b"}", 1)
         payload = out.size - draft.message.begin - HEADER
@@ -268,7 +270,7 @@ cdef class Topic:
         draft.message.orders = 0
         return 1
 
-    cdef bint _had(self, Table table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
+    cdef bint _had(self, RowTable table, const Row* row, uint32_t nth, const Place* place) noexcept nogil:
         """Whether the order, the line's `nth`, stands in front of what is wanted."""
         cdef uint64_t line
         if self.after_events == 0:
@@ -276,7 +278,7 @@ cdef class Topic:
         line = row_line(table, row) + place.offset
         return line < self.after_line or (line == self.after_line and nth <= self.after_events)
 
-    cdef size_t encode(self, Box* box, Table table, const RowKey* keys, const Place* place, size_t quota) noexcept nogil:
+    cdef size_t encode(self, Box* box, RowTable table, const RowKey* keys, const Place* place, size_t quota) noexcept nogil:
         """The messages of the orders that the selector passes, as far as the quota allows. Returns the number of orders."""
         cdef Draft draft
         cdef size_t k, i
@@ -294,7 +296,7 @@ cdef class Topic:
         self._end(&draft, box, table, place)
         return draft.total
 
-    cdef size_t encode_linked(self, Box* box, Table table, const RowKey* keys, const Place* place, size_t quota,
+    cdef size_t encode_linked(self, Box* box, RowTable table, const RowKey* keys, const Place* place, size_t quota,
                               const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
         """The same of the rows that `next` links, from `first` to `last`."""
         cdef Draft draft
@@ -310,7 +312,7 @@ cdef class Topic:
         self._end(&draft, box, table, place)
         return draft.total
 
-    cdef size_t measure(self, Table table, const RowKey* keys, const Place* place) noexcept nogil:
+    cdef size_t measure(self, RowTable table, const RowKey* keys, const Place* place) noexcept nogil:
         """No fewer bytes than the messages of `encode` will have."""
         cdef size_t k, i, bytes = 0, orders = 0
         cdef const Row* row
@@ -322,7 +324,7 @@ cdef class Topic:
                     orders += 1
         return self._with_messages(bytes, orders)
 
-    cdef size_t measure_linked(self, Table table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
+    cdef size_t measure_linked(self, RowTable table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
         """No fewer bytes than the messages of `encode_linked` will have."""
         cdef size_t bytes = 0, orders = 0
         cdef uint32_t i = first

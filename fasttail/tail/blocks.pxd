@@ -4,10 +4,10 @@ cimport cython
 
 
 cdef enum:
-    REMEMBERED = 1024     # bytes before the place of reading by which the content is known again
+    TAIL_FINGERPRINT_BYTES = 1024  # bytes before the place of reading by which the content is known again
     # Lines a little longer than the window come again and again (a by_block line may be some MB): giving the pages back
     # after each would cost as many page faults. Up to so many windows they are kept; their rows are, too.
-    KEPT_WINDOWS = 8
+    RETAINED_WINDOWS = 8
 
 
 cpdef enum:
@@ -15,7 +15,7 @@ cpdef enum:
     FILL_PARTIAL = 2  # no complete line yet: call fill again, more may be there
     FILL_EOF = 3      # nothing more to read now (a partial line may be held)
     FILL_SKIPPED = 4  # part of an oversize line was thrown away: call fill again
-    FILL_NOFILE = 5   # no file is open
+    FILL_NO_FILE = 5  # no file is open
     FILL_ERROR = -1   # the read failed; errno is in `error`
 
 
@@ -26,8 +26,8 @@ cpdef enum:
 #                ^ `offset` is the file offset of base[begin]
 #
 # 0 <= begin <= lines_end <= end <= capacity, always. One thread uses a Reader at a time.
-# Pointers into base[begin:lines_end] live until the next consume(), fill(), open(), seek(), visit(),
-# leave(), take_lines() or close().
+# Pointers into base[begin:lines_end] live until the next consume(), fill(), open(), seek(), begin_visit(),
+# end_visit(), take_lines() or close().
 @cython.final
 cdef class Reader:
     cdef char* base                        # owned: mmap of `capacity` bytes, from __cinit__ to __dealloc__
@@ -38,37 +38,37 @@ cdef class Reader:
     cdef uint64_t touched_bytes            # bytes of base that may have pages behind them
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
-    cdef public bint wary                  # look, with every read, whether the content before it is still the same
-    cdef bint at_end                       # the last read found less than was asked for: there was no more then
-    cdef readonly bint changed             # it is not: nothing more is read before a seek or another file
+    cdef public bint check_rewrites        # look, with every read, whether the content before it is still the same
+    cdef bint last_read_short              # the last read found less than was asked for: there was no more then
+    cdef readonly bint rewritten           # it is not: nothing more is read before a seek or another file
     cdef uint64_t limit                    # nothing at or behind this offset is read
-    cdef readonly bint at_hole             # NUL bytes follow reach(), and data follows them: pass_hole() goes on behind
-    cdef readonly uint64_t nuls_end        # offset up to which nothing but NUL bytes follows reach(); 0: none are known
-    cdef uint64_t nuls_counted             # offset up to which `nul_bytes` has this file's
-    cdef uint64_t parked_nuls_counted
-    cdef char last[REMEMBERED]             # what stood right before base[0],
-    cdef size_t last_size                  # … so many bytes of it, at the array's start
-    cdef char parked_last[REMEMBERED]
-    cdef size_t parked_last_size
+    cdef readonly bint at_hole             # NUL bytes follow read_offset(), and data follows them: skip_hole() goes on behind
+    cdef readonly uint64_t nul_run_end     # offset up to which nothing but NUL bytes follows read_offset(); 0: none are known
+    cdef uint64_t nuls_counted_to          # offset up to which `nul_bytes` has this file's
+    cdef uint64_t parked_nuls_counted_to
+    cdef char preceding[TAIL_FINGERPRINT_BYTES]  # what stood right before base[0],
+    cdef size_t preceding_size                   # … so many bytes of it, at the array's start
+    cdef char parked_preceding[TAIL_FINGERPRINT_BYTES]
+    cdef size_t parked_preceding_size
     cdef bint sequential                   # a pipe or terminal: read() in order, no offsets to seek to
     cdef readonly int error                # errno of the last failed read of this file, 0: none
     cdef uint64_t offset                   # file offset of base[begin], less `skipped`
     cdef uint64_t skipped                  # bytes thrown away so far of the oversize line at `offset`
     cdef uint64_t parked_offset            # where the parked file goes on
-    cdef uint64_t oversize                 # lines longer than max_line, each counted once
-    cdef uint64_t nuls                     # NUL bytes that were met; without `wary` only where a line should begin
-    cdef uint64_t got_bytes                # of all files; bytes read twice count twice
+    cdef uint64_t oversize_count           # lines longer than max_line, each counted once
+    cdef uint64_t nul_count                # NUL bytes that were met; without `check_rewrites` only where a line should begin
+    cdef uint64_t total_read_bytes         # of all files; bytes read twice count twice
 
     cdef int fill(self) noexcept nogil
-    cdef int _check(self) noexcept nogil
+    cdef int _check_invariants(self) noexcept nogil
     cdef int consume(self) noexcept nogil
-    cdef int consume_some(self, size_t size) noexcept nogil
+    cdef int consume_bytes(self, size_t size) noexcept nogil
 
     cdef int _skip_nuls(self) noexcept nogil
-    cdef int _look_over_nuls(self, uint64_t at) noexcept nogil
-    cdef int _move_to_front(self) noexcept nogil
-    cdef int _remember(self) noexcept nogil
-    cdef bint _same(self) noexcept nogil
-    cdef int _recall(self) noexcept nogil
-    cdef int _cut(self, size_t held) noexcept nogil
-    cdef int _forget(self) noexcept nogil
+    cdef int _scan_nuls(self, uint64_t at) noexcept nogil
+    cdef int _compact_buffer(self) noexcept nogil
+    cdef int _save_preceding(self) noexcept nogil
+    cdef bint _preceding_matches(self) noexcept nogil
+    cdef int _load_preceding(self) noexcept nogil
+    cdef int _find_lines(self, size_t partial_size) noexcept nogil
+    cdef int _reset_buffer(self) noexcept nogil

@@ -9,7 +9,7 @@ bytes before that place are remembered, and a wary reader compares them with the
 
 NUL bytes are a hole: its data has not been written yet, or never will be. A wary reader never hands them out. It stops in
 front of the first one, where it goes on as soon as there is data instead. If data stands behind the hole, it says so
-(`at_hole`) and waits for `pass_hole`; the caller remembers the place. A reader that is not wary passes over NULs as it reads
+(`at_hole`) and waits for `skip_hole`; the caller remembers the place. A reader that is not wary passes over NULs as it reads
 them where a line should begin; those inside a line are the parser's.
 """
 import errno
@@ -27,7 +27,7 @@ from posix.mman cimport (
 from posix.types cimport off_t
 from posix.unistd cimport close, read
 
-from fasttail.atomics cimport ft_add, ft_get, ft_set
+from fasttail.atomics cimport ft_add_single_writer, ft_load_relaxed, ft_store_relaxed
 from fasttail.checks cimport ft_assert
 
 cdef extern from *:
@@ -46,11 +46,11 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     PAGE = 65536  # a multiple of every page size in use
-    LOOK_BYTES = 64 << 20  # of a hole, looked over in one call of `fill`
+    NUL_SCAN_BYTES = 64 << 20  # of a hole, looked over in one call of `fill`
 
-cdef uint64_t NOWHERE = ~<uint64_t>0
+cdef uint64_t NO_OFFSET_LIMIT = ~<uint64_t>0
 
-NO_LIMIT = NOWHERE  # of a visit that ends with the file
+NO_LIMIT = NO_OFFSET_LIMIT  # of a visit that ends with the file
 
 
 cdef int _fill "ft_reader_fill"(void* reader) noexcept nogil:
@@ -71,7 +71,7 @@ cdef class Reader:
         self.parked_fd = -1
         if window < 1 or max_line < 1:
             raise ValueError("window and max_line must be at least 1 byte")
-        # Not more than max_line: then only the first line of a block can be too long, so that `_cut` has one
+        # Not more than max_line: then only the first line of a block can be too long, so that `_find_lines` has one
         # place to look at, and what is skipped does not depend on the window.
         self.window = min(window, max_line)
         self.max_line = max_line
@@ -82,7 +82,7 @@ cdef class Reader:
         if area == MAP_FAILED:
             raise MemoryError(f"cannot reserve {self.capacity} bytes for lines")
         self.base = <char*>area
-        self.limit = NOWHERE
+        self.limit = NO_OFFSET_LIMIT
 
     def __dealloc__(self):
         if self.base == NULL:  # __cinit__ failed, maybe before its first line: fd may be 0 and not ours
@@ -97,78 +97,78 @@ cdef class Reader:
 
     cdef int fill(self) noexcept nogil:
         """Read once (lines not consumed yet are offered again instead); answers one of FILL_*."""
-        cdef size_t held, room
+        cdef size_t partial_size, read_size
         cdef ssize_t got
         cdef uint64_t at
         cdef char first
         cdef char* nul
-        self._check()
+        self._check_invariants()
         if self.fd < 0:
-            return FILL_NOFILE
+            return FILL_NO_FILE
         if self.lines_end > self.begin:
             return FILL_LINES
-        if self.changed or self.at_hole:
+        if self.rewritten or self.at_hole:
             return FILL_EOF
         if self.begin < self.end and self.base[self.begin] == 0:
             self._skip_nuls()
-        self._move_to_front()
-        held = self.end
-        room = self.window - held if held < self.window else self.window
-        ft_assert(held + room <= self.capacity)
-        at = self.offset + self.skipped + held
+        self._compact_buffer()
+        partial_size = self.end
+        read_size = self.window - partial_size if partial_size < self.window else self.window
+        ft_assert(partial_size + read_size <= self.capacity)
+        at = self.offset + self.skipped + partial_size
         if self.sequential:
-            got = read(self.fd, self.base + held, room)
+            got = read(self.fd, self.base + partial_size, read_size)
         else:
             if at >= self.limit:
                 return FILL_EOF
-            room = min(room, self.limit - at)
+            read_size = min(read_size, self.limit - at)
             # One byte tells that the hole is still there; a preallocated file is looked at after each write.
-            if self.nuls_end > at and pread(self.fd, &first, 1, <off_t>at) == 1 and first == 0:
-                return self._look_over_nuls(at)
-            got = pread(self.fd, self.base + held, room, <off_t>at)
+            if self.nul_run_end > at and pread(self.fd, &first, 1, <off_t>at) == 1 and first == 0:
+                return self._scan_nuls(at)
+            got = pread(self.fd, self.base + partial_size, read_size, <off_t>at)
         if got < 0:
             if c_errno == EINTR:
                 return FILL_PARTIAL  # not repeated here: Python's signal handlers may want their turn
             self.error = c_errno
             return FILL_ERROR
-        self.at_end = <size_t>got < room
+        self.last_read_short = <size_t>got < read_size
         if got == 0:
             return FILL_EOF
-        if self.wary and not self.sequential:
-            nul = <char*>memchr(self.base + held, 0, <size_t>got)
+        if self.check_rewrites and not self.sequential:
+            nul = <char*>memchr(self.base + partial_size, 0, <size_t>got)
             if nul != NULL:
-                self.at_end = False
-                got = nul - (self.base + held)
+                self.last_read_short = False
+                got = nul - (self.base + partial_size)
                 if got == 0:
-                    return self._look_over_nuls(at)
+                    return self._scan_nuls(at)
         # Looked at after the read: what is the same now was the same when the bytes behind it were read.
-        if self.wary and not self._same():
-            self.changed = True
+        if self.check_rewrites and not self._preceding_matches():
+            self.rewritten = True
             return FILL_EOF
-        ft_assert(<size_t>got <= room)
-        ft_add(&self.got_bytes, <uint64_t>got)
-        self.end = held + <size_t>got
+        ft_assert(<size_t>got <= read_size)
+        ft_add_single_writer(&self.total_read_bytes, <uint64_t>got)
+        self.end = partial_size + <size_t>got
         if self.touched_bytes < self.end:
-            ft_set(&self.touched_bytes, self.end)
-        return self._cut(held)
+            ft_store_relaxed(&self.touched_bytes, self.end)
+        return self._find_lines(partial_size)
 
-    cdef int _check(self) noexcept nogil:
+    cdef int _check_invariants(self) noexcept nogil:
         """What holds between any two calls. Answers 0."""
         ft_assert(self.begin <= self.lines_end)
         ft_assert(self.lines_end <= self.end)
         ft_assert(self.end <= self.capacity)
-        ft_assert(self.last_size <= REMEMBERED)
+        ft_assert(self.preceding_size <= TAIL_FINGERPRINT_BYTES)
         return 0
 
     cdef int consume(self) noexcept nogil:
         """The lines in base[begin:lines_end] are done with: `offset` moves behind them. Answers 0."""
-        return self.consume_some(self.lines_end - self.begin)
+        return self.consume_bytes(self.lines_end - self.begin)
 
-    cdef int consume_some(self, size_t size) noexcept nogil:
+    cdef int consume_bytes(self, size_t size) noexcept nogil:
         """So many bytes of these lines are done with, up to the end of one of them. Answers 0."""
-        self._check()
+        self._check_invariants()
         ft_assert(size <= self.lines_end - self.begin)
-        ft_add(&self.offset, size)                           # relaxed, as the counters: the main thread tells of them
+        ft_add_single_writer(&self.offset, size)             # relaxed, as the counters: the main thread tells of them
         self.begin += size
         return 0
 
@@ -180,27 +180,27 @@ cdef class Reader:
             at = self.end
         while at < self.end and self.base[at] == 0:
             at += 1
-        ft_add(&self.nuls, at - self.begin)
-        ft_add(&self.offset, at - self.begin)
+        ft_add_single_writer(&self.nul_count, at - self.begin)
+        ft_add_single_writer(&self.offset, at - self.begin)
         self.begin = self.lines_end = at
         return 0
 
-    cdef int _look_over_nuls(self, uint64_t at) noexcept nogil:
-        """Find the end of the NUL bytes that begin at `at`, which is reach(). Answers FILL_EOF (`at_hole`: data follows
+    cdef int _scan_nuls(self, uint64_t at) noexcept nogil:
+        """Find the end of the NUL bytes that begin at `at`, which is read_offset(). Answers FILL_EOF (`at_hole`: data follows
         them), or FILL_PARTIAL: they go on, or are gone.
         """
         cdef char* area = self.base + self.end     # a window at least, behind what is held
-        cdef size_t room = min(self.window, <size_t>PAGE)
-        cdef uint64_t begin = max(at, self.nuls_end)
+        cdef size_t read_size = min(self.window, <size_t>PAGE)
+        cdef uint64_t begin = max(at, self.nul_run_end)
         cdef uint64_t to = begin
         cdef off_t data
         cdef size_t i
         cdef ssize_t got = 0
         cdef bint found = False
-        ft_assert(self.end + room <= self.capacity)
-        if self.touched_bytes < self.end + room:
-            ft_set(&self.touched_bytes, self.end + room)
-        while to < self.limit and to - begin < LOOK_BYTES:
+        ft_assert(self.end + read_size <= self.capacity)
+        if self.touched_bytes < self.end + read_size:
+            ft_store_relaxed(&self.touched_bytes, self.end + read_size)
+        while to < self.limit and to - begin < NUL_SCAN_BYTES:
             # Without this, most of a sparse or preallocated file would be read. Not every file system knows.
             data = lseek(self.fd, <off_t>to, SEEK_DATA)
             if data < 0 and c_errno == ENXIO:
@@ -212,7 +212,7 @@ cdef class Reader:
                 begin = to
                 if to >= self.limit:
                     break
-            got = pread(self.fd, area, min(room, self.limit - to), <off_t>to)
+            got = pread(self.fd, area, min(read_size, self.limit - to), <off_t>to)
             if got <= 0:
                 break
             i = 0
@@ -226,69 +226,70 @@ cdef class Reader:
         to = min(to, self.limit)
         # The writer may have filled it meanwhile: then there is no hole.
         if found and (pread(self.fd, area, 1, <off_t>at) != 1 or area[0] != 0):
-            self.nuls_end = 0
+            self.nul_run_end = 0
             return FILL_PARTIAL
-        if to > self.nuls_counted:
-            ft_add(&self.nuls, to - max(at, self.nuls_counted))
-            self.nuls_counted = to
-        self.nuls_end = to
+        if to > self.nuls_counted_to:
+            ft_add_single_writer(&self.nul_count, to - max(at, self.nuls_counted_to))
+            self.nuls_counted_to = to
+        self.nul_run_end = to
         self.at_hole = found
         return FILL_PARTIAL if got > 0 and not found and to < self.limit else FILL_EOF
 
-    cdef int _remember(self) noexcept nogil:
-        """Take base[0:begin], which is about to go, into `last`. Answers 0."""
-        cdef size_t added = min(self.begin, <size_t>REMEMBERED)
-        cdef size_t kept = min(self.last_size, <size_t>REMEMBERED - added)
-        memmove(self.last, self.last + self.last_size - kept, kept)
-        memcpy(self.last + kept, self.base + self.begin - added, added)
-        self.last_size = kept + added
-        ft_assert(self.last_size <= REMEMBERED)
+    cdef int _save_preceding(self) noexcept nogil:
+        """Take base[0:begin], which is about to go, into `preceding`. Answers 0."""
+        cdef size_t added = min(self.begin, <size_t>TAIL_FINGERPRINT_BYTES)
+        cdef size_t kept = min(self.preceding_size, <size_t>TAIL_FINGERPRINT_BYTES - added)
+        memmove(self.preceding, self.preceding + self.preceding_size - kept, kept)
+        memcpy(self.preceding + kept, self.base + self.begin - added, added)
+        self.preceding_size = kept + added
+        ft_assert(self.preceding_size <= TAIL_FINGERPRINT_BYTES)
         return 0
 
-    cdef bint _same(self) noexcept nogil:
+    cdef bint _preceding_matches(self) noexcept nogil:
         """Whether the file still has before base[end] what was read there; base[0] is the partial line's start.
 
         True also where the file ends before that place now: what was read behind it was there.
         """
-        cdef char now[REMEMBERED]
-        cdef size_t size = self.last_size
-        if size > 0 and pread(self.fd, now, size, <off_t>(self.offset - size)) == <ssize_t>size:
-            if memcmp(now, self.last, size) != 0:
+        cdef char current[TAIL_FINGERPRINT_BYTES]
+        cdef size_t size = self.preceding_size
+        if size > 0 and pread(self.fd, current, size, <off_t>(self.offset - size)) == <ssize_t>size:
+            if memcmp(current, self.preceding, size) != 0:
                 return False
-        size = min(self.end, <size_t>REMEMBERED)
-        if size > 0 and pread(self.fd, now, size, <off_t>self.offset) == <ssize_t>size:
-            return memcmp(now, self.base, size) == 0
+        size = min(self.end, <size_t>TAIL_FINGERPRINT_BYTES)
+        if size > 0 and pread(self.fd, current, size, <off_t>self.offset) == <ssize_t>size:
+            return memcmp(current, self.base, size) == 0
         return True
 
-    cdef int _recall(self) noexcept nogil:
-        """Fill `last` from the file itself: reading begins at `offset`. Answers 0."""
-        cdef size_t size = min(self.offset, <uint64_t>REMEMBERED)
+    cdef int _load_preceding(self) noexcept nogil:
+        """Fill `preceding` from the file itself: reading begins at `offset`. Answers 0."""
+        cdef size_t size = min(self.offset, <uint64_t>TAIL_FINGERPRINT_BYTES)
         cdef char* nul
-        self.last_size = 0
-        if self.wary and size > 0 and pread(self.fd, self.last, size, <off_t>(self.offset - size)) == <ssize_t>size:
-            nul = <char*>memrchr(self.last, 0, size)
+        self.preceding_size = 0
+        if self.check_rewrites and size > 0 and pread(self.fd, self.preceding, size,
+                                                      <off_t>(self.offset - size)) == <ssize_t>size:
+            nul = <char*>memrchr(self.preceding, 0, size)
             if nul != NULL:  # a hole may be filled, which makes it no other file
-                size = <size_t>(self.last + size - nul) - 1
-                memmove(self.last, nul + 1, size)
-            self.last_size = size
+                size = <size_t>(self.preceding + size - nul) - 1
+                memmove(self.preceding, nul + 1, size)
+            self.preceding_size = size
         return 0
 
-    cdef int _move_to_front(self) noexcept nogil:
+    cdef int _compact_buffer(self) noexcept nogil:
         """Put the partial line at base[0] and give back the pages that only a long line needed. Answers 0."""
-        cdef size_t held = self.end - self.begin
-        cdef size_t kept = (self.window * KEPT_WINDOWS + PAGE - 1) // PAGE * PAGE
+        cdef size_t partial_size = self.end - self.begin
+        cdef size_t kept = (self.window * RETAINED_WINDOWS + PAGE - 1) // PAGE * PAGE
         if self.begin > 0:
-            self._remember()
-            if held > 0:
-                memmove(self.base, self.base + self.begin, held)
+            self._save_preceding()
+            if partial_size > 0:
+                memmove(self.base, self.base + self.begin, partial_size)
             self.begin = self.lines_end = 0
-            self.end = held
-        if self.touched_bytes > kept and held <= kept:
+            self.end = partial_size
+        if self.touched_bytes > kept and partial_size <= kept:
             madvise(self.base + kept, self.touched_bytes - kept, MADV_DONTNEED)  # failing, it costs memory only
-            ft_set(&self.touched_bytes, kept)
+            ft_store_relaxed(&self.touched_bytes, kept)
         return 0
 
-    cdef int _cut(self, size_t held) noexcept nogil:
+    cdef int _find_lines(self, size_t partial_size) noexcept nogil:
         """Find the line ends in base[held:end], just read; base[0:held] holds none. Answers one of FILL_*.
 
         Each byte is looked at twice at most, however long its line is.
@@ -296,37 +297,37 @@ cdef class Reader:
         cdef char* newline
         cdef size_t length
         if self.skipped > 0 or self.end > self.max_line:
-            newline = <char*>memchr(self.base + held, c"\n", self.end - held)
+            newline = <char*>memchr(self.base + partial_size, c"\n", self.end - partial_size)
             length = <size_t>(newline - self.base) if newline != NULL else self.end
             if self.skipped > 0 or length > self.max_line:
                 if self.skipped == 0:
-                    ft_add(&self.oversize, 1)
+                    ft_add_single_writer(&self.oversize_count, 1)
                 if newline == NULL:
                     self.skipped += self.end
                     self.end = 0
                     return FILL_SKIPPED
-                ft_add(&self.offset, self.skipped + length + 1)
+                ft_add_single_writer(&self.offset, self.skipped + length + 1)
                 self.skipped = 0
-                self.last_size = 0  # what stood before the long line is far away now
-                self.begin = self.lines_end = held = length + 1
-                newline = <char*>memrchr(self.base + held, c"\n", self.end - held)
+                self.preceding_size = 0  # what stood before the long line is far away now
+                self.begin = self.lines_end = partial_size = length + 1
+                newline = <char*>memrchr(self.base + partial_size, c"\n", self.end - partial_size)
                 if newline != NULL:
                     self.lines_end = <size_t>(newline - self.base) + 1
                 return FILL_SKIPPED
-        newline = <char*>memrchr(self.base + held, c"\n", self.end - held)
+        newline = <char*>memrchr(self.base + partial_size, c"\n", self.end - partial_size)
         if newline == NULL:
             return FILL_PARTIAL
         self.lines_end = <size_t>(newline - self.base) + 1
         return FILL_LINES
 
-    cdef int _forget(self) noexcept nogil:
+    cdef int _reset_buffer(self) noexcept nogil:
         """Drop the bytes held (not the offset). Answers 0."""
         self.begin = self.lines_end = self.end = 0
         self.skipped = 0
         self.error = 0
-        self.changed = False
+        self.rewritten = False
         self.at_hole = False
-        self.nuls_end = 0
+        self.nul_run_end = 0
         return 0
 
     # ---- Python side: rare events ----
@@ -337,76 +338,76 @@ cdef class Reader:
         path may be a descriptor, which is duplicated. Pipes, sockets and terminals are read too, in order; `offset`
         must be 0 for them (ValueError).
         """
-        fd, sequential = _open(path, offset)
+        fd, sequential = _open_input(path, offset)
         self.close()
         self.fd = fd
         self.sequential = sequential
         self.offset = offset
-        self._recall()
+        self._load_preceding()
 
     def close(self):
         """Close the file (and one left for a visit) and drop what is held."""
         fds = (self.fd, self.parked_fd)
         self.fd = self.parked_fd = -1
         self.offset = self.parked_offset = 0
-        self.last_size = self.parked_last_size = 0
-        self.nuls_counted = 0
-        self.limit = NOWHERE
-        self._forget()
+        self.preceding_size = self.parked_preceding_size = 0
+        self.nuls_counted_to = 0
+        self.limit = NO_OFFSET_LIMIT
+        self._reset_buffer()
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
 
     def seek(self, uint64_t offset):
         """Go on at `offset` of the same file; what is held is dropped. ValueError: no file, or a pipe."""
-        self._need_file()
+        self._require_open()
         if self.sequential:
             raise ValueError("a pipe cannot be read from an offset")
-        self._move_to_front()
-        self._forget()
+        self._compact_buffer()
+        self._reset_buffer()
         if offset != self.offset:
-            self.nuls_counted = min(self.nuls_counted, offset)
+            self.nuls_counted_to = min(self.nuls_counted_to, offset)
             self.offset = offset
-            self._recall()
+            self._load_preceding()
 
-    def visit(self, path, uint64_t offset, uint64_t limit=NOWHERE, uint64_t nuls_counted=0):
-        """Read another file for a while, up to `limit` at most. The present one stays open: leave() goes on where tell() is
-        now. nuls_counted: up to there `nul_bytes` has that file's.
+    def begin_visit(self, path, uint64_t offset, uint64_t limit=NO_OFFSET_LIMIT, uint64_t nuls_counted_to=0):
+        """Read another file for a while, up to `limit` at most. The present one stays open: end_visit() goes on where tell() is
+        now. nuls_counted_to: up to there `nul_bytes` has that file's.
 
         OSError: nothing changed. ValueError: no file open, a pipe, or a visit under way.
         """
-        self._need_file()
+        self._require_open()
         if self.sequential or self.parked_fd >= 0:
             raise ValueError("visits cannot be nested, and not begin at a pipe")
-        fd, sequential = _open(path, offset)
-        self._move_to_front()
+        fd, sequential = _open_input(path, offset)
+        self._compact_buffer()
         self.parked_fd = self.fd
         self.parked_offset = self.offset
-        self.parked_last_size = self.last_size
-        memcpy(self.parked_last, self.last, self.last_size)
-        self.parked_nuls_counted = self.nuls_counted
-        self._forget()
+        self.parked_preceding_size = self.preceding_size
+        memcpy(self.parked_preceding, self.preceding, self.preceding_size)
+        self.parked_nuls_counted_to = self.nuls_counted_to
+        self._reset_buffer()
         self.limit = limit
-        self.nuls_counted = nuls_counted
+        self.nuls_counted_to = nuls_counted_to
         self.fd = fd
         self.sequential = sequential
         self.offset = offset
-        self._recall()
+        self._load_preceding()
 
-    def leave(self):
+    def end_visit(self):
         """End a visit. ValueError: there is none."""
         if self.parked_fd < 0:
             raise ValueError("no visit to leave")
         visited = self.fd
-        self._forget()
-        self.limit = NOWHERE
-        self.nuls_counted = self.parked_nuls_counted
+        self._reset_buffer()
+        self.limit = NO_OFFSET_LIMIT
+        self.nuls_counted_to = self.parked_nuls_counted_to
         self.fd = self.parked_fd
         self.parked_fd = -1
         self.sequential = False
         self.offset = self.parked_offset
-        self.last_size = self.parked_last_size
-        memcpy(self.last, self.parked_last, self.last_size)
+        self.preceding_size = self.parked_preceding_size
+        memcpy(self.preceding, self.parked_preceding, self.preceding_size)
         os.close(visited)
 
     def fill_once(self):
@@ -422,7 +423,7 @@ cdef class Reader:
         self.consume()
         return lines
 
-    def take_tail(self):
+    def take_partial_line(self):
         """Give up waiting for the rest of the partial line: its bytes (b"": none, or it was oversize).
 
         ValueError: complete lines are waiting before it.
@@ -431,7 +432,7 @@ cdef class Reader:
             raise ValueError("take the complete lines first")
         tail = self.base[self.begin:self.end]
         if self.skipped > 0:
-            self.last_size = 0
+            self.preceding_size = 0
         self.offset += self.skipped + (self.end - self.begin)
         self.skipped = 0
         self.begin = self.lines_end = self.end
@@ -441,71 +442,71 @@ cdef class Reader:
         """File offset of the first byte not consumed, always the start of a line: resume here."""
         return self.offset
 
-    def before(self):
-        """The last bytes before tell(), REMEMBERED at most; fewer, or none, if they are not known."""
-        consumed = self.base[self.begin - min(self.begin, <size_t>REMEMBERED):self.begin]
-        return (self.last[:self.last_size] + consumed)[-<Py_ssize_t>REMEMBERED:]
+    def preceding_bytes(self):
+        """The last bytes before tell(), TAIL_FINGERPRINT_BYTES at most; fewer, or none, if they are not known."""
+        consumed = self.base[self.begin - min(self.begin, <size_t>TAIL_FINGERPRINT_BYTES):self.begin]
+        return (self.preceding[:self.preceding_size] + consumed)[-<Py_ssize_t>TAIL_FINGERPRINT_BYTES:]
 
-    def verify(self):
+    def verify_unchanged(self):
         """Whether the file still has what was read before tell(). A wary reader looks with every read that gives bytes;
         this is for the time between. Once it says no, nothing is read until a seek or another file.
         """
-        if self.fd >= 0 and self.wary and not self.sequential and self.lines_end == self.begin:
-            self._move_to_front()
-            self.changed = self.changed or not self._same()
-        return not self.changed
+        if self.fd >= 0 and self.check_rewrites and not self.sequential and self.lines_end == self.begin:
+            self._compact_buffer()
+            self.rewritten = self.rewritten or not self._preceding_matches()
+        return not self.rewritten
 
-    def peek(self, uint64_t offset, size_t size):
+    def pread_at(self, uint64_t offset, size_t size):
         """Bytes of the open file from `offset` on, at most `size`. OSError. ValueError: no file is open."""
-        self._need_file()
+        self._require_open()
         return os.pread(self.fd, size, offset)
 
-    def pass_hole(self):
+    def skip_hole(self):
         """Go on behind the hole. What is held of the line in front of it is dropped: tell() said where that begins.
 
         ValueError: there is no hole with data behind it.
         """
         if not self.at_hole:
             raise ValueError("not at a hole with data behind it")
-        self.offset = self.nuls_end
-        self._forget()
-        self.last_size = 0  # NULs, which may be replaced
+        self.offset = self.nul_run_end
+        self._reset_buffer()
+        self.preceding_size = 0  # NULs, which may be replaced
 
-    def look_again(self):
-        """Let the next fill look through the NUL bytes that follow reach(): in their midst there may be data now."""
+    def rescan_nuls(self):
+        """Let the next fill look through the NUL bytes that follow read_offset(): in their midst there may be data now."""
         if not self.at_hole:
-            self.nuls_end = 0
+            self.nul_run_end = 0
 
-    def reach(self):
+    def read_offset(self):
         """File offset up to which bytes were read."""
         return self.offset + self.skipped + (self.end - self.begin)
 
-    def seen_to(self):
-        """File offset up to which everything is known: reach(), or the end of the NUL bytes that follow it."""
-        return max(self.reach(), self.nuls_end)
+    def scanned_to(self):
+        """File offset up to which everything is known: read_offset(), or the end of the NUL bytes that follow it."""
+        return max(self.read_offset(), self.nul_run_end)
 
     @property
-    def touched(self):
+    def resident_bytes(self):
         """Bytes of its memory that may have pages behind them. Callable from any thread, as the three that follow."""
-        return ft_get(&self.touched_bytes)
+        return ft_load_relaxed(&self.touched_bytes)
 
     @property
     def bytes_read(self):
         """Of all files; bytes read twice count twice."""
-        return ft_get(&self.got_bytes)
+        return ft_load_relaxed(&self.total_read_bytes)
 
     @property
     def oversize_lines(self):
         """Lines longer than max_line, each counted once."""
-        return ft_get(&self.oversize)
+        return ft_load_relaxed(&self.oversize_count)
 
     @property
     def nul_bytes(self):
         """NUL bytes that were met; by a reader that is not wary only where a line should begin."""
-        return ft_get(&self.nuls)
+        return ft_load_relaxed(&self.nul_count)
 
     @property
-    def held(self):
+    def partial_bytes(self):
         """Bytes of the partial line that is waited for (of an oversize one: those skipped)."""
         return self.skipped + (self.end - self.lines_end)
 
@@ -515,7 +516,7 @@ cdef class Reader:
 
     def stat(self):
         """os.stat_result of the open file. ValueError: none is open."""
-        self._need_file()
+        self._require_open()
         return os.fstat(self.fd)
 
     def identity(self):
@@ -527,19 +528,19 @@ cdef class Reader:
         """Bytes in the open file now. ValueError: none is open."""
         return self.stat().st_size
 
-    def _need_file(self):
+    def _require_open(self):
         if self.fd < 0:
             raise ValueError("no file is open")
 
 
-def _open(path, uint64_t offset):
+def _open_input(path, uint64_t offset):
     """(descriptor, whether it can only be read in order). OSError as open(2) or dup(2), and for a folder."""
-    given = isinstance(path, int)
-    fd = os.dup(path) if given else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    is_fd = isinstance(path, int)
+    fd = os.dup(path) if is_fd else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path if given else os.fspath(path))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path if is_fd else os.fspath(path))
         sequential = not stat.S_ISREG(mode)
         if sequential and offset:
             raise ValueError("a pipe cannot be read from an offset")

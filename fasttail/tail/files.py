@@ -7,8 +7,8 @@ import io
 import os
 import stat
 
-BACK_BYTES = 1 << 16  # read at once when looking for a newline
-BACK_LIMIT = 64 << 20  # as far as that newline is looked for
+NEWLINE_SEARCH_CHUNK = 1 << 16  # read at once when looking for a newline
+NEWLINE_SEARCH_LIMIT = 64 << 20  # as far as that newline is looked for
 
 
 def open_regular(path: str) -> io.FileIO:
@@ -23,13 +23,13 @@ def open_regular(path: str) -> io.FileIO:
 def last_line_start(path: str) -> int:
     """Offset after the last newline of a file, so that a line that is being written now comes whole.
 
-    0 if there is no newline; the size if none is found within BACK_LIMIT bytes.
+    0 if there is no newline; the size if none is found within NEWLINE_SEARCH_LIMIT bytes.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         at = size
-        while at > 0 and size - at < BACK_LIMIT:
-            begin = max(0, at - BACK_BYTES)
+        while at > 0 and size - at < NEWLINE_SEARCH_LIMIT:
+            begin = max(0, at - NEWLINE_SEARCH_CHUNK)
             data = os.pread(file.fileno(), at - begin, begin)
             newline = data.rfind(b"\n")
             if newline >= 0:
@@ -41,9 +41,11 @@ def last_line_start(path: str) -> int:
 
 
 def line_end(fd: int, at: int) -> int:
-    """Offset behind the first newline from `at` on; `at` itself if BACK_LIMIT bytes have none. OSError."""
-    for begin in range(at, at + BACK_LIMIT, BACK_BYTES):
-        data = os.pread(fd, BACK_BYTES, begin)
+    """Offset behind the first newline from `at` on; `at` itself if NEWLINE_SEARCH_LIMIT bytes have none.
+    OSError.
+    """
+    for begin in range(at, at + NEWLINE_SEARCH_LIMIT, NEWLINE_SEARCH_CHUNK):
+        data = os.pread(fd, NEWLINE_SEARCH_CHUNK, begin)
         newline = data.find(b"\n")
         if newline >= 0:
             return begin + newline + 1

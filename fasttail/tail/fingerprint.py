@@ -15,21 +15,21 @@ from collections.abc import Callable
 from .blocks import Reader
 from .files import open_regular
 
-MARK_BYTES = 1024  # of content, by which a file is known again
+FINGERPRINT_BYTES = 1024  # of content, by which a file is known again
 
-_MARK = re.compile(r"|[0-9]{1,4}-[0-9a-f]{16}")
+_FINGERPRINT = re.compile(r"|[0-9]{1,4}-[0-9a-f]{16}")
 
 
-def mark(content: bytes) -> str:
+def fingerprint(content: bytes) -> str:
     """A short text by which so many bytes are known again."""
     return f"{len(content)}-{hashlib.blake2b(content, digest_size=8).hexdigest()}" if content else ""
 
 
-def is_mark(text: object) -> bool:
-    return isinstance(text, str) and _MARK.fullmatch(text) is not None
+def is_fingerprint(text: object) -> bool:
+    return isinstance(text, str) and _FINGERPRINT.fullmatch(text) is not None
 
 
-def marked_bytes(text: str) -> int:
+def fingerprint_size(text: str) -> int:
     """How many bytes a mark is of."""
     return int(text.partition("-")[0] or 0)
 
@@ -39,34 +39,34 @@ def before_hole(content: bytes) -> bytes:
     return content.partition(b"\0")[0]
 
 
-def marks_at(path: str, offset: int, identity: tuple[int, int]) -> tuple[str, str]:
+def fingerprints_at(path: str, offset: int, identity: tuple[int, int]) -> tuple[str, str]:
     """Of the first bytes of a file and of those before `offset`; "", "": it is not there any more."""
     with contextlib.suppress(OSError), open_regular(path) as file:
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) == identity and status.st_size >= offset:
-            size = min(MARK_BYTES, offset)
+            size = min(FINGERPRINT_BYTES, offset)
             return (
-                mark(before_hole(os.pread(file.fileno(), size, 0))),
-                mark(os.pread(file.fileno(), size, offset - size).rpartition(b"\0")[2]),
+                fingerprint(before_hole(os.pread(file.fileno(), size, 0))),
+                fingerprint(os.pread(file.fileno(), size, offset - size).rpartition(b"\0")[2]),
             )
     return "", ""
 
 
-def fits(text: str, reader: Reader, end: int) -> bool:
+def matches_fingerprint(text: str, reader: Reader, end: int) -> bool:
     """Whether the reader's file has content of that mark right before `end`.
 
     True also if it cannot be read: reading on will tell.
     """
     if not text:
         return True
-    size = marked_bytes(text)
+    size = fingerprint_size(text)
     try:
-        return end >= size and mark(reader.peek(end - size, size)) == text
+        return end >= size and fingerprint(reader.pread_at(end - size, size)) == text
     except OSError:
         return True
 
 
-def is_same(
+def has_same_content(
     peek: Callable[[int, int], bytes], size: int, offset: int, first: bytes, before: str
 ) -> bool | None:
     """Whether a file of that size holds what was read of the current one up to `offset`. OSError.
@@ -79,8 +79,8 @@ def is_same(
         return False
     if len(begin) < len(first) or size < offset:
         return None
-    count = marked_bytes(before)
-    there = peek(offset - count, count)
-    if b"\0" in there:
+    count = fingerprint_size(before)
+    actual = peek(offset - count, count)
+    if b"\0" in actual:
         return None
-    return mark(there) == before
+    return fingerprint(actual) == before

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from posix.time cimport timespec
 from posix.unistd cimport close, read
 
-from fasttail.atomics cimport ft_add, ft_get
+from fasttail.atomics cimport ft_add_single_writer, ft_load_relaxed
 from fasttail.checks cimport ft_assert
 
 cdef extern from "<sys/inotify.h>" nogil:
@@ -35,7 +35,7 @@ cdef extern from "<poll.h>" nogil:
     int ppoll(pollfd* fds, unsigned long count, const timespec* timeout, const void* sigmask)
 
 cdef enum:
-    EVENT_BYTES = 4096  # one read; the kernel wants sizeof(inotify_event) + NAME_MAX + 1 at least
+    EVENT_BUFFER_BYTES = 4096  # one read; the kernel wants sizeof(inotify_event) + NAME_MAX + 1 at least
 
 
 @cython.final
@@ -43,24 +43,24 @@ cdef class Watcher:
     """Waits until the current file or a watched folder changes, wake_fd is readable, or a time has passed.
 
     wake_fd: a descriptor (eventfd, pipe) by which another thread ends a wait; borrowed. use_inotify=False:
-    polling. poll_ms: how often a file that inotify does not cover is to be read. reader_of: a descriptor that the
+    polling. poll_ms: how often a file that inotify does not cover is to be read. output_fd: a descriptor that the
     caller writes to (pipe, socket, terminal); a wait ends when its reader has gone. Borrowed. If inotify cannot be had, or
-    runs out of watches, the watcher polls from then on and `reason` says why; nothing raises for that.
+    runs out of watches, the watcher polls from then on and `polling_reason` says why; nothing raises for that.
     """
 
-    def __cinit__(self, int wake_fd=-1, bint use_inotify=True, long poll_ms=20, int reader_of=-1):
+    def __cinit__(self, int wake_fd=-1, bint use_inotify=True, long poll_ms=20, int output_fd=-1):
         self.fd = -1
-        self.reader_of = reader_of
+        self.output_fd = output_fd
         self.wake_fd = wake_fd
         self.file_wd = -1
         self.poll_us = max(poll_ms, 1) * 1000
         self._dir_wds = set()
         if not use_inotify:
-            self._fall_back("inotify is switched off")
+            self._fall_back_to_polling("inotify is switched off")
             return
         self.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK)
         if self.fd < 0:
-            self._fall_back(_why(errno))
+            self._fall_back_to_polling(_inotify_error(errno))
 
     def __dealloc__(self):
         # poll_us is 0 if __cinit__ failed before its first line: then fd is 0, and not ours.
@@ -74,72 +74,72 @@ cdef class Watcher:
         cdef pollfd fds[3]
         cdef timespec limit
         cdef long wait_us = timeout_us
-        cdef int ready, answer = 0
-        if self.blind and (wait_us < 0 or wait_us > self.poll_us):
+        cdef int ready, flags = 0
+        if self.polls_file and (wait_us < 0 or wait_us > self.poll_us):
             wait_us = self.poll_us
         limit.tv_sec = wait_us // 1000000
         limit.tv_nsec = wait_us % 1000000 * 1000
         fds[0].fd = self.fd  # poll passes over negative descriptors
         fds[1].fd = self.wake_fd
-        fds[2].fd = self.reader_of
+        fds[2].fd = self.output_fd
         fds[0].events = fds[1].events = POLLIN
         fds[2].events = 0  # POLLERR and POLLHUP are always told
         fds[0].revents = fds[1].revents = fds[2].revents = 0
         ready = ppoll(fds, 3, &limit if wait_us >= 0 else NULL, NULL)
         if ready > 0:
             if fds[0].revents:
-                answer |= self._drain()
+                flags |= self._drain_events()
             if fds[1].revents:
-                answer |= WAIT_WAKE
+                flags |= WAIT_WAKE
             if fds[2].revents:
-                answer |= WAIT_GONE
+                flags |= WAIT_OUTPUT_CLOSED
         elif ready < 0 or wait_us == timeout_us:
-            answer |= WAIT_TIMER
-        if self.blind:
-            answer |= WAIT_DATA
-        return answer
+            flags |= WAIT_TIMER
+        if self.polls_file:
+            flags |= WAIT_DATA
+        return flags
 
-    cdef int _drain(self) noexcept nogil:
+    cdef int _drain_events(self) noexcept nogil:
         """Read what events are there (the rest makes the next wait end at once); answers WAIT_* flags."""
-        cdef char buffer[EVENT_BYTES]
+        cdef char buffer[EVENT_BUFFER_BYTES]
         cdef inotify_event event
         cdef size_t at = 0, size
-        cdef ssize_t got = read(self.fd, buffer, EVENT_BYTES)
-        cdef int answer = 0
-        if got <= 0:
+        cdef ssize_t bytes_read = read(self.fd, buffer, EVENT_BUFFER_BYTES)
+        cdef int flags = 0
+        if bytes_read <= 0:
             if errno != EAGAIN and errno != EINTR:  # a broken descriptor: polling is better than spinning
                 close(self.fd)
                 self.fd = -1
-                self.blind = True
+                self.polls_file = True
             return WAIT_DIRS
-        size = <size_t>got
+        size = <size_t>bytes_read
         while at + sizeof(inotify_event) <= size:
             memcpy(&event, buffer + at, sizeof(inotify_event))  # the buffer need not be aligned
             at += sizeof(inotify_event) + event.len
             ft_assert(at <= size)                # the kernel gives whole events only
             if event.mask & IN_Q_OVERFLOW:
-                ft_add(&self.overflowed, 1)      # relaxed: the main thread tells of it
-                answer |= WAIT_DATA | WAIT_DIRS
+                ft_add_single_writer(&self.overflow_count, 1)  # relaxed: the main thread tells of it
+                flags |= WAIT_DATA | WAIT_DIRS
             elif event.wd == self.file_wd:
                 if event.mask & IN_MODIFY:
-                    answer |= WAIT_DATA
+                    flags |= WAIT_DATA
                 else:
-                    answer |= WAIT_DIRS
+                    flags |= WAIT_DIRS
                 if event.mask & IN_IGNORED:  # the kernel dropped the watch
                     self.file_wd = -1
-                    self.blind = True
+                    self.polls_file = True
             else:
-                answer |= WAIT_DIRS
-        return answer
+                flags |= WAIT_DIRS
+        return flags
 
     # ---- Python side: rare events ----
 
     def wait_once(self, long timeout_us):
         """wait() for Python callers. The GIL is released meanwhile."""
-        cdef int answer
+        cdef int flags
         with nogil:
-            answer = self.wait(timeout_us)
-        return answer
+            flags = self.wait(timeout_us)
+        return flags
 
     def watch_file(self, path):
         """Make `path` the current file, instead of the one before; None: there is none.
@@ -148,10 +148,10 @@ cdef class Watcher:
         """
         cdef int before = self.file_wd
         self.file_wd = -1
-        self.blind = self.fd < 0
+        self.polls_file = self.fd < 0
         if path is not None and self.fd >= 0:
-            self.file_wd = self._add(path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF)
-            self.blind = self.file_wd < 0
+            self.file_wd = self._add_watch(path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF)
+            self.polls_file = self.file_wd < 0
         # The same file again has the same watch, which must stay.
         if before >= 0 and before != self.file_wd and self.fd >= 0:
             inotify_rm_watch(self.fd, before)
@@ -166,8 +166,8 @@ cdef class Watcher:
             if self.fd < 0:
                 return
             # Known folders are added as well: the kernel then answers with the watch it has.
-            wds.add(self._add(path, IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF
-                              | IN_MOVE_SELF | IN_ONLYDIR))
+            wds.add(self._add_watch(path, IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF
+                                    | IN_MOVE_SELF | IN_ONLYDIR))
         wds.discard(-1)
         for wd in self._dir_wds - wds:
             inotify_rm_watch(self.fd, wd)  # EINVAL: the folder went, and its watch with it
@@ -175,39 +175,39 @@ cdef class Watcher:
 
     def close(self):
         """Give back the inotify instance; the watcher polls from then on."""
-        self._fall_back("closed")
+        self._fall_back_to_polling("closed")
 
     @property
     def overflows(self):
         """Times the kernel dropped events. Callable from any thread."""
-        return ft_get(&self.overflowed)
+        return ft_load_relaxed(&self.overflow_count)
 
     @property
-    def active(self):
+    def uses_inotify(self):
         """Whether inotify is in use."""
         return self.fd >= 0
 
-    def _add(self, path, uint32_t mask):
+    def _add_watch(self, path, uint32_t mask):
         """The watch descriptor of `path`, -1 if it cannot be watched."""
         cdef bytes name = os.fsencode(path)
         cdef int wd = inotify_add_watch(self.fd, name, mask)
         cdef int code = errno
         # A missing or forbidden path says nothing of the others; anything else would hit the next too.
         if wd < 0 and code not in (ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG):
-            self._fall_back(_why(code))
+            self._fall_back_to_polling(_inotify_error(code))
         return wd
 
-    cdef _fall_back(self, str reason):
+    cdef _fall_back_to_polling(self, str polling_reason):
         if self.fd >= 0:
             close(self.fd)
         self.fd = -1
         self.file_wd = -1
-        self.blind = True
+        self.polls_file = True
         self._dir_wds = set()
-        self.reason = reason
+        self.polling_reason = polling_reason
 
 
-def _why(int code):
+def _inotify_error(int code):
     """What to tell an operator whose inotify does not work; code: errno."""
     text = f"inotify does not work ({os.strerror(code)})"
     if code == ENOSPC:

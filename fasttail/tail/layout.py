@@ -19,8 +19,8 @@ ORDER_STATUSES = "node_order_statuses"
 Layout = Literal["plain", "by_block", "streaming"]
 
 # The one preferred comes first: streaming tells the block of every event, and tells it soonest.
-SUFFIXES: dict[Layout, str] = {"streaming": "_streaming", "by_block": "_by_block", "plain": ""}
-LAYOUTS = tuple(SUFFIXES)
+LAYOUT_SUFFIXES: dict[Layout, str] = {"streaming": "_streaming", "by_block": "_by_block", "plain": ""}
+LAYOUTS = tuple(LAYOUT_SUFFIXES)
 
 _DATE = re.compile(r"[0-9]{8}")
 _HOUR = re.compile(r"[0-9]|1[0-9]|2[0-3]")
@@ -35,12 +35,12 @@ class HourFile:
     path: str = field(compare=False)
 
 
-SAME_TIME_S = 60.0
+CONCURRENT_WRITE_S = 60.0
 """Layouts that were written to within such a time are both being written."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayoutChoice:
     """The layout to follow (None: nothing there yet) and the others that hold files too."""
 
     layout: str | None
@@ -49,9 +49,9 @@ class Choice:
 
 def stream_folder(data_dir: str | Path, layout: str, stream: str = ORDER_STATUSES) -> str:
     """The folder of one stream in one layout (ValueError: no such layout)."""
-    if layout not in SUFFIXES:
+    if layout not in LAYOUT_SUFFIXES:
         raise ValueError(f"unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
-    return os.path.join(data_dir, stream + SUFFIXES[layout])
+    return os.path.join(data_dir, stream + LAYOUT_SUFFIXES[layout])
 
 
 def hourly_folder(data_dir: str | Path, layout: str, stream: str = ORDER_STATUSES) -> str:
@@ -63,22 +63,24 @@ def date_folders(hourly: str, since: str = "") -> list[str]:
     """Dates (YYYYMMDD) from `since` on for which there is a folder, oldest first."""
     return sorted(
         entry.name
-        for entry in _entries(hourly)
-        if entry.name >= since and _DATE.fullmatch(entry.name) and _is(entry, folder=True)
+        for entry in _list_folder(hourly)
+        if entry.name >= since and _DATE.fullmatch(entry.name) and _is_entry(entry, folder=True)
     )
 
 
 def hour_files(hourly: str, since: str = "") -> list[HourFile]:
     """The hour files of the dates from `since` on, oldest first."""
-    return [hour for date in date_folders(hourly, since) for hour in _hours_of(hourly, date)]
+    return [hour for date in date_folders(hourly, since) for hour in _hours_in_date(hourly, date)]
 
 
 def oldest_hour(hourly: str) -> HourFile | None:
     """The first of `hour_files`, without a look at all the others."""
-    return next((hour for date in date_folders(hourly) for hour in _hours_of(hourly, date)), None)
+    return next((hour for date in date_folders(hourly) for hour in _hours_in_date(hourly, date)), None)
 
 
-def locate(data_dir: str | Path, path: str, stream: str = ORDER_STATUSES) -> tuple[str, HourFile] | None:
+def parse_hour_path(
+    data_dir: str | Path, path: str, stream: str = ORDER_STATUSES
+) -> tuple[str, HourFile] | None:
     """Layout and hour that `path` names (it need not exist), None if it is no hour file of this folder."""
     head, name = os.path.split(path)
     hourly, date = os.path.split(head)
@@ -90,7 +92,7 @@ def locate(data_dir: str | Path, path: str, stream: str = ORDER_STATUSES) -> tup
     return None
 
 
-def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORDER_STATUSES) -> Choice:
+def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORDER_STATUSES) -> LayoutChoice:
     """`setting` itself, or with "auto" the layout that is being written (ValueError: no layout).
 
     That is the one whose newest file was written to last. Of several that were written to at the same time,
@@ -103,11 +105,11 @@ def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORD
             if newest is not None:
                 with suppress(FileNotFoundError):
                     found.append((layout, newest.date, os.stat(newest.path).st_mtime))
-        last = max((written for _, _, written in found), default=0.0)
-        fresh = [(layout, date) for layout, date, written in found if written >= last - SAME_TIME_S]
-        date = max((date for _, date in fresh), default="")
-        chosen = next((layout for layout, of in fresh if of == date), None)
-        return Choice(chosen, tuple(layout for layout, _, _ in found if layout != chosen))
+        last = max((mtime for _, _, mtime in found), default=0.0)
+        recent = [(layout, date) for layout, date, mtime in found if mtime >= last - CONCURRENT_WRITE_S]
+        date = max((date for _, date in recent), default="")
+        chosen = next((layout for layout, newest_date in recent if newest_date == date), None)
+        return LayoutChoice(chosen, tuple(layout for layout, _, _ in found if layout != chosen))
     stream_folder(data_dir, setting, stream)
     others = []
     for layout in LAYOUTS:
@@ -115,26 +117,27 @@ def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORD
         with suppress(OSError):
             if layout != setting and newest_hour(hourly_folder(data_dir, layout, stream)):
                 others.append(layout)
-    return Choice(setting, tuple(others))
+    return LayoutChoice(setting, tuple(others))
 
 
 def newest_hour(hourly: str) -> HourFile | None:
     """The newest hour file of a layout; None: there is none."""
     # Newest date first: found in one listing, however many dates there are.
     return next(
-        (hours[-1] for date in reversed(date_folders(hourly)) if (hours := _hours_of(hourly, date))), None
+        (hours[-1] for date in reversed(date_folders(hourly)) if (hours := _hours_in_date(hourly, date))),
+        None,
     )
 
 
-def _hours_of(hourly: str, date: str) -> list[HourFile]:
+def _hours_in_date(hourly: str, date: str) -> list[HourFile]:
     return sorted(
         HourFile(date, int(entry.name), entry.path)
-        for entry in _entries(os.path.join(hourly, date))
-        if _HOUR.fullmatch(entry.name) and _is(entry, folder=False)
+        for entry in _list_folder(os.path.join(hourly, date))
+        if _HOUR.fullmatch(entry.name) and _is_entry(entry, folder=False)
     )
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _list_folder(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -142,7 +145,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _is(entry: os.DirEntry[str], *, folder: bool) -> bool:
+def _is_entry(entry: os.DirEntry[str], *, folder: bool) -> bool:
     """Whether it is a folder or else a regular file, itself or through a link; a loop of links is neither."""
     try:
         return entry.is_dir() if folder else entry.is_file()

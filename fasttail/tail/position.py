@@ -11,27 +11,31 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from .files import open_regular
-from .fingerprint import is_mark, mark, marked_bytes, marks_at
+from .fingerprint import fingerprint, fingerprint_size, fingerprints_at, is_fingerprint
 
 
 @dataclass(frozen=True)
-class Left:
+class PreviousHour:
     """An hour that had been left at a Position, and may still have grown: read up to `offset`."""
 
     path: str
     offset: int
     dev: int
     ino: int
-    before: str
-    seconds: float  # of its grace time that were left
+    tail_fingerprint: str
+    grace_left_s: float  # of its grace time that were left
 
-    def with_mark(self) -> Self:
+    def with_fingerprint(self) -> Self:
         """With the mark of the bytes before `offset`, if it is not known yet and its file is still there."""
-        return replace(self, before=self.before or marks_at(self.path, self.offset, (self.dev, self.ino))[1])
+        return replace(
+            self,
+            tail_fingerprint=self.tail_fingerprint
+            or fingerprints_at(self.path, self.offset, (self.dev, self.ino))[1],
+        )
 
 
 @dataclass(frozen=True)
-class Hole(Left):
+class Hole(PreviousHour):
     """NUL bytes that were passed over and may be filled: lines are still to come from `offset` to `end`."""
 
     end: int
@@ -41,7 +45,8 @@ class Hole(Left):
 class Position:
     """Where to go on: byte `offset` of the file `path`, provided it is the same file.
 
-    first, before: marks (see `mark`) of the file's first bytes and of those before `offset`; "": not known.
+    head_fingerprint, tail_fingerprint: fingerprints (see `fingerprint`) of the file's first bytes and of
+    those before `offset`; "": not known.
     Where both are known, they say whether it is the same file; else device and inode do, and the one known.
     """
 
@@ -49,13 +54,16 @@ class Position:
     offset: int
     dev: int
     ino: int
-    first: str = ""
-    before: str = ""
-    formers: tuple[Left, ...] = ()
+    head_fingerprint: str = ""
+    tail_fingerprint: str = ""
+    previous_hours: tuple[PreviousHour, ...] = ()
     holes: tuple[Hole, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self, dict_factory=_with_json_keys)
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Position:
@@ -68,25 +76,34 @@ class Position:
         match data:
             case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
                 first, before = data.get("first", ""), data.get("before", "")
-                formers, holes = data.get("formers", []), data.get("holes", [])
-                lists = isinstance(formers, list) and isinstance(holes, list)
-                if is_mark(first) and is_mark(before) and lists:
-                    left = tuple(map(_left, formers))
-                    return cls(path, offset, dev, ino, first, before, left, tuple(map(_hole, holes)))
+                previous_hours, holes = data.get("formers", []), data.get("holes", [])
+                lists = isinstance(previous_hours, list) and isinstance(holes, list)
+                if is_fingerprint(first) and is_fingerprint(before) and lists:
+                    records = tuple(map(_previous_hour_from_dict, previous_hours))
+                    return cls(
+                        path, offset, dev, ino, first, before, records, tuple(map(_hole_from_dict, holes))
+                    )
         raise ValueError(f"not a position in a file: {data!r:.200}")
 
-    def with_marks(self) -> Position:
+    def with_fingerprints(self) -> Position:
         """With the marks that are not known yet, of the files that are still there under their names.
 
         Those that are known are kept: they are of what was read, which may have been written anew since.
         """
-        first, before = marks_at(self.path, self.offset, (self.dev, self.ino))
-        formers = tuple(left.with_mark() for left in self.formers)
-        holes = tuple(hole.with_mark() for hole in self.holes)
-        first, before, ino = self.first or first, self.before or before, self.ino
+        first, before = fingerprints_at(self.path, self.offset, (self.dev, self.ino))
+        previous_hours = tuple(previous_hour.with_fingerprint() for previous_hour in self.previous_hours)
+        holes = tuple(hole.with_fingerprint() for hole in self.holes)
+        first, before, ino = self.head_fingerprint or first, self.tail_fingerprint or before, self.ino
         if self.offset and not first and not before and self._is_gone():
             ino = 0  # what has its name and its inode the next time is another
-        return replace(self, ino=ino, first=first, before=before, formers=formers, holes=holes)
+        return replace(
+            self,
+            ino=ino,
+            head_fingerprint=first,
+            tail_fingerprint=before,
+            previous_hours=previous_hours,
+            holes=holes,
+        )
 
     def mismatch(self, path: str) -> str:
         """Why it does not hold in the file `path`; "" if it does. OSError."""
@@ -94,14 +111,14 @@ class Position:
             status = os.fstat(file.fileno())
             if status.st_size < self.offset:
                 return f"it has {status.st_size} bytes"
-            known = self.first and self.before
+            known = self.head_fingerprint and self.tail_fingerprint
             if not known and (status.st_dev, status.st_ino) != (self.dev, self.ino):
                 return "it is another file now"
             # A copy, or the same disk under another number, holds what comes next as well.
-            for text, end in ((self.first, None), (self.before, self.offset)):
-                size = marked_bytes(text)
+            for text, end in ((self.head_fingerprint, None), (self.tail_fingerprint, self.offset)):
+                size = fingerprint_size(text)
                 at = 0 if end is None else max(0, end - size)
-                if mark(os.pread(file.fileno(), size, at)) != text:
+                if fingerprint(os.pread(file.fileno(), size, at)) != text:
                     return "it was written anew"
         return ""
 
@@ -116,18 +133,31 @@ class Position:
         return (status.st_dev, status.st_ino) != (self.dev, self.ino) or status.st_size < self.offset
 
 
-def _left(data: Any) -> Left:
+_JSON_KEYS = {
+    "head_fingerprint": "first",
+    "tail_fingerprint": "before",
+    "previous_hours": "formers",
+    "grace_left_s": "seconds",
+}
+"""Fields of the dataclasses above whose keys in JSON are other ones."""
+
+
+def _with_json_keys(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_JSON_KEYS.get(name, name): value for name, value in fields}
+
+
+def _previous_hour_from_dict(data: Any) -> PreviousHour:
     match data:
         case {
             "path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino),
             "before": str(before), "seconds": int() | float() as seconds,
-        } if offset >= 0 and is_mark(before):  # fmt: skip
-            return Left(path, offset, dev, ino, before, float(seconds))
+        } if offset >= 0 and is_fingerprint(before):  # fmt: skip
+            return PreviousHour(path, offset, dev, ino, before, float(seconds))
     raise ValueError(f"not the place where an hour was left: {data!r}")
 
 
-def _hole(data: Any) -> Hole:
+def _hole_from_dict(data: Any) -> Hole:
     match data:
         case {"end": int(end)}:
-            return Hole(**asdict(_left(data)), end=end)
+            return Hole(**asdict(_previous_hour_from_dict(data)), end=end)
     raise ValueError(f"not the place of a hole: {data!r}")

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 from .blocks import NO_LIMIT, Reader
 from .files import line_end, open_regular
-from .fingerprint import fits, mark
+from .fingerprint import fingerprint, matches_fingerprint
 from .layout import HourFile
-from .position import Hole, Left, Position
+from .position import Hole, Position, PreviousHour
 
-MOST_FORMERS = 64  # former hours that are looked after; of more, the oldest is let go
-MOST_HOLES = 64  # holes that are looked after; of more, the oldest is let go
-HOLE_S = 60.0  # how long a hole with data behind it may take to be filled
+MAX_PREVIOUS_HOURS = 64  # former hours that are looked after; of more, the oldest is let go
+MAX_HOLES = 64  # holes that are looked after; of more, the oldest is let go
+HOLE_TIMEOUT_S = 60.0  # how long a hole with data behind it may take to be filled
 
 
 @dataclass
@@ -28,14 +28,14 @@ class TrackedHour:
     read_to: int  # up to here there is nothing but a partial line after `offset`, …
     scanned_to: int  # … and up to here nothing but NUL bytes after that
     deadline: float  # of the grace time
-    before: str  # mark of the bytes before `offset`
+    tail_fingerprint: str  # mark of the bytes before `offset`
     end: int | None = None  # None: an hour
 
     @property
-    def is_done(self) -> bool:
+    def is_filled(self) -> bool:
         return self.end is not None and self.offset >= self.end
 
-    def has_successor(self) -> bool:
+    def is_replaced(self) -> bool:
         """Whether another file has its name by now: that one is to be read before its time counts as over."""
         try:
             status = os.stat(self.hour.path)
@@ -64,81 +64,100 @@ class PreviousHours:
     """The hours and holes of one Follower, and the visits of its Reader to them.
 
     passed: for the checkpoint, which takes them out: holes; and paths of files whose holes count no more.
-    complain(kind, text): tells an operator. give_out_tail(reader, path): takes the torn line that the reader
+    warn(kind, text): tells an operator. emit_partial_line(reader, path): takes the torn line that the reader
     holds.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
-        complain: Callable[[str, str], None],
-        give_out_tail: Callable[[Reader, str], None],
+        warn: Callable[[str, str], None],
+        emit_partial_line: Callable[[Reader, str], None],
     ) -> None:
-        self.passed: deque[Hole | str] = deque(maxlen=2 * MOST_HOLES)
-        self.formers: list[TrackedHour] = []
-        self.visited: TrackedHour | None = None  # what the reader has open instead of the current file
+        self.skipped_holes: deque[Hole | str] = deque(maxlen=2 * MAX_HOLES)
+        self.previous_hours: list[TrackedHour] = []
+        self.visiting: TrackedHour | None = None  # what the reader has open instead of the current file
         self._holes: list[TrackedHour] = []
         self._clock = clock
-        self._complain = complain
-        self._give_out_tail = give_out_tail
+        self._warn_rate_limited = warn
+        self._emit_partial_line = emit_partial_line
 
     def __bool__(self) -> bool:
-        return bool(self.formers or self._holes)
+        return bool(self.previous_hours or self._holes)
 
     # ---- what is looked after
 
-    def restore(self, lefts: Iterable[Left], locate: Callable[[str], HourFile | None]) -> None:
+    def restore(
+        self, records: Iterable[PreviousHour], parse_hour_path: Callable[[str], HourFile | None]
+    ) -> None:
         """Go on with those of an earlier run. locate: the hour that a path names, if it is followed."""
         self.clear()
-        for left in lefts:
-            hour = locate(left.path)
+        for previous_hour in records:
+            hour = parse_hour_path(previous_hour.path)
             if hour is not None:
-                left = left.with_mark()  # so that a later copy is known to be one
-                identity, at, end = (left.dev, left.ino), left.offset, getattr(left, "end", None)
-                deadline = self._clock() + left.seconds
-                kept = self.formers if end is None else self._holes
-                kept.append(TrackedHour(hour, identity, at, at, at, deadline, left.before, end))
+                previous_hour = previous_hour.with_fingerprint()  # so that a later copy is known to be one
+                identity, at, end = (
+                    (previous_hour.dev, previous_hour.ino),
+                    previous_hour.offset,
+                    getattr(previous_hour, "end", None),
+                )
+                deadline = self._clock() + previous_hour.grace_left_s
+                kept = self.previous_hours if end is None else self._holes
+                kept.append(
+                    TrackedHour(hour, identity, at, at, at, deadline, previous_hour.tail_fingerprint, end)
+                )
 
-    def add(self, former: TrackedHour) -> None:
-        self.formers.append(former)
-        del self.formers[:-MOST_FORMERS]
+    def add(self, tracked: TrackedHour) -> None:
+        self.previous_hours.append(tracked)
+        del self.previous_hours[:-MAX_PREVIOUS_HOURS]
 
-    def pass_hole(self, reader: Reader, hour: HourFile, identity: tuple[int, int], now: float) -> None:
+    def skip_hole(self, reader: Reader, hour: HourFile, identity: tuple[int, int], now: float) -> None:
         """Go on behind a hole. The piece of a line in front of it is read again when it is filled."""
-        start, reach, end, before = reader.tell(), reader.reach(), reader.nuls_end, mark(reader.before())
-        self._holes.append(TrackedHour(hour, identity, start, reach, end, now + HOLE_S, before, end))
-        del self._holes[:-MOST_HOLES]
-        self.passed.append(Hole(hour.path, start, *identity, before, HOLE_S, end))
-        what = f"{hour.path} has no data from byte {reach} to {end}"
-        self._complain("hole", f"{what}: going on behind that, and looking after it for {HOLE_S:g} s")
-        reader.pass_hole()
+        start, read_to, end, before = (
+            reader.tell(),
+            reader.read_offset(),
+            reader.nul_run_end,
+            fingerprint(reader.preceding_bytes()),
+        )
+        self._holes.append(
+            TrackedHour(hour, identity, start, read_to, end, now + HOLE_TIMEOUT_S, before, end)
+        )
+        del self._holes[:-MAX_HOLES]
+        self.skipped_holes.append(Hole(hour.path, start, *identity, before, HOLE_TIMEOUT_S, end))
+        what = f"{hour.path} has no data from byte {read_to} to {end}"
+        self._warn_rate_limited(
+            "hole", f"{what}: going on behind that, and looking after it for {HOLE_TIMEOUT_S:g} s"
+        )
+        reader.skip_hole()
 
-    def forget_holes(self, hour: HourFile) -> None:
+    def drop_holes(self, hour: HourFile) -> None:
         """The file is read from its start, what is in its holes as well."""
         kept = [hole for hole in self._holes if hole.hour != hour]
         if len(kept) < len(self._holes):
             self._holes = kept
-            self.passed.append(hour.path)
+            self.skipped_holes.append(hour.path)
 
     def renamed(self, before: HourFile, now: HourFile) -> None:
         """A file has another name: its holes go with it."""
         self._holes = [replace(hole, hour=now) if hole.hour == before else hole for hole in self._holes]
 
     def clear(self) -> None:
-        self.formers, self._holes = [], []
+        self.previous_hours, self._holes = [], []
 
-    def lefts(self, reader: Reader) -> tuple[tuple[Left, ...], tuple[Hole, ...]]:
+    def records(self, reader: Reader) -> tuple[tuple[PreviousHour, ...], tuple[Hole, ...]]:
         """For a Position: the hours, and the holes."""
-        formers = tuple(self._as_left(former, reader) for former in self.formers)
-        lefts = [(self._as_left(hole, reader), hole.end) for hole in self._holes]
-        return formers, tuple(Hole(**vars(left), end=end) for left, end in lefts if end is not None)
+        previous_hours = tuple(self._to_record(tracked, reader) for tracked in self.previous_hours)
+        records = [(self._to_record(hole, reader), hole.end) for hole in self._holes]
+        return previous_hours, tuple(
+            Hole(**vars(previous_hour), end=end) for previous_hour, end in records if end is not None
+        )
 
-    def _as_left(self, former: TrackedHour, reader: Reader) -> Left:
-        offset, before = former.offset, former.before
-        if former is self.visited:
-            offset, before = reader.tell(), mark(reader.before())
-        seconds = max(0.0, former.deadline - self._clock())
-        return Left(former.hour.path, offset, *former.identity, before, seconds)
+    def _to_record(self, tracked: TrackedHour, reader: Reader) -> PreviousHour:
+        offset, before = tracked.offset, tracked.tail_fingerprint
+        if tracked is self.visiting:
+            offset, before = reader.tell(), fingerprint(reader.preceding_bytes())
+        seconds = max(0.0, tracked.deadline - self._clock())
+        return PreviousHour(tracked.hour.path, offset, *tracked.identity, before, seconds)
 
     # ---- visits
 
@@ -150,34 +169,38 @@ class PreviousHours:
         Likewise to a hole that has been filled. Answers the `position` from which the reader came; None:
         there is nothing to visit.
         """
-        for former in [*self._holes, *self.formers]:
-            expired = now >= former.deadline
+        for tracked in [*self._holes, *self.previous_hours]:
+            expired = now >= tracked.deadline
             try:
-                limit = former.limit(expired)
+                limit = tracked.limit(expired)
                 if limit is not None:
-                    came_from = position(reader)
-                    reader.visit(former.hour.path, former.offset, limit, former.end or former.scanned_to)
+                    saved_position = position(reader)
+                    reader.begin_visit(
+                        tracked.hour.path, tracked.offset, limit, tracked.end or tracked.scanned_to
+                    )
             except FileNotFoundError:  # it may come back, as it was
                 limit = None
             except OSError as error:
-                self._complain("errors", f"cannot look for late lines: {error}")
+                self._warn_rate_limited("errors", f"cannot look for late lines: {error}")
                 limit = None
             if limit is None:
                 if expired:
-                    self._drop(former)
+                    self._stop_tracking(tracked)
                 continue
             identity = reader.identity()
-            known = former.before or (former.offset == 0 and former.end is None)
-            if not fits(former.before, reader, former.offset) or (identity != former.identity and not known):
-                reader.leave()
-                self._drop(former)
-                self._complain(
-                    "former", f"{former.hour.path} was written anew after its hour: not read again"
+            known = tracked.tail_fingerprint or (tracked.offset == 0 and tracked.end is None)
+            if not matches_fingerprint(tracked.tail_fingerprint, reader, tracked.offset) or (
+                identity != tracked.identity and not known
+            ):
+                reader.end_visit()
+                self._stop_tracking(tracked)
+                self._warn_rate_limited(
+                    "former", f"{tracked.hour.path} was written anew after its hour: not read again"
                 )
                 continue
-            former.identity = identity
-            self.visited = former
-            return came_from
+            tracked.identity = identity
+            self.visiting = tracked
+            return saved_position
         return None
 
     def end_visit(self, reader: Reader, now: float) -> bool:
@@ -185,38 +208,38 @@ class PreviousHours:
 
         False: the visit goes on, behind a hole or since more has come.
         """
-        former = self.visited
-        assert former is not None
-        expired = now >= former.deadline and not former.has_successor()
+        tracked = self.visiting
+        assert tracked is not None
+        expired = now >= tracked.deadline and not tracked.is_replaced()
         if reader.at_hole and not reader.error:
-            if former.end is None:
-                self.pass_hole(reader, former.hour, former.identity, now)
+            if tracked.end is None:
+                self.skip_hole(reader, tracked.hour, tracked.identity, now)
                 return False
             if expired:
-                self._give_out_tail(reader, former.hour.path)
-                reader.pass_hole()
+                self._emit_partial_line(reader, tracked.hour.path)
+                reader.skip_hole()
                 return False
         elif (
-            former.end is None
+            tracked.end is None
             and not reader.error
-            and not reader.changed
-            and reader.size() > reader.seen_to()
+            and not reader.rewritten
+            and reader.size() > reader.scanned_to()
         ):
             return False
         if reader.error:
-            self._complain("errors", f"cannot read {former.hour.path}: {os.strerror(reader.error)}")
-        former.read_to, former.scanned_to = reader.reach(), reader.seen_to()
+            self._warn_rate_limited("errors", f"cannot read {tracked.hour.path}: {os.strerror(reader.error)}")
+        tracked.read_to, tracked.scanned_to = reader.read_offset(), reader.scanned_to()
         if expired:
-            self._drop(former)
-            self._give_out_tail(reader, former.hour.path)
-        former.offset, former.before = reader.tell(), mark(reader.before())
-        if former.is_done:
-            self._drop(former)
-        reader.leave()
-        self.visited = None
+            self._stop_tracking(tracked)
+            self._emit_partial_line(reader, tracked.hour.path)
+        tracked.offset, tracked.tail_fingerprint = reader.tell(), fingerprint(reader.preceding_bytes())
+        if tracked.is_filled:
+            self._stop_tracking(tracked)
+        reader.end_visit()
+        self.visiting = None
         return True
 
-    def _drop(self, former: TrackedHour) -> None:
-        for kept in (self.formers, self._holes):
-            if former in kept:
-                kept.remove(former)
+    def _stop_tracking(self, tracked: TrackedHour) -> None:
+        for kept in (self.previous_hours, self._holes):
+            if tracked in kept:
+                kept.remove(tracked)

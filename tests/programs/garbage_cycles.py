@@ -16,7 +16,7 @@ from lines import event, plain
 
 from fasttail import parse
 from fasttail.publish.topics import Topic
-from fasttail.reread import Rereader
+from fasttail.reread import ReplayReader
 from fasttail.watch.census import malloc_usage
 
 
@@ -53,11 +53,11 @@ def with_batch() -> None:
 
 def with_rereader() -> None:
     key = Key()
-    rereader = Rereader()
-    rereader.add(Topic("orders", key=key))
-    rereader.open(str(path), "plain", 0)
-    rereader.read(path.stat().st_size)
-    key.holder = rereader
+    replay_reader = ReplayReader()
+    replay_reader.attach_topic(Topic("orders", key=key))
+    replay_reader.open(str(path), "plain", 0)
+    replay_reader.read_step(path.stat().st_size)
+    key.holder = replay_reader
 
 
 def measured() -> tuple[int, int]:
@@ -70,7 +70,7 @@ folder = Path(sys.argv[1])
 path = folder / "node_order_statuses" / "hourly" / "20260505" / "9"
 path.parent.mkdir(parents=True)
 path.write_bytes(plain(*(event(oid=i) for i in range(4000))))
-make = {"Pipeline": with_pipeline, "Batch": with_batch, "Rereader": with_rereader}[sys.argv[2]]
+make = {"Pipeline": with_pipeline, "Batch": with_batch, "ReplayReader": with_rereader}[sys.argv[2]]
 for _ in range(3):
     make()
 gc.collect()

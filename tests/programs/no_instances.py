@@ -9,4 +9,4 @@ from fasttail.tail.inotify import Watcher
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
 watcher = Watcher(poll_ms=1)
-print(watcher.active, watcher.wait_once(5000000), watcher.reason)
+print(watcher.uses_inotify, watcher.wait_once(5000000), watcher.polling_reason)

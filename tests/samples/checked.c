@@ -7,8 +7,8 @@ int main(int argc, char **argv) {
     char text[8] = {0};
     (void)argv;
     ft_assert(holds(argc - 1));
-    ft_may_read(text + 4);
-    ft_reads(text, argc > 2 ? 5 : 4);
+    ft_set_readable_end(text + 4);
+    ft_assert_readable(text, argc > 2 ? 5 : 4);
     printf("%d\n", evaluated);
     return 0;
 }
