@@ -58,7 +58,7 @@ class Stage(NamedTuple):
 
 
 _FILL = "ft_reader_fill*"  # whatever the compiler adds to a name
-_TOPICS = "*Topics_run"
+_TOPICS = "*Router_route_batch"
 STAGES = {
     "split 4 KiB": Stage(_FILL, ("split", "4096")),
     "split 1 MiB": Stage(_FILL, ("split", "1048576")),

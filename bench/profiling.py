@@ -49,7 +49,7 @@ STARTED_S = 1.0
 SUBSCRIPTION = b'{"method":"subscribe","subscription":{"type":"orders","format":"ws"}}'
 
 PARSE = "*Pool_parse_batch"
-ENCODE = "*Topics_run"
+ENCODE = "*Router_route_batch"
 HOT = (
     "fasttail/parser/order_status.pyx", "fasttail/parser/general.pyx", "fasttail/parser/json.pyx",
     "fasttail/parser/numbers.pyx", "fasttail/parser/words.pyx", "fasttail/parser/pool.pyx",

@@ -16,7 +16,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import WrongAnswer
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.slices import set_time_slice
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PATIENCE_S = 120.0
 
 def place(hour: int, offset: int) -> str:
     """What the cursors of a streaming line begin with. hour: YYYYMMDDHH."""
-    return Place(hour, offset).text("streaming")[:-EVENTS_DONE]
+    return CursorPosition(hour, offset).to_cursor("streaming")[:-EVENTS_DONE]
 
 
 def delays_since(marks: list[tuple[int, float]], seen: list[tuple[int, float]]) -> list[float]:

@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from fasttail.parser.columns cimport ColumnSums
 from fasttail.parser.pool cimport WorkerPool
 from fasttail.parser.table cimport RowTable
-from fasttail.publish.buffer cimport Out
+from fasttail.publish.buffer cimport Buffer
 from fasttail.publish.filters cimport Selector
 
 
@@ -18,7 +18,7 @@ cdef class Converter:
     cdef int format
     cdef bint compute_sums
     cdef uint32_t* selection         # owned
-    cdef Out out                     # owned
+    cdef Buffer out                  # owned
     cdef ColumnSums sums
     cdef readonly uint64_t lines
     cdef readonly uint64_t orders

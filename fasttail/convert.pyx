@@ -13,7 +13,7 @@ from fasttail.parser.rejects cimport reason_text
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport RowTable, table_new
 from fasttail.parser.types cimport Row
-from fasttail.publish.buffer cimport out_clear, out_free
+from fasttail.publish.buffer cimport buffer_clear, buffer_free
 from fasttail.publish.encoders cimport encode_json, encode_raw
 from fasttail.tail.blocks cimport RETAINED_WINDOWS, Reader
 
@@ -49,7 +49,7 @@ cdef class Converter:
 
     def __dealloc__(self):
         free(self.selection)
-        out_free(&self.out)
+        buffer_free(&self.out)
 
     def convert_block(self, Reader reader not None) -> bytes:
         """Convert the lines that the reader holds after FILL_LINES, and consume them. Returns the text."""
@@ -73,7 +73,7 @@ cdef class Converter:
         cdef int code
         cdef size_t i, n = 0
         cdef Row* row
-        out_clear(&self.out, KEEP_TEXT)
+        buffer_clear(&self.out, KEEP_TEXT)
         with nogil:
             self.table.clear()
             code = self.pool.parse_batch(begin, begin, limit, readable)
@@ -92,7 +92,7 @@ cdef class Converter:
                     encode_raw(&self.out, row, begin)
                 elif self.format == FORMAT_JSON:
                     encode_json(&self.out, row, self.table, begin)
-        if self.out.failed:
+        if self.out.out_of_memory:
             raise MemoryError
         self.lines += self.pool.lines()
         self.orders += n

@@ -7,8 +7,8 @@ from fasttail.histogram cimport Histogram
 from fasttail.parser.pool cimport WorkerPool
 from fasttail.parser.table cimport RowTable
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.router cimport Topics
-from fasttail.publish.topics cimport Place
+from fasttail.publish.router cimport Router
+from fasttail.publish.topics cimport BatchLocation
 from fasttail.ring cimport EventKind, Ring, RingSlot
 from fasttail.tail.blocks cimport Reader
 from fasttail.tail.inotify cimport Watcher
@@ -44,9 +44,9 @@ cdef class Pipeline:
     cdef uint64_t truncations        # that the main thread knows of
     cdef uint32_t* selection         # owned
     cdef uint64_t stopping, selector_pending
-    cdef Topics topics
+    cdef Router router
     cdef Ring ring
-    cdef Place place                 # of the running batch
+    cdef BatchLocation location      # of the running batch
     cdef uint32_t hour
     cdef uint64_t log_every_ns       # a group of log lines at most so often; 0: every batch
     cdef uint64_t logged_ns

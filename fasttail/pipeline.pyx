@@ -27,8 +27,8 @@ from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport RowTable, row_block, table_new
 from fasttail.parser.types cimport Chunk, Envelope, Row
 from fasttail.publish.filters cimport Selector
-from fasttail.publish.router cimport MOST_TOPICS, Topics
-from fasttail.publish.topics cimport Place, Topic, set_prefix
+from fasttail.publish.router cimport MAX_TOPICS, Router
+from fasttail.publish.topics cimport BatchLocation, Topic, set_prefix
 from fasttail.ring cimport (
     ADD_TOPIC, EVENT_BATCH_END, EVENT_FILE_OPENED, EVENT_BATCH_START, EVENT_TOPICS_CHANGED, REMOVE_TOPIC, RING_SLOTS, Command,
     EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
@@ -91,7 +91,7 @@ cdef class Pipeline:
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
                   int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, start_barrier=None,
-                  uint32_t max_topics=MOST_TOPICS):
+                  uint32_t max_topics=MAX_TOPICS):
         """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long.
         gate: called once, by the thread, between its first look at the folders and its first read; may wait.
         max_topics: besides the old channels'; one more is refused (`Topic.refused`).
@@ -110,7 +110,7 @@ cdef class Pipeline:
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         if self.selection == NULL:
             raise MemoryError
-        self.topics = Topics(workers, self.table, most=max_topics)
+        self.router = Router(workers, self.table, max_topics=max_topics)
         self.batch_times = Histogram()
         self.ring = Ring(workers, wake_fd)
 
@@ -192,8 +192,9 @@ cdef class Pipeline:
             "bytes": ft_load_relaxed(&c.bytes),
             "failed_chunks": ft_load_relaxed(&c.failed_chunks), "late_lines": ft_load_relaxed(&c.late_lines)
             + self.follower.late_lines,
-            "topics_seconds": ft_load_relaxed(&c.topics_ns) / 1e9, "crowded_batches": ft_load_relaxed(&self.topics.crowded),
-            "oversize_orders": ft_load_relaxed(&self.topics.oversize), "oversize_lines": self.reader.oversize_lines,
+            "topics_seconds": ft_load_relaxed(&c.topics_ns) / 1e9,
+            "crowded_batches": ft_load_relaxed(&self.router.quota_batches),
+            "oversize_orders": ft_load_relaxed(&self.router.oversize), "oversize_lines": self.reader.oversize_lines,
             "nul_bytes": ft_load_relaxed(&c.nul_bytes) + self.reader.nul_bytes,
             "truncations": self.follower.truncations, "read_errors": self.follower.read_errors,
             "torn_lines": self.follower.torn_lines, "height_regressions": ft_load_relaxed(&c.height_regressions),
@@ -291,18 +292,18 @@ cdef class Pipeline:
 
     cdef object _set_cursor_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
-        set_prefix(&self.place, prefix)
+        set_prefix(&self.location, prefix)
         return prefix
 
     cdef object _set_resume_point(self):
         """Late lines' messages say where reading goes on: what stands before that place has been handed out, so that whoever
         resumes from there gets nothing twice.
         """
-        self.place.late = self.late
+        self.location.late = self.late
         if self.late:
             position = self.follower.position(self.reader)
             self._set_cursor_prefix(position.path)
-            self.place.goes_on = position.offset
+            self.location.resume_offset = position.offset
         elif self.path:
             self._set_cursor_prefix(self.path)
 
@@ -382,9 +383,9 @@ cdef class Pipeline:
         cdef uint64_t number = 0
         while command != NULL:
             if command.kind == ADD_TOPIC:
-                self.topics.add(command.topic)       # one for which there is no room knows it: Topic.refused
+                self.router.register_topic(command.topic)  # one for which there is no room knows it: Topic.refused
             else:
-                self.topics.remove(command.topic)
+                self.router.unregister_topic(command.topic)
             number = command.number
             after = command.older
             free(command)
@@ -454,17 +455,17 @@ cdef class Pipeline:
         cdef size_t n = self.selector.select(self.table, begin, self.selection)
         ft_assert(n <= self.table.rows_len)
         ft_assert(self.table.rows_len <= self.table.rows_cap)    # as long as `selection`
-        self.place.data = begin
-        self.place.size = slot.bytes
-        self.place.offset = offset
-        slot.place = self.place
+        self.location.data = begin
+        self.location.size = slot.bytes
+        self.location.offset = offset
+        slot.location = self.location
         slot.selected = n
         now = monotonic_ns()
-        slot.published = self.topics.run(self.table, &self.place, self.selection, n, utc_ns(), slot.boxes)
+        slot.published = self.router.route_batch(self.table, &self.location, self.selection, n, utc_ns(), slot.outboxes)
         ft_add_single_writer(&self.counters.topics_ns, monotonic_ns() - now)
         slot.failed = 0
         for k in range(self.pool.workers):
-            slot.failed += slot.boxes[k].text.failed or slot.boxes[k].marks.failed
+            slot.failed += slot.outboxes[k].payload.out_of_memory or slot.outboxes[k].entries.out_of_memory
             slot.failed += self.pool.chunks[k].bound_exceeded
 
     cdef void _tell_parsed(self, RingSlot* slot, uint64_t offset) noexcept nogil:

@@ -8,18 +8,18 @@ from typing import Any
 
 import fasttail.publish.cursor as cursors
 from fasttail.publish.connection import Client
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.public import Member
 from fasttail.replay_scan import LaggingMember, SharedScan
 
-TOGETHER = 64 << 20
+SHARED_RANGE_BYTES = 64 << 20
 """Bytes: members whose places lie within so many share a reading."""
 
-FEED_S = 0.01
+ACTIVATION_RETRY_S = 0.01
 """Until the next look at a member at the frontier whose messages the pipeline does not make yet."""
 
-MOST_SAMPLES = 4096
+MAX_SAMPLES = 4096
 
 
 class LaggingMembers:
@@ -38,205 +38,228 @@ class LaggingMembers:
         self.known_hours: set[int] = set()
         self._feeds = feeds
         self._max_behind_s = max_behind_s
-        self._behind: dict[Member, LaggingMember] = {}
-        self._passed: list[tuple[float, Place]] = []  # when the frontier was where
-        feeds.on_late = self._hear_of_late
-        feeds.on_set_back = self._set_back
+        self._lagging: dict[Member, LaggingMember] = {}
+        self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the frontier was where
+        feeds.on_late_lines = self._on_late_lines
+        feeds.on_rewind = self._on_rewind
 
     def __len__(self) -> int:
-        return len(self._behind)
+        return len(self._lagging)
 
     # ---- coming and going
 
-    def admit(self, member: Member) -> None:
+    def start_replay(self, member: Member) -> None:
         """A member is behind: everything up to its cursor has been given to it, or is not wanted."""
         assert member.cursor is not None
         assert member.feed is not None
-        layout, place = cursors.parse(member.cursor)
-        asked = self._feeds.frontier if member.resumes else place
-        behind = LaggingMember(member, member.feed, layout, place, time.monotonic(), asked)
-        member.resumes = False
-        self._behind[member] = behind
-        self.waiting[behind] = None
-        self._feeds.pause(behind.feed)
+        layout, position = cursors.parse(member.cursor)
+        requested_from = self._feeds.high_watermark if member.needs_replay else position
+        lagging = LaggingMember(member, member.feed, layout, position, time.monotonic(), requested_from)
+        member.needs_replay = False
+        self._lagging[member] = lagging
+        self.waiting[lagging] = None
+        self._feeds.pause_feed(lagging.feed)
 
     def discard(self, member: Member) -> None:
         """It wants no more, if it is one of them."""
-        behind = self._behind.pop(member, None)
-        if behind is None:
+        lagging = self._lagging.pop(member, None)
+        if lagging is None:
             return
         self.finished += 1
-        if behind.reading is not None:
-            behind.reading.leave(behind)
-        self.waiting.pop(behind, None)
+        if lagging.scan is not None:
+            lagging.scan.detach_member(lagging)
+        self.waiting.pop(lagging, None)
 
-    def is_ready(self, behind: LaggingMember) -> bool:
+    def is_ready(self, lagging: LaggingMember) -> bool:
         """Whether one that waits may go into a reading, or live."""
-        frontier = self._feeds.frontier
-        if frontier is None or behind.place > frontier or behind.not_before > time.monotonic():
+        high_watermark = self._feeds.high_watermark
+        if (
+            high_watermark is None
+            or lagging.position > high_watermark
+            or lagging.not_before > time.monotonic()
+        ):
             return False
-        if behind.layout != self._feeds.layout:
-            self._skip(behind, frontier)
-        return behind.member.client.is_drained
+        if lagging.layout != self._feeds.layout:
+            self._skip_to(lagging, high_watermark)
+        return lagging.member.client.is_drained
 
-    def try_go_live(self, behind: LaggingMember) -> bool:
+    def try_go_live(self, lagging: LaggingMember) -> bool:
         """Let a member that is at the frontier go live."""
-        if behind not in self.waiting or behind.place != self._feeds.frontier or behind.owed:
+        if (
+            lagging not in self.waiting
+            or lagging.position != self._feeds.high_watermark
+            or lagging.late_ranges_owed
+        ):
             return False
-        feed = behind.feed
+        feed = lagging.feed
         if not feed.active.is_set():
-            self._feeds.go_on(feed)
-            behind.not_before = time.monotonic() + FEED_S
+            self._feeds.resume_feed(feed)
+            lagging.not_before = time.monotonic() + ACTIVATION_RETRY_S
             return False
         if feed.refused:
-            behind.member.fail("the server has no room for one more topic; try again later")
+            lagging.member.terminate("the server has no room for one more topic; try again later")
             return True
-        del self.waiting[behind]
-        del self._behind[behind.member]
+        del self.waiting[lagging]
+        del self._lagging[lagging.member]
         self.finished += 1
-        behind.member.go_live()
+        lagging.member.go_live()
         return True
 
-    def assign(self, behind: LaggingMember, reading: SharedScan) -> None:
+    def assign(self, lagging: LaggingMember, scan: SharedScan) -> None:
         """One that waits is to join a reading."""
-        del self.waiting[behind]
-        behind.reading = reading
-        reading.joiners.append(behind)
+        del self.waiting[lagging]
+        lagging.scan = scan
+        scan.joiners.append(lagging)
 
-    def requeue(self, behind: LaggingMember, seconds: float = 0.0) -> None:
+    def requeue(self, lagging: LaggingMember, seconds: float = 0.0) -> None:
         """Out of its reading; its turn comes again. Does nothing for a member that has gone meanwhile: to ask
         for a client's queue may find out that its connection has ended, which drops its members.
         """
-        if behind.reading is None:
+        if lagging.scan is None:
             return
-        behind.reading.leave(behind)
+        lagging.scan.detach_member(lagging)
         if seconds:
-            behind.not_before = time.monotonic() + seconds
-        self.waiting[behind] = None
-        client = behind.member.client
-        if client.queued > client.queue_limit // 4:
-            self._feeds.pause(behind.feed)  # it may have come near the frontier, but will not be live soon
+            lagging.not_before = time.monotonic() + seconds
+        self.waiting[lagging] = None
+        client = lagging.member.client
+        if client.queued_bytes > client.queue_limit // 4:
+            # it may have come near the frontier, but will not be live soon
+            self._feeds.pause_feed(lagging.feed)
 
-    def reposition(self, behind: LaggingMember, to: Place, *, lost: bool) -> None:
+    def reposition(self, lagging: LaggingMember, to: CursorPosition, *, report_gap: bool) -> None:
         """Take a member out of its reading, to another place. lost: it is told a gap."""
         assert self._feeds.layout is not None
-        if behind.reading is not None:
-            behind.reading.leave(behind)
-        behind.layout = self._feeds.layout
-        behind.place, behind.mark = to, None
-        cursor = to.text(behind.layout)
-        if lost:
-            behind.member.tell_lost(cursor)
-        behind.member.cursor = cursor
-        if behind.member in self._behind:  # else its client has been closed just now
-            self.waiting[behind] = None
+        if lagging.scan is not None:
+            lagging.scan.detach_member(lagging)
+        lagging.layout = self._feeds.layout
+        lagging.position, lagging.fingerprint = to, None
+        cursor = to.to_cursor(lagging.layout)
+        if report_gap:
+            lagging.member.send_unknown_gap(cursor)
+        lagging.member.cursor = cursor
+        if lagging.member in self._lagging:  # else its client has been closed just now
+            self.waiting[lagging] = None
 
-    def _skip(self, behind: LaggingMember, to: Place) -> None:
+    def _skip_to(self, lagging: LaggingMember, to: CursorPosition) -> None:
         """What lies between is not given to it."""
-        behind.owed.clear()
-        behind.cut.clear()
-        self.reposition(behind, to, lost=True)
-        behind.since, behind.asked, behind.allowed = time.monotonic(), to, None
+        lagging.late_ranges_owed.clear()
+        lagging.truncated_hours.clear()
+        self.reposition(lagging, to, report_gap=True)
+        lagging.behind_since, lagging.requested_from, lagging.max_lag_s = time.monotonic(), to, None
 
     # ---- how far behind
 
     def counters(self) -> dict[str, float]:
         """For the metrics."""
-        places = [behind.now_at for behind in self._behind.values()]
+        positions = [lagging.current_position for lagging in self._lagging.values()]
         return {
             "replays": self.finished,
-            "replays_running": len(self._behind),
-            "replay_bytes_behind": max(map(self._bytes_behind, places), default=0),
-            "replay_seconds_behind": max(map(self._lag, places), default=0.0),
+            "replays_running": len(self._lagging),
+            "replay_bytes_behind": max(map(self._bytes_behind, positions), default=0),
+            "replay_seconds_behind": max(map(self._lag_seconds, positions), default=0.0),
         }
 
     def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
         """For the `status` of each client that has members which are behind."""
         found: dict[Client, list[dict[str, Any]]] = {}
-        for member, behind in self._behind.items():
-            place = behind.now_at
+        for member, lagging in self._lagging.items():
+            position = lagging.current_position
             shown = {
                 "subscription": member.subscription.echo,
-                "bytes": self._bytes_behind(place),
-                "lagMs": round(self._lag(place) * 1000),
+                "bytes": self._bytes_behind(position),
+                "lagMs": round(self._lag_seconds(position) * 1000),
             }
             found.setdefault(member.client, []).append(shown)
         return found
 
     def tick(self) -> None:
         """Once a second: remember where the frontier is, and look for members that are too far behind."""
-        now, frontier = time.monotonic(), self._feeds.frontier
-        if not self._behind:
+        now, high_watermark = time.monotonic(), self._feeds.high_watermark
+        if not self._lagging:
             self.known_hours.clear()
-        if frontier is None:
+        if high_watermark is None:
             return
-        if self._passed and self._passed[-1][1] > frontier:
-            self._passed.clear()
-        self._passed.append((now, frontier))
-        if len(self._passed) > MOST_SAMPLES:
-            del self._passed[1:-1:2]
-        for behind in tuple(self._behind.values()):
-            place = behind.now_at
-            if place > frontier:
+        if self._watermark_samples and self._watermark_samples[-1][1] > high_watermark:
+            self._watermark_samples.clear()
+        self._watermark_samples.append((now, high_watermark))
+        if len(self._watermark_samples) > MAX_SAMPLES:
+            del self._watermark_samples[1:-1:2]
+        for lagging in tuple(self._lagging.values()):
+            position = lagging.current_position
+            if position > high_watermark:
                 continue
-            if behind.allowed is None and (behind.asked is None or place >= behind.asked):
-                behind.allowed = self._max_behind_s + now - behind.since
-            if behind.allowed is not None and self._lag(place) > behind.allowed:
-                self._skip(behind, frontier)
+            if lagging.max_lag_s is None and (
+                lagging.requested_from is None or position >= lagging.requested_from
+            ):
+                lagging.max_lag_s = self._max_behind_s + now - lagging.behind_since
+            if lagging.max_lag_s is not None and self._lag_seconds(position) > lagging.max_lag_s:
+                self._skip_to(lagging, high_watermark)
 
-    def is_near(self, place: Place, ahead: Place) -> bool:
+    def is_near(self, position: CursorPosition, ahead: CursorPosition) -> bool:
         """Whether the second place is the first, or not far ahead of it."""
-        if place.hour == ahead.hour:
-            return place <= ahead and ahead.offset - place.offset <= TOGETHER
-        known = place.hour in self._feeds.ends or place.hour in self.hour_sizes
-        return known and place < ahead and self._bytes_behind(place) - self._bytes_behind(ahead) <= TOGETHER
+        if position.hour == ahead.hour:
+            return position <= ahead and ahead.offset - position.offset <= SHARED_RANGE_BYTES
+        size_known = position.hour in self._feeds.delivered_offsets or position.hour in self.hour_sizes
+        return (
+            size_known
+            and position < ahead
+            and self._bytes_behind(position) - self._bytes_behind(ahead) <= SHARED_RANGE_BYTES
+        )
 
-    def _lag(self, place: Place) -> float:
+    def _lag_seconds(self, position: CursorPosition) -> float:
         """Seconds since the frontier was there; or since it is known, if that was before."""
-        frontier = self._feeds.frontier
-        if frontier is None or place >= frontier or not self._passed:
+        high_watermark = self._feeds.high_watermark
+        if high_watermark is None or position >= high_watermark or not self._watermark_samples:
             return 0.0
-        at = bisect_right(self._passed, place, key=lambda sample: sample[1])
-        return time.monotonic() - self._passed[max(0, at - 1)][0]
+        index = bisect_right(self._watermark_samples, position, key=lambda sample: sample[1])
+        return time.monotonic() - self._watermark_samples[max(0, index - 1)][0]
 
-    def _bytes_behind(self, place: Place) -> int:
+    def _bytes_behind(self, position: CursorPosition) -> int:
         """Bytes of the files up to the frontier, as far as their sizes are known."""
-        frontier = self._feeds.frontier
-        if frontier is None or place >= frontier:
+        high_watermark = self._feeds.high_watermark
+        if high_watermark is None or position >= high_watermark:
             return 0
-        if place.hour == frontier.hour:
-            return frontier.offset - place.offset
-        sizes = {**self.hour_sizes, **self._feeds.ends}
-        between = sum(size for hour, size in sizes.items() if place.hour < hour < frontier.hour)
-        return max(0, sizes.get(place.hour, place.offset) - place.offset) + between + frontier.offset
+        if position.hour == high_watermark.hour:
+            return high_watermark.offset - position.offset
+        sizes = {**self.hour_sizes, **self._feeds.delivered_offsets}
+        between = sum(size for hour, size in sizes.items() if position.hour < hour < high_watermark.hour)
+        return (
+            max(0, sizes.get(position.hour, position.offset) - position.offset)
+            + between
+            + high_watermark.offset
+        )
 
     # ---- what happens to the files
 
-    def _hear_of_late(self, hour: int, begin: int, end: int) -> None:
+    def _on_late_lines(self, hour: int, begin: int, end: int) -> None:
         """Late lines have been handed out to those who are live."""
-        for behind in self._behind.values():
-            if behind.now_at < Place(hour, end):
+        for lagging in self._lagging.values():
+            if lagging.current_position < CursorPosition(hour, end):
                 continue  # it will come by them
-            if behind.owed and behind.owed[-1][::2] == (hour, begin):
-                behind.owed[-1] = (hour, behind.owed[-1][1], end)
+            if lagging.late_ranges_owed and lagging.late_ranges_owed[-1][::2] == (hour, begin):
+                lagging.late_ranges_owed[-1] = (hour, lagging.late_ranges_owed[-1][1], end)
             else:
-                behind.owed.append((hour, begin, end))
+                lagging.late_ranges_owed.append((hour, begin, end))
 
-    def _set_back(self, before: Place) -> None:
+    def _on_rewind(self, previous: CursorPosition) -> None:
         """The frontier has moved back: a file was truncated; or another layout is read now."""
         feeds = self._feeds
-        frontier = feeds.frontier
-        self._passed.clear()
-        if frontier is None:
+        high_watermark = feeds.high_watermark
+        self._watermark_samples.clear()
+        if high_watermark is None:
             return
-        for behind in tuple(self._behind.values()):
-            place = behind.now_at
-            if behind.layout != feeds.layout:
-                self._skip(behind, frontier)
-            elif behind.member.given_in == feeds.batch:
+        for lagging in tuple(self._lagging.values()):
+            position = lagging.current_position
+            if lagging.layout != feeds.layout:
+                self._skip_to(lagging, high_watermark)
+            elif lagging.member.last_batch == feeds.batch:
                 pass  # of what stands there now: it fell behind in this batch
-            elif place.hour == frontier.hour and place <= before:
-                self.reposition(behind, Place(frontier.hour, 0), lost=place < before)
-            elif place.hour < frontier.hour:
-                behind.cut.add(frontier.hour)
-            behind.owed = [each for each in behind.owed if each[0] != frontier.hour]
+            elif position.hour == high_watermark.hour and position <= previous:
+                self.reposition(
+                    lagging, CursorPosition(high_watermark.hour, 0), report_gap=position < previous
+                )
+            elif position.hour < high_watermark.hour:
+                lagging.truncated_hours.add(high_watermark.hour)
+            lagging.late_ranges_owed = [
+                each for each in lagging.late_ranges_owed if each[0] != high_watermark.hour
+            ]

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.subscriptions import Subscription
 from fasttail.publish.topics import Topic, TopicMessage
 from fasttail.replay_members import LaggingMembers
 from fasttail.replay_scan import (
-    NO_END,
+    UNBOUNDED,
     FileMissing,
     FileTruncated,
     LaggingMember,
@@ -25,30 +25,30 @@ from fasttail.replay_scan import (
 )
 from fasttail.replay_threads import ReplayThreads
 
-AT_ONCE = 1 << 18
+SYNC_READ_BYTES = 1 << 18
 """Bytes that are read on the event loop's thread: a fraction of a millisecond. With many topics less."""
 
-SLICE = 64 << 20
+SCAN_QUANTUM_BYTES = 64 << 20
 """Bytes after which a reading gives its place to others that wait."""
 
-HANDED_OVER = 64 << 10
+DELIVERY_CHUNK_BYTES = 64 << 10
 """Bytes of messages that the event loop hands out in one turn: what is live comes in between."""
 
-GIVEN_AT_ONCE = 1 << 20
+DELIVERY_BURST_BYTES = 1 << 20
 """Bytes, of all members together, after which live messages come in between"""
 
-GIVEN_EACH = 8 << 10
+MESSAGE_OVERHEAD_BYTES = 8 << 10
 """… and so many are added for each message: its way through the kernel takes as long as these."""
 
-NEAR = 8 << 20
+ACTIVATE_DISTANCE_BYTES = 8 << 20
 """Bytes in front of the frontier: from here on the pipeline makes a member's live messages, because the
 member will be live soon. It begins with some batch after it was asked.
 """
 
-NOT_SEEN_YET_S = 0.2
+TRUNCATION_GRACE_S = 0.2
 """How long a file that is shorter than it was waits for the pipeline to find that out."""
 
-JOINED_AT_ONCE = 50
+JOINS_PER_TURN = 50
 
 
 class ScanStep(NamedTuple):
@@ -62,8 +62,8 @@ class ScanStep(NamedTuple):
     end: int
     limit: int
     exact: bool = True
-    former: bool = False
-    last: bool = False
+    in_previous_hour: bool = False
+    final_stretch: bool = False
 
 
 class ScanRunner:
@@ -78,250 +78,261 @@ class ScanRunner:
         feeds: Feeds,
         threads: ReplayThreads,
         make_topic: Callable[[Subscription], Topic],
-        ease: Callable[[], None],
+        on_delivered: Callable[[], None],
     ) -> None:
         self.replayed_orders = 0
         self._members = members
         self._feeds = feeds
         self._threads = threads
         self._make_topic = make_topic
-        self._ease = ease
+        self._on_delivered = on_delivered
         # One hand-over of all readings in a turn of the event loop.
-        self._turn = asyncio.Lock()
+        self._delivery_lock = asyncio.Lock()
 
-    async def read(self, reading: SharedScan) -> None:
+    async def read(self, scan: SharedScan) -> None:
         """Until its members are live, or none is left in it, or others are to have its place.
 
         Raises OSError.
         """
         feeds = self._feeds
-        setbacks = feeds.setbacks
+        rewinds = feeds.rewinds
         while True:
-            reading.forget()
-            await self._join(reading)
-            frontier = feeds.frontier
+            scan.prune_topics()
+            await self._join_reached(scan)
+            high_watermark = feeds.high_watermark
             if (
-                not reading.by_topic
-                or feeds.setbacks != setbacks
-                or frontier is None
-                or reading.place > frontier
+                not scan.by_topic
+                or feeds.rewinds != rewinds
+                or high_watermark is None
+                or scan.position > high_watermark
             ):
                 return
-            if reading.late is None and reading.place == frontier:
-                self._arrive(reading)
+            if scan.late_range is None and scan.position == high_watermark:
+                self._finish_scan(scan)
                 return
-            step = self._next_step(reading, frontier)
-            if step.former and step.begin >= step.end:
-                reading.place = Place(reading.place.hour + 1, 0)
+            step = self._next_step(scan, high_watermark)
+            if step.in_previous_hour and step.begin >= step.end:
+                scan.position = CursorPosition(scan.position.hour + 1, 0)
                 continue
-            if not reading.is_open:
-                if not await self._open(reading, step.former, setbacks):
+            if not scan.is_open:
+                if not await self._open(scan, step.in_previous_hour, rewinds):
                     return
                 continue
-            if step.last:
-                self._only_drained(reading)
-            self._go_on_near(reading, frontier)
+            if step.final_stretch:
+                self._requeue_undrained(scan)
+            self._go_on_near(scan, high_watermark)
             try:
-                if step.last:
-                    more = reading.step(step.limit, step.exact)
+                if step.final_stretch:
+                    has_more = scan.read_step(step.limit, step.exact)
                 else:
-                    more = await self._threads.run_step(reading, step.limit, step.exact)
+                    has_more = await self._threads.run_step(scan, step.limit, step.exact)
             except FileTruncated:
-                if feeds.setbacks == setbacks:
-                    self._cut_short(reading, step.former)
+                if feeds.rewinds == rewinds:
+                    self._on_truncated(scan, step.in_previous_hour)
                 continue
-            if feeds.setbacks != setbacks:
+            if feeds.rewinds != rewinds:
                 return
-            await self._hand_out(reading, setbacks, at_once=step.last)
-            if feeds.setbacks != setbacks or self._advance(reading, step, more):
+            await self._deliver(scan, rewinds, synchronous=step.final_stretch)
+            if feeds.rewinds != rewinds or self._advance(scan, step, has_more):
                 return
 
-    def _next_step(self, reading: SharedScan, frontier: Place) -> ScanStep:
-        if reading.late is not None:
-            end = reading.late[2]
-            return ScanStep(reading.replay_reader.tell() if reading.open_hour else 0, end, end)
-        hour, begin = reading.place.hour, reading.place.offset
-        former = hour != frontier.hour
-        end = self._feeds.ends.get(hour, NO_END) if former else frontier.offset
-        ahead = [each.place.offset for each in reading.joiners if each.place.hour == hour]
+    def _next_step(self, scan: SharedScan, high_watermark: CursorPosition) -> ScanStep:
+        if scan.late_range is not None:
+            end = scan.late_range[2]
+            return ScanStep(scan.replay_reader.tell() if scan.open_hour else 0, end, end)
+        hour, begin = scan.position.hour, scan.position.offset
+        in_previous_hour = hour != high_watermark.hour
+        end = (
+            self._feeds.delivered_offsets.get(hour, UNBOUNDED) if in_previous_hour else high_watermark.offset
+        )
+        ahead = [each.position.offset for each in scan.joiners if each.position.hour == hour]
         next_join = min(ahead, default=end)
-        last = not former and end - begin <= min(AT_ONCE, 4 * reading.replay_reader.step_bytes)
-        return ScanStep(begin, end, min(end, next_join), next_join >= end, former, last)
+        final_stretch = not in_previous_hour and end - begin <= min(
+            SYNC_READ_BYTES, 4 * scan.replay_reader.step_bytes
+        )
+        return ScanStep(begin, end, min(end, next_join), next_join >= end, in_previous_hour, final_stretch)
 
-    async def _open(self, reading: SharedScan, former: bool, setbacks: int) -> bool:
+    async def _open(self, scan: SharedScan, in_previous_hour: bool, rewinds: int) -> bool:
         """Open the file that comes next. False: the frontier has moved back meanwhile."""
         feeds = self._feeds
         try:
-            place = await self._threads.open_file(reading, dict(feeds.ends))
-        except (FileMissing, FileTruncated) as fault:
-            if feeds.setbacks == setbacks:
-                if isinstance(fault, FileMissing):
-                    self._lose(reading, fault.place)
+            position = await self._threads.open_file(scan, dict(feeds.delivered_offsets))
+        except (FileMissing, FileTruncated) as error:
+            if feeds.rewinds == rewinds:
+                if isinstance(error, FileMissing):
+                    self._skip_missing(scan, error.position)
                 else:
-                    self._cut_short(reading, former)
+                    self._on_truncated(scan, in_previous_hour)
             return True
-        if feeds.setbacks != setbacks:
+        if feeds.rewinds != rewinds:
             return False
-        reading.place = place
-        for behind in reading.members:
-            self._tell_cut(behind, place)
+        scan.position = position
+        for lagging in scan.members:
+            self._report_truncation(lagging, position)
         return True
 
-    def _go_on_near(self, reading: SharedScan, frontier: Place) -> None:
+    def _go_on_near(self, scan: SharedScan, high_watermark: CursorPosition) -> None:
         """Near the frontier, have the pipeline make the live messages."""
-        if reading.place.hour == frontier.hour and frontier.offset - reading.place.offset < NEAR:
-            for behind in reading.members:
-                self._feeds.go_on(behind.feed)
+        if (
+            scan.position.hour == high_watermark.hour
+            and high_watermark.offset - scan.position.offset < ACTIVATE_DISTANCE_BYTES
+        ):
+            for lagging in scan.members:
+                self._feeds.resume_feed(lagging.feed)
 
-    def _advance(self, reading: SharedScan, step: ScanStep, more: bool) -> bool:
+    def _advance(self, scan: SharedScan, step: ScanStep, has_more: bool) -> bool:
         """What a step has made has been handed out. True: the reading is to end. more: the file goes on."""
-        tell = reading.replay_reader.tell()
-        if reading.late is not None:
-            return self._advance_late(reading, min(tell, step.end), done=not more or tell >= step.end)
-        if not step.exact and not more:
-            for behind in [each for each in reading.joiners if each.place.offset == step.limit]:
-                self._members.requeue(behind)  # it cannot be come to
-        hour = reading.place.hour
-        if not more and step.exact:
-            if step.end == NO_END:
-                self._members.hour_sizes[hour] = tell
-                reading.place = Place(hour + 1, 0)
+        read_to = scan.replay_reader.tell()
+        if scan.late_range is not None:
+            return self._advance_late_range(
+                scan, min(read_to, step.end), done=not has_more or read_to >= step.end
+            )
+        if not step.exact and not has_more:
+            for lagging in [each for each in scan.joiners if each.position.offset == step.limit]:
+                self._members.requeue(lagging)  # it cannot be come to
+        hour = scan.position.hour
+        if not has_more and step.exact:
+            if step.end == UNBOUNDED:
+                self._members.hour_sizes[hour] = read_to
+                scan.position = CursorPosition(hour + 1, 0)
             else:
-                reading.place = Place(hour, step.end)
-        elif tell > step.begin and reading.is_open:
-            if tell <= step.limit:
-                reading.mark = (hour, tell, reading.replay_reader.reader.preceding_bytes())
+                scan.position = CursorPosition(hour, step.end)
+        elif read_to > step.begin and scan.is_open:
+            if read_to <= step.limit:
+                scan.fingerprint = (hour, read_to, scan.replay_reader.reader.preceding_bytes())
             # Not beyond the limit, though NUL bytes behind it may have been passed over.
-            reading.place = Place(hour, min(tell, step.limit) if step.exact else tell)
-        reading.read_bytes += max(0, tell - step.begin)
-        if reading.gathers:
+            scan.position = CursorPosition(hour, min(read_to, step.limit) if step.exact else read_to)
+        scan.read_bytes += max(0, read_to - step.begin)
+        if scan.ends_to_merge:
             return True
-        return reading.read_bytes > SLICE and any(map(self._members.is_ready, tuple(self._members.waiting)))
+        return scan.read_bytes > SCAN_QUANTUM_BYTES and any(
+            map(self._members.is_ready, tuple(self._members.waiting))
+        )
 
-    async def _join(self, reading: SharedScan) -> None:
+    async def _join_reached(self, scan: SharedScan) -> None:
         """Those whose places the reading has come to."""
         count = 0
-        for behind in tuple(reading.joiners):
-            line = Place(behind.place.hour, behind.place.offset)
-            if behind.reading is not reading or (reading.late is None and line > reading.place):
+        for lagging in tuple(scan.joiners):
+            line = CursorPosition(lagging.position.hour, lagging.position.offset)
+            if lagging.scan is not scan or (scan.late_range is None and line > scan.position):
                 continue
-            subscription = behind.member.subscription
-            events = behind.place.events if reading.late is None else 0
-            group = reading.groups.get((subscription.key, events))
+            subscription = lagging.member.subscription
+            events = lagging.position.events_consumed if scan.late_range is None else 0
+            group = scan.groups.get((subscription.key, events))
             # A user has one topic in a rereader, be it behind other events of the line.
-            clash = (
+            user_topic_taken = (
                 group is None
                 and subscription.type == "orderUpdates"
-                and any(key == subscription.key for key, _ in reading.groups)
+                and any(key == subscription.key for key, _ in scan.groups)
             )
-            if clash or (reading.late is None and line < reading.place):
-                self._members.requeue(behind)
+            if user_topic_taken or (scan.late_range is None and line < scan.position):
+                self._members.requeue(lagging)
                 continue
             if group is None:
-                group = TopicGroup(self._make_topic(subscription), set(), reading.place)
-                reading.replay_reader.attach_topic(group.topic, reading.place.offset, events)
-                reading.groups[subscription.key, events] = reading.by_topic[group.topic.id] = group
+                group = TopicGroup(self._make_topic(subscription), set(), scan.position)
+                scan.replay_reader.attach_topic(group.topic, scan.position.offset, events)
+                scan.groups[subscription.key, events] = scan.by_topic[group.topic.id] = group
                 count += 1
-            reading.joiners.remove(behind)
-            group.members.add(behind)
-            behind.group = group
-            if reading.late is None:
-                self._tell_cut(behind, reading.place)
-            if count >= JOINED_AT_ONCE:
+            scan.joiners.remove(lagging)
+            group.members.add(lagging)
+            lagging.group = group
+            if scan.late_range is None:
+                self._report_truncation(lagging, scan.position)
+            if count >= JOINS_PER_TURN:
                 count = 0
                 await asyncio.sleep(0)
 
-    def _tell_cut(self, behind: LaggingMember, place: Place) -> None:
+    def _report_truncation(self, lagging: LaggingMember, position: CursorPosition) -> None:
         """It has come to an hour of which something was truncated before."""
-        if place.hour in behind.cut:
-            behind.cut.remove(place.hour)
-            behind.member.tell_lost(Place(place.hour, 0).text(behind.layout))
+        if position.hour in lagging.truncated_hours:
+            lagging.truncated_hours.remove(position.hour)
+            lagging.member.send_unknown_gap(CursorPosition(position.hour, 0).to_cursor(lagging.layout))
 
-    async def _hand_out(self, reading: SharedScan, setbacks: int, *, at_once: bool) -> None:
-        """Give the members what the step has made. at_once: without a switch to other tasks."""
-        if at_once:
-            for behind, message in reading.deliveries(reading.replay_reader.take_messages()):
-                self._give(reading, behind, message)
-            self._ease()
+    async def _deliver(self, scan: SharedScan, rewinds: int, *, synchronous: bool) -> None:
+        """Give the members what the step has made. synchronous: without a switch to other tasks."""
+        if synchronous:
+            for lagging, message in scan.deliveries(scan.replay_reader.take_messages()):
+                self._deliver_to(scan, lagging, message)
+            self._on_delivered()
             return
-        while messages := reading.replay_reader.take_messages(HANDED_OVER):
-            async with self._turn:
-                if self._feeds.setbacks != setbacks:
+        while messages := scan.replay_reader.take_messages(DELIVERY_CHUNK_BYTES):
+            async with self._delivery_lock:
+                if self._feeds.rewinds != rewinds:
                     return
-                given = 0
-                for behind, message in reading.deliveries(messages):
-                    self._give(reading, behind, message)
-                    given += len(message.data) + GIVEN_EACH
-                    if given > GIVEN_AT_ONCE:
-                        given = 0
+                delivered_bytes = 0
+                for lagging, message in scan.deliveries(messages):
+                    self._deliver_to(scan, lagging, message)
+                    delivered_bytes += len(message.data) + MESSAGE_OVERHEAD_BYTES
+                    if delivered_bytes > DELIVERY_BURST_BYTES:
+                        delivered_bytes = 0
                         await asyncio.sleep(0)
-                        if self._feeds.setbacks != setbacks:
+                        if self._feeds.rewinds != rewinds:
                             return
-                self._ease()
+                self._on_delivered()
                 await asyncio.sleep(0)
 
-    def _give(self, reading: SharedScan, behind: LaggingMember, message: TopicMessage) -> None:
-        if behind.member.replay(message, whole=reading.late is not None):
+    def _deliver_to(self, scan: SharedScan, lagging: LaggingMember, message: TopicMessage) -> None:
+        if lagging.member.send_replayed(message, ignore_limit=scan.late_range is not None):
             self.replayed_orders += message.orders
-        elif behind.reading is reading:
-            self._members.requeue(behind)
+        elif lagging.scan is scan:
+            self._members.requeue(lagging)
 
-    def _only_drained(self, reading: SharedScan) -> None:
+    def _requeue_undrained(self, scan: SharedScan) -> None:
         """Whoever has much to read yet does not go live: it leaves."""
-        for behind in reading.members:
-            if not behind.member.client.is_drained:
-                self._members.requeue(behind)
+        for lagging in scan.members:
+            if not lagging.member.client.is_drained:
+                self._members.requeue(lagging)
 
-    def _arrive(self, reading: SharedScan) -> None:
-        for behind in reading.members:
-            self._members.requeue(behind)
-            if behind.member.client.has_room:
-                self._members.try_go_live(behind)
+    def _finish_scan(self, scan: SharedScan) -> None:
+        for lagging in scan.members:
+            self._members.requeue(lagging)
+            if lagging.member.client.accepts_data:
+                self._members.try_go_live(lagging)
 
-    def _advance_late(self, reading: SharedScan, to: int, *, done: bool) -> bool:
+    def _advance_late_range(self, scan: SharedScan, to: int, *, done: bool) -> bool:
         """The late lines up to there have been given. True: that was all, or nobody is left."""
-        assert reading.late is not None
-        hour, _, end = reading.late
-        reading.late = (hour, to, end)
-        for behind in reading.members:
-            behind.owed[0] = (hour, to, behind.owed[0][2])
-            if done and behind.owed[0][2] <= end:
-                del behind.owed[0]
-            if done or not behind.member.client.has_room:
-                self._members.requeue(behind)
+        assert scan.late_range is not None
+        hour, _, end = scan.late_range
+        scan.late_range = (hour, to, end)
+        for lagging in scan.members:
+            lagging.late_ranges_owed[0] = (hour, to, lagging.late_ranges_owed[0][2])
+            if done and lagging.late_ranges_owed[0][2] <= end:
+                del lagging.late_ranges_owed[0]
+            if done or not lagging.member.client.accepts_data:
+                self._members.requeue(lagging)
         return done
 
-    def _lose(self, reading: SharedScan, to: Place | None) -> None:
+    def _skip_missing(self, scan: SharedScan, to: CursorPosition | None) -> None:
         """What was to be read next has been deleted: go on at the oldest place there is."""
-        frontier = self._feeds.frontier
-        assert frontier is not None
-        if reading.late is not None:
-            for behind in reading.members:
-                del behind.owed[0]
-                behind.member.tell_lost(behind.place.text(behind.layout))
-                self._members.requeue(behind)
+        high_watermark = self._feeds.high_watermark
+        assert high_watermark is not None
+        if scan.late_range is not None:
+            for lagging in scan.members:
+                del lagging.late_ranges_owed[0]
+                lagging.member.send_unknown_gap(lagging.position.to_cursor(lagging.layout))
+                self._members.requeue(lagging)
             return
-        self._go_on_at(reading, min(to or frontier, frontier))
+        self._jump_to(scan, min(to or high_watermark, high_watermark))
 
-    def _cut_short(self, reading: SharedScan, former: bool) -> None:
+    def _on_truncated(self, scan: SharedScan, in_previous_hour: bool) -> None:
         """A file has been truncated. Of the present one the pipeline will find that out."""
-        if reading.late is not None:
-            self._lose(reading, None)
+        if scan.late_range is not None:
+            self._skip_missing(scan, None)
             return
-        if not former:
-            for behind in [*reading.members, *reading.joiners]:
-                self._members.requeue(behind, NOT_SEEN_YET_S)
+        if not in_previous_hour:
+            for lagging in [*scan.members, *scan.joiners]:
+                self._members.requeue(lagging, TRUNCATION_GRACE_S)
             return
-        frontier = self._feeds.frontier
-        assert frontier is not None
-        hours = {*self._feeds.ends, *self._members.known_hours, frontier.hour}
-        self._go_on_at(reading, Place(min(hour for hour in hours if hour > reading.place.hour), 0))
+        high_watermark = self._feeds.high_watermark
+        assert high_watermark is not None
+        hours = {*self._feeds.delivered_offsets, *self._members.known_hours, high_watermark.hour}
+        self._jump_to(scan, CursorPosition(min(hour for hour in hours if hour > scan.position.hour), 0))
 
-    def _go_on_at(self, reading: SharedScan, to: Place) -> None:
+    def _jump_to(self, scan: SharedScan, to: CursorPosition) -> None:
         """What lies before that place is lost to those who have not had it."""
-        for behind in [*reading.members, *reading.joiners]:
-            if behind.now_at < to:
-                self._members.reposition(behind, to, lost=True)
-                if behind in self._members.waiting:
-                    self._members.assign(behind, reading)
-        reading.place = to
+        for lagging in [*scan.members, *scan.joiners]:
+            if lagging.current_position < to:
+                self._members.reposition(lagging, to, report_gap=True)
+                if lagging in self._members.waiting:
+                    self._members.assign(lagging, scan)
+        scan.position = to

@@ -1,6 +1,6 @@
 """One way through the node's files for members that are behind: which file, from where, up to what end.
 
-`open` and `look_at_end` of a reading may run in any thread, one at a time; everything else here belongs to
+`open` and `check_end` of a reading may run in any thread, one at a time; everything else here belongs to
 the event loop's thread.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import fasttail.publish.cursor as cursors
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.feeds import Feed
 from fasttail.publish.public import Member
 from fasttail.publish.topics import Topic, TopicMessage
@@ -20,16 +20,16 @@ from fasttail.reread import ReplayReader
 from fasttail.resume import hour_number
 from fasttail.tail.layout import hour_files, hourly_folder
 
-NO_END = 1 << 63
+UNBOUNDED = 1 << 63
 """Of a file that the pipeline has left, or never had: all that is in it."""
 
 
 class FileMissing(Exception):
     """What a reading is to read next is not there. place: the oldest that is; None: nothing."""
 
-    def __init__(self, place: Place | None) -> None:
+    def __init__(self, position: CursorPosition | None) -> None:
         super().__init__()
-        self.place = place
+        self.position = position
 
 
 class FileTruncated(Exception):
@@ -49,24 +49,24 @@ class LaggingMember:
     member: Member
     feed: Feed
     layout: str
-    place: Place
-    since: float
-    asked: Place | None
-    owed: list[tuple[int, int, int]] = field(default_factory=list)
-    cut: set[int] = field(default_factory=set)
-    allowed: float | None = None
-    mark: tuple[int, int, bytes] | None = None
+    position: CursorPosition
+    behind_since: float
+    requested_from: CursorPosition | None
+    late_ranges_owed: list[tuple[int, int, int]] = field(default_factory=list)
+    truncated_hours: set[int] = field(default_factory=set)
+    max_lag_s: float | None = None
+    fingerprint: tuple[int, int, bytes] | None = None
     not_before: float = 0.0
-    reading: SharedScan | None = None
+    scan: SharedScan | None = None
     group: TopicGroup | None = None
 
     @property
-    def now_at(self) -> Place:
+    def current_position(self) -> CursorPosition:
         """Its place, also while it is in a reading."""
-        if self.group is None or self.reading is None or self.reading.late is not None:
-            return self.place
-        own = cursors.parse(self.member.cursor)[1] if self.member.cursor else self.place
-        return max(self.reading.place, own)
+        if self.group is None or self.scan is None or self.scan.late_range is not None:
+            return self.position
+        own = cursors.parse(self.member.cursor)[1] if self.member.cursor else self.position
+        return max(self.scan.position, own)
 
 
 @dataclass(eq=False)
@@ -75,11 +75,11 @@ class TopicGroup:
 
     topic: Topic
     members: set[LaggingMember]
-    since: Place  # where it was made: some of that line's events may be passed over
+    created_at: CursorPosition  # where it was made: some of that line's events may be passed over
 
 
 class SharedScan:
-    """One way through the files, for those who have joined it. While `open` or `look_at_end` run, nothing
+    """One way through the files, for those who have joined it. While `open` or `check_end` run, nothing
     else is done with the rereader.
 
     place: up to where everything has been handed out. late: the range of late lines that it reads instead of
@@ -87,76 +87,87 @@ class SharedScan:
     """
 
     def __init__(
-        self, replay_reader: ReplayReader, layout: str, place: Place, data_dir: str, known: set[int]
+        self,
+        replay_reader: ReplayReader,
+        layout: str,
+        position: CursorPosition,
+        data_dir: str,
+        known_hours: set[int],
     ) -> None:
         self.replay_reader = replay_reader
         self.layout = layout
-        self.place = place
-        self.late: tuple[int, int, int] | None = None
+        self.position = position
+        self.late_range: tuple[int, int, int] | None = None
         # By key of the subscription and events to pass over.
         self.groups: dict[tuple[str, int], TopicGroup] = {}
         self.by_topic: dict[int, TopicGroup] = {}
         self.joiners: list[LaggingMember] = []
         self.read_bytes = 0
-        self.began = time.monotonic()
-        self.gathers = False
+        self.started_at = time.monotonic()
+        self.ends_to_merge = False
         self.open_hour = 0
-        self.mark: tuple[int, int, bytes] | None = None  # of what has been handed out
+        self.fingerprint: tuple[int, int, bytes] | None = None  # of what has been handed out
         self._path = ""
         self._data_dir = data_dir
-        self._known = known
-        if place.offset:
-            known.add(place.hour)
+        self._known_hours = known_hours
+        if position.offset:
+            known_hours.add(position.hour)
 
     @property
     def members(self) -> list[LaggingMember]:
-        return [behind for group in self.by_topic.values() for behind in group.members]
+        return [lagging for group in self.by_topic.values() for lagging in group.members]
 
     @property
     def is_open(self) -> bool:
-        return self.open_hour == (self.place.hour if self.late is None else self.late[0])
+        return self.open_hour == (self.position.hour if self.late_range is None else self.late_range[0])
 
     @property
-    def marks(self) -> set[tuple[int, int, bytes]]:
+    def fingerprints(self) -> set[tuple[int, int, bytes]]:
         """What its members have been given from stood in front of these places."""
-        found = {behind.mark for behind in [*self.joiners, *self.members]}
-        return {mark for mark in (*found, self.mark) if mark is not None}
+        found = {lagging.fingerprint for lagging in [*self.joiners, *self.members]}
+        return {fingerprint for fingerprint in (*found, self.fingerprint) if fingerprint is not None}
 
-    def open(self, ends: dict[int, int], marks: set[tuple[int, int, bytes]]) -> Place:
+    def open_next_file(
+        self, delivered_offsets: dict[int, int], fingerprints: set[tuple[int, int, bytes]]
+    ) -> CursorPosition:
         """Open the file of the present hour, or of the next there is. Where reading goes on then.
 
         Raises FileMissing, FileTruncated, OSError.
         """
-        hour, stands = self.place.hour, None
-        offset = self.place.offset
-        if self.late is not None:
-            (hour, offset, _), stands = self.late, self.place
+        hour, cursor_position = self.position.hour, None
+        offset = self.position.offset
+        if self.late_range is not None:
+            (hour, offset, _), cursor_position = self.late_range, self.position
         files = {hour_number(file): file for file in hour_files(hourly_folder(self._data_dir, self.layout))}
         found = min((number for number in files if number >= hour), default=None)
-        missing = [each for each in {*ends, *self._known} if hour <= each < (found or NO_END)]
-        lost = any(each != hour or ends.get(each, NO_END) > offset for each in missing)
-        if found is None or lost or (self.late is not None and found != hour):
-            raise FileMissing(Place(found, 0) if found is not None else None)
-        self._known |= set(files)
+        missing = [
+            each for each in {*delivered_offsets, *self._known_hours} if hour <= each < (found or UNBOUNDED)
+        ]
+        data_missing = any(
+            each != hour or delivered_offsets.get(each, UNBOUNDED) > offset for each in missing
+        )
+        if found is None or data_missing or (self.late_range is not None and found != hour):
+            raise FileMissing(CursorPosition(found, 0) if found is not None else None)
+        self._known_hours |= set(files)
         if found != hour:
             hour, offset = found, 0
         self._path = files[hour].path
         try:
-            self.replay_reader.open(self._path, self.layout, offset, stands)
+            self.replay_reader.open(self._path, self.layout, offset, cursor_position)
         except FileNotFoundError:  # deleted just now: the next look tells
-            return self.open(ends, marks)
+            return self.open_next_file(delivered_offsets, fingerprints)
         reader = self.replay_reader.reader
-        for of_hour, behind, text in marks:
-            if of_hour == hour and reader.pread_at(behind - len(text), len(text)) != text:
+        for mark_hour, mark_end, expected in fingerprints:
+            if mark_hour == hour and reader.pread_at(mark_end - len(expected), len(expected)) != expected:
                 raise FileTruncated
         self.open_hour = hour
-        return self.place if self.late is not None else Place(hour, offset)
+        return self.position if self.late_range is not None else CursorPosition(hour, offset)
 
-    def step(self, limit: int, exact: bool) -> bool:
+    def read_step(self, limit: int, exact: bool) -> bool:
         """Make the next messages. False at the end of the file. Raises FileTruncated, OSError."""
-        return self.replay_reader.read_step(limit, exact) or self.look_at_end(limit, exact)
+        return self.replay_reader.read_step(limit, exact) or self.check_end(limit, exact)
 
-    def look_at_end(self, limit: int, exact: bool) -> bool:
+    def check_end(self, limit: int, exact: bool) -> bool:
         """What the end of the file means. False if it is the end. Raises FileTruncated, OSError."""
         if self._is_replaced():
             self.open_hour = 0  # by a copy that goes on: the one that was read ends here
@@ -167,7 +178,7 @@ class SharedScan:
             return False
         # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
         self.replay_reader.read_partial_line()
-        if self.replay_reader.tell() < limit < NO_END and os.stat(self._path).st_size < limit:
+        if self.replay_reader.tell() < limit < UNBOUNDED and os.stat(self._path).st_size < limit:
             raise FileTruncated
         return False
 
@@ -183,25 +194,25 @@ class SharedScan:
         """Each message with each member that is to get it, and that has not left the reading by then."""
         for message in messages:
             group = self.by_topic[message.topic]
-            for behind in tuple(group.members):
-                if behind.group is group:
-                    yield behind, message
+            for lagging in tuple(group.members):
+                if lagging.group is group:
+                    yield lagging, message
 
-    def leave(self, behind: LaggingMember) -> None:
-        """No more messages for this member. Its topic stays until `forget`: a step may be running."""
-        if behind.group is not None:
-            behind.place = behind.now_at
-            behind.mark = self.mark or behind.mark
-            behind.group.members.discard(behind)
+    def detach_member(self, lagging: LaggingMember) -> None:
+        """No more messages for this member. Its topic stays until `prune_topics`: a step may be running."""
+        if lagging.group is not None:
+            lagging.position = lagging.current_position
+            lagging.fingerprint = self.fingerprint or lagging.fingerprint
+            lagging.group.members.discard(lagging)
         else:
-            self.joiners.remove(behind)
-        behind.reading = behind.group = None
+            self.joiners.remove(lagging)
+        lagging.scan = lagging.group = None
 
-    def forget(self) -> None:
+    def prune_topics(self) -> None:
         """Topics that nobody wants any more, or that need not be apart any more. No step is running."""
         for key, group in list(self.groups.items()):
             if key[1] and group.members:
-                if self.place <= group.since:
+                if self.position <= group.created_at:
                     continue
                 # Behind its line it is as all the others.
                 del self.groups[key]
@@ -210,15 +221,15 @@ class SharedScan:
                     self.replay_reader.include_all_orders(group.topic)
                     self.groups[key[0], 0] = group
                     continue
-                for behind in group.members:
-                    behind.group = other
+                for lagging in group.members:
+                    lagging.group = other
                 other.members |= group.members
                 group.members = set()
-                self._remove(group)
+                self._remove_group(group)
             elif not group.members:
                 del self.groups[key]
-                self._remove(group)
+                self._remove_group(group)
 
-    def _remove(self, group: TopicGroup) -> None:
+    def _remove_group(self, group: TopicGroup) -> None:
         del self.by_topic[group.topic.id]
         self.replay_reader.detach_topic(group.topic)

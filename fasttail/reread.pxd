@@ -5,9 +5,9 @@ from libc.stdint cimport uint64_t
 
 from fasttail.parser.pool cimport WorkerPool
 from fasttail.parser.table cimport RowTable
-from fasttail.publish.buffer cimport Box
-from fasttail.publish.router cimport Topics
-from fasttail.publish.topics cimport Place
+from fasttail.publish.buffer cimport Outbox
+from fasttail.publish.router cimport Router
+from fasttail.publish.topics cimport BatchLocation
 from fasttail.tail.blocks cimport Reader
 
 
@@ -16,11 +16,11 @@ cdef class ReplayReader:
     cdef readonly Reader reader
     cdef RowTable table
     cdef WorkerPool pool
-    cdef Topics topics
+    cdef Router router
     cdef dict topics_by_id           # the topics: `topics` only borrows them
-    cdef Box box                     # owned; what the last step has made, …
+    cdef Outbox outbox               # owned; what the last step has made, …
     cdef size_t messages_taken       # … and how many messages of it have been taken
-    cdef Place place
+    cdef BatchLocation location
     cdef uint64_t limit              # of the present step
     cdef bint limit_is_line_end
     cdef size_t max_bytes

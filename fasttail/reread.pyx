@@ -9,9 +9,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from fasttail.parser.pool cimport BATCH_CODES, BATCH_DONE, BATCH_NO_MEMORY, WorkerPool, check_batch
 from fasttail.parser.streams cimport ORDER_STATUSES
 from fasttail.parser.table cimport table_new
-from fasttail.publish.buffer cimport MAX_RETAINED_BYTES, Message, box_clear, box_free
-from fasttail.publish.router cimport Topics
-from fasttail.publish.topics cimport Topic, message_tuple, set_prefix
+from fasttail.publish.buffer cimport MAX_RETAINED_BYTES, OutboxEntry, outbox_clear, outbox_free
+from fasttail.publish.router cimport Router
+from fasttail.publish.topics cimport Topic, to_topic_message, set_prefix
 from fasttail.tail.blocks cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, RETAINED_WINDOWS, Reader
 
 import os
@@ -43,32 +43,32 @@ cdef class ReplayReader:
         self.reader.check_rewrites = True    # so that a hole of NUL bytes is met as in the pipeline
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
         self.pool = WorkerPool(1, self.table)
-        self.topics = Topics(1, self.table)
-        self.topics.bounded = False
+        self.router = Router(1, self.table)
+        self.router.enforce_quotas = False
         self.topics_by_id = {}
 
     def __dealloc__(self):
-        box_free(&self.box)
+        outbox_free(&self.outbox)
 
     def attach_topic(self, Topic topic not None, uint64_t line=0, uint32_t events=0) -> None:
         """Make the topic's messages, too: of the orders behind so many events of the line at that offset.
 
         The topic must be this rereader's own. Raises MemoryError.
         """
-        topic.after_line = line
-        topic.after_events = events
-        if not self.topics.add(<void*>topic):
+        topic.skip_line_offset = line
+        topic.skip_events = events
+        if not self.router.register_topic(<void*>topic):
             raise MemoryError
         self.topics_by_id[topic.id] = topic
 
     def include_all_orders(self, Topic topic not None) -> None:
         """The line that `add` named has been passed: from now on everything is wanted."""
-        topic.after_events = 0
+        topic.skip_events = 0
 
     def detach_topic(self, Topic topic not None) -> None:
         """No more."""
         if self.topics_by_id.pop(topic.id, None) is not None:
-            self.topics.remove(<void*>topic)
+            self.router.unregister_topic(<void*>topic)
 
     def reset(self) -> None:
         """Let go of the file, the topics, and what was made."""
@@ -76,7 +76,7 @@ cdef class ReplayReader:
             self.detach_topic(topic)
         self.reader.close()
         self.messages_taken = 0
-        box_clear(&self.box, MAX_RETAINED_BYTES)
+        outbox_clear(&self.outbox, MAX_RETAINED_BYTES)
 
     @property
     def step_bytes(self) -> int:
@@ -85,21 +85,22 @@ cdef class ReplayReader:
         The more topics there are that take everything, the fewer, for each of them writes as much. All users together write
         that much only once: with many of them a step is long, so that each user gets several orders in a message.
         """
-        cdef size_t full_feeds = (self.topics.always_len + self.topics.by_coin // COIN_TOPICS_PER_FULL_FEED
-                                  + self.topics.by_user // USER_TOPICS_PER_FULL_FEED)
+        cdef size_t full_feeds = (self.router.unindexed_len + self.router.coin_indexed // COIN_TOPICS_PER_FULL_FEED
+                                  + self.router.user_indexed // USER_TOPICS_PER_FULL_FEED)
         cdef size_t max_bytes = min(self.reader.window,
-                                    <size_t>BASE_STEP_BYTES * (1 + self.topics.user_topics // USER_TOPICS_PER_FULL_FEED))
+                                    <size_t>BASE_STEP_BYTES * (1 + self.router.user_topics // USER_TOPICS_PER_FULL_FEED))
         return max(<size_t>MIN_STEP_BYTES, max_bytes // max(<size_t>1, full_feeds))
 
     def open(self, path, layout, uint64_t offset, cursor_place=None) -> None:
         """Go on in another file. Raises OSError.
 
-        stands: the Place that the messages' cursors shall name; None: where their orders are.
+        stands: the CursorPosition that the messages' cursors shall name; None: where their orders are.
         """
         self.reader.open(path, offset)
-        self.place.late = cursor_place is not None
-        self.place.goes_on = cursor_place.offset if cursor_place is not None else 0
-        set_prefix(&self.place, (cursor_prefix(layout, path) if cursor_place is None else cursor_place.prefix(layout)).encode())
+        self.location.late = cursor_place is not None
+        self.location.resume_offset = cursor_place.offset if cursor_place is not None else 0
+        set_prefix(&self.location, (cursor_prefix(layout, path) if cursor_place is None
+                                    else cursor_place.prefix(layout)).encode())
 
     def identity(self) -> tuple:
         """(device, inode) of the open file."""
@@ -154,12 +155,12 @@ cdef class ReplayReader:
 
     def take_messages(self, size_t max_bytes=<size_t>-1) -> list:
         """The next messages that the last step has made, about so many bytes of them; an empty list: there are no more."""
-        cdef const Message* marks = <const Message*>self.box.marks.data
-        cdef size_t count = self.box.marks.size // sizeof(Message), bytes = 0
+        cdef const OutboxEntry* entries = <const OutboxEntry*>self.outbox.entries.data
+        cdef size_t count = self.outbox.entries.size // sizeof(OutboxEntry), bytes = 0
         cdef list messages = []
         while self.messages_taken < count and bytes < max_bytes:
-            bytes += marks[self.messages_taken].end - marks[self.messages_taken].begin + 64
-            messages.append(message_tuple(&self.box, &marks[self.messages_taken], &self.place))
+            bytes += entries[self.messages_taken].end - entries[self.messages_taken].begin + 64
+            messages.append(to_topic_message(&self.outbox, &entries[self.messages_taken], &self.location))
             self.messages_taken += 1
         return messages
 
@@ -168,7 +169,7 @@ cdef class ReplayReader:
         cdef const char* begin
         cdef const char* line_end
         cdef int code
-        box_clear(&self.box, MAX_RETAINED_BYTES)
+        outbox_clear(&self.outbox, MAX_RETAINED_BYTES)
         if self.reader.offset >= limit:
             return BATCH_DONE
         code = self.reader.fill()
@@ -201,13 +202,13 @@ cdef class ReplayReader:
     cdef int _encode_block(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
         """The messages of the whole lines [begin, limit), which stand at `offset` in the file. A BatchCode."""
         cdef int code
-        box_clear(&self.box, MAX_RETAINED_BYTES)
+        outbox_clear(&self.outbox, MAX_RETAINED_BYTES)
         self.table.clear()
         code = self.pool.parse_batch(begin, begin, limit, readable)      # what is rejected was told when the pipeline read it
         if code:
             return code
-        self.place.data = begin
-        self.place.size = <size_t>(limit - begin)
-        self.place.offset = offset
-        self.topics.run(self.table, &self.place, NULL, 0, 0, &self.box)
-        return BATCH_NO_MEMORY if self.box.text.failed or self.box.marks.failed else BATCH_DONE
+        self.location.data = begin
+        self.location.size = <size_t>(limit - begin)
+        self.location.offset = offset
+        self.router.route_batch(self.table, &self.location, NULL, 0, 0, &self.outbox)
+        return BATCH_NO_MEMORY if self.outbox.payload.out_of_memory or self.outbox.entries.out_of_memory else BATCH_DONE

@@ -3,8 +3,8 @@ cimport cython
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from fasttail.publish.buffer cimport Box
-from fasttail.publish.topics cimport Place
+from fasttail.publish.buffer cimport Outbox
+from fasttail.publish.topics cimport BatchLocation
 
 cdef extern from *:
     """
@@ -60,9 +60,9 @@ cdef struct RingSlot:
     int64_t event_ns         # the newest order's own time; 0: no order, or a chunk failed
     int64_t local_ns         # when the node wrote the newest line, by its own clock; 0: likewise, or the layout does not tell
     uint64_t* worker_counts  # owned; lines and orders of each worker, two words each; filled if `logged`
-    Box* boxes               # owned; a worker's messages each
+    Outbox* outboxes         # owned; a worker's messages each
     uint64_t message_bytes   # bytes in them
-    Place place              # of the batch; its data are gone
+    BatchLocation location   # of the batch; its data are gone
     uint32_t hour            # YYYYMMDDHH, 0: of no hour's file
     uint64_t end             # where the file is read on after it
     bint late                # lines of a former hour: `end` is not where reading goes on

@@ -19,8 +19,8 @@ from fasttail.atomics cimport (ft_load_acquire, ft_add_single_writer, ft_load_re
     ft_exchange, ft_stack_take_all)
 from fasttail.checks cimport ft_assert, ft_assert_thread
 from fasttail.parser.rejects cimport reason_text
-from fasttail.publish.buffer cimport MAX_RETAINED_BYTES, Box, Message, Out, box_clear, box_free, out_clear
-from fasttail.publish.topics cimport message_tuple
+from fasttail.publish.buffer cimport MAX_RETAINED_BYTES, Outbox, OutboxEntry, Buffer, outbox_clear, outbox_free, buffer_clear
+from fasttail.publish.topics cimport to_topic_message
 
 import os
 from collections import deque
@@ -34,10 +34,10 @@ cdef enum:
     MAX_RECENT_FILES = 64
 
 
-cdef void _clear_buffer(Out* out, size_t limit) noexcept nogil:
+cdef void _clear_buffer(Buffer* out, size_t limit) noexcept nogil:
     """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
     cdef size_t keep = max(<size_t>MIN_RETAINED_BYTES, RETAINED_FACTOR * out.size)
-    out_clear(out, min(keep, limit))
+    buffer_clear(out, min(keep, limit))
 
 
 cdef class Ring:
@@ -60,8 +60,8 @@ cdef class Ring:
             raise MemoryError
         for i in range(RING_SLOTS):
             self.slots[i].worker_counts = <uint64_t*>calloc(<size_t>workers, 2 * sizeof(uint64_t))
-            self.slots[i].boxes = <Box*>calloc(<size_t>workers, sizeof(Box))
-            if self.slots[i].worker_counts == NULL or self.slots[i].boxes == NULL:
+            self.slots[i].outboxes = <Outbox*>calloc(<size_t>workers, sizeof(Outbox))
+            if self.slots[i].worker_counts == NULL or self.slots[i].outboxes == NULL:
                 raise MemoryError
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -72,10 +72,10 @@ cdef class Ring:
         if self.slots != NULL:
             for i in range(RING_SLOTS):
                 free(self.slots[i].worker_counts)
-                if self.slots[i].boxes != NULL:
+                if self.slots[i].outboxes != NULL:
                     for k in range(self.workers):
-                        box_free(&self.slots[i].boxes[k])
-                free(self.slots[i].boxes)
+                        outbox_free(&self.slots[i].outboxes[k])
+                free(self.slots[i].outboxes)
         free(self.slots)
         while self.commands != NULL:
             command = self.commands
@@ -98,7 +98,7 @@ cdef class Ring:
         ft_assert(self.head - ft_load_acquire(&self.tail) < RING_SLOTS)
         slot = &self.slots[self.head % RING_SLOTS]
         for k in range(self.workers):
-            box_clear(&slot.boxes[k], MAX_RETAINED_BYTES)
+            outbox_clear(&slot.outboxes[k], MAX_RETAINED_BYTES)
         slot.file_number = self.file_number
         slot.message_bytes = 0
         slot.rejected = 0
@@ -110,7 +110,7 @@ cdef class Ring:
         cdef RingSlot* slot = &self.slots[self.head % RING_SLOTS]
         cdef int k
         for k in range(self.workers):
-            slot.message_bytes += slot.boxes[k].text.size + slot.boxes[k].marks.size
+            slot.message_bytes += slot.outboxes[k].payload.size + slot.outboxes[k].entries.size
         ft_add_single_writer(&self.published_bytes, slot.message_bytes)
         ft_assert(self.head - ft_load_acquire(&self.tail) < RING_SLOTS)
         ft_store_release(&self.head, self.head + 1)
@@ -175,8 +175,8 @@ cdef class Ring:
             keep = 0 if self.slots_to_trim else MAX_RETAINED_BYTES
             self.slots_to_trim -= self.slots_to_trim > 0
             for k in range(self.workers):            # what many topics made of one batch is not to stay
-                _clear_buffer(&slot.boxes[k].text, keep)
-                _clear_buffer(&slot.boxes[k].marks, keep)
+                _clear_buffer(&slot.outboxes[k].payload, keep)
+                _clear_buffer(&slot.outboxes[k].entries, keep)
             ft_store_release(&self.drained_bytes, self.drained_bytes + slot.message_bytes)
             ft_store_release(&self.tail, self.tail + 1)
         if self.tail != ft_load_acquire(&self.head) and not ft_exchange(&self.wakeup_pending, 1):
@@ -205,16 +205,16 @@ cdef class Ring:
             self._slot_messages(slot)))
 
     cdef list _slot_messages(self, RingSlot* slot):
-        cdef const Message* message
+        cdef const OutboxEntry* entry
         cdef list messages = []
         cdef size_t i
         cdef int k
         for k in range(self.workers):
-            for i in range(slot.boxes[k].marks.size // sizeof(Message)):
-                message = &(<const Message*>slot.boxes[k].marks.data)[i]
-                ft_assert(message.begin <= message.end)
-                ft_assert(message.end <= slot.boxes[k].text.size)
-                messages.append(message_tuple(&slot.boxes[k], message, &slot.place))
+            for i in range(slot.outboxes[k].entries.size // sizeof(OutboxEntry)):
+                entry = &(<const OutboxEntry*>slot.outboxes[k].entries.data)[i]
+                ft_assert(entry.begin <= entry.end)
+                ft_assert(entry.end <= slot.outboxes[k].payload.size)
+                messages.append(to_topic_message(&slot.outboxes[k], entry, &slot.location))
         return messages
 
     cdef void trim(self) noexcept:
@@ -229,8 +229,8 @@ cdef class Ring:
         for i in range(RING_SLOTS):
             for k in range(self.workers):
                 # relaxed: the slot's present owner may just be growing it
-                capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].boxes[k].text.room)
-                capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].boxes[k].marks.room)
+                capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].outboxes[k].payload.capacity)
+                capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].outboxes[k].entries.capacity)
         # in this order: what is taken was posted before, so the difference never falls below 0
         cdef uint64_t drained = ft_load_acquire(&self.drained_bytes)
         return ft_load_relaxed(&self.published_bytes) - drained, capacity

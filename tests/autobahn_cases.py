@@ -50,10 +50,10 @@ GOOD = ("OK", "NON-STRICT", "INFORMATIONAL")
 class Echo(Client):
     """Sends back what comes."""
 
-    def text(self, payload: bytes) -> None:
+    def on_text(self, payload: bytes) -> None:
         self.send(text_frame(payload))
 
-    def binary(self, payload: bytes) -> None:
+    def on_binary(self, payload: bytes) -> None:
         self.send(header(BINARY, len(payload)) + payload)
 
 

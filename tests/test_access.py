@@ -22,7 +22,7 @@ from serving import PicowsClient, RawClient, http, run, serving, until
 from fasttail.config import ConfigError, ServeSettings
 from fasttail.publish import server as server_module
 from fasttail.publish.accept import Peer
-from fasttail.publish.access import MAX_TOKEN, Access, Reached, is_loopback, read_token
+from fasttail.publish.access import MAX_TOKEN, Access, LocalEndpoint, is_loopback, read_token
 
 TOKEN = "s3cr3t+/=~.x"
 UPGRADE = ("Upgrade: websocket", "Connection: Upgrade")
@@ -61,7 +61,7 @@ def test_without_the_token_it_is_401(
             assert answer.json() == {"error": "the token is missing or wrong"}
             assert answer.headers["www-authenticate"] == "Bearer"
             assert not srv.hub.clients
-            assert srv.hub.counts()["refused"] == (path in CHANNELS)
+            assert srv.hub.connection_counters()["refused"] == (path in CHANNELS)
 
     caplog.set_level(0)
     run(main())
@@ -204,7 +204,7 @@ def test_only_pages_of_the_allowed_origins_may_connect() -> None:
                 assert answer.json() == {"error": "pages of this origin may not connect"}
             both = ("Origin: https://app.example", "Origin: https://evil.example")
             assert (await http(srv.port, "/ws/", *UPGRADE, *both)).status == 403
-            assert srv.hub.counts()["refused"] == 6
+            assert srv.hub.connection_counters()["refused"] == 6
 
     run(main())
 
@@ -254,10 +254,10 @@ def test_our_own_address_as_an_origin_passes_and_a_name_has_to_be_listed(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_default_port_need_not_be_named(scheme: str) -> None:
     access = Access(origins=("https://app.example",))
-    here = Reached("192.0.2.7", {"http": 80, "https": 443}[scheme], scheme)
+    here = LocalEndpoint("192.0.2.7", {"http": 80, "https": 443}[scheme], scheme)
     for host in ("192.0.2.7", f"192.0.2.7:{here.port}", "x"):
-        assert access.origin_fits(CIMultiDict(Origin=f"{scheme}://192.0.2.7", Host=host), here)
-    assert not access.origin_fits(CIMultiDict(Origin=f"{scheme}://192.0.2.8", Host="192.0.2.7"), here)
+        assert access.check_origin(CIMultiDict(Origin=f"{scheme}://192.0.2.7", Host=host), here)
+    assert not access.check_origin(CIMultiDict(Origin=f"{scheme}://192.0.2.8", Host="192.0.2.7"), here)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ ONE, TWO = "X-Forwarded-For: 10.1.1.1", "X-Forwarded-For: 10.1.1.2"
 
 def test_an_address_has_so_many_connections_until_one_goes() -> None:
     async def main() -> None:
-        async with serving(access=Access(per_address=2, proxies=PROXIES)) as srv:
+        async with serving(access=Access(max_per_address=2, proxies=PROXIES)) as srv:
             first = await RawClient.connect(srv.port, headers=(ONE,))
             second = await RawClient.connect(srv.port, "/ws/orderBatch", headers=(ONE,))
             answer = await http(srv.port, "/ws/", *HANDSHAKE, ONE)
@@ -298,7 +298,7 @@ def test_an_address_has_so_many_connections_until_one_goes() -> None:
             assert answer.json() == {"error": "too many clients from this address", "limit": 2}
             assert int(answer.headers["retry-after"]) > 0
             assert (await http(srv.port, "/health", ONE)).status == 200
-            assert srv.hub.counts()["refused"] == 1
+            assert srv.hub.connection_counters()["refused"] == 1
             other = await RawClient.connect(srv.port, headers=(TWO,))
             other.reset()
             first.reset()
@@ -318,7 +318,7 @@ def test_an_address_has_so_many_connections_until_one_goes() -> None:
 
 def test_what_the_client_says_itself_does_not_count() -> None:
     async def main() -> None:
-        async with serving(access=Access(per_address=1, proxies=PROXIES)) as srv:
+        async with serving(access=Access(max_per_address=1, proxies=PROXIES)) as srv:
             client = await RawClient.connect(srv.port, headers=(ONE,))
             forged = "X-Forwarded-For: 10.9.9.9, 10.1.1.1"
             assert (await http(srv.port, "/ws/", *HANDSHAKE, forged)).status == 429
@@ -331,7 +331,7 @@ def test_this_machine_is_not_counted() -> None:
     """Behind a proxy on it that nobody has named, all clients would share one count."""
 
     async def main() -> None:
-        async with serving(access=Access(per_address=1)) as srv:
+        async with serving(access=Access(max_per_address=1)) as srv:
             clients = [await RawClient.connect(srv.port, headers=(ONE,)) for _ in range(3)]
             assert len(srv.hub.clients) == len(clients)
 
@@ -368,7 +368,7 @@ def test_this_machine_is_not_counted() -> None:
 def test_whose_a_connection_is(peer: str, forwarded: list[str], whose: str) -> None:
     access = Access(proxies=[ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/16")])
     headers = CIMultiDict([("x-forwarded-for", value) for value in forwarded])
-    assert access.whose(peer, headers) == whose
+    assert access.client_key(peer, headers) == whose
 
 
 class Address(str):
@@ -376,13 +376,13 @@ class Address(str):
 
 
 def test_who_has_gone_leaves_no_count() -> None:
-    access = Access(per_address=2)
+    access = Access(max_per_address=2)
     kept = weakref.WeakSet[Address]()
     for number in range(1000):
         address = Address(f"10.0.{number >> 8}.{number & 255}")
         kept.add(address)
-        assert access.enter(address)
-        access.leave(address)
+        assert access.acquire(address)
+        access.release(address)
     del address
     assert not kept
 
@@ -397,7 +397,7 @@ def test_the_oldest_of_too_many_that_say_nothing_is_cut_off(monkeypatch: pytest.
         async with serving() as srv:
             client = await PicowsClient.connect(srv.port)
             silent = [await asyncio.open_connection("127.0.0.1", srv.port) for _ in range(30)]
-            await until(lambda: srv.hub.counts()["refused"] == 20)
+            await until(lambda: srv.hub.connection_counters()["refused"] == 20)
             for reader, _ in silent[:20]:
                 assert await _ended(reader)
             assert not any(reader.at_eof() for reader, _ in silent[20:])
@@ -413,7 +413,7 @@ def test_the_oldest_of_too_many_that_say_nothing_is_cut_off(monkeypatch: pytest.
             for _, writer in silent:
                 writer.close()
 
-    monkeypatch.setattr(server_module, "MOST_WAITING", 10)
+    monkeypatch.setattr(server_module, "MAX_PENDING", 10)
     run(main())
 
 
@@ -428,9 +428,9 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
 def test_who_waits_leaves_descriptors_for_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with serving(max_clients=100) as srv:
-            assert srv.server.most_waiting == 256 - 100 - 32
+            assert srv.server.max_pending == 256 - 100 - 32
         async with serving(max_clients=1000) as srv:
-            assert srv.server.most_waiting == 32
+            assert srv.server.max_pending == 32
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
     run(main())
@@ -438,7 +438,7 @@ def test_who_waits_leaves_descriptors_for_the_files(monkeypatch: pytest.MonkeyPa
 
 def test_connections_that_are_gone_are_kept_by_nothing() -> None:
     async def main() -> None:
-        async with serving(access=Access(per_address=5, proxies=PROXIES)) as srv:
+        async with serving(access=Access(max_per_address=5, proxies=PROXIES)) as srv:
             gc.disable()
             try:
                 made = []
@@ -446,10 +446,10 @@ def test_connections_that_are_gone_are_kept_by_nothing() -> None:
                     _, writer = await asyncio.open_connection("127.0.0.1", srv.port)
                     if number % 2:
                         writer.write(s.upgrade("/ws/")[: -number % 7])
-                    await until(lambda: srv.server.waiting > 0)
+                    await until(lambda: srv.server.pending_connections > 0)
                     made += [weakref.ref(each) for each in gc.get_objects() if isinstance(each, Peer)]
                     writer.transport.abort()
-                    await until(lambda: not srv.server.waiting)
+                    await until(lambda: not srv.server.pending_connections)
                 await asyncio.sleep(0.05)
             finally:
                 gc.enable()

@@ -29,7 +29,7 @@ from fasttail.publish import legacy, public
 from fasttail.publish.budget import Budget
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.hub import Hub
-from fasttail.publish.subscriptions import Request, RequestError
+from fasttail.publish.subscriptions import ClientRequest, RequestError
 from fasttail.publish.topics import Topic
 
 A = {"type": "orderUpdates", "user": USERS[0]}
@@ -278,11 +278,13 @@ def test_a_long_replay_delays_no_answer_and_no_other_subscription(tmp_path: Path
 
 def test_while_the_pipeline_hangs_there_is_an_answer_in_time(path: Path) -> None:
     """Also to those behind the subscription that waits; and afterwards everything is as before."""
-    with hanging(path, public.ANSWER_S + 4) as server, Bot(server) as bot:
+    with hanging(path, public.REPLY_TIMEOUT_S + 4) as server, Bot(server) as bot:
         began = time.monotonic()
         send(bot, [subscribe(A), {"method": "ping"}, subscribe(B), unsubscribe(A), {"method": "ping"}])
         first, *rest = answers(bot, 5)
-        assert time.monotonic() - began < public.ANSWER_S + 3, "the pipeline hung no longer: nothing is shown"
+        assert time.monotonic() - began < public.REPLY_TIMEOUT_S + 3, (
+            "the pipeline hung no longer: nothing is shown"
+        )
         assert first["channel"] == "error"
         assert first["data"] == (
             f"Invalid subscription: {json.dumps(A, separators=(',', ':'))}: it could not begin within 8 s, "
@@ -420,26 +422,28 @@ class Pipe:
         return 0
 
 
-def served(pipe: Pipe, finder: public.Finder | None = None) -> public.Service:
-    return public.Service(
+def served(pipe: Pipe, start_finder: public.ReplayStartFinder | None = None) -> public.PublicService:
+    return public.PublicService(
         Hub((*legacy.CHANNELS, *public.CHANNELS)),
         Feeds(pipe, "e"),
         queue_limit=1 << 20,
         max_message=1 << 18,
         max_subscriptions=10,
         budget=Budget(10**6, 10**6),
-        finder=finder or NoReplays(),
+        start_finder=start_finder or NoReplays(),
         replays=NoReplays(),
     )
 
 
 @asynccontextmanager
-async def subscribed(service: public.Service, subscription: dict[str, Any]) -> AsyncIterator[public.Member]:
+async def subscribed(
+    service: public.PublicService, subscription: dict[str, Any]
+) -> AsyncIterator[public.Member]:
     """A client's subscription that waits for the pipeline; afterwards the client goes."""
-    async with serving(hub=service.hub, routes={public.PATH: service.client}) as server:
+    async with serving(hub=service.hub, routes={public.PATH: service.make_client}) as server:
         raw = await RawClient.connect(server.port, public.PATH)
         raw.send(masked(TEXT, json.dumps(subscribe(subscription)).encode()))
-        await until(lambda: any(client.waits for client in service.hub.clients))
+        await until(lambda: any(client.exempt_from_idle for client in service.hub.clients))
         client = server.client()
         assert isinstance(client, public.PublicClient)
         (member,) = client.members.values()
@@ -454,7 +458,7 @@ class Ending:
     def __init__(self, before: Callable[[], None]) -> None:
         self.before = before
 
-    async def find(self, request: Request) -> str:
+    async def find_start(self, request: ClientRequest) -> str:
         await asyncio.sleep(0)
         self.before()
         raise RequestError("lost")
@@ -469,10 +473,10 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
         assert client is not None
         member = next(iter(client.members.values()))
         if again:
-            member.client.text(json.dumps(unsubscribe(B)).encode())
-            member.client.text(json.dumps(subscribe(B)).encode())
+            member.client.on_text(json.dumps(unsubscribe(B)).encode())
+            member.client.on_text(json.dumps(subscribe(B)).encode())
         else:
-            member.client.left()
+            member.client.on_closing()
         ended.append(member)
 
     async def main() -> None:
@@ -502,7 +506,7 @@ def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -
             feed = member.feed
             assert feed is not None
             feed.active.set()
-            service.feeds.pause(feed)
+            service.feeds.pause_feed(feed)
             assert not pipe.topics
             await until(lambda: bool(pipe.topics))  # it asks for them again
             assert not member.live

@@ -129,7 +129,7 @@ def test_batches_that_cannot_be_handed_over_do_not_fill_the_log(
         app.request_stop()
         await running
 
-    monkeypatch.setattr(Feeds, "take", take)
+    monkeypatch.setattr(Feeds, "deliver_batch", take)
     app = App(settings, log, None, lambda: settings)
     try:
         uvloop.run(main())

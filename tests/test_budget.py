@@ -17,14 +17,14 @@ from serving import until
 from test_subscriptions import subscribe
 from test_ws import Bot, append
 
-from fasttail.publish.budget import SUBSCRIPTION, Account, Budget, Exceeded, topic_cost
+from fasttail.publish.budget import SUBSCRIPTION_COST, Account, Budget, BudgetExceeded, topic_cost
 from fasttail.publish.channel import Channel
 from fasttail.publish.connection import Client
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.filters import Selector
 from fasttail.publish.hub import Hub
-from fasttail.publish.public import CHANNELS, Member, PublicClient, Service
-from fasttail.publish.subscriptions import Request
+from fasttail.publish.public import CHANNELS, Member, PublicClient, PublicService
+from fasttail.publish.subscriptions import ClientRequest
 from fasttail.publish.topics import Topic
 
 USERS = [f"0x{number:040x}" for number in range(2000)]
@@ -63,7 +63,7 @@ def test_what_a_topic_costs(fields: dict[str, Any], cost: int) -> None:
 
 def test_the_cost_of_many_is_refused_and_given_back(folder: Path, path: Path) -> None:
     """A client's share, then all clients' budget; there is room again when something has ended."""
-    one = SUBSCRIPTION + 4
+    one = SUBSCRIPTION_COST + 4
     options = ("--subscription-budget", 4 * one, "--subscription-budget-per-client", 3 * one)
     with serve(folder, *options) as server, Bot(server) as bot:
         for user in USERS[:3]:
@@ -141,21 +141,21 @@ def test_the_sum_is_right_after_anything(steps: list[tuple[str, int, int]], limi
     for what, who, which in steps:
         if what == "subscribe" and which not in held[who]:
             try:
-                budget.take(accounts[who], asked[which])
+                budget.charge(accounts[who], asked[which])
                 held[who].add(which)
-            except Exceeded:
+            except BudgetExceeded:
                 pass
         elif what == "unsubscribe" and which in held[who]:
             held[who].remove(which)
-            budget.give_back(accounts[who], asked[which])
+            budget.refund(accounts[who], asked[which])
         elif what == "leave":
             for each in held[who]:
-                budget.give_back(accounts[who], asked[each])
+                budget.refund(accounts[who], asked[each])
             held[who] = set()
         topics = set().union(*held)
         assert budget.used == sum(topic_cost(asked[each]) for each in topics) + sum(map(len, held))
         for account, own in zip(accounts, held, strict=True):
-            assert account.used == sum(topic_cost(asked[each]) + SUBSCRIPTION for each in own) <= share
+            assert account.used == sum(topic_cost(asked[each]) + SUBSCRIPTION_COST for each in own) <= share
         assert budget.used <= limit
 
 
@@ -174,16 +174,16 @@ def test_a_client_that_wants_too_much_makes_gaps_for_itself_only(
 ) -> None:
     """One batch; one client has too many topics of everything, others have one each."""
     events = [event(oid=i, coin="AB"[i % 2], children=[{"note": "x" * 400}]) for i in range(1000)]
-    noisy = [Topic("orders", format="raw", group=1) for _ in range(200)]
-    small = Topic("orders", selector=Selector(coins={"A": 0.0}), format="raw", group=1)
+    noisy = [Topic("orders", format="raw", quota_group=1) for _ in range(200)]
+    small = Topic("orders", selector=Selector(coins={"A": 0.0}), format="raw", quota_group=1)
     innocent = [
-        Topic("orders", format="full", group=2),
-        Topic("orders", selector=Selector(coins={"A": 0.0}), format="full", group=3),
-        Topic("orderUpdates", user=events[0]["user"], group=4),
+        Topic("orders", format="full", quota_group=2),
+        Topic("orders", selector=Selector(coins={"A": 0.0}), format="full", quota_group=3),
+        Topic("orderUpdates", user=events[0]["user"], quota_group=4),
         Topic("orders", format="ws"),  # of several clients
     ]
     if not together:
-        innocent[0].count_to(0)
+        innocent[0].set_quota_group(0)
     with Drive(folder, workers=workers, window=1 << 21) as drive:
         for topic in (*noisy, small, *innocent):
             number = drive.pipeline.add_topic(topic)
@@ -262,20 +262,20 @@ def test_a_topic_for_which_there_is_no_room_says_so(folder: Path, path: Path) ->
 class NoReplays:
     """Nobody is behind, and nobody resumes."""
 
-    async def find(self, request: Request) -> str:
+    async def find_start(self, request: ClientRequest) -> str:
         raise AssertionError(request)
 
-    def admit(self, _: Member) -> None: ...
-    def drop(self, _: Member) -> None: ...
-    def drained(self) -> None: ...
-    def report(self) -> dict[Client, Any]:
+    def start_replay(self, _: Member) -> None: ...
+    def cancel_replay(self, _: Member) -> None: ...
+    def on_client_writable(self) -> None: ...
+    def lag_report(self) -> dict[Client, Any]:
         return {}
 
 
 class Recorded(PublicClient):
     """A client whose messages are kept instead of written to a socket."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: PublicService) -> None:
         super().__init__(service)
         self.got: list[dict[str, Any]] = []
 
@@ -288,7 +288,7 @@ class Recorded(PublicClient):
         return True
 
     def ask(self, **subscription: Any) -> None:
-        self.text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
+        self.on_text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
 
 
 @pytest.mark.parametrize("more", [{}, {"since": "2026-05-05T17:00:00"}])
@@ -301,14 +301,14 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
         feeds = Feeds(drive.pipeline, "epoch")
         budget = Budget(10**6, 10**6)
         hub = Hub(CHANNELS)
-        service = Service(
+        service = PublicService(
             hub,
             feeds,
             queue_limit=1 << 20,
             max_message=1 << 16,
             max_subscriptions=99,
             budget=budget,
-            finder=NoReplays(),
+            start_finder=NoReplays(),
             replays=NoReplays(),
         )
         one, other = Recorded(service), Recorded(service)
@@ -316,7 +316,7 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
         def look() -> None:
             drive.take()
             for change in drive.changes:
-                feeds.changed(change.number, change)
+                feeds.on_commands_applied(change.number, change)
 
         asyncio.get_running_loop().add_reader(drive.pipeline.ready_fd, look)
         one.ask(type="orders")
@@ -331,7 +331,7 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
             )
         assert list(other.members) == []
         assert budget.used == 1010
-        one.left()
+        one.on_closing()
         assert (budget.used, len(feeds)) == (0, 0)
         other.ask(type="orderUpdates", user=USERS[0])
         await until(lambda: len(other.got) == 2, 30)
@@ -351,16 +351,16 @@ def test_a_topic_counts_to_the_client_that_has_it_alone(folder: Path, path: Path
             self.id = 1
             self.refused = False
 
-        def count_to(self, group: int) -> None:
-            self.groups.append(group)
+        def set_quota_group(self, quota_group: int) -> None:
+            self.groups.append(quota_group)
 
     class Member:
         live = False
 
-        def __init__(self, group: int) -> None:
-            self.group = group
+        def __init__(self, quota_group: int) -> None:
+            self.quota_group = quota_group
 
-        def give(self, _: object) -> bool:
+        def send_live(self, _: object) -> bool:
             return True
 
     class Pipe:
@@ -371,9 +371,9 @@ def test_a_topic_counts_to_the_client_that_has_it_alone(folder: Path, path: Path
 
     feeds = Feeds(Pipe(), "epoch")
     topic = Counted()
-    feed = feeds.join("key", lambda *, seq: topic, Channel("orders"))  # type: ignore[arg-type]
+    feed = feeds.get_or_create("key", lambda *, seq: topic, Channel("orders"))  # type: ignore[arg-type]
     one, other = Member(5), Member(6)
-    feed.add(one)
-    feed.add(other)
-    feeds.leave(feed, one)
+    feed.add_member(one)
+    feed.add_member(other)
+    feeds.remove_member(feed, one)
     assert topic.groups == [5, 0, 6]

@@ -70,7 +70,7 @@ def test_old_clients_are_greeted_and_answered(path: str, channel: str) -> None:
             assert hello["type"] == "connected"
             assert hello["channel"] == channel
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", hello["timestamp"])
-            assert srv.hub.counts()["clients"][channel] == 1
+            assert srv.hub.connection_counters()["clients"][channel] == 1
 
             client.send(s.masked(s.TEXT, b"ping"))
             assert await client.frame() == (s.TEXT, b"pong")
@@ -178,7 +178,7 @@ def test_a_breach_of_the_protocol_closes_and_is_no_error_of_ours(
             client.send(frames)
             assert await client.close_code() == code
             await until(lambda: not srv.hub.clients)
-            assert srv.hub.counts()["protocol_faults"] == 1
+            assert srv.hub.connection_counters()["protocol_faults"] == 1
 
     caplog.set_level("DEBUG")
     run(main())
@@ -242,13 +242,13 @@ def test_nothing_is_heard_from_a_client_once_it_is_being_closed(monkeypatch: pyt
                     rude.send(s.masked(s.TEXT, b"after a bad close"))
             await until(lambda: not srv.hub.clients)
 
-    taken = LegacyClient.text
+    taken = LegacyClient.on_text
 
     def text(self: LegacyClient, payload: bytes) -> None:
         heard.append(payload)
         taken(self, payload)
 
-    monkeypatch.setattr(LegacyClient, "text", text)
+    monkeypatch.setattr(LegacyClient, "on_text", text)
     run(main())
     assert heard == [b"close"]
 
@@ -266,7 +266,7 @@ def test_a_character_may_be_cut_by_fragments(monkeypatch: pytest.MonkeyPatch) ->
             client.send(s.masked(s.CONTINUATION, euro[2:]) + s.masked(s.PING))
             assert await client.frame() == (s.PONG, b"")
 
-    monkeypatch.setattr(LegacyClient, "text", lambda self, payload: heard.append(payload))
+    monkeypatch.setattr(LegacyClient, "on_text", lambda self, payload: heard.append(payload))
     run(main())
     assert heard == ["€".encode()]
 
@@ -298,7 +298,7 @@ def test_too_many_messages_a_minute_close_with_1008(frame: bytes) -> None:
                 for _ in range(30):
                     assert await client.frame() == (s.PONG, b"")
             assert await client.frame() == (s.CLOSE, b"\x03\xf0too many messages: at most 30 a minute")
-            assert srv.hub.counts()["closed_flooding"] == 1
+            assert srv.hub.connection_counters()["closed_flooding"] == 1
             await other.frame()
             other.send(s.masked(s.TEXT, b"ping"))
             assert await other.frame() == (s.TEXT, b"pong")
@@ -324,7 +324,7 @@ def test_the_messages_of_a_minute_come_back_as_it_passes() -> None:
 @pytest.fixture
 def waiting_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients as those on /ws that have subscribed to nothing."""
-    monkeypatch.setattr(LegacyClient, "waits", property(lambda client: False))
+    monkeypatch.setattr(LegacyClient, "exempt_from_idle", property(lambda client: False))
 
 
 def test_an_idle_client_is_closed_and_pings_do_not_count(waiting_for_nothing: None) -> None:
@@ -340,7 +340,7 @@ def test_an_idle_client_is_closed_and_pings_do_not_count(waiting_for_nothing: No
                 client.send(s.masked(s.PING) + s.masked(s.PONG))
             assert frame == (s.CLOSE, b"\x03\xe8idle: no subscription and no message")
             assert loop.time() - began > 0.35
-            assert srv.hub.counts()["closed_idle"] == 1
+            assert srv.hub.connection_counters()["closed_idle"] == 1
 
     run(main())
 
@@ -354,7 +354,7 @@ def test_who_sends_is_not_idle(waiting_for_nothing: None) -> None:
                 await asyncio.sleep(0.5)
                 client.send(s.masked(s.TEXT, b"nothing that is answered"))
             assert len(srv.hub.clients) == 1
-            assert srv.hub.counts()["closed_idle"] == 0
+            assert srv.hub.connection_counters()["closed_idle"] == 0
 
     run(main())
 
@@ -366,7 +366,7 @@ def test_who_waits_for_orders_is_not_idle() -> None:
             await client.frame()
             await asyncio.sleep(0.5)
             assert len(srv.hub.clients) == 1
-            assert srv.hub.counts()["closed_idle"] == 0
+            assert srv.hub.connection_counters()["closed_idle"] == 0
 
     run(main())
 
@@ -428,7 +428,7 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
                 taken = channel.publish(numbered(sent), 1)
                 sent += 1
                 assert taken == (2 if srv.hub.closed_slow == 0 else 1)
-                most_queued = max(most_queued, slow.queued)
+                most_queued = max(most_queued, slow.queued_bytes)
                 await fast.count(1 + sent, limit_s=120)
                 assert sent < 500, "the queue never filled"
             given = sent - 1
@@ -438,7 +438,7 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
             await fast.count(1 + sent)
             assert [int(text[:8]) for text in fast.texts[1:]] == list(range(sent))
             assert limit < most_queued <= limit + len(numbered(0))
-            assert slow.queued <= limit + len(numbered(0)) + 64  # and the close frame
+            assert slow.queued_bytes <= limit + len(numbered(0)) + 64  # and the close frame
             assert slow.closing
             assert slow.send(numbered(0)) is False
             assert channel.clients == srv.hub.clients - {slow}
@@ -450,7 +450,7 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
                 assert (await stalled.frame())[1][:8] == b"%08d" % number
             assert await stalled.close_code() == 1013
             await until(lambda: srv.hub.clients == set(channel.clients))
-            assert srv.hub.counts()["closed_slow"] == 1
+            assert srv.hub.connection_counters()["closed_slow"] == 1
 
     caplog.set_level("INFO", "fasttail")
     run(main())
@@ -488,8 +488,8 @@ def test_clients_that_are_cut_off_again_and_again_do_not_fill_the_log(
             for turn in range(1, 6):
                 client = await RawClient.connect(srv.port, receive_buffer=4096)
                 await until(lambda: len(channel.clients) == 1)
-                await fill_until(lambda: srv.client().queued > 100_000, channel)
-                assert srv.hub.shed()[0] == 1
+                await fill_until(lambda: srv.client().queued_bytes > 100_000, channel)
+                assert srv.hub.shed_slowest()[0] == 1
                 assert srv.hub.shed_clients == turn
                 client.reset()
                 await until(lambda: not srv.hub.clients)
@@ -522,9 +522,9 @@ def test_a_stalled_client_that_never_wakes_is_dropped_with_its_queue(no_collecto
             await until(lambda: len(channel.clients) == 1)
             gone = weakref.ref(srv.client())
             await fill_until(lambda: not channel.clients, channel)
-            assert srv.hub.counts()["queued_bytes"] > 256 * 1024
+            assert srv.hub.connection_counters()["queued_bytes"] > 256 * 1024
             await until(lambda: not srv.hub.clients)
-            assert srv.hub.counts()["queued_bytes"] == 0
+            assert srv.hub.connection_counters()["queued_bytes"] == 0
             await until(lambda: gone() is None)  # else a cycle keeps it
             stalled.writer.close()
 
@@ -564,11 +564,12 @@ def test_pings_of_a_client_that_does_not_read_fill_its_own_queue_only() -> None:
             try:
                 async with asyncio.timeout(120):
                     while srv.hub.closed_slow == 0:
-                        assert known.queued <= 64 * 1024 + 127
+                        assert known.queued_bytes <= 64 * 1024 + 127
                         await asyncio.sleep(0)
             finally:
                 writing.cancel()
-            assert 64 * 1024 < known.queued <= 64 * 1024 + 2 * 127  # the last answer and the close frame
+            # the last answer and the close frame
+            assert 64 * 1024 < known.queued_bytes <= 64 * 1024 + 2 * 127
             await until(lambda: not srv.hub.clients)
 
     run(main())
@@ -616,7 +617,7 @@ def test_a_peer_that_ended_its_side_without_reading_is_let_go() -> None:
             client = await RawClient.connect(srv.port, receive_buffer=4096)
             await until(lambda: len(channel.clients) == 1)
             known = srv.client()
-            await fill_until(lambda: known.queued > 1 << 20, channel)
+            await fill_until(lambda: known.queued_bytes > 1 << 20, channel)
             client.writer.write_eof()
             await until(lambda: channel.publish(numbered(0), 1) == 0)
             assert not channel.clients
@@ -634,13 +635,13 @@ def test_a_stalled_peer_that_breaks_the_protocol_is_let_go() -> None:
             client = await RawClient.connect(srv.port, receive_buffer=4096)
             await until(lambda: len(channel.clients) == 1)
             known = srv.client()
-            await fill_until(lambda: known.queued > 1 << 20, channel)
-            before = known.queued
+            await fill_until(lambda: known.queued_bytes > 1 << 20, channel)
+            before = known.queued_bytes
             client.send(text_frame(b"not masked"))
-            await until(lambda: known.queued > before)  # by its close frame
-            queued = known.queued
+            await until(lambda: known.queued_bytes > before)  # by its close frame
+            queued = known.queued_bytes
             assert channel.publish(numbered(0), 1) == 0
-            assert known.queued == queued
+            assert known.queued_bytes == queued
             await until(lambda: not srv.hub.clients)
             assert srv.hub.protocol_faults == 1
 
@@ -694,9 +695,9 @@ def payload_of(frame: bytes) -> bytes:
 def test_a_batch_message_has_the_old_shape() -> None:
     batcher = OrderBatcher()
     assert batcher.flush(0) == []
-    assert batcher.add(orders(0, 2), 2) is False
-    assert batcher.add(b"", 0) is False
-    assert batcher.add(orders(2, 1), 1) is False
+    assert batcher.add_orders(orders(0, 2), 2) is False
+    assert batcher.add_orders(b"", 0) is False
+    assert batcher.add_orders(orders(2, 1), 1) is False
     assert batcher.pending_orders == 3
     ((frame, count),) = batcher.flush(1753250400.5)
     assert count == 3
@@ -715,8 +716,8 @@ def test_batch_messages_keep_their_limit_and_lose_nothing(max_message: int) -> N
     for index in range(300):
         count = 1 + index * 7 % 5
         piece = orders(number, count)
-        assert len(piece) <= batcher.max_piece
-        batcher.add(piece, count)
+        assert len(piece) <= batcher.max_fragment
+        batcher.add_orders(piece, count)
         number += count
     frames = batcher.flush()
     seen = []
@@ -734,26 +735,26 @@ def test_batch_messages_keep_their_limit_and_lose_nothing(max_message: int) -> N
 
 def test_the_overhead_covers_the_largest_count() -> None:
     batcher = OrderBatcher()
-    batcher.add(b"{}", 10**18)
+    batcher.add_orders(b"{}", 10**18)
     assert len(payload_of(batcher.flush(1753250400)[0].data)) <= OrderBatcher.OVERHEAD
 
 
 def test_a_piece_above_the_limit_goes_out_alone() -> None:
     batcher = OrderBatcher(512)
-    batcher.add(orders(0, 1), 1)
-    batcher.add(orders(1, 100), 100)
-    batcher.add(orders(101, 1), 1)
+    batcher.add_orders(orders(0, 1), 1)
+    batcher.add_orders(orders(1, 100), 100)
+    batcher.add_orders(orders(101, 1), 1)
     assert [count for _, count in batcher.flush()] == [1, 100, 1]
 
 
 def test_a_full_batcher_asks_to_be_flushed() -> None:
     batcher = OrderBatcher(high_water=1000)
     piece = orders(0, 10)
-    while not batcher.add(piece, 10):
+    while not batcher.add_orders(piece, 10):
         assert batcher.pending_bytes < 1000
     assert 1000 <= batcher.pending_bytes < 1000 + len(piece)
     batcher.flush()
-    assert batcher.add(piece, 10) is False
+    assert batcher.add_orders(piece, 10) is False
 
 
 def test_a_message_limit_without_room_is_refused() -> None:

@@ -35,7 +35,7 @@ def noisy(size: int) -> bytes:
 
 def offered(*headers: str) -> str | None:
     extension = Compression().negotiate(headers)
-    return extension.answer if extension is not None else None
+    return extension.response_header if extension is not None else None
 
 
 # The negotiation
@@ -139,7 +139,7 @@ def split(data: bytes) -> list[tuple[int, bytes]]:
 def test_frames_are_compressed_one_by_one(bits: int, sizes: list[int]) -> None:
     payloads = [(b'{"order":%d},' % size * size)[:size] for size in sizes]
     data = b"".join(text_frame(payload) for payload in payloads)
-    frames = split(FrameCompressor(bits).frames(data))
+    frames = split(FrameCompressor(bits).compress_frames(data))
     assert len(frames) == len(payloads)
     for (first, payload), whole in zip(frames, payloads, strict=True):
         if len(whole) < 64:
@@ -154,8 +154,8 @@ def test_what_does_not_shrink_and_what_is_no_text_stays_as_it_is() -> None:
     noise = noisy(70)
     data = text_frame(noise) + pong_frame(b"a" * 100) + b"\x88\x02\x03\xe8"
     compressor = FrameCompressor()
-    assert compressor.frames(data) == data
-    assert split(compressor.frames(text_frame(b"a" * 100) + data))[1:] == split(data)
+    assert compressor.compress_frames(data) == data
+    assert split(compressor.compress_frames(text_frame(b"a" * 100) + data))[1:] == split(data)
 
 
 def test_a_frame_is_compressed_once_for_all_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +200,10 @@ def test_who_is_told_of_a_gap_in_between_does_not_make_it_twice(monkeypatch: pyt
     monkeypatch.setattr(zlib, "compressobj", lambda *options: made.append(1) or make(*options))  # type: ignore[func-returns-value]
     compressor = FrameCompressor()
     message = text_frame(b'{"channel":"orders"}' * 50)
-    expected = compressor.frames(message)
+    expected = compressor.compress_frames(message)
     for number in range(5):
-        compressor.frames(text_frame(b'{"channel":"gap","data":{"orders":%d}}' % number * 9))
-        assert compressor.frames(message) is expected
+        compressor.compress_frames(text_frame(b'{"channel":"gap","data":{"orders":%d}}' % number * 9))
+        assert compressor.compress_frames(message) is expected
     assert len(made) == 1 + 5
 
 
@@ -211,7 +211,7 @@ def test_messages_of_one_size_are_not_taken_for_each_other() -> None:
     compressor = FrameCompressor()
     messages = [bytes([65 + number]) * 100 for number in range(3)]
     for payload in messages * 2:
-        ((first, deflated_payload),) = split(compressor.frames(text_frame(payload)))
+        ((first, deflated_payload),) = split(compressor.compress_frames(text_frame(payload)))
         assert (first, inflated(deflated_payload)) == (0xC1, payload)
 
 
@@ -263,7 +263,7 @@ class Heard:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts: list[bytes] = []
-        monkeypatch.setattr(LegacyClient, "text", lambda client, payload: self.texts.append(payload))
+        monkeypatch.setattr(LegacyClient, "on_text", lambda client, payload: self.texts.append(payload))
 
 
 def deflated(text: bytes, deflate: zlib._Compress | None = None) -> bytes:
@@ -482,4 +482,4 @@ def test_a_client_with_compression_leaves_nothing_behind() -> None:
 
     run(main())
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, compression.Extension)]
+    assert not [each for each in gc.get_objects() if isinstance(each, compression.DeflateExtension)]

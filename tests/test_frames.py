@@ -165,7 +165,7 @@ def test_no_message_is_longer_than_allowed(tmp_path: Path, most: int) -> None:
     assert sum(end.published for end in drive.ends) == len(received)
     batcher = OrderBatcher(max_message=most)
     for piece in drive.messages(drive.old_batches):
-        batcher.add(piece.data, piece.orders)
+        batcher.add_orders(piece.data, piece.orders)
     batches = [split_frames(frame.data) for frame in batcher.flush()]
     assert all(len(payload) <= most for payloads in batches for payload in payloads)
     batched = [each for (payload,) in batches for each in json.loads(payload)["data"]["orders"]]
@@ -191,7 +191,7 @@ def test_pieces_fill_messages_and_never_overfill_them(tmp_path: Path, most: int)
     assert sum(len(piece) for piece, _ in pieces) / len(pieces) > limit * 0.6
     batcher = OrderBatcher(max_message=most)
     for piece, orders in pieces:
-        batcher.add(piece, orders)
+        batcher.add_orders(piece, orders)
     frames = batcher.flush()
     payloads = [payload for frame in frames for payload in split_frames(frame.data)]
     assert all(most * 0.4 < len(payload) <= most for payload in payloads[:-1])

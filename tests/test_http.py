@@ -272,7 +272,7 @@ def test_requests_follow_each_other_on_one_connection() -> None:
             client = RawClient(reader, writer)
             assert (await client.frame())[0] == s.TEXT
             assert await client.frame() == (s.TEXT, b"pong")
-            assert srv.client().queued == 0
+            assert srv.client().queued_bytes == 0
 
     run(main())
 
@@ -337,7 +337,7 @@ def test_who_takes_too_long_is_cut_off(sent: bytes, after: bytes, monkeypatch: p
             writer.write(sent)
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
-            await until(lambda: not srv.server.waiting)
+            await until(lambda: not srv.server.pending_connections)
 
     monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.3)
     run(main())
@@ -436,7 +436,7 @@ def test_what_cannot_be_read_is_explained(
             assert told in got.json()["error"]
             assert not re.search(r"b'|b\"|\\x", got.json()["error"])
             assert got.headers["connection"] == "close"
-            await until(lambda: not srv.server.waiting)
+            await until(lambda: not srv.server.pending_connections)
             assert not srv.hub.opened
 
     caplog.set_level("INFO")
@@ -602,9 +602,9 @@ def test_what_waits_holds_little_memory() -> None:
                 sock = socket.create_connection(("127.0.0.1", srv.port))
                 sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nx: " + b"x" * 15_000)
                 held.append(sock)
-            await until(lambda: srv.server.waiting == len(held))
+            await until(lambda: srv.server.pending_connections == len(held))
             for sock in held:
                 sock.close()
-            await until(lambda: not srv.server.waiting)
+            await until(lambda: not srv.server.pending_connections)
 
     run(main())

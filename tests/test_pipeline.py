@@ -16,7 +16,7 @@ from driving import Drive
 from lines import envelope, event, plain
 from running import PATIENCE_S, hour_file, order, wait_for
 
-from fasttail.publish.cursor import Place, prefix
+from fasttail.publish.cursor import CursorPosition, prefix
 from fasttail.publish.filters import Selector
 from fasttail.publish.topics import Topic
 from fasttail.reread import ReplayReader
@@ -543,6 +543,6 @@ def test_what_a_cursor_begins_with_fits(path: Path) -> None:
     for name in ("123456789012", "24", "009", "x"):
         assert prefix("plain", str(path.with_name(name))) == ""
     replay_reader = ReplayReader()
-    replay_reader.open(str(path), "plain", 0, Place(2026050509, 7))
+    replay_reader.open(str(path), "plain", 0, CursorPosition(2026050509, 7))
     with pytest.raises(ValueError, match="cannot begin with"):
-        replay_reader.open(str(path), "plain", 0, Place(10**20, 7))
+        replay_reader.open(str(path), "plain", 0, CursorPosition(10**20, 7))

@@ -26,13 +26,13 @@ from test_ws import by_layout
 
 from fasttail.pipeline_events import BatchEnd, FileOpened, TopicsChanged
 from fasttail.publish.budget import Budget
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.hub import Hub
-from fasttail.publish.public import CHANNELS, PublicClient, Service, make_topic
+from fasttail.publish.public import CHANNELS, PublicClient, PublicService, make_topic
 from fasttail.publish.queue_limit import QueueLimit
-from fasttail.replays import Replays
-from fasttail.resume import Finder, hour_number
+from fasttail.replays import ReplayManager
+from fasttail.resume import ReplayStartFinder, hour_number
 from fasttail.tail.layout import parse_hour_path
 
 SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
@@ -85,7 +85,7 @@ class Wanted:
 class Reader(PublicClient):
     """A client of one subscription, whose socket takes what `read` takes out of its queue."""
 
-    def __init__(self, service: Service, wanted: Wanted) -> None:
+    def __init__(self, service: PublicService, wanted: Wanted) -> None:
         super().__init__(service)
         self.wanted = wanted
         self.queue: deque[bytes] = deque()
@@ -94,10 +94,10 @@ class Reader(PublicClient):
         self.breaking = False  # its connection has ended, which nobody has found out yet
         service.hub.clients.add(self)
         subscription = {**wanted.subscription, **({"cursor": wanted.cursor} if wanted.cursor else {})}
-        self.text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
+        self.on_text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
 
     @property
-    def queued(self) -> int:
+    def queued_bytes(self) -> int:
         return self.waiting
 
     @property
@@ -112,7 +112,7 @@ class Reader(PublicClient):
         assert self.waiting <= (self.queue_limit if limit is None else limit), "it would be closed"
         self.queue.append(data)
         self.waiting += len(data)
-        self.hub.handed_bytes += len(data)
+        self.hub.written_bytes += len(data)
         return True
 
     def read(self, size: int) -> None:
@@ -123,11 +123,11 @@ class Reader(PublicClient):
             self.waiting -= len(data)
             self.wanted.take(json.loads(data[data.index(b'{"channel"') :]))
         if before > 16 << 10 >= self.waiting:
-            self.drained()
+            self.on_writable()
 
     def go(self) -> None:
         self.gone = True
-        self.left()
+        self.on_closing()
         self.hub.clients.discard(self)
 
 
@@ -146,25 +146,27 @@ class World:
         self.queue_limit = QueueLimit(hub, 6 * QUEUE)
         looked = asyncio.Event()
         looked.set()
-        self.finder = Finder(folder, layout=lambda: drive.follower.layout, ready=looked, max_line=1 << 20)
-        self.replays = Replays(
+        self.start_finder = ReplayStartFinder(
+            folder, layout=lambda: drive.follower.layout, ready=looked, max_line=1 << 20
+        )
+        self.replays = ReplayManager(
             self.feeds,
             folder,
-            partial(make_topic, max_message=64 << 10, replayed=True),
-            limit=chance.choice([1, 2, 4]),
+            partial(make_topic, max_message=64 << 10, for_replay=True),
+            max_scans=chance.choice([1, 2, 4]),
             window=chance.choice([4 << 10, 64 << 10]),
             max_line=1 << 20,
             max_behind_s=3600.0,
-            ease=self.queue_limit.enforce,
+            on_delivered=self.queue_limit.enforce,
         )
-        self.service = Service(
+        self.service = PublicService(
             hub,
             self.feeds,
             queue_limit=QUEUE,
             max_message=64 << 10,
             max_subscriptions=99,
             budget=Budget(10**6, 10**6),
-            finder=self.finder,
+            start_finder=self.start_finder,
             replays=self.replays,
         )
         asyncio.get_running_loop().add_reader(drive.pipeline.ready_fd, self.take)
@@ -181,13 +183,13 @@ class World:
     def take(self) -> None:
         for note in self.drive.pipeline.drain(4):
             if isinstance(note, TopicsChanged):
-                self.feeds.changed(note.number, note)
+                self.feeds.on_commands_applied(note.number, note)
             elif isinstance(note, FileOpened):
                 found = parse_hour_path(self.folder, note.file[0])
                 assert found is not None
-                self.feeds.read_in(found[0], Place(hour_number(found[1]), note.end))
+                self.feeds.set_source(found[0], CursorPosition(hour_number(found[1]), note.end))
             elif isinstance(note, BatchEnd):
-                self.feeds.take(note.messages, note)
+                self.feeds.deliver_batch(note.messages, note)
                 self.queue_limit.enforce()
 
     def path(self, hour: int) -> Path:
@@ -266,7 +268,7 @@ class World:
         asyncio.get_running_loop().remove_reader(self.drive.pipeline.ready_fd)
         for client in self.clients:
             client.go()
-        self.finder.close()
+        self.start_finder.close()
         self.replays.close()
         await asyncio.sleep(0.05)
 

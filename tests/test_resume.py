@@ -21,7 +21,7 @@ from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.topics import Topic
 from fasttail.replay_scan import FileTruncated, SharedScan
 from fasttail.reread import ReplayReader
@@ -435,12 +435,12 @@ def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path:
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 10)))
     size = path.stat().st_size
-    reading = SharedScan(ReplayReader(), "plain", Place(2026050517, 0), str(tmp_path), set())
-    reading.replay_reader.attach_topic(Topic("orders", format="raw", numbered=False))
-    assert reading.open({}, set()) == Place(2026050517, 0)
+    scan = SharedScan(ReplayReader(), "plain", CursorPosition(2026050517, 0), str(tmp_path), set())
+    scan.replay_reader.attach_topic(Topic("orders", format="raw", with_seq=False))
+    assert scan.open_next_file({}, set()) == CursorPosition(2026050517, 0)
     path.write_bytes(b"")
     with pytest.raises(FileTruncated):
-        reading.step(size, True)
+        scan.read_step(size, True)
 
 
 def test_a_client_that_comes_before_the_first_look_resumes(tmp_path: Path) -> None:

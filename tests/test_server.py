@@ -56,7 +56,7 @@ def test_status_counts_clients_and_pending_orders() -> None:
             await PicowsClient.connect(srv.port, "/ws/")
             await PicowsClient.connect(srv.port, "/ws/orderUpdate?token=1")
             await PicowsClient.connect(srv.port, "/ws/orderBatch")
-            srv.batcher.add(b"{},{}", 2)
+            srv.batcher.add_orders(b"{},{}", 2)
             await until(lambda: len(srv.hub.clients) == 3)
             answer = await http(srv.port, "/ws/status")
             assert answer.status == 200
@@ -217,7 +217,7 @@ def test_the_websockets_package_as_client() -> None:
             data = b"".join(text_frame(b'{"n":%d}' % number) for number in range(1000))
             assert srv.hub.channels["orderUpdate"].publish(data, 1000) == 1
             assert [json.loads(await client.recv())["n"] for _ in range(1000)] == list(range(1000))
-            assert srv.hub.counts()["messages_sent"]["orderUpdate"] == 1000
+            assert srv.hub.connection_counters()["messages_sent"]["orderUpdate"] == 1000
             await client.send("close")
             with pytest.raises(websockets.ConnectionClosedOK):
                 await client.recv()
@@ -235,7 +235,7 @@ def test_channels_do_not_mix_and_many_frames_in_one_write_arrive_as_many() -> No
             channels = srv.hub.channels
             assert channels["orderUpdate"].publish(text_frame(b"a") + text_frame(b"b"), 2) == 2
             assert channels["orderUpdate"].publish(b"", 0) == 0
-            srv.batcher.add(b'{"id":"1"},{"id":"2"}', 2)
+            srv.batcher.add_orders(b'{"id":"1"},{"id":"2"}', 2)
             for data, orders in srv.batcher.flush():
                 assert channels["orderBatch"].publish(data, orders, messages=1) == 1
             for client in updates:
@@ -243,7 +243,7 @@ def test_channels_do_not_mix_and_many_frames_in_one_write_arrive_as_many() -> No
                 assert client.texts[1:] == [b"a", b"b"]
             await batches.count(2)
             assert json.loads(batches.texts[1])["data"] == {"orders": [{"id": "1"}, {"id": "2"}], "count": 2}
-            counts = srv.hub.counts()
+            counts = srv.hub.connection_counters()
             assert counts["messages_sent"] == {"orderUpdate": 4, "orderBatch": 1}
             assert counts["orders_sent"] == {"orderUpdate": 4, "orderBatch": 2}
             assert counts["bytes_sent"]["orderUpdate"] == 2 * 2 * 3
@@ -264,7 +264,7 @@ def test_clients_past_the_limit_are_refused_until_one_goes() -> None:
             assert answer.json() == {"error": "too many clients", "limit": 2}
             assert "retry-after" in answer.headers
             assert (await http(srv.port, "/health")).status == 200
-            assert srv.hub.counts()["refused"] == 1
+            assert srv.hub.connection_counters()["refused"] == 1
             assert first.transport is not None
             first.transport.disconnect()
             await until(lambda: len(srv.hub.clients) == 1)
@@ -460,7 +460,7 @@ def test_two_colons_are_every_address_of_both_kinds() -> None:
     async def main() -> None:
         async with serving(host="::") as srv:
             assert len(srv.server.sockets) == 1
-            assert srv.server.where == f"[::]:{srv.port}"
+            assert srv.server.listen_address == f"[::]:{srv.port}"
             for where in ("127.0.0.1", "::1"):
                 assert (await http(srv.port, "/health", host=where)).status == 200
 
@@ -539,7 +539,7 @@ def test_a_failure_of_ours_in_a_listener_is_logged_as_one(
             await until(lambda: not srv.hub.clients)
             assert srv.hub.protocol_faults == 0
 
-    monkeypatch.setattr("fasttail.publish.legacy.LegacyClient.text", broken)
+    monkeypatch.setattr("fasttail.publish.legacy.LegacyClient.on_text", broken)
     run(main())
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.levelname == "ERROR"

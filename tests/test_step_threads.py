@@ -19,7 +19,7 @@ from fasttail.step_threads import ReplayThreadPool
 
 def opened(path: Path) -> ReplayReader:
     replay_reader = ReplayReader(window=1 << 16)
-    replay_reader.attach_topic(Topic("orders", format="raw", numbered=False))
+    replay_reader.attach_topic(Topic("orders", format="raw", with_seq=False))
     replay_reader.open(str(path), "plain", 0)
     return replay_reader
 

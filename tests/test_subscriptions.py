@@ -14,11 +14,11 @@ from fasttail.parser.vocabulary import STATUS_NAMES
 from fasttail.publish.subscriptions import (
     PUBLIC_TYPES,
     STATUS_GROUPS,
+    ClientRequest,
     PostError,
-    Request,
     RequestError,
     Subscription,
-    not_text,
+    binary_not_supported,
     parse_request,
 )
 
@@ -42,7 +42,7 @@ def text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def request(method: str, subscription: dict[str, Any]) -> Request:
+def request(method: str, subscription: dict[str, Any]) -> ClientRequest:
     return parse_request(text({"method": method, "subscription": subscription}).encode())
 
 
@@ -79,7 +79,7 @@ def refused(subscription: dict[str, Any], method: str = "subscribe") -> str:
 
 @pytest.mark.parametrize("payload", ['{"method":"ping"}', ' { "method" : "ping", "id": 7 } \n'])
 def test_ping(payload: str) -> None:
-    assert parse_request(payload.encode()) == Request("ping")
+    assert parse_request(payload.encode()) == ClientRequest("ping")
 
 
 def test_order_updates() -> None:
@@ -90,7 +90,7 @@ def test_order_updates() -> None:
     assert (one.type, one.users, one.format) == ("orderUpdates", (USER,), "ws")
     assert (one.coins, one.sides, one.statuses, one.min_notional) == (None, None, None, 0.0)
     assert (one.cursor, one.since, one.on_slow) == (None, None, "replay")
-    assert one.echo == made.answer == {"type": "orderUpdates", "user": USER}
+    assert one.echo == made.response_fields == {"type": "orderUpdates", "user": USER}
     assert one.key == text({"type": "orderUpdates", "user": USER})
 
 
@@ -98,7 +98,7 @@ def test_order_updates() -> None:
 def test_an_address_in_any_case_is_echoed_in_lower_case(user: str) -> None:
     made = request("subscribe", {"type": "orderUpdates", "user": user})
     assert made.subscription == subscribe(type="orderUpdates", user=USER)
-    assert made.answer == {"type": "orderUpdates", "user": USER}
+    assert made.response_fields == {"type": "orderUpdates", "user": USER}
 
 
 def test_unsubscribe_gives_the_same_subscription() -> None:
@@ -406,7 +406,7 @@ def test_order_updates_pass_over_what_the_public_api_passes_over() -> None:
     sent = {"type": "orderUpdates", "user": USER, "dex": "", "isSnapshot": False, "aggregateByTime": True}
     made = request("subscribe", sent)
     assert made.subscription == subscribe(type="orderUpdates", user=USER)
-    assert made.answer == {"type": "orderUpdates", "user": USER}
+    assert made.response_fields == {"type": "orderUpdates", "user": USER}
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,10 @@ def test_bytes_that_are_no_text_are_no_request() -> None:
 
 
 def test_a_binary_message_is_no_request() -> None:
-    assert str(not_text(7)) == NO_REQUEST + "a binary message of 7 bytes, but requests are text messages"
+    assert (
+        str(binary_not_supported(7))
+        == NO_REQUEST + "a binary message of 7 bytes, but requests are text messages"
+    )
 
 
 # Posts
@@ -577,9 +580,9 @@ def is_subset(part: Any, whole: Any) -> bool:
 def test_the_answer_holds_what_was_sent_and_the_rest_of_the_echo(method: str, sent: dict[str, Any]) -> None:
     made = request(method, sent)
     assert made.subscription is not None
-    assert is_subset(sent, made.answer)
-    assert made.answer.keys() == {*made.subscription.echo, *sent}
-    assert made.answer.get("user", USER) == USER
+    assert is_subset(sent, made.response_fields)
+    assert made.response_fields.keys() == {*made.subscription.echo, *sent}
+    assert made.response_fields.get("user", USER) == USER
 
 
 # Whatever comes
@@ -680,7 +683,7 @@ def test_whatever_comes_is_a_request_or_refused(payload: str) -> None:
     else:
         said = "Invalid subscription: {"
         assert (made.subscription is None) == (made.method == "ping")
-        text(made.answer).encode()
+        text(made.response_fields).encode()
         hash(made.subscription)
     assert said.startswith(("Invalid subscription: {", NO_REQUEST))
 

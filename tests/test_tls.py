@@ -138,19 +138,19 @@ def test_the_oldest_of_too_many_in_their_tls_handshake_is_cut_off(
         async with serving(tls=server_context(*files)) as srv:
             before = len(asyncio.all_tasks())
             silent = [await asyncio.open_connection("127.0.0.1", srv.port) for _ in range(30)]
-            await until(lambda: srv.hub.counts()["refused"] == 20)
+            await until(lambda: srv.hub.connection_counters()["refused"] == 20)
             for reader, _ in silent[:20]:
                 assert await reader.read() == b""
             assert not any(reader.at_eof() for reader, _ in silent[20:])
             client = await RawClient.connect(srv.port, tls=trusting(files))
             await client.frame()
-            assert srv.server.waiting <= 10
+            assert srv.server.pending_connections <= 10
             for _, writer in silent:
                 writer.close()
-            await until(lambda: not srv.server.waiting)
+            await until(lambda: not srv.server.pending_connections)
             await until(lambda: len(asyncio.all_tasks()) <= before)
 
-    monkeypatch.setattr(server_module, "MOST_WAITING", 10)
+    monkeypatch.setattr(server_module, "MAX_PENDING", 10)
     caplog.set_level("INFO")
     run(main())
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
@@ -168,7 +168,7 @@ def test_a_stalled_client_is_closed_and_its_queue_bounded(files: Files) -> None:
             sent = most = 0
             while channel.publish(piece, 1):
                 sent += len(piece)
-                most = max(most, known.queued)
+                most = max(most, known.queued_bytes)
                 await asyncio.sleep(0)
                 assert sent < 64 << 20, "the queue never filled"
             assert srv.hub.closed_slow == 1
@@ -287,13 +287,13 @@ def test_a_name_that_looks_like_this_machine_gets_no_token(
     )
     requests: list[bytes] = []
     access = Access(token=b"secret")
-    fits = access.token_fits
+    fits = access.check_token
 
     def noted(target: bytes, headers: Headers) -> bool:
         requests.append(target)
         return fits(target, headers)
 
-    monkeypatch.setattr(access, "token_fits", noted)
+    monkeypatch.setattr(access, "check_token", noted)
 
     async def main() -> None:
         async with serving(tls=server_context(*files), access=access) as srv:

@@ -15,7 +15,7 @@ from fasttail.observe.log import LogService
 from fasttail.observe.now_and_then import AnomalyCounters, BatchSummary, RateLimitedLog, RejectedLines
 from fasttail.pipeline import Pipeline
 from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.resume import hour_number
 from fasttail.tail.follower import Follower
 from fasttail.tail.layout import parse_hour_path
@@ -77,13 +77,13 @@ class Dispatcher:
         if isinstance(event, BatchStart):
             self._log_start(event.number, event.lines)
         elif isinstance(event, TopicsChanged):
-            feeds.changed(event.number, event)
+            feeds.on_commands_applied(event.number, event)
         elif isinstance(event, FileOpened):
             found = parse_hour_path(self._data_dir, event.file[0])
             if found is None:
-                feeds.read_in(None, None)
+                feeds.set_source(None, None)
             else:
-                feeds.read_in(found[0], Place(hour_number(found[1]), event.end))
+                feeds.set_source(found[0], CursorPosition(hour_number(found[1]), event.end))
             self._delivered.on_file_opened(event)
         else:
             self._publish(event)
@@ -91,9 +91,13 @@ class Dispatcher:
     def _publish(self, event: BatchEnd) -> None:
         publishing = self._publishing
         clients = len(publishing.hub.clients)
-        if self._checkpoint is not None and publishing.old.collects and not publishing.old.pending:
+        if (
+            self._checkpoint is not None
+            and publishing.old.has_batch_clients
+            and not publishing.old.has_pending
+        ):
             self._order_batch_position = self._delivered.position()
-        publishing.feeds.take(event.messages, event)
+        publishing.feeds.deliver_batch(event.messages, event)
         publishing.queue_limit.enforce()
         now_ns = time.time_ns()
         if event.event_ns:
@@ -121,7 +125,9 @@ class Dispatcher:
         if self._checkpoint is None:
             return
         # What waits for the next message of orderBatch has not been handed out yet.
-        position = self._order_batch_position if self._publishing.old.pending else self._delivered.position()
+        position = (
+            self._order_batch_position if self._publishing.old.has_pending else self._delivered.position()
+        )
         if position is not None or self._follower.no_file_yet:
             self._checkpoint.save(position)
 

@@ -102,13 +102,13 @@ class Monitoring:
             commit=commit(),
         )
 
-    def tell_status(self) -> None:
+    def publish_status(self) -> None:
         """Once a second, to the clients who want to know."""
         self._publishing.replays.tick()
-        self._publishing.public.tell_status(self.health.freshness)
+        self._publishing.public.publish_status(self.health.freshness)
 
     def _publish_alert(self, alert: dict[str, Any]) -> None:
-        self._publishing.public.tell_status(lambda: {**self.health.freshness(), "alert": alert})
+        self._publishing.public.publish_status(lambda: {**self.health.freshness(), "alert": alert})
 
     def _resource_snapshot(self) -> ResourceSnapshot:
         """What we hold ourselves, in the words of an alert."""
@@ -120,7 +120,7 @@ class Monitoring:
                 "ring": waiting,
                 "the ring's boxes": kept,
                 "block": self._reader.resident_bytes,
-                "replays' blocks": self._publishing.replays.block_bytes,
+                "replays' blocks": self._publishing.replays.reader_bytes,
                 "log queue": self._log_service.queued_bytes,
             },
             {
@@ -143,9 +143,9 @@ class Monitoring:
 
     def _shed_memory(self) -> str:
         """Slow clients and caches. Said in words."""
-        clients, freed = self._publishing.hub.shed()
+        clients, freed = self._publishing.hub.shed_slowest()
         if self._publishing.compression is not None:
-            self._publishing.compression.forget()
+            self._publishing.compression.clear_cache()
         self._pipeline.trim()
         # Later: connections let go of their queues in the loop's next turns. But before the next sample.
         asyncio.get_running_loop().call_later(self.period_s / 2, release_free_memory)

@@ -14,10 +14,10 @@ from fasttail.publish.budget import Budget
 from fasttail.publish.compression import Compression
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.hub import Hub
-from fasttail.publish.legacy import OldChannels
+from fasttail.publish.legacy import LegacyChannels
 from fasttail.publish.queue_limit import QueueLimit
-from fasttail.replays import Replays
-from fasttail.resume import Finder, hour_number
+from fasttail.replays import ReplayManager
+from fasttail.resume import ReplayStartFinder, hour_number
 from fasttail.tail.follower import Follower
 from fasttail.tail.layout import parse_hour_path
 from fasttail.tail.position import Position
@@ -43,42 +43,46 @@ class Publishing:
             idle_timeout_s=settings.idle_timeout_s,
         )
         self.feeds = _feeds(settings, pipeline, resume)
-        self.old = OldChannels(self.hub, self.feeds, settings.max_message)
+        self.old = LegacyChannels(self.hub, self.feeds, settings.max_message)
         self.queue_limit = QueueLimit(self.hub, settings.queues_total)
-        self.finder = Finder(
+        self.start_finder = ReplayStartFinder(
             settings.data_dir,
             layout=lambda: follower.layout,
             ready=ready,
             max_line=settings.max_line,
         )
-        self.replays = Replays(
+        self.replays = ReplayManager(
             self.feeds,
             settings.data_dir,
-            partial(public.make_topic, max_message=settings.max_message, replayed=True),
-            limit=settings.max_replays,
+            partial(public.make_topic, max_message=settings.max_message, for_replay=True),
+            max_scans=settings.max_replays,
             max_line=settings.max_line,
             max_behind_s=settings.max_behind_s,
-            ease=self.queue_limit.enforce,
+            on_delivered=self.queue_limit.enforce,
         )
-        self.public = public.Service(
+        self.public = public.PublicService(
             self.hub,
             self.feeds,
             queue_limit=settings.client_queue,
             max_message=settings.max_message,
             max_subscriptions=settings.max_subscriptions,
             budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
-            finder=self.finder,
+            start_finder=self.start_finder,
             replays=self.replays,
         )
         self.compression = Compression() if settings.compression else None
 
     def counts(self) -> dict[str, Any]:
         """For the metrics."""
-        return self.hub.counts() | self.public.counts() | self.replays.counts()
+        return (
+            self.hub.connection_counters()
+            | self.public.subscription_counters()
+            | self.replays.replay_counters()
+        )
 
     def close(self) -> None:
         """Nothing is read from the files for clients any more."""
-        self.finder.close()
+        self.start_finder.close()
         self.replays.close()
 
 
@@ -87,5 +91,5 @@ def _feeds(settings: ServeSettings, pipeline: Pipeline, resume: Position | None)
     for previous in resume.previous_hours if resume else ():  # hours that may still get late lines
         found = parse_hour_path(settings.data_dir.absolute(), previous.path)
         if found is not None:
-            feeds.ends[hour_number(found[1])] = previous.offset
+            feeds.delivered_offsets[hour_number(found[1])] = previous.offset
     return feeds

@@ -69,7 +69,7 @@ class SettingsReloader:
         except ConfigError as error:
             log.warning("token, origins and certificate not reloaded, the old ones stay: %s", error)
             return {}
-        self._server.use(**auth_and_tls)
+        self._server.set_access_policy(**auth_and_tls)
         return {name: getattr(settings, name) for name in AUTH_AND_TLS_SETTINGS}
 
     def fault(self) -> str:
@@ -95,7 +95,9 @@ def filter_text(settings: ServeSettings) -> str:
 
 
 def load_auth_and_tls(settings: ServeSettings) -> dict[str, Any]:
-    """Token, origins and TLS, for `Server.use`. ConfigError if a file that this needs is of no use."""
+    """Token, origins and TLS, for `Server.set_access_policy`. ConfigError if a file that this needs is of no
+    use.
+    """
     cert, key = settings.tls_cert, settings.tls_key
     try:
         return {

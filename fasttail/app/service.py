@@ -151,7 +151,7 @@ class App:
         metrics = self._monitoring.metrics(self.dispatcher, self._checkpoint)
         sockets = inherited.sockets if inherited else activated_sockets
         self.server = _server(settings, sockets, self._publishing, self._monitoring, metrics.render)
-        self.server.use(**auth_and_tls)
+        self.server.set_access_policy(**auth_and_tls)
         self._reloader = SettingsReloader(settings, reload, self.pipeline, self.server)
 
     async def run(self) -> int:
@@ -209,7 +209,7 @@ class App:
             (s.batch_interval_ms / 1000, self._publishing.old.flush),
             (min(0.5, s.batch_timeout_s / 4), self.dispatcher.check_batches),
             (monitoring.period_s, monitoring.watchdog.sample),
-            (1.0, monitoring.tell_status),
+            (1.0, monitoring.publish_status),
             (CHECKPOINT_INTERVAL_S, self.dispatcher.save_checkpoint),
         ]
         if s.debug_leak or s.debug_leak_c:
@@ -298,7 +298,7 @@ class App:
             commit(),
             s.data_dir,
             "https and wss" if s.tls_cert else "http and ws",
-            self.server.where,
+            self.server.listen_address,
             s.workers,
             filter_text(s),
             extra=extra("started", version=version(), commit=commit()),
@@ -359,7 +359,7 @@ def _server(
     monitoring: Monitoring,
     metrics: Callable[[], bytes],
 ) -> Server:
-    old = legacy.routes(publishing.hub, max(settings.client_queue, legacy.LEAST_QUEUE))
+    old = legacy.routes(publishing.hub, max(settings.client_queue, legacy.MIN_QUEUE_BYTES))
     return Server(
         publishing.hub,
         host=settings.host,
@@ -369,11 +369,11 @@ def _server(
         health=monitoring.health.health,
         live=monitoring.health.live,
         metrics=metrics,
-        routes=old | {public.PATH: publishing.public.client},
+        routes=old | {public.PATH: publishing.public.make_client},
         status=publishing.old.status,
         compression=publishing.compression,
         ping_interval_s=settings.ping_interval_s,
-        access=Access(per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),
+        access=Access(max_per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),
     )
 
 

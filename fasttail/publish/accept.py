@@ -22,53 +22,53 @@ from typing import Any, Protocol
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeRequest, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
-from fasttail.publish.access import Reached
-from fasttail.publish.http import Answer, HttpConnection, Request
+from fasttail.publish.access import LocalEndpoint
+from fasttail.publish.http import HttpConnection, HttpRequest, HttpResponse
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 64
+ACCEPTS_PER_TURN = 64
 """Connections accepted in one turn of the loop: clients are served in between."""
-PAUSE_S = 0.2
+ACCEPT_PAUSE_S = 0.2
 """How long nothing is accepted after the system had no descriptor or memory for one more."""
 
 
 class Peer:
-    """The other side of one connection. `on_left`, once set, is called when the connection is gone.
+    """The other side of one connection. `on_disconnect`, once set, is called when the connection is gone.
 
     address: its own.
-    reached: tells where it came in.
+    local_endpoint: tells where it came in.
     """
 
-    def __init__(self, address: str, reached: Callable[[], Reached]) -> None:
+    def __init__(self, address: str, local_endpoint: Callable[[], LocalEndpoint]) -> None:
         self.address = address
-        self.reached = reached
-        self.on_left: Callable[[], None] | None = None
+        self.local_endpoint = local_endpoint
+        self.on_disconnect: Callable[[], None] | None = None
 
 
-class Answers(Protocol):
+class RequestHandler(Protocol):
     """Says what becomes of requests."""
 
-    def is_channel(self, path: str, /) -> bool:
-        """Whether a handshake for this path is to be handed to `websocket`."""
+    def is_websocket_path(self, path: str, /) -> bool:
+        """Whether a handshake for this path is to be handed to `handle_websocket`."""
 
-    def plain(self, peer: Peer, request: Request, /) -> Answer:
+    def handle_http(self, peer: Peer, request: HttpRequest, /) -> HttpResponse:
         """The answer to any other request."""
 
-    def websocket(
+    def handle_websocket(
         self, peer: Peer, request: WSUpgradeRequest, /
     ) -> WSListener | WSUpgradeResponseWithListener:
         """The client that a handshake gets, or its refusal."""
 
-    def refusal(self, status: int, text: str, /) -> Answer:
+    def error_response(self, status: int, text: str, /) -> HttpResponse:
         """The answer to what is no request at all."""
 
 
-class Door:
+class Acceptor:
     """Accepts connections, and knows those that have no client yet, oldest first.
 
-    answers:    what each request gets.
-    on_cut_off: called for each connection that has to go for a newer one.
+    handler:    what each request gets.
+    on_evicted: called for each connection that has to go for a newer one.
     tls:        for connections that have to begin with it; another one may be set for those to come.
     timeout_s:  for the TLS handshake, and once more for each request.
     options:    for picows' protocol.
@@ -76,39 +76,39 @@ class Door:
 
     def __init__(
         self,
-        answers: Answers,
+        handler: RequestHandler,
         *,
-        on_cut_off: Callable[[], None],
+        on_evicted: Callable[[], None],
         tls: ssl.SSLContext | None,
         timeout_s: float,
         options: dict[str, Any],
     ) -> None:
-        self._answers = answers
-        self._most_waiting = 1
-        self._on_cut_off = on_cut_off
+        self._handler = handler
+        self._max_pending = 1
+        self._on_evicted = on_evicted
         self.tls = tls
         self._timeout_s = timeout_s
         self._options = options
-        self._waiting: dict[Peer, socket.socket] = {}
+        self._pending: dict[Peer, socket.socket] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly only
         self._sockets: tuple[socket.socket, ...] = ()
 
     @property
-    def waiting(self) -> int:
+    def pending_count(self) -> int:
         """How many connections there are that have not become a client yet."""
-        return len(self._waiting)
+        return len(self._pending)
 
-    def open(self, sockets: Sequence[socket.socket], *, most_waiting: int) -> None:
+    def open(self, sockets: Sequence[socket.socket], *, max_pending: int) -> None:
         """Accept what comes to these listening sockets. They remain the caller's.
 
-        most_waiting: connections without a client; one more, and the oldest is cut off. So whoever opens many
+        max_pending: connections without a client; one more, and the oldest is cut off. So whoever opens many
         and says nothing puts out his own first, and who asks at once gets his answer.
         """
-        self._most_waiting = most_waiting
+        self._max_pending = max_pending
         self._sockets = tuple(sockets)
         for sock in self._sockets:
             sock.setblocking(False)
-            self._watch(sock)
+            self._start_accepting(sock)
 
     def close(self) -> None:
         """Accept no more: what comes waits in the kernel."""
@@ -117,29 +117,29 @@ class Door:
             loop.remove_reader(sock)
         self._sockets = ()
 
-    def cut_off_all(self) -> None:
+    def close_pending(self) -> None:
         """End the connections that have no client."""
-        while self._waiting:
-            self._cut_oldest()
+        while self._pending:
+            self._shutdown_oldest()
 
-    def let_in(self, peer: Peer) -> None:
+    def promote(self, peer: Peer) -> None:
         """It waits no longer: it is a client's."""
-        self._waiting.pop(peer, None)
+        self._pending.pop(peer, None)
 
-    def left(self, peer: Peer) -> None:
+    def on_connection_lost(self, peer: Peer) -> None:
         """A connection is gone."""
-        self._waiting.pop(peer, None)
-        if peer.on_left is not None:
-            peer.on_left()
-            peer.on_left = None
+        self._pending.pop(peer, None)
+        if peer.on_disconnect is not None:
+            peer.on_disconnect()
+            peer.on_disconnect = None
 
-    def _watch(self, listening: socket.socket) -> None:
+    def _start_accepting(self, listening: socket.socket) -> None:
         if listening in self._sockets:  # not closed during a pause
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(AT_ONCE):
+        for _ in range(ACCEPTS_PER_TURN):
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -148,32 +148,34 @@ class Door:
                 continue
             except OSError as error:
                 log.warning("cannot accept connections: %s", error.strerror)
-                self._make_room()
+                self._evict_oldest()
                 loop.remove_reader(listening)
-                loop.call_later(PAUSE_S, self._watch, listening)
+                loop.call_later(ACCEPT_PAUSE_S, self._start_accepting, listening)
                 return
             sock.setblocking(False)
-            full = len(self._waiting) >= self._most_waiting
+            full = len(self._pending) >= self._max_pending
             if full:
-                self._make_room()
-            peer = Peer(str(address[0]), partial(self._reached, sock))
-            self._waiting[peer] = sock
-            task = loop.create_task(self._begin(peer, sock))
+                self._evict_oldest()
+            peer = Peer(str(address[0]), partial(self._local_endpoint_of, sock))
+            self._pending[peer] = sock
+            task = loop.create_task(self._start_connection(peer, sock))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if full:
                 return  # the next one when the loop has closed what was cut off
 
-    async def _begin(self, peer: Peer, sock: socket.socket) -> None:
+    async def _start_connection(self, peer: Peer, sock: socket.socket) -> None:
         """Up to the end of the TLS handshake; from then on the protocol has the connection."""
-        answers = self._answers
+        handler = self._handler
         protocol = partial(
             HttpConnection,
-            answer=partial(answers.plain, peer),
-            refusal=answers.refusal,
-            is_channel=answers.is_channel,
-            websocket=partial(_Connection, self, peer, partial(answers.websocket, peer), self._options),
-            on_lost=partial(self.left, peer),
+            handle_request=partial(handler.handle_http, peer),
+            error_response=handler.error_response,
+            is_websocket_path=handler.is_websocket_path,
+            make_websocket=partial(
+                _WebSocketProtocol, self, peer, partial(handler.handle_websocket, peer), self._options
+            ),
+            on_lost=partial(self.on_connection_lost, peer),
             timeout_s=self._timeout_s,
         )
         tls: dict[str, Any] = {}
@@ -184,30 +186,30 @@ class Door:
             await asyncio.get_running_loop().connect_accepted_socket(protocol, sock, **tls)
         except OSError as error:  # also ssl.SSLError, and the handshake's timeout
             log.debug("a connection ended in its TLS handshake: %s", error)
-            self.left(peer)
+            self.on_connection_lost(peer)
 
-    def _reached(self, sock: socket.socket) -> Reached:
+    def _local_endpoint_of(self, sock: socket.socket) -> LocalEndpoint:
         address, port = sock.getsockname()[:2]
-        return Reached(address, port, "http" if self.tls is None else "https")
+        return LocalEndpoint(address, port, "http" if self.tls is None else "https")
 
-    def _make_room(self) -> None:
-        if self._waiting:
-            self._cut_oldest()
-            self._on_cut_off()
+    def _evict_oldest(self) -> None:
+        if self._pending:
+            self._shutdown_oldest()
+            self._on_evicted()
 
-    def _cut_oldest(self) -> None:
-        sock = self._waiting.pop(next(iter(self._waiting)))
+    def _shutdown_oldest(self) -> None:
+        sock = self._pending.pop(next(iter(self._pending)))
         # Closing is its transport's business, which finds the end of the stream now.
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
 
 
-class _Connection(WSProtocol):  # type: ignore[misc]
+class _WebSocketProtocol(WSProtocol):  # type: ignore[misc]
     """picows' protocol, as its `ws_create_server` would make it, for a handshake that has come whole."""
 
     def __init__(
         self,
-        door: Door,
+        acceptor: Acceptor,
         peer: Peer,
         factory: Callable[[WSUpgradeRequest], WSListener | WSUpgradeResponseWithListener],
         options: dict[str, Any],
@@ -228,9 +230,9 @@ class _Connection(WSProtocol):  # type: ignore[misc]
             read_buffer_init_size=16 * 1024,
             **options,
         )
-        self._door = door
+        self._acceptor = acceptor
         self._peer = peer
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self._door.left(self._peer)
+        self._acceptor.on_connection_lost(self._peer)

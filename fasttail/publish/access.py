@@ -33,7 +33,7 @@ class Headers(Protocol):
     def getall(self, key: str, default: list[str], /) -> list[str]: ...
 
 
-class Reached(NamedTuple):
+class LocalEndpoint(NamedTuple):
     """Where a connection came in: our address and port, and the scheme spoken there (http or https)."""
 
     address: str
@@ -73,7 +73,7 @@ class Access:
     token:       to be given as `Authorization: Bearer …` or `?token=…`.
     origins:     of web pages whose scripts may connect; empty: any. Programs that send no Origin, or our own
                  address in its place, pass.
-    per_address: connections that one address may have at a time; 0: any number.
+    max_per_address: connections that one address may have at a time; 0: any number.
     proxies:     whose X-Forwarded-For is believed.
     """
 
@@ -82,15 +82,15 @@ class Access:
         *,
         token: bytes | None = None,
         origins: Collection[str] = (),
-        per_address: int = 0,
+        max_per_address: int = 0,
         proxies: Sequence[Network] = (),
     ) -> None:
-        self.per_address = per_address
+        self.max_per_address = max_per_address
         self._proxies = tuple(proxies)
-        self._counts: Counter[str] = Counter()
-        self.ask_for(token, origins)
+        self._connections: Counter[str] = Counter()
+        self.set_policy(token, origins)
 
-    def ask_for(self, token: bytes | None, origins: Collection[str]) -> None:
+    def set_policy(self, token: bytes | None, origins: Collection[str]) -> None:
         """What is to be shown from now on. Who is connected stays."""
         self._token = hashlib.sha256(token).digest() if token is not None else None
         self._origins = frozenset(origin.lower() for origin in origins)
@@ -100,34 +100,34 @@ class Access:
         """Whether neither a token nor an origin is asked for."""
         return self._token is None and not self._origins
 
-    def token_fits(self, target: bytes, headers: Headers) -> bool:
+    def check_token(self, target: bytes, headers: Headers) -> bool:
         """Whether the request (its target is the path with the query) brings the token, if there is one."""
         expected = self._token
         if expected is None:
             return True
-        given = (*_bearers(headers), *_query_values(target, b"token"))
+        presented = (*_bearer_tokens(headers), *_query_values(target, b"token"))
         # Hashes have one length: not even that of the token shows in the time this takes.
-        return any(hmac.compare_digest(hashlib.sha256(each).digest(), expected) for each in given)
+        return any(hmac.compare_digest(hashlib.sha256(each).digest(), expected) for each in presented)
 
-    def origin_fits(self, headers: Headers, reached: Reached) -> bool:
+    def check_origin(self, headers: Headers, local_endpoint: LocalEndpoint) -> bool:
         """Whether the page that asks may. Browsers send their pages' Origin; no script can alter it."""
         if not self._origins:
             return True
         return all(
-            origin.lower() in self._origins or _is_own(origin.lower(), headers, reached)
+            origin.lower() in self._origins or _is_own_address(origin.lower(), headers, local_endpoint)
             for origin in headers.getall("Origin", [])
         )
 
-    def cors(self, headers: Headers, reached: Reached) -> dict[str, str]:
+    def cors_headers(self, headers: Headers, local_endpoint: LocalEndpoint) -> dict[str, str]:
         """The headers that let the pages which may connect read an answer."""
         if not self._origins:
             return {"Access-Control-Allow-Origin": "*"}
         origins = headers.getall("Origin", [])
-        if len(origins) == 1 and self.origin_fits(headers, reached):
+        if len(origins) == 1 and self.check_origin(headers, local_endpoint):
             return {"Access-Control-Allow-Origin": origins[0], "Vary": "Origin"}
         return {"Vary": "Origin"}
 
-    def whose(self, peer: str, headers: Headers) -> str:
+    def client_key(self, peer: str, headers: Headers) -> str:
         """Whom a connection from the address `peer` is counted for; "" for this machine: not counted.
 
         That is the peer; behind trusted proxies the right-most address that is no trusted proxy's, because
@@ -137,39 +137,39 @@ class Access:
         address = _address(peer)
         hops = ",".join(headers.getall("X-Forwarded-For", [])).split(",") if self._proxies else []
         while hops and any(address in network for network in self._proxies if address is not None):
-            said = _address(hops.pop())
-            if said is None:
+            claimed = _address(hops.pop())
+            if claimed is None:
                 break
-            address = said
+            address = claimed
         if address is not None and address.is_loopback:
             return ""
         if isinstance(address, ipaddress.IPv6Address):
             return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
         return str(address or peer)
 
-    def enter(self, whose: str) -> bool:
+    def acquire(self, client_key: str) -> bool:
         """Count one more connection; False, and not counted, where that would be one too many."""
-        if not whose:
+        if not client_key:
             return True
-        if self.per_address and self._counts[whose] >= self.per_address:
+        if self.max_per_address and self._connections[client_key] >= self.max_per_address:
             return False
-        self._counts[whose] += 1
+        self._connections[client_key] += 1
         return True
 
-    def leave(self, whose: str) -> None:
+    def release(self, client_key: str) -> None:
         """One connection that had entered is gone."""
-        if not whose:
+        if not client_key:
             return
-        self._counts[whose] -= 1
-        if not self._counts[whose]:
-            del self._counts[whose]
+        self._connections[client_key] -= 1
+        if not self._connections[client_key]:
+            del self._connections[client_key]
 
 
 _ORIGIN = re.compile(r"(https?)://(localhost|[\d.]+|\[[\da-f:.]+\])(?::(\d{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def _is_own(origin: str, headers: Headers, reached: Reached) -> bool:
+def _is_own_address(origin: str, headers: Headers, local_endpoint: LocalEndpoint) -> bool:
     """Whether an Origin (in lower case) is the address at which the connection came in.
 
     Some programs' libraries send that. Of a name it proves nothing: with DNS rebinding, the name of any
@@ -182,20 +182,20 @@ def _is_own(origin: str, headers: Headers, reached: Reached) -> bool:
     if found is None:
         return False
     scheme, host, port = found[1], found[2], int(found[3] or _DEFAULT_PORTS[found[1]])
-    if (scheme, port) != (reached.scheme, reached.port):
+    if (scheme, port) != (local_endpoint.scheme, local_endpoint.port):
         return False
-    here = _address(reached.address)
+    local_address = _address(local_endpoint.address)
     if is_loopback(host.strip("[]")):
         return True
     address = _address(host.strip("[]"))
     if address is None:
         return False
     hosts = [value.lower() for value in headers.getall("Host", [])]
-    asked = {f"{host}:{port}", host} if port == _DEFAULT_PORTS[scheme] else {f"{host}:{port}"}
-    return address == here or (len(hosts) == 1 and hosts[0] in asked)
+    expected_hosts = {f"{host}:{port}", host} if port == _DEFAULT_PORTS[scheme] else {f"{host}:{port}"}
+    return address == local_address or (len(hosts) == 1 and hosts[0] in expected_hosts)
 
 
-def _bearers(headers: Headers) -> Iterator[bytes]:
+def _bearer_tokens(headers: Headers) -> Iterator[bytes]:
     for value in headers.getall("Authorization", []):
         scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer":

@@ -9,8 +9,8 @@ the server takes on by default:
     the topic of `orders`                 9
       each 16 entries of its lists        1      coins, users, statuses
       each user of `users`                4   }
-      else each coin of `coins`          20   }  at most EVERYTHING: what its messages may hold
-      else, all orders           EVERYTHING   }
+      else each coin of `coins`          20   }  at most ALL_ORDERS_COST: what its messages may hold
+      else, all orders      ALL_ORDERS_COST   }
 
 Equal subscriptions share a topic, whose cost the server counts once. For the share of a client each of its
 subscriptions counts in full, since the others may leave. The old channels cost nothing: there is always room
@@ -23,12 +23,12 @@ from collections import Counter
 
 from fasttail.publish.subscriptions import Subscription
 
-SUBSCRIPTION = 1
-EVERYTHING = 1000
-_USER_TOPIC = 4
-_ORDERS_TOPIC = 9
-_ENTRIES = 16
-_COIN = 20
+SUBSCRIPTION_COST = 1
+ALL_ORDERS_COST = 1000
+_USER_COST = 4
+_ORDERS_TOPIC_COST = 9
+_ENTRIES_PER_UNIT = 16
+_COIN_COST = 20
 
 
 def topic_cost(subscription: Subscription) -> int:
@@ -36,14 +36,14 @@ def topic_cost(subscription: Subscription) -> int:
     if subscription.type == "status":
         return 0
     if subscription.type == "orderUpdates":
-        return _USER_TOPIC
+        return _USER_COST
     users, coins, statuses = (subscription.users or (), subscription.coins or (), subscription.statuses or ())
     entries = len(users) + len(coins) + len(statuses)
-    selected = _USER_TOPIC * len(users) or _COIN * len(coins) or EVERYTHING
-    return _ORDERS_TOPIC + -(-entries // _ENTRIES) + min(selected, EVERYTHING)
+    selected = _USER_COST * len(users) or _COIN_COST * len(coins) or ALL_ORDERS_COST
+    return _ORDERS_TOPIC_COST + -(-entries // _ENTRIES_PER_UNIT) + min(selected, ALL_ORDERS_COST)
 
 
-class Exceeded(Exception):
+class BudgetExceeded(Exception):
     """A subscription for which there is no room; the text says why."""
 
 
@@ -55,37 +55,39 @@ class Account:
 
 
 class Budget:
-    """limit: units of all clients together. share: units of one client. refused: how many subscriptions were
-    turned away, counted by who does so.
+    """limit: units of all clients together. client_limit: units of one client. refused: how many
+    subscriptions were turned away, counted by who does so.
     """
 
-    def __init__(self, limit: int, share: int) -> None:
+    def __init__(self, limit: int, client_limit: int) -> None:
         self.limit = limit
-        self.share = share
+        self.client_limit = client_limit
         self.used = 0
         self.refused = 0
         self._subscribers: Counter[str] = Counter()  # by topic
 
-    def take(self, account: Account, subscription: Subscription) -> None:
-        """Count a new subscription of a client. Raises Exceeded, and counts nothing then."""
+    def charge(self, account: Account, subscription: Subscription) -> None:
+        """Count a new subscription of a client. Raises BudgetExceeded, and counts nothing then."""
         topic = topic_cost(subscription)
-        cost = SUBSCRIPTION + topic
-        added = cost if subscription.key not in self._subscribers else SUBSCRIPTION
-        for wanted, free, whose in (
-            (cost, self.share - account.used, f"the {self.share:,} of one client"),
+        cost = SUBSCRIPTION_COST + topic
+        added = cost if subscription.key not in self._subscribers else SUBSCRIPTION_COST
+        for needed, free, owner in (
+            (cost, self.client_limit - account.used, f"the {self.client_limit:,} of one client"),
             (added, self.limit - self.used, f"the {self.limit:,} of all clients"),
         ):
-            if wanted > free:
-                raise Exceeded(f"it costs {wanted:,} units, but of {whose} only {max(0, free):,} are left")
+            if needed > free:
+                raise BudgetExceeded(
+                    f"it costs {needed:,} units, but of {owner} only {max(0, free):,} are left"
+                )
         self._subscribers[subscription.key] += 1
         account.used += cost
         self.used += added
 
-    def give_back(self, account: Account, subscription: Subscription) -> None:
-        """One that `take` has counted has ended."""
+    def refund(self, account: Account, subscription: Subscription) -> None:
+        """One that `charge` has counted has ended."""
         topic = topic_cost(subscription)
-        account.used -= SUBSCRIPTION + topic
-        self.used -= SUBSCRIPTION
+        account.used -= SUBSCRIPTION_COST + topic
+        self.used -= SUBSCRIPTION_COST
         self._subscribers[subscription.key] -= 1
         if not self._subscribers[subscription.key]:
             del self._subscribers[subscription.key]

@@ -11,52 +11,52 @@ cdef enum:
     MAX_RETAINED_BYTES = 1 << 20  # bytes of messages that a box keeps for its next batch
 
 
-cdef struct Out:             # bytes under construction; owned by whoever made it, freed with out_free
+cdef struct Buffer:          # bytes under construction; owned by whoever made it, freed with buffer_free
     char* data
     size_t size
-    size_t room
-    bint failed              # memory ran out: the content is not whole
+    size_t capacity
+    bint out_of_memory       # memory ran out: the content is not whole
 
-cdef enum MessageKind:
-    DATA                     # text to send
-    LEFT_OUT                 # none: orders beyond the topic's quota
-    TOO_LONG                 # none: an order that fits into no message
+cdef enum OutboxEntryKind:
+    ENTRY_DATA               # text to send
+    ENTRY_OVER_QUOTA         # none: orders beyond the topic's quota
+    ENTRY_OVERSIZE           # none: an order that fits into no message
 
 # One message of a topic, or its loss. The text of a box is cut up by these.
-cdef struct Message:
+cdef struct OutboxEntry:
     uint32_t topic
     uint8_t kind
     uint32_t orders
     size_t begin             # [begin, end) of the box's text
     size_t end
     uint64_t seq
-    uint64_t line            # where the last of its orders stands: offset of the line in its file,
-    uint32_t events          # … and how many of the line's events are done with behind it
+    uint64_t line_offset      # where the last of its orders stands: offset of the line in its file,
+    uint32_t events_consumed  # … and how many of the line's events are done with behind it
 
 
-cdef struct Box:             # messages of a batch: one worker's
-    Out text
-    Out marks                # array of Message
+cdef struct Outbox:          # messages of a batch: one worker's
+    Buffer payload
+    Buffer entries           # array of OutboxEntry
 
 
-cdef int out_grow(Out* out, size_t more) noexcept nogil
-cdef void out_clear(Out* out, size_t keep) noexcept nogil
-cdef void out_free(Out* out) noexcept nogil
-cdef void box_clear(Box* box, size_t keep) noexcept nogil
-cdef void box_free(Box* box) noexcept nogil
-cdef int add_message(Box* box, const Message* message) noexcept nogil
+cdef int buffer_grow(Buffer* out, size_t extra) noexcept nogil
+cdef void buffer_clear(Buffer* out, size_t keep) noexcept nogil
+cdef void buffer_free(Buffer* out) noexcept nogil
+cdef void outbox_clear(Outbox* outbox, size_t keep) noexcept nogil
+cdef void outbox_free(Outbox* outbox) noexcept nogil
+cdef int outbox_append(Outbox* outbox, const OutboxEntry* entry) noexcept nogil
 
 
 # The rest is inline: it runs for each value of an order.
 
-cdef inline int room_for(Out* out, size_t more) noexcept nogil:
+cdef inline int buffer_reserve(Buffer* out, size_t extra) noexcept nogil:
     """Room for `more` bytes: 1, or 0 (and `failed`) when memory is out."""
-    return 1 if out.room - out.size >= more else out_grow(out, more)
+    return 1 if out.capacity - out.size >= extra else buffer_grow(out, extra)
 
 
-cdef inline void put(Out* out, const char* p, size_t n) noexcept nogil:
+cdef inline void put(Buffer* out, const char* p, size_t n) noexcept nogil:
     """Append; the caller has made room."""
-    ft_assert(out.size + n <= out.room)
+    ft_assert(out.size + n <= out.capacity)
     memcpy(out.data + out.size, p, n)
     out.size += n
 
@@ -74,35 +74,35 @@ cdef inline uint64_t eight_digits(uint64_t value) noexcept nogil:
     return tens | ((twos - 10 * tens) << 8)
 
 
-cdef inline void put_eight(Out* out, uint64_t value) noexcept nogil:
+cdef inline void put_eight(Buffer* out, uint64_t value) noexcept nogil:
     """value < 10**8 with leading zeros."""
     cdef uint64_t digits = eight_digits(value) | <uint64_t>0x3030303030303030    # eight times "0"
     memcpy(out.data + out.size, &digits, 8)
     out.size += 8
 
 
-cdef inline void put_int(Out* out, uint64_t value) noexcept nogil:
+cdef inline void put_int(Buffer* out, uint64_t value) noexcept nogil:
     """Append a number's digits; the caller has made room for 28 bytes, which may be written."""
     cdef uint64_t upper = value // 100000000, digits
-    cdef int none                        # leading zeros of the first eight digits
-    ft_assert(out.size + 28 <= out.room)
+    cdef int leading_zeros               # leading zeros of the first eight digits
+    ft_assert(out.size + 28 <= out.capacity)
     if upper >= 100000000:
         digits = eight_digits(upper // 100000000)
     elif upper:
         digits = eight_digits(upper)
     else:
         digits = eight_digits(value)
-    none = ft_ctz(digits | (<uint64_t>1 << 56)) >> 3
-    digits = (digits | <uint64_t>0x3030303030303030) >> (8 * none)
+    leading_zeros = ft_ctz(digits | (<uint64_t>1 << 56)) >> 3
+    digits = (digits | <uint64_t>0x3030303030303030) >> (8 * leading_zeros)
     memcpy(out.data + out.size, &digits, 8)      # past the digits there is nothing yet
-    out.size += <size_t>(8 - none)
+    out.size += <size_t>(8 - leading_zeros)
     if upper >= 100000000:
         put_eight(out, upper % 100000000)
     if upper:
         put_eight(out, value % 100000000)
 
 
-cdef inline void put_signed(Out* out, int64_t value) noexcept nogil:
+cdef inline void put_signed(Buffer* out, int64_t value) noexcept nogil:
     if value < 0:
         put(out, b"-", 1)
         put_int(out, ~<uint64_t>value + 1)
@@ -110,17 +110,17 @@ cdef inline void put_signed(Out* out, int64_t value) noexcept nogil:
         put_int(out, <uint64_t>value)
 
 
-cdef inline void put_padded(Out* out, uint64_t value, int digits) noexcept nogil:
+cdef inline void put_padded(Buffer* out, uint64_t value, int digits) noexcept nogil:
     """A number with leading zeros; the caller has made room."""
     cdef int i
-    ft_assert(out.size + <size_t>digits <= out.room)
+    ft_assert(out.size + <size_t>digits <= out.capacity)
     for i in range(digits):
         out.data[out.size + <size_t>(digits - 1 - i)] = <char>(c'0' + value % 10)
         value //= 10
     out.size += <size_t>digits
 
 
-cdef inline void put_bool(Out* out, bint value) noexcept nogil:
+cdef inline void put_bool(Buffer* out, bint value) noexcept nogil:
     if value:
         put(out, b"true", 4)
     else:

@@ -9,52 +9,53 @@ from fasttail.atomics cimport ft_store_relaxed
 from fasttail.checks cimport FT_DEBUG_CHECKS
 
 
-cdef int out_grow(Out* out, size_t more) noexcept nogil:
+cdef int buffer_grow(Buffer* out, size_t extra) noexcept nogil:
     """Make room for `more` bytes: 1, or 0 (and `failed`) when memory is out."""
-    cdef size_t room = out.room * 2 if out.room * 2 > out.size + more else out.size + more + 4096
+    cdef size_t capacity = out.capacity * 2 if out.capacity * 2 > out.size + extra else out.size + extra + 4096
     cdef char* data
     if FT_DEBUG_CHECKS:
-        room = out.size + more           # no more than was asked for, so that a write beyond it is seen
-    data = <char*>realloc(out.data, room)
+        capacity = out.size + extra      # no more than was asked for, so that a write beyond it is seen
+    data = <char*>realloc(out.data, capacity)
     if data == NULL:
-        out.failed = True
+        out.out_of_memory = True
         return 0
     out.data = data
-    ft_store_relaxed(<uint64_t*>&out.room, room)  # relaxed, wherever it is written: the main thread adds them up meanwhile
+    # relaxed, wherever it is written: the main thread adds them up meanwhile
+    ft_store_relaxed(<uint64_t*>&out.capacity, capacity)
     return 1
 
 
-cdef void out_clear(Out* out, size_t keep) noexcept nogil:
+cdef void buffer_clear(Buffer* out, size_t keep) noexcept nogil:
     """Empty it; memory beyond `keep` bytes goes back."""
-    if out.room > keep:
+    if out.capacity > keep:
         free(out.data)
         out.data = NULL
-        ft_store_relaxed(<uint64_t*>&out.room, 0)
+        ft_store_relaxed(<uint64_t*>&out.capacity, 0)
     out.size = 0
-    out.failed = False
+    out.out_of_memory = False
 
 
-cdef void out_free(Out* out) noexcept nogil:
+cdef void buffer_free(Buffer* out) noexcept nogil:
     free(out.data)
     out.data = NULL
     out.size = 0
-    out.room = 0
+    out.capacity = 0
 
 
-cdef void box_clear(Box* box, size_t keep) noexcept nogil:
+cdef void outbox_clear(Outbox* outbox, size_t keep) noexcept nogil:
     """Empty it; of its text and of its marks, memory beyond `keep` bytes goes back."""
-    out_clear(&box.text, keep)
-    out_clear(&box.marks, keep)
+    buffer_clear(&outbox.payload, keep)
+    buffer_clear(&outbox.entries, keep)
 
 
-cdef void box_free(Box* box) noexcept nogil:
-    out_free(&box.text)
-    out_free(&box.marks)
+cdef void outbox_free(Outbox* outbox) noexcept nogil:
+    buffer_free(&outbox.payload)
+    buffer_free(&outbox.entries)
 
 
-cdef int add_message(Box* box, const Message* message) noexcept nogil:
+cdef int outbox_append(Outbox* outbox, const OutboxEntry* entry) noexcept nogil:
     """1, or 0 when memory is out."""
-    if not room_for(&box.marks, sizeof(Message)):
+    if not buffer_reserve(&outbox.entries, sizeof(OutboxEntry)):
         return 0
-    put(&box.marks, <const char*>message, sizeof(Message))
+    put(&outbox.entries, <const char*>entry, sizeof(OutboxEntry))
     return 1

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fasttail.publish.connection import Client
 
 
-def _nothing() -> None:
+def _ignore() -> None:
     """Nobody wants to know."""
 
 
@@ -19,17 +19,17 @@ class Channel:
     def __init__(self, name: str) -> None:
         self.name = name
         self.clients: set[Client] = set()
-        self.on_change: Callable[[], None] = _nothing  # somebody came or left
+        self.on_change: Callable[[], None] = _ignore  # somebody came or left
         self.messages_sent = 0
         self.orders_sent = 0
         self.bytes_sent = 0
 
-    def join(self, client: Client) -> None:
+    def add_client(self, client: Client) -> None:
         """From now on the client gets what is published."""
         self.clients.add(client)
         self.on_change()
 
-    def leave(self, client: Client) -> None:
+    def remove_client(self, client: Client) -> None:
         """No more, if it ever did."""
         self.clients.discard(client)
         self.on_change()
@@ -42,10 +42,10 @@ class Channel:
         """
         if not data:
             return 0
-        taken = 0
+        accepted = 0
         for client in tuple(self.clients):  # a copy: a full queue takes the client out of the set
-            taken += client.send(data)
-        self.orders_sent += orders * taken
-        self.messages_sent += (orders if messages is None else messages) * taken
-        self.bytes_sent += len(data) * taken
-        return taken
+            accepted += client.send(data)
+        self.orders_sent += orders * accepted
+        self.messages_sent += (orders if messages is None else messages) * accepted
+        self.bytes_sent += len(data) * accepted
+        return accepted

@@ -22,14 +22,14 @@ _HOUR = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 _CURSOR = re.compile(r"([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7})")
 
 
-class Place(NamedTuple):
-    """Behind `events` events of the line at `offset` of an hour's file (YYYYMMDDHH); sorts as the files
-    do.
+class CursorPosition(NamedTuple):
+    """Behind `events_consumed` events of the line at `offset` of an hour's file (YYYYMMDDHH); sorts as the
+    files do.
     """
 
     hour: int
     offset: int
-    events: int = 0
+    events_consumed: int = 0
 
     @property
     def date(self) -> str:
@@ -39,17 +39,17 @@ class Place(NamedTuple):
         """What the cursors of its hour's file begin with."""
         return f"{_LETTERS[layout]}{self.hour:010d}-"
 
-    def text(self, layout: str) -> str:
+    def to_cursor(self, layout: str) -> str:
         """As a cursor."""
-        return f"{self.prefix(layout)}{self.offset:013d}-{self.events:07d}"
+        return f"{self.prefix(layout)}{self.offset:013d}-{self.events_consumed:07d}"
 
 
-def parse(text: str) -> tuple[str, Place]:
+def parse(text: str) -> tuple[str, CursorPosition]:
     """Layout and place. ValueError: no cursor."""
     found = _CURSOR.fullmatch(text)
     if found is None:
         raise ValueError("not a cursor")
-    return _LAYOUTS[found[1]], Place(int(found[2] + found[3]), int(found[4]), int(found[5]))
+    return _LAYOUTS[found[1]], CursorPosition(int(found[2] + found[3]), int(found[4]), int(found[5]))
 
 
 def prefix(layout: str | None, path: str) -> str:

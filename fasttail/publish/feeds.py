@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from fasttail.publish.channel import Channel
-from fasttail.publish.cursor import Place
+from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.topics import Topic
 
-MOST_ENDS = 64
+MAX_DELIVERED_HOURS = 64
 
 
-class Message(Protocol):
+class OutgoingMessage(Protocol):
     """What the pipeline made for a topic (`fasttail.publish.topics.TopicMessage`)."""
 
     @property
@@ -30,7 +30,7 @@ class Message(Protocol):
     @property
     def data(self) -> bytes: ...
     @property
-    def left_out(self) -> bool: ...
+    def over_quota(self) -> bool: ...
     @property
     def orders(self) -> int: ...
     @property
@@ -42,10 +42,10 @@ class Message(Protocol):
 class Sink(Protocol):
     """What takes the messages of one topic."""
 
-    def deliver(self, message: Message) -> None: ...
+    def deliver(self, message: OutgoingMessage) -> None: ...
 
 
-class Progress(Protocol):
+class PipelineProgress(Protocol):
     """How far the pipeline is (`BatchEnd` and `TopicsChanged`)."""
 
     @property
@@ -56,37 +56,37 @@ class Progress(Protocol):
     def late(self) -> bool: ...
 
 
-class Batch(Progress, Protocol):
+class BatchProgress(PipelineProgress, Protocol):
     """What has been read (`BatchEnd`): an hour's file from `begin` to `end`."""
 
     @property
     def begin(self) -> int: ...
 
 
-class Pipe(Protocol):
+class TopicControl(Protocol):
     """The pipeline, as far as topics go."""
 
     def add_topic(self, topic: Topic) -> int: ...
     def remove_topic(self, topic: Topic) -> int: ...
 
 
-class MakeTopic(Protocol):
+class TopicFactory(Protocol):
     """Makes a feed's topic; its first message has the number `seq` + 1."""
 
     def __call__(self, *, seq: int) -> Topic: ...
 
 
-class Taker(Protocol):
+class Subscriber(Protocol):
     """A member of a feed. live: it gets what the feed gets; else it waits, or reads what it has missed
-    from the files. group: the number of its client, for the topic's quota (`Topic.count_to`).
+    from the files. quota_group: the number of its client, for the topic's quota (`Topic.set_quota_group`).
     """
 
     live: bool
 
     @property
-    def group(self) -> int: ...
+    def quota_group(self) -> int: ...
 
-    def give(self, message: Message) -> bool: ...
+    def send_live(self, message: OutgoingMessage) -> bool: ...
 
 
 class Feed:
@@ -100,32 +100,32 @@ class Feed:
         self.key = key
         self.topic = topic
         self.channel = channel
-        self.members: set[Taker] = set()
+        self.members: set[Subscriber] = set()
         self.seq = 0  # of the last message handed out
         self.refused = False
         self.paused = False
         self.active = asyncio.Event()  # the pipeline makes its messages, from the frontier on
 
-    def add(self, member: Taker) -> None:
+    def add_member(self, member: Subscriber) -> None:
         """One more member; it gets nothing before it is live."""
         self.members.add(member)
-        self.count()
+        self.update_quota_group()
 
-    def count(self) -> None:
+    def update_quota_group(self) -> None:
         """Let the topic's messages count to the client that has it alone, or to nobody's."""
-        self.topic.count_to(next(iter(self.members)).group if len(self.members) == 1 else 0)
+        self.topic.set_quota_group(next(iter(self.members)).quota_group if len(self.members) == 1 else 0)
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: OutgoingMessage) -> None:
         """Hand a message to every member that is live."""
         if message.seq:
             self.seq = message.seq
-        taken = 0
+        accepted = 0
         for member in tuple(self.members):
             if member.live:
-                taken += member.give(message)
-        self.channel.orders_sent += message.orders * taken
-        self.channel.messages_sent += taken
-        self.channel.bytes_sent += len(message.data) * taken
+                accepted += member.send_live(message)
+        self.channel.orders_sent += message.orders * accepted
+        self.channel.messages_sent += accepted
+        self.channel.bytes_sent += len(message.data) * accepted
 
 
 class Feeds:
@@ -133,137 +133,141 @@ class Feeds:
 
     frontier: everything before this place has been; None while the pipeline has no file. setbacks: how often
     it has moved back, for a file that was truncated, or to another layout. batch: the number of the last one.
-    late: its lines are not those at the frontier. ends: how far each of the last hours' files has been
-    handed out, late lines too. epoch: of the `seq` numbers: they begin anew with each Feeds.
+    late: its lines are not those at the frontier. delivered_offsets: how far each of the last hours' files
+    has been handed out, late lines too. epoch: of the `seq` numbers: they begin anew with each Feeds.
     """
 
-    def __init__(self, pipe: Pipe, epoch: str) -> None:
+    def __init__(self, topic_control: TopicControl, epoch: str) -> None:
         self.epoch = epoch
         self.layout: str | None = None
-        self.frontier: Place | None = None
-        self.setbacks = 0
+        self.high_watermark: CursorPosition | None = None
+        self.rewinds = 0
         self.batch = 0
         self.late = False
-        self.ends: dict[int, int] = {}
-        self.on_late: Callable[[int, int, int], None] = _nothing  # late lines: hour, begin, end
-        self.on_set_back: Callable[[Place], None] = _nothing  # from where
-        self._next_begin = 0  # what new feeds count from: past all numbers of those that have gone
-        self._pipe = pipe
-        self._by_key: dict[str, Feed] = {}
-        self._by_id: dict[int, Sink] = {}
-        self._waiting: deque[tuple[int, Feed]] = deque()  # (command, feed) that the pipeline has not yet
+        self.delivered_offsets: dict[int, int] = {}
+        self.on_late_lines: Callable[[int, int, int], None] = _ignore  # late lines: hour, begin, end
+        self.on_rewind: Callable[[CursorPosition], None] = _ignore  # from where
+        self._next_seq_base = 0  # what new feeds count from: past all numbers of those that have gone
+        self._topic_control = topic_control
+        self._feeds: dict[str, Feed] = {}
+        self._sinks: dict[int, Sink] = {}
+        self._activating: deque[tuple[int, Feed]] = deque()  # (command, feed) that the pipeline has not yet
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._feeds)
 
     @property
     def cursor(self) -> str | None:
         """The frontier as a cursor."""
-        return self.frontier.text(self.layout) if self.frontier and self.layout else None
+        return self.high_watermark.to_cursor(self.layout) if self.high_watermark and self.layout else None
 
-    def read_in(self, layout: str | None, place: Place | None) -> None:
+    def set_source(self, layout: str | None, position: CursorPosition | None) -> None:
         """What is handed out from now on stands in files of this layout, from this place on; others are
         forgotten.
         """
-        before, changed = self.frontier, self.layout not in (None, layout)
+        before, changed = self.high_watermark, self.layout not in (None, layout)
         self.layout = layout
         if changed:
-            self.ends.clear()
-        back = before is not None and (changed or (place is not None and place < before))
-        if back or before is None:
-            self.frontier = place
-        if back and before is not None:
-            self.setbacks += 1
+            self.delivered_offsets.clear()
+        rewound = before is not None and (changed or (position is not None and position < before))
+        if rewound or before is None:
+            self.high_watermark = position
+        if rewound and before is not None:
+            self.rewinds += 1
             self.batch += 1  # what the last one gave is no more of the present content
-            self.on_set_back(before)
+            self.on_rewind(before)
 
-    def join(self, key: str, make: MakeTopic, channel: Channel) -> Feed:
+    def get_or_create(self, key: str, make_topic: TopicFactory, channel: Channel) -> Feed:
         """The feed of a key; made, with its topic, for the first who asks."""
-        feed = self._by_key.get(key)
+        feed = self._feeds.get(key)
         if feed is None:
-            feed = self._by_key[key] = Feed(key, make(seq=self._next_begin), channel)
-            feed.seq = self._next_begin
-            self._waiting.append((self.attach(feed.topic, feed), feed))
-        self.go_on(feed)
+            feed = self._feeds[key] = Feed(key, make_topic(seq=self._next_seq_base), channel)
+            feed.seq = self._next_seq_base
+            self._activating.append((self.attach_sink(feed.topic, feed), feed))
+        self.resume_feed(feed)
         return feed
 
-    def pause(self, feed: Feed) -> None:
+    def pause_feed(self, feed: Feed) -> None:
         """Let the pipeline make no more of its messages, if no member is live. Those that it has made still
         come: they count.
         """
         if feed.active.is_set() and not feed.refused and not any(member.live for member in feed.members):
             feed.paused = True
             feed.active.clear()
-            self._pipe.remove_topic(feed.topic)
+            self._topic_control.remove_topic(feed.topic)
 
-    def go_on(self, feed: Feed) -> None:
+    def resume_feed(self, feed: Feed) -> None:
         """Let it make them again, if it does not; `active` says when."""
         if feed.paused:
             feed.paused = False
-            self._waiting.append((self._pipe.add_topic(feed.topic), feed))
+            self._activating.append((self._topic_control.add_topic(feed.topic), feed))
 
-    def leave(self, feed: Feed, member: Taker) -> None:
+    def remove_member(self, feed: Feed, member: Subscriber) -> None:
         """A member goes; the last one takes the feed with it."""
         member.live = False
         feed.members.discard(member)
-        feed.count()
-        if not feed.members and self._by_key.get(feed.key) is feed:
-            del self._by_key[feed.key]
+        feed.update_quota_group()
+        if not feed.members and self._feeds.get(feed.key) is feed:
+            del self._feeds[feed.key]
             # One more: whoever comes back to a subscription that nobody had meanwhile must not find the next
             # number and take it that nothing was missed.
-            self._next_begin = max(self._next_begin, feed.seq + 1)
+            self._next_seq_base = max(self._next_seq_base, feed.seq + 1)
             if feed.paused:
-                del self._by_id[feed.topic.id]
+                del self._sinks[feed.topic.id]
             else:
-                self.detach(feed.topic)
+                self.detach_sink(feed.topic)
 
-    def attach(self, topic: Topic, sink: Sink) -> int:
+    def attach_sink(self, topic: Topic, sink: Sink) -> int:
         """Let the pipeline make a topic's messages and hand them to `sink`. Number of the command."""
-        self._by_id[topic.id] = sink
-        return self._pipe.add_topic(topic)
+        self._sinks[topic.id] = sink
+        return self._topic_control.add_topic(topic)
 
-    def detach(self, topic: Topic) -> None:
+    def detach_sink(self, topic: Topic) -> None:
         """No more."""
-        del self._by_id[topic.id]
-        self._pipe.remove_topic(topic)
+        del self._sinks[topic.id]
+        self._topic_control.remove_topic(topic)
 
-    def take(self, messages: Iterable[Message], note: Batch) -> None:
+    def deliver_batch(self, messages: Iterable[OutgoingMessage], progress: BatchProgress) -> None:
         """Hand out what a batch has made."""
         self.batch += 1
-        self.late = note.late
+        self.late = progress.late
         for message in messages:
-            sink = self._by_id.get(message.topic)
+            sink = self._sinks.get(message.topic)
             if sink is not None:  # else its last member has gone meanwhile
                 sink.deliver(message)
-        if note.late and note.hour:
-            self.on_late(note.hour, note.begin, note.end)
-        self._move(note, note.begin)
+        if progress.late and progress.hour:
+            self.on_late_lines(progress.hour, progress.begin, progress.end)
+        self._advance(progress, progress.begin)
         self.late = False
 
-    def changed(self, number: int, note: Progress) -> None:
+    def on_commands_applied(self, command_number: int, progress: PipelineProgress) -> None:
         """The pipeline has done all commands up to this one."""
-        self._move(note, note.end)
-        while self._waiting and self._waiting[0][0] <= number:
-            _, feed = self._waiting.popleft()
+        self._advance(progress, progress.end)
+        while self._activating and self._activating[0][0] <= command_number:
+            _, feed = self._activating.popleft()
             if feed.topic.refused:
                 feed.refused = True
-                if self._by_key.get(feed.key) is feed:  # else its last member has gone meanwhile
-                    del self._by_key[feed.key]  # whoever comes next may find room
-                    self.detach(feed.topic)
+                if self._feeds.get(feed.key) is feed:  # else its last member has gone meanwhile
+                    del self._feeds[feed.key]  # whoever comes next may find room
+                    self.detach_sink(feed.topic)
             feed.active.set()
 
-    def _move(self, note: Progress, begin: int) -> None:
-        if note.hour:
+    def _advance(self, progress: PipelineProgress, begin: int) -> None:
+        if progress.hour:
             # Late lines may stand in front of others, where a hole has been filled.
-            self.ends[note.hour] = max(note.end, self.ends.get(note.hour, 0)) if note.late else note.end
-            if len(self.ends) > MOST_ENDS:
-                del self.ends[min(self.ends)]
-        if note.hour and not note.late:
-            before, self.frontier = self.frontier, Place(note.hour, note.end)
-            if before is not None and Place(note.hour, begin) < before:
-                self.setbacks += 1
-                self.on_set_back(before)
+            self.delivered_offsets[progress.hour] = (
+                max(progress.end, self.delivered_offsets.get(progress.hour, 0))
+                if progress.late
+                else progress.end
+            )
+            if len(self.delivered_offsets) > MAX_DELIVERED_HOURS:
+                del self.delivered_offsets[min(self.delivered_offsets)]
+        if progress.hour and not progress.late:
+            before, self.high_watermark = self.high_watermark, CursorPosition(progress.hour, progress.end)
+            if before is not None and CursorPosition(progress.hour, begin) < before:
+                self.rewinds += 1
+                self.on_rewind(before)
 
 
-def _nothing(*_: object) -> None:
+def _ignore(*_: object) -> None:
     """Nobody wants to know."""

@@ -5,19 +5,19 @@ its header, and the clients' transports write it as it is.
 """
 
 
-cdef inline int frame_header(char* p, size_t n) noexcept nogil:
-    """Header of a whole, unmasked text frame with n payload bytes at p: its size, 2, 4 or 10."""
+cdef inline int frame_header(char* out, size_t payload_size) noexcept nogil:
+    """Header of a whole, unmasked text frame with `payload_size` payload bytes at `out`: its size, 2, 4 or 10."""
     cdef int i
-    p[0] = <char>0x81
-    if n < 126:
-        p[1] = <char>n
+    out[0] = <char>0x81
+    if payload_size < 126:
+        out[1] = <char>payload_size
         return 2
-    if n < 65536:
-        p[1] = 126
-        p[2] = <char>(n >> 8)
-        p[3] = <char>(n & 0xFF)
+    if payload_size < 65536:
+        out[1] = 126
+        out[2] = <char>(payload_size >> 8)
+        out[3] = <char>(payload_size & 0xFF)
         return 4
-    p[1] = 127
+    out[1] = 127
     for i in range(8):
-        p[2 + i] = <char>((n >> (8 * (7 - i))) & 0xFF)
+        out[2 + i] = <char>((payload_size >> (8 * (7 - i))) & 0xFF)
     return 10

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEAST_SHED = 64 << 10
+MIN_SHED_BYTES = 64 << 10
 """Bytes: a client for whom less waits keeps up, and to cut it off would free next to nothing."""
 
 
@@ -41,7 +41,7 @@ class Hub:
         self.max_messages_per_minute = max_messages_per_minute
         self.idle_timeout_s = idle_timeout_s
         self.accepting = True
-        self.handed_bytes = 0  # to the transports
+        self.written_bytes = 0  # to the transports
         self.opened = 0
         self.refused = 0
         self.closed_slow = 0
@@ -55,36 +55,36 @@ class Hub:
         )
         self._empty: asyncio.Event | None = None  # made by close_all
 
-    def joined(self, client: Client) -> None:
+    def register_client(self, client: Client) -> None:
         """A handshake succeeded."""
         self.clients.add(client)
         self.opened += 1
 
-    def lost(self, client: Client) -> None:
+    def unregister_client(self, client: Client) -> None:
         """A connection is gone for good."""
         self.clients.discard(client)
         if self._empty is not None and not self.clients:
             self._empty.set()
 
-    def shed(self) -> tuple[int, int]:
+    def shed_slowest(self) -> tuple[int, int]:
         """Memory is short: cut off those for whom most waits, until half of all that waits is gone.
 
         (clients, bytes). No close frame: it would have to wait behind all that they do not read.
         """
-        queues = sorted(((client.queued, client) for client in self.clients), key=lambda each: -each[0])
-        goal = sum(queued for queued, _ in queues) // 2
-        count = freed = 0
-        for queued, client in queues:
-            if freed >= goal or queued < LEAST_SHED:
+        queues = sorted(((client.queued_bytes, client) for client in self.clients), key=lambda each: -each[0])
+        target_bytes = sum(queued_bytes for queued_bytes, _ in queues) // 2
+        count = freed_bytes = 0
+        for queued_bytes, client in queues:
+            if freed_bytes >= target_bytes or queued_bytes < MIN_SHED_BYTES:
                 break
-            self.shed_lines.emit(client.peer, queued)
+            self.shed_lines.emit(client.peer, queued_bytes)
             client.abort()
             count += 1
-            freed += queued
+            freed_bytes += queued_bytes
         self.shed_clients += count
-        return count, freed
+        return count, freed_bytes
 
-    def counts(self) -> dict[str, Any]:
+    def connection_counters(self) -> dict[str, Any]:
         """Everything counted here, as plain numbers and dicts by channel name."""
         channels = self.channels.values()
         return {
@@ -93,7 +93,7 @@ class Hub:
             "messages_sent": {channel.name: channel.messages_sent for channel in channels},
             "orders_sent": {channel.name: channel.orders_sent for channel in channels},
             "bytes_sent": {channel.name: channel.bytes_sent for channel in channels},
-            "queued_bytes": sum(client.queued for client in self.clients),
+            "queued_bytes": sum(client.queued_bytes for client in self.clients),
             "opened": self.opened,
             "refused": self.refused,
             "closed_slow": self.closed_slow,

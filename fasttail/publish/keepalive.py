@@ -14,63 +14,63 @@ from typing import Protocol
 from fasttail.publish.wire import CloseCode
 
 SWEEP_S = 1.0
-UNHEARD_S = 60.0
+MAX_SILENCE_S = 60.0
 """Nothing came from the client for this long: it gets a ping too, however much is sent to it."""
-PONG_S = 20.0
+PONG_TIMEOUT_S = 20.0
 """How long it may take to answer, once it reads no more of what is queued in front of the ping."""
 
 
-class Pulse:
+class Liveness:
     """What was noticed of one client since the last look, and for how many looks it was not.
 
     The client counts the bytes that it hands to its transport, and sets the two flags.
     """
 
     __slots__ = (
+        "_flushed_before",
         "_sent_before",
-        "_taken_before",
-        "heard",
-        "looks_unheard",
-        "looks_unsent",
-        "looks_without_pong",
-        "ponged",
+        "pong_received",
+        "received",
         "sent_bytes",
+        "sweeps_without_pong",
+        "sweeps_without_receive",
+        "sweeps_without_send",
     )
 
     def __init__(self) -> None:
-        self.heard = self.ponged = False
-        self.sent_bytes = self._sent_before = self._taken_before = 0
-        self.looks_unsent = self.looks_unheard = 0
-        self.looks_without_pong: int | None = None  # None: no ping is open
+        self.received = self.pong_received = False
+        self.sent_bytes = self._sent_before = self._flushed_before = 0
+        self.sweeps_without_send = self.sweeps_without_receive = 0
+        self.sweeps_without_pong: int | None = None  # None: no ping is open
 
-    def look(self, queued: int) -> None:
+    def update(self, queued_bytes: int) -> None:
         """One more look. queued: bytes that wait in the transport, a ping behind them perhaps.
 
         A client that is slow but reads is alive, and cannot answer a ping that has not come to it yet.
         """
-        self.looks_unsent = 0 if self.sent_bytes > self._sent_before else self.looks_unsent + 1
-        self.looks_unheard = 0 if self.heard else self.looks_unheard + 1
-        taken = self.sent_bytes - queued
-        if self.ponged:
-            self.looks_without_pong = None
-        elif self.looks_without_pong is not None:
-            reads = queued > 0 and taken > self._taken_before
-            self.looks_without_pong = 0 if reads else self.looks_without_pong + 1
-        self._sent_before, self._taken_before = self.sent_bytes, taken
-        self.heard = self.ponged = False
+        self.sweeps_without_send = 0 if self.sent_bytes > self._sent_before else self.sweeps_without_send + 1
+        self.sweeps_without_receive = 0 if self.received else self.sweeps_without_receive + 1
+        flushed = self.sent_bytes - queued_bytes
+        if self.pong_received:
+            self.sweeps_without_pong = None
+        elif self.sweeps_without_pong is not None:
+            is_reading = queued_bytes > 0 and flushed > self._flushed_before
+            self.sweeps_without_pong = 0 if is_reading else self.sweeps_without_pong + 1
+        self._sent_before, self._flushed_before = self.sent_bytes, flushed
+        self.received = self.pong_received = False
 
 
-class Client(Protocol):
+class PingTarget(Protocol):
     """What is needed of a client here."""
 
     @property
-    def pulse(self) -> Pulse: ...
+    def liveness(self) -> Liveness: ...
 
     @property
     def is_open(self) -> bool: ...
 
     @property
-    def queued(self) -> int: ...
+    def queued_bytes(self) -> int: ...
 
     def ping(self) -> None: ...
 
@@ -80,11 +80,11 @@ class Client(Protocol):
 class KeepAlive:
     """Pings clients to whom nothing was sent for `interval_s` seconds; closes those that do not answer."""
 
-    def __init__(self, clients: Collection[Client], interval_s: float) -> None:
+    def __init__(self, clients: Collection[PingTarget], interval_s: float) -> None:
         self._clients = clients
-        self._unsent = max(1, round(interval_s / SWEEP_S))
-        self._unheard = max(1, round(UNHEARD_S / SWEEP_S))
-        self._without_pong = max(1, round(PONG_S / SWEEP_S))
+        self._max_sweeps_without_send = max(1, round(interval_s / SWEEP_S))
+        self._max_sweeps_without_receive = max(1, round(MAX_SILENCE_S / SWEEP_S))
+        self._max_sweeps_without_pong = max(1, round(PONG_TIMEOUT_S / SWEEP_S))
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -102,11 +102,16 @@ class KeepAlive:
         for client in tuple(self._clients):  # a copy: closing takes clients out of the set
             if not client.is_open:
                 continue
-            pulse = client.pulse
-            pulse.look(client.queued)
-            if pulse.looks_without_pong is not None:
-                if pulse.looks_without_pong >= self._without_pong:
-                    client.close(CloseCode.GOING_AWAY, f"no pong within {PONG_S:g} s")
-            elif pulse.looks_unsent >= self._unsent or pulse.looks_unheard >= self._unheard:
-                pulse.looks_unsent = pulse.looks_unheard = pulse.looks_without_pong = 0
+            liveness = client.liveness
+            liveness.update(client.queued_bytes)
+            if liveness.sweeps_without_pong is not None:
+                if liveness.sweeps_without_pong >= self._max_sweeps_without_pong:
+                    client.close(CloseCode.GOING_AWAY, f"no pong within {PONG_TIMEOUT_S:g} s")
+            elif (
+                liveness.sweeps_without_send >= self._max_sweeps_without_send
+                or liveness.sweeps_without_receive >= self._max_sweeps_without_receive
+            ):
+                liveness.sweeps_without_send = liveness.sweeps_without_receive = (
+                    liveness.sweeps_without_pong
+                ) = 0
                 client.ping()

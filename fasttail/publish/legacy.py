@@ -14,7 +14,7 @@ import orjson
 
 from fasttail.publish.channel import Channel
 from fasttail.publish.connection import Client
-from fasttail.publish.feeds import Feeds, Message
+from fasttail.publish.feeds import Feeds, OutgoingMessage
 from fasttail.publish.hub import Hub
 from fasttail.publish.topics import Topic
 from fasttail.publish.wire import CloseCode, text_frame
@@ -25,7 +25,7 @@ CHANNELS = (ORDER_UPDATE, ORDER_BATCH)
 
 PATHS = {"/ws/": ORDER_UPDATE, "/ws/orderUpdate": ORDER_UPDATE, "/ws/orderBatch": ORDER_BATCH}
 
-LEAST_QUEUE = 4 << 20
+MIN_QUEUE_BYTES = 4 << 20
 """Bytes: these clients cannot be given anything again, so that no `client_queue` makes theirs shorter."""
 
 PONG = text_frame(b"pong")
@@ -42,7 +42,7 @@ def greeting(channel: str, seconds: float) -> bytes:
     return text_frame(payload.encode())
 
 
-def astray(channel: str) -> bytes:
+def wrong_endpoint_error(channel: str) -> bytes:
     """The frame for a client that speaks the public protocol here: an error in that protocol's own form."""
     text = (
         f"Error parsing JSON into valid websocket request: this is the old service's channel {channel}, "
@@ -60,24 +60,24 @@ class LegacyClient(Client):
     def __init__(self, hub: Hub, queue_limit: int, channel: Channel) -> None:
         super().__init__(hub, queue_limit)
         self.channel = channel
-        self._told = False
+        self._hint_sent = False
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         # Before the greeting: what is written after it came is sent.
-        self.channel.join(self)
+        self.channel.add_client(self)
         self.send(greeting(self.channel.name, time.time()))
 
-    def left(self) -> None:
-        self.channel.leave(self)
+    def on_closing(self) -> None:
+        self.channel.remove_client(self)
 
-    def text(self, payload: bytes) -> None:
+    def on_text(self, payload: bytes) -> None:
         if payload == b"ping":
             self.send(PONG)
         elif payload == b"close":
             self.close(CloseCode.OK)
-        elif not self._told and _is_request(payload):
-            self._told = True
-            self.send(astray(self.channel.name))
+        elif not self._hint_sent and _is_request(payload):
+            self._hint_sent = True
+            self.send(wrong_endpoint_error(self.channel.name))
 
 
 def _is_request(payload: bytes) -> bool:
@@ -105,17 +105,20 @@ def status(hub: Hub, batcher: "OrderBatcher") -> dict[str, Any]:
     }
 
 
-class OldChannels:
+class LegacyChannels:
     """The two channels' topics, which the pipeline has while somebody listens, and the batcher."""
 
     def __init__(self, hub: Hub, feeds: Feeds, max_message: int) -> None:
         self._hub = hub
         self._batcher = OrderBatcher(max_message)
         updates = Topic(ORDER_UPDATE, max_message=max_message)
-        pieces = Topic(ORDER_BATCH, max_message=max_message)
-        for name, topic, sink in ((ORDER_UPDATE, updates, self._update), (ORDER_BATCH, pieces, self._piece)):
+        fragments = Topic(ORDER_BATCH, max_message=max_message)
+        for name, topic, sink in (
+            (ORDER_UPDATE, updates, self._deliver_update),
+            (ORDER_BATCH, fragments, self._deliver_fragment),
+        ):
             channel = hub.channels[name]
-            channel.on_change = _Listening(channel, feeds, topic, sink).look
+            channel.on_change = _TopicOnDemand(channel, feeds, topic, sink).update
 
     def flush(self) -> None:
         """Send the messages of orderBatch that are due."""
@@ -124,12 +127,12 @@ class OldChannels:
             channel.publish(frame.data, frame.orders, 1)
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Something waits for the next message of orderBatch."""
         return self._batcher.pending_orders > 0
 
     @property
-    def collects(self) -> bool:
+    def has_batch_clients(self) -> bool:
         """Somebody is on orderBatch, so that something may soon wait."""
         return bool(self._hub.channels[ORDER_BATCH].clients)
 
@@ -137,33 +140,33 @@ class OldChannels:
         """The body of /ws/status."""
         return status(self._hub, self._batcher)
 
-    def _update(self, message: Message) -> None:
+    def _deliver_update(self, message: OutgoingMessage) -> None:
         self._hub.channels[ORDER_UPDATE].publish(message.data, message.orders)
 
-    def _piece(self, message: Message) -> None:
-        if self._batcher.add(message.data, message.orders):
+    def _deliver_fragment(self, message: OutgoingMessage) -> None:
+        if self._batcher.add_orders(message.data, message.orders):
             self.flush()
 
 
-class _Listening:
+class _TopicOnDemand:
     """Gives the pipeline a channel's topic with the first client, and takes it away with the last."""
 
     def __init__(
-        self, channel: Channel, feeds: Feeds, topic: Topic, deliver: Callable[[Message], None]
+        self, channel: Channel, feeds: Feeds, topic: Topic, deliver: Callable[[OutgoingMessage], None]
     ) -> None:
         self.deliver = deliver
         self._channel = channel
         self._feeds = feeds
         self._topic = topic
-        self._on = False
+        self._attached = False
 
-    def look(self) -> None:
+    def update(self) -> None:
         wanted = bool(self._channel.clients)
-        if wanted and not self._on:
-            self._feeds.attach(self._topic, self)
-        elif self._on and not wanted:
-            self._feeds.detach(self._topic)
-        self._on = wanted
+        if wanted and not self._attached:
+            self._feeds.attach_sink(self._topic, self)
+        elif self._attached and not wanted:
+            self._feeds.detach_sink(self._topic)
+        self._attached = wanted
 
 
 class BatchFrame(NamedTuple):
@@ -176,11 +179,12 @@ class BatchFrame(NamedTuple):
 class OrderBatcher:
     """Collects pieces of JSON until the next `orderBatch` is due; packs them into bounded messages.
 
-    A piece is one or more Order objects joined by commas, at most `max_piece` bytes. A message is
+    A piece is one or more Order objects joined by commas, at most `max_fragment` bytes. A message is
 
         {"type":"orderBatch","channel":"orderBatch","timestamp":"T","data":{"orders":[piece,piece,…],"count":n}}
 
-    Bounded: when `add` answers True (`high_water` bytes are pending), the caller flushes before it adds more.
+    Bounded: when `add_orders` answers True (`high_water` bytes are pending), the caller flushes before it
+    adds more.
     """
 
     OVERHEAD = 256
@@ -189,50 +193,50 @@ class OrderBatcher:
     def __init__(self, max_message: int = 256 * 1024, *, high_water: int = 1 << 20) -> None:
         if max_message < 2 * self.OVERHEAD:
             raise ValueError(f"max_message: {max_message} bytes are too few, at least {2 * self.OVERHEAD}")
-        self._room = max_message - self.OVERHEAD
+        self._payload_capacity = max_message - self.OVERHEAD
         self._high_water = high_water
-        self._pieces: list[tuple[bytes, int]] = []
+        self._fragments: list[tuple[bytes, int]] = []
         self.pending_bytes = 0
         self.pending_orders = 0
 
     @property
-    def max_piece(self) -> int:
+    def max_fragment(self) -> int:
         """Largest piece, in bytes, with which no message passes `max_message`."""
-        return min(32 * 1024, self._room)
+        return min(32 * 1024, self._payload_capacity)
 
-    def add(self, piece: bytes, orders: int) -> bool:
+    def add_orders(self, fragment: bytes, orders: int) -> bool:
         """Keep a piece of `orders` orders (0: nothing) for the next flush; True if a flush is due at once."""
         if orders:
-            self._pieces.append((piece, orders))
-            self.pending_bytes += len(piece)
+            self._fragments.append((fragment, orders))
+            self.pending_bytes += len(fragment)
             self.pending_orders += orders
         return self.pending_bytes >= self._high_water
 
     def flush(self, now: float | None = None) -> list[BatchFrame]:
         """All that is pending, in order, as complete frames stamped `now` (Unix seconds; default: the clock).
 
-        Nothing pending: an empty list. A piece larger than `max_piece` still goes out, in a message of its
+        Nothing pending: an empty list. A piece larger than `max_fragment` still goes out, in a message of its
         own.
         """
-        pieces, self._pieces = self._pieces, []
+        fragments, self._fragments = self._fragments, []
         self.pending_bytes = self.pending_orders = 0
         timestamp = iso_time(time.time() if now is None else now)
         frames: list[BatchFrame] = []
         begin = size = 0
-        for index, (piece, _) in enumerate(pieces):
-            added = len(piece) + 1  # with its comma
-            if size and size + added > self._room:
-                frames.append(_batch_frame(pieces[begin:index], timestamp))
+        for index, (fragment, _) in enumerate(fragments):
+            fragment_size = len(fragment) + 1  # with its comma
+            if size and size + fragment_size > self._payload_capacity:
+                frames.append(_batch_frame(fragments[begin:index], timestamp))
                 begin, size = index, 0
-            size += added
-        if pieces:
-            frames.append(_batch_frame(pieces[begin:], timestamp))
+            size += fragment_size
+        if fragments:
+            frames.append(_batch_frame(fragments[begin:], timestamp))
         return frames
 
 
-def _batch_frame(pieces: list[tuple[bytes, int]], timestamp: str) -> BatchFrame:
-    orders = sum(count for _, count in pieces)
+def _batch_frame(fragments: list[tuple[bytes, int]], timestamp: str) -> BatchFrame:
+    orders = sum(count for _, count in fragments)
     head = f'{{"type":"{ORDER_BATCH}","channel":"{ORDER_BATCH}","timestamp":"{timestamp}","data":{{"orders":['
     tail = f'],"count":{orders}}}}}'
-    payload = head.encode() + b",".join([piece for piece, _ in pieces]) + tail.encode()
+    payload = head.encode() + b",".join([fragment for fragment, _ in fragments]) + tail.encode()
     return BatchFrame(text_frame(payload), orders)

@@ -8,12 +8,12 @@ from fasttail.parser.table cimport RowTable
 from fasttail.parser.types cimport TextSpan, Row
 from fasttail.parser.vocabulary cimport STATUSES
 from fasttail.parser.words cimport intern_find
-from fasttail.publish.buffer cimport DATA, Box, Message, Out, add_message, put, put_int, room_for
+from fasttail.publish.buffer cimport ENTRY_DATA, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, buffer_reserve
 from fasttail.publish.frames cimport frame_header
 
 cdef enum:
-    PIECE = 32768            # bytes of orders that are handed over together
-    UPDATE_HEAD = 4          # the header of a frame of 126 to 65,535 bytes
+    FRAGMENT_BYTES = 32768   # bytes of orders that are handed over together
+    SHORT_FRAME_HEADER = 4   # the header of a frame of 126 to 65,535 bytes
 
 cdef const char* LEGACY_STATUS[64]       # by the parser's status code; NULL: not on these channels
 cdef size_t LEGACY_STATUS_SIZE[64]
@@ -36,7 +36,7 @@ _legacy_status(b"cancelled", b"canceled", 8)
 _legacy_status(b"vaultWithdrawalCanceled", b"canceled", 8)
 
 
-cdef void _put_plain(Out* out, const char* event, TextSpan ref) noexcept nogil:
+cdef void _put_unquoted(Buffer* out, const char* event, TextSpan ref) noexcept nogil:
     """A number's text, escapes decoded: as a JSON number it stands without quotes."""
     cdef const char* text = event + ref.offset
     cdef char decoded[DECODED_TEXT_BYTES]
@@ -48,7 +48,7 @@ cdef void _put_plain(Out* out, const char* event, TextSpan ref) noexcept nogil:
     put(out, text, <size_t>n)
 
 
-cdef void _put_micros(Out* out, const char* event, TextSpan time) noexcept nogil:
+cdef void _put_legacy_time(Buffer* out, const char* event, TextSpan time) noexcept nogil:
     """A time with exactly six fraction digits, cut off, as the old service wrote it."""
     cdef size_t size = time.size, i
     cdef const char* text = event + time.offset
@@ -64,7 +64,7 @@ cdef void _put_micros(Out* out, const char* event, TextSpan time) noexcept nogil
         out.data[out.size - 26 + i] = text[i]
 
 
-cdef void _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
+cdef void _put_legacy_order(Buffer* out, const Row* row, const char* data) noexcept nogil:
     """The old service's Order object. The caller has made room."""
     cdef const char* event = data + row.offset
     put(out, b'{"id":"', 7)
@@ -75,34 +75,34 @@ cdef void _put_order(Out* out, const Row* row, const char* data) noexcept nogil:
         put(out, b'","side":"Bid","price":', 23)
     else:
         put(out, b'","side":"Ask","price":', 23)
-    _put_plain(out, event, row.limitPx_text)
+    _put_unquoted(out, event, row.limitPx_text)
     put(out, b',"size":', 8)
-    _put_plain(out, event, row.origSz_text)
+    _put_unquoted(out, event, row.origSz_text)
     put(out, b',"owner":"', 10)
     put(out, event + row.user.offset, row.user.size)
     put(out, b'","timestamp":"', 15)
-    _put_micros(out, event, row.time)
+    _put_legacy_time(out, event, row.time)
     put(out, b'","status":"', 12)
     put(out, LEGACY_STATUS[row.status], LEGACY_STATUS_SIZE[row.status])
     put(out, b'"}', 2)
 
 
-cdef void _put_now(char* text, int64_t now_ns) noexcept nogil:
+cdef void _format_utc_time(char* text, int64_t now_ns) noexcept nogil:
     """`now_ns` (UTC, ns since 1970) as 26 characters, `2026-05-05T17:39:14.852711`."""
-    cdef int64_t seconds = now_ns // 1000000000, days, z, era, of_era, of_year, month
+    cdef int64_t seconds = now_ns // 1000000000, days, z, era, day_of_era, day_of_year, month
     cdef int64_t numbers[7]
-    cdef int at[7]
+    cdef int last_digit[7]
     cdef int width, k, i
     days = seconds // 86400
     seconds -= days * 86400
     # civil date from days: years begin in March, eras of 400 years
     z = days + 719468
     era = z // 146097
-    of_era = z - era * 146097
-    numbers[0] = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
-    of_year = of_era - (365 * numbers[0] + numbers[0] // 4 - numbers[0] // 100)
-    month = (5 * of_year + 2) // 153
-    numbers[2] = of_year - (153 * month + 2) // 5 + 1
+    day_of_era = z - era * 146097
+    numbers[0] = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
+    day_of_year = day_of_era - (365 * numbers[0] + numbers[0] // 4 - numbers[0] // 100)
+    month = (5 * day_of_year + 2) // 153
+    numbers[2] = day_of_year - (153 * month + 2) // 5 + 1
     numbers[1] = month + 3 if month < 10 else month - 9
     numbers[0] += era * 400 + (1 if numbers[1] <= 2 else 0)
     numbers[3] = seconds // 3600
@@ -110,117 +110,117 @@ cdef void _put_now(char* text, int64_t now_ns) noexcept nogil:
     numbers[5] = seconds % 60
     numbers[6] = now_ns // 1000 % 1000000
     memcpy(text, b"0000-00-00T00:00:00.000000", 26)
-    at[0] = 3
-    at[1] = 6
-    at[2] = 9
-    at[3] = 12
-    at[4] = 15
-    at[5] = 18
-    at[6] = 25
+    last_digit[0] = 3
+    last_digit[1] = 6
+    last_digit[2] = 9
+    last_digit[3] = 12
+    last_digit[4] = 15
+    last_digit[5] = 18
+    last_digit[6] = 25
     ft_assert(numbers[0] <= 9999)
     for k in range(7):
         width = 4 if k == 0 else (6 if k == 6 else 2)
         for i in range(width):
-            text[at[k] - i] = <char>(c'0' + numbers[k] % 10)
+            text[last_digit[k] - i] = <char>(c'0' + numbers[k] % 10)
             numbers[k] //= 10
 
 
-cdef inline bint _fits(const Row* row, size_t most) noexcept nogil:
-    """Whether an old channel's message of `most` bytes can hold the row's Order."""
+cdef inline bint _fits_legacy_message(const Row* row, size_t max_payload) noexcept nogil:
+    """Whether an old channel's message of `max_payload` bytes can hold the row's Order."""
     # symbol and owner are the only texts without a bound; the numbers' are at most DECODED_TEXT_BYTES when escaped
-    return (<size_t>row.size + 2 * DECODED_TEXT_BYTES + 512 <= most
-            or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= most)
+    return (<size_t>row.size + 2 * DECODED_TEXT_BYTES + 512 <= max_payload
+            or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= max_payload)
 
 
-cdef size_t encode_updates(RowTable table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns, size_t most,
-                           uint32_t topic, Box* box, uint64_t* oversize) noexcept nogil:
+cdef size_t encode_legacy_updates(RowTable table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns,
+                                  size_t max_payload, uint32_t topic, Outbox* outbox, uint64_t* oversize) noexcept nogil:
     """The rows for `orderUpdate`: a frame each, all in one Message.
 
-    most: payload bytes that a frame may have; an order that would not fit is left out and counted in `oversize`.
+    max_payload: payload bytes that a frame may have; an order that would not fit is left out and counted in `oversize`.
     Returns the number of orders.
     """
     cdef char head[128]
     cdef size_t i, start, size
-    cdef Out* out = &box.text
+    cdef Buffer* out = &outbox.payload
     cdef const Row* row
     cdef int header
-    cdef Message message
-    message.topic = topic
-    message.kind = DATA
-    message.begin = out.size
-    message.orders = 0
+    cdef OutboxEntry entry
+    entry.topic = topic
+    entry.kind = ENTRY_DATA
+    entry.begin = out.size
+    entry.orders = 0
     memcpy(head, b'{"type":"orderUpdate","channel":"orderUpdate","timestamp":"', 59)
-    _put_now(head + 59, now_ns)
+    _format_utc_time(head + 59, now_ns)
     memcpy(head + 85, b'","data":', 9)
     for i in range(n):
         row = &(<Row*>table.rows)[rows[i]]
         if LEGACY_STATUS[row.status] == NULL:
             continue
-        if not _fits(row, most):
+        if not _fits_legacy_message(row, max_payload):
             oversize[0] += 1
             continue
-        if not room_for(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
+        if not buffer_reserve(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
             break
         start = out.size
-        out.size += UPDATE_HEAD
+        out.size += SHORT_FRAME_HEADER
         put(out, head, 94)
-        _put_order(out, row, data)
+        _put_legacy_order(out, row, data)
         put(out, b"}", 1)
-        size = out.size - start - UPDATE_HEAD
+        size = out.size - start - SHORT_FRAME_HEADER
         header = frame_header(head + 100, size)
-        if header != UPDATE_HEAD:
-            if not room_for(out, 16):
+        if header != SHORT_FRAME_HEADER:
+            if not buffer_reserve(out, 16):
                 out.size = start
                 break
-            memmove(out.data + start + header, out.data + start + UPDATE_HEAD, size)
+            memmove(out.data + start + header, out.data + start + SHORT_FRAME_HEADER, size)
             out.size = start + header + size
         memcpy(out.data + start, head + 100, <size_t>header)
-        message.orders += 1
-    message.end = out.size
-    if message.orders:
-        add_message(box, &message)
-    return message.orders
+        entry.orders += 1
+    entry.end = out.size
+    if entry.orders:
+        outbox_append(outbox, &entry)
+    return entry.orders
 
 
-cdef size_t encode_pieces(RowTable table, const char* data, const uint32_t* rows, size_t n, size_t most, uint32_t topic,
-                          Box* box, uint64_t* oversize) noexcept nogil:
-    """The rows for `orderBatch`: Orders joined by commas, a Message for each piece that fits a message of `most` bytes.
+cdef size_t encode_legacy_fragments(RowTable table, const char* data, const uint32_t* rows, size_t n, size_t max_payload,
+                                    uint32_t topic, Outbox* outbox, uint64_t* oversize) noexcept nogil:
+    """The rows for `orderBatch`: Orders joined by commas, a Message for each piece that fits a message of `max_payload` bytes.
 
     Returns the number of orders.
     """
     cdef size_t i, start, sent = 0
-    cdef size_t piece_most = PIECE if most > 2 * PIECE else most // 2
-    cdef Out* out = &box.text
+    cdef size_t max_fragment = FRAGMENT_BYTES if max_payload > 2 * FRAGMENT_BYTES else max_payload // 2
+    cdef Buffer* out = &outbox.payload
     cdef const Row* row
-    cdef Message message
-    message.topic = topic
-    message.kind = DATA
-    message.begin = out.size
-    message.orders = 0
+    cdef OutboxEntry entry
+    entry.topic = topic
+    entry.kind = ENTRY_DATA
+    entry.begin = out.size
+    entry.orders = 0
     for i in range(n):
         row = &(<Row*>table.rows)[rows[i]]
         if LEGACY_STATUS[row.status] == NULL:
             continue
-        if not _fits(row, most):
+        if not _fits_legacy_message(row, max_payload):
             oversize[0] += 1
             continue
-        if not room_for(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
+        if not buffer_reserve(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
             break
         start = out.size
-        if message.orders:
+        if entry.orders:
             put(out, b",", 1)
-        _put_order(out, row, data)
-        if message.orders and out.size - message.begin > piece_most:
+        _put_legacy_order(out, row, data)
+        if entry.orders and out.size - entry.begin > max_fragment:
             # this order begins the next piece: its comma goes
-            message.end = start
-            add_message(box, &message)
-            sent += message.orders
+            entry.end = start
+            outbox_append(outbox, &entry)
+            sent += entry.orders
             memmove(out.data + start, out.data + start + 1, out.size - start - 1)
             out.size -= 1
-            message.begin = start
-            message.orders = 0
-        message.orders += 1
-    message.end = out.size
-    if message.orders:
-        add_message(box, &message)
-    return sent + message.orders
+            entry.begin = start
+            entry.orders = 0
+        entry.orders += 1
+    entry.end = out.size
+    if entry.orders:
+        outbox_append(outbox, &entry)
+    return sent + entry.orders

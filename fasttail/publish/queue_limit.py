@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fasttail.publish.hub import LEAST_SHED, Hub
+from fasttail.publish.hub import MIN_SHED_BYTES, Hub
 from fasttail.publish.public import PublicClient
 
-LOOKS = 16
+QUEUE_CHECKS_PER_LIMIT = 16
 """So often the queues are added up while as much is handed out as they may hold together."""
 
 
@@ -15,22 +15,24 @@ class QueueLimit:
     def __init__(self, hub: Hub, total: int) -> None:
         self._hub = hub
         self._total = total
-        self._handed_before = 0
+        self._written_at_check = 0
 
     def enforce(self) -> None:
         """If the queues of all clients together are too long, add nothing to the longest until they have run
         down: their members read on from the files. To be called whenever something has been handed out.
         """
-        if self._hub.handed_bytes - self._handed_before < self._total // LOOKS:
+        if self._hub.written_bytes - self._written_at_check < self._total // QUEUE_CHECKS_PER_LIMIT:
             return
-        self._handed_before = self._hub.handed_bytes
-        if sum(client.queued for client in self._hub.clients) <= self._total:
+        self._written_at_check = self._hub.written_bytes
+        if sum(client.queued_bytes for client in self._hub.clients) <= self._total:
             return
-        clients = (each for each in self._hub.clients if isinstance(each, PublicClient) and not each.crowded)
-        queues = sorted(((client.queued, client) for client in clients), key=lambda each: -each[0])
-        rest = sum(queued for queued, _ in queues)
-        for queued, client in queues:
-            if rest <= self._total // 4 or queued < LEAST_SHED:
+        clients = (
+            each for each in self._hub.clients if isinstance(each, PublicClient) and not each.throttled
+        )
+        queues = sorted(((client.queued_bytes, client) for client in clients), key=lambda each: -each[0])
+        remaining = sum(queued_bytes for queued_bytes, _ in queues)
+        for queued_bytes, client in queues:
+            if remaining <= self._total // 4 or queued_bytes < MIN_SHED_BYTES:
                 break
-            client.crowd()
-            rest -= queued
+            client.throttle()
+            remaining -= queued_bytes

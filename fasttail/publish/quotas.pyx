@@ -22,22 +22,22 @@ cdef int _by_group(const void* a, const void* b) noexcept nogil:
 
 
 cdef int _by_bytes(const void* a, const void* b) noexcept nogil:
-    cdef const Group* x = <const Group*>a
-    cdef const Group* y = <const Group*>b
+    cdef const QuotaGroup* x = <const QuotaGroup*>a
+    cdef const QuotaGroup* y = <const QuotaGroup*>b
     return (x.bytes > y.bytes) - (x.bytes < y.bytes)
 
 
-cdef bint share_out(Job* jobs, uint32_t count, Group* groups, size_t room) noexcept nogil:
+cdef bint assign_quotas(Job* jobs, uint32_t count, QuotaGroup* groups, size_t batch_limit) noexcept nogil:
     """Give quotas to jobs whose bytes are known, if together they need more than `room`; whether they do. Sorts the jobs."""
-    cdef size_t total = 0, left, share, left_of_group
+    cdef size_t total = 0, left, share, group_left
     cdef uint32_t i, k, groups_len = 0
-    cdef Group* group
+    cdef QuotaGroup* group
     for i in range(count):
         total += jobs[i].bytes
-    if total <= room:
+    if total <= batch_limit:
         return False
     for i in range(count):
-        jobs[i].group = ft_load_relaxed(&(<Topic>jobs[i].topic).group)  # relaxed: the main thread changes it
+        jobs[i].group = ft_load_relaxed(&(<Topic>jobs[i].topic).quota_group)  # relaxed: the main thread changes it
         if jobs[i].group == 0:
             jobs[i].group = (<uint64_t>1 << 32) + (<Topic>jobs[i].topic).id
     qsort(jobs, count, sizeof(Job), _by_group)
@@ -49,18 +49,18 @@ cdef bint share_out(Job* jobs, uint32_t count, Group* groups, size_t room) noexc
             groups_len += 1
         groups[groups_len - 1].bytes += jobs[i].bytes
         groups[groups_len - 1].count += 1
-    qsort(groups, groups_len, sizeof(Group), _by_bytes)
-    left = room
+    qsort(groups, groups_len, sizeof(QuotaGroup), _by_bytes)
+    left = batch_limit
     for i in range(groups_len):
         group = &groups[i]
         share = left // (groups_len - i)
         left -= min(share, group.bytes)
         if group.bytes <= share:
             continue
-        left_of_group = share
+        group_left = share
         for k in range(group.count):
-            share = left_of_group // (group.count - k)
-            left_of_group -= min(share, jobs[group.first + k].bytes)
+            share = group_left // (group.count - k)
+            group_left -= min(share, jobs[group.first + k].bytes)
             if jobs[group.first + k].bytes > share:
                 jobs[group.first + k].quota = share
     return True

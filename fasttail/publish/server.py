@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from fasttail.publish.accept import Door
+from fasttail.publish.accept import Acceptor
 from fasttail.publish.access import Access, is_loopback
 from fasttail.publish.compression import Compression
 from fasttail.publish.connection import Client
@@ -28,7 +28,7 @@ RECEIVE_BUFFER = 64 * 1024
 
 RESERVED_DESCRIPTORS = 64
 """Descriptors that clients may not use up: for files, inotify, the log and connections without a client."""
-MOST_WAITING = 1024
+MAX_PENDING = 1024
 """Connections without a client (before their handshake, or plain HTTP), as far as descriptors suffice."""
 
 
@@ -83,12 +83,12 @@ class Server:
             status=status,
             access=self._access,
             compression=compression,
-            enter=lambda peer: self._door.let_in(peer),
+            on_accepted=lambda peer: self._acceptor.promote(peer),
         )
         self._keep_alive = KeepAlive(hub.clients, ping_interval_s)
-        self._door = Door(
+        self._acceptor = Acceptor(
             self._routes,
-            on_cut_off=self._count_refused,
+            on_evicted=self._count_refused,
             tls=tls,
             timeout_s=HANDSHAKE_TIMEOUT_S,
             options={
@@ -104,17 +104,17 @@ class Server:
         return int(self.sockets[0].getsockname()[1]) if self.sockets else self._port
 
     @property
-    def where(self) -> str:
+    def listen_address(self) -> str:
         """Host and port, as people write them."""
-        return _where(self.host, self.port)
+        return _format_address(self.host, self.port)
 
     async def start(self) -> None:
         """Listen and accept. Raises OSError, with the address and the reason in `strerror`, if it cannot."""
-        self._fit_descriptors()
+        self._limit_to_descriptors()
         if not self.sockets:
             self.sockets = await _listen(self.host, self._port)
         self._warn_if_open_to_all()
-        self._door.open(self.sockets, most_waiting=self.most_waiting)
+        self._acceptor.open(self.sockets, max_pending=self.max_pending)
         self._keep_alive.start()
 
     async def stop(
@@ -125,49 +125,51 @@ class Server:
         With `keep_sockets` they stay open and listening, for the process that takes over: new connections
         wait in the kernel meanwhile, and none is refused.
         """
-        self._door.close()
+        self._acceptor.close()
         self._keep_alive.stop()
         await self.hub.close_all(code, reason, wait_s=wait_s)
-        self._door.cut_off_all()
+        self._acceptor.close_pending()
         if not keep_sockets:
             for sock in self.sockets:
                 sock.close()
             self.sockets = ()
 
-    def use(self, *, token: bytes | None, origins: Collection[str], tls: ssl.SSLContext | None) -> None:
+    def set_access_policy(
+        self, *, token: bytes | None, origins: Collection[str], tls: ssl.SSLContext | None
+    ) -> None:
         """Ask this of connections from now on; None and no origins: nothing. Who is connected stays."""
-        self._access.ask_for(token, origins)
-        self._door.tls = tls
+        self._access.set_policy(token, origins)
+        self._acceptor.tls = tls
 
-    def _fit_descriptors(self) -> None:
+    def _limit_to_descriptors(self) -> None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY or self.max_clients <= limit - RESERVED_DESCRIPTORS:
             return
-        fits = max(1, limit - RESERVED_DESCRIPTORS)
-        log.warning("max_clients lowered to %d: the limit of open files is %d", fits, limit)
-        self.max_clients = self._routes.max_clients = fits
+        lowered = max(1, limit - RESERVED_DESCRIPTORS)
+        log.warning("max_clients lowered to %d: the limit of open files is %d", lowered, limit)
+        self.max_clients = self._routes.max_clients = lowered
 
     def _warn_if_open_to_all(self) -> None:
-        away = [name for sock in self.sockets if not is_loopback(name := str(sock.getsockname()[0]))]
-        if away and self._access.is_open_to_all:
+        exposed = [name for sock in self.sockets if not is_loopback(name := str(sock.getsockname()[0]))]
+        if exposed and self._access.is_open_to_all:
             log.warning(
                 "whoever reaches port %d on %s may connect: neither token_file nor allowed_origins is set",
                 self.port,
-                ", ".join(away),
+                ", ".join(exposed),
             )
 
     @property
-    def waiting(self) -> int:
+    def pending_connections(self) -> int:
         """How many connections there are that have not become a client yet."""
-        return self._door.waiting
+        return self._acceptor.pending_count
 
     @property
-    def most_waiting(self) -> int:
+    def max_pending(self) -> int:
         """How many there may be: what clients and our own files leave of the descriptors."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY:
-            return MOST_WAITING
-        return min(MOST_WAITING, max(1, limit - self.max_clients - RESERVED_DESCRIPTORS // 2))
+            return MAX_PENDING
+        return min(MAX_PENDING, max(1, limit - self.max_clients - RESERVED_DESCRIPTORS // 2))
 
     def _count_refused(self) -> None:
         self.hub.refused += 1
@@ -183,22 +185,24 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
         host = ""
     elif host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    where = _where(host, port)
+    address_text = _format_address(host, port)
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         # gaierror's numbers are no errno values
-        raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {where}: {error.strerror}") from None
+        raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {address_text}: {error.strerror}") from None
     sockets: list[socket.socket] = []
-    failure: OSError | None = None
+    first_error: OSError | None = None
     for family, address in dict.fromkeys((info[0], info[4]) for info in found):
         if sockets and port == 0:
             address = (address[0], sockets[0].getsockname()[1], *address[2:])
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:  # a kernel without IPv6
-            failure = failure or OSError(error.errno, f"cannot listen on {where}: {error.strerror}")
+            first_error = first_error or OSError(
+                error.errno, f"cannot listen on {address_text}: {error.strerror}"
+            )
             continue
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -210,16 +214,18 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
             sockets.append(sock)
         except OSError as error:
             sock.close()
-            failure = failure or OSError(error.errno, f"cannot listen on {where}: {error.strerror}")
-    if failure is not None and not sockets:
-        raise failure
-    if failure is not None:
+            first_error = first_error or OSError(
+                error.errno, f"cannot listen on {address_text}: {error.strerror}"
+            )
+    if first_error is not None and not sockets:
+        raise first_error
+    if first_error is not None:
         # For instance `localhost` with an IPv6 address in the hosts file, in a container without IPv6.
-        log.warning("%s; listening on the other addresses of that name", failure.strerror)
+        log.warning("%s; listening on the other addresses of that name", first_error.strerror)
     return tuple(sockets)
 
 
-def _where(host: str, port: int) -> str:
+def _format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host or '*'}:{port}"
 
 

@@ -32,16 +32,16 @@ from fasttail.parser.vocabulary import STATUS_NAMES
 MAX_ENTRIES = 1000
 """Of one list."""
 
-MAX_TEXT = 64
+MAX_TEXT_CHARS = 64
 """Characters of a coin, of a status, of a number given as text, of a cursor."""
 
-MAX_SHOWN = 1000
+MAX_SHOWN_CHARS = 1000
 """Characters shown of a frame that is no JSON."""
 
 MAX_FIELDS = 32
 """Of one subscription, unknown ones included."""
 
-LATEST_NS = 2**63 - 1
+MAX_TIME_NS = 2**63 - 1
 """The latest time that 64-bit nanoseconds since 1970 hold."""
 
 PUBLIC_TYPES = frozenset(
@@ -117,12 +117,12 @@ _TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_SELECTION = ("coins", "users", "sides", "statuses", "minNotional", "format")
-_HOW = ("cursor", "since", "onSlow")
+_SELECTION_FIELDS = ("coins", "users", "sides", "statuses", "minNotional", "format")
+_OPTION_FIELDS = ("cursor", "since", "onSlow")
 _FIELDS: Mapping[str, tuple[str, ...]] = {
-    "orders": ("type", *_SELECTION, *_HOW),
-    "orderUpdates": ("type", "user", *_HOW),
-    "status": ("type", *_HOW),
+    "orders": ("type", *_SELECTION_FIELDS, *_OPTION_FIELDS),
+    "orderUpdates": ("type", "user", *_OPTION_FIELDS),
+    "status": ("type", *_OPTION_FIELDS),
 }
 
 
@@ -145,9 +145,9 @@ class PostError(RequestError):
 
     channel = "post"
 
-    def __init__(self, identity: int | str, text: str, *, action: bool = False) -> None:
+    def __init__(self, post_id: int | str, text: str, *, action: bool = False) -> None:
         super().__init__(text)
-        self._identity = identity
+        self._post_id = post_id
         self._action = action
 
     @property
@@ -156,10 +156,10 @@ class PostError(RequestError):
             response = {"type": "action", "payload": {"status": "err", "response": str(self)}}
         else:
             response = {"type": "error", "payload": str(self)}
-        return {"id": self._identity, "response": response}
+        return {"id": self._post_id, "response": response}
 
 
-class _Fault(Exception):
+class _InvalidSubscription(Exception):
     """What is wrong with a subscription. Empty where the public API's words say it all."""
 
 
@@ -186,7 +186,7 @@ class Subscription:
 
     on_slow: OnSlow = field(compare=False, default="replay")
 
-    def sharing(self, equal: Self) -> Self:
+    def sharing_fields_of(self, equal: Self) -> Self:
         """The same, with the texts and lists of an equal one instead of its own."""
         return replace(
             self,
@@ -200,7 +200,7 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ClientRequest:
     """One message of a client. A ping has no subscription; the others have it, and also as it was sent."""
 
     method: Method
@@ -208,7 +208,7 @@ class Request:
     sent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def answer(self) -> dict[str, Any]:
+    def response_fields(self) -> dict[str, Any]:
         """The subscription as a subscriptionResponse shows it: the echo, but what was sent as it was sent.
 
         A client may find the request that is answered by comparing values, and `["ETH","BTC"]` is not
@@ -220,82 +220,82 @@ class Request:
         return {**echo, **{key: value for key, value in self.sent.items() if key in known and key != "user"}}
 
 
-def parse_request(payload: bytes) -> Request:
+def parse_request(payload: bytes) -> ClientRequest:
     """Read a text message. RequestError, with the answer, for what is no request or cannot be served."""
     try:
         message = orjson.loads(payload)
         orjson.dumps(message)  # what is nested too deep to be shown in an error is no request either
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        raise _no_request(payload, MAX_SHOWN) from None
+        raise _malformed_request(payload, MAX_SHOWN_CHARS) from None
     match message:
         case {"method": "ping"}:
-            return Request("ping")
+            return ClientRequest("ping")
         case {"method": "subscribe", "subscription": dict(sent)}:
-            return Request("subscribe", _subscription(sent, begins=True), sent)
+            return ClientRequest("subscribe", _subscription(sent, is_subscribe=True), sent)
         case {"method": "unsubscribe", "subscription": dict(sent)}:
-            return Request("unsubscribe", _subscription(sent, begins=False), sent)
-        case {"method": "post", "id": int() | str() as identity} if not isinstance(identity, bool):
-            raise _refused_post(identity, message.get("request"))
+            return ClientRequest("unsubscribe", _subscription(sent, is_subscribe=False), sent)
+        case {"method": "post", "id": int() | str() as post_id} if not isinstance(post_id, bool):
+            raise _reject_post(post_id, message.get("request"))
         case {"method": "post"}:
-            raise _no_request(payload, reason="a post needs an id, which is a whole number of 64 bits")
-    raise _no_request(payload)
+            raise _malformed_request(payload, reason="a post needs an id, which is a whole number of 64 bits")
+    raise _malformed_request(payload)
 
 
-def invalid(sent: Mapping[str, Any], reason: str = "") -> RequestError:
+def invalid_subscription(sent: Mapping[str, Any], reason: str = "") -> RequestError:
     """The error for a subscription, as it was sent, that cannot be served; `reason` without braces."""
     shown = orjson.dumps(sent).decode()
     return RequestError(f"Invalid subscription: {shown}" + (f": {reason}" if reason else ""))
 
 
-def not_text(size: int) -> RequestError:
+def binary_not_supported(size: int) -> RequestError:
     """The error for a binary message of `size` bytes."""
-    return _no_request(f"a binary message of {size} bytes, but requests are text messages".encode())
+    return _malformed_request(f"a binary message of {size} bytes, but requests are text messages".encode())
 
 
-def _no_request(payload: bytes, most: int | None = None, *, reason: str = "") -> RequestError:
+def _malformed_request(payload: bytes, max_chars: int | None = None, *, reason: str = "") -> RequestError:
     """Shows at most so many characters. JSON is shown whole: clients read it, and half of it may end them."""
-    shown = payload.decode("utf-8", "replace")[:most]
+    shown = payload.decode("utf-8", "replace")[:max_chars]
     text = f"Error parsing JSON into valid websocket request: {shown}"
     return RequestError(text + (f": {reason}" if reason else ""))
 
 
-def _refused_post(identity: int | str, request: Any) -> PostError:
+def _reject_post(post_id: int | str, request: Any) -> PostError:
     """The public API puts the HTTP status and its description first."""
     match request:
         case {"type": "info"}:
-            return PostError(identity, f"501 Not Implemented: {_elsewhere('info requests', 'info')}")
+            return PostError(post_id, f"501 Not Implemented: {_not_served('info requests', 'info')}")
         case {"type": "action"}:
-            text = f"501 Not Implemented: {_elsewhere('actions', 'exchange')}"
-            return PostError(identity, text, action=True)
-    return PostError(identity, '400 Bad Request: the type of a post\'s request is "info" or "action"')
+            text = f"501 Not Implemented: {_not_served('actions', 'exchange')}"
+            return PostError(post_id, text, action=True)
+    return PostError(post_id, '400 Bad Request: the type of a post\'s request is "info" or "action"')
 
 
-def _elsewhere(what: str, path: str) -> str:
+def _not_served(what: str, path: str) -> str:
     return f"{what} are not served here; send them to the public API, {PUBLIC_URL}/{path}"
 
 
-def _subscription(sent: dict[str, Any], *, begins: bool) -> Subscription:
+def _subscription(sent: dict[str, Any], *, is_subscribe: bool) -> Subscription:
     try:
         match sent.get("type"):
             case "orderUpdates":
-                return _order_updates(sent, begins)
+                return _order_updates(sent, is_subscribe)
             case "orders":
-                return _orders(sent, begins)
+                return _orders(sent, is_subscribe)
             case "status":
                 _check_fields("status", sent)
-                return _made("status", {}, _how(sent, begins))
+                return _build_subscription("status", {}, _parse_options(sent, is_subscribe))
             case str(kind):
-                raise _Fault(_unknown_type(kind))
-        raise _Fault
-    except _Fault as fault:
-        raise invalid(sent, str(fault)) from None
+                raise _InvalidSubscription(_unknown_type(kind))
+        raise _InvalidSubscription
+    except _InvalidSubscription as error:
+        raise invalid_subscription(sent, str(error)) from None
 
 
 def _unknown_type(kind: str) -> str:
     """What to say of a type that is none of ours; its fields are not looked at."""
     if kind in PUBLIC_TYPES:
         return f'"{kind}" is not served here'
-    if not _is_plain(kind):
+    if not _is_quotable(kind):
         return "unknown type"
     near = _nearest(kind, {*_FIELDS, *PUBLIC_TYPES})
     if near is None:
@@ -304,26 +304,30 @@ def _unknown_type(kind: str) -> str:
     return f'unknown type "{kind}", did you mean "{near}"{served}?'
 
 
-def _made(kind: Type, fields: dict[str, Any], how: dict[str, Any], **selection: Any) -> Subscription:
+def _build_subscription(
+    kind: Type, fields: dict[str, Any], options: dict[str, Any], **selection: Any
+) -> Subscription:
     echo = {"type": kind, **fields}
     key = orjson.dumps(echo, option=orjson.OPT_SORT_KEYS).decode()
-    return Subscription(type=kind, echo=echo, key=key, **selection, **how)
+    return Subscription(type=kind, echo=echo, key=key, **selection, **options)
 
 
-def _order_updates(sent: dict[str, Any], begins: bool) -> Subscription:
+def _order_updates(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
     if not _is_address(sent.get("user")):
-        raise _Fault
+        raise _InvalidSubscription
     _check_fields("orderUpdates", sent)
     user = sent["user"].lower()
-    return _made("orderUpdates", {"user": user}, _how(sent, begins), users=(user,), format="ws")
+    return _build_subscription(
+        "orderUpdates", {"user": user}, _parse_options(sent, is_subscribe), users=(user,), format="ws"
+    )
 
 
-def _orders(sent: dict[str, Any], begins: bool) -> Subscription:
+def _orders(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
     _check_fields("orders", sent)
-    coins = _entries(sent, "coins", _is_coin, f"a coin's name of at most {MAX_TEXT} characters")
-    users = _entries(sent, "users", _is_address, "an address of 0x and 40 hexadecimal digits")
-    sides = _entries(sent, "sides", _is_side, '"A" (ask) or "B" (bid)')
-    statuses = _entries(sent, "statuses", _is_status, f"a status of at most {MAX_TEXT} letters")
+    coins = _string_list(sent, "coins", _is_coin, f"a coin's name of at most {MAX_TEXT_CHARS} characters")
+    users = _string_list(sent, "users", _is_address, "an address of 0x and 40 hexadecimal digits")
+    sides = _string_list(sent, "sides", _is_side, '"A" (ask) or "B" (bid)')
+    statuses = _string_list(sent, "statuses", _is_status, f"a status of at most {MAX_TEXT_CHARS} letters")
     if sides is not None and len(set(sides)) == 2:
         sides = None  # both are all
     if users is not None:
@@ -336,11 +340,22 @@ def _orders(sent: dict[str, Any], begins: bool) -> Subscription:
         "sides": _sorted(sides),
         "statuses": _sorted(statuses),
     }
-    least = _notional(sent)
-    form = _one_of(sent, "format", "full", "ws", "raw")
+    min_notional = _notional(sent)
+    order_format = _one_of(sent, "format", "full", "ws", "raw")
     lists = {name: None if texts is None else list(texts) for name, texts in selection.items()}
-    fields = {**lists, "minNotional": _short(least) if least > 0 else None, "format": form}
-    return _made("orders", fields, _how(sent, begins), min_notional=least, format=form, **selection)
+    fields = {
+        **lists,
+        "minNotional": _compact_number(min_notional) if min_notional > 0 else None,
+        "format": order_format,
+    }
+    return _build_subscription(
+        "orders",
+        fields,
+        _parse_options(sent, is_subscribe),
+        min_notional=min_notional,
+        format=order_format,
+        **selection,
+    )
 
 
 def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
@@ -350,25 +365,25 @@ def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
     what looks like a field of ours.
     """
     if len(sent) > MAX_FIELDS:
-        raise _Fault(f"{len(sent)} fields, at most {MAX_FIELDS}")
+        raise _InvalidSubscription(f"{len(sent)} fields, at most {MAX_FIELDS}")
     strict = kind != "orderUpdates"
-    meant = _FIELDS[kind] if strict else (*_SELECTION, *_HOW)
+    meant = _FIELDS[kind] if strict else (*_SELECTION_FIELDS, *_OPTION_FIELDS)
     for name in sent:
         if name in _FIELDS[kind]:
             continue
-        shown = f' "{name}"' if _is_plain(name) else ""
+        shown = f' "{name}"' if _is_quotable(name) else ""
         near = _nearest(name, meant) if shown else None
         if near in _FIELDS[kind]:
-            raise _Fault(f'unknown field{shown}, did you mean "{near}"?')
+            raise _InvalidSubscription(f'unknown field{shown}, did you mean "{near}"?')
         if near is not None:
-            raise _Fault(f'unknown field{shown}: "{near}" belongs to type "orders"')
+            raise _InvalidSubscription(f'unknown field{shown}: "{near}" belongs to type "orders"')
         if strict:
-            raise _Fault(f"unknown field{shown}")
+            raise _InvalidSubscription(f"unknown field{shown}")
 
 
-def _is_plain(name: str) -> bool:
+def _is_quotable(name: str) -> bool:
     """Whether a name may be shown in a reason."""
-    return len(name) <= MAX_TEXT and _PLAIN_NAME.fullmatch(name) is not None
+    return len(name) <= MAX_TEXT_CHARS and _PLAIN_NAME.fullmatch(name) is not None
 
 
 def _nearest(name: str, names: Iterable[str]) -> str | None:
@@ -377,37 +392,43 @@ def _nearest(name: str, names: Iterable[str]) -> str | None:
     return by_letters[found[0]] if found else None
 
 
-def _how(sent: dict[str, Any], begins: bool) -> dict[str, Any]:
+def _parse_options(sent: dict[str, Any], is_subscribe: bool) -> dict[str, Any]:
     """How to begin, and what to do when slow: nothing of it counts, whatever it is, in an unsubscribe."""
-    if not begins:
+    if not is_subscribe:
         return {}
     cursor = sent.get("cursor")
-    if cursor is not None and not (isinstance(cursor, str) and 0 < len(cursor) <= MAX_TEXT):
-        raise _Fault(f"cursor: expected a text of at most {MAX_TEXT} characters")
+    if cursor is not None and not (isinstance(cursor, str) and 0 < len(cursor) <= MAX_TEXT_CHARS):
+        raise _InvalidSubscription(f"cursor: expected a text of at most {MAX_TEXT_CHARS} characters")
     since = None
     if sent.get("since") is not None:
         since = _nanoseconds(sent["since"])
         if since is None:
-            raise _Fault('since: expected a time in UTC from 1970 on, such as "2026-05-05T17:39:00"')
+            raise _InvalidSubscription(
+                'since: expected a time in UTC from 1970 on, such as "2026-05-05T17:39:00"'
+            )
         if cursor is not None:
-            raise _Fault("cursor and since exclude each other")
+            raise _InvalidSubscription("cursor and since exclude each other")
     return {"cursor": cursor, "since": since, "on_slow": _one_of(sent, "onSlow", "replay", "gap", "close")}
 
 
-def _entries(sent: dict[str, Any], name: str, fits: Callable[[Any], bool], entry: str) -> list[str] | None:
+def _string_list(
+    sent: dict[str, Any], name: str, fits: Callable[[Any], bool], expected: str
+) -> list[str] | None:
     """A field that is a list of texts, or absent."""
     value = sent.get(name)
     if value is None:
         return None
     if not isinstance(value, list):
-        raise _Fault(f"{name}: expected a list, each entry {entry}")
+        raise _InvalidSubscription(f"{name}: expected a list, each entry {expected}")
     if not value:
-        raise _Fault(f"{name}: an empty list selects nothing; leave the field out to select all")
+        raise _InvalidSubscription(
+            f"{name}: an empty list selects nothing; leave the field out to select all"
+        )
     if len(value) > MAX_ENTRIES:
-        raise _Fault(f"{name}: {len(value):,} entries, at most {MAX_ENTRIES:,}")
+        raise _InvalidSubscription(f"{name}: {len(value):,} entries, at most {MAX_ENTRIES:,}")
     for number, text in enumerate(value, 1):
         if not fits(text):
-            raise _Fault(f"{name}: entry {number} is not {entry}")
+            raise _InvalidSubscription(f"{name}: entry {number} is not {expected}")
     return value
 
 
@@ -418,7 +439,7 @@ def _one_of(sent: dict[str, Any], name: str, *choices: str) -> str:
         return choices[0]
     if value not in choices:
         shown = ", ".join(f'"{choice}"' for choice in choices[:-1])
-        raise _Fault(f'{name}: expected {shown} or "{choices[-1]}"')
+        raise _InvalidSubscription(f'{name}: expected {shown} or "{choices[-1]}"')
     return str(value)
 
 
@@ -426,14 +447,16 @@ def _notional(sent: dict[str, Any]) -> float:
     value = sent.get("minNotional")
     if value is None:
         return 0.0
-    if isinstance(value, str) and len(value) <= MAX_TEXT and _DECIMAL.fullmatch(value):
+    if isinstance(value, str) and len(value) <= MAX_TEXT_CHARS and _DECIMAL.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise _Fault('minNotional: expected a number of USD from 0 on, such as 1000 or "1000.0"')
+        raise _InvalidSubscription(
+            'minNotional: expected a number of USD from 0 on, such as 1000 or "1000.0"'
+        )
     return float(value)
 
 
-def _short(number: float) -> int | float:
+def _compact_number(number: float) -> int | float:
     """1000 rather than 1000.0, as far as doubles hold every integer."""
     return int(number) if number.is_integer() and number <= 1 << 53 else number
 
@@ -453,7 +476,7 @@ def _nanoseconds(text: object) -> int | None:
     except ValueError:
         return None
     nanoseconds = (since.days * 86400 + since.seconds) * 10**9 + int((found[7] or "").ljust(9, "0"))
-    return nanoseconds if 0 <= nanoseconds <= LATEST_NS else None
+    return nanoseconds if 0 <= nanoseconds <= MAX_TIME_NS else None
 
 
 def _is_address(value: Any) -> bool:
@@ -461,7 +484,7 @@ def _is_address(value: Any) -> bool:
 
 
 def _is_coin(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT
+    return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_CHARS
 
 
 def _is_side(value: Any) -> bool:
@@ -469,4 +492,4 @@ def _is_side(value: Any) -> bool:
 
 
 def _is_status(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_TEXT and _STATUS.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= MAX_TEXT_CHARS and _STATUS.fullmatch(value) is not None

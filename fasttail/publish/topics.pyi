@@ -12,11 +12,11 @@ class Topic:
         user: str = "",
         format: Literal["full", "ws", "raw"] = "ws",
         max_message: int = 262144,
-        aim: int = 0,
-        numbered: bool = True,
+        target_size: int = 0,
+        with_seq: bool = True,
         key: Any = None,
         seq: int = 0,
-        group: int = 0,
+        quota_group: int = 0,
     ) -> None: ...
     @property
     def id(self) -> int: ...
@@ -24,7 +24,7 @@ class Topic:
     def key(self) -> Any: ...
     @property
     def refused(self) -> bool: ...
-    def count_to(self, group: int) -> None: ...
+    def set_quota_group(self, quota_group: int) -> None: ...
 
 class TopicMessage(NamedTuple):
     topic: int
@@ -32,4 +32,4 @@ class TopicMessage(NamedTuple):
     orders: int
     seq: int
     cursor: str
-    left_out: bool = False
+    over_quota: bool = False
