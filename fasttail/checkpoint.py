@@ -95,7 +95,7 @@ class Checkpoint:
             with open_regular(self.path) as file:
                 data = file.read(MAX_FILE_BYTES)
         except FileNotFoundError:
-            raise UnusableCheckpoint("there is none") from None
+            raise UnusableCheckpoint("it does not exist") from None
         except OSError as error:
             raise UnusableCheckpoint(f"it cannot be read: {error.strerror}") from None
         if not data.strip():
@@ -109,7 +109,7 @@ class Checkpoint:
                 return SavedPosition(None)
             position = Position.from_dict(state["position"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise UnusableCheckpoint("it is damaged") from None
+            raise UnusableCheckpoint("it is corrupt") from None
         return SavedPosition(_map_paths(position, lambda path: os.path.join(self._data_dir, path)))
 
     def save(self, position: Position | None) -> None:
@@ -168,19 +168,19 @@ class Checkpoint:
             self.failures += 1
             self._failing = True
             if self._warnings.ready():
-                log.warning("cannot write the checkpoint %s: %s; trying again", self.path, reason)
+                log.warning("cannot write checkpoint %s: %s; trying again", self.path, reason)
             return
         self.written += 1
         self._up_to_date_at = started
         if self._failing:
             self._failing = False
             self._warnings.reset()
-            log.info("the checkpoint is written again, after %d failures", self.failures)
+            log.info("checkpoint written again after %d failures", self.failures)
 
     def _write(self, saved: SavedPosition) -> None:
         if not _is_same_file(self.lock_fd, os.path.join(self._folder, LOCK_NAME)):
             # The folder was removed; another instance may have made it anew, and holds it now.
-            raise OSError(errno.ESTALE, "the state folder's lock is gone")
+            raise OSError(errno.ESTALE, "the state folder's lock file is missing")
         position = saved.position
         state: dict[str, object] = {"version": FORMAT_VERSION, "written": time.time(), "position": None}
         if position is not None:
@@ -221,7 +221,7 @@ class Checkpoint:
             if not self._fsync_warning_logged:
                 self._fsync_warning_logged = True
                 reason = f"its file system does not support fsync ({error.strerror})"
-                log.warning("state folder %s: %s; a power cut may cost the checkpoint", self._folder, reason)
+                log.warning("state folder %s: %s; a power loss may lose the checkpoint", self._folder, reason)
 
     def _relative(self, position: Position) -> Position:
         """The data folder may be mounted elsewhere the next time."""
@@ -253,7 +253,7 @@ def _acquire_lock(path: str, inherited: tuple[int, ...]) -> int:
         who = f" (process {holder})" if holder.isdecimal() else ""
         folder = os.path.dirname(path)
         raise StateDirInUse(
-            f"another fasttail{who} uses the state folder {folder}: give each its own"
+            f"another fasttail{who} uses the state folder {folder}; each instance needs its own"
         ) from None
     with contextlib.suppress(OSError):  # said to the next one only; a full disk must not stop this one
         os.ftruncate(fd, 0)

@@ -39,8 +39,7 @@ S = TypeVar("S", bound=Settings)
 
 _EPILOG = (
     "Every option can also be given as an environment variable (--block-size: FASTTAIL_BLOCK_SIZE) and as "
-    "a key of the file named by --config (block_size). The first that is given counts: option, environment, "
-    "file, default."
+    "a key of the file named by --config (block_size). Precedence: option, environment, file, default."
 )
 # What the surroundings refuse, as opposed to what is wrong in the program: one line, no traceback.
 # RuntimeError is what Python raises where no thread can be started.
@@ -254,7 +253,7 @@ def _require_threads(count: int) -> None:
             thread.start()
             started.append(thread)
     except RuntimeError as error:
-        raise RuntimeError(f"{error}: {count} are needed") from None
+        raise RuntimeError(f"{error}: {count} threads are needed") from None
     finally:
         release.set()
         for thread in started:
@@ -361,12 +360,12 @@ def _parser(args: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, arguments, description in (
         ("serve", "DATA_DIR", "follow a node's folder and broadcast its orders on WebSockets"),
-        ("tail", "DATA_DIR", "print a node's orders as they come"),
-        ("parse", "FILE...", "print the orders of files, once"),
-        ("synth", "DIR", "write a folder that grows, and whose files change, as a node's does"),
-        ("demo", "", "synth, serve and a client that prints what arrives, in one"),
+        ("tail", "DATA_DIR", "print a node's orders as they arrive"),
+        ("parse", "FILE...", "print the orders in files, once"),
+        ("synth", "DIR", "simulate a node: write hour files that grow and rotate"),
+        ("demo", "", "run a simulated node, a server and a client that prints what arrives"),
         ("bundle", "", "gather what a bug report needs in one archive, without secrets"),
-        ("verify", "", "watch a server, or judge a log: PASS or FAIL for each point of the checklist"),
+        ("verify", "", "check a running server or a log: PASS or FAIL for each point of the checklist"),
     ):
         command = commands.add_parser(
             name,
@@ -386,7 +385,7 @@ def _parser(args: Sequence[str]) -> argparse.ArgumentParser:
         if name in args:
             _add_options(command, COMMANDS[name])
         if name == "serve":
-            text = "print each setting and where it came from, and end"
+            text = "print each setting and its source, and exit"
             command.add_argument("--print-config", action="store_true", help=text)
     return parser
 
@@ -403,7 +402,7 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
         group: argparse._ActionsContainer = parser
         if option.debugging:
             debugging = debugging or parser.add_argument_group(
-                "to try out what goes wrong; never in production"
+                "for testing failures; never use in production"
             )
             group = debugging
         if option.positional:

@@ -33,7 +33,7 @@ class Container:
         except (ValueError, LookupError):
             found = None
         if not isinstance(found, dict):
-            raise ContainerError("docker container inspect: an answer that is no JSON")
+            raise ContainerError("docker container inspect: the answer is not JSON")
         return found
 
     def memory(self) -> int:

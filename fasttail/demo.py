@@ -209,8 +209,8 @@ class _Demo:
             port = await server.wait_port()
             client = _Client(node.write_times)
             await ws_connect(lambda: client, f"ws://{_client_address(s.host, port)}/ws/orderUpdate")
-            rate = "as fast as it goes" if s.rate is None else f"{s.rate:,.0f} lines/s"
-            print(f"a made-up node writes {rate} ({s.layout}) to {self._folder}")
+            rate = "as fast as possible" if s.rate is None else f"{s.rate:,.0f} lines/s"
+            print(f"a simulated node writes {rate} ({s.layout}) to {self._folder}")
             url = f"http://{_client_address(s.host, port)}"
             print(f"fasttail serves it on {url} (try /health, /metrics), one client listens")
             node.start()
@@ -273,7 +273,7 @@ class _Demo:
         if lines_read == written.lines and client.orders == orders_due > 0:
             print("every line was read and every order arrived")
             return 0
-        print("NOT everything arrived", file=sys.stderr)
+        print("NOT every order arrived", file=sys.stderr)
         return 1
 
 

@@ -56,7 +56,7 @@ def request(
         if isinstance(error, TimeoutError) or time.monotonic() >= started + timeout_s:
             reason = f"no answer within {timeout_s:g} s"
         elif isinstance(error, http.client.HTTPException):
-            reason = f"no HTTP ({type(error).__name__})"
+            reason = f"invalid HTTP response ({type(error).__name__})"
         else:
             reason = error.strerror or type(error).__name__
         raise HTTPRequestError(reason) from None

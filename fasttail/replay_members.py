@@ -97,7 +97,7 @@ class LaggingMembers:
             lagging.not_before = time.monotonic() + ACTIVATION_RETRY_S
             return False
         if feed.refused:
-            lagging.member.terminate("the server has no room for one more topic; try again later")
+            lagging.member.terminate("the server cannot take another topic; try again later")
             return True
         del self.waiting[lagging]
         del self._lagging[lagging.member]

@@ -82,9 +82,7 @@ class ReplayManager:
         self._timer: asyncio.TimerHandle | None = None
         self._schedule_requested = False
         self._closed = False
-        self._failures = RateLimitedLog(
-            log, logging.ERROR, "a reading for clients that are behind has failed"
-        )
+        self._failures = RateLimitedLog(log, logging.ERROR, "a replay read has failed")
 
     # ---- what others want of it
 
@@ -228,7 +226,7 @@ class ReplayManager:
             self._fail_scan(scan, f"cannot read the node's files: {error.strerror}")
         except Exception:
             self._failures.emit(exc_info=True)
-            self._fail_scan(scan, "the server has failed to serve it")
+            self._fail_scan(scan, "internal server error")
         finally:
             for lagging in [*scan.members, *scan.joiners]:
                 self._members.requeue(lagging)

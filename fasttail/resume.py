@@ -75,21 +75,21 @@ class ReplayStartFinder:
         except ValueError:
             raise _CannotResume("not a cursor") from None
         if cursor_layout != layout:
-            raise _CannotResume(f"a cursor of layout {cursor_layout}, but {layout} is read here")
+            raise _CannotResume(f"the cursor is of layout {cursor_layout}, but this server reads {layout}")
         folder = hourly_folder(self._data_dir, layout)
         first = oldest_hour(folder)
         if first is None:
             raise _CannotResume("no data on disk, nothing to resume")
         oldest = CursorPosition(hour_number(first), 0)
         if position < oldest:
-            raise _CannotResume(f"older than what is on disk: the oldest is {oldest.to_cursor(layout)}")
+            raise _CannotResume(f"older than the data on disk: the oldest is {oldest.to_cursor(layout)}")
         hours = hour_files(folder, position.date)
         path = next((hour.path for hour in hours if hour_number(hour) == position.hour), None)
         if path is None:
-            raise _CannotResume(f"no file of that hour: the oldest is {oldest.to_cursor(layout)}")
+            raise _CannotResume(f"no file for that hour: the oldest is {oldest.to_cursor(layout)}")
         with suppress(OSError):
             if os.stat(path).st_size < position.offset + (position.events_consumed > 0):
-                raise _CannotResume("ahead of the end of that hour's file")
+                raise _CannotResume("beyond the end of that hour's file")
         return position
 
     def _find_time(self, layout: str, since: int) -> CursorPosition:

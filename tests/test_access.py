@@ -201,7 +201,7 @@ def test_only_pages_of_the_allowed_origins_may_connect() -> None:
             for origin in wrong:
                 answer = await http(srv.port, "/ws/", *UPGRADE, f"Origin: {origin}")
                 assert answer.status == 403
-                assert answer.json() == {"error": "pages of this origin may not connect"}
+                assert answer.json() == {"error": "this origin is not allowed"}
             both = ("Origin: https://app.example", "Origin: https://evil.example")
             assert (await http(srv.port, "/ws/", *UPGRADE, *both)).status == 403
             assert srv.hub.connection_counters()["refused"] == 6
@@ -509,7 +509,10 @@ def test_a_guarded_service(tmp_path: Path) -> None:
         (["--tls-cert", "empty"], "fasttail serve: tls_cert is given but tls_key is not: TLS needs both"),
         (["--tls-cert", "none", "--tls-key", "empty"], "/none: No such file or directory"),
         (["--tls-cert", "empty", "--tls-key", "none"], "/none: No such file or directory"),
-        (["--tls-cert", "empty", "--tls-key", "empty"], "/empty: no certificate with the key"),
+        (
+            ["--tls-cert", "empty", "--tls-key", "empty"],
+            "/empty: certificate and key are invalid or do not match",
+        ),
         (
             ["--allowed-origins", "example.com"],
             "--allowed-origins: expected origins like https://example.com",

@@ -287,7 +287,7 @@ def test_while_the_pipeline_hangs_there_is_an_answer_in_time(path: Path) -> None
         )
         assert first["channel"] == "error"
         assert first["data"] == (
-            f"Invalid subscription: {json.dumps(A, separators=(',', ':'))}: it could not begin within 8 s, "
+            f"Invalid subscription: {json.dumps(A, separators=(',', ':'))}: it could not start within 8 s, "
             "the server is busy; try again later"
         )
         assert [gist(each) for each in rest] == [
@@ -384,7 +384,7 @@ def test_requests_that_inflate_while_they_wait_are_bounded_too(path: Path) -> No
             got += more
             client.sendall(close_frame(1008))
         assert got[2:4] == (1008).to_bytes(2, "big")
-        assert got[4:] == b"too many requests wait for their answers"
+        assert got[4:] == b"too many pending requests"
 
 
 def test_control_frames_are_no_requests(path: Path) -> None:

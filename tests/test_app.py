@@ -136,5 +136,5 @@ def test_batches_that_cannot_be_handed_over_do_not_fill_the_log(
     finally:
         log.stop()
     lines = capfd.readouterr().out.splitlines()
-    assert sum("handing over failed" in line for line in lines) == 1
+    assert sum("publishing failed" in line for line in lines) == 1
     assert sum("ValueError: a bug" in line for line in lines) == 1

@@ -326,9 +326,7 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
         await until(lambda: len(one.got) == 2 and len(other.got) == 1, 30)
         for client in (one, other):
             assert client.got[-1]["channel"] == "error"
-            assert client.got[-1]["data"].endswith(
-                "the server has no room for one more topic; try again later"
-            )
+            assert client.got[-1]["data"].endswith("the server cannot take another topic; try again later")
         assert list(other.members) == []
         assert budget.used == 1010
         one.on_closing()

@@ -153,7 +153,7 @@ def test_the_settings_are_those_of_the_process(tmp_path: Path) -> None:
         finally:
             other.kill()
     for name in ("config.txt", "stacks.txt"):
-        assert f"missing  {name}: process {other.pid} is no fasttail serve" in done.stdout
+        assert f"missing  {name}: process {other.pid} is not fasttail serve" in done.stdout
 
 
 def test_no_code_of_the_process_is_run(tmp_path: Path) -> None:

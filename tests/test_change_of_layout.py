@@ -98,7 +98,7 @@ def test_behind_the_last_block(begin: Any, streaming: Node, by_block: Node) -> N
     tail.wait(2)
     assert tail.follower.layout == "by_block"
     assert oids(tail.lines) == list(range(200, 224))
-    assert any("going on with layout by_block, after block 105" in notice for notice in tail.notices)
+    assert any("continuing with layout by_block, after block 105" in notice for notice in tail.notices)
     by_block.write("20260505/12", block(112, 224))
     tail.settle()
     streaming.write("20260505/12", block(200, 999))
@@ -251,7 +251,7 @@ def test_under_the_server(tmp_path: Path, inotify: bool) -> None:
         bot.send({"method": "subscribe", "subscription": {"type": "orders", "cursor": cursor}})
         answer = bot.next()
         assert answer["channel"] == "error"
-        assert "a cursor of layout streaming, but by_block is read here" in json.dumps(answer)
+        assert "the cursor is of layout streaming, but this server reads by_block" in json.dumps(answer)
 
 
 @pytest.mark.fault(44)

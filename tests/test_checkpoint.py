@@ -144,7 +144,7 @@ def test_a_former_hour_written_anew_meanwhile(service: Service) -> None:
     server.end(signal.SIGKILL)
     service.path.write_bytes(b" " + lines(30, 50))
     server = service.start("--grace-s", 300)
-    server.wait_log("written anew after its hour: not read again")
+    server.wait_log("rewritten after its hour; not reading it again")
     append(following, lines(20, 21))
     server.wait_metric("fasttail_lines_total", 1)
     time.sleep(0.3)
@@ -251,8 +251,8 @@ def test_an_offset_that_the_file_does_not_have(service: Service, change: str) ->
     service.path.write_bytes(lines(500, 540) if change == "shorter" else lines(500, 640))
     server = service.start()
     server.wait_metric("fasttail_lines_total", 40 if change == "shorter" else 140)
-    what = f"it has {40 * LINE} bytes" if change == "shorter" else "it was written anew"
-    assert server.find(f"WARNING .*cannot go on in {service.path} at byte {100 * LINE}: {what}; reading it")
+    what = f"it has {40 * LINE} bytes" if change == "shorter" else "it was rewritten"
+    assert server.find(f"WARNING .*cannot resume {service.path} at byte {100 * LINE}: {what}; reading it")
     assert server.metric("fasttail_resume_losses_total") == 1
 
 
@@ -265,7 +265,7 @@ def test_a_file_that_is_gone(service: Service) -> None:
         append(hour_file(service.data, "plain", "20260505", hour), lines(0, 20))
     server = service.start()
     server.wait_metric("fasttail_lines_total", 40)
-    assert server.find(f"WARNING .*cannot go on in {service.path}: it is gone")
+    assert server.find(f"WARNING .*cannot resume {service.path}: it was removed")
     assert server.metric("fasttail_resume_losses_total") == 1
 
 
@@ -307,7 +307,7 @@ def test_what_is_no_checkpoint(service: Service, content: bytes | str | None) ->
     elif isinstance(content, bytes):
         service.file.write_bytes(content)
     server = service.start()
-    assert server.find(r"WARNING .*(no use of the checkpoint .*: \w|cannot go on in)")
+    assert server.find(r"WARNING .*(ignoring checkpoint .*: \w|cannot resume)")
     assert server.find(rf"following {service.path} from byte {10 * LINE}")
     append(service.path, lines(10, 13))
     server.wait_metric("fasttail_lines_total", 3)
@@ -336,7 +336,7 @@ def test_a_restart_out_of_another_version(service: Service) -> None:
         wrap=["bash", "-c", f"export FASTTAIL_RESTART='{text}'; exec \"$@\"", "bash"],
     )
     service.running.append(server)
-    server.wait_log("no use of the place from before the restart: not a position")
+    server.wait_log("ignoring the position saved before the restart: not a position")
     server.wait_metric("fasttail_lines_total", 3)
 
 
@@ -349,7 +349,7 @@ def test_a_second_instance_refuses_to_start(service: Service) -> None:
         assert done.returncode == 2
         assert done.stderr == (
             f"fasttail serve: another fasttail (process {server.process.pid}) uses the state folder "
-            f"{service.state}: give each its own\n"
+            f"{service.state}; each instance needs its own\n"
         )
     append(service.path, lines(10, 13))
     server.wait_metric("fasttail_lines_total", 3)
@@ -387,7 +387,7 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
     # third one reached the limit too before it was told to end.
     assert len(stopped) == server.count("(commit ") >= 3
     assert sum(int(found[1]) for found in stopped) == sent
-    assert server.count("no use of the checkpoint") == 1, "only the first life has none"
+    assert server.count("ignoring checkpoint") == 1, "only the first life has none"
     assert server.count("cannot go on") == 0
 
 
@@ -405,12 +405,12 @@ def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
     assert len(client.wait_orders(10)) == 10
     wait_for("two failures", lambda: server.metric("fasttail_checkpoint_failures_total") >= 2)
     assert server.metric("fasttail_checkpoint_age_seconds") > 1
-    assert server.count("WARNING  cannot write the checkpoint") == 1
+    assert server.count("WARNING  cannot write checkpoint") == 1
     assert service.position() == before
     assert sorted(path.name for path in service.state.iterdir()) == ["checkpoint.json", "lock"]
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     service.wait_position(service.path)
-    server.wait_log(r"the checkpoint is written again, after \d+ failures")
+    server.wait_log(r"checkpoint written again after \d+ failures")
     wait_for("a young checkpoint", lambda: server.metric("fasttail_checkpoint_age_seconds") < 5)
 
 
@@ -440,12 +440,12 @@ def test_a_full_file_system(service: Service) -> None:
     with pytest.raises(OSError, match="No space left"):
         fill(service.state / "other")
     append(service.path, lines(0, 10))
-    server.wait_log("WARNING  cannot write the checkpoint .*: No space left on device; trying again")
+    server.wait_log("WARNING  cannot write checkpoint .*: No space left on device; trying again")
     server.wait_metric("fasttail_lines_total", 10)
     assert service.position()["offset"] == 0
     (service.state / "other").unlink()
     service.wait_position(service.path)
-    server.wait_log(r"the checkpoint is written again, after \d+ failures")
+    server.wait_log(r"checkpoint written again after \d+ failures")
 
 
 def test_a_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -482,7 +482,7 @@ def test_hundreds_of_short_hours(service: Service) -> None:
     append(last, lines(1, 5))
     server = service.start()
     server.wait_metric("fasttail_lines_total", 4)
-    assert not server.count("no use of the checkpoint")
+    assert not server.count("ignoring checkpoint")
 
 
 @pytest.mark.fault(26, 31)
@@ -533,7 +533,7 @@ def test_a_state_folder_that_was_made_anew_belongs_to_who_made_it(service: Servi
     second = service.start()
     append(service.path, lines(1, 2))
     service.wait_position(service.path)
-    first.wait_log("cannot write the checkpoint .*the state folder's lock is gone; trying again")
+    first.wait_log("cannot write checkpoint .*the state folder's lock file is missing; trying again")
     assert second.metric("fasttail_checkpoint_failures_total") == 0
 
 
@@ -579,5 +579,5 @@ def test_what_a_container_forbids_is_done_without(tmp_path: Path) -> None:
         with path.open("ab") as file:
             file.write(plain(event(oid=2)))
         running.wait_metric("fasttail_lines_total", 2)
-        assert running.count("inotify does not work (Function not implemented); polling instead") == 1
+        assert running.count("inotify is unavailable (Function not implemented); polling instead") == 1
         assert running.end() == 0

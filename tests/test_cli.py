@@ -62,7 +62,9 @@ def test_help() -> None:
         assert "FASTTAIL_" in done.stdout
         assert done.stdout.isascii(), "any terminal can show it"
     serve = run("serve", "--help").stdout
-    assert serve.index("--debug-leak") > serve.index("never in production"), "apart from the ordinary options"
+    assert serve.index("--debug-leak") > serve.index("never use in production"), (
+        "apart from the ordinary options"
+    )
     assert "(default: 1M)" in serve
     assert "80 %" in serve
     assert "symbols" not in serve, "only a file can hold them"

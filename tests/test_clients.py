@@ -456,7 +456,7 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
     run(main())
     (record,) = [record for record in caplog.records if record.name.startswith("fasttail")]
     assert record.levelname == "INFO"
-    assert re.fullmatch(r"client 127\.0\.0\.1:\d+ is too slow \(\d+ bytes wait\): closing", record.message)
+    assert re.fullmatch(r"client 127\.0\.0\.1:\d+ is too slow \(\d+ bytes queued\): closing", record.message)
 
 
 def test_clients_that_are_too_slow_again_and_again_do_not_fill_the_log(
@@ -496,7 +496,7 @@ def test_clients_that_are_cut_off_again_and_again_do_not_fill_the_log(
 
     caplog.set_level("INFO", "fasttail")
     run(main())
-    assert [record.message.count("is cut off") for record in caplog.records] == [1]
+    assert [record.message.count(" disconnected: ") for record in caplog.records] == [1]
 
 
 def test_a_picows_client_that_pauses_is_told_1013() -> None:

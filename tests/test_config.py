@@ -269,7 +269,9 @@ def test_symbols_listed_twice(tmp_path: Path) -> None:
     entry = '{"symbol": "BTC", "min_liquidity": %d}'
     same = f'{{"symbols_config": [{entry % 1}, {entry % 1}]}}'
     assert from_file(tmp_path, same, "f.json").symbols_config == (SymbolFilter("BTC", 1.0),)
-    with pytest.raises(ConfigError, match="entry 2: BTC is listed before, with another min_liquidity"):
+    with pytest.raises(
+        ConfigError, match="entry 2: BTC is listed twice, with different values of min_liquidity"
+    ):
         from_file(tmp_path, f'{{"symbols_config": [{entry % 1}, {entry % 2}]}}', "f.json")
 
 
@@ -481,7 +483,7 @@ def test_a_service_called_fasttail_sets_nothing(tmp_path: Path) -> None:
     settings = serve(LINKS, config=str(tmp_path / "f.toml"))
     assert (settings.port, settings.sources["port"]) == (9000, f"file {tmp_path}/f.toml:port")
     assert settings.notices == (
-        "environment variable FASTTAIL_PORT is passed over: tcp://10.96.0.17:8000 is a service's address, "
+        "environment variable FASTTAIL_PORT is ignored: tcp://10.96.0.17:8000 is a service's address, "
         "not a setting",
     )
     assert serve(LINKS, port="1").port == 1
@@ -494,7 +496,7 @@ def test_a_service_called_fasttail_sets_nothing(tmp_path: Path) -> None:
         ({"FASTTAIL_PROT": "1"}, {}, "FASTTAIL_PROT is not known (did you mean FASTTAIL_PORT?)"),
         ({"fasttail_port": "1"}, {}, "fasttail_port is not known (did you mean FASTTAIL_PORT?)"),
         ({"FASTTAIL_XYZZY": "1"}, {}, "FASTTAIL_XYZZY is not known"),
-        ({"FASTTAIL_TOKEN_FILE": ""}, {}, "FASTTAIL_TOKEN_FILE is empty, and counts as not set"),
+        ({"FASTTAIL_TOKEN_FILE": ""}, {}, "FASTTAIL_TOKEN_FILE is empty and ignored"),
         ({"FASTTAIL_FROM": "checkpoint"}, {}, "from = checkpoint has no effect without state_dir"),
         ({"FASTTAIL_TRUSTED_PROXIES": "::1"}, {"max_clients_per_ip": "0"}, "trusted_proxies has no effect"),
     ],

@@ -376,7 +376,7 @@ def test_reads_that_fail_for_a_while(
         deliver(running, client, path, 0)
         flag.touch()
         append(path, plain(event(oid=1)))
-        running.wait_log("cannot read .*/9: (Input/output error|Stale file handle); opening it again")
+        running.wait_log("cannot read .*/9: (Input/output error|Stale file handle); reopening it")
         wait_for("tries", lambda: running.metric("fasttail_read_errors_total") >= 3)
         append(path, plain(event(oid=2)))
         assert running.get("/health/live")[0] == 200

@@ -225,7 +225,7 @@ def test_layouts(tmp_path: Path, start: StartTail) -> None:
     Node(tmp_path, "node_order_statuses").write("20260505/9", b"plain\n")
     tail = start(start="oldest")
     assert tail.settle() == [b"by_block"]
-    assert tail.notices[0] == "layout by_block (also there, not followed: plain)"
+    assert tail.notices[0] == "layout by_block (also present, not followed: plain)"
     assert start(start="oldest", layout="plain").settle() == [b"plain"]
     tail = start(start="oldest", layout="streaming")
     assert tail.settle() == []
@@ -453,7 +453,7 @@ def test_written_anew_past_the_place_of_reading(
     path.write_bytes(content + rest)
     assert tail.settle() == [b"one", b"two", *content.splitlines()]
     assert tail.follower.truncations == 1
-    assert any("written anew" in notice for notice in tail.notices)
+    assert any("rewritten" in notice for notice in tail.notices)
     node.write("20260505/9", b"f\n")
     assert tail.settle()[-1] == rest + b"f"
 
@@ -480,7 +480,7 @@ def test_what_happens_often_is_told_once_a_minute(node: Node, start: StartTail) 
         tail.settle()
     assert tail.lines == [b"%d" % number for number in range(10)]
     assert tail.follower.truncations == 9
-    assert sum("written anew" in notice for notice in tail.notices) == 1
+    assert sum("rewritten" in notice for notice in tail.notices) == 1
 
 
 @pytest.mark.fault(4, 24)
@@ -498,7 +498,7 @@ def test_a_former_hour_written_anew_is_not_read_again(node: Node, start: StartTa
     path.write_bytes(b"another thing of some length\n")
     tail.wait(1)
     assert tail.lines == [b"1", b"2", b"3"] + ([b"late"] if moment == "during" else [])
-    assert any("written anew after its hour" in notice for notice in tail.notices)
+    assert any("rewritten after its hour" in notice for notice in tail.notices)
     node.write("20260505/10", b"4\n")
     assert tail.settle()[-1] == b"4"
 
@@ -816,7 +816,7 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
     resumed = start(resume=tail.position())
     assert resumed.settle() == []
     assert resumed.position() == tail.position()
-    assert resumed.follower.trouble == f"{node.path('20260505/9')} is gone, and no later hour is there"
+    assert resumed.follower.trouble == f"{node.path('20260505/9')} was removed, and there is no later hour"
     node.write("20260505/10", b"2\n")
     node.write("20260505/11", b"3\n")
     assert resumed.settle() == [b"2", b"3"]
@@ -851,7 +851,7 @@ def test_resume_in_another_file_of_that_name(node: Node, start: StartTail, chang
     resumed = start(resume=position)
     same = change == "other inode" if marked else change.startswith("other ") and change != "other inode"
     assert resumed.settle() == ([] if same else path.read_bytes().splitlines())
-    assert any("cannot go on in" in notice for notice in resumed.notices) != same
+    assert any("cannot resume" in notice for notice in resumed.notices) != same
     assert resumed.follower.resume_losses == (not same)
     node.write("20260505/9", b"three\n")
     assert resumed.settle()[-1] == b"three"
@@ -878,7 +878,7 @@ def test_resume_in_a_file_of_another_folder(node: Node, start: StartTail) -> Non
     status = path.stat()
     resumed = start(resume=Position("/elsewhere/hourly/20260505/9", 0, status.st_dev, status.st_ino))
     assert resumed.settle() == []
-    assert any("cannot go on in" in notice for notice in resumed.notices)
+    assert any("cannot resume" in notice for notice in resumed.notices)
     assert resumed.follower.resume_losses == 1
     node.write("20260505/9", b"two\n")
     assert resumed.settle()[-1] == b"two"

@@ -172,7 +172,7 @@ def test_a_slash_more_or_less_is_explained(path: str, hint: str, headers: tuple[
         async with serving() as srv:
             got = await http(srv.port, path, *headers)
             assert got.status == 404
-            assert got.json()["hint"] == f"{hint}: a slash more or less is another path"
+            assert got.json()["hint"] == f"{hint}: paths with and without a trailing slash differ"
 
     run(main())
 

@@ -290,7 +290,7 @@ def test_a_former_hour_replaced_by_other_content(node: Node, start: StartTail, r
     tail.settle()
     replace(path, b"other lines\nof that hour\n")
     assert tail.wait(1) == [b"1", b"2", b"3"]
-    assert any("written anew after its hour" in notice for notice in tail.notices)
+    assert any("rewritten after its hour" in notice for notice in tail.notices)
 
 
 @pytest.mark.fault(4, 22)
@@ -374,7 +374,7 @@ def test_written_anew_right_before_the_checkpoint(node: Node, start: StartTail) 
     path.write_bytes(b"3\n4\n")
     resumed = start(resume=position.with_fingerprints())
     assert resumed.settle() == [b"3", b"4"]
-    assert any("written anew after its hour" in notice for notice in resumed.notices)
+    assert any("rewritten after its hour" in notice for notice in resumed.notices)
 
 
 @pytest.mark.fault(27, 43)

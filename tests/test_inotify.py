@@ -207,7 +207,7 @@ def run(name: str, *words: str, wrap: Sequence[str] = ()) -> str:
 @pytest.mark.fault(29)
 def test_no_instances_left() -> None:
     told = run("no_instances")
-    assert told.startswith("False 1 inotify does not work (Too many open files): raise the sysctl")
+    assert told.startswith("False 1 inotify is unavailable (Too many open files): raise the sysctl")
 
 
 @pytest.mark.fault(29)
@@ -217,7 +217,7 @@ def test_no_watches_left(tmp_path: Path) -> None:
         pytest.skip("no user namespaces here")
     first, second = run("no_watches", str(tmp_path), wrap=namespace).splitlines()
     assert first == "True None"
-    assert second.startswith("False 1 inotify does not work (No space left on device)")
+    assert second.startswith("False 1 inotify is unavailable (No space left on device)")
     assert "fs.inotify.max_user_watches" in second
 
 

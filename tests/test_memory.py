@@ -171,7 +171,7 @@ def test_past_the_limit_it_asks_for_a_restart(caplog: pytest.LogCaptureFixture) 
     watch = process.watch(limit_mb=100)
     verdicts = process.run(watch, 60, mb_per_min=24)
     assert [verdict.action for verdict in verdicts] == ["ok"] * 10 + ["shed", "restart"]
-    assert verdicts[-1].reason.startswith("RSS 104.0 MB is past the limit of 100.0 MB; grew most: ")
+    assert verdicts[-1].reason.startswith("RSS 104.0 MB exceeds the limit of 100.0 MB; grew most: ")
     assert messages(caplog, "🚨")[-1] == f"🚨 memory: {verdicts[-1].reason}"
 
 
@@ -180,7 +180,7 @@ def test_a_limit_that_no_restart_can_reach_is_not_obeyed(caplog: pytest.LogCaptu
     watch = process.watch(limit_mb=50)
     assert {verdict.action for verdict in process.run(watch, 60)} == {"ok"}
     (line,) = messages(caplog, "🚨")
-    assert "the limit of 50.0 MB is below the 80.0 MB occupied at the start" in line
+    assert "the limit of 50.0 MB is below the 80.0 MB in use at startup" in line
 
 
 def test_a_real_leak_is_seen_in_the_real_rss() -> None:

@@ -27,7 +27,7 @@ def test_a_line_is_told_at_once_and_then_seldom(
     now += LOG_INTERVAL_S
     line.emit("d")
     assert [record.getMessage() for record in caplog.records[1:]] == [
-        "client c is odd: 100% (1000 more since the last such line)",
+        "client c is odd: 100% (1000 similar lines suppressed)",
         "client d is odd: 100%",
     ]
 

@@ -51,7 +51,7 @@ def test_filters_change_and_no_connection_is_dropped(tmp_path: Path) -> None:
         )
         hang_up("settings reloaded: 2 symbols")
         assert server.count("s3cret") == 0
-        assert server.count("max_clients has changed: it stays 1000 until the next start") == 1
+        assert server.count("max_clients changed, still using 1000 until the next restart") == 1
         assert coins() == {"ETH", "SOL"}
         for text, told in {
             "symbols_config:\n- {symbol: BTC}\nmax_clients: none\n": "line 3: max_clients: expected",
@@ -101,12 +101,12 @@ def test_token_and_origins_are_taken_at_sighup(tmp_path: Path) -> None:
         hang_up("settings reloaded")
         assert [status("two", "two"), status("one", "two"), status("two", "one")] == [426, 401, 403]
         put("t w o", 'allowed_origins = ["https://one.example"]')
-        hang_up("the old ones stay: ")
+        hang_up("keeping the current ones: ")
         assert status("two", "two") == 426
         put("two", "")  # what is asked for at all stays until the next start
-        hang_up("allowed_origins has changed: it stays https://two.example until the next start")
+        hang_up("allowed_origins changed, still using https://two.example until the next restart")
         config.write_text("")
-        hang_up("token_file has changed: it stays")
+        hang_up("token_file changed, still using")
         assert [status("two", "two"), status("", "two"), status("two", "one")] == [426, 401, 403]
         assert running.end(signal.SIGTERM) == 0
         assert not [line for line in running.log if re.search("ERROR|⏰|❌|Traceback", line)]

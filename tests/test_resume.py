@@ -113,13 +113,14 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with serve(folder) as server, Bot(server) as bot:
         for cursor, reason in {
             "p2026050516-0000000000000-0000000":
-                "older than what is on disk: the oldest is p2026050517-0000000000000-0000000",
+                "older than the data on disk: the oldest is p2026050517-0000000000000-0000000",
             "p2026050518-0000000000000-0000000":
-                "no file of that hour: the oldest is p2026050517-0000000000000-0000000",
-            "p2026050520-0000000000000-0000000": "no file of that hour",
-            f"p2026050519-{size:013d}-0000001": "ahead of the end of that hour's file",
-            f"p2026050519-{size + 1:013d}-0000000": "ahead of the end of that hour's file",
-            "b2026050519-0000000000000-0000000": "a cursor of layout by_block, but plain is read here",
+                "no file for that hour: the oldest is p2026050517-0000000000000-0000000",
+            "p2026050520-0000000000000-0000000": "no file for that hour",
+            f"p2026050519-{size:013d}-0000001": "beyond the end of that hour's file",
+            f"p2026050519-{size + 1:013d}-0000000": "beyond the end of that hour's file",
+            "b2026050519-0000000000000-0000000": "the cursor is of layout by_block, "
+            "but this server reads plain",
             "p2026050525-0000000000000-0000000": "not a cursor",
             "../../etc/passwd": "not a cursor",
         }.items():  # fmt: skip
@@ -557,4 +558,4 @@ def test_thousands_of_files_hold_nobody_up(tmp_path: Path) -> None:
             waited.append(time.monotonic() - began)
         assert max(waited) < 60
         for _ in range(100):
-            assert "no file of that hour" in asking.next()["data"]
+            assert "no file for that hour" in asking.next()["data"]

@@ -76,7 +76,7 @@ def test_who_would_not_answer_is_not_asked(handles: bool) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(LookupError, match=f"process {other.pid} is no fasttail serve"):
+        with pytest.raises(LookupError, match=f"process {other.pid} is not fasttail serve"):
             request_stacks(other.pid)
         other.communicate(b"")
     assert other.returncode == 0

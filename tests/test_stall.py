@@ -87,7 +87,7 @@ def test_a_pipeline_that_comes_by_and_does_not_read(tmp_path: Path) -> None:
     assert pipeline.step() is None
     assert pipeline.step() is None
     assert pipeline.step() is None
-    assert pipeline.step() == "15 bytes with whole lines have not been read for 20.0 s"
+    assert pipeline.step() == "15 bytes of complete lines have been unread for 20.0 s"
     assert pipeline.step(offset=15) is None
 
 

@@ -15,6 +15,7 @@ from shims import preload
 
 ROOT = os.geteuid() == 0
 
+
 def run(
     words: list[str], env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -94,7 +95,11 @@ def nothing(folder: Path) -> None:
         (a_folder("t"), ["--token-file", "t"], "Is a directory"),
         (with_file("t", b""), ["--token-file", "t"], "t: "),
         (nothing, ["--tls-cert", "gone", "--tls-key", "gone"], "gone: No such file or directory"),
-        (with_file("c", b"x"), ["--tls-cert", "c", "--tls-key", "c"], "no certificate with the key"),
+        (
+            with_file("c", b"x"),
+            ["--tls-cert", "c", "--tls-key", "c"],
+            "certificate and key are invalid or do not match",
+        ),
         (a_folder("c"), ["--tls-cert", "c", "--tls-key", "c"], "Is a directory"),
         (nothing, ["--tls-cert", "c"], "tls_cert is given but tls_key is not"),
         (a_folder("f.yaml"), ["--config", "f.yaml"], "f.yaml: Is a directory"),
@@ -188,7 +193,8 @@ def test_the_folder_it_is_started_in_is_gone(tmp_path: Path) -> None:
     script = 'mkdir "$0/gone"; cd "$0/gone"; rmdir "$0/gone"; exec "$@"'
     gone = ["sh", "-c", script, str(tmp_path)]
     refused(
-        run([*gone, *command("serve", "data", "--port", 0)]), "the current folder, where this path begins"
+        run([*gone, *command("serve", "data", "--port", 0)]),
+        "the current folder, to which this path is relative",
     )
     refused(run([*gone, *command("parse", "data", "--config", "f.toml")]), "No such file or directory")
     done = run([*gone, "timeout", "-s", "INT", "10", *command("serve", tmp_path, "--port", "x")])

@@ -539,7 +539,7 @@ def test_a_broken_post_is_answered_with_its_id_too(broken: dict[str, Any]) -> No
 def test_a_post_without_an_id_is_no_request(identity: str) -> None:
     """As to the public API: there is nothing by which its sender would know the answer."""
     post = '{"method":"post"' + identity + ',"request":{"type":"info","payload":{"type":"meta"}}}'
-    assert error(post) == NO_REQUEST + post + ": a post needs an id, which is a whole number of 64 bits"
+    assert error(post) == NO_REQUEST + post + ": a post request needs an id, a 64-bit integer"
 
 
 def is_subset(part: Any, whole: Any) -> bool:

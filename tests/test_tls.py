@@ -185,7 +185,10 @@ def test_a_stalled_client_is_closed_and_its_queue_bounded(files: Files) -> None:
 def test_files_that_do_not_fit_are_told_in_one_line(what: str, files: Files, tmp_path: Path) -> None:
     cert, key = files
     if what == "another's key":
-        key, expected = make(tmp_path, "other").key, r"no certificate with the key .* \(key values mismatch\)"
+        key, expected = (
+            make(tmp_path, "other").key,
+            r"certificate and key are invalid or do not match \(key values mismatch\)",
+        )
     elif what == "an encrypted key":
         key, expected = tmp_path / "locked", "the key is encrypted"
         subprocess.run(
@@ -193,7 +196,7 @@ def test_files_that_do_not_fit_are_told_in_one_line(what: str, files: Files, tmp
             check=True,
         )
     elif what == "the key twice":
-        cert, expected = key, "no certificate with the key"
+        cert, expected = key, "certificate and key are invalid or do not match"
     else:
         cert, expected = tmp_path, "Is a directory"
     with pytest.raises(ValueError, match=expected) as caught:
@@ -258,7 +261,7 @@ def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files,
             ):
                 put(second)
                 spoil()
-                hang_up(running, "token, origins and certificate not reloaded, the old ones stay: ")
+                hang_up(running, "token, origins and certificate not reloaded, keeping the current ones: ")
                 assert served_certificate(running.port) == second.cert.read_text()
             put(files)
             hang_up(running, "settings reloaded")

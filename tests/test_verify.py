@@ -287,7 +287,7 @@ def test_a_failure_names_its_batch(good: list[str]) -> None:
 
 def test_rejected_lines_and_a_full_log_are_warnings(good: list[str]) -> None:
     more = logged("7 lines rejected; the first in /f at byte 3: no order", logging.WARNING)
-    more += logged("log: 5 lines dropped, the output did not take them", logging.WARNING)
+    more += logged("log: 5 lines dropped, the output was too slow", logging.WARNING)
     found, passed = judged(good + more)
     assert passed
     assert (found["rejected"], found["log"]) == ("WARN", "WARN")
@@ -355,7 +355,7 @@ OTHERS = [
     logged_json("", "🚨 memory: linear growth: RSS 301.2 MB, …", logging.WARNING),
     logged_json("batch_timed_out", "⏰ Parallel batch timed out after 30 seconds", logging.ERROR, seconds=30),
     logged_json("lines_rejected", "7 lines rejected; the first in /f at byte 3: no order", lines=7),
-    logged_json("log_lines_dropped", "log: 5 lines dropped, the output did not take them", lines=5),
+    logged_json("log_lines_dropped", "log: 5 lines dropped, the output was too slow", lines=5),
     logged_json("started", START, version="0.1.0", commit="c0ffee"),
     logged_json("restarted", "restart 1 in place, running since …", restarts=1),
     logged_json("batch_summary", "Σ 1 s: 812 batches, largest 9 lines", batches=812),
@@ -549,10 +549,10 @@ def test_a_server_that_is_gone_fails() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "fasttail verify: nothing to look at: give --container, --log, --url or --pid"),
+        ([], "fasttail verify: nothing to check: give --container, --log, --url or --pid"),
         (["--log", "gone"], "fasttail verify: gone: No such file or directory"),
         (["--log", "/"], "fasttail verify: /: Is a directory"),
-        (["--log", "x", "--container", "c"], "fasttail verify: two logs: give --container or --log"),
+        (["--log", "x", "--container", "c"], "fasttail verify: both --container and --log given: choose one"),
         (["--log", "x", "--since", "1h"], "fasttail verify: --since is for the log of a --container"),
         (["--url", "http://user:s3cret@h"], "fasttail verify: --url: expected a URL like http://127.0.0.1:8000"),
         (["--pid", "4194304"], "fasttail verify: no such process: 4194304"),

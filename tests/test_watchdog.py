@@ -127,7 +127,7 @@ def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> No
     ) as server:  # fmt: skip
         pid = server.process.pid
         client, writer = Resuming(server), Writer(path)
-        server.wait_log("🚨 memory: no restart: there were 2 within an hour, as many as may be")
+        server.wait_log("🚨 memory: no restart: 2 restarts within the last hour, the maximum")
         health = json.loads(server.get("/health")[1])["memory"]
         assert server.metric("fasttail_alerts_total" + '{kind="memory"}') >= 2
         writer.end()
@@ -153,8 +153,8 @@ def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> No
         assert "the limit of 130.0 MB is" in life[growth:].splitlines()[0]
         grew = life[growth:].splitlines()[0].partition("grew most: ")[2]
         assert grew.startswith("malloc in use +"), "both kinds of leaks are blocks of malloc"
-        assert "is past the limit of 130.0 MB; grew most: malloc in use" in life
-        assert shed < life.index("is past the limit of 130.0 MB; ", shed)
+        assert "exceeds the limit of 130.0 MB; grew most: malloc in use" in life
+        assert shed < life.index("exceeds the limit of 130.0 MB; ", shed)
     # The same by the other ways.
     assert {alert["kind"] for alert in alerts} == {"memory"}
     assert {"shed", "restart"} <= {alert["action"] for alert in alerts}
@@ -215,8 +215,8 @@ def test_slow_clients_are_shed_before_anything_else(tmp_path: Path, path: Path) 
                 later = old_client(server.port)
             server.wait_metric("fasttail_lines_total", written)
             assert written < 2_000_000
-        server.wait_log(r"🚨 memory: RSS .* is past the limit of 160\.0 MB; grew most: .*client queues \+")
-        server.wait_log(r"🚨 memory: shed 1 slow clients with \d+ bytes that waited, and caches")
+        server.wait_log(r"🚨 memory: RSS .* exceeds the limit of 160\.0 MB; grew most: .*client queues \+")
+        server.wait_log(r"🚨 memory: shed 1 slow clients with \d+ queued bytes, and caches")
         wait_for("memory", lambda: server.metric("fasttail_rss_bytes") < 145 * 1024 * 1024)
         assert server.metric("fasttail_client_shed_total") == 1
         assert server.metric('fasttail_clients{channel="orderUpdate"}') == 2
@@ -270,7 +270,7 @@ def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> 
         expected = {
             "batch": "a batch has run for 1",
             "hang": "the pipeline has made no progress for 1",
-            "blind": "bytes with whole lines have not been read for ",
+            "blind": "bytes of complete lines have been unread for ",
         }[where]
         assert expected in found[1]
         server.wait_log("restart 1 in place, running since")
@@ -285,7 +285,7 @@ def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> 
         assert [int(each["id"]) for each in old.orders] == list(range(written))
         assert server.end() == 0
         log = "\n".join(server.log)
-    stacks = log.partition("what each thread does:")[2].partition("restarting in place")[0]
+    stacks = log.partition("thread stacks:")[2].partition("restarting in place")[0]
     assert "[fasttail-pipeline]" in stacks
     assert "[MainThread]" in stacks
     assert re.search(r"fasttail-w0: [A-Z], \d+ ticks of CPU", stacks)
@@ -308,7 +308,7 @@ def test_a_stall_that_may_not_be_ended_is_told_once(tmp_path: Path, path: Path) 
         "--memory-window-s", 6, "--max-restarts-per-hour", 0,
     ) as server:  # fmt: skip
         append(path, plain(*numbered(0, 100)))
-        server.wait_log("⏰ pipeline: no restart: there were 0 within an hour, as many as may be")
+        server.wait_log("⏰ pipeline: no restart: 0 restarts within the last hour, the maximum")
         server.wait_metric("fasttail_lines_total", 100)
         assert server.count("⏰ pipeline: stalled") == 1
         assert server.count("⏰ pipeline: no restart") == 1
@@ -379,7 +379,7 @@ def test_no_restart_into_settings_that_cannot_be_used(tmp_path: Path, path: Path
     options = ("--debug-leak-c", 25, "--memory-limit-mb", 100, "--memory-warmup-s", 0, "--memory-window-s", 2)
     with serve(tmp_path / "data", "--config", config, *options) as server:
         config.write_text("port = ")
-        server.wait_log("🚨 memory: no restart: its settings cannot be used: .*not valid TOML")
+        server.wait_log("🚨 memory: no restart: its settings are invalid: .*not valid TOML")
         assert server.get("/health/live")[0] == 200
         config.write_text("")
         server.wait_log("restart 1 in place, running")

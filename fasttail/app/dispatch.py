@@ -58,7 +58,7 @@ class Dispatcher:
         self._logged_batch = 0  # number of the batch whose beginning stands in the log
         self._timed_out_batch = 0  # number of the batch that was reported as hanging
         self._rejected_lines = RejectedLines()
-        self._publish_failures = RateLimitedLog(log, logging.ERROR, "batch %d: handing over failed")
+        self._publish_failures = RateLimitedLog(log, logging.ERROR, "batch %d: publishing failed")
         self._anomalies = AnomalyCounters()
         self._batch_summary = BatchSummary()
 
@@ -108,7 +108,7 @@ class Dispatcher:
         if event.rejected:
             self._rejected_lines.record(event.rejected, event.reject)
         if event.failed:
-            self._batch_log.failed(f"{event.failed} chunks: memory is out, or an array's bound did not hold")
+            self._batch_log.failed(f"{event.failed} chunks: out of memory, or an array bound was exceeded")
         else:
             self._log_end(event, clients)
 

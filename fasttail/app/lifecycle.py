@@ -63,7 +63,7 @@ def start_position(
             if inherited.position is not None:  # else the folders could not be looked at
                 return "end", Position.from_json(inherited.position)
         except ValueError as error:  # of another version, installed while the process ran
-            log.warning("no use of the place from before the restart: %s", error)
+            log.warning("ignoring the position saved before the restart: %s", error)
     if settings.start != "checkpoint":
         return settings.start, None
     if checkpoint is None:
@@ -71,11 +71,11 @@ def start_position(
     try:
         found = checkpoint.load()
     except UnusableCheckpoint as why:
-        log.warning("no use of the checkpoint %s: %s; beginning as with --from end", checkpoint.path, why)
+        log.warning("ignoring checkpoint %s: %s; starting at the end", checkpoint.path, why)
         return "end", None
     if found.position is None:
         return "oldest", None
-    log.info("going on at the checkpoint: %s, byte %d", found.position.path, found.position.offset)
+    log.info("resuming from checkpoint: %s, byte %d", found.position.path, found.position.offset)
     return "end", found.position
 
 
@@ -116,7 +116,8 @@ async def stop_pipeline(pipeline: Pipeline, take: Callable[[], bool]) -> Positio
         await asyncio.sleep(0.005)
     if not pipeline.stopped:
         log.warning(
-            "the running batch did not end within %g s: it will be read again after a restart", STOP_TIMEOUT_S
+            "the running batch did not finish within %g s; its lines will be read again after the restart",
+            STOP_TIMEOUT_S,
         )
     loop.remove_reader(pipeline.ready_fd)
     # Before the ring is emptied for the last time: what a batch hands over only after that is read again.

@@ -118,9 +118,9 @@ class Monitoring:
             {
                 "client queues": counts["queued_bytes"],
                 "ring": waiting,
-                "the ring's boxes": kept,
+                "ring buffers": kept,
                 "block": self._reader.resident_bytes,
-                "replays' blocks": self._publishing.replays.reader_bytes,
+                "replay buffers": self._publishing.replays.reader_bytes,
                 "log queue": self._log_service.queued_bytes,
             },
             {
@@ -149,4 +149,4 @@ class Monitoring:
         self._pipeline.trim()
         # Later: connections let go of their queues in the loop's next turns. But before the next sample.
         asyncio.get_running_loop().call_later(self.period_s / 2, release_free_memory)
-        return f"{clients} slow clients with {freed} bytes that waited, and caches"
+        return f"{clients} slow clients with {freed} queued bytes, and caches"

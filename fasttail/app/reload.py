@@ -40,7 +40,7 @@ class SettingsReloader:
         try:
             settings = self._read()
         except ConfigError as error:
-            log.error("❌ settings not reloaded, the old ones stay: %s", error)
+            log.error("❌ settings not reloaded, keeping the current ones: %s", error)
             return
         reloaded = {"symbols_config": settings.symbols_config, **self._reload_auth_and_tls(settings)}
         self.settings = dataclasses.replace(self.settings, **reloaded)
@@ -48,7 +48,7 @@ class SettingsReloader:
             old, new = getattr(self.settings, option.dest), getattr(settings, option.dest)
             if old != new:
                 shown = "-" if old is None else option.value_type.to_text(old)
-                log.warning("%s has changed: it stays %s until the next start", option.name, shown)
+                log.warning("%s changed, still using %s until the next restart", option.name, shown)
         self._pipeline.replace_selector(legacy_selector(settings))
         for notice in settings.notices:
             if notice not in self.settings.notices:
@@ -67,7 +67,7 @@ class SettingsReloader:
         try:
             auth_and_tls = load_auth_and_tls(settings)
         except ConfigError as error:
-            log.warning("token, origins and certificate not reloaded, the old ones stay: %s", error)
+            log.warning("token, origins and certificate not reloaded, keeping the current ones: %s", error)
             return {}
         self._server.set_access_policy(**auth_and_tls)
         return {name: getattr(settings, name) for name in AUTH_AND_TLS_SETTINGS}
@@ -77,7 +77,7 @@ class SettingsReloader:
         try:
             load_auth_and_tls(self._read())
         except ConfigError as error:
-            return f"its settings cannot be used: {error}"
+            return f"its settings are invalid: {error}"
         return ""
 
 

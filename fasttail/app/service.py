@@ -98,7 +98,11 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
         except OSError as error:
             # Something is gone, or memory: begin anew here, with what the next image would have got.
             with contextlib.suppress(OSError):  # nobody reads the log any more
-                print(f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; going on", flush=True)
+                print(
+                    f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; "
+                    "continuing without a restart",
+                    flush=True,
+                )
             os.environ[restart.STATE_VARIABLE] = env[restart.STATE_VARIABLE]
             inherited = restart.load_state()
 
@@ -250,7 +254,7 @@ class App:
 
     async def _shut_down(self) -> None:
         """Pipeline first, then what it had made, then the clients."""
-        log.info("stopping: %s", self._restart_reason or "a signal, or a failure told above")
+        log.info("stopping: %s", self._restart_reason or "signal, or failure logged above")
         restarting = self._restart_reason is not None and not self._exit_requested
         if restarting:
             self._notify.restarting()
@@ -305,7 +309,7 @@ class App:
         )
         if s.port not in (0, self.server.port) and s.sources.get("port", "default") != "default":
             log.warning(
-                "port has no effect, it stays %d: the listening sockets were there before", self.server.port
+                "port has no effect, still listening on %d: the sockets were inherited", self.server.port
             )
         if self._restarts.count:
             started = time.ctime(self._restarts.started)

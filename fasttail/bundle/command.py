@@ -128,7 +128,7 @@ def _learn_secrets(
             try:
                 redactor.learn(_read_head(path).decode("utf-8", "surrogateescape"))
             except OSError as error:
-                parts.add_missing("token", f"{path} is not known, so not looked for: {error.strerror}")
+                parts.add_missing("token", f"{path} is unknown, so it cannot be redacted: {error.strerror}")
     if settings.pid is not None:
         # Of another user's process only the words can be read: each for itself.
         with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ def _read_tail(file: int, max_bytes: int, parts: BundleParts) -> bytes:
             del tail[: len(tail) - max_bytes]
         if time.monotonic() > deadline:
             break
-    parts.add_missing("log.txt", f"its end: it had not come within {TIMEOUT_S:g} s")
+    parts.add_missing("log.txt", f"its end: it did not arrive within {TIMEOUT_S:g} s")
     return _whole_lines(bytes(tail), cut=cut)
 
 
@@ -213,7 +213,7 @@ def _add_config(
         assert container is not None
         args = inspected.command(inspection)
         if "serve" not in args:
-            raise SourceUnavailable("the container's command is no fasttail serve")
+            raise SourceUnavailable("the container's command is not fasttail serve")
         return container.run("exec", container.name, *args, "--print-config")
 
     def running() -> bytes:
@@ -249,10 +249,10 @@ def _fetch(server: Endpoint, path: str, name: str, parts: BundleParts) -> bytes:
     except EndpointError as error:
         raise SourceUnavailable(str(error)) from None
     if status not in (200, 503):  # 503 with a body is what /health says
-        hint = ": it wants the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
+        hint = ": it requires the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
         raise SourceUnavailable(f"answers {status}{hint}")
     if status == 503:
-        parts.add_missing(name, "is there, but the answer was 503")
+        parts.add_missing(name, "is included, but the answer was 503")
     return body
 
 
@@ -299,7 +299,7 @@ def _config_of_process(pid: int) -> bytes:
     args = _command_line(pid)
     # The word before: a folder that is called fasttail may stand in any other.
     if "serve" not in args[1:] or Path(args[args.index("serve", 1) - 1]).name != "fasttail":
-        raise SourceUnavailable(f"process {pid} is no fasttail serve")
+        raise SourceUnavailable(f"process {pid} is not fasttail serve")
     command = [*SERVE_COMMAND, *args[args.index("serve", 1) + 1 :], "--print-config"]
     done = subprocess.run(
         command,

@@ -48,7 +48,7 @@ def _read_text(path: Path) -> str:
             raise ConfigError(f"{path}: {'Is a directory' if is_folder else 'not a regular file'}")
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: longer than {MAX_BYTES >> 20} MB, which no file of settings is")
+        raise ConfigError(f"{path}: longer than {MAX_BYTES >> 20} MB, too long for a file of settings")
     return data.decode("utf-8-sig")
 
 

@@ -105,12 +105,10 @@ def _environment_value(option: Option, environ: Mapping[str, str], notices: list
     name = env_name(option)
     raw = environ.get(name)
     if raw is not None and _LINK_VALUE.fullmatch(raw):
-        notices.append(
-            f"environment variable {name} is passed over: {raw} is a service's address, not a setting"
-        )
+        notices.append(f"environment variable {name} is ignored: {raw} is a service's address, not a setting")
         return ""
     if raw == "":
-        notices.append(f"environment variable {name} is empty, and counts as not set")
+        notices.append(f"environment variable {name} is empty and ignored")
     return raw or ""
 
 
@@ -139,7 +137,9 @@ def _resolve_paths(values: dict[str, Any], base: str | None) -> None:
         if base is None or not isinstance(value, Path) or value.is_absolute():
             continue
         if not base:
-            raise ConfigError(f"{dest}: {value}: the current folder, where this path begins, cannot be found")
+            raise ConfigError(
+                f"{dest}: {value}: the current folder, to which this path is relative, cannot be found"
+            )
         values[dest] = base / value
 
 

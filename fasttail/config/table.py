@@ -96,13 +96,13 @@ class _ParsingSettings(Settings):
 
     workers: int = _option(
         types.integer(1, 256),
-        "threads that parse (default: usable cores - 1, at least 1)",
+        "parser threads (default: usable cores - 1, at least 1)",
         factory=default_workers,
     )
     block_size: int = _option(types.size(high=1 << 30), "bytes read at a time", default=1 << 20)
     max_line: int = _option(
         types.size(low=1 << 10, high=1 << 32),
-        "longest line; a longer one is skipped and counted",
+        "maximum line length; longer lines are skipped and counted",
         default=64 << 20,
     )
 
@@ -118,17 +118,15 @@ class _FollowingSettings(_ParsingSettings):
         default="auto",
     )
     start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
-        types.choice("end", "hour", "oldest"), "where to begin", default="end", name="from"
+        types.choice("end", "hour", "oldest"), "where to start reading", default="end", name="from"
     )
     grace_s: float = _option(
-        types.number(metavar="S"), "seconds that a former hour's file is still looked after", default=5.0
+        types.number(metavar="S"), "seconds for which the previous hour's file is still watched", default=5.0
     )
     rescan_s: float = _option(
-        types.number(0.01, "S"), "seconds between two looks at the folders", default=1.0
+        types.number(0.01, "S"), "seconds between two scans of the folders", default=1.0
     )
-    inotify: bool = _option(
-        types.boolean(), "hear of new data from the kernel instead of polling", default=True
-    )
+    inotify: bool = _option(types.boolean(), "use inotify instead of polling", default=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +160,15 @@ class ServeSettings(_FollowingSettings):
 
     start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
         types.choice("end", "hour", "oldest", "checkpoint"),
-        "where to begin: at the end of the newest file, at its start, at the start of the oldest, or where "
-        "the last run was (where state_dir does not say, as end)",
+        "where to start reading: at the end of the newest file, at its start, at the start of the oldest, "
+        "or at the checkpoint (at the end if there is none)",
         default="checkpoint",
         name="from",
     )
     state_dir: Path | None = _option(
         types.path("a folder", "DIR"),
-        "keep the checkpoint there: where to go on after a stop or a crash (default: none is kept)",
+        "folder of the checkpoint, from which reading resumes after a stop or a crash "
+        "(default: no checkpoint)",
         default=None,
     )
     host: str = _option(
@@ -177,7 +176,7 @@ class ServeSettings(_FollowingSettings):
     )
     port: int = _option(types.integer(0, 65535), "port to listen on; 0: any free one", default=8000)
     log_level: Literal["debug", "info", "warning", "error"] = _option(
-        types.choice("debug", "info", "warning", "error"), "least level that is logged", default="info"
+        types.choice("debug", "info", "warning", "error"), "minimum log level", default="info"
     )
     log_format: Literal["text", "json"] = _option(
         types.choice("text", "json"),
@@ -186,90 +185,96 @@ class ServeSettings(_FollowingSettings):
     )
     log_batches: Literal["second", "all", "summary"] = _option(
         types.choice("second", "all", "summary"),
-        "log one batch a second, all of them, or one line a second that sums them up",
+        "log one batch per second, all of them, or one summary line per second",
         default="second",
     )
     max_message: int = _option(
-        types.size(low=64 << 10, high=64 << 20), "longest WebSocket message sent", default=256 << 10
+        types.size(low=64 << 10, high=64 << 20), "maximum size of a WebSocket message sent", default=256 << 10
     )
     client_queue: int = _option(
         types.size(low=64 << 10, high=1 << 30),
-        "bytes that may wait for one client before it is given the rest from the files, or is closed",
+        "bytes queued for one client before it is served from the files, or closed",
         default=1 << 20,
     )
     queues_total: int = _option(
         types.size(low=1 << 20, high=1 << 40),
-        "bytes that may wait for all clients together before those with the most are given no more",
+        "bytes queued for all clients together before those with the longest queues get no more",
         default=256 << 20,
     )
-    max_clients: int = _option(types.integer(1, 100_000), "clients at the same time", default=1000)
+    max_clients: int = _option(
+        types.integer(1, 100_000), "maximum number of concurrent clients", default=1000
+    )
     max_subscriptions: int = _option(
-        types.integer(1, 100_000), "subscriptions of one connection", default=1000
+        types.integer(1, 100_000), "maximum number of subscriptions per connection", default=1000
     )
     subscription_budget: int = _option(
         types.integer(1, 100_000_000),
-        "units that all subscriptions on /ws may cost together",
+        "cost limit of all subscriptions on /ws together, in units",
         default=100_000,
     )
     subscription_budget_per_client: int = _option(
         types.integer(1, 100_000_000),
-        "units that the subscriptions of one connection may cost",
+        "cost limit of the subscriptions of one connection, in units",
         default=10_000,
     )
     max_replays: int = _option(
         types.integer(1, 64),
-        "readings of the files at the same time, for subscriptions that are behind",
+        "maximum number of concurrent replays from the files, for subscriptions that are behind",
         default=4,
     )
     max_behind_s: float = _option(
         types.number(1.0, "S"),
-        "seconds that a subscription may be behind before it goes on at the newest order, with a gap",
+        "seconds that a subscription may lag before it skips to the newest order, with a gap",
         default=3600.0,
     )
     max_clients_per_ip: int = _option(
-        types.integer(0, 100_000), "clients at the same time from one address; 0: any number", default=100
+        types.integer(0, 100_000),
+        "maximum number of concurrent clients per address; 0: unlimited",
+        default=100,
     )
     trusted_proxies: tuple[Network, ...] = _option(
         types.networks(), "proxies whose X-Forwarded-For names the client's address", default=()
     )
     max_messages_per_minute: int = _option(
         types.integer(0, 1_000_000),
-        "messages a minute taken from a client before it is closed; 0: any number",
+        "messages per minute accepted from a client before it is closed; 0: unlimited",
         default=2000,
     )
     idle_timeout_s: float = _option(
         types.number(metavar="S"),
-        "seconds after which a client that has subscribed to nothing and says nothing is closed; 0: never",
+        "seconds after which an idle client without subscriptions is closed; 0: never",
         default=300.0,
     )
     ping_interval_s: float = _option(
         types.number(1.0, "S"),
-        "seconds after which a client to whom nothing was sent gets a ping",
+        "seconds without data sent to a client after which it is pinged",
         default=20.0,
     )
     token_file: Path | None = _option(
-        types.path("a file", "FILE"), "file with the token that clients have to bring", default=None
+        types.path("a file", "FILE"), "file with the token that clients must send", default=None
     )
     allowed_origins: tuple[str, ...] = _option(
         types.origins(), "only web pages of these origins may connect (default: all)", default=()
     )
     tls_cert: Path | None = _option(
-        types.path("a file", "FILE"), "certificate, with what leads to its root, for TLS", default=None
+        types.path("a file", "FILE"), "TLS certificate with its chain, as PEM", default=None
     )
-    tls_key: Path | None = _option(types.path("a file", "FILE"), "the certificate's key", default=None)
+    tls_key: Path | None = _option(
+        types.path("a file", "FILE"), "private key of the certificate", default=None
+    )
     compression: bool = _option(
-        types.boolean(), "offer clients to compress what is sent (permessage-deflate)", default=False
+        types.boolean(), "offer compression to clients (permessage-deflate)", default=False
     )
     batch_interval_ms: int = _option(
         types.integer(1, 60_000), "milliseconds between two messages of orderBatch", default=500
     )
     min_batch_us: int = _option(
         types.integer(0, 1_000_000),
-        "least microseconds from batch to batch, so that batches gather",
+        "minimum microseconds between two batches, so that lines accumulate",
         default=500,
     )
     batch_timeout_s: float = _option(
-        types.number(0.1, "S"), "seconds after which a batch counts as hanging", default=30.0
+        types.number(0.1, "S"), "seconds after which a batch counts as hung", default=30.0
     )
     stale_after_s: float = _option(
         types.number(0.1, "S"), "seconds without new data after which /health answers 503", default=60.0
@@ -289,22 +294,22 @@ class ServeSettings(_FollowingSettings):
         types.number(1.0, "S"), "seconds over which memory must grow linearly for an alert", default=600.0
     )
     memory_warmup_s: float = _option(
-        types.number(metavar="S"), "seconds after the start that are not judged", default=120.0
+        types.number(metavar="S"), "seconds after the start that are ignored", default=120.0
     )
     max_restarts_per_hour: int = _option(
         types.integer(0, 1000),
-        "restarts in place in an hour, after which there are only alerts; 0: none",
+        "maximum number of restarts in place per hour, after which there are only alerts; 0: none",
         default=6,
     )
     alert_webhook: str | None = _option(types.url(), "URL to which alerts are posted, as JSON", default=None)
     symbols_config: tuple[SymbolFilter, ...] = _option(
-        types.symbols(), "coins to broadcast, with their least price x size", default=(), file_only=True
+        types.symbols(), "coins to broadcast, with their minimum price x size", default=(), file_only=True
     )
     debug_leak: float = _option(
         types.number(metavar="MB_PER_S"), "leak this much memory a second", default=0.0, debugging=True
     )
     debug_leak_c: float = _option(
-        types.number(metavar="MB_PER_S"), "the same by malloc, in C", default=0.0, debugging=True
+        types.number(metavar="MB_PER_S"), "the same with malloc, in C", default=0.0, debugging=True
     )
     debug_stall: float = _option(
         types.number(metavar="S"), "let one batch hang for this long", default=0.0, debugging=True
@@ -330,7 +335,8 @@ class ServeSettings(_FollowingSettings):
             found.append("from = checkpoint has no effect without state_dir: reading begins at the end")
         if self.trusted_proxies and not self.max_clients_per_ip:
             found.append(
-                "trusted_proxies has no effect on max_clients_per_ip, which is 0: any number may connect"
+                "trusted_proxies has no effect on max_clients_per_ip, which is 0: "
+                "the number of clients is unlimited"
             )
         return found
 
@@ -341,13 +347,15 @@ class TailSettings(_FilterSettings, _FollowingSettings):
 
     start: Literal["end", "hour", "oldest"] = _option(
         types.choice("end", "hour", "oldest"),
-        "where to begin: at the end of the newest file, at its start, or at the start of the oldest",
+        "where to start reading: at the end of the newest file, at its start, or at the start of the oldest",
         default="end",
         name="from",
     )
-    follow: bool = _option(types.boolean(), "go on when the end of the data is reached", default=True)
+    follow: bool = _option(
+        types.boolean(), "keep following when the end of the data is reached", default=True
+    )
     format: Literal["json", "raw"] = _option(
-        types.choice("json", "raw"), "one flat object an order, or the node's own line", default="json"
+        types.choice("json", "raw"), "one flat JSON object per order, or the node's own line", default="json"
     )
 
 
@@ -358,10 +366,12 @@ class ParseSettings(_FilterSettings, _ParsingSettings):
     files: tuple[str, ...] = dataclasses.field(default=())
     format: Literal["json", "raw", "none"] = _option(
         types.choice("json", "raw", "none"),
-        "one flat object an order, the node's own line, or nothing",
+        "one flat JSON object per order, the node's own line, or nothing",
         default="json",
     )
-    stats: bool = _option(types.boolean(), "end with one line of JSON on standard error", default=False)
+    stats: bool = _option(
+        types.boolean(), "print statistics as one line of JSON on standard error at the end", default=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,17 +379,17 @@ class SynthSettings(Settings):
     """fasttail synth."""
 
     directory: Path = _option(
-        types.path("a folder", "DIR"), "where to make the node's folder", positional=True
+        types.path("a folder", "DIR"), "where to create the node's folder", positional=True
     )
     rate: float | None = _option(
         types.rate(), "lines a second; with --lines, max if not given", default=23_500.0
     )
-    lines: int | None = _option(types.integer(0), "end after this many lines", default=None)
-    seconds: float | None = _option(types.number(metavar="S"), "end after this time", default=None)
+    lines: int | None = _option(types.integer(0), "stop after this many lines", default=None)
+    seconds: float | None = _option(types.number(metavar="S"), "stop after this time", default=None)
     layout: Layout = _option(types.choice(*_LAYOUTS), "the node's layout to write", default="streaming")
     seed: int = _option(types.integer(0), "the same seed gives the same orders", default=1)
     hour_seconds: float | None = _option(
-        types.number(0.1, "S"), "length of an hour, to see the file change sooner", default=None
+        types.number(0.1, "S"), "length of an hour, to see file rotation sooner", default=None
     )
     torn: bool = _option(
         types.boolean(), "write in blocks that cut lines anywhere, as a buffering node does", default=False
@@ -390,7 +400,7 @@ class SynthSettings(Settings):
 class DemoSettings(Settings):
     """fasttail demo."""
 
-    seconds: float | None = _option(types.number(metavar="S"), "end after this time", default=None)
+    seconds: float | None = _option(types.number(metavar="S"), "stop after this time", default=None)
     rate: float | None = _option(types.rate(), "lines a second", default=5000.0)
     host: str = _option(
         types.text("a host name or an address", "HOST"), "address to listen on", default="127.0.0.1"
@@ -398,13 +408,13 @@ class DemoSettings(Settings):
     port: int = _option(types.integer(0, 65535), "port to listen on; 0: any free one", default=0)
     workers: int = _option(
         types.integer(1, 256),
-        "threads that parse (default: usable cores - 1, at least 1)",
+        "parser threads (default: usable cores - 1, at least 1)",
         factory=default_workers,
     )
     layout: Layout = _option(types.choice(*_LAYOUTS), "the node's layout to write", default="streaming")
     seed: int = _option(types.integer(0), "the same seed gives the same orders", default=1)
     hour_seconds: float | None = _option(
-        types.number(0.1, "S"), "length of an hour, to see the file change sooner", default=None
+        types.number(0.1, "S"), "length of an hour, to see file rotation sooner", default=None
     )
 
 
@@ -414,7 +424,7 @@ class _InspectionSettings(Settings):
 
     container: str | None = _option(
         types.text("a container's name or id", "NAME", "[A-Za-z0-9][A-Za-z0-9_.-]*"),
-        "container to look at, by the docker command",
+        "container to inspect, with the docker command",
         default=None,
     )
     log: str | None = _option(
@@ -424,7 +434,7 @@ class _InspectionSettings(Settings):
     )
     url: str | None = _option(
         types.base_url(),
-        "where the server answers, such as http://127.0.0.1:8000 (default: the container's port)",
+        "URL of the server, such as http://127.0.0.1:8000 (default: the container's port)",
         default=None,
     )
     pid: int | None = _option(
@@ -440,11 +450,11 @@ class VerifySettings(_InspectionSettings):
     """fasttail verify."""
 
     minutes: float = _option(
-        types.number(metavar="N"), "how long to watch; 0: judge what there is at once", default=5.0
+        types.number(metavar="N"), "minutes to watch; 0: check what is there and exit", default=5.0
     )
     since: str | None = _option(
         types.text("a time like 90s, 15m or 1h", "TIME", "[0-9]+[smh]"),
-        "take the container's log from so long ago (default: from now on)",
+        "read the container's log from this long ago (default: from now on)",
         default=None,
     )
     json: bool = _option(types.boolean(), "print the result as JSON", default=False)
@@ -463,7 +473,7 @@ class BundleSettings(_InspectionSettings):
     data_dir: Path | None = _option(
         _FOLDER, "the node's data folder, to list its newest hours (default: the container's)", default=None
     )
-    log_mb: int = _option(types.integer(1, 256), "MB of the log's end that are taken", default=8)
+    log_mb: int = _option(types.integer(1, 256), "MB to include from the end of the log", default=8)
 
 
 COMMANDS: dict[str, type[Settings]] = {

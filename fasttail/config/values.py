@@ -199,9 +199,7 @@ def path(what: str, metavar: str) -> ValueType:
             return Path(value).expanduser()
         except RuntimeError:
             user = Path(value).parts[0]
-            raise ExplainedValueError(
-                f"{value!r}: there is no home folder that {user} could stand for"
-            ) from None
+            raise ExplainedValueError(f"{value!r}: {user} has no home folder") from None
 
     return ValueType(what, check, check, metavar)
 
@@ -309,7 +307,8 @@ def symbols() -> ValueType:
             read = _parse_symbol_filter(position, entry)
             if filters.setdefault(read.symbol, read) != read:
                 raise ValueError(
-                    f"entry {position + 1}: {read.symbol} is listed before, with another min_liquidity"
+                    f"entry {position + 1}: {read.symbol} is listed twice, "
+                    "with different values of min_liquidity"
                 )
         return tuple(filters.values())
 

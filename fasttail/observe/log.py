@@ -164,7 +164,7 @@ class LogService:
         return format_lines(now, level, "\n".join(event.message for event in named))
 
     def _format_dropped(self, dropped: int) -> bytes:
-        text = f"log: {dropped} lines dropped, the output did not take them"
+        text = f"log: {dropped} lines dropped, the output was too slow"
         return self._format(logging.WARNING, [Event("log_lines_dropped", text, {"lines": dropped})])
 
     def flush(self, timeout: float = 1.0) -> bool:

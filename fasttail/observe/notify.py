@@ -71,4 +71,4 @@ class Notifier:
                 sock.settimeout(SEND_TIMEOUT_S)
                 sock.sendto(text.encode(), self._address)
         except OSError as error:
-            log.debug("the service manager does not hear: %s", error)
+            log.debug("sd_notify failed: %s", error)

@@ -21,10 +21,10 @@ LOG_INTERVAL_S = 60.0
 ANOMALIES = {
     "oversize_lines": "lines longer than max_line skipped",
     "nul_bytes": "NUL bytes skipped",
-    "height_regressions": "steps back of the block number: the node wrote blocks once more",
-    "late_lines": "lines delivered that came after their hour",
-    "oversize_orders": "orders too large for a message not sent",
-    "inotify_overflows": "overflows of the inotify queue, each followed by a rescan",
+    "height_regressions": "block number regressions (the node replayed blocks)",
+    "late_lines": "late lines delivered, after their hour had ended",
+    "oversize_orders": "orders not sent because they exceed the maximum message size",
+    "inotify_overflows": "inotify queue overflows, each followed by a rescan",
 }
 
 
@@ -47,7 +47,7 @@ class RateLimitedLog:
         if not self._limit.ready():
             self._suppressed += 1
             return
-        more = f" ({self._suppressed} more since the last such line)" if self._suppressed else ""
+        more = f" ({self._suppressed} similar lines suppressed)" if self._suppressed else ""
         self._log.log(self._level, f"{self._text}%s", *args, more, exc_info=exc_info)
         self._suppressed = 0
 

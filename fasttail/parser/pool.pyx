@@ -57,7 +57,7 @@ cdef bint openmp_usable() noexcept nogil:
 cdef int check_batch(int code) except -1:
     """Raise what a BatchCode stands for."""
     if code == BATCH_BROKEN:
-        raise SystemError("fasttail: an array's bound did not hold; please report the input")
+        raise SystemError("fasttail: an array bound was exceeded; please report the input")
     if code == BATCH_NO_MEMORY:
         raise MemoryError
     return 0

@@ -185,7 +185,7 @@ class Acceptor:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(protocol, sock, **tls)
         except OSError as error:  # also ssl.SSLError, and the handshake's timeout
-            log.debug("a connection ended in its TLS handshake: %s", error)
+            log.debug("TLS handshake failed: %s", error)
             self.on_connection_lost(peer)
 
     def _local_endpoint_of(self, sock: socket.socket) -> LocalEndpoint:

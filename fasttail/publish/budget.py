@@ -77,7 +77,7 @@ class Budget:
         ):
             if needed > free:
                 raise BudgetExceeded(
-                    f"it costs {needed:,} units, but of {owner} only {max(0, free):,} are left"
+                    f"it costs {needed:,} units, but only {max(0, free):,} of {owner} are left"
                 )
         self._subscribers[subscription.key] += 1
         account.used += cost

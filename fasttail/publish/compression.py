@@ -103,7 +103,7 @@ class DeflateExtension:
             # One byte more than may be: never more than that is made of a bomb.
             message = inflater.decompress(payload + DEFLATE_TAIL, limit + 1)
         except zlib.error:
-            raise ValueError("not deflated") from None
+            raise ValueError("invalid deflate data") from None
         if len(message) > limit:
             raise MessageTooBig
         # At the end is one whose last block was marked as final; it can take nothing more.

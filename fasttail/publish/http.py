@@ -319,11 +319,11 @@ def _reject_other_protocols(data: bytearray) -> None:
     if data.startswith(b"\x16\x03"):
         raise _RequestRejected(400, "this port does not speak TLS: use http:// and ws://")
     if data.startswith((b"PROXY ", b"\0\r\nQUIT\n")):
-        raise _RequestRejected(400, "the PROXY protocol is not understood: send X-Forwarded-For")
+        raise _RequestRejected(400, "the PROXY protocol is not supported: use X-Forwarded-For")
     if data.startswith(b"PRI * HTTP/2"):
-        raise _RequestRejected(505, "HTTP/2 is not spoken: use HTTP/1.1")
+        raise _RequestRejected(505, "HTTP/2 is not supported: use HTTP/1.1")
     if data[0] <= 0x20:
-        raise _RequestRejected(400, "malformed request: no HTTP")
+        raise _RequestRejected(400, "malformed request: not HTTP")
 
 
 def _check_headers(request: h11.Request) -> None:

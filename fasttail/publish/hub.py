@@ -49,9 +49,11 @@ class Hub:
         self.closed_idle = 0
         self.closed_flooding = 0
         self.protocol_faults = 0
-        self.slow_lines = RateLimitedLog(log, logging.INFO, "client %s is too slow (%d bytes wait): closing")
+        self.slow_lines = RateLimitedLog(
+            log, logging.INFO, "client %s is too slow (%d bytes queued): closing"
+        )
         self.shed_lines = RateLimitedLog(
-            log, logging.WARNING, "client %s is cut off: memory is short, and %d bytes wait"
+            log, logging.WARNING, "client %s disconnected: memory is low, %d bytes queued"
         )
         self._empty: asyncio.Event | None = None  # made by close_all
 
@@ -124,4 +126,4 @@ class Hub:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            log.debug("%d clients have not gone within %g s", len(self.clients), seconds)
+            log.debug("%d clients have not disconnected within %g s", len(self.clients), seconds)

@@ -436,7 +436,7 @@ class PublicClient(Client):
             self._handle_pending()
         # read before reading was paused, and inflated since
         elif self._pending_bytes > 4 * MAX_PENDING_BYTES:
-            self.close(CloseCode.POLICY, "too many requests wait for their answers")
+            self.close(CloseCode.POLICY, "too many pending requests")
         elif self._pending_bytes > MAX_PENDING_BYTES:
             self.pause_reading()
 
@@ -573,7 +573,7 @@ class PublicClient(Client):
                     await feed.active.wait()
                 if feed.refused:
                     raise invalid_subscription(
-                        request.sent, "the server has no room for one more topic; try again later"
+                        request.sent, "the server cannot take another topic; try again later"
                     )
                 if member.needs_replay:
                     member.cursor = await service.start_finder.find_start(request)
@@ -586,13 +586,11 @@ class PublicClient(Client):
         except RequestError as error:
             self.fail_subscription(member, error)
         except TimeoutError:
-            text = f"it could not begin within {REPLY_TIMEOUT_S:g} s, the server is busy; try again later"
+            text = f"it could not start within {REPLY_TIMEOUT_S:g} s, the server is busy; try again later"
             self.fail_subscription(member, invalid_subscription(request.sent, text))
         except Exception:
             service.failures.emit(exc_info=True)
-            self.fail_subscription(
-                member, invalid_subscription(request.sent, "the server has failed to serve it")
-            )
+            self.fail_subscription(member, invalid_subscription(request.sent, "internal server error"))
         done()
 
     def fail_subscription(self, member: Member, error: RequestError) -> None:

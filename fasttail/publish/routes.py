@@ -140,7 +140,7 @@ class Routes:
         try:
             return self._handlers[path]()
         except Exception:
-            log.exception("the answer for %s failed", path)
+            log.exception("failed to answer %s", path)
             return json_response(500, {"error": "internal server error"})
 
     def _not_found(self, path: str) -> HttpResponse:
@@ -149,7 +149,7 @@ class Routes:
         if path == "/ws":
             body["error"] = "not found: /ws serves nothing here; use /ws/orderUpdate or /ws/orderBatch"
         elif similar := _similar_path(path, known):
-            body["hint"] = f"use {similar}: a slash more or less is another path"
+            body["hint"] = f"use {similar}: paths with and without a trailing slash differ"
         return json_response(404, {**body, "paths": known})
 
     # WebSockets
@@ -184,7 +184,7 @@ class Routes:
         if not access.check_token(target, headers):
             return _unauthorized()
         if not access.check_origin(headers, peer.local_endpoint()):
-            return json_response(403, {"error": "pages of this origin may not connect"})
+            return json_response(403, {"error": "this origin is not allowed"})
         if not self._hub.accepting:
             return json_response(503, {"error": "shutting down"}, {"Retry-After": "1"})
         if len(self._hub.clients) >= self.max_clients:
@@ -227,7 +227,7 @@ def _upgrade_required(headers: CIMultiDict[str]) -> HttpResponse:
     """For a channel's path: a request that cannot be a handshake, most often because of a proxy."""
     text = "this path is a WebSocket"
     if "Upgrade" not in headers:
-        text += ": the request has no Upgrade header, which proxies drop unless they are told to pass it on"
+        text += ": the request has no Upgrade header, which proxies drop unless configured to forward it"
     else:
         text += ": expected GET over HTTP/1.1 without a body, with Upgrade: websocket and Connection: Upgrade"
     return json_response(426, {"error": text}, {"Upgrade": "websocket", "Connection": "Upgrade"})

@@ -153,7 +153,8 @@ class Server:
         exposed = [name for sock in self.sockets if not is_loopback(name := str(sock.getsockname()[0]))]
         if exposed and self._access.is_open_to_all:
             log.warning(
-                "whoever reaches port %d on %s may connect: neither token_file nor allowed_origins is set",
+                "anyone who can reach port %d on %s may connect: "
+                "neither token_file nor allowed_origins is set",
                 self.port,
                 ", ".join(exposed),
             )
@@ -246,6 +247,6 @@ class PicowsLog(logging.LoggerAdapter[logging.Logger]):
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         if str(msg).startswith(self.CLIENT_FAULTS):
-            self.logger.debug("a client broke the WebSocket protocol: closing")
+            self.logger.debug("a client violated the WebSocket protocol: closing")
         elif self.isEnabledFor(level):
             super().log(level, msg, *args, **kwargs)

@@ -237,7 +237,7 @@ def parse_request(payload: bytes) -> ClientRequest:
         case {"method": "post", "id": int() | str() as post_id} if not isinstance(post_id, bool):
             raise _reject_post(post_id, message.get("request"))
         case {"method": "post"}:
-            raise _malformed_request(payload, reason="a post needs an id, which is a whole number of 64 bits")
+            raise _malformed_request(payload, reason="a post request needs an id, a 64-bit integer")
     raise _malformed_request(payload)
 
 

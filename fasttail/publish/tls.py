@@ -29,5 +29,5 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
             raise ValueError(f"{key}: the key is encrypted: expected one without a password") from None
         # OpenSSL writes KEY_VALUES_MISMATCH, and some of its reasons hold the word that operators search for.
         why = (getattr(error, "reason", None) or "not PEM").replace("_", " ").lower()
-        raise ValueError(f"{cert}, {key}: no certificate with the key that belongs to it ({why})") from None
+        raise ValueError(f"{cert}, {key}: certificate and key are invalid or do not match ({why})") from None
     return context

@@ -378,7 +378,7 @@ cdef class Reader:
         """
         self._require_open()
         if self.sequential or self.parked_fd >= 0:
-            raise ValueError("visits cannot be nested, and not begin at a pipe")
+            raise ValueError("visits cannot be nested, nor start from a pipe")
         fd, sequential = _open_input(path, offset)
         self._compact_buffer()
         self.parked_fd = self.fd

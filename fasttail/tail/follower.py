@@ -165,7 +165,7 @@ class Follower:
             self._scan(reader, watcher, at_eof, now)
             self.no_file_yet = self._current is None
             if self._current is not None and not reader.is_open:
-                self.trouble = f"{self._current.path} is gone, and no later hour is there"
+                self.trouble = f"{self._current.path} was removed, and there is no later hour"
             elif not (failed or reader.error):
                 self.trouble = ""  # not before the look, which may take long: /health asks meanwhile
         except OSError as error:
@@ -343,21 +343,25 @@ class Follower:
             target = self._locate_after_block(resume.path, resume.offset, hours)
             if target is not None:
                 hour, offset, block = target
-                change = f"of layout {located[0]}: going on with {self.layout}"
-                text = f"{resume.path} is {change} after block {block}"
+                text = (
+                    f"{resume.path} has layout {located[0]}; continuing with {self.layout} "
+                    f"after block {block}"
+                )
                 self._notice("warning", text)
                 self._open_hour(reader, watcher, hour, offset)
                 return True
         if located is None or located[0] != self.layout:
             self.resume_losses += 1
-            self._notice("warning", f"cannot go on in {resume.path}: it is not a file that is followed here")
+            self._notice("warning", f"cannot resume {resume.path}: it is not a file of the followed stream")
             return False
         hour = located[1]
         self._previous.restore((*resume.previous_hours, *resume.holes), self._followed_hour)
         if hour not in hours:
             # Its later hours are what comes next; before them nothing is left that could be read.
             self.resume_losses += 1
-            self._notice("warning", f"cannot go on in {resume.path}: it is gone; taking the hours after it")
+            self._notice(
+                "warning", f"cannot resume {resume.path}: it was removed; continuing with the next hour"
+            )
             self._current, self._saved_position = hour, resume
             self.next_check_s = 0.0
             return True
@@ -365,8 +369,8 @@ class Follower:
         if offset and (fault := resume.mismatch(hour.path)):
             # What is there now has not been read: it is taken as any new file is.
             self.resume_losses += 1
-            what = f"cannot go on in {resume.path} at byte {offset}: {fault}"
-            self._notice("warning", f"{what}; reading it from its start")
+            what = f"cannot resume {resume.path} at byte {offset}: {fault}"
+            self._notice("warning", f"{what}; reading it from the start")
             offset = 0
         self._open_hour(reader, watcher, hour, offset)
         return True
@@ -426,7 +430,7 @@ class Follower:
             reader.open(fd, offset)
         self._on_opened(reader, watcher, hour)
         self._warn_rate_limited(
-            "replaced", f"{hour.path} was replaced by a copy of it: going on at byte {offset}", "info"
+            "replaced", f"{hour.path} was replaced by a copy; continuing at byte {offset}", "info"
         )
         return True
 
@@ -516,12 +520,14 @@ class Follower:
         self._grace_deadline = None
         if size >= at and reader.pread_at(at - len(before), len(before)) == before:
             # Only a torn line was cut off that has not been given out: nothing before it is read again.
-            self._warn_rate_limited("cut off", f"the unfinished last line of {path} was cut off")
+            self._warn_rate_limited("cut off", f"the partial last line of {path} was truncated")
             reader.seek(at)
             return
         self.truncations += 1
-        what = f"was truncated to {size} bytes" if size < at else f"was written anew and has {size} bytes"
-        self._warn_rate_limited("truncated", f"{path} {what}, read up to {at}: going back to its start")
+        what = f"was truncated to {size} bytes" if size < at else f"was rewritten and has {size} bytes"
+        self._warn_rate_limited(
+            "truncated", f"{path} {what} after {at} bytes were read; reading it from the start"
+        )
         self._restart_file(reader)
 
     def _restart_file(self, reader: Reader) -> None:
@@ -536,7 +542,7 @@ class Follower:
         self.read_errors += 1
         path, reason = self._current.path, os.strerror(reader.error)
         self.trouble = f"cannot read {path}: {reason}"
-        self._warn_rate_limited("errors", f"{self.trouble}; opening it again")
+        self._warn_rate_limited("errors", f"{self.trouble}; reopening it")
         offset, identity, before = reader.tell(), self._identity, fingerprint(reader.preceding_bytes())
         try:
             reader.open(path, offset)
@@ -551,9 +557,7 @@ class Follower:
             self._open_hour(reader, watcher, self._current, 0)
         elif not matches_fingerprint(before, reader, offset):
             self.truncations += 1
-            self._warn_rate_limited(
-                "truncated", f"{path} was written anew meanwhile: going back to its start"
-            )
+            self._warn_rate_limited("truncated", f"{path} was rewritten meanwhile; reading it from the start")
             self._restart_file(reader)
 
     # ---- small things ----
@@ -579,7 +583,7 @@ class Follower:
             return False
         self.torn_lines += 1
         self._warn_rate_limited(
-            "torn", f"{path} ends without a newline at byte {offset}: taking the line as it is"
+            "torn", f"{path} ends without a newline at byte {offset}; delivering the line as it is"
         )
         self._final_lines.append((tail, path, offset))
         return True
@@ -596,7 +600,7 @@ class Follower:
             plain = stream_folder(self._data_dir, "plain", self._stream)
             self._log_waiting(plain + "{_streaming,_by_block,}/hourly")
             return False
-        others = f" (also there, not followed: {', '.join(choice.others)})" if choice.others else ""
+        others = f" (also present, not followed: {', '.join(choice.others)})" if choice.others else ""
         self._notice("info", f"layout {choice.layout}{others}")
         self.layout = choice.layout
         return True
@@ -642,7 +646,7 @@ class Follower:
         if self._current is not None and reader.is_open:
             self._emit_partial_line(reader, self._current.path)
         where = f"after block {target[2]}" if target is not None else f"at the first line of {hour.path}"
-        text = f"{before} is not written any more: going on with layout {layout}, {where}"
+        text = f"layout {before} is no longer written; continuing with layout {layout}, {where}"
         self._open_hour(reader, watcher, hour, offset)
         self.layout, self.growing_layout, self._other_layouts = layout, "", None
         self._previous.clear()

@@ -209,7 +209,7 @@ cdef class Watcher:
 
 def _inotify_error(int code):
     """What to tell an operator whose inotify does not work; code: errno."""
-    text = f"inotify does not work ({os.strerror(code)})"
+    text = f"inotify is unavailable ({os.strerror(code)})"
     if code == ENOSPC:
         return f"{text}: no watches left, raise the sysctl fs.inotify.max_user_watches"
     if code == EMFILE:

@@ -113,13 +113,13 @@ class Position:
                 return f"it has {status.st_size} bytes"
             known = self.head_fingerprint and self.tail_fingerprint
             if not known and (status.st_dev, status.st_ino) != (self.dev, self.ino):
-                return "it is another file now"
+                return "it is a different file"
             # A copy, or the same disk under another number, holds what comes next as well.
             for text, end in ((self.head_fingerprint, None), (self.tail_fingerprint, self.offset)):
                 size = fingerprint_size(text)
                 at = 0 if end is None else max(0, end - size)
                 if fingerprint(os.pread(file.fileno(), size, at)) != text:
-                    return "it was written anew"
+                    return "it was rewritten"
         return ""
 
     def _is_gone(self) -> bool:
@@ -153,11 +153,11 @@ def _previous_hour_from_dict(data: Any) -> PreviousHour:
             "before": str(before), "seconds": int() | float() as seconds,
         } if offset >= 0 and is_fingerprint(before):  # fmt: skip
             return PreviousHour(path, offset, dev, ino, before, float(seconds))
-    raise ValueError(f"not the place where an hour was left: {data!r}")
+    raise ValueError(f"not the position of a previous hour: {data!r}")
 
 
 def _hole_from_dict(data: Any) -> Hole:
     match data:
         case {"end": int(end)}:
             return Hole(**asdict(_previous_hour_from_dict(data)), end=end)
-    raise ValueError(f"not the place of a hole: {data!r}")
+    raise ValueError(f"not the position of a hole: {data!r}")

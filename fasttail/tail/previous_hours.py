@@ -125,9 +125,7 @@ class PreviousHours:
         del self._holes[:-MAX_HOLES]
         self.skipped_holes.append(Hole(hour.path, start, *identity, before, HOLE_TIMEOUT_S, end))
         what = f"{hour.path} has no data from byte {read_to} to {end}"
-        self._warn_rate_limited(
-            "hole", f"{what}: going on behind that, and looking after it for {HOLE_TIMEOUT_S:g} s"
-        )
+        self._warn_rate_limited("hole", f"{what}; skipping it, and watching it for {HOLE_TIMEOUT_S:g} s")
         reader.skip_hole()
 
     def drop_holes(self, hour: HourFile) -> None:
@@ -181,7 +179,7 @@ class PreviousHours:
             except FileNotFoundError:  # it may come back, as it was
                 limit = None
             except OSError as error:
-                self._warn_rate_limited("errors", f"cannot look for late lines: {error}")
+                self._warn_rate_limited("errors", f"cannot check for late lines: {error}")
                 limit = None
             if limit is None:
                 if expired:
@@ -195,7 +193,7 @@ class PreviousHours:
                 reader.end_visit()
                 self._stop_tracking(tracked)
                 self._warn_rate_limited(
-                    "former", f"{tracked.hour.path} was written anew after its hour: not read again"
+                    "former", f"{tracked.hour.path} was rewritten after its hour; not reading it again"
                 )
                 continue
             tracked.identity = identity

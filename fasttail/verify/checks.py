@@ -248,7 +248,7 @@ def _memory(log_stats: LogStats | None, observations: Observations) -> _Result:
         now = f"{source} {points[-1][1] / MB:.1f} MB"
         thinned = minima(points)
         if len(thinned) < MIN_POINTS:
-            figures.append(f"{now}, {len(points)} looks are too few for a trend")
+            figures.append(f"{now}, {len(points)} samples are too few for a trend")
             continue
         growth = estimate_growth(thinned, thinned[-1][0] - thinned[0][0])
         assert growth.slope is not None
@@ -277,13 +277,13 @@ def minima(points: Points, max_points: int = 60) -> Points:
 def _health(observations: Observations) -> _Result:
     if observations.server is None:
         return _skip(NO_SERVER)
-    figure = f"{observations.live} of {observations.live + observations.not_live.count} answers are well"
+    figure = f"{observations.live} of {observations.live + observations.not_live.count} answers are healthy"
     if observations.not_live.count:
         return Status.FAIL, f"{figure}; {_describe(observations.not_live)}"
     if observations.stale:
         return (
             Status.WARN,
-            f"{figure}; {observations.stale} times old data: the node may have stopped writing",
+            f"{figure}; {observations.stale} times stale data: the node may have stopped writing",
         )
     return _pass_or_fail(observations.live > 0, figure)
 
@@ -332,7 +332,7 @@ def _log(log_stats: LogStats | None, observations: Observations) -> _Result:
         return _skip(NO_LOG)
     dropped = max(log_stats.dropped, int(observations.increased["fasttail_log_lines_dropped_total"]))
     if dropped:
-        return Status.WARN, f"{dropped} lines found no place: counts by the log may be wrong"
+        return Status.WARN, f"{dropped} lines were dropped: counts from the log may be wrong"
     return Status.PASS, f"{log_stats.lines} lines, none dropped"
 
 

@@ -46,9 +46,9 @@ MAX_LINE = 256 << 10
 def verify(settings: VerifySettings) -> int:
     """Watch, print, and say by the exit code how it is."""
     if not (settings.container or settings.log or settings.url or settings.pid):
-        raise ConfigError("nothing to look at: give --container, --log, --url or --pid")
+        raise ConfigError("nothing to check: give --container, --log, --url or --pid")
     if settings.container and settings.log:
-        raise ConfigError("two logs: give --container or --log")
+        raise ConfigError("both --container and --log given: choose one")
     if settings.since and not settings.container:
         raise ConfigError("--since is for the log of a --container")
     observations = _make_observations(settings)

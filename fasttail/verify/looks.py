@@ -82,7 +82,7 @@ class Observations:
         try:
             reason = str(json.loads(body)["reason"])
         except (ValueError, LookupError, TypeError):
-            reason = "no reason told"
+            reason = "no reason given"
         self.not_live.add(f"{status}: {reason}")
 
     def _metrics(self, server: Endpoint) -> None:
@@ -92,7 +92,7 @@ class Observations:
             self.missing["/metrics"] = str(error)
             return
         if status != 200:
-            hint = ": it wants the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
+            hint = ": it requires the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
             self.missing["/metrics"] = f"/metrics answers {status}{hint}"
             return
         before, self.metrics = self.metrics, endpoint.parse_metrics(body)
@@ -102,7 +102,7 @@ class Observations:
                 previous = before.get(name, 0.0)
                 self.increased[name] += value - previous if value >= previous else value
             if self.metrics.get("fasttail_batches_total", 0) < before.get("fasttail_batches_total", 0):
-                self.ended = "the server began anew: its counters went back"
+                self.ended = "the server was restarted: its counters went back"
         for name in self.metrics:
             if build := _BUILD.fullmatch(name):
                 self.version = f"{build[2]} (commit {build[1]})"
@@ -125,9 +125,9 @@ class Observations:
         run = (state.get("StartedAt"), found.get("RestartCount"))
         if state.get("Running") is False:
             how = ", out of memory" if state.get("OOMKilled") else ""
-            self.ended = f"the container does not run (exit code {state.get('ExitCode')}{how})"
+            self.ended = f"the container is not running (exit code {state.get('ExitCode')}{how})"
         elif self._container_run not in (None, run):
-            self.ended = f"the container was started anew at {state.get('StartedAt')}"
+            self.ended = f"the container was restarted at {state.get('StartedAt')}"
         self._container_run = run
 
     def _process(self, pid: int) -> None:
@@ -135,7 +135,7 @@ class Observations:
             process = psutil.Process(pid)
             process_start = process.create_time()
             if self._process_start not in (None, process_start):
-                self.ended = f"process {pid} is another one now"
+                self.ended = f"process {pid} was replaced by another process"
             self._process_start = process_start
             self._add(f"process {pid}", process.memory_info().rss)
         except psutil.NoSuchProcess:

@@ -80,11 +80,11 @@ class ResourceProbe:
         """Everything."""
         app_snapshot = self._app_snapshot()
         used = malloc_usage()
-        malloc = {} if used is None else {"malloc in use": used[0], "malloc kept free": used[1]}
+        malloc = {} if used is None else {"malloc in use": used[0], "malloc free": used[1]}
         return ResourceSnapshot(
             malloc | dict(app_snapshot.sizes),
             {
-                "Python's small blocks": sys.getallocatedblocks(),
+                "Python memory blocks": sys.getallocatedblocks(),
                 "open files": self.open_files(),
                 "threads": self.threads(),
                 **app_snapshot.counts,
@@ -107,7 +107,7 @@ class GrowthReport:
         nothing did.
         """
         if not self._history:
-            return "nothing was counted"
+            return "nothing was measured"
         before, now = self._history[0], self._history[-1]
         increased_sizes = _largest_increases(before.sizes, now.sizes, MIN_GROWTH_BYTES)
         parts = [
@@ -121,7 +121,7 @@ class GrowthReport:
             for name, increase in increased_counts
             if increase * 10 >= now.counts[name]
         ][:MAX_REPORTED]
-        return ", ".join(parts) or "nothing that is counted"
+        return ", ".join(parts) or "nothing that is tracked"
 
 
 def _largest_increases(

@@ -121,8 +121,8 @@ class MemoryWatch:
         self._action: str = "ok"
         if limit is not None and self.rss > limit:
             _log.warning(
-                "🚨 memory: the limit of %.1f MB is below the %.1f MB occupied at the start: "
-                "no restart could help, none will be made",
+                "🚨 memory: the limit of %.1f MB is below the %.1f MB in use at startup; "
+                "a restart could not help, none will be made",
                 limit / MB,
                 self.rss / MB,
             )
@@ -185,7 +185,7 @@ class MemoryWatch:
             return Verdict("ok")
         if over_limit:
             assert self.limit is not None
-            reason = f"RSS {self.rss / MB:.1f} MB is past the limit of {self.limit / MB:.1f} MB"
+            reason = f"RSS {self.rss / MB:.1f} MB exceeds the limit of {self.limit / MB:.1f} MB"
         else:
             reason = f"linear growth: {self._describe()}"
         seconds_left = self.seconds_to_limit

@@ -72,7 +72,7 @@ def request_stacks(pid: int) -> str:
     """
     path = _dump_file(pid)
     if path is None:
-        raise LookupError(f"process {pid} is no fasttail serve")
+        raise LookupError(f"process {pid} is not fasttail serve")
     fd = os.open(path, os.O_RDWR)
     try:
         os.ftruncate(fd, 0)

@@ -99,7 +99,7 @@ class StallWatch:
             unread_for_s = (now - unread.since_ns) / NS_PER_S
             if unread_for_s > self._stall_after_s:
                 return (
-                    f"{unread.size} bytes with whole lines have not been read for {unread_for_s:.1f} s",
+                    f"{unread.size} bytes of complete lines have been unread for {unread_for_s:.1f} s",
                     progress,
                 )
         elif stats["file"] and (self._probe_thread is None or not self._probe_thread.is_alive()):

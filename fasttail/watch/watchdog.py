@@ -102,9 +102,9 @@ class Watchdog:
         self._next_stall_alert_at = time.monotonic() + self.REPEAT_ALERT_S
         _log.error("⏰ pipeline: stalled: %s", reason)
         try:
-            _log.warning("what each thread does:\n%s", dump_stacks())
+            _log.warning("thread stacks:\n%s", dump_stacks())
         except OSError as error:  # no descriptor is left, say: the restart matters more
-            _log.warning("what each thread does cannot be told: %s", error.strerror)
+            _log.warning("cannot dump thread stacks: %s", error.strerror)
         self._alert("stall", reason, "restart")
         self._request_restart("⏰ pipeline", reason)
 
@@ -122,7 +122,7 @@ class Watchdog:
             return
         restart_count = len(self._restart_limiter.recent)
         exhausted = (
-            f"there were {restart_count} within an hour, as many as may be"
+            f"{restart_count} restarts within the last hour, the maximum"
             if self._restart_limiter.exhausted
             else ""
         )

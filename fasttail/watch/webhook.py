@@ -102,7 +102,7 @@ class Webhook:
         except HTTPRequestError as error:
             return str(error), True
         except ValueError:  # a character in the URL that HTTP does not allow
-            return "the URL cannot be used", False
+            return "invalid URL", False
         if 200 <= status < 300:
             return None, False
         return f"answered {status}", status >= 500 or status == 429

@@ -243,7 +243,7 @@ def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
     before = len(got)
     site.shell(f"docker start {NAME}")
     wait_for("health", lambda: inspect(NAME)["State"]["Health"]["Status"] == "healthy")
-    assert "going on at the checkpoint" in site.shell(f"docker logs --since 60s {NAME} 2>&1")
+    assert "resuming from checkpoint" in site.shell(f"docker logs --since 60s {NAME} 2>&1")
     with connect(f"ws://127.0.0.1:{site.port}/ws", max_size=None) as bot:
         bot.send(json.dumps({"method": "subscribe", "subscription": {**wanted, "cursor": cursor}}))
         while len(got) < before + 3 * RATE:

@@ -107,7 +107,7 @@ def test_verify_a_container_that_has_ended(container: str) -> None:
     finally:
         docker("rm", "-f", ended)
     assert done.returncode == 1
-    assert "the container does not run" in done.stdout
+    assert "the container is not running" in done.stdout
 
 
 def test_no_such_container(container: str) -> None:
