@@ -1,4 +1,4 @@
-"""`fasttail demo`: a made-up node, a real server and a real client, to see the main job at work.
+"""`fasttail demo`: a simulated node, a real server and a real client, to see the main job at work.
 
 The server is a process of its own, the node a thread that writes files, the client a WebSocket in this
 process. Each order's delay is the time from the node's write to its receipt here.

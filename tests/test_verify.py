@@ -52,7 +52,7 @@ def statuses(done: Done) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A made-up node's folder that grows."""
+    """A simulated node's folder that grows."""
     folder = tmp_path_factory.mktemp("node")
     words = command("synth", folder, "--rate", 3000, "--seconds", 100)
     writer = subprocess.Popen(words, stdout=subprocess.DEVNULL)
