@@ -27,136 +27,164 @@ Buckets: TypeAlias = tuple[Sequence[tuple[float, int]], float]
 
 # (key in the source, name without prefix and `_total`, help)
 PIPELINE_COUNTERS = (
-    ("batches", "batches", "Batches processed; each one is a snapshot of what was read."),
+    ("batches", "batches", "Batches processed; each is a snapshot of the data read."),
     ("lines", "lines", "Lines read from the node's files."),
     ("orders", "orders", "Order statuses parsed."),
     ("selected", "selected_orders", "Order statuses that passed the configured filters."),
-    ("rejected", "rejected_lines", "Lines that were no valid order status."),
+    ("rejected", "rejected_lines", "Lines that are not a valid order status."),
     ("bytes", "bytes_read", "Bytes read from the node's files."),
     ("failed_chunks", "failed_chunks", "Chunks of batches that a worker could not process."),
     ("oversize_lines", "oversize_lines", "Lines longer than the limit, skipped."),
-    ("oversize_orders", "oversize_orders", "Orders too large for a message, not sent."),
-    ("nul_bytes", "nul_bytes", "NUL bytes met where data should be."),
-    ("torn_lines", "torn_lines", "Last lines without a newline that were taken as they were."),
+    ("oversize_orders", "oversize_orders", "Orders not sent because they exceed the maximum message size."),
+    ("nul_bytes", "nul_bytes", "NUL bytes found in place of data."),
+    ("torn_lines", "torn_lines", "Last lines of a file without a newline, delivered as they are."),
     (
         "height_regressions",
         "height_regressions",
-        "Times the block number went back: blocks written once more.",
+        "Block number regressions: the node replayed blocks.",
     ),
-    ("recut_batches", "recut_batches", "Batches cut again: a line could not be shared out to the workers."),
+    (
+        "recut_batches",
+        "recut_batches",
+        "Batches split again because a line could not be divided between workers.",
+    ),
     (
         "late_lines",
         "late_lines",
-        "Lines that came to an hour's file after the next hour had begun, or filled a hole.",
+        "Lines written to an hour's file after the next hour had begun, or into a hole.",
     ),
-    ("truncations", "truncations", "Times a file was truncated or written anew, and read from its start."),
-    ("read_errors", "read_errors", "Reads of the node's files that failed; each led to a new descriptor."),
+    ("truncations", "truncations", "Times a file was truncated or rewritten, and read from the start."),
+    ("read_errors", "read_errors", "Failed reads of the node's files; the file is reopened after each."),
     ("files_opened", "files_opened", "Files of the node opened."),
-    ("resume_losses", "resume_losses", "Starts that could not go on where the last run ended."),
+    ("resume_losses", "resume_losses", "Starts that could not resume where the last run ended."),
     (
         "topics_seconds",
         "topics_seconds",
-        "Seconds that batches took from rows to messages, all topics together.",
+        "Seconds spent turning rows into messages, summed over all topics.",
     ),
     (
         "crowded_batches",
         "crowded_batches",
-        "Batches whose messages had no room: the clients that asked for most have a gap.",
+        "Batches whose messages exceeded the limit: the clients with the most subscribed data get a gap.",
     ),
     ("inotify_overflows", "inotify_overflows", "Overflows of the inotify queue; each one led to a rescan."),
 )
 HUB_COUNTERS = (
     ("opened", "client_connections", "WebSocket connections accepted."),
-    ("refused", "client_refused", "Connections refused, or cut off before their handshake."),
+    ("refused", "client_refused", "Connections refused, or closed before their handshake."),
     ("closed_slow", "client_closed_slow", "Clients closed because their queue was full."),
-    ("shed", "client_shed", "Clients cut off because memory was short and much waited for them."),
+    ("shed", "client_shed", "Clients disconnected because memory was low and their queue was long."),
     (
         "subscriptions_refused",
         "subscriptions_refused",
-        "Subscriptions refused because they would have cost too much.",
+        "Subscriptions refused because they exceed the cost limit.",
     ),
-    ("gaps", "gaps", "Gaps told to clients that could not be given something."),
-    ("gap_orders", "gap_orders", "Orders in these gaps, summed over the clients."),
-    ("replays", "replays", "Replays from the node's files that have ended."),
+    ("gaps", "gaps", "Gaps reported to clients."),
+    ("gap_orders", "gap_orders", "Orders in the reported gaps, summed over all clients."),
+    ("replays", "replays", "Replays from the node's files that have finished."),
     (
         "replayed_orders",
         "replayed_orders",
-        "Orders given to clients that were behind, from the node's files, summed over the clients.",
+        "Orders replayed from the node's files to clients that were behind, summed over all clients.",
     ),
-    ("closed_idle", "client_closed_idle", "Clients closed: no subscription, and they said nothing for long."),
+    ("closed_idle", "client_closed_idle", "Idle clients without subscriptions that were closed."),
     ("closed_flooding", "client_closed_flooding", "Clients closed because they sent too many messages."),
     ("checkpoints", "checkpoints", "Checkpoints written."),
-    ("checkpoint_failures", "checkpoint_failures", "Checkpoints that could not be written; tried again."),
-    ("protocol_faults", "client_protocol_faults", "Clients closed for breaking the WebSocket protocol."),
+    ("checkpoint_failures", "checkpoint_failures", "Failed attempts to write a checkpoint; each is retried."),
+    ("protocol_faults", "client_protocol_faults", "Clients closed for violating the WebSocket protocol."),
 )
 CHANNEL_COUNTERS = (
-    ("messages_sent", "messages_sent", "Messages handed to clients, summed over the clients."),
-    ("orders_sent", "orders_sent", "Orders handed to clients, summed over the clients."),
-    ("bytes_sent", "bytes_sent", "Bytes handed to clients, summed over the clients."),
+    ("messages_sent", "messages_sent", "Messages sent, summed over all clients."),
+    ("orders_sent", "orders_sent", "Orders sent, summed over all clients."),
+    ("bytes_sent", "bytes_sent", "Bytes sent, summed over all clients."),
 )
 HUB_GAUGES = (
-    ("queued_bytes", "client_queued_bytes", "Bytes that wait for clients to read on."),
+    ("queued_bytes", "client_queued_bytes", "Bytes queued for clients."),
     ("topics", "topics", "Distinct subscriptions."),
-    ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over the clients."),
-    ("subscription_cost", "subscription_cost", "Units that all subscriptions on /ws cost."),
-    ("subscription_budget", "subscription_budget", "Units that they may cost."),
+    ("subscriptions", "subscriptions", "Subscriptions on /ws, summed over all clients."),
+    ("subscription_cost", "subscription_cost", "Cost of all subscriptions on /ws, in units."),
+    ("subscription_budget", "subscription_budget", "Cost limit of all subscriptions on /ws, in units."),
     (
         "client_subscription_cost",
         "client_subscription_cost",
-        "Units of the client whose subscriptions cost most.",
+        "Cost of the client whose subscriptions cost most, in units.",
     ),
-    ("client_subscription_budget", "client_subscription_budget", "Units that those of one client may cost."),
+    ("client_subscription_budget", "client_subscription_budget", "Cost limit of one client, in units."),
     (
         "replays_running",
         "replays_running",
-        "Subscriptions that are behind: they are given the rest from the files.",
+        "Subscriptions that are behind and are replayed from the files.",
     ),
-    ("replay_readings", "replay_readings", "Readings of the files for them that run."),
-    ("replay_bytes_behind", "replay_bytes_behind", "Bytes of the files that the last of them is behind."),
-    ("replay_seconds_behind", "replay_seconds_behind", "Seconds that the last of them is behind."),
-    ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was up to date."),
+    ("replay_readings", "replay_readings", "Running scans of the files for replays."),
+    ("replay_bytes_behind", "replay_bytes_behind", "Bytes by which the furthest subscription is behind."),
+    (
+        "replay_seconds_behind",
+        "replay_seconds_behind",
+        "Seconds by which the furthest subscription is behind.",
+    ),
+    ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was last up to date."),
 )
 PIPELINE_GAUGES = (
-    ("worker_count", "workers", "Workers that parse in parallel."),
-    ("offset", "file_offset_bytes", "How far the open file has been processed."),
-    ("height", "block_height", "Newest block number seen, where the layout has them."),
+    ("worker_count", "workers", "Parser threads."),
+    ("offset", "file_offset_bytes", "Offset up to which the open file has been processed."),
+    ("height", "block_height", "Newest block number seen; only in layouts that have block numbers."),
 )
 # (key of a monotonic time in nanoseconds, name, help); absent while the time is 0
 PIPELINE_AGES = (
     ("last_data_ns", "data_age_seconds", "Seconds since the last batch ended."),
     ("loop_ns", "pipeline_age_seconds", "Seconds since the pipeline last made progress."),
-    ("in_batch_ns", "batch_running_seconds", "Seconds the running batch has taken; absent between batches."),
+    (
+        "in_batch_ns",
+        "batch_running_seconds",
+        "Seconds that the current batch has been running; absent between batches.",
+    ),
 )
 # (key in the memory watch's numbers, name, help)
 MEMORY_GAUGES = (
     ("rss_bytes", "rss_bytes", "Resident memory of the process."),
-    ("pss_bytes", "pss_bytes", "Resident memory with shared pages counted in part; once a minute."),
-    ("limit_bytes", "memory_limit_bytes", "Resident memory past which the process restarts in place."),
+    ("pss_bytes", "pss_bytes", "Proportional set size (PSS) of the process; updated once a minute."),
+    ("limit_bytes", "memory_limit_bytes", "Resident memory above which the process restarts in place."),
     ("slope_bytes_per_second", "rss_slope_bytes_per_second", "Trend of the resident memory."),
-    ("slope_low_bytes_per_second", "rss_slope_low_bytes_per_second", "Lower end of the trend's interval."),
-    ("slope_high_bytes_per_second", "rss_slope_high_bytes_per_second", "Upper end of the trend's interval."),
-    ("growth_confidence", "rss_growth_confidence", "How sure it is that the memory grows, 0 to 1."),
-    ("growing", "rss_growing", "1 while the memory grows linearly."),
-    ("left_seconds", "memory_left_seconds", "Time until the limit at the present pace; absent without one."),
-    ("malloc_used_bytes", "malloc_used_bytes", "Bytes that malloc has given out; not Python's small blocks."),
-    ("malloc_free_bytes", "malloc_free_bytes", "Bytes that are free but kept by malloc, resident or not."),
-    ("python_blocks", "python_blocks", "Python's small blocks."),
-    ("open_files", "open_files", "Open descriptors."),
+    (
+        "slope_low_bytes_per_second",
+        "rss_slope_low_bytes_per_second",
+        "Lower bound of the trend's confidence interval.",
+    ),
+    (
+        "slope_high_bytes_per_second",
+        "rss_slope_high_bytes_per_second",
+        "Upper bound of the trend's confidence interval.",
+    ),
+    ("growth_confidence", "rss_growth_confidence", "Confidence that memory is growing, 0 to 1."),
+    ("growing", "rss_growing", "1 while memory grows linearly."),
+    (
+        "left_seconds",
+        "memory_left_seconds",
+        "Seconds until the memory limit at the current growth; absent without a limit.",
+    ),
+    (
+        "malloc_used_bytes",
+        "malloc_used_bytes",
+        "Bytes allocated with malloc, without Python's small objects.",
+    ),
+    ("malloc_free_bytes", "malloc_free_bytes", "Free bytes that malloc retains, resident or not."),
+    ("python_blocks", "python_blocks", "Memory blocks allocated by the Python interpreter."),
+    ("open_files", "open_files", "Open file descriptors."),
     ("threads", "threads", "Threads of the process."),
-    ("ring_bytes", "ring_bytes", "Bytes of messages between pipeline and main thread."),
-    ("log_queue_bytes", "log_queue_bytes", "Bytes of log lines that wait to be written."),
+    ("ring_bytes", "ring_bytes", "Bytes of messages queued between the pipeline and the main thread."),
+    ("log_queue_bytes", "log_queue_bytes", "Bytes of log lines waiting to be written."),
 )
 
 
-STARTED = "Unix time at which the process began to count, by a start or a restart in place."
-BATCH_SECONDS = "How long batches took, from their lines to messages, waits for the main thread included."
+STARTED = "Unix time of the last start or restart in place."
+BATCH_SECONDS = "Duration of batches from lines to messages, including waits for the main thread."
 LAG_SECONDS = (
-    "Once a batch: the age of its newest order, from the order's own time (consensus) to the clients' "
-    "queues: the node's lag and fasttail's. Below 0 counts as 0."
+    "Per batch: time from the newest order's own (consensus) timestamp until it is queued for clients; "
+    "includes the node's lag. Negative values count as 0."
 )
 DELIVERY_LAG_SECONDS = (
-    "Once a batch: from the node's local_time of its newest line to the clients' queues: fasttail's own lag. "
-    "The plain layout has no local_time. Below 0 counts as 0."
+    "Per batch: time from the node's local_time of the newest line until it is queued for clients, "
+    "fasttail's own lag. The plain layout has no local_time. Negative values count as 0."
 )
 
 
@@ -220,7 +248,9 @@ class Metrics:
     def _collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("fasttail_build", "Version and commit of the running build.", self._build)
         yield _counter("restarts", "Times the process has restarted itself in place.", self._restarts)
-        yield _counter("log_lines_dropped", "Log lines dropped at a full queue.", self._log_dropped())
+        yield _counter(
+            "log_lines_dropped", "Log lines dropped because the log queue was full.", self._log_dropped()
+        )
         yield from _gauge("start_time_seconds", STARTED, self._started)
         yield from self._pipeline(self._stats())
         yield _histogram("batch_seconds", BATCH_SECONDS, self._batch_times())
@@ -230,14 +260,14 @@ class Metrics:
         memory = self._memory()
         for key, name, text in MEMORY_GAUGES:
             yield from _gauge(name, text, memory.get(key))
-        alerts = CounterMetricFamily("fasttail_alerts", "Alerts of the watchdog.", labels=["kind"])
+        alerts = CounterMetricFamily("fasttail_alerts", "Alerts raised by the watchdog.", labels=["kind"])
         for kind, count in self._alerts().items():
             alerts.add_metric([kind], count)
         yield alerts
         if (webhook_counts := self._webhook()) is not None:
-            yield _counter("webhook_sent", "Alerts that the webhook has taken.", webhook_counts[0])
+            yield _counter("webhook_sent", "Alerts delivered to the webhook.", webhook_counts[0])
             yield _counter(
-                "webhook_failed", "Alerts that the webhook did not take, given up.", webhook_counts[1]
+                "webhook_failed", "Alerts that could not be delivered to the webhook.", webhook_counts[1]
             )
 
     def _pipeline(self, stats: Mapping[str, Any]) -> Iterator[Metric]:
@@ -250,7 +280,7 @@ class Metrics:
         for key, name, text in PIPELINE_AGES:
             yield from _gauge(name, text, _age(now, stats.get(key)))
         event_age = _age(self._wall_clock(), stats.get("last_event_ns"))
-        yield from _gauge("event_age_seconds", "Age of the newest order by the node's time.", event_age)
+        yield from _gauge("event_age_seconds", "Age of the newest order, by the order's own time.", event_age)
 
 
 class _CallbackCollector(Collector):
