@@ -11,4 +11,4 @@ cdef enum:
 cdef class Histogram:
     cdef uint64_t counts[BOUND_COUNT + 1]  # not cumulative; the last one: longer than every bound
     cdef uint64_t sum_ns                   # of the times above 0
-    cdef int record(self, int64_t ns) noexcept nogil
+    cdef void record(self, int64_t ns) noexcept nogil

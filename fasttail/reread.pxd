@@ -25,6 +25,6 @@ cdef class ReplayReader:
     cdef bint limit_is_line_end
     cdef size_t max_bytes
     cdef int step_result             # how the last step ended
-    cdef int run_step(self) noexcept nogil
+    cdef void run_step(self) noexcept nogil
     cdef int _read_step(self, uint64_t limit, bint limit_is_line_end, size_t max_bytes) noexcept nogil
     cdef int _encode_block(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil

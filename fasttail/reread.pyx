@@ -129,10 +129,9 @@ cdef class ReplayReader:
         self.max_bytes = self.step_bytes
         self.messages_taken = 0
 
-    cdef int run_step(self) noexcept nogil:
-        """The step. Always 0; `end_step` says how it ended."""
+    cdef void run_step(self) noexcept nogil:
+        """The step; `end_step` says how it ended."""
         self.step_result = self._read_step(self.limit, self.limit_is_line_end, self.max_bytes)
-        return 0
 
     def end_step(self) -> bool:
         """False at the end of the file. Raises OSError, MemoryError."""

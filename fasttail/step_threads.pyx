@@ -100,14 +100,13 @@ cdef class ReplayThreadPool:
         return 0
 
 
-cdef int _send_job(int fd, void* job) noexcept nogil:
+cdef void _send_job(int fd, void* job) noexcept nogil:
     while write(fd, &job, sizeof(job)) < 0 and errno == EINTR:
         pass
-    return 0
 
 
-cdef int _serve_jobs(int fd, int results_write_fd) noexcept nogil:
-    """Until nobody can submit anything more. Always 0."""
+cdef void _serve_jobs(int fd, int results_write_fd) noexcept nogil:
+    """Until nobody can submit anything more."""
     cdef void* job
     cdef ssize_t got
     while True:
@@ -116,4 +115,4 @@ cdef int _serve_jobs(int fd, int results_write_fd) noexcept nogil:
             (<ReplayReader>job).run_step()
             _send_job(results_write_fd, job)
         elif got == 0 or errno != EINTR:
-            return 0
+            return

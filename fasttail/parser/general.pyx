@@ -72,7 +72,7 @@ cdef int _read_text(const JsonValue* fields, int field, bint nullable, const cha
     return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
 
 
-cdef int _read_code(const InternTable* codes, const JsonValue* s, uint32_t* code) noexcept nogil:
+cdef void _read_code(const InternTable* codes, const JsonValue* s, uint32_t* code) noexcept nogil:
     """The code of a (perhaps escaped) text, 0 if it is not in the table."""
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n
@@ -83,7 +83,6 @@ cdef int _read_code(const InternTable* codes, const JsonValue* s, uint32_t* code
         code[0] = intern_find(codes, decoded, <size_t>n) if n >= 0 else 0
     else:
         code[0] = 0
-    return 1
 
 
 cdef int _read_decimal(const Chunk* c, const JsonValue* fields, int field, const char* start, TextSpan* span, double* value,
@@ -295,8 +294,8 @@ cdef inline bint _at_line_end(const char* p, const char* end) noexcept nogil:
     return p >= end or p[0] == c'\n'
 
 
-cdef int line_general(Chunk* c, const uint16_t* structural_index) noexcept nogil:
-    """Any line at c.pos -> rows, or a Reject; c.pos moves behind it. Always 0. outline: the line's marks, or NULL: not made."""
+cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogil:
+    """Any line at c.pos -> rows, or a Reject; c.pos moves behind it. outline: the line's marks, or NULL: not made."""
     cdef const char* line = c.pos
     cdef const char* p = line
     cdef const char* end = c.limit
@@ -319,7 +318,7 @@ cdef int line_general(Chunk* c, const uint16_t* structural_index) noexcept nogil
     p = skip_whitespace(p, end)
     if _at_line_end(p, end):
         c.pos = p if p == end else p + 1
-        return 0
+        return
     if p[0] != c'{':
         # another value, or none: tell which
         q = scan_value(p, end, 0, &fields[0], &error)
@@ -378,11 +377,10 @@ cdef int line_general(Chunk* c, const uint16_t* structural_index) noexcept nogil
             if after == NULL:
                 after = end
     c.pos = after if after == end else after + 1
-    return 0
 
 
-cdef int _assign_coin_code(InternTable* coins, const char* text, Row* row) noexcept nogil:
-    """The row's coin, as it is written at `text`, gets its code, a new one if need be. Always 0."""
+cdef void _assign_coin_code(InternTable* coins, const char* text, Row* row) noexcept nogil:
+    """The row's coin, as it is written at `text`, gets its code, a new one if need be."""
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n = <ssize_t>row.coin_text.size
     cdef uint32_t code
@@ -392,22 +390,21 @@ cdef int _assign_coin_code(InternTable* coins, const char* text, Row* row) noexc
     if n >= 0:
         code = intern_find(coins, text, <size_t>n)
         row.coin = <uint16_t>(code if code else intern_add(coins, text, <size_t>n))
-    return 0
 
 
-cdef int resolve_new_coin(Chunk* c, Row* row) noexcept nogil:
+cdef void resolve_new_coin(Chunk* c, Row* row) noexcept nogil:
     """A row's coin that the table does not have: it gets its code now, or, where other workers look at the table, after the
-    region. Always 0. A line that is rejected after all has its coins forgotten."""
+    region. A line that is rejected after all has its coins forgotten."""
     if c.single_worker:
-        return _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
+        _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
+        return
     if c.uncoded_len < c.uncoded_cap:
         c.uncoded_rows[c.uncoded_len] = <uint32_t>(row - <Row*>c.rows)
     c.uncoded_len += 1
-    return 0
 
 
-cdef int _check_row(const Chunk* c, const Row* row) noexcept nogil:
-    """Debug builds: every text of the row lies within its event, and that within the data. Always 0."""
+cdef void _check_row(const Chunk* c, const Row* row) noexcept nogil:
+    """Debug builds: every text of the row lies within its event, and that within the data."""
     cdef const TextSpan* refs = &row.time        # the first of them, `cloid` the last
     cdef int i
     ft_assert(row.size > 0)
@@ -417,12 +414,11 @@ cdef int _check_row(const Chunk* c, const Row* row) noexcept nogil:
     if row.envelope != <uint32_t>NO_ENVELOPE:
         ft_assert(row.envelope >= c.envelope_base)
         ft_assert(row.envelope < c.envelope_base + c.envelopes_len)
-    return 0
 
 
-cdef int assign_coin_codes(Chunk* c) noexcept nogil:
+cdef void assign_coin_codes(Chunk* c) noexcept nogil:
     """Codes for coins that the table did not have yet, in the order of the rows. One thread at a time, after the region.
-    Always 0."""
+    """
     cdef size_t i, n = c.uncoded_len
     cdef Row* row
     if FT_DEBUG_CHECKS:
@@ -434,7 +430,7 @@ cdef int assign_coin_codes(Chunk* c) noexcept nogil:
             row = &(<Row*>c.rows)[c.uncoded_rows[i]]
             if c.uncoded_rows[i] < c.rows_len and row.coin == NO_CODE:
                 _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
-        return 0
+        return
     for i in range(c.rows_len):
         row = &(<Row*>c.rows)[i]
         # rows and texts were written and read a while ago, so they come from memory: ask for them in time
@@ -443,4 +439,3 @@ cdef int assign_coin_codes(Chunk* c) noexcept nogil:
             ft_prefetch_at(c.data + row[8].offset + row[8].coin_text.offset)
         if row.coin == NO_CODE:
             _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
-    return 0

@@ -28,9 +28,9 @@ cdef enum:
     SEPARATOR_SEARCH_BYTES = 1 << 20  # an event's start is looked for within this distance
 
 
-cdef int split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
-                           bint split_inside_lines, Chunk* chunks) noexcept nogil:
-    """Set begin, pos, end, starts_inside_line, ends_inside_line of chunks[0:workers] for the lines [begin, limit). Always 0.
+cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
+                            bint split_inside_lines, Chunk* chunks) noexcept nogil:
+    """Set begin, pos, end, starts_inside_line, ends_inside_line of chunks[0:workers] for the lines [begin, limit).
 
     `limit` is the end of a line (or of the data). Shares may be empty; together they cover every byte once.
     """
@@ -77,7 +77,6 @@ cdef int split_into_chunks(const StreamSpec* stream, const char* data, const cha
         chunks[k].end = p
         chunks[k].ends_inside_line = next_starts_inside
         starts_inside_line = next_starts_inside
-    return 0
 
 
 cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil:

@@ -438,7 +438,7 @@ cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
     return _parse_events(c, p + 11, c.envelope_base + <uint32_t>(c.envelopes_len - 1))
 
 
-cdef int _parse_line_general(Chunk* c) noexcept nogil:
+cdef void _parse_line_general(Chunk* c) noexcept nogil:
     """The line at c.pos by the general path, which gets its outline where that pays. As _line."""
     cdef uint16_t positions[MAX_STRUCTURALS]
     cdef bint indexed = False
@@ -448,11 +448,11 @@ cdef int _parse_line_general(Chunk* c) noexcept nogil:
         indexed = ft_structural_index(c.pos, positions) != 0
         if not indexed:
             c.indexed_lines_left = -STRATEGY_LINES
-    return line_general(c, positions if indexed else NULL)
+    line_general(c, positions if indexed else NULL)
 
 
-cdef int _parse_line(Chunk* c) noexcept nogil:
-    """The line at c.pos -> rows or a Reject; c.pos moves behind it. Always 0."""
+cdef void _parse_line(Chunk* c) noexcept nogil:
+    """The line at c.pos -> rows or a Reject; c.pos moves behind it."""
     cdef const char* p = c.pos
     cdef const char* q
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded_rows = c.uncoded_len
@@ -467,7 +467,7 @@ cdef int _parse_line(Chunk* c) noexcept nogil:
                     ft_add_single_writer(<uint64_t*>&c.rows_len, 1)
                     c.pos = q + 1
                     ft_add_single_writer(&c.lines, 1)
-                    return 0
+                    return
             else:
                 c.bound_exceeded = True
         elif ft_bytes_equal(p, b'{"local_time":"', 15):
@@ -476,7 +476,7 @@ cdef int _parse_line(Chunk* c) noexcept nogil:
                 c.pos = q
                 if not c.stopped_at_boundary:
                     ft_add_single_writer(&c.lines, 1)
-                return 0
+                return
             ft_store_relaxed(<uint64_t*>&c.rows_len, rows)
             c.envelopes_len = envelopes
     intern_truncate(c.coins, coins_before)
@@ -484,12 +484,12 @@ cdef int _parse_line(Chunk* c) noexcept nogil:
     if c.ends_inside_line and memchr(p, c'\n', <size_t>(c.end - p)) == NULL:
         c.needs_recut = True                   # the next worker counts on this line
         c.pos = c.end
-        return 0
-    return _parse_line_general(c)
+        return
+    _parse_line_general(c)
 
 
-cdef api int parse_chunk(Chunk* c) noexcept nogil:
-    """Parse a share from c.pos to c.end, or to where `rejects` is full. Always 0; what happened stands in the chunk."""
+cdef api void parse_chunk(Chunk* c) noexcept nogil:
+    """Parse a share from c.pos to c.end, or to where `rejects` is full; what happened stands in the chunk."""
     cdef const char* q
     c.rejects_full = False
     ft_set_readable_end(c.readable)
@@ -498,13 +498,12 @@ cdef api int parse_chunk(Chunk* c) noexcept nogil:
         q = _parse_events(c, c.pos, c.envelope_base)  # envelopes[0] stands for the line's, which another worker has
         if q == NULL:
             c.needs_recut = True
-            return 0
+            return
         c.pos = q
         if not c.stopped_at_boundary:
             ft_add_single_writer(&c.lines, 1)
     while c.pos < c.end and not c.needs_recut and not c.bound_exceeded:
         if c.rejects_len >= c.rejects_cap:
             c.rejects_full = True
-            return 0
+            return
         _parse_line(c)
-    return 0

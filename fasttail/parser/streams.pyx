@@ -4,8 +4,8 @@ from fasttail.parser.general cimport assign_coin_codes
 from fasttail.parser.types cimport Chunk, Row, StreamSpec
 
 
-cdef int _order_statuses(Chunk* c) noexcept nogil:
-    return isa.active_parse_chunk(c)
+cdef void _order_statuses(Chunk* c) noexcept nogil:
+    isa.active_parse_chunk(c)
 
 
 ORDER_STATUSES.parse = _order_statuses

@@ -24,9 +24,9 @@ cdef class RowTable:
     cdef size_t segments_len
     cdef size_t rows_len         # in all segments
     cdef bint fits(self, const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil
-    cdef int clear(self) noexcept nogil
-    cdef int trim(self, size_t keep_bytes) noexcept nogil
-    cdef int compact(self) noexcept nogil
+    cdef void clear(self) noexcept nogil
+    cdef void trim(self, size_t keep_bytes) noexcept nogil
+    cdef void compact(self) noexcept nogil
 
 
 cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shares)

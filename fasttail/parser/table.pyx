@@ -59,18 +59,15 @@ cdef void* _map_pages(size_t n) except NULL:
     return p
 
 
-cdef int _release_pages(char* base, size_t n, size_t keep) noexcept nogil:
+cdef void _release_pages(char* base, size_t n, size_t keep) noexcept nogil:
     """Return the pages of base[keep:n] to the system; they read as zeros afterwards."""
     keep = (keep + PAGE - 1) // PAGE * PAGE
     if keep < n:
         madvise(base + keep, n - keep, MADV_DONTNEED)
-    return 0
 
 
-cdef int _trim_rows(RowTable table, size_t budget) noexcept nogil:
-    """Keep `budget` bytes of rows resident: those at the start of each segment, where the next ones will be written as well.
-    Always 0.
-    """
+cdef void _trim_rows(RowTable table, size_t budget) noexcept nogil:
+    """Keep `budget` bytes of rows resident: those at the start of each segment, where the next ones will be written as well."""
     cdef size_t k, begin, end, kept, segments_left = table.segments_len, size = table.stream.row_bytes
     for k in range(table.segments_len):
         begin = table.segments[k].first * size
@@ -80,7 +77,6 @@ cdef int _trim_rows(RowTable table, size_t budget) noexcept nogil:
         _release_pages(table.rows, end, begin + kept)
         budget -= kept
         segments_left -= 1
-    return 0
 
 
 cdef inline size_t _rows_cap(const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil:
@@ -128,21 +124,19 @@ cdef class RowTable:
         return (self.stream == stream and self.rows_cap >= _rows_cap(stream, data_bytes, shares)
                 and self.envelopes_cap >= _envelopes_cap(stream, data_bytes, shares) and self.segments_cap >= shares)
 
-    cdef int clear(self) noexcept nogil:
+    cdef void clear(self) noexcept nogil:
         """Forget all rows; memory stays."""
         self.segments_len = 0
         self.rows_len = 0
-        return 0
 
-    cdef int trim(self, size_t keep_bytes) noexcept nogil:
+    cdef void trim(self, size_t keep_bytes) noexcept nogil:
         """Give back what only an oversize line needed: keep room for `keep_bytes` of data resident."""
         _release_pages(self.rows, self.rows_cap * self.stream.row_bytes,
                        (keep_bytes // self.stream.min_event_bytes + 2) * self.stream.row_bytes)
         _release_pages(<char*>self.envelopes, self.envelopes_cap * sizeof(Envelope),
                        (keep_bytes // self.stream.min_envelope_bytes + 3) * sizeof(Envelope))
-        return 0
 
-    cdef int compact(self) noexcept nogil:
+    cdef void compact(self) noexcept nogil:
         """Move all rows to the front, into one segment, so that a column is one strided array."""
         cdef size_t i, next_row = 0, size = self.stream.row_bytes
         for i in range(self.segments_len):
@@ -154,4 +148,3 @@ cdef class RowTable:
         self.segments[0].first = 0
         self.segments[0].count = next_row
         self.segments_len = 1
-        return 0

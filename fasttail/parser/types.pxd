@@ -210,7 +210,7 @@ cdef struct Chunk:
     uint8_t next_key[32]     # of KEY_HINTS: the general path's memory of which key came after which
 
 
-ctypedef int (*chunk_function)(Chunk* c) noexcept nogil
+ctypedef void (*chunk_function)(Chunk* c) noexcept nogil
 
 
 cdef struct StreamSpec:      # what the pool has to know of one of the node's streams

@@ -27,9 +27,9 @@ cdef struct InternTable:
 
 
 cdef int intern_init(InternTable* self, uint32_t max_entries) except -1
-cdef int intern_free(InternTable* self) noexcept
-cdef int intern_clear(InternTable* self) noexcept nogil
-cdef int intern_truncate(InternTable* self, uint32_t count) noexcept nogil
+cdef void intern_free(InternTable* self) noexcept
+cdef void intern_clear(InternTable* self) noexcept nogil
+cdef void intern_truncate(InternTable* self, uint32_t count) noexcept nogil
 cdef uint32_t intern_add(InternTable* self, const char* p, size_t n) noexcept nogil
 
 

@@ -51,7 +51,7 @@ cdef int _grow(InternTable* self) noexcept nogil:
     return 1
 
 
-cdef int intern_free(InternTable* self) noexcept:
+cdef void intern_free(InternTable* self) noexcept:
     cdef uint32_t i
     if self.texts != NULL:
         for i in range(1, self.count + 1):
@@ -64,21 +64,19 @@ cdef int intern_free(InternTable* self) noexcept:
     self.sizes = NULL
     self.count = 0
     self.capacity = 0
-    return 0
 
 
-cdef int intern_clear(InternTable* self) noexcept nogil:
-    """Forget all words; the room stays. Always 0."""
+cdef void intern_clear(InternTable* self) noexcept nogil:
+    """Forget all words; the room stays."""
     cdef uint32_t i
     for i in range(1, self.count + 1):
         free(<void*>self.texts[i])
     memset(self.slots, 0, 2 * <size_t>self.capacity * sizeof(InternEntry))
     self.count = 0
-    return 0
 
 
-cdef int intern_truncate(InternTable* self, uint32_t count) noexcept nogil:
-    """Forget the words behind the first `count`. Always 0."""
+cdef void intern_truncate(InternTable* self, uint32_t count) noexcept nogil:
+    """Forget the words behind the first `count`."""
     cdef const char* text
     cdef size_t n
     cdef uint64_t i
@@ -92,11 +90,10 @@ cdef int intern_truncate(InternTable* self, uint32_t count) noexcept nogil:
         self.slots[i].code = 0                 # no chain goes on behind it: the newest word is the last of its own
         free(<void*>text)
         self.count -= 1
-    return 0
 
 
-cdef int _insert_slot(InternTable* self, uint32_t code) noexcept nogil:
-    """Put word `code` into the first free slot of its chain. Always 0."""
+cdef void _insert_slot(InternTable* self, uint32_t code) noexcept nogil:
+    """Put word `code` into the first free slot of its chain."""
     ft_assert(self.count <= self.capacity)  # half of the slots are free, so each search ends
     cdef const char* text = self.texts[code]
     cdef size_t n = self.sizes[code]
@@ -110,7 +107,6 @@ cdef int _insert_slot(InternTable* self, uint32_t code) noexcept nogil:
     self.slots[i].text = text
     self.slots[i].size = <uint32_t>n
     self.slots[i].code = code
-    return 0
 
 
 cdef uint32_t intern_add(InternTable* self, const char* p, size_t n) noexcept nogil:

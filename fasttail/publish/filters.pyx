@@ -48,11 +48,10 @@ cdef int _string_set_fill(StringSet* self, list words) except -1:
     return 0
 
 
-cdef int _string_set_free(StringSet* self) noexcept:
+cdef void _string_set_free(StringSet* self) noexcept:
     free(self.slots)
     free(self.ends)
     free(self.text)
-    return 0
 
 
 cdef uint32_t _string_set_find(const StringSet* self, const char* p, size_t n) noexcept nogil:

@@ -60,15 +60,15 @@ cdef class Reader:
     cdef uint64_t total_read_bytes         # of all files; bytes read twice count twice
 
     cdef int fill(self) noexcept nogil
-    cdef int _check_invariants(self) noexcept nogil
-    cdef int consume(self) noexcept nogil
-    cdef int consume_bytes(self, size_t size) noexcept nogil
+    cdef void _check_invariants(self) noexcept nogil
+    cdef void consume(self) noexcept nogil
+    cdef void consume_bytes(self, size_t size) noexcept nogil
 
-    cdef int _skip_nuls(self) noexcept nogil
+    cdef void _skip_nuls(self) noexcept nogil
     cdef int _scan_nuls(self, uint64_t at) noexcept nogil
-    cdef int _compact_buffer(self) noexcept nogil
-    cdef int _save_preceding(self) noexcept nogil
+    cdef void _compact_buffer(self) noexcept nogil
+    cdef void _save_preceding(self) noexcept nogil
     cdef bint _preceding_matches(self) noexcept nogil
-    cdef int _load_preceding(self) noexcept nogil
+    cdef void _load_preceding(self) noexcept nogil
     cdef int _find_lines(self, size_t partial_size) noexcept nogil
-    cdef int _reset_buffer(self) noexcept nogil
+    cdef void _reset_buffer(self) noexcept nogil

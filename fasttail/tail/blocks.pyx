@@ -152,28 +152,26 @@ cdef class Reader:
             ft_store_relaxed(&self.touched_bytes, self.end)
         return self._find_lines(partial_size)
 
-    cdef int _check_invariants(self) noexcept nogil:
-        """What holds between any two calls. Answers 0."""
+    cdef void _check_invariants(self) noexcept nogil:
+        """What holds between any two calls."""
         ft_assert(self.begin <= self.lines_end)
         ft_assert(self.lines_end <= self.end)
         ft_assert(self.end <= self.capacity)
         ft_assert(self.preceding_size <= TAIL_FINGERPRINT_BYTES)
-        return 0
 
-    cdef int consume(self) noexcept nogil:
-        """The lines in base[begin:lines_end] are done with: `offset` moves behind them. Answers 0."""
-        return self.consume_bytes(self.lines_end - self.begin)
+    cdef void consume(self) noexcept nogil:
+        """The lines in base[begin:lines_end] are done with: `offset` moves behind them."""
+        self.consume_bytes(self.lines_end - self.begin)
 
-    cdef int consume_bytes(self, size_t size) noexcept nogil:
-        """So many bytes of these lines are done with, up to the end of one of them. Answers 0."""
+    cdef void consume_bytes(self, size_t size) noexcept nogil:
+        """So many bytes of these lines are done with, up to the end of one of them."""
         self._check_invariants()
         ft_assert(size <= self.lines_end - self.begin)
         ft_add_single_writer(&self.offset, size)             # relaxed, as the counters: the main thread tells of them
         self.begin += size
-        return 0
 
-    cdef int _skip_nuls(self) noexcept nogil:
-        """Pass over the NUL bytes at the start of the partial line. Answers 0."""
+    cdef void _skip_nuls(self) noexcept nogil:
+        """Pass over the NUL bytes at the start of the partial line."""
         cdef size_t at = self.begin
         # NUL, and each byte like the one before it: libc looks at many at once.
         if memcmp(self.base + at, self.base + at + 1, self.end - at - 1) == 0:
@@ -183,7 +181,6 @@ cdef class Reader:
         ft_add_single_writer(&self.nul_count, at - self.begin)
         ft_add_single_writer(&self.offset, at - self.begin)
         self.begin = self.lines_end = at
-        return 0
 
     cdef int _scan_nuls(self, uint64_t at) noexcept nogil:
         """Find the end of the NUL bytes that begin at `at`, which is read_offset(). Answers FILL_EOF (`at_hole`: data follows
@@ -235,15 +232,14 @@ cdef class Reader:
         self.at_hole = found
         return FILL_PARTIAL if got > 0 and not found and to < self.limit else FILL_EOF
 
-    cdef int _save_preceding(self) noexcept nogil:
-        """Take base[0:begin], which is about to go, into `preceding`. Answers 0."""
+    cdef void _save_preceding(self) noexcept nogil:
+        """Take base[0:begin], which is about to go, into `preceding`."""
         cdef size_t added = min(self.begin, <size_t>TAIL_FINGERPRINT_BYTES)
         cdef size_t kept = min(self.preceding_size, <size_t>TAIL_FINGERPRINT_BYTES - added)
         memmove(self.preceding, self.preceding + self.preceding_size - kept, kept)
         memcpy(self.preceding + kept, self.base + self.begin - added, added)
         self.preceding_size = kept + added
         ft_assert(self.preceding_size <= TAIL_FINGERPRINT_BYTES)
-        return 0
 
     cdef bint _preceding_matches(self) noexcept nogil:
         """Whether the file still has before base[end] what was read there; base[0] is the partial line's start.
@@ -260,8 +256,8 @@ cdef class Reader:
             return memcmp(current, self.base, size) == 0
         return True
 
-    cdef int _load_preceding(self) noexcept nogil:
-        """Fill `preceding` from the file itself: reading begins at `offset`. Answers 0."""
+    cdef void _load_preceding(self) noexcept nogil:
+        """Fill `preceding` from the file itself: reading begins at `offset`."""
         cdef size_t size = min(self.offset, <uint64_t>TAIL_FINGERPRINT_BYTES)
         cdef char* nul
         self.preceding_size = 0
@@ -272,10 +268,9 @@ cdef class Reader:
                 size = <size_t>(self.preceding + size - nul) - 1
                 memmove(self.preceding, nul + 1, size)
             self.preceding_size = size
-        return 0
 
-    cdef int _compact_buffer(self) noexcept nogil:
-        """Put the partial line at base[0] and give back the pages that only a long line needed. Answers 0."""
+    cdef void _compact_buffer(self) noexcept nogil:
+        """Put the partial line at base[0] and give back the pages that only a long line needed."""
         cdef size_t partial_size = self.end - self.begin
         cdef size_t kept = (self.window * RETAINED_WINDOWS + PAGE - 1) // PAGE * PAGE
         if self.begin > 0:
@@ -287,7 +282,6 @@ cdef class Reader:
         if self.touched_bytes > kept and partial_size <= kept:
             madvise(self.base + kept, self.touched_bytes - kept, MADV_DONTNEED)  # failing, it costs memory only
             ft_store_relaxed(&self.touched_bytes, kept)
-        return 0
 
     cdef int _find_lines(self, size_t partial_size) noexcept nogil:
         """Find the line ends in base[held:end], just read; base[0:held] holds none. Answers one of FILL_*.
@@ -320,15 +314,14 @@ cdef class Reader:
         self.lines_end = <size_t>(newline - self.base) + 1
         return FILL_LINES
 
-    cdef int _reset_buffer(self) noexcept nogil:
-        """Drop the bytes held (not the offset). Answers 0."""
+    cdef void _reset_buffer(self) noexcept nogil:
+        """Drop the bytes held (not the offset)."""
         self.begin = self.lines_end = self.end = 0
         self.skipped = 0
         self.error = 0
         self.rewritten = False
         self.at_hole = False
         self.nul_run_end = 0
-        return 0
 
     # ---- Python side: rare events ----
 
