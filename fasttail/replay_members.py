@@ -91,6 +91,9 @@ class LaggingMembers:
         if feed.refused:
             behind.member.fail("the server has no room for one more topic; try again later")
             return True
+        self.tell_cut(behind, behind.place)
+        if behind not in self.waiting:  # its client has been closed just now
+            return True
         del self.waiting[behind]
         del self._behind[behind.member]
         self.finished += 1
@@ -130,6 +133,15 @@ class LaggingMembers:
         behind.member.cursor = cursor
         if behind.member in self._behind:  # else its client has been closed just now
             self.waiting[behind] = None
+
+    def tell_cut(self, behind: LaggingMember, place: Place) -> None:
+        """Send a gap to a member that has come to `place` if a file on its way there had been truncated, even
+        if that file has been empty ever since.
+        """
+        passed = {hour for hour in behind.cut if hour <= place.hour}
+        if passed:
+            behind.cut -= passed
+            behind.member.tell_lost(Place(place.hour, place.offset).text(behind.layout))
 
     def _skip(self, behind: LaggingMember, to: Place) -> None:
         """What lies between is not given to it."""

@@ -164,7 +164,7 @@ class ScanRunner:
             return False
         reading.place = place
         for behind in reading.members:
-            self._tell_cut(behind, place)
+            self._members.tell_cut(behind, place)
         return True
 
     def _go_on_near(self, reading: SharedScan, frontier: Place) -> None:
@@ -226,16 +226,10 @@ class ScanRunner:
             group.members.add(behind)
             behind.group = group
             if reading.late is None:
-                self._tell_cut(behind, reading.place)
+                self._members.tell_cut(behind, reading.place)
             if count >= JOINED_AT_ONCE:
                 count = 0
                 await asyncio.sleep(0)
-
-    def _tell_cut(self, behind: LaggingMember, place: Place) -> None:
-        """It has come to an hour of which something was truncated before."""
-        if place.hour in behind.cut:
-            behind.cut.remove(place.hour)
-            behind.member.tell_lost(Place(place.hour, 0).text(behind.layout))
 
     async def _hand_out(self, reading: SharedScan, setbacks: int, *, at_once: bool) -> None:
         """Give the members what the step has made. at_once: without a switch to other tasks."""
