@@ -1,4 +1,8 @@
-"""`fasttail tail`: a node's orders to standard output as they come, without a server."""
+"""`fasttail tail`: a node's orders to standard output as they come, without a server.
+
+What decides is the `Follower`, as in the server. The loop around it is not the pipeline's: here the thread that
+reads also writes, so that nothing waits in a ring, nothing is gathered, and the command ends with the data.
+"""
 
 from __future__ import annotations
 
