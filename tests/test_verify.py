@@ -581,6 +581,7 @@ def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
 
 # ---- a container, by a stand-in for the docker command
 
+
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
     """A folder with a command `docker` that knows one container, its log and what inspect says."""

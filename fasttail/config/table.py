@@ -368,9 +368,7 @@ class SynthSettings(Settings):
     )
     lines: int | None = _option(kinds.whole(0), "end after this many lines", default=None)
     seconds: float | None = _option(kinds.number(metavar="S"), "end after this time", default=None)
-    layout: Layout = _option(
-        kinds.choice(*_LAYOUTS), "the node's layout to write", default="streaming"
-    )
+    layout: Layout = _option(kinds.choice(*_LAYOUTS), "the node's layout to write", default="streaming")
     seed: int = _option(kinds.whole(0), "the same seed gives the same orders", default=1)
     hour_seconds: float | None = _option(
         kinds.number(0.1, "S"), "length of an hour, to see the file change sooner", default=None
@@ -395,9 +393,7 @@ class DemoSettings(Settings):
         "threads that parse (default: usable cores - 1, at least 1)",
         factory=default_workers,
     )
-    layout: Layout = _option(
-        kinds.choice(*_LAYOUTS), "the node's layout to write", default="streaming"
-    )
+    layout: Layout = _option(kinds.choice(*_LAYOUTS), "the node's layout to write", default="streaming")
     seed: int = _option(kinds.whole(0), "the same seed gives the same orders", default=1)
     hour_seconds: float | None = _option(
         kinds.number(0.1, "S"), "length of an hour, to see the file change sooner", default=None

@@ -180,8 +180,6 @@ class LogService:
         return self._writer.stop(timeout)
 
 
-def setup(
-    level: str = "info", fd: int = 1, capacity: int = 10_000, *, as_json: bool = False
-) -> LogService:
+def setup(level: str = "info", fd: int = 1, capacity: int = 10_000, *, as_json: bool = False) -> LogService:
     """Sends the process's log to `fd` from now on: lines of `level` (a name of LEVELS) and above."""
     return LogService(LEVELS[level], fd, capacity, as_json=as_json)

@@ -28,6 +28,7 @@ from fasttail.publish.wire import PING_FRAME, CloseCode, pong_frame
 BLAMES_PEER: frozenset[int] = frozenset((CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG))
 """Codes that say that the peer broke the protocol, whether picows or we found it out."""
 
+
 class Client(WSListener):
     """One WebSocket connection and its bounded queue.
 
