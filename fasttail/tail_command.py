@@ -1,7 +1,7 @@
 """`fasttail tail`: a node's orders to standard output as they come, without a server.
 
-What decides is the `Follower`, as in the server. The loop around it is not the pipeline's: here the thread that
-reads also writes, so that nothing waits in a ring, nothing is gathered, and the command ends with the data.
+The `Follower` decides, as in the server. The loop around it is not the pipeline's: the thread that reads also
+writes, so nothing waits in a ring, small writes are not coalesced, and the command can end with the data.
 """
 
 from __future__ import annotations
