@@ -99,6 +99,9 @@ class LaggingMembers:
         if feed.refused:
             lagging.member.terminate("the server cannot take another topic; try again later")
             return True
+        self.report_truncation(lagging, lagging.position)
+        if lagging not in self.waiting:  # its client has been closed just now
+            return True
         del self.waiting[lagging]
         del self._lagging[lagging.member]
         self.finished += 1
@@ -139,6 +142,16 @@ class LaggingMembers:
         lagging.member.cursor = cursor
         if lagging.member in self._lagging:  # else its client has been closed just now
             self.waiting[lagging] = None
+
+    def report_truncation(self, lagging: LaggingMember, position: CursorPosition) -> None:
+        """Send a gap to a member that has reached `position` if a file on its way there had been truncated,
+        even if that file has been empty ever since.
+        """
+        passed = {hour for hour in lagging.truncated_hours if hour <= position.hour}
+        if passed:
+            lagging.truncated_hours -= passed
+            cursor = CursorPosition(position.hour, position.offset).to_cursor(lagging.layout)
+            lagging.member.send_unknown_gap(cursor)
 
     def _skip_to(self, lagging: LaggingMember, to: CursorPosition) -> None:
         """What lies between is not given to it."""

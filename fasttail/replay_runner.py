@@ -168,7 +168,7 @@ class ScanRunner:
             return False
         scan.position = position
         for lagging in scan.members:
-            self._report_truncation(lagging, position)
+            self._members.report_truncation(lagging, position)
         return True
 
     def _go_on_near(self, scan: SharedScan, high_watermark: CursorPosition) -> None:
@@ -237,16 +237,10 @@ class ScanRunner:
             group.members.add(lagging)
             lagging.group = group
             if scan.late_range is None:
-                self._report_truncation(lagging, scan.position)
+                self._members.report_truncation(lagging, scan.position)
             if count >= JOINS_PER_TURN:
                 count = 0
                 await asyncio.sleep(0)
-
-    def _report_truncation(self, lagging: LaggingMember, position: CursorPosition) -> None:
-        """It has come to an hour of which something was truncated before."""
-        if position.hour in lagging.truncated_hours:
-            lagging.truncated_hours.remove(position.hour)
-            lagging.member.send_unknown_gap(CursorPosition(position.hour, 0).to_cursor(lagging.layout))
 
     async def _deliver(self, scan: SharedScan, rewinds: int, *, synchronous: bool) -> None:
         """Give the members what the step has made. synchronous: without a switch to other tasks."""

@@ -176,9 +176,10 @@ class SharedScan:
             raise FileTruncated
         if not exact:
             return False
-        # A last line that got no end has been taken as it was; or the file was truncated, its rest gone.
+        # A last line without an end has been taken as it is. A file that still ends before `limit` has been
+        # truncated, for that much of it was delivered before. It may have grown again by now.
         self.replay_reader.read_partial_line()
-        if self.replay_reader.tell() < limit < UNBOUNDED and os.stat(self._path).st_size < limit:
+        if self.replay_reader.tell() < limit < UNBOUNDED:
             raise FileTruncated
         return False
 

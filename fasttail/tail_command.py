@@ -1,4 +1,8 @@
-"""`fasttail tail`: a node's orders to standard output as they come, without a server."""
+"""`fasttail tail`: a node's orders to standard output as they come, without a server.
+
+The `Follower` decides, as in the server. The loop around it is not the pipeline's: the thread that reads also
+writes, so nothing waits in a ring, small writes are not coalesced, and the command can end with the data.
+"""
 
 from __future__ import annotations
 

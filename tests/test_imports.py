@@ -191,7 +191,7 @@ def test_an_arrow_back_is_seen(tmp_path: Path, file: str, text: str, seen: str) 
     [
         ("publish/a.pyx", "from ..parser.types cimport Row\nfrom .frames cimport f\nfrom libc cimport math"),
         ("publish/a.pyx", '"""An example:\nfrom fasttail.tail import x\n"""\n# import fasttail.tail'),
-        ("pipeline.pyx", "from .publish.buffer cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
+        ("pipeline.pyx", "from .publish.topics cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
         ("cli.py", "def main():\n    from . import app, config"),
         ("__init__.py", "import_module('fasttail.parser.columns')"),
     ],

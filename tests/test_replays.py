@@ -198,6 +198,9 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def end_of(self, hour: int) -> CursorPosition:
+        return CursorPosition(2026050500 + 100 * (hour // 24) + hour % 24, self.path(hour).stat().st_size)
+
     def append(self, hour: int | None = None, most: int = 200) -> None:
         count = self.chance.randrange(1, most)
         numbers = range(self.written, self.written + count)
@@ -353,3 +356,34 @@ def test_each_order_once(tmp_path: Path, kind: str, layout: str, seed: int) -> N
     told = [channel for client in world.clients for channel in client.wanted.told]
     assert told.count("replay") > 2, "the model is to do what it is for"
     assert told.count("live") > 2
+
+
+def test_a_truncated_hour_that_stays_empty_is_told(tmp_path: Path) -> None:
+    """Whoever is behind when an hour is truncated gets a gap, though that hour holds no line any more."""
+
+    async def main(drive: Drive) -> None:
+        world = World(tmp_path, drive, "by_block", random.Random(1))
+        try:
+            await world.until(lambda: all(client.queue for client in world.clients))
+            while world.replays.replay_counters()["replays_running"] < len(world.clients):  # nobody reads
+                world.append()
+                await asyncio.sleep(0.002)
+            world.hour += 1
+            world.append()
+            await truncate(world)
+            # The pipeline says once more how far it is in the file: at its beginning.
+            newcomer = Reader(world.service, Wanted({"type": "orders", "coins": ["new"]}, lambda _: False))
+            await world.until(lambda: bool(newcomer.queue))
+            newcomer.go()
+            world.hour += 1
+            world.append()
+            await world.until(lambda: int(drive.pipeline.stats()["orders"]) >= world.written)
+            await world.until(lambda: world.feeds.high_watermark == world.end_of(world.hour))
+            await world.settle()
+            world.check()
+            assert all(client.wanted.gaps for client in world.clients)
+        finally:
+            await world.end()
+
+    with Drive(tmp_path, frames=False, pieces=False, grace_s=0.3, window=16 << 10) as drive:
+        asyncio.run(main(drive))
