@@ -49,7 +49,7 @@ KINDS = {
         cflags=("-O3", "-g0"),
         macros=(("NDEBUG", None), ("CYTHON_WITHOUT_ASSERTIONS", None)),
     ),
-    # With the assertions of fasttail/checks.h, which name the lines of the .pyx.
+    # With the assertions of fasttail/system/checks.h, which name the lines of the .pyx.
     "debug": Kind(
         checks=True,
         cflags=("-O1", "-g", "-UNDEBUG"),
@@ -103,8 +103,8 @@ KINDS = {
 COMMON_CFLAGS = ("-fopenmp", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare")
 
 
-# `fasttail.parser.isa` chooses among these at run time; its names are these.
-PER_ISA = {"fasttail.parser.order_status"}
+# `fasttail.streams.isa` chooses among these at run time; its names are these.
+PER_ISA = {"fasttail.streams.order_status"}
 ISAS: dict[str, tuple[str, ...]] = {"portable": ("-DFASTTAIL_PORTABLE",)}
 if platform.machine() == "x86_64":
     ISAS |= {"sse2": (), "avx2": ("-mavx2", "-mbmi", "-mbmi2")}

@@ -20,7 +20,7 @@ from typing import Any
 from bench import soak_clients, soak_node
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.soak import Crowd, Sample, Server
-from fasttail.synth import iter_blocks, render
+from fasttail.tools.synth import iter_blocks, render
 
 LINE_BYTES = 560  # of a streaming line, about
 HELD_BYTES_A_CLIENT = 16 << 20

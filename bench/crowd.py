@@ -29,7 +29,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import delays_since
 from bench.service import Service, serve
-from fasttail import synth
+from fasttail.tools import synth
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 TICK_S = 0.002

@@ -27,7 +27,7 @@ from typing import Any
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import Message, clients, place, replaying
 from bench.service import serve
-from fasttail import synth
+from fasttail.tools import synth
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 HOUR = 2026050509

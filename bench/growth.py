@@ -36,7 +36,7 @@ from bench.measure import Answer, Benchmark, Engine, WrongAnswer, load_text, mac
 from bench.parse import parse_answer
 from bench.readers import checked
 from bench.service import serve
-from fasttail import synth
+from fasttail.tools import synth
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 PATIENCE_S = 60.0

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from fasttail import synth
+from fasttail.tools import synth
 
 LAYOUTS = ("plain", "streaming", "by_block")
 DATA = Path(__file__).resolve().parent / "data"

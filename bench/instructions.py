@@ -41,8 +41,8 @@ from bench.measure import Answer, Benchmark, CannotRun, OverBudget, WrongAnswer,
 from bench.readers import checked
 from bench.shape_lines import SHAPES
 from bench.soak_node import OLD_STATUSES
-from fasttail import pipeline
-from fasttail.parser import isa
+from fasttail.engine import pipeline
+from fasttail.streams import isa
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"

@@ -22,9 +22,9 @@ import orjson
 
 from bench.inputs import DATA, replay_file
 from bench.measure import Answer, Benchmark, Engine, Report, Table, WrongAnswer, take_turns
-from fasttail.convert import Converter
-from fasttail.publish.filters import Selector
-from fasttail.tail.blocks import FILL_EOF, FILL_LINES, Reader
+from fasttail.commands.text_converter import Converter
+from fasttail.engine.filters import Selector
+from fasttail.sources.reader import FILL_EOF, FILL_LINES, Reader
 
 BLOCK = 1 << 20
 BASE = "orjson"

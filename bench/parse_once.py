@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import fasttail
-from fasttail.parser import isa
+from fasttail.streams import isa
 
 batch = fasttail.parse(Path(sys.argv[1]).read_bytes())
 answer = {"isa": isa.name(), "orders": len(batch), "rejected": len(batch.rejected)}

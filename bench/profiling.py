@@ -38,8 +38,8 @@ from bench.measure import CannotRun, machine
 from bench.service import Service, serve
 from bench.soak_node import HOURLY, hour_name
 from bench.stage_once import HOUR
-from fasttail import synth
-from fasttail.parser import isa
+from fasttail.streams import isa
+from fasttail.tools import synth
 
 ROOT = Path(__file__).resolve().parent.parent
 HERTZ = 997
@@ -51,10 +51,10 @@ SUBSCRIPTION = b'{"method":"subscribe","subscription":{"type":"orders","format":
 PARSE = "*Pool_parse_batch"
 ENCODE = "*Router_route_batch"
 HOT = (
-    "fasttail/parser/order_status.pyx", "fasttail/parser/general.pyx", "fasttail/parser/json.pyx",
-    "fasttail/parser/numbers.pyx", "fasttail/parser/words.pyx", "fasttail/parser/pool.pyx",
-    "fasttail/publish/encoders.pyx", "fasttail/publish/topics.pyx", "fasttail/publish/router.pyx",
-    "fasttail/tail/blocks.pyx", "fasttail/pipeline.pyx", "fasttail/ring.pyx",
+    "fasttail/streams/order_status.pyx", "fasttail/streams/general.pyx", "fasttail/streams/json.pyx",
+    "fasttail/streams/numbers.pyx", "fasttail/streams/intern.pyx", "fasttail/engine/pool.pyx",
+    "fasttail/engine/encoders.pyx", "fasttail/engine/topics.pyx", "fasttail/engine/router.pyx",
+    "fasttail/sources/reader.pyx", "fasttail/engine/pipeline.pyx", "fasttail/engine/ring.pyx",
 )  # fmt: skip
 
 

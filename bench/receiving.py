@@ -16,8 +16,8 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.measure import WrongAnswer
-from fasttail.publish.cursor import CursorPosition
-from fasttail.slices import set_time_slice
+from fasttail.sources.cursor import CursorPosition
+from fasttail.system.scheduling import set_time_slice
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -34,7 +34,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import delays_since, place
 from bench.service import Service, read_metrics, serve
-from fasttail import synth
+from fasttail.tools import synth
 
 if TYPE_CHECKING:
     from collections.abc import Callable

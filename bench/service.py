@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bench.measure import WrongAnswer
-from fasttail import endpoint
+from fasttail.tools import endpoint
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from fasttail import synth
+from fasttail.tools import synth
 
 
 def plain(orders: int, seed: int) -> bytes:

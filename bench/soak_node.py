@@ -1,4 +1,4 @@
-"""The soak's node: the orders of `fasttail.synth`, paced, with bursts, in short hours: a process.
+"""The soak's node: the orders of `fasttail.tools.synth`, paced, with bursts, in short hours: a process.
 
 It counts what it writes, so that what clients received can be checked against it, and notes when each piece
 stood in the file. `synth.run` itself has one pace only; the orders are the same.
@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fasttail.synth import Synth, render
+from fasttail.tools.synth import Synth, render
 
 FIRST_HOUR = datetime(2026, 6, 2, tzinfo=UTC)
 LAYOUT = "streaming"

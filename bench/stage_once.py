@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fasttail.parser import isa
-from fasttail.pipeline import Pipeline
-from fasttail.pipeline_events import BatchEnd
-from fasttail.publish.filters import Selector
-from fasttail.publish.topics import Topic
-from fasttail.tail.blocks import FILL_LINES, Reader
-from fasttail.tail.follower import Follower
-from fasttail.tail.inotify import Watcher
+from fasttail.engine.events import BatchEnd
+from fasttail.engine.filters import Selector
+from fasttail.engine.pipeline import Pipeline
+from fasttail.engine.topics import Topic
+from fasttail.sources.follower import Follower
+from fasttail.sources.reader import FILL_LINES, Reader
+from fasttail.sources.watcher import Watcher
+from fasttail.streams import isa
 
 HOUR = "node_order_statuses/hourly/20260505/9"
 WINDOW = 1 << 16  # so many batches that the ring's slots are filled again, as they are in a long run

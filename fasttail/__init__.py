@@ -14,9 +14,9 @@ TYPE_CHECKING = False  # without the module `typing`: the command heeds signals 
 if TYPE_CHECKING:
     from typing import Any
 
-    from fasttail.parser.columns import Batch
-    from fasttail.parser.parse import parse
-    from fasttail.parser.rejects import Rejected
+    from fasttail.engine.columns import Batch
+    from fasttail.engine.parse import parse
+    from fasttail.engine.rejects import Rejected
 
 __all__ = ["Batch", "Rejected", "__version__", "parse"]
 
@@ -24,9 +24,9 @@ __all__ = ["Batch", "Rejected", "__version__", "parse"]
 def __getattr__(name: str) -> Any:
     if name in ("parse", "Batch", "Rejected"):
         try:
-            from fasttail.parser import columns, parse, rejects
+            from fasttail.engine import columns, parse, rejects
         except ModuleNotFoundError as error:
-            if error.name != "fasttail.parser.columns":
+            if error.name != "fasttail.engine.columns":
                 raise
             raise ImportError(
                 f"fasttail is not compiled in {__path__[0]}: install it (pip install .), run outside of it"

@@ -31,8 +31,8 @@ from fasttail.config import (
     TailSettings,
     VerifySettings,
     options,
-    sources,
 )
+from fasttail.config import loading as sources
 from fasttail.version import commit, version
 
 S = TypeVar("S", bound=Settings)
@@ -117,7 +117,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         _require_threads(settings.workers + _SERVE_THREADS)
         from fasttail import app
-        from fasttail.watch import stacks
+        from fasttail.monitoring import stacks
 
         stacks.install_dump_handler()
         return app.serve(settings, read)
@@ -153,7 +153,7 @@ def _tail(arguments: argparse.Namespace) -> int:
     _use_passive_wait()
     _require_threads(settings.workers)
     with _default_sigint():
-        from fasttail import tail_command
+        from fasttail.commands import tail as tail_command
 
     return tail_command.tail_folder(settings)
 
@@ -164,7 +164,7 @@ def _parse(arguments: argparse.Namespace) -> int:
     _use_short_spin()
     _require_threads(settings.workers)
     with _default_sigint():
-        from fasttail import parse_command
+        from fasttail.commands import parse as parse_command
 
     return parse_command.parse_files(settings)
 
@@ -173,7 +173,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     settings = _settings(SynthSettings, arguments)
     _print_notices("synth", settings)
     with _default_sigint():
-        from fasttail import synth
+        from fasttail.tools import synth
 
     # A number of lines is wanted as a set of files, not as a stream.
     whole_set = settings.lines is not None and settings.sources["rate"] == "default"
@@ -202,7 +202,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     _print_notices("demo", settings)
     _use_passive_wait()
     with _default_sigint():
-        from fasttail import demo
+        from fasttail.tools import demo
 
     return demo.run(settings)
 
@@ -211,7 +211,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     settings = _settings(VerifySettings, arguments)
     _print_notices("verify", settings)
     with _default_sigint():
-        from fasttail.verify import command
+        from fasttail.tools.verify import command
 
     return command.verify(settings)
 
@@ -220,7 +220,7 @@ def _bundle(arguments: argparse.Namespace) -> int:
     settings = _settings(BundleSettings, arguments)
     _print_notices("bundle", settings)
     with _default_sigint():
-        from fasttail.bundle import command
+        from fasttail.tools.bundle import command
 
     return command.bundle(settings)
 

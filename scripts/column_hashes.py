@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import fasttail
-from fasttail.parser.columns import COLUMNS
+from fasttail.engine.columns import COLUMNS
 
 CODES = ("coin_code", "status_code", "orderType_code", "tif_code")
 

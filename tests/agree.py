@@ -13,8 +13,8 @@ import plain_reader
 from lines import event, plain
 
 import fasttail
-from fasttail.parser import isa
-from fasttail.parser.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
+from fasttail.streams import isa
+from fasttail.streams.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 
 PADDING = plain(event()) * 8  # behind the lines: the template path wants 2,048 readable bytes
 NUMBER = re.compile(rb"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")

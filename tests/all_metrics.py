@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fasttail.histogram import Histogram
-from fasttail.observe import metrics
+from fasttail.engine.histogram import Histogram
+from fasttail.monitoring import metrics
 
 
 def everything() -> bytes:

@@ -20,12 +20,13 @@ from typing import Any
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
-from fasttail.publish import incoming, server
-from fasttail.publish.compression import Compression
-from fasttail.publish.connection import Client
-from fasttail.publish.hub import Hub
-from fasttail.publish.server import Server
-from fasttail.publish.wire import header, text_frame
+from fasttail.connection import incoming
+from fasttail.connection.compression import Compression
+from fasttail.connection.connection import Client
+from fasttail.connection.hub import Hub
+from fasttail.connection.wire import header, text_frame
+from fasttail.server import server
+from fasttail.server.server import Server
 
 BINARY = 0x2
 LARGEST = 32 << 20

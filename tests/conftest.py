@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     where = Path(fasttail.__file__ or "")
     # An editable installation is compiled in the checkout.
-    if where.is_relative_to(ROOT / "fasttail") and find_spec("fasttail.pipeline") is None:
+    if where.is_relative_to(ROOT / "fasttail") and find_spec("fasttail.engine.pipeline") is None:
         raise pytest.UsageError(
             f"the tests would import the uncompiled package {where.parent}: run scripts/test, or pytest "
             "(not python -m pytest) from an environment where fasttail is installed"

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from running import PATIENCE_S
 
-from fasttail.pipeline import Pipeline
-from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
-from fasttail.publish.filters import Selector
-from fasttail.publish.topics import Topic, TopicMessage
-from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import Follower
-from fasttail.tail.inotify import Watcher
-from fasttail.tail.position import Position
+from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged
+from fasttail.engine.filters import Selector
+from fasttail.engine.pipeline import Pipeline
+from fasttail.engine.topics import Topic, TopicMessage
+from fasttail.sources.follower import Follower
+from fasttail.sources.position import Position
+from fasttail.sources.reader import Reader
+from fasttail.sources.watcher import Watcher
 
 
 class Drive:

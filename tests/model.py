@@ -28,10 +28,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
-from fasttail.tail.follower import RESCAN_S, Follower
-from fasttail.tail.inotify import WAIT_DATA, WAIT_DIRS, Watcher
-from fasttail.tail.position import Position, PreviousHour
+from fasttail.sources.follower import RESCAN_S, Follower
+from fasttail.sources.position import Position, PreviousHour
+from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
+from fasttail.sources.watcher import WAIT_DATA, WAIT_DIRS, Watcher
 
 GRACE = 5.0
 STEM = "node_order_statuses"

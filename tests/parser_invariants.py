@@ -29,9 +29,9 @@ import plain_reader
 from lines import envelope, event, plain
 
 import fasttail
-from fasttail.parser import isa
-from fasttail.parser.rejects import Rejected
-from fasttail.parser.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
+from fasttail.engine.rejects import Rejected
+from fasttail.streams import isa
+from fasttail.streams.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 
 WORKERS = (1, 2, 3, 8)
 ISAS = isa.available()

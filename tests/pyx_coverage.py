@@ -21,7 +21,10 @@ LEAST = 90.0
 """Percent, of each module. Below, the run fails."""
 
 # `order_status.pyx` is compiled from copies, one for each instruction set; a line counts if it ran in any.
-SOURCE = re.compile(r"(?:.*/per-isa/)?(fasttail/parser/\w+?)(?:_(?:avx2|sse2|portable))?\.pyx")
+SOURCE = re.compile(
+    r"(?:.*/per-isa/)?(fasttail/(?:streams/\w+?|engine/(?:columns|lines|parse|pool|rejects|table)))"
+    r"(?:_(?:avx2|sse2|portable))?\.pyx"
+)
 # `"FILE":LINE` at the beginning of a comment, then the calls for that line.
 MARK = re.compile(r'^ */\* "(?P<file>[^"]+)":\d+$|^ *__Pyx_TraceLine\((?P<line>\d+),', re.MULTILINE)
 

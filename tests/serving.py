@@ -16,11 +16,11 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from running import PATIENCE_S
 
-from fasttail.publish import legacy
-from fasttail.publish.connection import Client
-from fasttail.publish.hub import Hub
-from fasttail.publish.legacy import CHANNELS, OrderBatcher
-from fasttail.publish.server import Server
+from fasttail.connection.connection import Client
+from fasttail.connection.hub import Hub
+from fasttail.publish import legacy_api as legacy
+from fasttail.publish.legacy_api import CHANNELS, OrderBatcher
+from fasttail.server.server import Server
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ from running import command, serve
 from serving import PicowsClient, RawClient, http, run, serving, until
 
 from fasttail.config import ConfigError, ServeSettings
-from fasttail.publish import server as server_module
-from fasttail.publish.accept import Peer
-from fasttail.publish.access import MAX_TOKEN, Access, LocalEndpoint, is_loopback, read_token
+from fasttail.server import server as server_module
+from fasttail.server.acceptor import Peer
+from fasttail.server.access import MAX_TOKEN, Access, LocalEndpoint, is_loopback, read_token
 
 TOKEN = "s3cr3t+/=~.x"
 UPGRADE = ("Upgrade: websocket", "Connection: Upgrade")

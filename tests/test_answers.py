@@ -25,12 +25,13 @@ from test_budget import NoReplays
 from test_ws import USERS, Bot, append
 from websockets.exceptions import ConnectionClosed
 
-from fasttail.publish import legacy, public
+from fasttail.connection.hub import Hub
+from fasttail.engine.topics import Topic
+from fasttail.publish import legacy_api as legacy
+from fasttail.publish import public_api as public
 from fasttail.publish.budget import Budget
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.hub import Hub
 from fasttail.publish.subscriptions import ClientRequest, RequestError
-from fasttail.publish.topics import Topic
 
 A = {"type": "orderUpdates", "user": USERS[0]}
 B = {"type": "orders", "coins": ["BTC"]}

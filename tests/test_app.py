@@ -15,11 +15,11 @@ from running import hour_file, wait_for
 from serving import until
 
 from fasttail.app import App, lifecycle
-from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
-from fasttail.observe.log import start_logging
+from fasttail.monitoring.log import start_logging
 from fasttail.publish.feeds import Feeds
-from fasttail.tail.position import Position
+from fasttail.sources.position import Position
+from fasttail.state.checkpoint import Checkpoint
 
 
 def test_a_batch_that_ends_after_the_last_look_is_read_again(

@@ -17,15 +17,15 @@ from serving import until
 from test_subscriptions import subscribe
 from test_ws import Bot, append
 
+from fasttail.connection.channel import Channel
+from fasttail.connection.connection import Client
+from fasttail.connection.hub import Hub
+from fasttail.engine.filters import Selector
+from fasttail.engine.topics import Topic
 from fasttail.publish.budget import SUBSCRIPTION_COST, Account, Budget, BudgetExceeded, topic_cost
-from fasttail.publish.channel import Channel
-from fasttail.publish.connection import Client
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.filters import Selector
-from fasttail.publish.hub import Hub
-from fasttail.publish.public import CHANNELS, Member, PublicClient, PublicService
+from fasttail.publish.public_api import CHANNELS, Member, PublicClient, PublicService
 from fasttail.publish.subscriptions import ClientRequest
-from fasttail.publish.topics import Topic
 
 USERS = [f"0x{number:040x}" for number in range(2000)]
 

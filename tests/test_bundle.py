@@ -20,10 +20,10 @@ from urllib.parse import quote
 import pytest
 from running import command, docker_in, hour_file, serve
 
-from fasttail.bundle import archive
-from fasttail.bundle.archive import BundleParts, SourceUnavailable
-from fasttail.bundle.redact import Redactor, public_variables
 from fasttail.cli import main
+from fasttail.tools.bundle import archive
+from fasttail.tools.bundle.archive import BundleParts, SourceUnavailable
+from fasttail.tools.bundle.redact import Redactor, public_variables
 
 TOKEN = "t0ken-0f-the-server"
 PASSWORD = "p4ss/w0rd"
@@ -180,7 +180,7 @@ def test_the_words_of_another_users_process_are_secret_too(
     def refused(pid: int) -> dict[str, str]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("fasttail.bundle.command.process_environ", refused)
+    monkeypatch.setattr("fasttail.tools.bundle.command.process_environ", refused)
     file = tmp_path / "report.tar.gz"
     words = [sys.executable, "-c", "import time; time.sleep(60)", "--alert-webhook", WEBHOOK]
     with subprocess.Popen(words) as process:

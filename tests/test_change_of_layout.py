@@ -16,9 +16,9 @@ from running import hour_file, serve, wait_for
 from test_follower import Node, StartTail, Tail, node, start  # noqa: F401  (fixtures)
 from test_ws import Bot
 
-from fasttail.find import locate_after_block
-from fasttail.tail import layout
-from fasttail.tail.position import Position
+from fasttail.replay.find import locate_after_block
+from fasttail.sources import layout
+from fasttail.sources.position import Position
 
 STALE = 60.0
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])

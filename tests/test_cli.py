@@ -14,7 +14,7 @@ import pytest
 from running import program
 
 from fasttail.cli import main
-from fasttail.synth import NodeOptions
+from fasttail.tools.synth import NodeOptions
 
 COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
 # Standard output as it is by default, whatever the surroundings of the tests say.
@@ -198,7 +198,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fasttail.synth.run", interrupt)
+    monkeypatch.setattr("fasttail.tools.synth.run", interrupt)
     assert main(["synth", "/nowhere"]) == 130
 
 
@@ -221,7 +221,7 @@ def test_what_the_surroundings_refuse(
     def refuse(*arguments: object, **more: object) -> None:
         raise error
 
-    monkeypatch.setattr("fasttail.synth.run", refuse)
+    monkeypatch.setattr("fasttail.tools.synth.run", refuse)
     assert main(["synth", "/nowhere"]) == code
     assert capsys.readouterr().err == (line + "\n" if line else "")
 
@@ -230,7 +230,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     def fail(*arguments: object, **more: object) -> None:
         raise KeyError("a name that is not there")
 
-    monkeypatch.setattr("fasttail.synth.run", fail)
+    monkeypatch.setattr("fasttail.tools.synth.run", fail)
     with pytest.raises(KeyError, match="a name that is not there"):
         main(["synth", "/nowhere"])
 
@@ -242,7 +242,7 @@ def test_without_a_rate_a_number_of_lines_comes_at_once(monkeypatch: pytest.Monk
         rates.append(options.rate)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fasttail.synth.run", note)
+    monkeypatch.setattr("fasttail.tools.synth.run", note)
     for arguments in ([], ["--lines", "9"], ["--lines", "9", "--rate", "7"], ["--rate", "max"]):
         main(["synth", "/nowhere", *arguments])
     assert rates == [23_500.0, None, 7.0, None]

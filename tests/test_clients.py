@@ -16,10 +16,10 @@ import pytest
 import serving as s
 from serving import PicowsClient, RawClient, run, serving, until
 
-from fasttail.publish.channel import Channel
-from fasttail.publish.incoming import MAX_INCOMING
-from fasttail.publish.legacy import LegacyClient, OrderBatcher, greeting, iso_time
-from fasttail.publish.wire import text_frame
+from fasttail.connection.channel import Channel
+from fasttail.connection.incoming import MAX_INCOMING
+from fasttail.connection.wire import text_frame
+from fasttail.publish.legacy_api import LegacyClient, OrderBatcher, greeting, iso_time
 
 # Frames and times
 

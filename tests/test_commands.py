@@ -21,7 +21,7 @@ import pytest
 from lines import envelope, event, plain
 from running import PATIENCE_S, command, hour_file, wait_for
 
-from fasttail.synth import generate
+from fasttail.tools.synth import generate
 
 KEYS = [
     "time", "user", "hash", "builder", "status", "coin", "side", "limitPx", "sz", "oid", "timestamp",

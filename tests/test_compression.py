@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from serving import RawClient, run, serving, until
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from fasttail.publish import compression
-from fasttail.publish.compression import Compression, FrameCompressor
-from fasttail.publish.incoming import MAX_INCOMING
-from fasttail.publish.legacy import LegacyClient
-from fasttail.publish.wire import pong_frame, text_frame
+from fasttail.connection import compression
+from fasttail.connection.compression import Compression, FrameCompressor
+from fasttail.connection.incoming import MAX_INCOMING
+from fasttail.connection.wire import pong_frame, text_frame
+from fasttail.publish.legacy_api import LegacyClient
 
 PMD = "permessage-deflate"
 PLAIN = f"{PMD}; server_no_context_takeover"

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fasttail.cgroup import cpu_limit, memory_limit
 from fasttail.config import (
     COMMANDS,
     ConfigError,
@@ -25,9 +24,10 @@ from fasttail.config import (
     SynthSettings,
     TailSettings,
     options,
-    sources,
 )
-from fasttail.cores import default_workers, usable_cores
+from fasttail.config import loading as sources
+from fasttail.system.cgroup import cpu_limit, memory_limit
+from fasttail.system.cores import default_workers, usable_cores
 
 S = TypeVar("S", bound=Settings)
 

@@ -1,4 +1,4 @@
-"""The assertions of fasttail/checks.h: alive in a debug build, not there in any other."""
+"""The assertions of fasttail/system/checks.h: alive in a debug build, not there in any other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def checked(module: str) -> bool:
     return MARK in Path(import_module(module).__file__ or "").read_bytes()
 
 
-DEBUG = checked("fasttail.pipeline")
+DEBUG = checked("fasttail.engine.pipeline")
 debug_build = pytest.mark.skipif(not DEBUG, reason="no debug build: FASTTAIL_BUILD=debug scripts/test")
 
 

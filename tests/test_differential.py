@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from lines import BASE, envelope, event, plain
 
 import fasttail
-from fasttail.parser import isa
-from fasttail.parser.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
+from fasttail.streams import isa
+from fasttail.streams.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 
 FLIPS = (0x01, 0x80, 0x02, 0x40, 0x04, 0x20, 0x08, 0x10)
 

@@ -25,9 +25,9 @@ from running import Client, Serve, command, hour_file, serve, wait_for
 from shims import preload
 from test_ws import Bot
 
-from fasttail.publish.topics import Topic
-from fasttail.reread import ReplayReader
-from fasttail.tail.position import Position
+from fasttail.engine.topics import Topic
+from fasttail.replay.replay_reader import ReplayReader
+from fasttail.sources.position import Position
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 

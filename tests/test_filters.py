@@ -12,9 +12,9 @@ from lines import BASE, envelope, event, plain
 from running import hour_file
 
 from fasttail.app.reload import legacy_selector
+from fasttail.commands.text_converter import Converter
 from fasttail.config import ServeSettings, SymbolFilter
-from fasttail.convert import Converter
-from fasttail.publish.filters import Selector
+from fasttail.engine.filters import Selector
 
 USER = BASE["user"]
 

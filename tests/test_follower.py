@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from fasttail.tail.blocks import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
-from fasttail.tail.files import open_regular
-from fasttail.tail.fingerprint import fingerprint
-from fasttail.tail.follower import Follower
-from fasttail.tail.inotify import WAIT_DIRS, Watcher
-from fasttail.tail.layout import date_folders
-from fasttail.tail.position import Position, PreviousHour
+from fasttail.sources.files import open_regular
+from fasttail.sources.fingerprint import fingerprint
+from fasttail.sources.follower import Follower
+from fasttail.sources.layout import date_folders
+from fasttail.sources.position import Position, PreviousHour
+from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
+from fasttail.sources.watcher import WAIT_DIRS, Watcher
 
 GRACE = 5.0
 
@@ -672,7 +672,7 @@ def test_permission_lost_and_restored(start: StartTail, monkeypatch: pytest.Monk
             during.append(tail.follower.trouble)
             return date_folders(hourly, since=since)
 
-        monkeypatch.setattr("fasttail.tail.follower.date_folders", watched)
+        monkeypatch.setattr("fasttail.sources.follower.date_folders", watched)
         with ordinary_user():
             tail.settle()
         for forbidden in (node.write("20260505/10", b"2\n"), node.path("20260505"), node.hourly):

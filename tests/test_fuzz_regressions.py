@@ -9,7 +9,7 @@ import plain_reader
 import pytest
 from lines import event, plain
 
-from fasttail.parser import isa
+from fasttail.streams import isa
 
 FUZZ = Path(__file__).resolve().parent.parent / "fuzz"
 INPUTS = sorted(path for name in ("corpus", "findings") for path in (FUZZ / name).glob("*"))

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttail.watch.growth import MB, estimate_growth
-from fasttail.watch.memory import MemoryWatch
+from fasttail.monitoring.growth import MB, estimate_growth
+from fasttail.monitoring.memory import MemoryWatch
 
 HISTORIES = Path(__file__).with_name("histories")
 WINDOW, WARMUP, LIMIT_MB = 600.0, 120.0, 250

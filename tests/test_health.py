@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fasttail.observe.health import Health
+from fasttail.monitoring.health import Health
 
 S = 1_000_000_000
 WALL = 1_777_000_000 * S

@@ -14,7 +14,7 @@ import pytest
 from lines import envelope, event, plain
 from running import hour_file, serve, wait_for
 
-from fasttail.histogram import Histogram
+from fasttail.engine.histogram import Histogram
 
 BOUNDS = [bound for bound, _ in Histogram().snapshot()[0]]
 NS = 1_000_000_000

@@ -16,11 +16,11 @@ from running import hour_file, serve
 from test_follower import GRACE, Node, StartTail, Tail, node, start  # noqa: F401  (fixtures)
 from test_ws import Bot
 
-from fasttail.handed_out import DeliveredPosition
-from fasttail.pipeline_events import BatchEnd
-from fasttail.tail.files import last_line_start
-from fasttail.tail.position import Position
-from fasttail.tail.previous_hours import HOLE_TIMEOUT_S, MAX_HOLES
+from fasttail.engine.events import BatchEnd
+from fasttail.sources.files import last_line_start
+from fasttail.sources.position import Position
+from fasttail.sources.previous_hours import HOLE_TIMEOUT_S, MAX_HOLES
+from fasttail.state.delivered import DeliveredPosition
 
 both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 LINES = [b"line %d %s\n" % (number, b"x" * (number % 7)) for number in range(20)]

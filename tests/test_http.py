@@ -18,10 +18,10 @@ import pytest
 import serving as s
 from serving import RawClient, http, run, serving, until
 
-from fasttail.publish import accept as accept_module
-from fasttail.publish import http as http_module
-from fasttail.publish import server as server_module
-from fasttail.publish.access import Access
+from fasttail.server import acceptor as accept_module
+from fasttail.server import http as http_module
+from fasttail.server import server as server_module
+from fasttail.server.access import Access
 
 PLAIN = ["/health", "/health/live", "/ws/status", "/metrics"]
 CHANNELS = ["/ws/", "/ws/orderUpdate", "/ws/orderBatch"]

@@ -16,7 +16,7 @@ from running import hour_file, serve
 from test_follower import GRACE, Node, StartTail, Tail, node, start  # noqa: F401  (fixtures)
 from test_ws import Bot
 
-from fasttail.tail.position import Position
+from fasttail.sources.position import Position
 
 LONG = b"first line " + b"x" * 3000 + b"\n"
 

@@ -13,74 +13,41 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = {"app", "parse_command", "tail_command", "cli", "demo", "synth", "verify", "bundle"}
-LIBRARY = {
-    "tail",
-    "parser",
-    "publish",
-    "watch",
-    "observe",
-    "pipeline",
-    "pipeline_events",
-    "convert",
-    "resume",
-    "replays",
-    "checkpoint",
-    "find",
-}
-LIBRARY |= {"handed_out", "histogram", "slices", "debugging"}
-SETTINGS = {"config", "cores", "cgroup", "version"}
-BASE = {"atomics", "checks", "clock"}  # inline C: any compiled module may use them
+# Each folder on the data's way may import those before it, and what is named here of the folders beside it.
 ALLOWED: dict[str, set[str]] = {
-    # the way of the data
-    "tail": {"observe.rate_limit"},
-    "parser": set(),
-    "publish": {"parser", "tail.layout", "observe.now_and_then"},
-    "pipeline_events": {"publish.topics"},
-    "ring": {"pipeline_events", "parser.rejects", "publish.buffer", "publish.topics"},
-    "pipeline": {"pipeline_events", "ring", "tail", "parser", "histogram", "slices"}
-    | {"publish.filters", "publish.topics", "publish.router", "publish.cursor"},
-    "convert": {"tail", "parser", "publish.filters", "publish.encoders", "publish.buffer"},
-    "reread": {"tail", "parser", "publish.buffer", "publish.topics", "publish.router", "publish.cursor"},
-    "find": {"tail", "parser"},
-    "resume": {"tail", "publish", "find"},
-    "step_threads": {"reread", "slices"},
-    "replay_scan": {"tail", "publish", "reread", "resume"},
-    "replay_members": {"publish", "replay_scan"},
-    "replay_threads": {"publish", "replay_scan", "reread", "step_threads"},
-    "replay_runner": {"publish", "replay_members", "replay_scan", "replay_threads"},
-    "replays": {"publish", "replay_members", "replay_scan", "replay_runner", "replay_threads", "reread"}
-    | {"observe.now_and_then"},
-    "checkpoint": {"tail", "observe.rate_limit"},
-    "handed_out": {"tail", "pipeline_events"},
+    # the data's way
+    "sources": {"monitoring.rate_limit"},
+    "streams": set(),
+    "engine": {"sources", "streams", "system.scheduling"},
+    "connection": {"monitoring.rate_limited"},
+    "publish": {"sources.cursor", "streams.vocabulary", "engine", "connection", "monitoring.rate_limited"},
+    "replay": {"sources", "streams.registry", "engine", "connection", "publish"}
+    | {"monitoring.rate_limited", "system.scheduling"},
+    "server": {"connection"},
     # beside it
-    **{name: set[str]() for name in BASE},
-    "histogram": set(),
-    "slices": set(),
-    "watch": {"http_client"},
-    "observe": set(),
-    "synth": set(),
-    "cgroup": set(),
-    "cores": {"cgroup"},
-    "config": {"cores", "tail.layout"},
+    "state": {"sources", "engine.events", "monitoring.rate_limit"},
+    "monitoring": {"state.restart", "system.http_client"},
+    "config": {"system.cores", "sources.layout"},
+    "system": set(),
     "version": {"_build_info"},
-    "debugging": {"config", "pipeline", "watch.growth"},
     "_build_info": set(),
     # what puts it together
-    "app": LIBRARY | SETTINGS,
-    "text_output": {"config", "convert", "publish.filters"},
-    "parse_command": {"config", "convert", "tail", "text_output"},
-    "tail_command": {"config", "convert", "find", "tail", "text_output"},
-    "container": set(),
-    "http_client": set(),
-    "endpoint": {"http_client"},
-    "bundle": {"config", "container", "endpoint", "cgroup", "version", "tail.layout", "watch.stacks"},
-    "verify": {"config", "container", "endpoint", "watch.growth"},
-    "demo": {"config", "endpoint", "synth"},
-    "cli": COMMANDS | SETTINGS | {"watch.stacks"},
+    "app": {"sources", "engine", "connection", "publish", "replay", "server"}
+    | {"state", "monitoring", "config", "system", "version"},
+    # apart
+    "commands": {"sources", "streams", "engine", "replay.find", "config"},
+    "tools": {"config", "monitoring.growth", "monitoring.stacks", "sources.layout", "version"}
+    | {"system.cgroup", "system.http_client"},
+    "cli": {"app", "commands", "tools", "config", "monitoring.stacks", "version"},
     "__main__": {"cli"},
-    "__init__": {"parser", "version"},  # the public names, loaded on first use
+    "__init__": {
+        "engine.columns",
+        "engine.parse",
+        "engine.rejects",
+        "version",
+    },  # the public names, loaded on first use
 }
+BASE = {"system.atomics", "system.checks", "system.clock"}  # inline C: any compiled module may use them
 
 # `from A cimport b, c`, `from A import (b,\n c)`, `cimport a.b as c, d`, `import a`, at any indent.
 NAMES = r"\([^)]*\)|[^\n#;]*"
@@ -158,24 +125,44 @@ def test_nothing_is_imported_against_the_direction(sources: Path) -> None:
 
 def test_every_unit_is_there_to_be_read(sources: Path) -> None:
     names = {path.name.split(".")[0] for path in (sources / "fasttail").iterdir()}
-    assert {"tail", "parser", "publish", "watch", "observe", "pipeline", "app", "cli"} <= names
+    assert {"sources", "streams", "engine", "publish", "server", "app", "cli"} <= names
 
 
 @pytest.mark.parametrize(
     ("file", "text", "seen"),
     [
-        ("parser/a.py", "from fasttail.publish import frames", "parser imports fasttail.publish.frames"),
-        ("parser/a.py", "from ..publish.frames import x", "parser imports fasttail.publish.frames.x"),
-        ("parser/a.py", "from .. import tail", "parser imports fasttail.tail"),
-        ("parser/a.py", "def f():\n    import fasttail.tail.layout", "parser imports fasttail.tail.layout"),
-        ("parser/a.py", "import_module('..publish', 'fasttail')", "parser imports fasttail.publish"),
-        ("parser/a.pyi", "import fasttail", "parser imports fasttail"),
-        ("tail/a.pyx", "from fasttail.parser.types cimport Row", "tail imports fasttail.parser.types.Row"),
-        ("tail/a.pxd", "from ..parser cimport (\n    a,  # why\n    b)", "tail imports fasttail.parser.b"),
-        ("tail/a.pyx", "cimport os, fasttail.parser.types as t", "tail imports fasttail.parser.types"),
-        ("tail/a.pyx", "from fasttail.parser \\\n    cimport types", "tail imports fasttail.parser.types"),
-        ("pipeline.pyx", "from .publish.server import S", "pipeline imports fasttail.publish.server.S"),
-        ("config.py", "from fasttail import app", "config imports fasttail.app"),
+        ("streams/a.py", "from fasttail.publish import feeds", "streams imports fasttail.publish.feeds"),
+        ("streams/a.py", "from ..publish.feeds import x", "streams imports fasttail.publish.feeds.x"),
+        ("streams/a.py", "from .. import sources", "streams imports fasttail.sources"),
+        (
+            "streams/a.py",
+            "def f():\n    import fasttail.sources.layout",
+            "streams imports fasttail.sources.layout",
+        ),
+        ("streams/a.py", "import_module('..publish', 'fasttail')", "streams imports fasttail.publish"),
+        ("streams/a.pyi", "import fasttail", "streams imports fasttail"),
+        (
+            "sources/a.pyx",
+            "from fasttail.streams.types cimport Row",
+            "sources imports fasttail.streams.types.Row",
+        ),
+        (
+            "sources/a.pxd",
+            "from ..streams cimport (\n    a,  # why\n    b)",
+            "sources imports fasttail.streams.b",
+        ),
+        (
+            "sources/a.pyx",
+            "cimport os, fasttail.streams.types as t",
+            "sources imports fasttail.streams.types",
+        ),
+        (
+            "sources/a.pyx",
+            "from fasttail.streams \\\n    cimport types",
+            "sources imports fasttail.streams.types",
+        ),
+        ("engine/a.pyx", "from ..publish.server import S", "engine imports fasttail.publish.server.S"),
+        ("config/a.py", "from fasttail import app", "config imports fasttail.app"),
         ("fees.py", "", "fees has no place in ALLOWED yet"),
     ],
 )
@@ -189,11 +176,14 @@ def test_an_arrow_back_is_seen(tmp_path: Path, file: str, text: str, seen: str) 
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("publish/a.pyx", "from ..parser.types cimport Row\nfrom .frames cimport f\nfrom libc cimport math"),
-        ("publish/a.pyx", '"""An example:\nfrom fasttail.tail import x\n"""\n# import fasttail.tail'),
-        ("pipeline.pyx", "from .publish.topics cimport (\n    a,\n    b,\n)\ncimport fasttail.tail.blocks"),
+        ("publish/a.pyx", "from ..engine.table cimport Row\nfrom .feeds cimport f\nfrom libc cimport math"),
+        ("publish/a.pyx", '"""An example:\nfrom fasttail.sources import x\n"""\n# import fasttail.sources'),
+        (
+            "publish/a.pyx",
+            "from ..engine.encoders cimport (\n    a,\n    b,\n)\ncimport fasttail.sources.cursor",
+        ),
         ("cli.py", "def main():\n    from . import app, config"),
-        ("__init__.py", "import_module('fasttail.parser.columns')"),
+        ("__init__.py", "import_module('fasttail.engine.columns')"),
     ],
 )
 def test_the_right_direction_passes(tmp_path: Path, file: str, text: str) -> None:

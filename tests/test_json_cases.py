@@ -13,7 +13,7 @@ from agree import agree, isa_restored
 from lines import BASE, envelope, event, plain
 
 import fasttail
-from fasttail.parser import isa
+from fasttail.streams import isa
 
 HOLE = b'"@"'
 

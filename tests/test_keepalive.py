@@ -11,8 +11,8 @@ import serving as s
 from running import PATIENCE_S
 from serving import PicowsClient, RawClient, run, serving, until
 
-from fasttail.publish import keepalive
-from fasttail.publish.wire import text_frame
+from fasttail.connection import keepalive
+from fasttail.connection.wire import text_frame
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from fasttail import synth
-from fasttail.tail import layout
+from fasttail.sources import layout
+from fasttail.tools import synth
 
 
 def make(data_dir: Path, name: str, stream: str = "node_order_statuses_streaming") -> Path:

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from running import PATIENCE_S, program, wait_for
 
-from fasttail.observe.batch_log import BatchLog
-from fasttail.observe.log import Event, LogService, format_json, format_lines, start_logging
-from fasttail.observe.log_writer import LogWriter
-from fasttail.observe.now_and_then import RejectedLines
+from fasttail.monitoring.batch_log import BatchLog
+from fasttail.monitoring.log import Event, LogService, format_json, format_lines, start_logging
+from fasttail.monitoring.log_writer import LogWriter
+from fasttail.monitoring.rate_limited import RejectedLines
 
 NINE = """\
 📦 Processing batch snapshot: 12000 lines (buffer cleared)

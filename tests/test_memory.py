@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 from running import program, wait_for
 
-from fasttail.watch import memory
-from fasttail.watch.growth import MB
-from fasttail.watch.memory import MemoryWatch, Trend, Verdict, restart_limit
+from fasttail.monitoring import memory
+from fasttail.monitoring.growth import MB
+from fasttail.monitoring.memory import MemoryWatch, Trend, Verdict, restart_limit
 
 WINDOW = 600.0
 

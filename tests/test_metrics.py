@@ -8,7 +8,7 @@ import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fasttail.observe.metrics import Metrics
+from fasttail.monitoring.metrics import Metrics
 
 S = 1_000_000_000
 

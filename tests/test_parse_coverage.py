@@ -18,8 +18,9 @@ from lines import BASE, envelope, event, plain
 from running import hour_file
 
 import fasttail
-from fasttail.parser import isa, pool, table
-from fasttail.parser.rejects import Rejected
+from fasttail.engine import pool, table
+from fasttail.engine.rejects import Rejected
+from fasttail.streams import isa
 
 PADDING = plain(event()) * 8
 

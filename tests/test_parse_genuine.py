@@ -9,7 +9,7 @@ import plain_reader
 import pytest
 
 import fasttail
-from fasttail.parser.columns import COLUMNS
+from fasttail.engine.columns import COLUMNS
 
 
 @pytest.fixture(scope="module")

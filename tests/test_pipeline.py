@@ -16,10 +16,10 @@ from driving import Drive
 from lines import envelope, event, plain
 from running import PATIENCE_S, hour_file, order, wait_for
 
-from fasttail.publish.cursor import CursorPosition, prefix
-from fasttail.publish.filters import Selector
-from fasttail.publish.topics import Topic
-from fasttail.reread import ReplayReader
+from fasttail.engine.filters import Selector
+from fasttail.engine.topics import Topic
+from fasttail.replay.replay_reader import ReplayReader
+from fasttail.sources.cursor import CursorPosition, prefix
 
 SLOTS = 16
 

@@ -14,7 +14,7 @@ import pytest
 from lines import event, plain
 from running import PATIENCE_S, command, hour_file
 
-from fasttail.tail.inotify import WAIT_OUTPUT_CLOSED, Watcher
+from fasttail.sources.watcher import WAIT_OUTPUT_CLOSED, Watcher
 
 Ends = tuple[int, Callable[[], object]]
 

@@ -24,16 +24,16 @@ from lines import event
 from running import PATIENCE_S
 from test_ws import by_layout
 
-from fasttail.pipeline_events import BatchEnd, FileOpened, TopicsChanged
+from fasttail.connection.hub import Hub
+from fasttail.engine.events import BatchEnd, FileOpened, TopicsChanged
 from fasttail.publish.budget import Budget
-from fasttail.publish.cursor import CursorPosition
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.hub import Hub
-from fasttail.publish.public import CHANNELS, PublicClient, PublicService, make_topic
+from fasttail.publish.public_api import CHANNELS, PublicClient, PublicService, make_topic
 from fasttail.publish.queue_limit import QueueLimit
-from fasttail.replays import ReplayManager
-from fasttail.resume import ReplayStartFinder, hour_number
-from fasttail.tail.layout import parse_hour_path
+from fasttail.replay.replays import ReplayManager
+from fasttail.replay.resume import ReplayStartFinder, hour_number
+from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.layout import parse_hour_path
 
 SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
 """`FASTTAIL_REPLAY_SEEDS=100 pytest tests/test_replays.py`: more of them."""

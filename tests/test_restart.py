@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from running import program
 
-from fasttail.watch import restart
+from fasttail.state import restart
 
 
 def ask(port: int, word: bytes) -> dict[str, object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import hour_file, serve
 
-from fasttail.watch import restart
+from fasttail.state import restart
 
 LEAK = ("--debug-leak-c", 40, "--memory-limit-mb", 75, "--memory-warmup-s", 0, "--memory-window-s", 2)
 

@@ -21,10 +21,10 @@ from test_ws import Bot, append, by_layout
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from fasttail.publish.cursor import CursorPosition
-from fasttail.publish.topics import Topic
-from fasttail.replay_scan import FileTruncated, SharedScan
-from fasttail.reread import ReplayReader
+from fasttail.engine.topics import Topic
+from fasttail.replay.replay_reader import ReplayReader
+from fasttail.replay.scan import FileTruncated, SharedScan
+from fasttail.sources.cursor import CursorPosition
 
 
 def numbered(first: int, last: int) -> list[dict[str, Any]]:

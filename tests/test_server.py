@@ -19,13 +19,13 @@ import websockets
 from running import program, wait_for
 from serving import PicowsClient, RawClient, http, run, serving, until
 
-from fasttail.publish import legacy
-from fasttail.publish import server as server_module
-from fasttail.publish.access import Access
-from fasttail.publish.hub import Hub
-from fasttail.publish.legacy import CHANNELS
-from fasttail.publish.server import Server
-from fasttail.publish.wire import text_frame
+from fasttail.connection.hub import Hub
+from fasttail.connection.wire import text_frame
+from fasttail.publish import legacy_api as legacy
+from fasttail.publish.legacy_api import CHANNELS
+from fasttail.server import server as server_module
+from fasttail.server.access import Access
+from fasttail.server.server import Server
 
 # Plain HTTP
 
@@ -539,9 +539,9 @@ def test_a_failure_of_ours_in_a_listener_is_logged_as_one(
             await until(lambda: not srv.hub.clients)
             assert srv.hub.protocol_faults == 0
 
-    monkeypatch.setattr("fasttail.publish.legacy.LegacyClient.on_text", broken)
+    monkeypatch.setattr("fasttail.publish.legacy_api.LegacyClient.on_text", broken)
     run(main())
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.levelname == "ERROR"
-    assert record.name == "fasttail.publish.server"
+    assert record.name == "fasttail.server.server"
     assert "ZeroDivisionError: ours" in caplog.text

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from running import program, serve
 
-from fasttail.watch.stacks import dump_stacks, request_stacks
+from fasttail.monitoring.stacks import dump_stacks, request_stacks
 
 
 def open_files() -> list[str]:
@@ -64,7 +64,10 @@ def test_a_server_tells_what_it_does_whatever_it_does(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGCONT)
         assert server.get("/health/live")[0] == 200
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "fasttail.watch.stacks"], capture_output=True, text=True, check=True
+            [sys.executable, "-P", "-m", "fasttail.monitoring.stacks"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert f"== process {pid}\n" in done.stdout
 

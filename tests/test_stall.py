@@ -8,8 +8,8 @@ from typing import Any
 
 from running import wait_for
 
-from fasttail.watch import stall
-from fasttail.watch.stall import StallWatch, unread_lines
+from fasttail.monitoring import stall
+from fasttail.monitoring.stall import StallWatch, unread_lines
 
 S = 1_000_000_000
 

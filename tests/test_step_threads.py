@@ -12,9 +12,9 @@ import pytest
 from lines import event, plain
 from running import PATIENCE_S, wait_for
 
-from fasttail.publish.topics import Topic
-from fasttail.reread import ReplayReader
-from fasttail.step_threads import ReplayThreadPool
+from fasttail.engine.topics import Topic
+from fasttail.replay.replay_reader import ReplayReader
+from fasttail.replay.step_threads import ReplayThreadPool
 
 
 def opened(path: Path) -> ReplayReader:

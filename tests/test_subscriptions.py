@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fasttail.parser.vocabulary import STATUS_NAMES
 from fasttail.publish.subscriptions import (
     PUBLIC_TYPES,
     STATUS_GROUPS,
@@ -21,6 +20,7 @@ from fasttail.publish.subscriptions import (
     binary_not_supported,
     parse_request,
 )
+from fasttail.streams.vocabulary import STATUS_NAMES
 
 USER = "0x4f235c15474f984504b0f188755021ae45c2fa65"
 MIXED = "0x4F235C15474f984504b0f188755021AE45c2fa65"

@@ -19,8 +19,8 @@ import orjson
 import pytest
 from running import program
 
-from fasttail import synth
-from fasttail.synth import NodeOptions
+from fasttail.tools import synth
+from fasttail.tools.synth import NodeOptions
 
 pytestmark = pytest.mark.plain_build
 
@@ -318,8 +318,8 @@ def test_streaming_has_one_event_per_line_and_rising_local_times(block_lines: fl
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fasttail.synth.orders.MAX_RESTING", 50)
-    monkeypatch.setattr("fasttail.synth.orders.MAX_TRIGGERS", 3)
+    monkeypatch.setattr("fasttail.tools.synth.orders.MAX_RESTING", 50)
+    monkeypatch.setattr("fasttail.tools.synth.orders.MAX_TRIGGERS", 3)
     node = synth.Synth(1, children=0.1)
     sizes = [(node.resting, node.waiting_triggers) for _ in node.blocks(200_000)]
     assert max(resting for resting, _ in sizes) == 50

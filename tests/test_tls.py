@@ -20,11 +20,11 @@ from running import Serve, hour_file, serve, wait_for
 from serving import RawClient, http, run, serving, until
 from websockets.sync.client import connect
 
-from fasttail.endpoint import Endpoint, EndpointError
-from fasttail.publish import server as server_module
-from fasttail.publish.access import Access, Headers
-from fasttail.publish.tls import server_context
-from fasttail.publish.wire import text_frame
+from fasttail.connection.wire import text_frame
+from fasttail.server import server as server_module
+from fasttail.server.access import Access, Headers
+from fasttail.server.tls import server_context
+from fasttail.tools.endpoint import Endpoint, EndpointError
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fasttail.cli import main
-from fasttail.verify.unwrap import MAX_LINE_BYTES, Unwrapper
+from fasttail.tools.verify.unwrap import MAX_LINE_BYTES, Unwrapper
 
 BATCH = (
     "📦 Processing batch snapshot: 12000 lines (buffer cleared)",

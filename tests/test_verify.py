@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from running import Serve, command, docker_in, hour_file, program, serve, wait_for
 
-from fasttail.container import parse_size, server_url
-from fasttail.observe.log import Event, format_json, format_lines
-from fasttail.verify.checks import GRACE_S, Check, checklist, verdict
-from fasttail.verify.looks import Observations
-from fasttail.verify.reading import LogStats, SizeHistory
+from fasttail.monitoring.log import Event, format_json, format_lines
+from fasttail.tools.container import parse_size, server_url
+from fasttail.tools.verify.checks import GRACE_S, Check, checklist, verdict
+from fasttail.tools.verify.log_stats import LogStats, SizeHistory
+from fasttail.tools.verify.observations import Observations
 
 OPTIONS = ("--workers", 3, "--log-batches", "all", "--min-batch-us", 20_000)
 BEGIN = datetime(2026, 5, 5, 17).timestamp()

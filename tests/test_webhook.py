@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from running import PATIENCE_S, wait_for
 
-from fasttail.watch.webhook import Webhook
+from fasttail.monitoring.webhook import Webhook
 
 SECRET = "s3cret"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fasttail import synth
+from fasttail.tools import synth
 
 BASE = 500_000_000_000
 """The oid of line 0; as many digits as the node's."""

@@ -6,20 +6,20 @@ import logging
 import time
 
 from fasttail.app.publishing import Publishing
-from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
-from fasttail.handed_out import DeliveredPosition
-from fasttail.histogram import Histogram
-from fasttail.observe.batch_log import BatchLog
-from fasttail.observe.log import LogService
-from fasttail.observe.now_and_then import AnomalyCounters, BatchSummary, RateLimitedLog, RejectedLines
-from fasttail.pipeline import Pipeline
-from fasttail.pipeline_events import BatchEnd, BatchStart, FileOpened, TopicsChanged
-from fasttail.publish.cursor import CursorPosition
-from fasttail.resume import hour_number
-from fasttail.tail.follower import Follower
-from fasttail.tail.layout import parse_hour_path
-from fasttail.tail.position import Position
+from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged
+from fasttail.engine.histogram import Histogram
+from fasttail.engine.pipeline import Pipeline
+from fasttail.monitoring.batch_log import BatchLog
+from fasttail.monitoring.log import LogService
+from fasttail.monitoring.rate_limited import AnomalyCounters, BatchSummary, RateLimitedLog, RejectedLines
+from fasttail.replay.resume import hour_number
+from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.follower import Follower
+from fasttail.sources.layout import parse_hour_path
+from fasttail.sources.position import Position
+from fasttail.state.checkpoint import Checkpoint
+from fasttail.state.delivered import DeliveredPosition
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from fasttail.checkpoint import Checkpoint, StateDirInUse, UnusableCheckpoint
 from fasttail.config import ConfigError, ServeSettings
-from fasttail.pipeline import Pipeline
-from fasttail.tail.follower import Follower, Start
-from fasttail.tail.position import Position
-from fasttail.watch import restart
+from fasttail.engine.pipeline import Pipeline
+from fasttail.sources.follower import Follower, Start
+from fasttail.sources.position import Position
+from fasttail.state import restart
+from fasttail.state.checkpoint import Checkpoint, StateDirInUse, UnusableCheckpoint
 
 log = logging.getLogger(__name__)
 

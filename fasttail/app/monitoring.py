@@ -9,21 +9,21 @@ from typing import Any
 
 from fasttail.app.dispatch import Dispatcher
 from fasttail.app.publishing import Publishing
-from fasttail.cgroup import memory_limit
-from fasttail.checkpoint import Checkpoint
 from fasttail.config import ServeSettings
-from fasttail.observe.health import Health
-from fasttail.observe.log import LogService
-from fasttail.observe.metrics import Metrics
-from fasttail.pipeline import Pipeline
-from fasttail.tail.blocks import Reader
+from fasttail.engine.pipeline import Pipeline
+from fasttail.monitoring.health import Health
+from fasttail.monitoring.log import LogService
+from fasttail.monitoring.memory import MemoryWatch, restart_limit
+from fasttail.monitoring.metrics import Metrics
+from fasttail.monitoring.resources import ResourceProbe, ResourceSnapshot, release_free_memory
+from fasttail.monitoring.stall import StallWatch
+from fasttail.monitoring.watchdog import Watchdog
+from fasttail.monitoring.webhook import Webhook
+from fasttail.sources.reader import Reader
+from fasttail.state.checkpoint import Checkpoint
+from fasttail.state.restart import RestartLimiter
+from fasttail.system.cgroup import memory_limit
 from fasttail.version import commit, version
-from fasttail.watch.census import ResourceProbe, ResourceSnapshot, release_free_memory
-from fasttail.watch.memory import MemoryWatch, restart_limit
-from fasttail.watch.restart import RestartLimiter
-from fasttail.watch.stall import StallWatch
-from fasttail.watch.watchdog import Watchdog
-from fasttail.watch.webhook import Webhook
 
 
 class Monitoring:

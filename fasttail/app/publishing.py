@@ -8,19 +8,20 @@ from functools import partial
 from typing import Any
 
 from fasttail.config import ServeSettings
-from fasttail.pipeline import Pipeline
-from fasttail.publish import legacy, public
+from fasttail.connection.compression import Compression
+from fasttail.connection.hub import Hub
+from fasttail.engine.pipeline import Pipeline
+from fasttail.publish import legacy_api as legacy
+from fasttail.publish import public_api as public
 from fasttail.publish.budget import Budget
-from fasttail.publish.compression import Compression
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.hub import Hub
-from fasttail.publish.legacy import LegacyChannels
+from fasttail.publish.legacy_api import LegacyChannels
 from fasttail.publish.queue_limit import QueueLimit
-from fasttail.replays import ReplayManager
-from fasttail.resume import ReplayStartFinder, hour_number
-from fasttail.tail.follower import Follower
-from fasttail.tail.layout import parse_hour_path
-from fasttail.tail.position import Position
+from fasttail.replay.replays import ReplayManager
+from fasttail.replay.resume import ReplayStartFinder, hour_number
+from fasttail.sources.follower import Follower
+from fasttail.sources.layout import parse_hour_path
+from fasttail.sources.position import Position
 
 
 class Publishing:

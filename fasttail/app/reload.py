@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fasttail.config import ConfigError, ServeSettings, options
-from fasttail.pipeline import Pipeline
-from fasttail.publish.access import read_token
-from fasttail.publish.filters import Selector
-from fasttail.publish.server import Server
-from fasttail.publish.tls import server_context
+from fasttail.engine.filters import Selector
+from fasttail.engine.pipeline import Pipeline
+from fasttail.server.access import read_token
+from fasttail.server.server import Server
+from fasttail.server.tls import server_context
 
 log = logging.getLogger(__name__)
 

@@ -29,22 +29,23 @@ from fasttail.app.monitoring import Monitoring
 from fasttail.app.publishing import Publishing
 from fasttail.app.reload import SettingsReloader, filter_text, legacy_selector, load_auth_and_tls
 from fasttail.config import ServeSettings
-from fasttail.find import locate_after_block
-from fasttail.observe.log import LogService, extra, start_logging
-from fasttail.observe.notify import Notifier
-from fasttail.pipeline import Pipeline
-from fasttail.publish import legacy, public
-from fasttail.publish.access import Access
-from fasttail.publish.server import Server
-from fasttail.publish.wire import CloseCode
-from fasttail.tail.blocks import Reader
-from fasttail.tail.follower import Follower, Start
-from fasttail.tail.inotify import Watcher
-from fasttail.tail.position import Position
+from fasttail.connection.wire import CloseCode
+from fasttail.engine.pipeline import Pipeline
+from fasttail.monitoring.log import LogService, extra, start_logging
+from fasttail.monitoring.resources import configure_malloc
+from fasttail.monitoring.sd_notify import Notifier
+from fasttail.publish import legacy_api as legacy
+from fasttail.publish import public_api as public
+from fasttail.replay.find import locate_after_block
+from fasttail.server.access import Access
+from fasttail.server.server import Server
+from fasttail.sources.follower import Follower, Start
+from fasttail.sources.position import Position
+from fasttail.sources.reader import Reader
+from fasttail.sources.watcher import Watcher
+from fasttail.state import restart
+from fasttail.state.activation import activation_sockets
 from fasttail.version import commit, version
-from fasttail.watch import restart
-from fasttail.watch.activation import activation_sockets
-from fasttail.watch.census import configure_malloc
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class App:
             (CHECKPOINT_INTERVAL_S, self.dispatcher.save_checkpoint),
         ]
         if s.debug_leak or s.debug_leak_c:
-            from fasttail.debugging import leaks
+            from fasttail.app.debugging import leaks
 
             timers += [(monitoring.period_s, leak.tick) for leak in leaks(s)]
         return [asyncio.create_task(_run_every(seconds, action)) for seconds, action in timers]
@@ -392,4 +393,4 @@ async def _run_every(seconds: float, action: Callable[[], object]) -> None:
 
 
 def _log_notice(level: str, text: str) -> None:
-    logging.getLogger("fasttail.tail").log(logging.WARNING if level == "warning" else logging.INFO, text)
+    logging.getLogger("fasttail.sources").log(logging.WARNING if level == "warning" else logging.INFO, text)

@@ -1,6 +1,6 @@
 """The settings: which there are (table), how values are read (values, file), and from where (sources)."""
 
-from fasttail.config.table import (
+from fasttail.config.schema import (
     COMMANDS,
     BundleSettings,
     ConfigError,
@@ -14,7 +14,7 @@ from fasttail.config.table import (
     VerifySettings,
     options,
 )
-from fasttail.config.values import SymbolFilter
+from fasttail.config.value_types import SymbolFilter
 
 __all__ = [
     "COMMANDS",

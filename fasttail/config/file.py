@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from fasttail.config.table import ConfigError
+from fasttail.config.schema import ConfigError
 
 MAX_BYTES = 1 << 20
 """Bytes of a file of settings: some 10,000 symbols."""

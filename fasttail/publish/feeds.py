@@ -15,15 +15,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from fasttail.publish.channel import Channel
-from fasttail.publish.cursor import CursorPosition
-from fasttail.publish.topics import Topic
+from fasttail.connection.channel import Channel
+from fasttail.engine.topics import Topic
+from fasttail.sources.cursor import CursorPosition
 
 MAX_DELIVERED_HOURS = 64
 
 
 class OutgoingMessage(Protocol):
-    """What the pipeline made for a topic (`fasttail.publish.topics.TopicMessage`)."""
+    """What the pipeline made for a topic (`fasttail.engine.topics.TopicMessage`)."""
 
     @property
     def topic(self) -> int: ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fasttail.publish.hub import MIN_SHED_BYTES, Hub
-from fasttail.publish.public import PublicClient
+from fasttail.connection.hub import MIN_SHED_BYTES, Hub
+from fasttail.publish.public_api import PublicClient
 
 QUEUE_CHECKS_PER_LIMIT = 16
 """So often the queues are added up while as much is handed out as they may hold together."""

@@ -27,7 +27,7 @@ from typing import Any, Literal, Self
 
 import orjson
 
-from fasttail.parser.vocabulary import STATUS_NAMES
+from fasttail.streams.vocabulary import STATUS_NAMES
 
 MAX_ENTRIES = 1000
 """Of one list."""

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-from fasttail.watch.census import configure_malloc, malloc_usage
+from fasttail.monitoring.resources import configure_malloc, malloc_usage
 
 if sys.argv[1] == "set":
     configure_malloc(os.environ)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from fasttail.__main__ import main
-from fasttail.publish.server import Server
+from fasttail.server.server import Server
 
 
 async def broken(self: Server, *given: object, **named: object) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import uvloop
 
-from fasttail.publish.hub import Hub
-from fasttail.publish.legacy import CHANNELS
-from fasttail.publish.server import Server
+from fasttail.connection.hub import Hub
+from fasttail.publish.legacy_api import CHANNELS
+from fasttail.server.server import Server
 
 
 def ok() -> tuple[int, dict[str, Any]]:

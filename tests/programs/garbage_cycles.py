@@ -15,9 +15,9 @@ from driving import Drive
 from lines import event, plain
 
 from fasttail import parse
-from fasttail.publish.topics import Topic
-from fasttail.reread import ReplayReader
-from fasttail.watch.census import malloc_usage
+from fasttail.engine.topics import Topic
+from fasttail.monitoring.resources import malloc_usage
+from fasttail.replay.replay_reader import ReplayReader
 
 
 class Holder:

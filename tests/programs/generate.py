@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from fasttail import synth
+from fasttail.tools import synth
 
 sys.stdout.buffer.write(synth.generate(20_000, "streaming", 7))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from fasttail.watch.census import ResourceProbe, release_free_memory
+from fasttail.monitoring.resources import ResourceProbe, release_free_memory
 
 M_MMAP_THRESHOLD = -3
 

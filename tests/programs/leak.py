@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fasttail.debugging import LeakInjector
-from fasttail.watch.growth import MB
-from fasttail.watch.memory import MemoryWatch, rss
+from fasttail.app.debugging import LeakInjector
+from fasttail.monitoring.growth import MB
+from fasttail.monitoring.memory import MemoryWatch, rss
 
 now = 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-from fasttail.tail.inotify import Watcher
+from fasttail.sources.watcher import Watcher
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
 watcher = Watcher(poll_ms=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from fasttail.watch.stacks import SIGNAL
+from fasttail.monitoring.stacks import SIGNAL
 
 if sys.argv[1:] == ["handles"]:
     signal.signal(SIGNAL, lambda *_: sys.exit(7))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fasttail.tail.inotify import Watcher
+from fasttail.sources.watcher import Watcher
 
 Path("/proc/sys/user/max_inotify_watches").write_text("1")
 one, two = Path(sys.argv[1], "1"), Path(sys.argv[1], "2")

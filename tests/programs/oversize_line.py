@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from fasttail.tail.blocks import FILL_EOF, FILL_LINES, Reader
+from fasttail.sources.reader import FILL_EOF, FILL_LINES, Reader
 
 
 def peak() -> int:

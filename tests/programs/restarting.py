@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from fasttail.watch import restart
+from fasttail.state import restart
 
 state: dict[str, Any]
 before = restart.load_state()

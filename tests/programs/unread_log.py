@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fasttail.observe.log import start_logging
+from fasttail.monitoring.log import start_logging
 
 log = start_logging()
 for n in range(50_000):

@@ -42,7 +42,7 @@ from bench.replay import Replay
 from bench.rivals.collecting import account
 from bench.soak_clients import Account
 from bench.soak_node import Plan, Written
-from fasttail.synth import generate
+from fasttail.tools.synth import generate
 
 pytestmark = pytest.mark.plain_build
 

@@ -1,0 +1,50 @@
+"""Faults on purpose, to try the watchdog out: `--debug-leak`, `--debug-leak-c`. Imported for them only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fasttail.config import ServeSettings
+from fasttail.engine.pipeline import leak
+from fasttail.monitoring.growth import MB
+
+
+def leaks(settings: ServeSettings) -> list[LeakInjector]:
+    """What is to leak, in Python and in C; each is to be ticked every few seconds."""
+    found: list[LeakInjector] = []
+    if settings.debug_leak:
+        found.append(LeakInjector(settings.debug_leak))
+    if settings.debug_leak_c:
+        found.append(LeakInjector(settings.debug_leak_c, allocate=leak))
+    return found
+
+
+class LeakInjector:
+    """Leaks: each `tick` keeps what came due since the one before, all touched.
+
+    allocate: allocates so many bytes for good; not given, they are kept here, in Python.
+    """
+
+    def __init__(
+        self,
+        mb_per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        allocate: Callable[[int], None] | None = None,
+    ) -> None:
+        self.bytes = 0
+        self._rate = mb_per_s * MB
+        self._clock = clock
+        self._start = clock()
+        self._leaked: list[bytes] = []
+        self._allocate = allocate or self._allocate_in_python
+
+    def tick(self) -> None:
+        """Leaks what is due by now."""
+        due = int((self._clock() - self._start) * self._rate) - self.bytes
+        if due > 0:
+            self._allocate(due)
+            self.bytes += due
+
+    def _allocate_in_python(self, due: int) -> None:
+        self._leaked.append(b"\xa5" * due)  # not zeros: those would stay unmapped

@@ -1,0 +1,91 @@
+"""`fasttail tail`: a node's orders to standard output as they come, without a server.
+
+The `Follower` decides, as in the server. The loop around it is not the pipeline's: the thread that reads also
+writes, so nothing waits in a ring, small writes are not coalesced, and the command can end with the data.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+
+from fasttail.commands.text_converter import Converter
+from fasttail.commands.text_output import make_selector, print_rejects, write_stdout
+from fasttail.config import ConfigError, TailSettings
+from fasttail.replay.find import locate_after_block
+from fasttail.sources.follower import Follower
+from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
+from fasttail.sources.watcher import WAIT_DIRS, WAIT_OUTPUT_CLOSED, Watcher
+
+
+def tail_folder(settings: TailSettings) -> int:
+    """Follow a node's folder and print its orders; with `--no-follow`, end where the data ends."""
+    if not settings.follow and not settings.data_dir.is_dir():
+        raise ConfigError(f"{settings.data_dir}: no such folder")
+    reader = Reader(window=settings.block_size, max_line=settings.max_line)
+    watcher = Watcher(output_fd=1, use_inotify=settings.inotify and settings.follow)
+    follower = Follower(
+        settings.data_dir,
+        layout=settings.layout,
+        start=settings.start,
+        grace_s=settings.grace_s if settings.follow else 0.0,
+        rescan_s=settings.rescan_s,
+        locate_after_block=partial(locate_after_block, max_line=settings.max_line),
+        notice=lambda level, text: print(f"fasttail tail: {text}", file=sys.stderr),
+    )
+    converter = Converter(
+        capacity=settings.block_size + settings.max_line,
+        workers=settings.workers,
+        selector=make_selector(settings),
+        format=settings.format,
+    )
+    at_end = True
+    while True:
+        follower.check(reader, watcher, at_end)
+        while (line := follower.take_final_line()) is not None:
+            _print_line(converter, line, follower)
+        check_at = time.monotonic() + max(follower.next_check_s, 0.0)
+        at_end = False
+        while True:
+            code = reader.fill_once()
+            if code == FILL_LINES:
+                write_stdout(converter.convert_block(reader))
+                print_rejects(converter, str(follower.path))
+                if follower.next_check_s > 0 and time.monotonic() >= check_at:
+                    break
+            elif code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR):
+                at_end = True
+                remaining_s = check_at - time.monotonic()
+                if not settings.follow and follower.caught_up:
+                    return _finish(reader, converter, follower)
+                if remaining_s <= 0 or reader.at_hole or not settings.follow:
+                    break
+                if _wait_for_input(watcher, remaining_s):
+                    break
+
+
+def _wait_for_input(watcher: Watcher, seconds: float) -> bool:
+    """Wait for new data or names; True if the folders are to be looked at.
+
+    Raises BrokenPipeError if nobody reads the output any more.
+    """
+    events = watcher.wait_once(int(seconds * 1e6) + 1)
+    if events & WAIT_OUTPUT_CLOSED:
+        raise BrokenPipeError
+    return bool(events & WAIT_DIRS)
+
+
+def _finish(reader: Reader, converter: Converter, follower: Follower) -> int:
+    path, offset, tail = follower.path, reader.tell(), reader.take_partial_line()
+    if tail:
+        # Nobody will wait for its rest: it is an order if it is whole without its newline.
+        write_stdout(converter.convert_line(tail, offset))
+        print_rejects(converter, str(path))
+    return 0
+
+
+def _print_line(converter: Converter, line: bytes, follower: Follower) -> None:
+    origin = follower.final_origin
+    write_stdout(converter.convert_line(line, origin[1] if origin else 0))
+    print_rejects(converter, origin[0] if origin else "?")

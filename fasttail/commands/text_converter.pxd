@@ -1,0 +1,29 @@
+"""Lines in, text out: what `fasttail parse` and `fasttail tail` do."""
+cimport cython
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fasttail.engine.columns cimport ColumnSums
+from fasttail.engine.pool cimport WorkerPool
+from fasttail.engine.table cimport RowTable
+from fasttail.engine.buffer cimport Buffer
+from fasttail.engine.filters cimport Selector
+
+
+@cython.final
+cdef class Converter:
+    cdef RowTable table
+    cdef WorkerPool pool
+    cdef Selector selector
+    cdef int format
+    cdef bint compute_sums
+    cdef uint32_t* selection         # owned
+    cdef Buffer out                  # owned
+    cdef ColumnSums sums
+    cdef readonly uint64_t lines
+    cdef readonly uint64_t orders
+    cdef readonly uint64_t rejected
+    cdef readonly uint64_t bytes
+    cdef readonly list rejects              # (offset of the line, reason) of the last call, at most 64
+    cdef readonly uint64_t rejects_omitted  # rejected lines of the last call that are not in `rejects`
+    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

@@ -1,0 +1,100 @@
+"""Lines in, text out: what `fasttail parse` and `fasttail tail` do with each block.
+
+The same pool, table, selector and encoders as in the pipeline, driven from Python block by block; each step releases the GIL.
+"""
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from fasttail.engine.columns cimport add_row, column_sums_to_dict
+from fasttail.engine.pool cimport WorkerPool, check_batch
+from fasttail.engine.rejects cimport reason_text
+from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.engine.table cimport RowTable, table_new
+from fasttail.streams.types cimport Row
+from fasttail.engine.buffer cimport buffer_clear, buffer_free
+from fasttail.engine.encoders cimport encode_json, encode_raw
+from fasttail.sources.reader cimport RETAINED_WINDOWS, Reader
+
+cdef enum:
+    FORMAT_NONE
+    FORMAT_RAW
+    FORMAT_JSON
+    MAX_REJECTS = 64
+    KEEP_TEXT = 4 << 20      # bytes that stay for the next block's text
+
+_FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
+
+
+cdef class Converter:
+    """Converts blocks of whole lines; counts over all of them.
+
+    format: "json" (one flat object a line), "raw" (the node's plain line) or "none". `orders` counts the selected ones, `sums`
+    adds them up if `compute_sums`. `capacity`: bytes of the largest block.
+    """
+
+    def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none",
+                  bint compute_sums=False):
+        self.format = _FORMATS[format]
+        self.compute_sums = compute_sums
+        self.selector = selector
+        self.table = table_new(&ORDER_STATUSES, capacity, <size_t>workers)
+        self.pool = WorkerPool(workers, self.table, max_rejects=MAX_REJECTS)
+        self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
+        if self.selection == NULL:
+            raise MemoryError
+        memset(&self.sums, 0, sizeof(self.sums))
+        self.rejects = []
+
+    def __dealloc__(self):
+        free(self.selection)
+        buffer_free(&self.out)
+
+    def convert_block(self, Reader reader not None) -> bytes:
+        """Convert the lines that the reader holds after FILL_LINES, and consume them. Returns the text."""
+        self._convert(reader.base + reader.begin, reader.base + reader.lines_end, reader.base + reader.capacity, reader.offset)
+        if reader.lines_end - reader.begin > RETAINED_WINDOWS * reader.window:
+            self.table.trim(RETAINED_WINDOWS * reader.window)
+        reader.consume()
+        return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
+
+    def convert_line(self, bytes text, uint64_t offset) -> bytes:
+        """Convert one line (or some) that stands at `offset`, such as a last one without its newline."""
+        cdef const char* p = text
+        self._convert(p, p + len(text), p + len(text), offset)
+        return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
+
+    def sums_dict(self) -> dict:
+        """As `Batch.sums`, over all orders selected so far."""
+        return column_sums_to_dict(&self.sums)
+
+    cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
+        cdef int code
+        cdef size_t i, n = 0
+        cdef Row* row
+        buffer_clear(&self.out, KEEP_TEXT)
+        with nogil:
+            self.table.clear()
+            code = self.pool.parse_batch(begin, begin, limit, readable)
+        self.rejected += self.pool.rejected
+        self.rejects = [(self.pool.kept[i].line_offset + offset, reason_text(self.pool.kept[i].reason, self.pool.kept[i].field))
+                        for i in range(self.pool.kept_len)]
+        self.rejects_omitted = self.pool.rejected - self.pool.kept_len
+        check_batch(code)
+        with nogil:
+            n = self.selector.select(self.table, begin, self.selection)
+            for i in range(n):
+                row = &(<Row*>self.table.rows)[self.selection[i]]
+                if self.compute_sums:
+                    add_row(&self.sums, row)
+                if self.format == FORMAT_RAW:
+                    encode_raw(&self.out, row, begin)
+                elif self.format == FORMAT_JSON:
+                    encode_json(&self.out, row, self.table, begin)
+        if self.out.out_of_memory:
+            raise MemoryError
+        self.lines += self.pool.lines()
+        self.orders += n
+        self.bytes += <uint64_t>(limit - begin)
+        return 0

@@ -1,0 +1,71 @@
+"""What `fasttail parse` and `fasttail tail` share: the filter of their options, and what they print."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+from typing import Protocol
+
+from fasttail.commands.text_converter import Converter
+from fasttail.config import ParseSettings, TailSettings
+from fasttail.engine.filters import Selector
+
+
+class ProgressBar(Protocol):
+    """What may stand on the terminal's last line."""
+
+    def clear(self) -> None: ...
+
+
+def make_selector(settings: ParseSettings | TailSettings) -> Selector:
+    """The filter that the options ask for."""
+    min_notional = settings.min_notional or 0.0
+    return Selector(
+        coins=dict.fromkeys(settings.coin, min_notional) if settings.coin else None,
+        sides=settings.side,
+        statuses=settings.status or None,
+        users=[settings.user] if settings.user else None,
+        min_notional=min_notional,
+    )
+
+
+def write_stdout(text: bytes) -> None:
+    """All of it to standard output, past Python's buffer. Raises BrokenPipeError, OSError."""
+    view = memoryview(text)
+    while view:
+        try:
+            view = view[os.write(1, view) :]
+        except BlockingIOError:
+            select.select((), (1,), ())  # a terminal or pipe that somebody made non-blocking
+        except OSError as error:
+            if error.errno == errno.EIO and _has_hung_up(1):
+                raise BrokenPipeError from None  # a terminal that was closed
+            raise
+
+
+def _has_hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
+def wait_for_input(fd: int) -> None:
+    """Until there is something to read. BrokenPipeError if standard output's reader leaves meanwhile."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if fd != 1:
+        poll.register(1, 0)  # errors are always told
+    for ready, events in poll.poll():
+        if ready == 1 and fd != 1 and events & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
+
+
+def print_rejects(converter: Converter, name: str, progress: ProgressBar | None = None) -> None:
+    for offset, reason in converter.rejects:
+        if progress is not None:
+            progress.clear()
+        print(f"{name}: byte {offset}: rejected: {reason}", file=sys.stderr)
+    if converter.rejects_omitted:
+        print(f"{name}: {converter.rejects_omitted} more lines rejected after these", file=sys.stderr)

@@ -1,0 +1,6 @@
+"""Cuts: a stretch of whole lines -> one share per worker."""
+from fasttail.streams.types cimport Chunk, StreamSpec
+
+cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
+                            bint split_inside_lines, Chunk* chunks) noexcept nogil
+cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil

@@ -1,0 +1,92 @@
+"""Cuts: a stretch of whole lines -> exactly one share per worker, balanced by bytes. Nothing is copied.
+
+    |line|line|li¦ne|line|line|line|          a cut (¦) moves on to the next line's start …
+    |{… "events":[{…},{…},{.¦.},{…},{…}]}|    … or, where that is far off, to the next event inside one huge by_block line
+
+Inside a line the cut looks for the stream's mark, such as `},{"time":"`: bare quotes cannot occur inside a JSON string, so
+this is an object's start. It
+need not be an *event's* start (a key that nobody knows could hold such a list); the worker before it finds out, because it
+either ends an event exactly there or not, and the pool then cuts again without such places.
+"""
+from libc.string cimport memchr
+
+from fasttail.system.checks cimport ft_assert
+from fasttail.streams.types cimport Chunk, StreamSpec
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <string.h>
+    extern void *memmem(const void *, size_t, const void *, size_t);
+    """
+    void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
+
+cdef enum:
+    NEWLINE_SEARCH_BYTES = 4096       # a line end within this distance is taken without looking for an event's start
+    SEPARATOR_SEARCH_BYTES = 1 << 20  # an event's start is looked for within this distance
+
+
+cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
+                            bint split_inside_lines, Chunk* chunks) noexcept nogil:
+    """Set begin, pos, end, starts_inside_line, ends_inside_line of chunks[0:workers] for the lines [begin, limit).
+
+    `limit` is the end of a line (or of the data). Shares may be empty; together they cover every byte once.
+    """
+    cdef int k
+    cdef const char* p = begin
+    cdef const char* newline
+    cdef const char* target
+    cdef const char* cursor
+    cdef size_t size = <size_t>(limit - begin)
+    cdef bint starts_inside_line = False, next_starts_inside
+    for k in range(workers):
+        chunks[k].data = data
+        chunks[k].limit = limit
+        chunks[k].begin = p
+        chunks[k].pos = p
+        chunks[k].starts_inside_line = starts_inside_line
+        next_starts_inside = False
+        if k == workers - 1:
+            p = limit
+        else:
+            # the share ends near begin + size * (k+1) / workers, and never before it begins
+            target = begin + <size_t>(<double>size * (k + 1) / workers)
+            if target > p:
+                cursor = target - 1
+                newline = <const char*>memchr(cursor, c'\n',
+                                              <size_t>(limit - cursor if limit - cursor < NEWLINE_SEARCH_BYTES
+                                                       else NEWLINE_SEARCH_BYTES))
+                if newline == NULL and split_inside_lines and limit - target > NEWLINE_SEARCH_BYTES:
+                    # the mark is looked for as far as the line can be seen; it comes soon, a huge line's end does not
+                    cursor = <const char*>memmem(target, <size_t>(limit - target if limit - target < SEPARATOR_SEARCH_BYTES
+                                                                  else SEPARATOR_SEARCH_BYTES),
+                                                 stream.event_separator, stream.separator_size)
+                    if cursor != NULL and memchr(target, c'\n', <size_t>(cursor - target)) == NULL:
+                        p = cursor + stream.event_start_skip
+                        next_starts_inside = True
+                if not next_starts_inside:
+                    if newline == NULL:
+                        newline = <const char*>memchr(target, c'\n', <size_t>(limit - target))
+                    p = newline + 1 if newline != NULL else limit
+            else:
+                next_starts_inside = starts_inside_line  # an empty share hands on what it was given
+        ft_assert(chunks[k].begin <= p)
+        ft_assert(p <= limit)
+        chunks[k].end = p
+        chunks[k].ends_inside_line = next_starts_inside
+        starts_inside_line = next_starts_inside
+
+
+cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil:
+    """Newlines in [begin, limit), and one more if the last line has none."""
+    cdef size_t n = 0
+    cdef const char* p = begin
+    while p < limit:
+        n += 1
+        p = <const char*>memchr(p, c'\n', <size_t>(limit - p))
+        if p == NULL:
+            break
+        p += 1
+    return n

@@ -1,0 +1,5 @@
+from typing_extensions import Buffer
+
+from fasttail.engine.columns import Batch
+
+def parse(data: Buffer, workers: int = 1) -> Batch: ...

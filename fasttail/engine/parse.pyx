@@ -1,0 +1,65 @@
+"""`parse()`: lines in memory -> a Batch."""
+from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer
+from libc.string cimport memchr
+
+from fasttail.system.checks cimport ft_assert
+from fasttail.engine.columns cimport Batch
+from fasttail.engine.pool cimport WorkerPool, check_batch
+from fasttail.engine.rejects cimport rejected_lines
+from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.engine.table cimport table_acquire
+
+cdef enum:
+    FIRST_PASS_BYTES = 1 << 18   # bytes
+    MAX_WORKERS = 256
+
+
+def parse(data, int workers=1) -> Batch:
+    """Parse order-status lines of any layout.
+
+    data: any object with a contiguous buffer of bytes; it is held, not copied. workers: threads, at least 1. May be called
+    from any thread; the GIL is released while parsing. Lines that are no order status stand in `Batch.rejected`, in the
+    order of the data; nothing raises for them. Raises ValueError for workers below 1 or above 256, MemoryError.
+    """
+    cdef Batch batch = Batch.__new__(Batch)
+    cdef const char* start
+    cdef const char* end
+    cdef const char* p
+    cdef const char* q
+    cdef size_t shares, size
+    cdef int code
+    cdef WorkerPool pool
+    PyObject_GetBuffer(data, &batch.data, PyBUF_SIMPLE)
+    batch.has_data = True
+    batch.rejected = []
+    start = <const char*>batch.data.buf
+    size = <size_t>batch.data.len
+    end = start + size
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    if workers > MAX_WORKERS:
+        raise ValueError(f"workers must be at most {MAX_WORKERS}, not {workers}")     # libgomp ends the process without threads
+    shares = 2 * <size_t>workers
+    batch.table = table_acquire(&ORDER_STATUSES, size, shares)
+    pool = batch.pool = WorkerPool(workers, batch.table, max_rejects=<size_t>-1)
+    p = start
+    while p < end:
+        with nogil:
+            q = end
+            if workers > 1 and p == start and size > 3 * FIRST_PASS_BYTES:
+                # several workers cannot number new coins: a small part goes first, so that most are known. By lines of
+                # by_block it may be up to a sixteenth of the whole.
+                ft_assert(2 * FIRST_PASS_BYTES + size // 16 <= size)
+                q = <const char*>memchr(p + FIRST_PASS_BYTES, c'\n', FIRST_PASS_BYTES + size // 16)
+                q = q + 1 if q != NULL else end
+            code = pool.parse_batch(start, p, q, end)
+        check_batch(code)
+        batch.rejected += rejected_lines(pool)
+        batch.lines += pool.lines()
+        p = q
+    pool.drop_rejects()
+    if batch.table.segments_len == 0:
+        batch.table.compact()
+    if workers > 1:
+        batch.rejected.sort()                            # a worker that paused went on after the others
+    return batch

@@ -1,0 +1,58 @@
+"""The fixed pool of workers."""
+cimport cython
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fasttail.engine.table cimport RowTable
+from fasttail.streams.types cimport Chunk, Reject, StreamSpec
+from fasttail.streams.intern cimport InternTable
+
+cdef enum:
+    MAX_UNCODED_ROWS = 4096        # per worker and region; when there are more, all its rows are looked at for them
+    MAX_REJECTS_PER_WORKER = 1024  # per worker and region; when full, the worker pauses until they are taken
+
+cdef enum BatchCode:         # how a batch ended
+    BATCH_DONE = 0
+    BATCH_NO_MEMORY          # memory ran out
+    BATCH_BROKEN             # an array's bound did not hold: a bug
+    BATCH_CODES              # others may count on from here
+
+
+@cython.final
+cdef class WorkerPool:
+    cdef readonly int workers
+    cdef uint64_t recut_count            # that had to be cut again
+    cdef uint64_t busy                   # of debug builds: a region runs
+    cdef Chunk* chunks                   # owned; chunks[0:workers]
+    cdef Reject* rejects                 # owned; MAX_REJECTS_PER_WORKER per worker
+    cdef uint64_t rejected               # lines of the batch that were rejected: the first of them are
+    cdef Reject* kept                    # owned; kept[0:kept_len], in the order of the lines as far as no worker had to pause
+    cdef size_t kept_len
+    cdef size_t kept_cap
+    cdef size_t max_rejects              # so many are kept at most
+    cdef uint32_t* uncoded_rows          # owned; MAX_UNCODED_ROWS per worker
+    cdef const StreamSpec* stream        # the table's
+    cdef InternTable coins               # owned; grows between regions, or where a worker is alone
+    cdef RowTable table                  # where rows go
+    cdef const char* data
+    cdef const char* begin
+    cdef const char* limit
+    cdef const char* readable
+    cdef size_t first_row
+    cdef size_t first_envelope
+    cdef bint split_inside_lines
+    cdef int stall_ms
+    cdef int parse_batch(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil
+    cdef uint64_t lines(self) noexcept nogil
+    cdef void drop_rejects(self) noexcept nogil
+    cdef void _start(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil
+    cdef int _run(self) noexcept nogil
+    cdef int _take_rejects(self) noexcept nogil
+    cdef void _split(self, bint split_inside_lines) noexcept nogil
+    cdef void _run_region(self) noexcept nogil
+    cdef void _collect_results(self) noexcept nogil
+    cdef void _run_chunk(self, int k) noexcept nogil
+
+
+cdef bint openmp_usable() noexcept nogil
+cdef int check_batch(int code) except -1

@@ -1,0 +1,45 @@
+"""Where the rows of a batch lie."""
+cimport cython
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fasttail.streams.types cimport NO_ENVELOPE, Envelope, Row, StreamSpec
+
+
+cdef struct Segment:         # rows[first:first + count]: one worker's rows of one batch
+    size_t first
+    size_t count
+
+
+@cython.final
+cdef class RowTable:
+    # owned: mapped at construction, unmapped at the end; only pages that were written to are resident
+    cdef char* rows              # of `stream.row_bytes` bytes each
+    cdef const StreamSpec* stream
+    cdef Envelope* envelopes
+    cdef Segment* segments
+    cdef size_t rows_cap
+    cdef size_t envelopes_cap
+    cdef size_t segments_cap
+    cdef size_t segments_len
+    cdef size_t rows_len         # in all segments
+    cdef bint fits(self, const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil
+    cdef void clear(self) noexcept nogil
+    cdef void trim(self, size_t keep_bytes) noexcept nogil
+    cdef void compact(self) noexcept nogil
+
+
+cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shares)
+cdef RowTable table_acquire(const StreamSpec* stream, size_t data_bytes, size_t shares)
+cdef int table_release(RowTable table) except -1
+
+
+cdef inline const Envelope* row_block(RowTable table, const Row* row) noexcept nogil:
+    """The block that the row's line belongs to; NULL: a plain line."""
+    return &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
+
+
+cdef inline uint64_t row_line(RowTable table, const Row* row) noexcept nogil:
+    """Where the row's line begins, counted from the start of the data (of a plain line: where its event begins)."""
+    cdef const Envelope* block = row_block(table, row)
+    return block.offset if block != NULL else row.offset

@@ -1,0 +1,351 @@
+"""One topic: from the rows that it wants to its messages, which are made once for all who asked for the same.
+
+A message:
+
+    {"channel":"orders","data":[order,order,…],"cursor":"…","seq":8,"prev":7,"height":…,"blockTime":"…"}
+
+`cursor` stands behind its last order: layout and hour, offset of the line in the hour's file, events of that line that are done
+with, with leading zeros, so that the byte order of cursors is the order in the files.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fasttail.system.atomics cimport ft_store_relaxed
+from fasttail.engine.table cimport RowTable, row_block, row_line
+from fasttail.streams.types cimport Envelope, Row
+from fasttail.engine.buffer cimport (
+    ENTRY_DATA, ENTRY_OVER_QUOTA, ENTRY_OVERSIZE, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, put_padded,
+    buffer_reserve)
+from fasttail.engine.encoders cimport encode_json, encode_raw, encode_ws
+from fasttail.engine.filters cimport FilterKey, Selector, StringSet, text_hash, matches
+from fasttail.engine.frames cimport frame_header
+
+from typing import NamedTuple
+
+cdef enum:
+    MAX_FRAME_HEADER = 10        # most bytes of a frame's header
+    LINE_DIGITS = 13
+    EVENT_DIGITS = 7
+    MAX_TAIL = 256               # more than the bytes behind `data`, but for the topic's own and the block's time
+    NOGIL_COPY_BYTES = 16384     # bytes; to let go of the GIL costs less than to copy so many
+
+_KINDS = {"orders": ORDERS, "orderUpdates": USER_ORDERS, "orderUpdate": LEGACY_UPDATES, "orderBatch": LEGACY_BATCHES}
+_FORMATS = {"full": FULL, "ws": WS, "raw": RAW}
+
+cdef uint32_t _last_id = 0
+
+
+class TopicMessage(NamedTuple):
+    """What a topic's clients get of a batch.
+
+    `data`: ready to send (`orderBatch`: JSON for the batcher); b"" for one order that fits into no message, or, if
+    `over_quota`, for orders for which the batch had no room. `seq`: 0 where messages are not numbered. `cursor`: stands behind
+    its last order.
+    """
+
+    topic: int
+    data: bytes
+    orders: int
+    seq: int
+    cursor: str
+    over_quota: bool = False
+
+
+cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const BatchLocation* location):
+    """A message, taken out of its box."""
+    cursor = (location.cursor_prefix[:location.cursor_prefix_size].decode()
+              + f"{entry.line_offset:013d}-{entry.events_consumed:07d}")
+    cdef size_t size = entry.end - entry.begin
+    cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+    cdef char* to = PyBytes_AS_STRING(data)
+    if size > NOGIL_COPY_BYTES:
+        with nogil:              # a replay's thread must not keep the event loop from the GIL
+            memcpy(to, outbox.payload.data + entry.begin, size)
+    else:
+        memcpy(to, outbox.payload.data + entry.begin, size)
+    return TopicMessage(entry.topic, data, entry.orders, entry.seq, cursor, entry.kind == ENTRY_OVER_QUOTA)
+
+
+cdef int set_prefix(BatchLocation* location, bytes prefix) except -1:
+    """How the cursors of the place's hour begin."""
+    if <size_t>len(prefix) > sizeof(location.cursor_prefix):
+        raise ValueError(f"a cursor cannot begin with {prefix!r}")
+    location.cursor_prefix_size = <size_t>len(prefix)
+    memcpy(location.cursor_prefix, <const char*>prefix, location.cursor_prefix_size)
+    return 0
+
+
+cdef class Topic:
+    """What one distinct subscription gets. Made by the main thread; used by whoever encodes.
+
+    kind: "orders" (what `selector` passes), "orderUpdates" (of `user`, lower case), "orderUpdate" or "orderBatch" (the old
+    channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload.
+    target_size: those after which the next order begins a message of its own, if that is less. with_seq: its messages carry
+    `seq` and `prev`; a replay's do not. seq: of the message before its first. A selector is one pool's: no two topics may share
+    one.
+    quota_group: whose quota its messages count to when a batch has too many, a client's number; 0: a quota of its own.
+    """
+
+    def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
+                  size_t target_size=0, bint with_seq=True, key=None, uint64_t seq=0, uint32_t quota_group=0):
+        global _last_id
+        _last_id += 1
+        self.id = _last_id
+        self.key = key
+        self.kind = _KINDS[kind]
+        self.format = _FORMATS[format]
+        self.format_overhead = {FULL: MAX_ORDER_OVERHEAD, WS: 257, RAW: 2}[self.format]
+        self.with_seq = with_seq
+        self.seq = seq
+        self.quota_group = quota_group
+        self.max_message = max_message
+        self.target_size = min(target_size, max_message) if target_size else max_message
+        self.selector = selector if selector is not None else Selector(users=[user] if user else None)
+        user_bytes = user.encode()
+        self._texts = (
+            user_bytes,
+            b'{"channel":"%b","data":[' % kind.encode(),
+            b'],"user":"%b","cursor":"' % user_bytes if user else b'],"cursor":"',
+        )
+        self.user_text, self.user_size = self._texts[0], <size_t>len(self._texts[0])
+        self.message_head, self.message_head_size = self._texts[1], <size_t>len(self._texts[1])
+        self.message_tail, self.message_tail_size = self._texts[2], <size_t>len(self._texts[2])
+        if self.kind == ORDERS:
+            self._choose_buckets()
+
+    @property
+    def refused(self) -> bool:
+        """The pipeline has no room for it: its messages are not made. Known when the command that added it is answered."""
+        return self.register_failed != 0
+
+    def set_quota_group(self, uint32_t quota_group) -> None:
+        """Whose quota its messages count to from some batch on."""
+        ft_store_relaxed(&self.quota_group, quota_group)
+
+    cdef int _choose_buckets(self) except -1:
+        """Choose the lists that the topic will stand in: those of its users, else of its coins, if they are few."""
+        cdef const StringSet* texts = &self.selector.filter.users
+        cdef uint32_t first = FIRST_USER_BUCKET, code, k, bucket
+        cdef uint32_t lists = BUCKETS - FIRST_USER_BUCKET
+        if not 0 < texts.count <= MAX_BUCKET_NODES:
+            texts = &self.selector.filter.coins
+            first, lists = 0, FIRST_USER_BUCKET
+        if not 0 < texts.count <= MAX_BUCKET_NODES:
+            return 0
+        for code in range(1, texts.count + 1):
+            bucket = first + <uint32_t>(text_hash(texts.text + texts.ends[code - 1],
+                                                  texts.ends[code] - texts.ends[code - 1]) % lists)
+            for k in range(<uint32_t>self.nodes_len):
+                if self.nodes[k].bucket == bucket:
+                    break
+            else:
+                self.nodes[self.nodes_len].bucket = bucket
+                self.nodes[self.nodes_len].topic = <void*>self
+                self.nodes_len += 1
+        return 0
+
+    cdef size_t _size_bound(self, RowTable table, const Row* row) noexcept nogil:
+        """No fewer bytes than the order will have in a message."""
+        cdef const Envelope* block
+        if self.format != FULL:
+            return <size_t>row.size + self.format_overhead
+        block = row_block(table, row)
+        return <size_t>row.size + self.format_overhead + (block.block_time.size + block.local_time.size if block != NULL else 0)
+
+    cdef int _encode_order(self, Outbox* outbox, RowTable table, const Row* row, const char* data) noexcept nogil:
+        """1, or 0 when memory is out."""
+        if self.format == WS:
+            return encode_ws(&outbox.payload, row, data)
+        # these two end with a newline
+        if not (encode_json(&outbox.payload, row, table, data) if self.format == FULL
+                else encode_raw(&outbox.payload, row, data)):
+            return 0
+        outbox.payload.size -= 1
+        return 1
+
+    cdef void _begin_batch(self, MessageBuilder* builder, const Outbox* outbox, size_t quota) noexcept nogil:
+        """A batch begins, in which the topic's messages may have so many bytes."""
+        builder.quota_end = outbox.payload.size + quota if quota < NO_QUOTA - outbox.payload.size else NO_QUOTA
+        builder.entry.topic = self.id
+        builder.entry.kind = ENTRY_DATA
+        builder.entry.orders = 0
+        builder.entry.seq = 0
+        builder.total_orders = 0
+
+    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const Row* row, uint32_t event_number,
+                           const BatchLocation* location) noexcept nogil:
+        """Append an order to the message, or to the next one if it does not fit. 1, or 0 when memory is out."""
+        cdef Buffer* out = &outbox.payload
+        cdef const Envelope* block = row_block(table, row)
+        cdef size_t tail_bound = MAX_TAIL + self.message_tail_size
+        cdef size_t needs
+        cdef bint fits
+        if block != NULL:
+            tail_bound += block.block_time.size
+        # As _size_bound, which is a call for each order: a tenth of what an order in format raw costs.
+        needs = row.size + self.format_overhead + tail_bound
+        if block != NULL and self.format == FULL:
+            needs += block.block_time.size + block.local_time.size
+        if builder.entry.orders and builder.entry.kind == ENTRY_DATA and out.size + needs > builder.max_end:
+            self._finish_message(builder, outbox, table, location)
+        builder.last_row = row
+        if builder.entry.orders == 0:
+            builder.entry.begin = out.size
+            builder.entry.seq = 0
+            fits = out.size + MAX_FRAME_HEADER + self.message_head_size + needs <= builder.quota_end
+            builder.entry.kind = ENTRY_DATA if fits else ENTRY_OVER_QUOTA
+            builder.max_end = min(out.size + self.target_size, builder.quota_end)
+        if builder.entry.kind == ENTRY_OVER_QUOTA:
+            self._advance_cursor(builder, table, row, event_number, location)
+            builder.entry.orders += 1
+            return 1
+        if builder.entry.orders == 0:
+            if not buffer_reserve(out, MAX_FRAME_HEADER + self.message_head_size):
+                return 0
+            out.size += MAX_FRAME_HEADER
+            put(out, self.message_head, self.message_head_size)
+        else:
+            if not buffer_reserve(out, 1):
+                return 0
+            put(out, b",", 1)
+        if not self._encode_order(outbox, table, row, location.data):
+            return 0
+        self._advance_cursor(builder, table, row, event_number, location)
+        if builder.entry.orders == 0 and out.size - builder.entry.begin - MAX_FRAME_HEADER + tail_bound > self.max_message:
+            out.size = builder.entry.begin
+            builder.entry.end = out.size
+            builder.entry.orders = 1
+            builder.entry.kind = ENTRY_OVERSIZE
+            outbox_append(outbox, &builder.entry)
+            builder.entry.orders = 0
+            return 1
+        builder.entry.orders += 1
+        builder.total_orders += 1
+        return 1
+
+    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const Row* row, uint32_t event_number,
+                              const BatchLocation* location) noexcept nogil:
+        """The message's last order is this row."""
+        builder.entry.line_offset = location.resume_offset if location.late else row_line(table, row) + location.offset
+        builder.entry.events_consumed = 0 if location.late else event_number
+
+    cdef int _finish_message(self, MessageBuilder* builder, Outbox* outbox, RowTable table,
+                             const BatchLocation* location) noexcept nogil:
+        """Finish the message, if one is begun. 1, or 0 when memory is out."""
+        cdef Buffer* out = &outbox.payload
+        cdef const Envelope* block
+        cdef size_t payload
+        cdef int header
+        cdef char text[MAX_FRAME_HEADER]
+        if builder.entry.orders == 0:
+            return 1
+        if builder.entry.kind == ENTRY_OVER_QUOTA:
+            builder.entry.end = builder.entry.begin
+            outbox_append(outbox, &builder.entry)
+            builder.entry.orders = 0
+            return 1
+        block = row_block(table, builder.last_row)
+        if not buffer_reserve(out, MAX_TAIL + self.message_tail_size + (block.block_time.size if block != NULL else 0)):
+            out.size = builder.entry.begin
+            return 0
+        put(out, self.message_tail, self.message_tail_size)
+        put(out, location.cursor_prefix, location.cursor_prefix_size)
+        put_padded(out, builder.entry.line_offset, LINE_DIGITS)
+        put(out, b"-", 1)
+        put_padded(out, builder.entry.events_consumed, EVENT_DIGITS)
+        put(out, b'"', 1)
+        if self.with_seq:
+            self.seq += 1
+            builder.entry.seq = self.seq
+            put(out, b',"seq":', 7)
+            put_int(out, self.seq)
+            put(out, b',"prev":', 8)
+            put_int(out, self.seq - 1)
+        if block != NULL:
+            put(out, b',"height":', 10)
+            put_int(out, block.block_number)
+            put(out, b',"blockTime":"', 14)
+            put(out, location.data + block.offset + block.block_time.offset, block.block_time.size)
+            put(out, b'"', 1)
+        put(out, b"}", 1)
+        payload = out.size - builder.entry.begin - MAX_FRAME_HEADER
+        header = frame_header(text, payload)
+        builder.entry.begin += MAX_FRAME_HEADER - <size_t>header
+        memcpy(out.data + builder.entry.begin, text, <size_t>header)
+        builder.entry.end = out.size
+        outbox_append(outbox, &builder.entry)
+        builder.entry.orders = 0
+        return 1
+
+    cdef bint _is_skipped(self, RowTable table, const Row* row, uint32_t event_number,
+                          const BatchLocation* location) noexcept nogil:
+        """Whether the order, the line's `nth`, stands in front of what is wanted."""
+        cdef uint64_t line
+        if self.skip_events == 0:
+            return False
+        line = row_line(table, row) + location.offset
+        return line < self.skip_line_offset or (line == self.skip_line_offset and event_number <= self.skip_events)
+
+    cdef size_t encode_selected(self, Outbox* outbox, RowTable table, const FilterKey* keys, const BatchLocation* location,
+                                size_t quota) noexcept nogil:
+        """The messages of the orders that the selector passes, as far as the quota allows. Returns the number of orders."""
+        cdef MessageBuilder builder
+        cdef size_t k, i
+        cdef const Row* row
+        cdef bint match_all = self.selector.filter.match_all
+        self._begin_batch(&builder, outbox, quota)
+        for k in range(table.segments_len):
+            for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
+                row = &(<Row*>table.rows)[i]
+                if self._is_skipped(table, row, keys[i].event_number, location):
+                    continue
+                if match_all or matches(&self.selector.filter, &keys[i], row, location.data):
+                    if not self._append_order(&builder, outbox, table, row, keys[i].event_number, location):
+                        return builder.total_orders
+        self._finish_message(&builder, outbox, table, location)
+        return builder.total_orders
+
+    cdef size_t encode_linked(self, Outbox* outbox, RowTable table, const FilterKey* keys, const BatchLocation* location,
+                              size_t quota, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
+        """The same of the rows that `next` links, from `first` to `last`."""
+        cdef MessageBuilder builder
+        cdef uint32_t i = first
+        self._begin_batch(&builder, outbox, quota)
+        while True:
+            if not self._is_skipped(table, &(<Row*>table.rows)[i], keys[i].event_number, location):
+                if not self._append_order(&builder, outbox, table, &(<Row*>table.rows)[i], keys[i].event_number, location):
+                    break
+            if i == last:
+                break
+            i = next[i]
+        self._finish_message(&builder, outbox, table, location)
+        return builder.total_orders
+
+    cdef size_t measure(self, RowTable table, const FilterKey* keys, const BatchLocation* location) noexcept nogil:
+        """No fewer bytes than the messages of `encode` will have."""
+        cdef size_t k, i, bytes = 0, orders = 0
+        cdef const Row* row
+        for k in range(table.segments_len):
+            for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
+                row = &(<Row*>table.rows)[i]
+                if matches(&self.selector.filter, &keys[i], row, location.data):
+                    bytes += self._size_bound(table, row)
+                    orders += 1
+        return self._with_messages(bytes, orders)
+
+    cdef size_t measure_linked(self, RowTable table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
+        """No fewer bytes than the messages of `encode_linked` will have."""
+        cdef size_t bytes = 0, orders = 0
+        cdef uint32_t i = first
+        while True:
+            bytes += self._size_bound(table, &(<Row*>table.rows)[i])
+            orders += 1
+            if i == last:
+                return self._with_messages(bytes, orders)
+            i = next[i]
+
+    cdef size_t _with_messages(self, size_t bytes, size_t orders) noexcept nogil:
+        """Bytes of so many orders, and of what stands around them in messages."""
+        cdef size_t per_message = MAX_FRAME_HEADER + self.message_head_size + MAX_TAIL + self.message_tail_size + 64
+        return bytes + per_message * (1 + min(orders, 2 * bytes // self.target_size)) if orders else 0

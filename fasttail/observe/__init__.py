@@ -1,1 +1,0 @@
-"""What fasttail tells about itself: log, metrics, health. Imports nothing else of this package."""

@@ -1,6 +1,0 @@
-"""Cuts: a stretch of whole lines -> one share per worker."""
-from fasttail.parser.types cimport Chunk, StreamSpec
-
-cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
-                            bint split_inside_lines, Chunk* chunks) noexcept nogil
-cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil

@@ -1,7 +1,0 @@
-"""Rejected lines, for Python."""
-from libc.stdint cimport uint8_t
-
-from fasttail.parser.pool cimport WorkerPool
-
-cpdef str reason_text(uint8_t reason, uint8_t field)
-cdef list rejected_lines(WorkerPool pool)

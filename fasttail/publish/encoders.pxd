@@ -1,8 +1,0 @@
-"""One order as bytes, in each of the formats."""
-from fasttail.parser.table cimport RowTable
-from fasttail.parser.types cimport Row
-from fasttail.publish.buffer cimport Buffer
-
-cdef int encode_raw(Buffer* out, const Row* row, const char* data) noexcept nogil
-cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* data) noexcept nogil
-cdef int encode_ws(Buffer* out, const Row* row, const char* data) noexcept nogil

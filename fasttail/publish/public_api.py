@@ -1,0 +1,647 @@
+"""`/ws`: the public API's protocol. One connection, its subscriptions, and what each of them missed.
+
+    request ─► parse_request ─► subscribe ─► feed ──(pipeline has the topic)──► response ─► live
+                                                └─ cursor, since: response ─► replay ─► "live" message ─► live
+
+Each request gets one answer, in the order of the requests. Most are answered at once. A subscribe may take
+time: the requests behind it then wait, but the topics that they will need are already made meanwhile. No
+request waits longer than REPLY_TIMEOUT_S.
+
+A member (one subscription of one client) whose client's queue is full leaves the live path: it is told so
+by a `replay` message, and reads on from the files until it is live again (`fasttail.replay`). One that wants
+gaps instead, and one that cannot be given something at all, is told what it misses: `missed` counts the
+orders, and a gap message goes out before the subscription's next message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any, Final, NamedTuple, Protocol
+
+import orjson
+
+from fasttail.connection.connection import Client
+from fasttail.connection.hub import MIN_SHED_BYTES, Hub
+from fasttail.connection.wire import CloseCode, text_frame
+from fasttail.engine.filters import Selector
+from fasttail.engine.topics import Topic
+from fasttail.monitoring.rate_limited import RateLimitedLog
+from fasttail.publish.budget import Account, Budget, BudgetExceeded
+from fasttail.publish.feeds import Feed, Feeds, OutgoingMessage
+from fasttail.publish.subscriptions import (
+    ClientRequest,
+    RequestError,
+    Subscription,
+    binary_not_supported,
+    invalid_subscription,
+    parse_request,
+)
+
+ORDERS: Final = "orders"
+ORDER_UPDATES: Final = "orderUpdates"
+STATUS: Final = "status"
+CHANNELS = (ORDERS, ORDER_UPDATES, STATUS)
+
+PATH = "/ws"
+REPLAY_MESSAGE_BYTES = 64 << 10
+"""Bytes of a replay's message, but for single orders that are longer."""
+
+REPLY_TIMEOUT_S = 8.0
+"""How long a request may wait for its answer. Clients commonly give up after ten seconds, on a subscription
+and on a pong alike.
+"""
+
+STATUS_HEADROOM_BYTES = 64 << 10
+"""Bytes of `status` messages that may wait behind a queue that is full."""
+
+MAX_PENDING_BYTES = 256 << 10
+"""Bytes of requests that wait for their answers. Past it nothing more is read from the client for a while."""
+
+log = logging.getLogger(__name__)
+PONG = text_frame(b'{"channel":"pong"}')
+_client_numbers = count(1)  # of the clients on /ws
+
+
+class ReplayStartFinder(Protocol):
+    """Where replays begin (`fasttail.replay.resume`)."""
+
+    async def find_start(self, request: ClientRequest) -> str:
+        """The cursor to begin at. Raises RequestError."""
+
+
+class ReplayControl(Protocol):
+    """Members that are behind (`fasttail.replay`): each is given what stands behind its cursor, by `replay`,
+    until `go_live` is due.
+    """
+
+    def start_replay(self, member: Member) -> None:
+        """One more, which has a cursor and is not live."""
+
+    def cancel_replay(self, member: Member) -> None:
+        """It wants no more, if it is one of them."""
+
+    def on_client_writable(self) -> None:
+        """Some client has read on."""
+
+    def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
+        """For the `status` of those who have members that are behind."""
+
+
+@dataclass
+class PublicService:
+    """What all connections on /ws share. gaps: told to clients; gap_orders: those that the clients were
+    not given.
+    """
+
+    hub: Hub
+    feeds: Feeds
+    _: KW_ONLY
+    queue_limit: int
+    max_message: int
+    max_subscriptions: int
+    budget: Budget
+    start_finder: ReplayStartFinder
+    replays: ReplayControl
+    status_members: set[Member] = field(default_factory=set)  # of `status`
+    gaps: int = 0
+    gap_orders: int = 0
+    failures: RateLimitedLog = field(
+        default_factory=lambda: RateLimitedLog(log, logging.ERROR, "a subscription has failed")
+    )
+
+    def make_client(self) -> PublicClient:
+        """For the server: one more connection."""
+        return PublicClient(self)
+
+    def subscription_counters(self) -> dict[str, int]:
+        """For the metrics."""
+        clients = [client for client in self.hub.clients if isinstance(client, PublicClient)]
+        return {
+            "topics": len(self.feeds),
+            "subscriptions": sum(len(client.members) for client in clients),
+            "subscriptions_refused": self.budget.refused,
+            "subscription_cost": self.budget.used,
+            "subscription_budget": self.budget.limit,
+            "client_subscription_cost": max((client.account.used for client in clients), default=0),
+            "client_subscription_budget": self.budget.client_limit,
+            "gaps": self.gaps,
+            "gap_orders": self.gap_orders,
+        }
+
+    def publish_status(self, status: Callable[[], dict[str, Any]]) -> None:
+        """The state of the data to everybody who has subscribed to it."""
+        if not self.status_members:
+            return
+        channel = self.hub.channels[STATUS]
+        data, behind = status(), self.replays.lag_report()
+        shared = text_frame(orjson.dumps({"channel": STATUS, "data": data}))
+        for member in tuple(self.status_members):
+            frame, lags = shared, behind.get(member.client)
+            if lags is not None:
+                lags = _furthest_behind(lags, STATUS_HEADROOM_BYTES)
+                frame = text_frame(orjson.dumps({"channel": STATUS, "data": {**data, "behind": lags}}))
+            # Also behind a full queue: whoever reads slowly wants to know how far behind he is.
+            limit = self.queue_limit + self.max_message + STATUS_HEADROOM_BYTES
+            if member.client.queued_bytes <= limit and member.client.send(frame, limit=limit):
+                channel.messages_sent += 1
+                channel.bytes_sent += len(frame)
+
+
+def make_topic(
+    subscription: Subscription, *, max_message: int, for_replay: bool = False, seq: int = 0
+) -> Topic:
+    """A new topic for what a subscription asks for; `seq`: of the message before its first.
+
+    replayed: from the files. Its messages are short: what is live waits for one of them at most.
+    """
+    target_size = REPLAY_MESSAGE_BYTES if for_replay else max_message
+    if subscription.type == ORDER_UPDATES:
+        assert subscription.users
+        return Topic(
+            ORDER_UPDATES,
+            user=subscription.users[0],
+            max_message=max_message,
+            target_size=target_size,
+            with_seq=not for_replay,
+            seq=seq,
+        )
+    coins = subscription.coins
+    selector = Selector(
+        coins=None if coins is None else dict.fromkeys(coins, 0.0),
+        sides=subscription.sides,
+        statuses=subscription.statuses,
+        users=subscription.users,
+        min_notional=subscription.min_notional,
+    )
+    return Topic(
+        ORDERS,
+        selector=selector,
+        format=subscription.format,
+        max_message=max_message,
+        target_size=target_size,
+        with_seq=not for_replay,
+        seq=seq,
+    )
+
+
+class Member:
+    """One subscription of one client.
+
+    live: it gets what its feed gets; else it waits for its beginning, or is behind (`fasttail.replay`).
+    cursor: behind the last order it was given, or where it began; None if that is not known. resumes: it is
+    to begin at a place of its own.
+    """
+
+    def __init__(self, client: PublicClient, request: ClientRequest) -> None:
+        assert request.subscription is not None
+        self.client = client
+        self.request = request
+        self.subscription = request.subscription
+        self.needs_replay = self.subscription.cursor is not None or self.subscription.since is not None
+        self.feed: Feed | None = None  # none for `status`
+        self.live = False
+        self.cursor: str | None = None
+        self.missed_orders = 0
+        self.task: asyncio.Task[None] | None = None  # what makes it live, or finds where it begins
+        self.last_batch = 0  # the batch of the last message
+        self._missed_until = ""
+
+    @property
+    def quota_group(self) -> int:
+        """Its client's number."""
+        return self.client.number
+
+    def send_live(self, message: OutgoingMessage) -> bool:
+        """Send a live message; False if the client was not given it: it is counted then, or the member falls
+        behind, or the client is closed.
+        """
+        feeds, client = self.client.service.feeds, self.client
+        # Where the member would go on behind some of a batch's late lines cannot be said: all or none.
+        batch_started = feeds.late and self.last_batch == feeds.batch
+        if message.data and self.flush_gap() and (batch_started or client.accepts_data):
+            if not client.send(message.data, limit=sys.maxsize if batch_started else None):
+                return False
+            self.cursor = message.cursor
+            self.last_batch = feeds.batch
+            return True
+        on_slow = self.subscription.on_slow
+        if (
+            on_slow == "replay"
+            and (message.data or message.over_quota)
+            and not batch_started
+            and feeds.high_watermark is not None
+        ):
+            self.fall_behind()
+        elif on_slow == "close" and message.data:
+            client.close_too_slow()
+        else:
+            self._count_missed(message)
+            self.flush_gap()
+        return False
+
+    def send_replayed(self, message: OutgoingMessage, *, ignore_limit: bool) -> bool:
+        """Send a message that was read from the files; False if the client was not given it. whole: also if
+        its queue is full.
+        """
+        if not message.data:  # one order that fits into no message
+            self._count_missed(message)
+            self.flush_gap(now=True)
+            return True
+        if not (ignore_limit or self.client.accepts_data):
+            return False
+        if not self.client.send(message.data, limit=sys.maxsize if ignore_limit else None):
+            return False
+        self.cursor = message.cursor
+        return True
+
+    def fall_behind(self) -> None:
+        """Leave the live path: what comes from here on is read from the files, as the client can take it."""
+        service = self.client.service
+        if self.last_batch != service.feeds.batch:  # of the batch that is being handed out
+            self.cursor = service.feeds.cursor
+        self.live = False
+        data = {"subscription": self.subscription.echo, "cursor": self.cursor}
+        self.client.send_message("replay", data)
+        if self.client.is_open:
+            service.replays.start_replay(self)
+
+    def send_unknown_gap(self, to: str) -> None:
+        """Send a gap up to there, of nobody knows how many orders."""
+        self._send_gap(None, to)
+
+    def terminate(self, reason: str) -> None:
+        """The subscription cannot go on."""
+        sent = self.request.sent or {**self.subscription.echo}
+        self.client.fail_subscription(self, invalid_subscription(sent, reason))
+
+    def _count_missed(self, message: OutgoingMessage) -> None:
+        self.missed_orders += message.orders
+        self._missed_until = message.cursor
+        self.client.members_with_gap.add(self)
+
+    def flush_gap(self, *, now: bool = False) -> bool:
+        """Send the gap, if there is one and the queue has run down (or it is to be sent now); False while
+        there is something to tell.
+        """
+        if not self.missed_orders:
+            return True
+        client = self.client
+        if (
+            client.queued_bytes > client.queue_limit // 2
+            and self.subscription.on_slow != "replay"
+            and not now
+        ):
+            return False
+        if not self._send_gap(self.missed_orders, self._missed_until):
+            return False
+        client.service.gap_orders += self.missed_orders
+        self.missed_orders = 0
+        client.members_with_gap.discard(self)
+        return True
+
+    def _send_gap(self, orders: int | None, to: str) -> bool:
+        gap = {"subscription": self.subscription.echo, "orders": orders, "from": self.cursor, "to": to}
+        if not self.client.send_message("gap", gap):
+            return False
+        self.client.service.gaps += 1
+        self.cursor = to
+        return True
+
+    def set_live(self) -> None:
+        """From now on it gets what its feed gets."""
+        self.live = True
+        # What was sent is only needed to refuse it, and may be as large as a message.
+        self.request = ClientRequest("subscribe", self.subscription)
+
+    def go_live(self) -> None:
+        """A replay has come to where the live messages begin."""
+        assert self.feed is not None
+        self.set_live()
+        feeds = self.client.service.feeds
+        self.cursor = feeds.cursor
+        self.last_batch = 0
+        data = {"subscription": self.subscription.echo}
+        self.client.send_message("live", data, epoch=feeds.epoch, seq=self.feed.seq + 1, cursor=self.cursor)
+
+
+class _PendingRequest(NamedTuple):
+    """A request behind others that have no answer yet.
+
+    size: bytes of the message. due: time of the event loop by which it is answered. member: of a subscribe,
+    whose topic the pipeline is already told to make.
+    """
+
+    parsed: ClientRequest | RequestError
+    size: int
+    deadline: float
+    member: Member | None
+
+
+class PublicClient(Client):
+    """A connection on /ws.
+
+    throttled: nothing is to be added to its queue before it has run down.
+    """
+
+    has_reply_headroom = True
+
+    def __init__(self, service: PublicService) -> None:
+        super().__init__(service.hub, service.queue_limit)
+        self.service = service
+        self.number = next(_client_numbers)
+        self.account = Account()
+        self.members: dict[str, Member] = {}
+        self.members_with_gap: set[Member] = set()  # those that have a gap to be told
+        self.throttled = False
+        self._current_subscribe: Member | None = None  # whose answer is the next
+        self._pending: deque[_PendingRequest] = deque()  # requests behind it
+        self._pending_bytes = 0
+
+    @property
+    def accepts_data(self) -> bool:
+        """Whether it may be given data."""
+        return self.queued_bytes <= self.queue_limit and (not self.throttled or self.is_drained)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether so little waits for it that a member may begin to replay, or go live."""
+        enough = min(self.queue_limit // 4, MIN_SHED_BYTES) if self.throttled else self.queue_limit // 4
+        if not self.is_open or self.queued_bytes >= enough:
+            return False
+        self.throttled = False
+        return True
+
+    def throttle(self) -> None:
+        """All queues together are too long, and this is one of the longest."""
+        self.throttled = True
+        for member in tuple(self.members.values()):
+            if member.live and member.feed is not None and member.subscription.on_slow == "replay":
+                member.fall_behind()
+
+    @property
+    def exempt_from_idle(self) -> bool:
+        return bool(self.members or self._pending)
+
+    def on_closing(self) -> None:
+        for each in self._pending:
+            if each.member is not None:
+                self._release_member(each.member)
+        self._pending.clear()
+        self._pending_bytes = 0
+        for member in tuple(self.members.values()):
+            self._remove_member(member)
+
+    def on_writable(self) -> None:
+        for member in tuple(self.members_with_gap):
+            member.flush_gap()
+        self.service.replays.on_client_writable()
+
+    def on_text(self, payload: bytes) -> None:
+        parsed: ClientRequest | RequestError
+        try:
+            parsed = parse_request(payload)
+        except RequestError as error:
+            parsed = error
+        self._enqueue_request(parsed, len(payload))
+
+    def on_binary(self, payload: bytes) -> None:
+        self._enqueue_request(binary_not_supported(len(payload)), len(payload))
+
+    def send_error(self, error: RequestError) -> None:
+        """Say that a request cannot be met."""
+        self.send_message(error.channel, error.data)
+
+    def send_message(self, channel: str, data: Any, **fields: Any) -> bool:
+        """Send a message that is no data: also to a client whose queue is full, within bounds."""
+        return self.send_reply(text_frame(orjson.dumps({"channel": channel, "data": data, **fields})))
+
+    def _enqueue_request(self, parsed: ClientRequest | RequestError, size: int) -> None:
+        """Answer a request now or, behind others that have no answer yet, in its turn.
+
+        RequestError: what came was no request, and this is the answer.
+        """
+        deadline = asyncio.get_running_loop().time() + REPLY_TIMEOUT_S
+        prepared = None if self._current_subscribe is None else self._prepare_ahead(parsed)
+        self._pending.append(_PendingRequest(parsed, size, deadline, prepared))
+        self._pending_bytes += size
+        if self._current_subscribe is None:
+            self._handle_pending()
+        # read before reading was paused, and inflated since
+        elif self._pending_bytes > 4 * MAX_PENDING_BYTES:
+            self.close(CloseCode.POLICY, "too many pending requests")
+        elif self._pending_bytes > MAX_PENDING_BYTES:
+            self.pause_reading()
+
+    def _prepare_ahead(self, parsed: ClientRequest | RequestError) -> Member | None:
+        """For a subscribe that waits, begin with what takes the time: the pipeline is told of its topic."""
+        if (
+            not isinstance(parsed, ClientRequest)
+            or parsed.method != "subscribe"
+            or parsed.subscription is None
+        ):
+            return None
+        if len(self.members) + len(self._pending) >= self.service.max_subscriptions:
+            return None
+        with suppress(BudgetExceeded):  # it is refused in its turn, unless there is room by then
+            return self._create_member(parsed, parsed.subscription)
+        return None
+
+    def _handle_request(
+        self, parsed: ClientRequest | RequestError, deadline: float, prepared: Member | None
+    ) -> Member | None:
+        """Answer a request whose turn it is. A member: that takes time, and `_on_subscribe_done` is called
+        then.
+        """
+        try:
+            if isinstance(parsed, RequestError):
+                self.send_error(parsed)
+            elif parsed.subscription is None:
+                self.send_reply(PONG)
+            elif parsed.method == "unsubscribe":
+                self._unsubscribe(parsed, parsed.subscription)
+            else:
+                return self._subscribe(parsed, parsed.subscription, deadline, prepared)
+        except RequestError as error:
+            self.send_error(error)
+        return None
+
+    def _handle_pending(self) -> None:
+        """Answer the requests that wait, up to one that takes time."""
+        while self._pending and self._current_subscribe is None and self.is_open:
+            parsed, size, deadline, prepared = self._pending.popleft()
+            self._pending_bytes -= size
+            self._current_subscribe = self._handle_request(parsed, deadline, prepared)
+        if self._pending_bytes <= MAX_PENDING_BYTES:
+            self.resume_reading()
+
+    def _on_subscribe_done(self, member: Member) -> None:
+        """The subscribe that took time has its answer."""
+        if self._current_subscribe is member:
+            self._current_subscribe = None
+            self._handle_pending()
+
+    def _subscribe(
+        self, request: ClientRequest, subscription: Subscription, deadline: float, prepared: Member | None
+    ) -> Member | None:
+        """A member: its answer comes later."""
+        service = self.service
+        try:
+            if subscription.key in self.members:
+                raise RequestError(f"Already subscribed: {_echo_json(subscription)}")
+            if len(self.members) >= service.max_subscriptions:
+                raise RequestError(
+                    f"Too many subscriptions: at most {service.max_subscriptions} a connection"
+                )
+        except RequestError:
+            if prepared is not None:
+                self._release_member(prepared)
+            raise
+        try:
+            member = prepared or self._create_member(request, subscription)
+        except BudgetExceeded as error:
+            service.budget.refused += 1
+            raise invalid_subscription(request.sent, str(error)) from None
+        self.members[member.subscription.key] = member
+        self.hub.channels[subscription.type].add_client(self)
+        if member.feed is None:
+            member.set_live()
+            service.status_members.add(member)
+            self._send_response(request)
+            return None
+        if member.feed.active.is_set() and not member.feed.refused and not member.needs_replay:
+            self._begin_live(member)
+            return None
+        member.task = asyncio.get_running_loop().create_task(
+            self._prepare_member(member, member.feed, deadline)
+        )
+        return member
+
+    def _create_member(self, request: ClientRequest, subscription: Subscription) -> Member:
+        """A member of its feed, which `_release_member` undoes. It is one of ours only once its turn has
+        come.
+
+        Raises BudgetExceeded.
+        """
+        service = self.service
+        service.budget.charge(self.account, subscription)
+        member = Member(self, request)
+        if subscription.type != STATUS:
+            channel = self.hub.channels[subscription.type]
+            make = partial(make_topic, subscription, max_message=service.max_message)
+            feed = service.feeds.get_or_create(subscription.key, make, channel)
+            other = next(iter(feed.members), None)
+            if isinstance(other, Member):  # equal ones share what they select, as they share the topic
+                member.subscription = subscription.sharing_fields_of(other.subscription)
+            member.feed = feed
+            feed.add_member(member)
+        return member
+
+    def _release_member(self, member: Member) -> None:
+        self.service.budget.refund(self.account, member.subscription)
+        if member.feed is not None:
+            self.service.feeds.remove_member(member.feed, member)
+
+    def _begin_live(self, member: Member) -> None:
+        """From now on the member gets what its feed gets."""
+        assert member.feed is not None
+        feeds = self.service.feeds
+        member.cursor = feeds.cursor
+        request = member.request
+        member.set_live()
+        self._send_response(request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
+
+    async def _prepare_member(self, member: Member, feed: Feed, deadline: float) -> None:
+        """What comes before a member is live: the pipeline has to take the topic, files may have to be
+        read.
+        """
+        request, service = member.request, self.service
+        # Called by the loop, not from here: what is answered next may end this member, and with it this task.
+        done = partial(asyncio.get_running_loop().call_soon, self._on_subscribe_done, member)
+        try:
+            async with asyncio.timeout_at(deadline):
+                # Looked at again after the wait: an equal member may have fallen behind, and paused the feed.
+                while not feed.active.is_set():
+                    service.feeds.resume_feed(feed)
+                    await feed.active.wait()
+                if feed.refused:
+                    raise invalid_subscription(
+                        request.sent, "the server cannot take another topic; try again later"
+                    )
+                if member.needs_replay:
+                    member.cursor = await service.start_finder.find_start(request)
+            if member.needs_replay:
+                self._send_response(request, epoch=service.feeds.epoch, seq=None, cursor=member.cursor)
+                if self.is_open:
+                    service.replays.start_replay(member)
+            else:
+                self._begin_live(member)
+        except RequestError as error:
+            self.fail_subscription(member, error)
+        except TimeoutError:
+            text = f"it could not start within {REPLY_TIMEOUT_S:g} s, the server is busy; try again later"
+            self.fail_subscription(member, invalid_subscription(request.sent, text))
+        except Exception:
+            service.failures.emit(exc_info=True)
+            self.fail_subscription(member, invalid_subscription(request.sent, "internal server error"))
+        done()
+
+    def fail_subscription(self, member: Member, error: RequestError) -> None:
+        """A subscription cannot begin, or not go on."""
+        if self._remove_member(member):
+            self.send_error(error)
+
+    def _unsubscribe(self, request: ClientRequest, subscription: Subscription) -> None:
+        member = self.members.get(subscription.key)
+        if member is None:
+            raise RequestError(f"Already unsubscribed: {_echo_json(subscription)}")
+        member.flush_gap(now=True)
+        if self.is_open:
+            self._remove_member(member)
+            self._send_response(request)
+
+    def _remove_member(self, member: Member) -> bool:
+        """The subscription ends, in whatever state it is. False if it had ended before: its own task and the
+        client's end may both come here.
+        """
+        if self.members.get(member.subscription.key) is not member:
+            return False
+        del self.members[member.subscription.key]
+        self.members_with_gap.discard(member)
+        self.service.status_members.discard(member)
+        if member.feed is not None:
+            self.service.replays.cancel_replay(member)
+        self._release_member(member)
+        if member.task is not None and member.task is not asyncio.current_task():
+            member.task.cancel()
+            member.task = None  # it keeps the CancelledError, whose traceback leads back to the member
+        kind = member.subscription.type
+        if not any(other.subscription.type == kind for other in self.members.values()):
+            self.hub.channels[kind].remove_client(self)
+        return True
+
+    def _send_response(self, request: ClientRequest, **fields: Any) -> None:
+        data = {"method": request.method, "subscription": request.response_fields}
+        self.send_message("subscriptionResponse", data, **fields)
+
+
+def _furthest_behind(behind: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
+    """The first of them, those that are furthest behind, that have no more bytes than that together."""
+    found = []
+    for each in sorted(behind, key=lambda each: -int(each["bytes"])):
+        room -= len(orjson.dumps(each))
+        if room < 0:
+            break
+        found.append(each)
+    return found
+
+
+def _echo_json(subscription: Subscription) -> str:
+    return orjson.dumps(subscription.echo).decode()

@@ -1,0 +1,118 @@
+"""Where an order stands in the node's files, by what the lines say: from a time on, or behind a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from typing import Any, Literal, NamedTuple
+
+from fasttail.engine.parse import parse
+from fasttail.sources.files import last_line_start
+from fasttail.sources.layout import HourFile
+from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
+
+SearchColumn = Literal["time_ns", "block_number"]
+
+
+class FirstOrder(NamedTuple):
+    """The first order of a line: where the line begins, and the value of a column (None: it has none)."""
+
+    offset: int
+    value: int | None
+
+
+def first_order_from(reader: Reader, path: str, offset: int, column: SearchColumn) -> FirstOrder | None:
+    """The first good line that begins at `offset` or behind it. None: there is none. OSError.
+
+    The reader is the caller's, and left open: one serves many looks.
+    """
+    reader.open(path, max(0, offset - 1))
+    skip_partial = offset > 0  # to the end of the line that holds the byte before
+    while True:
+        code = reader.fill_once()
+        if code in (FILL_EOF, FILL_ERROR, FILL_NO_FILE):
+            return None
+        if code != FILL_LINES:
+            continue
+        at = reader.tell()
+        data = reader.take_lines()
+        if skip_partial:
+            first = data.index(b"\n") + 1
+            data, at, skip_partial = data[first:], at + first, False
+        while data:
+            end = data.index(b"\n") + 1
+            batch = parse(data[:end])
+            if len(batch):
+                return FirstOrder(at, _optional_int(batch.column(column)[0]))
+            data, at = data[end:], at + end
+
+
+def locate_after_block(
+    path: str, offset: int, hours: Sequence[HourFile], *, max_line: int
+) -> tuple[HourFile, int, int] | None:
+    """Where to go on in the files `hours` (oldest first, not empty) of another layout: file, offset, block.
+
+    That is behind the block of the last order before `offset` of the file `path`. None: either has no block
+    numbers, or a file cannot be read.
+    """
+    reader = Reader(window=1 << 14, max_line=max_line)
+    with suppress(OSError), closing(reader):
+        block = _last_block_before(path, offset, max_line)
+        if block is None:
+            return None
+        newest = len(hours) - 1
+        known = False
+        for number in range(newest, -1, -1):
+            first = first_order_from(reader, hours[number].path, 0, "block_number")
+            if first is None:
+                continue
+            if first.value is None:
+                return None
+            known = True
+            if first.value > block:
+                continue
+            begin = _first_line_after_block(reader, hours[number].path, first.offset, block)
+            if begin is not None:
+                return hours[number], begin, block
+            if number < newest:
+                return hours[number + 1], 0, block
+            return hours[number], last_line_start(hours[number].path), block
+        return (hours[0], 0, block) if known else None
+    return None
+
+
+def _last_block_before(path: str, offset: int, max_line: int) -> int | None:
+    """The block of the last order before `offset`; None if there is none within `max_line` bytes. OSError."""
+    with open(path, "rb", buffering=0) as file:
+        chunk_size = 1 << 16
+        while True:
+            begin = max(0, offset - chunk_size)
+            file.seek(begin)
+            data = file.read(offset - begin) or b""
+            if begin > 0:
+                data = data.partition(b"\n")[2]
+            batch = parse(data)
+            if len(batch):
+                return _optional_int(batch.column("block_number")[-1])
+            if begin == 0 or chunk_size > max_line:
+                return None
+            chunk_size *= 8
+
+
+def _first_line_after_block(reader: Reader, path: str, low: int, block: int) -> int | None:
+    """The first line with a later block, behind the order at `low`. None: no such line. OSError."""
+    with open(path, "rb", buffering=0) as file:
+        high = file.seek(0, 2)
+    while low < high:
+        middle = (low + high) // 2
+        order = first_order_from(reader, path, middle, "block_number")
+        if order is not None and order.value is not None and order.value <= block:
+            low = order.offset + 1
+        else:
+            high = middle
+    order = first_order_from(reader, path, low, "block_number")
+    return order.offset if order is not None else None
+
+
+def _optional_int(value: Any) -> int | None:
+    return None if value is None else int(value)

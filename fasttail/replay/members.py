@@ -1,0 +1,278 @@
+"""The members that are behind: where each is, how far behind that is, and what happens to it meanwhile."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from typing import Any
+
+import fasttail.sources.cursor as cursors
+from fasttail.connection.connection import Client
+from fasttail.publish.feeds import Feeds
+from fasttail.publish.public_api import Member
+from fasttail.replay.scan import LaggingMember, SharedScan
+from fasttail.sources.cursor import CursorPosition
+
+SHARED_RANGE_BYTES = 64 << 20
+"""Bytes: members whose places lie within so many share a reading."""
+
+ACTIVATION_RETRY_S = 0.01
+"""Until the next look at a member at the frontier whose messages the pipeline does not make yet."""
+
+MAX_SAMPLES = 4096
+
+
+class LaggingMembers:
+    """Each is in a reading, or waits for one.
+
+    max_behind_s: a member that falls further behind is told a gap, and goes on at the newest place. finished:
+    members that are live again, or have gone. waiting: those in no reading; who has waited longest comes
+    first. hour_sizes: of hours that were not handed out by this process. known_hours: hours that there were
+    since the first of them fell behind.
+    """
+
+    def __init__(self, feeds: Feeds, max_behind_s: float) -> None:
+        self.finished = 0
+        self.waiting: dict[LaggingMember, None] = {}
+        self.hour_sizes: dict[int, int] = {}
+        self.known_hours: set[int] = set()
+        self._feeds = feeds
+        self._max_behind_s = max_behind_s
+        self._lagging: dict[Member, LaggingMember] = {}
+        self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the frontier was where
+        feeds.on_late_lines = self._on_late_lines
+        feeds.on_rewind = self._on_rewind
+
+    def __len__(self) -> int:
+        return len(self._lagging)
+
+    # ---- coming and going
+
+    def start_replay(self, member: Member) -> None:
+        """A member is behind: everything up to its cursor has been given to it, or is not wanted."""
+        assert member.cursor is not None
+        assert member.feed is not None
+        layout, position = cursors.parse(member.cursor)
+        requested_from = self._feeds.high_watermark if member.needs_replay else position
+        lagging = LaggingMember(member, member.feed, layout, position, time.monotonic(), requested_from)
+        member.needs_replay = False
+        self._lagging[member] = lagging
+        self.waiting[lagging] = None
+        self._feeds.pause_feed(lagging.feed)
+
+    def discard(self, member: Member) -> None:
+        """It wants no more, if it is one of them."""
+        lagging = self._lagging.pop(member, None)
+        if lagging is None:
+            return
+        self.finished += 1
+        if lagging.scan is not None:
+            lagging.scan.detach_member(lagging)
+        self.waiting.pop(lagging, None)
+
+    def is_ready(self, lagging: LaggingMember) -> bool:
+        """Whether one that waits may go into a reading, or live."""
+        high_watermark = self._feeds.high_watermark
+        if (
+            high_watermark is None
+            or lagging.position > high_watermark
+            or lagging.not_before > time.monotonic()
+        ):
+            return False
+        if lagging.layout != self._feeds.layout:
+            self._skip_to(lagging, high_watermark)
+        return lagging.member.client.is_drained
+
+    def try_go_live(self, lagging: LaggingMember) -> bool:
+        """Let a member that is at the frontier go live."""
+        if (
+            lagging not in self.waiting
+            or lagging.position != self._feeds.high_watermark
+            or lagging.late_ranges_owed
+        ):
+            return False
+        feed = lagging.feed
+        if not feed.active.is_set():
+            self._feeds.resume_feed(feed)
+            lagging.not_before = time.monotonic() + ACTIVATION_RETRY_S
+            return False
+        if feed.refused:
+            lagging.member.terminate("the server cannot take another topic; try again later")
+            return True
+        self.report_truncation(lagging, lagging.position)
+        if lagging not in self.waiting:  # its client has been closed just now
+            return True
+        del self.waiting[lagging]
+        del self._lagging[lagging.member]
+        self.finished += 1
+        lagging.member.go_live()
+        return True
+
+    def assign(self, lagging: LaggingMember, scan: SharedScan) -> None:
+        """One that waits is to join a reading."""
+        del self.waiting[lagging]
+        lagging.scan = scan
+        scan.joiners.append(lagging)
+
+    def requeue(self, lagging: LaggingMember, seconds: float = 0.0) -> None:
+        """Out of its reading; its turn comes again. Does nothing for a member that has gone meanwhile: to ask
+        for a client's queue may find out that its connection has ended, which drops its members.
+        """
+        if lagging.scan is None:
+            return
+        lagging.scan.detach_member(lagging)
+        if seconds:
+            lagging.not_before = time.monotonic() + seconds
+        self.waiting[lagging] = None
+        client = lagging.member.client
+        if client.queued_bytes > client.queue_limit // 4:
+            # it may have come near the frontier, but will not be live soon
+            self._feeds.pause_feed(lagging.feed)
+
+    def reposition(self, lagging: LaggingMember, to: CursorPosition, *, report_gap: bool) -> None:
+        """Take a member out of its reading, to another place. lost: it is told a gap."""
+        assert self._feeds.layout is not None
+        if lagging.scan is not None:
+            lagging.scan.detach_member(lagging)
+        lagging.layout = self._feeds.layout
+        lagging.position, lagging.fingerprint = to, None
+        cursor = to.to_cursor(lagging.layout)
+        if report_gap:
+            lagging.member.send_unknown_gap(cursor)
+        lagging.member.cursor = cursor
+        if lagging.member in self._lagging:  # else its client has been closed just now
+            self.waiting[lagging] = None
+
+    def report_truncation(self, lagging: LaggingMember, position: CursorPosition) -> None:
+        """Send a gap to a member that has reached `position` if a file on its way there had been truncated,
+        even if that file has been empty ever since.
+        """
+        passed = {hour for hour in lagging.truncated_hours if hour <= position.hour}
+        if passed:
+            lagging.truncated_hours -= passed
+            cursor = CursorPosition(position.hour, position.offset).to_cursor(lagging.layout)
+            lagging.member.send_unknown_gap(cursor)
+
+    def _skip_to(self, lagging: LaggingMember, to: CursorPosition) -> None:
+        """What lies between is not given to it."""
+        lagging.late_ranges_owed.clear()
+        lagging.truncated_hours.clear()
+        self.reposition(lagging, to, report_gap=True)
+        lagging.behind_since, lagging.requested_from, lagging.max_lag_s = time.monotonic(), to, None
+
+    # ---- how far behind
+
+    def counters(self) -> dict[str, float]:
+        """For the metrics."""
+        positions = [lagging.current_position for lagging in self._lagging.values()]
+        return {
+            "replays": self.finished,
+            "replays_running": len(self._lagging),
+            "replay_bytes_behind": max(map(self._bytes_behind, positions), default=0),
+            "replay_seconds_behind": max(map(self._lag_seconds, positions), default=0.0),
+        }
+
+    def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
+        """For the `status` of each client that has members which are behind."""
+        found: dict[Client, list[dict[str, Any]]] = {}
+        for member, lagging in self._lagging.items():
+            position = lagging.current_position
+            shown = {
+                "subscription": member.subscription.echo,
+                "bytes": self._bytes_behind(position),
+                "lagMs": round(self._lag_seconds(position) * 1000),
+            }
+            found.setdefault(member.client, []).append(shown)
+        return found
+
+    def tick(self) -> None:
+        """Once a second: remember where the frontier is, and look for members that are too far behind."""
+        now, high_watermark = time.monotonic(), self._feeds.high_watermark
+        if not self._lagging:
+            self.known_hours.clear()
+        if high_watermark is None:
+            return
+        if self._watermark_samples and self._watermark_samples[-1][1] > high_watermark:
+            self._watermark_samples.clear()
+        self._watermark_samples.append((now, high_watermark))
+        if len(self._watermark_samples) > MAX_SAMPLES:
+            del self._watermark_samples[1:-1:2]
+        for lagging in tuple(self._lagging.values()):
+            position = lagging.current_position
+            if position > high_watermark:
+                continue
+            if lagging.max_lag_s is None and (
+                lagging.requested_from is None or position >= lagging.requested_from
+            ):
+                lagging.max_lag_s = self._max_behind_s + now - lagging.behind_since
+            if lagging.max_lag_s is not None and self._lag_seconds(position) > lagging.max_lag_s:
+                self._skip_to(lagging, high_watermark)
+
+    def is_near(self, position: CursorPosition, ahead: CursorPosition) -> bool:
+        """Whether the second place is the first, or not far ahead of it."""
+        if position.hour == ahead.hour:
+            return position <= ahead and ahead.offset - position.offset <= SHARED_RANGE_BYTES
+        size_known = position.hour in self._feeds.delivered_offsets or position.hour in self.hour_sizes
+        return (
+            size_known
+            and position < ahead
+            and self._bytes_behind(position) - self._bytes_behind(ahead) <= SHARED_RANGE_BYTES
+        )
+
+    def _lag_seconds(self, position: CursorPosition) -> float:
+        """Seconds since the frontier was there; or since it is known, if that was before."""
+        high_watermark = self._feeds.high_watermark
+        if high_watermark is None or position >= high_watermark or not self._watermark_samples:
+            return 0.0
+        index = bisect_right(self._watermark_samples, position, key=lambda sample: sample[1])
+        return time.monotonic() - self._watermark_samples[max(0, index - 1)][0]
+
+    def _bytes_behind(self, position: CursorPosition) -> int:
+        """Bytes of the files up to the frontier, as far as their sizes are known."""
+        high_watermark = self._feeds.high_watermark
+        if high_watermark is None or position >= high_watermark:
+            return 0
+        if position.hour == high_watermark.hour:
+            return high_watermark.offset - position.offset
+        sizes = {**self.hour_sizes, **self._feeds.delivered_offsets}
+        between = sum(size for hour, size in sizes.items() if position.hour < hour < high_watermark.hour)
+        return (
+            max(0, sizes.get(position.hour, position.offset) - position.offset)
+            + between
+            + high_watermark.offset
+        )
+
+    # ---- what happens to the files
+
+    def _on_late_lines(self, hour: int, begin: int, end: int) -> None:
+        """Late lines have been handed out to those who are live."""
+        for lagging in self._lagging.values():
+            if lagging.current_position < CursorPosition(hour, end):
+                continue  # it will come by them
+            if lagging.late_ranges_owed and lagging.late_ranges_owed[-1][::2] == (hour, begin):
+                lagging.late_ranges_owed[-1] = (hour, lagging.late_ranges_owed[-1][1], end)
+            else:
+                lagging.late_ranges_owed.append((hour, begin, end))
+
+    def _on_rewind(self, previous: CursorPosition) -> None:
+        """The frontier has moved back: a file was truncated; or another layout is read now."""
+        feeds = self._feeds
+        high_watermark = feeds.high_watermark
+        self._watermark_samples.clear()
+        if high_watermark is None:
+            return
+        for lagging in tuple(self._lagging.values()):
+            position = lagging.current_position
+            if lagging.layout != feeds.layout:
+                self._skip_to(lagging, high_watermark)
+            elif lagging.member.last_batch == feeds.batch:
+                pass  # of what stands there now: it fell behind in this batch
+            elif position.hour == high_watermark.hour and position <= previous:
+                self.reposition(
+                    lagging, CursorPosition(high_watermark.hour, 0), report_gap=position < previous
+                )
+            elif position.hour < high_watermark.hour:
+                lagging.truncated_hours.add(high_watermark.hour)
+            lagging.late_ranges_owed = [
+                each for each in lagging.late_ranges_owed if each[0] != high_watermark.hour
+            ]

@@ -1,0 +1,164 @@
+"""Where a replay begins: the place in the node's files that a client's `cursor` or `since` names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+import fasttail.sources.cursor as cursors
+from fasttail.publish.subscriptions import ClientRequest, invalid_subscription
+from fasttail.replay.find import first_order_from
+from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.files import last_line_start
+from fasttail.sources.layout import HourFile, hour_files, hourly_folder, oldest_hour
+from fasttail.sources.reader import Reader
+
+SEARCH_THREADS = 2
+
+
+class _CannotResume(Exception):
+    """Why a replay cannot begin."""
+
+
+class ReplayStartFinder:
+    """Finds the places. layout: the one that is followed. ready: the pipeline has had its first look."""
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        *,
+        layout: Callable[[], str | None],
+        ready: asyncio.Event,
+        max_line: int,
+    ) -> None:
+        self._data_dir = os.path.abspath(data_dir)
+        self._layout = layout
+        self._ready = ready
+        self._max_line = max_line
+        self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="fasttail-find")
+
+    def close(self) -> None:
+        """No more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def find_start(self, request: ClientRequest) -> str:
+        """The cursor at which a replay begins. Raises RequestError."""
+        subscription = request.subscription
+        assert subscription is not None
+        await self._ready.wait()  # clients that were cut off by a restart come before it
+        layout = self._layout()
+        if layout is None:
+            raise invalid_subscription(request.sent, "no data yet, nothing to resume")
+        if subscription.cursor is not None:
+            search = partial(self._check_cursor, layout, subscription.cursor)
+        else:
+            assert subscription.since is not None
+            search = partial(self._find_time, layout, subscription.since)
+        try:
+            position = await asyncio.get_running_loop().run_in_executor(self._threads, search)
+        except _CannotResume as error:
+            raise invalid_subscription(request.sent, str(error)) from None
+        except OSError as error:
+            raise invalid_subscription(
+                request.sent, f"cannot read the node's files: {error.strerror}"
+            ) from error
+        return position.to_cursor(layout)
+
+    def _check_cursor(self, layout: str, cursor: str) -> CursorPosition:
+        """The place that a cursor names, if it can be read from. Raises _CannotResume, OSError."""
+        try:
+            cursor_layout, position = cursors.parse(cursor)
+        except ValueError:
+            raise _CannotResume("not a cursor") from None
+        if cursor_layout != layout:
+            raise _CannotResume(f"the cursor is of layout {cursor_layout}, but this server reads {layout}")
+        folder = hourly_folder(self._data_dir, layout)
+        first = oldest_hour(folder)
+        if first is None:
+            raise _CannotResume("no data on disk, nothing to resume")
+        oldest = CursorPosition(hour_number(first), 0)
+        if position < oldest:
+            raise _CannotResume(f"older than the data on disk: the oldest is {oldest.to_cursor(layout)}")
+        hours = hour_files(folder, position.date)
+        path = next((hour.path for hour in hours if hour_number(hour) == position.hour), None)
+        if path is None:
+            raise _CannotResume(f"no file for that hour: the oldest is {oldest.to_cursor(layout)}")
+        with suppress(OSError):
+            if os.stat(path).st_size < position.offset + (position.events_consumed > 0):
+                raise _CannotResume("beyond the end of that hour's file")
+        return position
+
+    def _find_time(self, layout: str, since: int) -> CursorPosition:
+        """Where the first event from a time on stands. Raises _CannotResume, OSError."""
+        hours = hour_files(hourly_folder(self._data_dir, layout))
+        if not hours:
+            raise _CannotResume("no data on disk, nothing to resume")
+        position = _TimeSearch(hours, self._max_line).find(since)
+        if position is None:
+            oldest = CursorPosition(hour_number(hours[0]), 0)
+            raise _CannotResume(f"older than the oldest event on disk, {oldest.to_cursor(layout)}")
+        return position
+
+
+class _TimeSearch:
+    """Looks for a time in the files, which are at least one. One reader serves for all its looks."""
+
+    def __init__(self, hours: list[HourFile], max_line: int) -> None:
+        self._hours = hours
+        self._reader = Reader(window=1 << 14, max_line=max_line)
+
+    def find(self, since: int) -> CursorPosition | None:
+        """Where the first event from a time (ns) on stands; None if even the oldest event on disk is younger.
+        Raises OSError.
+        """
+        try:
+            return self._find(since)
+        finally:
+            self._reader.close()
+
+    def _find(self, since: int) -> CursorPosition | None:
+        hours = self._hours
+        low, first_time_ns = self._first_event_time(0, len(hours) - 1)
+        if first_time_ns is None or first_time_ns > since:
+            return None
+        # The newest file that begins before: hours are the node's, and need not be those of the events.
+        high = len(hours) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            found, first_time_ns = self._first_event_time(middle, high)
+            if first_time_ns is not None and first_time_ns < since:
+                low = found
+            else:
+                high = middle - 1
+        file = hours[low]
+        # The first line in it that does not; `low` and `high` are bytes from here on.
+        low, high = 0, os.stat(file.path).st_size
+        while low < high:
+            middle = (low + high) // 2
+            event = first_order_from(self._reader, file.path, middle, "time_ns")
+            if event is not None and event.value is not None and event.value < since:
+                low = event.offset + 1
+            else:
+                high = middle
+        event = first_order_from(self._reader, file.path, low, "time_ns")
+        # Not the end of the file: its last line may be torn, and is still to be read as a whole.
+        return CursorPosition(
+            hour_number(file), event.offset if event is not None else last_line_start(file.path)
+        )
+
+    def _first_event_time(self, first: int, last: int) -> tuple[int, int | None]:
+        """The first of these files with an event, and that event's time; None: there is none."""
+        for number in range(first, last + 1):
+            event = first_order_from(self._reader, self._hours[number].path, 0, "time_ns")
+            if event is not None:
+                return number, event.value
+        return last, None
+
+
+def hour_number(file: HourFile) -> int:
+    """The hour as a CursorPosition has it."""
+    return int(file.date) * 100 + file.hour

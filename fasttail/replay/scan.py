@@ -1,0 +1,236 @@
+"""One way through the node's files for members that are behind: which file, from where, up to what end.
+
+`open` and `check_end` of a reading may run in any thread, one at a time; everything else here belongs to
+the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import fasttail.sources.cursor as cursors
+from fasttail.engine.topics import Topic, TopicMessage
+from fasttail.publish.feeds import Feed
+from fasttail.publish.public_api import Member
+from fasttail.replay.replay_reader import ReplayReader
+from fasttail.replay.resume import hour_number
+from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.layout import hour_files, hourly_folder
+
+UNBOUNDED = 1 << 63
+"""Of a file that the pipeline has left, or never had: all that is in it."""
+
+
+class FileMissing(Exception):
+    """What a reading is to read next is not there. place: the oldest that is; None: nothing."""
+
+    def __init__(self, position: CursorPosition | None) -> None:
+        super().__init__()
+        self.position = position
+
+
+class FileTruncated(Exception):
+    """The file is shorter than what has been handed out of it."""
+
+
+@dataclass(eq=False)
+class LaggingMember:
+    """A member that is behind. place: everything before it has been given, but for `owed`.
+
+    owed: (hour, begin, end) of late lines that were handed out when it had read past them. cut: hours to come
+    of which something was truncated. asked: where the frontier was when it asked to begin further back; what
+    lies before that is not held against it. allowed: seconds that it may be behind, once it is there. mark:
+    hour, offset, and what stood in front of it there.
+    """
+
+    member: Member
+    feed: Feed
+    layout: str
+    position: CursorPosition
+    behind_since: float
+    requested_from: CursorPosition | None
+    late_ranges_owed: list[tuple[int, int, int]] = field(default_factory=list)
+    truncated_hours: set[int] = field(default_factory=set)
+    max_lag_s: float | None = None
+    fingerprint: tuple[int, int, bytes] | None = None
+    not_before: float = 0.0
+    scan: SharedScan | None = None
+    group: TopicGroup | None = None
+
+    @property
+    def current_position(self) -> CursorPosition:
+        """Its place, also while it is in a reading."""
+        if self.group is None or self.scan is None or self.scan.late_range is not None:
+            return self.position
+        own = cursors.parse(self.member.cursor)[1] if self.member.cursor else self.position
+        return max(self.scan.position, own)
+
+
+@dataclass(eq=False)
+class TopicGroup:
+    """Members of a reading that get the messages of one topic."""
+
+    topic: Topic
+    members: set[LaggingMember]
+    created_at: CursorPosition  # where it was made: some of that line's events may be passed over
+
+
+class SharedScan:
+    """One way through the files, for those who have joined it. While `open` or `check_end` run, nothing
+    else is done with the rereader.
+
+    place: up to where everything has been handed out. late: the range of late lines that it reads instead of
+    what lies ahead. joiners: those whose places it will come to. known: hours that were there at some look.
+    """
+
+    def __init__(
+        self,
+        replay_reader: ReplayReader,
+        layout: str,
+        position: CursorPosition,
+        data_dir: str,
+        known_hours: set[int],
+    ) -> None:
+        self.replay_reader = replay_reader
+        self.layout = layout
+        self.position = position
+        self.late_range: tuple[int, int, int] | None = None
+        # By key of the subscription and events to pass over.
+        self.groups: dict[tuple[str, int], TopicGroup] = {}
+        self.by_topic: dict[int, TopicGroup] = {}
+        self.joiners: list[LaggingMember] = []
+        self.read_bytes = 0
+        self.started_at = time.monotonic()
+        self.ends_to_merge = False
+        self.open_hour = 0
+        self.fingerprint: tuple[int, int, bytes] | None = None  # of what has been handed out
+        self._path = ""
+        self._data_dir = data_dir
+        self._known_hours = known_hours
+        if position.offset:
+            known_hours.add(position.hour)
+
+    @property
+    def members(self) -> list[LaggingMember]:
+        return [lagging for group in self.by_topic.values() for lagging in group.members]
+
+    @property
+    def is_open(self) -> bool:
+        return self.open_hour == (self.position.hour if self.late_range is None else self.late_range[0])
+
+    @property
+    def fingerprints(self) -> set[tuple[int, int, bytes]]:
+        """What its members have been given from stood in front of these places."""
+        found = {lagging.fingerprint for lagging in [*self.joiners, *self.members]}
+        return {fingerprint for fingerprint in (*found, self.fingerprint) if fingerprint is not None}
+
+    def open_next_file(
+        self, delivered_offsets: dict[int, int], fingerprints: set[tuple[int, int, bytes]]
+    ) -> CursorPosition:
+        """Open the file of the present hour, or of the next there is. Where reading goes on then.
+
+        Raises FileMissing, FileTruncated, OSError.
+        """
+        hour, cursor_position = self.position.hour, None
+        offset = self.position.offset
+        if self.late_range is not None:
+            (hour, offset, _), cursor_position = self.late_range, self.position
+        files = {hour_number(file): file for file in hour_files(hourly_folder(self._data_dir, self.layout))}
+        found = min((number for number in files if number >= hour), default=None)
+        missing = [
+            each for each in {*delivered_offsets, *self._known_hours} if hour <= each < (found or UNBOUNDED)
+        ]
+        data_missing = any(
+            each != hour or delivered_offsets.get(each, UNBOUNDED) > offset for each in missing
+        )
+        if found is None or data_missing or (self.late_range is not None and found != hour):
+            raise FileMissing(CursorPosition(found, 0) if found is not None else None)
+        self._known_hours |= set(files)
+        if found != hour:
+            hour, offset = found, 0
+        self._path = files[hour].path
+        try:
+            self.replay_reader.open(self._path, self.layout, offset, cursor_position)
+        except FileNotFoundError:  # deleted just now: the next look tells
+            return self.open_next_file(delivered_offsets, fingerprints)
+        reader = self.replay_reader.reader
+        for mark_hour, mark_end, expected in fingerprints:
+            if mark_hour == hour and reader.pread_at(mark_end - len(expected), len(expected)) != expected:
+                raise FileTruncated
+        self.open_hour = hour
+        return self.position if self.late_range is not None else CursorPosition(hour, offset)
+
+    def read_step(self, limit: int, exact: bool) -> bool:
+        """Make the next messages. False at the end of the file. Raises FileTruncated, OSError."""
+        return self.replay_reader.read_step(limit, exact) or self.check_end(limit, exact)
+
+    def check_end(self, limit: int, exact: bool) -> bool:
+        """What the end of the file means. False if it is the end. Raises FileTruncated, OSError."""
+        if self._is_replaced():
+            self.open_hour = 0  # by a copy that goes on: the one that was read ends here
+            return True
+        if self.replay_reader.reader.rewritten:
+            raise FileTruncated
+        if not exact:
+            return False
+        # A last line without an end has been taken as it is. A file that still ends before `limit` has been
+        # truncated, for that much of it was delivered before. It may have grown again by now.
+        self.replay_reader.read_partial_line()
+        if self.replay_reader.tell() < limit < UNBOUNDED:
+            raise FileTruncated
+        return False
+
+    def _is_replaced(self) -> bool:
+        """Whether another file has taken the name of the open one."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) != self.replay_reader.identity()
+
+    def deliveries(self, messages: list[TopicMessage]) -> Iterator[tuple[LaggingMember, TopicMessage]]:
+        """Each message with each member that is to get it, and that has not left the reading by then."""
+        for message in messages:
+            group = self.by_topic[message.topic]
+            for lagging in tuple(group.members):
+                if lagging.group is group:
+                    yield lagging, message
+
+    def detach_member(self, lagging: LaggingMember) -> None:
+        """No more messages for this member. Its topic stays until `prune_topics`: a step may be running."""
+        if lagging.group is not None:
+            lagging.position = lagging.current_position
+            lagging.fingerprint = self.fingerprint or lagging.fingerprint
+            lagging.group.members.discard(lagging)
+        else:
+            self.joiners.remove(lagging)
+        lagging.scan = lagging.group = None
+
+    def prune_topics(self) -> None:
+        """Topics that nobody wants any more, or that need not be apart any more. No step is running."""
+        for key, group in list(self.groups.items()):
+            if key[1] and group.members:
+                if self.position <= group.created_at:
+                    continue
+                # Behind its line it is as all the others.
+                del self.groups[key]
+                other = self.groups.get((key[0], 0))
+                if other is None:
+                    self.replay_reader.include_all_orders(group.topic)
+                    self.groups[key[0], 0] = group
+                    continue
+                for lagging in group.members:
+                    lagging.group = other
+                other.members |= group.members
+                group.members = set()
+                self._remove_group(group)
+            elif not group.members:
+                del self.groups[key]
+                self._remove_group(group)
+
+    def _remove_group(self, group: TopicGroup) -> None:
+        del self.by_topic[group.topic.id]
+        self.replay_reader.detach_topic(group.topic)

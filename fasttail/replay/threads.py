@@ -1,0 +1,71 @@
+"""The threads that work for replays. Those that run steps never hold the GIL (`step_threads`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from fasttail.replay.replay_reader import ReplayReader
+from fasttail.replay.scan import SharedScan
+from fasttail.replay.step_threads import ReplayThreadPool
+from fasttail.sources.cursor import CursorPosition
+
+STARVED_STEP_S = 0.1
+"""A step takes some milliseconds. One that takes longer than this found no idle core."""
+
+URGENT_PERIOD_S = 10.0
+"""For so long after such a step, steps run with a priority of their own, so that no replay stands still."""
+
+
+class ReplayThreads:
+    """The threads that readings share: `count` of them run steps, and one opens files."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        # Until then steps are urgent. After a start many come back at once, and whether a core is idle is not
+        # known yet.
+        self._urgent_until = time.monotonic() + URGENT_PERIOD_S
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="fasttail-replay-open")
+        self._threads: ReplayThreadPool | None = None  # from the first member on
+        self._step_futures: dict[ReplayReader, asyncio.Future[None]] = {}
+
+    async def open_file(self, scan: SharedScan, delivered_offsets: dict[int, int]) -> CursorPosition:
+        """`SharedScan.open`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._opener, scan.open_next_file, delivered_offsets, scan.fingerprints
+        )
+
+    async def run_step(self, scan: SharedScan, limit: int, exact: bool) -> bool:
+        """`SharedScan.step`."""
+        loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = ReplayThreadPool(self._count)
+            loop.add_reader(self._threads.fd, self._finish_steps)
+        started_at = time.monotonic()
+        replay_reader = scan.replay_reader
+        replay_reader.begin_step(limit, exact)
+        self._step_futures[replay_reader] = done = loop.create_future()
+        self._threads.submit(replay_reader, urgent=started_at < self._urgent_until)
+        await done
+        now = time.monotonic()
+        if now - started_at > STARVED_STEP_S and started_at >= self._urgent_until:
+            self._urgent_until = now + URGENT_PERIOD_S
+        if replay_reader.end_step():
+            return True
+        return await loop.run_in_executor(self._opener, scan.check_end, limit, exact)
+
+    def _finish_steps(self) -> None:
+        assert self._threads is not None
+        for replay_reader in self._threads.take_finished():
+            done = self._step_futures.pop(replay_reader)
+            if not done.cancelled():
+                done.set_result(None)
+
+    def close(self) -> None:
+        """No more; what runs ends with its step."""
+        self._opener.shutdown(wait=False, cancel_futures=True)
+        if self._threads is not None:
+            asyncio.get_running_loop().remove_reader(self._threads.fd)
+            self._threads.close()

@@ -1,0 +1,41 @@
+"""The words of the schema and their numbers: keys, statuses, order types, tifs. The sets but for the keys are open."""
+from libc.stdint cimport uint32_t
+
+from fasttail.streams.json cimport key_table_init
+from fasttail.streams.intern cimport InternTable, intern_add, intern_init
+
+FIELD_NAMES = (
+    "local_time", "block_time", "block_number", "events",
+    "time", "user", "hash", "builder", "status", "order",
+    "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition", "isTrigger", "triggerPx", "children",
+    "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
+)
+STATUS_NAMES = (
+    "open", "filled", "canceled", "triggered", "rejected", "marginCanceled", "vaultWithdrawalCanceled",
+    "openInterestCapCanceled", "selfTradeCanceled", "reduceOnlyCanceled", "siblingFilledCanceled", "delistedCanceled",
+    "liquidatedCanceled", "scheduledCancel", "tickRejected", "minTradeNtlRejected", "perpMarginRejected",
+    "reduceOnlyRejected", "badAloPxRejected", "iocCancelRejected", "badTriggerPxRejected",
+    "marketOrderNoLiquidityRejected", "positionIncreaseAtOpenInterestCapRejected",
+    "positionFlipAtOpenInterestCapRejected", "tooAggressiveAtOpenInterestCapRejected", "openInterestIncreaseRejected",
+    "insufficientSpotBalanceRejected", "oracleRejected", "perpMaxPositionRejected", "outcomeSettledCanceled",
+    "internalCancel", "tooManyOpenOrdersRejected", "minTradeSpotNtlRejected", "outcomeSettledRejected", "cancelled",
+)
+ORDER_TYPE_NAMES = (
+    "Limit", "Market", "Stop Market", "Stop Limit", "Take Profit Market", "Take Profit Limit", "Vault Close", "Twap Slice",
+    "Spot Dust Conversion",
+)
+TIF_NAMES = ("Gtc", "Ioc", "Alo", "FrontendMarket", "LiquidationMarket")
+
+
+cdef int _intern_all(InternTable* table, tuple names) except -1:
+    intern_init(table, <uint32_t>len(names))
+    for name in names:
+        raw = name.encode()
+        intern_add(table, raw, <size_t>len(raw))
+    return 0
+
+
+key_table_init(&FIELD_KEYS, FIELD_NAMES)
+_intern_all(&STATUSES, STATUS_NAMES)
+_intern_all(&ORDER_TYPES, ORDER_TYPE_NAMES)
+_intern_all(&TIFS, TIF_NAMES)
