@@ -1,4 +1,4 @@
-"""Bytes under construction, and the messages that they are cut up into."""
+"""Buffers of bytes under construction, and the outboxes that cut them into messages."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -8,33 +8,33 @@ cdef extern from *:
     int ft_ctz "__builtin_ctzll"(uint64_t) noexcept nogil
 
 cdef enum:
-    MAX_RETAINED_BYTES = 1 << 20  # bytes of messages that a box keeps for its next batch
+    MAX_RETAINED_BYTES = 1 << 20  # bytes of messages that an outbox keeps for its next batch
 
 
-cdef struct Buffer:          # bytes under construction; owned by whoever made it, freed with buffer_free
+cdef struct Buffer:          # bytes under construction; owned by its creator, freed with buffer_free
     char* data
     size_t size
     size_t capacity
-    bint out_of_memory       # memory ran out: the content is not whole
+    bint out_of_memory       # the content is incomplete
 
 cdef enum OutboxEntryKind:
     ENTRY_DATA               # text to send
-    ENTRY_OVER_QUOTA         # none: orders beyond the topic's quota
-    ENTRY_OVERSIZE           # none: an order that fits into no message
+    ENTRY_OVER_QUOTA         # no text: orders beyond the topic's quota
+    ENTRY_OVERSIZE           # no text: an order that fits into no message
 
-# One message of a topic, or its loss. The text of a box is cut up by these.
+# One message of a topic, or its loss. The entries cut the outbox's payload into messages.
 cdef struct OutboxEntry:
     uint32_t topic
     uint8_t kind
     uint32_t orders
-    size_t begin             # [begin, end) of the box's text
+    size_t begin             # payload[begin:end]
     size_t end
     uint64_t seq
-    uint64_t line_offset      # where the last of its orders stands: offset of the line in its file,
-    uint32_t events_consumed  # … and how many of the line's events are done with behind it
+    uint64_t line_offset      # position of its last order: offset of the line in its file,
+    uint32_t events_consumed  # … and how many of the line's events are delivered
 
 
-cdef struct Outbox:          # messages of a batch: one worker's
+cdef struct Outbox:          # one worker's messages of a batch
     Buffer payload
     Buffer entries           # array of OutboxEntry
 
@@ -47,24 +47,24 @@ cdef void outbox_free(Outbox* outbox) noexcept nogil
 cdef int outbox_append(Outbox* outbox, const OutboxEntry* entry) noexcept nogil
 
 
-# The rest is inline: it runs for each value of an order.
+# The rest is inline because it runs for each value of an order.
 
 cdef inline int buffer_reserve(Buffer* out, size_t extra) noexcept nogil:
-    """Room for `more` bytes: 1, or 0 (and `failed`) when memory is out."""
+    """Reserve `extra` bytes. Return 1, or 0 and set `out_of_memory`."""
     return 1 if out.capacity - out.size >= extra else buffer_grow(out, extra)
 
 
 cdef inline void put(Buffer* out, const char* p, size_t n) noexcept nogil:
-    """Append; the caller has made room."""
+    """Append `n` bytes, which the caller has reserved."""
     ft_assert(out.size + n <= out.capacity)
     memcpy(out.data + out.size, p, n)
     out.size += n
 
 
 cdef inline uint64_t eight_digits(uint64_t value) noexcept nogil:
-    """value < 10**8 as eight bytes, 0 to 9, the first digit in the lowest byte.
+    """Return a value below 10**8 as eight bytes, 0 to 9, the first digit in the lowest byte.
 
-    Halved three times, each time all parts at once: 2 x 4 digits, 4 x 2, 8 x 1. The products divide exactly in their range: by
+    Halves all parts at once, three times: into 2 x 4 digits, 4 x 2 and 8 x 1. The products divide exactly in their range: by
     100 below 10,000 (10486 / 2**20), by 10 below 100 (103 / 2**10).
     """
     cdef uint64_t fours = (value // 10000) | ((value % 10000) << 32)
@@ -75,16 +75,16 @@ cdef inline uint64_t eight_digits(uint64_t value) noexcept nogil:
 
 
 cdef inline void put_eight(Buffer* out, uint64_t value) noexcept nogil:
-    """value < 10**8 with leading zeros."""
-    cdef uint64_t digits = eight_digits(value) | <uint64_t>0x3030303030303030    # eight times "0"
+    """Append a value below 10**8 with leading zeros."""
+    cdef uint64_t digits = eight_digits(value) | <uint64_t>0x3030303030303030    # "00000000"
     memcpy(out.data + out.size, &digits, 8)
     out.size += 8
 
 
 cdef inline void put_int(Buffer* out, uint64_t value) noexcept nogil:
-    """Append a number's digits; the caller has made room for 28 bytes, which may be written."""
+    """Append a number's digits. The caller has reserved 28 bytes, all of which may be written."""
     cdef uint64_t upper = value // 100000000, digits
-    cdef int leading_zeros               # leading zeros of the first eight digits
+    cdef int leading_zeros               # of the first eight digits
     ft_assert(out.size + 28 <= out.capacity)
     if upper >= 100000000:
         digits = eight_digits(upper // 100000000)
@@ -94,7 +94,7 @@ cdef inline void put_int(Buffer* out, uint64_t value) noexcept nogil:
         digits = eight_digits(value)
     leading_zeros = ft_ctz(digits | (<uint64_t>1 << 56)) >> 3
     digits = (digits | <uint64_t>0x3030303030303030) >> (8 * leading_zeros)
-    memcpy(out.data + out.size, &digits, 8)      # past the digits there is nothing yet
+    memcpy(out.data + out.size, &digits, 8)      # may write past the digits
     out.size += <size_t>(8 - leading_zeros)
     if upper >= 100000000:
         put_eight(out, upper % 100000000)
@@ -111,7 +111,7 @@ cdef inline void put_signed(Buffer* out, int64_t value) noexcept nogil:
 
 
 cdef inline void put_padded(Buffer* out, uint64_t value, int digits) noexcept nogil:
-    """A number with leading zeros; the caller has made room."""
+    """Append a number with leading zeros, for which the caller has reserved `digits` bytes."""
     cdef int i
     ft_assert(out.size + <size_t>digits <= out.capacity)
     for i in range(digits):

@@ -1,4 +1,4 @@
-"""Rows as columns, for Python."""
+"""The columns of a batch as Python sees them."""
 cimport cython
 
 from libc.stdint cimport uint64_t
@@ -39,9 +39,9 @@ cdef inline void add_row(ColumnSums* sums, const Row* row) noexcept nogil:
 cdef class Batch:
     cdef RowTable table
     cdef WorkerPool pool
-    cdef Py_buffer data          # held as long as the batch lives: the rows point into it
+    cdef Py_buffer data          # held as long as the batch lives, because rows are offsets into it
     cdef bint has_data
-    cdef int active_sums         # threads that go through the rows without the GIL: these stay where they are
+    cdef int active_sums         # threads that read the rows without the GIL; rows must not move meanwhile
     cdef int _compact_rows(self) except -1
     cdef readonly list rejected
     cdef readonly uint64_t lines

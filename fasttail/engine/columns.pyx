@@ -1,6 +1,6 @@
-"""Rows as columns, for Python: the `Batch` that `parse()` gives.
+"""The columns of a batch as Python sees them: the `Batch` that `parse()` returns.
 
-A numeric column is a view of one member of all rows (`stride` = one row), so numpy and memoryview read it in place.
+A numeric column is a view of one member of all rows, with a stride of one row, so numpy and memoryview read it in place.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release
@@ -13,7 +13,7 @@ from fasttail.streams.types cimport (
     ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
     F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row)
 
-# The keys of `to_pylist` and of `--format json`, in their order.
+# The keys of `to_pylist` and of `--format json`, in order.
 COLUMNS = (
     "time", "user", "hash", "builder", "status", "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition",
     "isTrigger", "triggerPx", "children", "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
@@ -30,7 +30,7 @@ _FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOn
 
 
 cdef const char* _field_text(const Row* row, const char* data, int field, size_t* size) noexcept nogil:
-    """The JSON text of one value of a row, quotes left out, or NULL for null. Valid as long as the data is."""
+    """Return the JSON text of one value, without quotes, or NULL for null. Valid as long as the data is."""
     cdef const TextSpan* span
     if field == F_TIME:
         span = &row.time
@@ -75,7 +75,7 @@ cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil:
 
 
 cdef dict column_sums_to_dict(const ColumnSums* sums):
-    """The sums as Python numbers: integers exact, decimals as float64."""
+    """Return the sums as Python numbers: exact integers, and decimals as float64."""
     cdef ft_i128 t = sums.timestamp
     return {
         "oid": (int(<uint64_t>(sums.oid >> 64)) << 64) + int(<uint64_t>sums.oid),
@@ -127,7 +127,7 @@ cdef object _column(Batch batch, void* first, const char* format, Py_ssize_t ite
 
 
 def _loads(bytes text):
-    import orjson  # only here: most runs never need it, and every start would pay for it
+    import orjson  # imported on first use: most runs never need it
 
     return orjson.loads(text)
 
@@ -139,16 +139,16 @@ cdef str _decode(const char* p, size_t size, bint escaped):
     return raw.decode("utf-8")
 
 
-@cython.no_gc_clear              # __dealloc__ gives the table back
+@cython.no_gc_clear              # __dealloc__ returns the table
 cdef class Batch:
     """Order statuses as typed columns.
 
-    `len()` is the number of orders. `lines` counts all lines, `rejected` lists those that were no order status (an envelope
+    `len()` is the number of orders. `lines` counts all lines, and `rejected` lists those that are no order status (an envelope
     counts as one line and is rejected as a whole). The batch holds the buffer it was made from.
     """
 
     def __init__(self):
-        raise TypeError("a Batch is made by parse()")     # which goes past this, and gives it its table
+        raise TypeError("a Batch is made by parse()")     # it bypasses this, and sets the table
 
     def __dealloc__(self):
         if self.has_data:
@@ -161,18 +161,17 @@ cdef class Batch:
 
     @property
     def coins(self) -> list:
-        """Coin of each code of column "coin_code"; code 0: more than 32,767 coins, or a name over 255 bytes."""
+        """The coin of each code of column "coin_code". Code 0: more than 32,767 coins, or a name over 255 bytes."""
         return self.pool.coin_names()
 
     def column(self, str name):
-        """A column, by name.
+        """Return a column by name. Raises KeyError for an unknown name.
 
-        memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz
-        (float64), coin_code (index into `coins`), status_code, orderType_code, tif_code
-        (place in STATUS_NAMES, ORDER_TYPE_NAMES, TIF_NAMES of
-        `fasttail.streams.vocabulary`, counted from 1; 0 = another), flags.
-        list: every other key of `to_pylist`, and the decimals' exact text as `limitPx_text`, `sz_text`, `origSz_text`. Raises
-        KeyError for other names.
+        A memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz (float64), coin_code
+        (index into `coins`), flags, and status_code, orderType_code, tif_code (index into STATUS_NAMES, ORDER_TYPE_NAMES,
+        TIF_NAMES of `fasttail.streams.vocabulary`, starting at 1; 0: another).
+
+        A list: every other key of `to_pylist`, and the exact text of decimals as `limitPx_text`, `sz_text`, `origSz_text`.
         """
         cdef Row* r = <Row*>self.table.rows
         self._compact_rows()
@@ -206,7 +205,7 @@ cdef class Batch:
         return [self._value(&(<Row*>self.table.rows)[i], name) for i in range(self.table.rows_len)]
 
     def sums(self) -> dict:
-        """Sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in the order of the lines)."""
+        """Return the sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in line order)."""
         cdef ColumnSums sums
         memset(&sums, 0, sizeof(ColumnSums))
         self.active_sums += 1
@@ -216,7 +215,7 @@ cdef class Batch:
         return column_sums_to_dict(&sums)
 
     cdef int _compact_rows(self) except -1:
-        """All rows in one stretch, for columns: not while another thread goes through them. Always 0."""
+        """Move all rows into one segment, for columns. Waits while other threads read them."""
         if self.table.segments_len == 1 and self.table.segments[0].first == 0:
             return 0
         while self.active_sums:
@@ -226,7 +225,7 @@ cdef class Batch:
         return 0
 
     def raw(self, Py_ssize_t index) -> bytes:
-        """The event's JSON text, byte for byte as it stood: the node's plain line. Raises IndexError."""
+        """Return the event's JSON text byte for byte, which is the node's plain line. Raises IndexError."""
         if not 0 <= index < <Py_ssize_t>self.table.rows_len:
             raise IndexError(index)
         self._compact_rows()
@@ -234,9 +233,9 @@ cdef class Batch:
         return (<const char*>self.data.buf + row.offset)[:row.size]
 
     def to_pylist(self) -> list:
-        """One dict per order with the keys of COLUMNS, always all of them, None where the node has none.
+        """Return one dict per order. It has all keys of COLUMNS, with None where the node has no value.
 
-        Values as the node wrote them: decimals and times stay text; `builder` and `children` are the decoded JSON.
+        Values are as the node wrote them: decimals and times stay text; `builder` and `children` are decoded JSON.
         """
         cdef size_t i
         self._compact_rows()

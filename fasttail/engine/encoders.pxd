@@ -1,4 +1,4 @@
-"""One order as bytes, in each of the formats."""
+"""Encodes one order in each of the formats."""
 from fasttail.engine.table cimport RowTable
 from fasttail.streams.types cimport Row
 from fasttail.engine.buffer cimport Buffer

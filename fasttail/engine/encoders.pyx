@@ -1,11 +1,14 @@
-"""One order as bytes, in each of the formats. Text goes over as the node wrote it; nothing is formatted twice."""
+"""Encodes one order in each of the formats. Text is copied as the node wrote it; nothing is formatted again.
+
+Encoders return 1, or 0 if out of memory.
+"""
 from fasttail.engine.table cimport RowTable, row_block
 from fasttail.streams.types cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row
 from fasttail.engine.buffer cimport Buffer, put, put_bool, put_int, put_signed, buffer_reserve
 
 
 cdef int encode_raw(Buffer* out, const Row* row, const char* data) noexcept nogil:
-    """The event as it stood and a newline: the node's plain line. 1, or 0 when memory is out."""
+    """Append the event as it is in the file, and a newline."""
     if not buffer_reserve(out, <size_t>row.size + 1):
         return 0
     put(out, data + row.offset, row.size)
@@ -14,7 +17,6 @@ cdef int encode_raw(Buffer* out, const Row* row, const char* data) noexcept nogi
 
 
 cdef inline void _put_string_or_null(Buffer* out, const char* event, TextSpan text) noexcept nogil:
-    """One of the event's texts with its quotes, or null."""
     if text.offset == 0:
         put(out, b"null", 4)
     else:
@@ -31,10 +33,10 @@ cdef inline void _put_value_or_null(Buffer* out, const char* event, TextSpan val
 
 
 cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* data) noexcept nogil:
-    """One flat object and a newline; the keys are those of `fasttail.engine.columns.COLUMNS`. 1, or 0 when memory is out."""
+    """Append one flat object with the keys of `fasttail.engine.columns.COLUMNS`, and a newline."""
     cdef const Envelope* e = row_block(table, row)
     cdef const char* event = data + row.offset
-    # every value stands in the event, and the keys with their nulls need less than 512 bytes
+    # Every value is part of the event; the keys and their nulls need less than 512 bytes.
     if not buffer_reserve(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
         return 0
     put(out, b'{"time":', 8)
@@ -94,9 +96,9 @@ cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* da
 
 
 cdef int encode_ws(Buffer* out, const Row* row, const char* data) noexcept nogil:
-    """An element of `orderUpdates`, as the public API gives it. 1, or 0 when memory is out."""
+    """Append an element of the public API's `orderUpdates`."""
     cdef const char* event = data + row.offset
-    # every value stands in the event; keys and numbers need less than 256 bytes
+    # Every value is part of the event; keys and numbers need less than 256 bytes.
     if not buffer_reserve(out, <size_t>row.size + 256):
         return 0
     put(out, b'{"order":{"coin":', 17)

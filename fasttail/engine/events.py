@@ -1,4 +1,4 @@
-"""What the main thread takes from the pipeline: `Pipeline.drain` gives these, oldest first."""
+"""The events that the main thread drains from the pipeline."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class BatchStart(NamedTuple):
-    """A batch that is logged has begun."""
+    """A logged batch has begun."""
 
     number: int
     lines: int
 
 
 class WorkerState(NamedTuple):
-    """What one worker that has begun has done of a batch so far."""
+    """What one worker, once started, has done of a batch so far."""
 
     lines: int
     orders: int
@@ -26,12 +26,15 @@ class WorkerState(NamedTuple):
 class BatchEnd(NamedTuple):
     """A batch has ended.
 
-    reject: (path, offset in the file, reason) of the first rejected line, or None. workers: only if `logged`.
-    published: orders that were made for those who asked for most. file: (path, device, inode). hour, begin
-    and end: the file (YYYYMMDDHH, 0 if it is none of an hour), the offset of the batch and the one behind it;
-    late: they are a former hour's, and not where reading goes on. event_ns: the newest order's own time, Unix
-    nanoseconds; 0: no order. local_ns: when the node wrote the newest line, by its own clock; 0: no order, or
-    a layout without `local_time`. messages: those of each topic in order.
+    reject: (path, offset in the file, reason) of the first rejected line, or None
+    workers: filled only if `logged`
+    published: largest number of orders that one topic, or all `orderUpdates` together, received
+    file: (path, device, inode)
+    hour, begin, end: the file (YYYYMMDDHH; 0: not an hourly file), the batch's offset and its end
+    late: the lines are those of a previous hour, and reading does not continue at `end`
+    event_ns: the newest order's own time, Unix nanoseconds; 0: no order
+    local_ns: when the node wrote the newest line, by its own clock; 0: no order, or not in this layout
+    messages: those of each topic are in order
     """
 
     number: int
@@ -56,9 +59,9 @@ class BatchEnd(NamedTuple):
 
 
 class TopicsChanged(NamedTuple):
-    """All commands up to `number` hold from the next batch on.
+    """All commands up to `number` apply from the next batch on.
 
-    Reading goes on at `end` of the hour's file (unless `late`).
+    Reading continues at `end` of the hour's file, unless `late`.
     """
 
     number: int
@@ -68,9 +71,9 @@ class TopicsChanged(NamedTuple):
 
 
 class FileOpened(NamedTuple):
-    """Reading goes on at `end` of this file (path, device, inode), whether or not there is anything yet.
+    """Reading continues at `end` of `file` (path, device, inode), even if there is no data yet.
 
-    It is another file than before, or begins anew because it was truncated.
+    It is another file than before, or the same one after a truncation.
     """
 
     number: int

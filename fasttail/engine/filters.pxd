@@ -1,4 +1,4 @@
-"""Rows -> selection."""
+"""Selects rows by coin, side, status, user and notional."""
 cimport cython
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -9,18 +9,18 @@ from fasttail.streams.intern cimport InternTable
 
 
 cdef enum:
-    COIN_CACHE_SIZE = 1024       # of the pool's coins, those whose answer is remembered: 2 KiB a filter that lists coins
+    COIN_CACHE_SIZE = 1024       # coin codes whose result is cached: 2 KiB for each filter that lists coins
 
 
-cdef struct FilterKey:           # what filters ask of a row first, in a quarter of a cache line instead of three lines
+cdef struct FilterKey:           # what filters check first, in a quarter of a cache line instead of three
     double notional
-    uint32_t event_number        # among the events of its line, from 1
+    uint32_t event_number        # number of the event in its line, from 1
     uint16_t coin                # the parser's code
     uint8_t status               # the parser's code
     uint8_t side                 # 1 = A, 2 = B
 
 
-cdef struct StringSet:           # a set of texts that never changes; as small as it can be
+cdef struct StringSet:           # an immutable set of texts, as small as possible
     uint32_t* slots              # owned; code, 0: free
     uint32_t* ends               # owned; the text of `code` is text[ends[code - 1]:ends[code]]
     char* text                   # owned
@@ -29,18 +29,18 @@ cdef struct StringSet:           # a set of texts that never changes; as small a
 
 
 cdef struct Filter:
-    bint match_all               # nothing is asked for: all rows pass
+    bint match_all               # no condition: all rows pass
     bint any_coin
     bint any_status
     bint any_user
     uint8_t sides                # 1 = A, 2 = B
-    double min_notional          # least of every coin
-    uint64_t statuses            # a bit per status code
-    StringSet coins              # owned; code -> least[code]
-    StringSet unknown_statuses   # owned; statuses that the parser has no code for
+    double min_notional          # the lowest of any coin
+    uint64_t statuses            # one bit per status code
+    StringSet coins              # owned; code -> coin_min_notional[code]
+    StringSet unknown_statuses   # owned; statuses without a parser code
     StringSet users              # owned; lower case
-    double* coin_min_notional    # owned; by own coin code; NULL: `min_notional` for all
-    uint16_t* coin_cache         # owned; parser's coin code (the first of them) -> 0 unknown yet, 1 unwanted, own code + 1
+    double* coin_min_notional    # owned; by code in `coins`; NULL: `min_notional` for all
+    uint16_t* coin_cache         # owned; the parser's coin code -> 0: not known yet, 1: not wanted, else code in `coins` + 1
 
 
 @cython.final
@@ -67,10 +67,10 @@ cdef inline FilterKey filter_key(const Row* row, uint32_t event_number) noexcept
     return key
 
 
-# Here and not in filters.pyx, so that the loop over a batch's keys has it inline.
+# Defined here, so that it is inlined into the loop over a batch's keys.
 
 cdef inline bint matches(Filter* self, const FilterKey* key, const Row* row, const char* data) noexcept nogil:
-    """Whether a row passes. Most that do not are turned away by their key; the row itself is not touched then."""
+    """Whether a row passes. The key alone rejects most rows, which are then not touched."""
     if self.match_all:
         return True
     if not (self.sides & key.side):

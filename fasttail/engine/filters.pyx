@@ -1,4 +1,4 @@
-"""Rows -> selection: which orders of a batch a reader wants."""
+"""Selects rows by coin, side, status, user and notional."""
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
@@ -11,17 +11,17 @@ from fasttail.streams.types cimport ESCAPED, NO_CODE, TextSpan, Row
 from fasttail.streams.intern cimport InternTable, ft_load8, intern_find, intern_hash, intern_prefix
 
 cdef enum:
-    MAX_COINS = 65000            # of one selector: the codes that it remembers have 16 bits
+    MAX_COINS = 65000            # of one selector: cached codes have 16 bits
 
 
-# ------------------------------------------------------------------------------------------------------------- sets of texts
+# --------------------------------------------------------------------------------------------------------------- string sets
 
 cdef uint64_t text_hash(const char* p, size_t n) noexcept nogil:
     return intern_hash(intern_prefix(p, n), ft_load8(p + n - 8) if n >= 8 else 0, n)
 
 
 cdef int _string_set_fill(StringSet* self, list words) except -1:
-    """Fill an empty set; the first word gets code 1. Raises MemoryError; what was allocated by then is freed with the rest."""
+    """Fill an empty set; the first word gets code 1. Raises MemoryError; _string_set_free then frees what was allocated."""
     cdef uint32_t slot_count = 2, code = 0
     cdef uint64_t i
     cdef size_t n
@@ -55,7 +55,7 @@ cdef void _string_set_free(StringSet* self) noexcept:
 
 
 cdef uint32_t _string_set_find(const StringSet* self, const char* p, size_t n) noexcept nogil:
-    """The code of a text, or 0."""
+    """Return the code of a text, or 0."""
     cdef uint64_t i
     cdef uint32_t code, at
     if self.count == 0:
@@ -71,13 +71,13 @@ cdef uint32_t _string_set_find(const StringSet* self, const char* p, size_t n) n
         i = (i + 1) & self.mask
 
 
-# ------------------------------------------------------------------------------------------------------------------- a row's
+# ------------------------------------------------------------------------------------------------------------- texts of rows
 
 cdef const char* decode_text(const Row* row, const char* data, const TextSpan* ref, bint lower, char* scratch,
                              size_t* size) noexcept nogil:
-    """A text of a row, with its escapes decoded, and in lower case if asked for; NULL if it is too long for any filter.
+    """Return a text of a row with its escapes decoded, and in lower case if asked. NULL: it is too long for any filter.
 
-    scratch: DECODED_TEXT_BYTES bytes, in which it may be put.
+    scratch: DECODED_TEXT_BYTES bytes, to which the result may be written.
     """
     cdef const char* p = data + row.offset + ref.offset
     cdef ssize_t n = <ssize_t>ref.size
@@ -99,7 +99,7 @@ cdef const char* decode_text(const Row* row, const char* data, const TextSpan* r
 
 cdef uint32_t find_interned(const InternTable* words, const Row* row, const char* data, const TextSpan* ref,
                             bint lower) noexcept nogil:
-    """Code of a row's text in `words` (escapes decoded; lower-cased if asked), or 0."""
+    """Return the code of a row's text in `words`, or 0. The text is decoded, and in lower case if asked."""
     cdef char scratch[DECODED_TEXT_BYTES]
     cdef size_t n = 0
     cdef const char* p = decode_text(row, data, ref, lower, scratch, &n)
@@ -114,10 +114,10 @@ cdef uint32_t _find_in_set(const StringSet* texts, const Row* row, const char* d
     return _string_set_find(texts, p, n) if p != NULL else 0
 
 
-# ------------------------------------------------------------------------------------------------------------------ a filter
+# ------------------------------------------------------------------------------------------------------------------- filters
 
 cdef bint matches_texts(Filter* self, const FilterKey* key, const Row* row, const char* data) noexcept nogil:
-    """Whether a row passes whose numbers and codes do: what is left are its texts."""
+    """Whether a row passes whose numbers and codes already do; only its texts are left to check."""
     cdef uint32_t code
     cdef double minimum
     if not self.any_coin:
@@ -139,11 +139,15 @@ cdef bint matches_texts(Filter* self, const FilterKey* key, const Row* row, cons
 
 
 cdef class Selector:
-    """Every condition that is given must hold.
+    """Selects the rows for which all given conditions hold. Notional is limitPx × origSz.
 
-    coins: wanted coin -> its least notional in USD (0: any size); None: all coins, with `min_notional`. sides: "A", "B".
-    statuses: node statuses, as the node spells them. users: addresses, any case. Notional = limitPx × origSz.
-    One pool's rows only: it remembers that pool's coin codes. Raises ValueError for a wrong side or for more than 65,000 coins.
+    coins: coin -> its minimum notional in USD (0: any size); None: all coins, with `min_notional`
+    sides: "A", "B"
+    statuses: as the node spells them
+    users: addresses in any case
+
+    Use it for the rows of one pool only, because it caches that pool's coin codes. Raises ValueError for an unknown side or
+    more than 65,000 coins.
     """
 
     def __cinit__(self, *, dict coins=None, sides=None, statuses=None, users=None, double min_notional=0.0):
@@ -193,7 +197,7 @@ cdef class Selector:
         free(self.filter.coin_cache)
 
     cdef size_t select(self, RowTable table, const char* data, uint32_t* out) noexcept nogil:
-        """Indices of the wanted rows -> out (room for table.rows_len), in order. Returns how many."""
+        """Write the indices of the selected rows to `out` (capacity: table.rows_len), in order. Return their number."""
         cdef size_t k, i, n = 0
         cdef uint32_t index
         cdef const Row* row

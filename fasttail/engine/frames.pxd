@@ -1,12 +1,12 @@
 """The header of a WebSocket frame.
 
-The bytes of a frame from a server are the same for every client (RFC 6455: servers do not mask), so a frame is made once, with
-its header, and the clients' transports write it as it is.
+A server's frame has the same bytes for every client, because servers do not mask (RFC 6455). It is made once, with its header,
+and every client's transport writes it as it is.
 """
 
 
 cdef inline int frame_header(char* out, size_t payload_size) noexcept nogil:
-    """Header of a whole, unmasked text frame with `payload_size` payload bytes at `out`: its size, 2, 4 or 10."""
+    """Write the header of a whole, unmasked text frame with `payload_size` payload bytes. Return its size: 2, 4 or 10."""
     cdef int i
     out[0] = <char>0x81
     if payload_size < 126:

@@ -1,4 +1,4 @@
-"""Observed times, counted by size."""
+"""A Prometheus histogram of durations."""
 cimport cython
 
 from libc.stdint cimport int64_t, uint64_t
@@ -9,6 +9,6 @@ cdef enum:
 
 @cython.final
 cdef class Histogram:
-    cdef uint64_t counts[BOUND_COUNT + 1]  # not cumulative; the last one: longer than every bound
-    cdef uint64_t sum_ns                   # of the times above 0
+    cdef uint64_t counts[BOUND_COUNT + 1]  # not cumulative; the last one is above every bound
+    cdef uint64_t sum_ns                   # of the durations above 0
     cdef void record(self, int64_t ns) noexcept nogil

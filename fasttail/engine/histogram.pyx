@@ -1,8 +1,7 @@
-"""Observed times, counted by size: the buckets of a Prometheus histogram.
+"""A Prometheus histogram of durations.
 
-One thread adds; any thread may read, relaxed. Each count is a word of 64 bits that only grows, and the total is the sum of the
-counts
-as they were read: so what a reader gets never contradicts itself, and never goes back. `sum` may be an observation ahead.
+One thread adds; any thread may read, relaxed. Each count is a 64-bit word that only grows, and the total is the sum of the
+counts as read, so a snapshot never contradicts itself and never decreases. Only `sum` may be one observation ahead.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -21,10 +20,9 @@ cdef extern from *:
 
 
 cdef class Histogram:
-    """From 0.1 ms to 30 s. A time below 0 (two clocks that differ) counts as 0."""
+    """Durations in buckets from 0.1 ms to 30 s. A duration below 0, from two clocks that differ, counts as 0."""
 
     cdef void record(self, int64_t ns) noexcept nogil:
-        """Count one."""
         cdef int i = 0
         while i < BOUND_COUNT and ns > BOUND_NS[i]:
             i += 1
@@ -33,11 +31,10 @@ cdef class Histogram:
             ft_add_single_writer(&self.sum_ns, <uint64_t>ns)
 
     def observe(self, int64_t ns) -> None:
-        """Count one."""
         self.record(ns)
 
     def snapshot(self) -> tuple:
-        """([(bound in seconds, observations up to it), …, (infinity, all)], sum in seconds)."""
+        """Return ([(bound in seconds, observations up to it), …, (infinity, all)], sum in seconds)."""
         cdef list buckets = []
         cdef uint64_t count = 0
         cdef int i

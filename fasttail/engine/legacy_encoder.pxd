@@ -1,4 +1,4 @@
-"""The messages of the old service's two channels."""
+"""Encodes the messages of the old service's two channels."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fasttail.engine.table cimport RowTable

@@ -1,4 +1,4 @@
-"""The messages of the old service's two channels."""
+"""Encodes the messages of the old service's two channels."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memmove
 
@@ -12,7 +12,7 @@ from fasttail.engine.buffer cimport ENTRY_DATA, Outbox, OutboxEntry, Buffer, out
 from fasttail.engine.frames cimport frame_header
 
 cdef enum:
-    FRAGMENT_BYTES = 32768   # bytes of orders that are handed over together
+    FRAGMENT_BYTES = 32768   # bytes of orders in one fragment
     SHORT_FRAME_HEADER = 4   # the header of a frame of 126 to 65,535 bytes
 
 cdef const char* LEGACY_STATUS[64]       # by the parser's status code; NULL: not on these channels
@@ -37,19 +37,19 @@ _legacy_status(b"vaultWithdrawalCanceled", b"canceled", 8)
 
 
 cdef void _put_unquoted(Buffer* out, const char* event, TextSpan ref) noexcept nogil:
-    """A number's text, escapes decoded: as a JSON number it stands without quotes."""
+    """Append a number's text without quotes, its escapes decoded."""
     cdef const char* text = event + ref.offset
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n = <ssize_t>ref.size
     if memchr(text, c"\\", ref.size) != NULL:
-        n = unescape(text, ref.size, decoded, DECODED_TEXT_BYTES)  # the parser has decoded it into as much room
+        n = unescape(text, ref.size, decoded, DECODED_TEXT_BYTES)  # the parser has decoded it into the same size
         ft_assert(n >= 0)
         text = decoded
     put(out, text, <size_t>n)
 
 
 cdef void _put_legacy_time(Buffer* out, const char* event, TextSpan time) noexcept nogil:
-    """A time with exactly six fraction digits, cut off, as the old service wrote it."""
+    """Append a time truncated to exactly six fraction digits, as in the old service."""
     cdef size_t size = time.size, i
     cdef const char* text = event + time.offset
     cdef char decoded[DECODED_TEXT_BYTES]
@@ -65,7 +65,7 @@ cdef void _put_legacy_time(Buffer* out, const char* event, TextSpan time) noexce
 
 
 cdef void _put_legacy_order(Buffer* out, const Row* row, const char* data) noexcept nogil:
-    """The old service's Order object. The caller has made room."""
+    """Append the old service's Order object. The caller has reserved the space."""
     cdef const char* event = data + row.offset
     put(out, b'{"id":"', 7)
     put_int(out, row.oid)
@@ -88,14 +88,14 @@ cdef void _put_legacy_order(Buffer* out, const Row* row, const char* data) noexc
 
 
 cdef void _format_utc_time(char* text, int64_t now_ns) noexcept nogil:
-    """`now_ns` (UTC, ns since 1970) as 26 characters, `2026-05-05T17:39:14.852711`."""
+    """Write `now_ns` (UTC, ns since 1970) as 26 characters, `2026-05-05T17:39:14.852711`."""
     cdef int64_t seconds = now_ns // 1000000000, days, z, era, day_of_era, day_of_year, month
     cdef int64_t numbers[7]
     cdef int last_digit[7]
     cdef int width, k, i
     days = seconds // 86400
     seconds -= days * 86400
-    # civil date from days: years begin in March, eras of 400 years
+    # Civil date from days, with years that begin in March and eras of 400 years.
     z = days + 719468
     era = z // 146097
     day_of_era = z - era * 146097
@@ -126,18 +126,17 @@ cdef void _format_utc_time(char* text, int64_t now_ns) noexcept nogil:
 
 
 cdef inline bint _fits_legacy_message(const Row* row, size_t max_payload) noexcept nogil:
-    """Whether an old channel's message of `max_payload` bytes can hold the row's Order."""
-    # symbol and owner are the only texts without a bound; the numbers' are at most DECODED_TEXT_BYTES when escaped
+    """Whether the row's Order fits into a message of `max_payload` bytes."""
+    # Symbol and owner are the only unbounded texts; escaped numbers have at most DECODED_TEXT_BYTES.
     return (<size_t>row.size + 2 * DECODED_TEXT_BYTES + 512 <= max_payload
             or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= max_payload)
 
 
 cdef size_t encode_legacy_updates(RowTable table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns,
                                   size_t max_payload, uint32_t topic, Outbox* outbox, uint64_t* oversize) noexcept nogil:
-    """The rows for `orderUpdate`: a frame each, all in one Message.
+    """Append the rows for `orderUpdate`, one frame each, all in one outbox entry. Return the number of orders.
 
-    max_payload: payload bytes that a frame may have; an order that would not fit is left out and counted in `oversize`.
-    Returns the number of orders.
+    max_payload: payload bytes of a frame; an order that does not fit is left out and counted in `oversize`.
     """
     cdef char head[128]
     cdef size_t i, start, size
@@ -184,9 +183,10 @@ cdef size_t encode_legacy_updates(RowTable table, const char* data, const uint32
 
 cdef size_t encode_legacy_fragments(RowTable table, const char* data, const uint32_t* rows, size_t n, size_t max_payload,
                                     uint32_t topic, Outbox* outbox, uint64_t* oversize) noexcept nogil:
-    """The rows for `orderBatch`: Orders joined by commas, a Message for each piece that fits a message of `max_payload` bytes.
+    """Append the rows for `orderBatch`: Orders joined by commas, with an outbox entry for each fragment. Return the number of
+    orders.
 
-    Returns the number of orders.
+    max_payload: payload bytes of a message, which fragments must fit into; an order that does not is counted in `oversize`.
     """
     cdef size_t i, start, sent = 0
     cdef size_t max_fragment = FRAGMENT_BYTES if max_payload > 2 * FRAGMENT_BYTES else max_payload // 2
@@ -211,7 +211,7 @@ cdef size_t encode_legacy_fragments(RowTable table, const char* data, const uint
             put(out, b",", 1)
         _put_legacy_order(out, row, data)
         if entry.orders and out.size - entry.begin > max_fragment:
-            # this order begins the next piece: its comma goes
+            # This order starts the next fragment, without its comma.
             entry.end = start
             outbox_append(outbox, &entry)
             sent += entry.orders

@@ -1,4 +1,4 @@
-"""Cuts: a stretch of whole lines -> one share per worker."""
+"""Splits a range of whole lines into chunks, one per worker."""
 from fasttail.streams.types cimport Chunk, StreamSpec
 
 cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,

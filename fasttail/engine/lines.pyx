@@ -1,12 +1,11 @@
-"""Cuts: a stretch of whole lines -> exactly one share per worker, balanced by bytes. Nothing is copied.
+"""Splits a range of whole lines into chunks, one per worker and balanced by bytes, without copying.
 
-    |line|line|li¦ne|line|line|line|          a cut (¦) moves on to the next line's start …
-    |{… "events":[{…},{…},{.¦.},{…},{…}]}|    … or, where that is far off, to the next event inside one huge by_block line
+    |line|line|li¦ne|line|line|line|          a cut (¦) moves to the start of the next line …
+    |{… "events":[{…},{…},{.¦.},{…},{…}]}|    … or, if that is far off, to the next event inside a huge by_block line
 
-Inside a line the cut looks for the stream's mark, such as `},{"time":"`: bare quotes cannot occur inside a JSON string, so
-this is an object's start. It
-need not be an *event's* start (a key that nobody knows could hold such a list); the worker before it finds out, because it
-either ends an event exactly there or not, and the pool then cuts again without such places.
+Inside a line the cut moves to the stream's separator, such as `},{"time":"`. A JSON string cannot contain a bare quote, so this
+is the start of an object. It need not be the start of an *event*, because an unknown key could hold such a list. The worker
+before the cut finds out, because it either ends an event exactly there or not; if not, the pool cuts again at newlines only.
 """
 from libc.string cimport memchr
 
@@ -24,15 +23,15 @@ cdef extern from *:
     void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
 
 cdef enum:
-    NEWLINE_SEARCH_BYTES = 4096       # a line end within this distance is taken without looking for an event's start
-    SEPARATOR_SEARCH_BYTES = 1 << 20  # an event's start is looked for within this distance
+    NEWLINE_SEARCH_BYTES = 4096       # a line end within this distance is used before any separator
+    SEPARATOR_SEARCH_BYTES = 1 << 20  # how far a separator is searched for
 
 
 cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
                             bint split_inside_lines, Chunk* chunks) noexcept nogil:
     """Set begin, pos, end, starts_inside_line, ends_inside_line of chunks[0:workers] for the lines [begin, limit).
 
-    `limit` is the end of a line (or of the data). Shares may be empty; together they cover every byte once.
+    `limit` is the end of a line or of the data. Chunks may be empty; together they cover every byte once.
     """
     cdef int k
     cdef const char* p = begin
@@ -51,7 +50,7 @@ cdef void split_into_chunks(const StreamSpec* stream, const char* data, const ch
         if k == workers - 1:
             p = limit
         else:
-            # the share ends near begin + size * (k+1) / workers, and never before it begins
+            # The chunk ends near begin + size * (k + 1) / workers, and never before it begins.
             target = begin + <size_t>(<double>size * (k + 1) / workers)
             if target > p:
                 cursor = target - 1
@@ -59,7 +58,7 @@ cdef void split_into_chunks(const StreamSpec* stream, const char* data, const ch
                                               <size_t>(limit - cursor if limit - cursor < NEWLINE_SEARCH_BYTES
                                                        else NEWLINE_SEARCH_BYTES))
                 if newline == NULL and split_inside_lines and limit - target > NEWLINE_SEARCH_BYTES:
-                    # the mark is looked for as far as the line can be seen; it comes soon, a huge line's end does not
+                    # Search for the separator first: it comes soon, while the end of a huge line does not.
                     cursor = <const char*>memmem(target, <size_t>(limit - target if limit - target < SEPARATOR_SEARCH_BYTES
                                                                   else SEPARATOR_SEARCH_BYTES),
                                                  stream.event_separator, stream.separator_size)
@@ -71,7 +70,7 @@ cdef void split_into_chunks(const StreamSpec* stream, const char* data, const ch
                         newline = <const char*>memchr(target, c'\n', <size_t>(limit - target))
                     p = newline + 1 if newline != NULL else limit
             else:
-                next_starts_inside = starts_inside_line  # an empty share hands on what it was given
+                next_starts_inside = starts_inside_line  # an empty chunk passes its state on
         ft_assert(chunks[k].begin <= p)
         ft_assert(p <= limit)
         chunks[k].end = p
@@ -80,7 +79,7 @@ cdef void split_into_chunks(const StreamSpec* stream, const char* data, const ch
 
 
 cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil:
-    """Newlines in [begin, limit), and one more if the last line has none."""
+    """Return the number of newlines in [begin, limit), plus one if the last line has none."""
     cdef size_t n = 0
     cdef const char* p = begin
     while p < limit:

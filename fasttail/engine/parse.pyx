@@ -1,4 +1,4 @@
-"""`parse()`: lines in memory -> a Batch."""
+"""`parse()`, which turns lines in memory into a Batch."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer
 from libc.string cimport memchr
 
@@ -17,9 +17,11 @@ cdef enum:
 def parse(data, int workers=1) -> Batch:
     """Parse order-status lines of any layout.
 
-    data: any object with a contiguous buffer of bytes; it is held, not copied. workers: threads, at least 1. May be called
-    from any thread; the GIL is released while parsing. Lines that are no order status stand in `Batch.rejected`, in the
-    order of the data; nothing raises for them. Raises ValueError for workers below 1 or above 256, MemoryError.
+    data: an object with a contiguous buffer of bytes, which is held and not copied
+    workers: number of threads, 1 to 256
+
+    Callable from any thread; releases the GIL while parsing. Lines that are no order status do not raise; `Batch.rejected`
+    lists them in the order of the data. Raises ValueError for another number of workers, and MemoryError.
     """
     cdef Batch batch = Batch.__new__(Batch)
     cdef const char* start
@@ -38,7 +40,7 @@ def parse(data, int workers=1) -> Batch:
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     if workers > MAX_WORKERS:
-        raise ValueError(f"workers must be at most {MAX_WORKERS}, not {workers}")     # libgomp ends the process without threads
+        raise ValueError(f"workers must be at most {MAX_WORKERS}, not {workers}")     # without threads, libgomp exits
     shares = 2 * <size_t>workers
     batch.table = table_acquire(&ORDER_STATUSES, size, shares)
     pool = batch.pool = WorkerPool(workers, batch.table, max_rejects=<size_t>-1)
@@ -47,8 +49,8 @@ def parse(data, int workers=1) -> Batch:
         with nogil:
             q = end
             if workers > 1 and p == start and size > 3 * FIRST_PASS_BYTES:
-                # several workers cannot number new coins: a small part goes first, so that most are known. By lines of
-                # by_block it may be up to a sixteenth of the whole.
+                # Parse a small part first, so that most coins are known: several workers cannot add coins while they run. With
+                # by_block lines, the part may be up to a sixteenth of the data.
                 ft_assert(2 * FIRST_PASS_BYTES + size // 16 <= size)
                 q = <const char*>memchr(p + FIRST_PASS_BYTES, c'\n', FIRST_PASS_BYTES + size // 16)
                 q = q + 1 if q != NULL else end
@@ -61,5 +63,5 @@ def parse(data, int workers=1) -> Batch:
     if batch.table.segments_len == 0:
         batch.table.compact()
     if workers > 1:
-        batch.rejected.sort()                            # a worker that paused went on after the others
+        batch.rejected.sort()                            # a paused worker continued after the others
     return batch

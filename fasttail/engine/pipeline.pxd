@@ -1,4 +1,4 @@
-"""The pipeline thread."""
+"""The pipeline thread: reads blocks, parses them and publishes their messages."""
 cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -19,9 +19,9 @@ cdef struct Counters:
     uint64_t last_data_ns, loop_ns, in_batch_ns, batch_number
     uint64_t topics_ns       # from rows to messages
     uint64_t height
-    uint64_t last_block      # of the last line that told one, former hours' lines left out
+    uint64_t last_block      # of the last line that had one; lines of previous hours excluded
     uint64_t last_event_ns   # the newest event's own time,
-    uint64_t last_local_ns   # … when the node wrote its line (0: the layout does not tell),
+    uint64_t last_local_ns   # … when the node wrote its line (0: not in this layout),
     uint64_t last_event_seen_ns  # … and when it was published
 
 
@@ -38,23 +38,23 @@ cdef class Pipeline:
     cdef object error
     cdef object path
     cdef object identity             # (device, inode) of the file at `path`, or None
-    cdef const char* running_begin   # the running batch's lines in the reader's memory; NULL: none, or not there
+    cdef const char* running_begin   # the running batch in the reader's memory; NULL: no batch, or a final line held elsewhere
     cdef const char* running_limit
     cdef int wake_fd
-    cdef uint64_t truncations        # that the main thread knows of
-    cdef uint32_t* selection         # owned
+    cdef uint64_t truncations        # truncations reported to the main thread
+    cdef uint32_t* selection         # owned; rows that the selector passes
     cdef uint64_t stopping, selector_pending
     cdef Router router
     cdef Ring ring
     cdef BatchLocation location      # of the running batch
     cdef uint32_t hour
-    cdef uint64_t log_every_ns       # a group of log lines at most so often; 0: every batch
+    cdef uint64_t log_every_ns       # minimum time between logged batches; 0: log every batch
     cdef uint64_t logged_ns
     cdef uint64_t min_batch_ns
     cdef uint64_t stall_ms
     cdef bint late
     cdef Counters counters
-    cdef readonly Histogram batch_times  # how long each batch took: the pipeline's thread adds
+    cdef readonly Histogram batch_times  # durations of batches; only the pipeline thread adds
     cdef object _look(self, bint at_end)
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil
     cdef void _read_lines(self) noexcept nogil

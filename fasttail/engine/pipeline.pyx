@@ -1,4 +1,4 @@
-"""The pipeline thread: blocks in, frames out.
+"""The pipeline thread, which turns blocks of lines into frames.
 
     pipeline thread (member 0 of the OpenMP team)                              main thread (uvloop)
     ┌───────────────────────────── with nogil ─────────────────────────────┐
@@ -6,10 +6,10 @@
     └──▲───────────────────────────────────────────────────────────────┬───┘
        └── follower.check (Python): new file, truncation, once a second ◄┘
 
-The thread holds the GIL only for `follower.check`. When the ring (ring.pyx) is full, it waits and does not read on. `consume`
-runs after the batch stands in the ring, so a position that is asked for once the thread has `stopped` lies exactly behind what
-the last `drain` hands over. Counters are words of 64 bits that one thread writes and others read for information, relaxed
-(atomics.h); a value may be a moment old.
+The thread holds the GIL only for `follower.check`. When the ring (ring.pyx) is full, the thread waits and stops reading. It
+calls `consume` only after the batch is in the ring. Once the thread has `stopped`, its position is therefore exactly the end of
+what the last `drain` returns. Counters are 64-bit words with one writer; other threads read them with relaxed atomics
+(atomics.h), so a value may be a moment old.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -46,22 +46,22 @@ cdef extern from *:
     #include <sys/prctl.h>
     static inline void ft_set_timer_slack(void) { (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0, 0, 0); }
     """
-    void ft_set_timer_slack() noexcept nogil   # this thread's short sleeps end within a microsecond, not within 50
+    void ft_set_timer_slack() noexcept nogil   # short sleeps of this thread end within 1 µs, not within 50
 
 cdef enum:
-    COALESCE_NS = 100000      # from word of new lines to the read: what is written in one go comes in one batch
+    COALESCE_NS = 100000      # from the first inotify event to the read, so that writes made together share a batch
 
-cdef enum LoopExit:           # why the loop came back to Python
+cdef enum LoopExit:           # why the loop returned to Python
     EXIT_STOP
-    EXIT_CHECK                # time to look at the folders
-    EXIT_AT_END               # and nothing more to read
+    EXIT_CHECK                # the folders are due for a check
+    EXIT_AT_END               # … and there is nothing more to read
 
 
-cdef void* _leaked = NULL        # the last block that `leak` made; each begins with the address of the one before
+cdef void* _leaked = NULL        # the last block that `leak` allocated; each starts with the address of the previous one
 
 
 def leak(size_t size) -> None:
-    """Debugging: takes memory that nothing gives back, and touches all of it."""
+    """Leak `size` bytes and touch all of them. For debugging."""
     global _leaked
     cdef char* block = <char*>malloc(size + sizeof(void*))
     if block == NULL:
@@ -83,18 +83,23 @@ cdef void _sleep(uint64_t ns) noexcept nogil:
 
 
 cdef class Pipeline:
-    """Owns the thread, the reader, the pool and the ring.
+    """Owns the pipeline thread, its reader, its worker pool and its ring.
 
-    The main thread calls `start`, `drain` whenever `ready_fd` is readable, `add_topic` and `remove_topic` when somebody comes
-    or the last one goes, and at the end `stop` and `drain` until `stopped`. `follower.check` runs in the pipeline's thread.
+    The main thread calls `start`, then `drain` whenever `ready_fd` is readable, and `add_topic` and `remove_topic` as
+    subscriptions come and go. To end, it calls `stop`, and then `drain` until `stopped`. `follower.check` runs in the pipeline
+    thread.
     """
 
     def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
                   int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, start_barrier=None,
                   uint32_t max_topics=MAX_TOPICS):
-        """log_every_s: None for no START notes at all, 0 for every batch. stall_ms: debugging; the first batch hangs so long.
-        gate: called once, by the thread, between its first look at the folders and its first read; may wait.
-        max_topics: besides the old channels'; one more is refused (`Topic.refused`).
+        """Allocate the table, the pool, the router and the ring. Raises MemoryError.
+
+        wake_fd: an eventfd that ends the watcher's wait; borrowed
+        log_every_s: minimum time between logged batches; 0: log all, None: post no BatchStart events
+        stall_ms: how long the first batch hangs, for debugging
+        start_barrier: called once by the thread, between its first check of the folders and its first read; may block
+        max_topics: limit of topics besides those of the old channels; further ones are refused (`Topic.refused`)
         """
         self.reader = reader
         self.watcher = watcher
@@ -117,28 +122,28 @@ cdef class Pipeline:
     def __dealloc__(self):
         free(self.selection)
 
-    # ---------------------------------------------------------------------------------------------- the main thread's side
+    # --------------------------------------------------------------------------------------------------------- main thread
 
     def start(self) -> None:
-        """Begin to follow. Also asks that the calling thread, which is to drain, be run soon after each wake-up."""
+        """Start the thread. Also request a short time slice for the caller, which must be the thread that drains."""
         set_time_slice()
         ft_assert_thread(&self.ring.main_thread)
         self.thread = threading.Thread(target=self._run, name="fasttail-pipeline", daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end after the running batch. Go on draining until `stopped`."""
+        """Ask the thread to end after the running batch. Keep draining until `stopped`."""
         ft_store_release(&self.stopping, 1)
         ft_eventfd_signal(self.wake_fd)
 
     @property
     def ready_fd(self) -> int:
-        """Readable when there is something to `drain`."""
+        """A descriptor that is readable when there are events to `drain`."""
         return self.ring.ready_fd
 
     @property
     def stopped(self) -> bool:
-        """The thread has ended (or never ran); after a last `drain` everything it read is handed over."""
+        """Whether the thread has ended or never ran. One more `drain` then returns the rest."""
         return self.thread is None or not self.thread.is_alive()
 
     @property
@@ -147,45 +152,46 @@ cdef class Pipeline:
         return self.error
 
     def add_topic(self, Topic topic not None) -> int:
-        """Make the topic's messages from some batch on: from that after the TopicsChanged with this number, or a greater one.
+        """Start producing the topic's messages. Return the number of the command.
 
-        If there is no room for it, `Topic.refused` is true when that note comes; it is to be removed then like any other.
+        The first batch with messages follows the TopicsChanged event with this number or a greater one. If the pipeline cannot
+        take the topic, `Topic.refused` is true by then, and the topic must be removed like any other.
         """
         return self.ring.push_command(ADD_TOPIC, topic)
 
     def remove_topic(self, Topic topic not None) -> int:
-        """Make them no more, likewise. What was made before still comes out of `drain`."""
+        """Stop producing the topic's messages, likewise. `drain` still returns those made before."""
         return self.ring.push_command(REMOVE_TOPIC, topic)
 
     def replace_selector(self, Selector selector not None) -> None:
-        """From some batch on, the old channels get what this one passes. It must be new: it becomes this pipeline's own."""
+        """Replace the old channels' selector, from a later batch on. The selector must be new; the pipeline takes ownership."""
         ft_assert_thread(&self.ring.main_thread)
         self.next_selector = selector
         ft_store_release(&self.selector_pending, 1)
         ft_eventfd_signal(self.wake_fd)
 
     def position(self):
-        """Where reading goes on, once the thread has `stopped`: behind what the last `drain` hands over.
+        """Return the position after the last `drain`, or None until the thread has `stopped`.
 
-        None before that: reader and follower are the thread's, and may change in the midst of the answer.
+        Until then, the thread may change the reader and the follower at any moment.
         """
         return self.follower.position(self.reader) if self.stopped else None
 
     def drain(self, int max_events=RING_SLOTS) -> list:
-        """Take up to `max_events` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
+        """Return up to `max_events` events, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
         return self.ring.drain(max_events)
 
     def trim(self) -> None:
-        """Memory is short: each slot of the ring gives back what it keeps for its next batch, as it is drained."""
+        """Make each slot free the memory it keeps for its next batch, as it is drained."""
         self.ring.trim()
 
     def ring_bytes(self) -> tuple:
-        """(bytes of messages that wait to be drained, bytes that the slots occupy); callable from any thread."""
+        """Return (bytes of messages waiting to be drained, bytes allocated by the slots). Callable from any thread."""
         return self.ring.held_bytes()
 
     def stats(self) -> dict:
-        """Numbers for health, metrics and log; callable from any thread."""
-        c = &self.counters               # relaxed, as all that another thread writes meanwhile: each number for itself
+        """Return the numbers for health, metrics and the log. Callable from any thread."""
+        c = &self.counters               # relaxed: written meanwhile, and each for itself
         return {
             "batches": ft_load_relaxed(&c.batches), "lines": ft_load_relaxed(&c.lines), "orders": ft_load_relaxed(&c.orders),
             "selected": ft_load_relaxed(&c.selected), "rejected": ft_load_relaxed(&c.rejected),
@@ -212,26 +218,26 @@ cdef class Pipeline:
         }
 
     def workers(self) -> list:
-        """WorkerState of each worker in the batch that runs (or the last one), as far as it is known at this moment."""
+        """Return the WorkerState of each worker that has started in the running or last batch."""
         cdef int k
-        cdef Chunk* chunks = self.pool.chunks        # relaxed: each worker writes its own meanwhile
+        cdef Chunk* chunks = self.pool.chunks        # relaxed: each worker writes its own chunk meanwhile
         return [WorkerState(ft_load_relaxed(&chunks[k].lines), ft_load_relaxed(<uint64_t*>&chunks[k].rows_len),
                             ft_load_relaxed(&chunks[k].ended_ns) != 0)
                 for k in range(self.pool.workers) if ft_load_relaxed(&chunks[k].started_ns)]
 
     def running_lines(self):
-        """Lines of the batch that runs, or None if it has ended meanwhile."""
+        """Return the number of lines in the running batch, or None if it has ended meanwhile."""
         cdef uint64_t number = ft_load_acquire(&self.counters.batch_number)
         cdef const char* begin = <const char*>ft_load_pointer_relaxed(<void**>&self.running_begin)
         cdef const char* limit = <const char*>ft_load_pointer_relaxed(<void**>&self.running_limit)
-        cdef size_t lines = 1                 # not in the reader's memory: a last line without its end
+        cdef size_t lines = 1                 # a final line outside the reader's memory, until shown otherwise
         if begin != NULL and begin < limit:
-            lines = count_lines(begin, limit)     # of memory that stays mapped; right if the batch still runs afterwards
+            lines = count_lines(begin, limit)     # the memory stays mapped; the check below validates the count
         if ft_load_relaxed(&self.counters.in_batch_ns) and ft_load_acquire(&self.counters.batch_number) == number:
             return lines
         return None
 
-    # ------------------------------------------------------------------------------------------------ the pipeline's thread
+    # ------------------------------------------------------------------------------------------------------ pipeline thread
 
     def _run(self) -> None:
         cdef LoopExit loop_exit = EXIT_AT_END
@@ -252,14 +258,14 @@ cdef class Pipeline:
                     ft_store_relaxed(&self.selector_pending, 0)
                     self.selector = self.next_selector
                 if loop_exit == EXIT_AT_END and self.reader.bytes_read == read:
-                    _sleep(1000000)        # a file system that tells of bytes which it does not give
+                    _sleep(1000000)        # do not spin on a file system that reports bytes it does not return
                 read = self.reader.bytes_read
         except BaseException as error:
             self.error = error
             ft_eventfd_signal(self.ring.ready_fd)
 
     cdef object _look(self, bint at_end):
-        """Let the follower look at the folders, and do what it has found: a last line of a file that was left, another file."""
+        """Let the follower check the folders, and apply what it found: final lines, or another file."""
         self.follower.check(self.reader, self.watcher, at_end)
         if self.start_barrier is not None:
             start_barrier, self.start_barrier = self.start_barrier, None
@@ -271,7 +277,7 @@ cdef class Pipeline:
         changed = self._set_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
         self.late = self.follower.late
         self._set_resume_point()
-        # Truncated, it begins anew: whoever reads along has to know before the first new line comes.
+        # A truncated file is read from its start again. Consumers must learn of it before its first new line.
         changed = changed or self.truncations != self.follower.truncations
         if changed and self.identity is not None and not self.late:
             self.truncations = self.follower.truncations
@@ -279,9 +285,7 @@ cdef class Pipeline:
                 self._post_file_opened()
 
     cdef bint _set_file(self, path, identity) except -1:
-        """From now on lines come from `path`, which is the file (device, inode) `identity`. Whether that is another than
-        before.
-        """
+        """Set the file of the next lines and its identity (device, inode). Return whether it is another one."""
         if path == self.path and identity == self.identity:
             return False
         self.path = path
@@ -296,8 +300,9 @@ cdef class Pipeline:
         return prefix
 
     cdef object _set_resume_point(self):
-        """Late lines' messages say where reading goes on: what stands before that place has been handed out, so that whoever
-        resumes from there gets nothing twice.
+        """Make the messages of late lines carry the resume point as their cursor.
+
+        Everything before it was delivered, so a client that resumes there gets nothing twice.
         """
         self.location.late = self.late
         if self.late:
@@ -314,7 +319,7 @@ cdef class Pipeline:
             self._run_batch(p, p + n, p + n, offset)
 
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil:
-        """Read and publish until Python is needed. `check_at_end`: it is needed as soon as all is read."""
+        """Read and publish until Python is needed. With `check_at_end`, that is when everything has been read."""
         cdef int code
         cdef uint64_t now, batch_began = 0
         cdef size_t size
@@ -327,9 +332,9 @@ cdef class Pipeline:
             if ft_load_acquire(&self.selector_pending):
                 return EXIT_CHECK
             code = self.reader.fill()
-            # Relaxed: whoever sees it a moment late takes it after the next read; the exchange in `ft_stack_take_all` orders
-            # what it points to.
-            # after the read: what was wished before a line was written holds for that line
+            # Taken after the read, so that a command given before a line was written applies to that line. The load may be
+            # relaxed: a late one is taken after the next read, and the exchange in `ft_stack_take_all` orders what it points
+            # to.
             if ft_load_pointer_relaxed(<void**>&self.ring.commands) != NULL:
                 self._run_commands()
             if code == FILL_LINES:
@@ -345,7 +350,7 @@ cdef class Pipeline:
                     if now - batch_began < self.min_batch_ns:
                         _sleep(self.min_batch_ns - (now - batch_began))
                     continue
-                # else there was no more when it was read, and inotify tells of what has come since
+                # Otherwise the read reached the end, and inotify reports what has been written since.
             elif code == FILL_PARTIAL or code == FILL_SKIPPED:
                 if now >= check_ns:
                     return EXIT_CHECK
@@ -354,18 +359,18 @@ cdef class Pipeline:
                 return EXIT_AT_END
             code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
             if code & WAIT_DATA and not self.watcher.polls_file:
-                # Many small writes a moment apart: let some come together, for a batch costs more than its lines.
+                # Let small writes coalesce, because a batch costs more than its lines.
                 now = monotonic_ns()
                 _sleep(max(min(<uint64_t>COALESCE_NS, self.min_batch_ns), _ns_until(batch_began + self.min_batch_ns, now)))
             if code & WAIT_WAKE:
-                ft_eventfd_clear(self.wake_fd)       # before it is looked what for
+                ft_eventfd_clear(self.wake_fd)       # cleared before its causes are checked
             if code & WAIT_DIRS and not code & WAIT_DATA:
                 return EXIT_AT_END
             if code & WAIT_DIRS:
-                check_ns = 0                         # what was written first, then the folders
+                check_ns = 0                         # read the new data first, then check the folders
 
     cdef void _read_lines(self) noexcept nogil:
-        """The batch that the reader has: publish it, and be done with it."""
+        """Publish the reader's batch and consume it."""
         cdef size_t size = self.reader.lines_end - self.reader.begin
         ft_store_pointer_relaxed(<void**>&self.running_begin, self.reader.base + self.reader.begin)
         ft_store_pointer_relaxed(<void**>&self.running_limit, self.reader.base + self.reader.lines_end)
@@ -376,14 +381,14 @@ cdef class Pipeline:
             self.table.trim(RETAINED_WINDOWS * self.reader.window)
 
     cdef void _run_commands(self) noexcept nogil:
-        """Do what the main thread wished since the last time, and answer."""
+        """Run the commands that the main thread has pushed, and answer with one event."""
         cdef Command* command = self.ring.take_commands()
         cdef Command* after
         cdef RingSlot* slot
         cdef uint64_t number = 0
         while command != NULL:
             if command.kind == ADD_TOPIC:
-                self.router.register_topic(command.topic)  # one for which there is no room knows it: Topic.refused
+                self.router.register_topic(command.topic)  # a topic without space is marked as refused
             else:
                 self.router.unregister_topic(command.topic)
             number = command.number
@@ -396,13 +401,13 @@ cdef class Pipeline:
             self.ring.post()
 
     cdef void _post_file_opened(self) noexcept nogil:
-        """Say which file is read now, and from where: a checkpoint must not wait for its first line."""
+        """Post which file is read, and from where, so that a checkpoint need not wait for its first line."""
         cdef RingSlot* slot = self._claim_slot(EVENT_FILE_OPENED, self.counters.batch_number)
         slot.end = self.reader.offset
         self.ring.post()
 
     cdef RingSlot* _claim_slot(self, EventKind kind, uint64_t number) noexcept nogil:
-        """The next free slot; waits while the ring is full (the file is the queue)."""
+        """Return the next free slot. Wait while the ring is full; the file holds what is not read yet."""
         cdef RingSlot* slot
         while self.ring.is_full():
             ft_store_relaxed(&self.counters.loop_ns, monotonic_ns())
@@ -417,14 +422,14 @@ cdef class Pipeline:
     # ------------------------------------------------------------------------------------------------------------ one batch
 
     cdef void _run_batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
-        """Parse, filter, encode, hand over: the whole lines [begin, limit), which stand at `offset` in the file."""
+        """Parse, filter, encode and post the whole lines [begin, limit), which are at `offset` in the file."""
         cdef Counters* c = &self.counters
         cdef uint64_t now = monotonic_ns()
         cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
         cdef RingSlot* slot
         ft_assert(begin <= limit)
         ft_assert(limit <= readable)
-        ft_store_release(&c.batch_number, c.batch_number + 1)  # `running_lines` looks at it before and after it counts
+        ft_store_release(&c.batch_number, c.batch_number + 1)  # `running_lines` compares it before and after counting
         if logged:
             self.logged_ns = now
             slot = self._claim_slot(EVENT_BATCH_START, c.batch_number)
@@ -434,7 +439,7 @@ cdef class Pipeline:
         self.table.clear()
         self.pool.stall_ms = <int>self.stall_ms
         self.stall_ms = 0
-        self.pool.parse_batch(begin, begin, limit, readable)     # if that fails, the chunks say so
+        self.pool.parse_batch(begin, begin, limit, readable)     # failed bounds are flagged in the chunks
         self.pool.stall_ms = 0
         slot = self._claim_slot(EVENT_BATCH_END, c.batch_number)
         slot.logged = logged
@@ -449,12 +454,12 @@ cdef class Pipeline:
         self.ring.post()
 
     cdef void _publish(self, RingSlot* slot, const char* begin, uint64_t offset) noexcept nogil:
-        """The messages of the rows, into the slot's boxes."""
+        """Encode the messages of the rows into the slot's outboxes."""
         cdef uint64_t now
         cdef int k
         cdef size_t n = self.selector.select(self.table, begin, self.selection)
         ft_assert(n <= self.table.rows_len)
-        ft_assert(self.table.rows_len <= self.table.rows_cap)    # as long as `selection`
+        ft_assert(self.table.rows_len <= self.table.rows_cap)    # `selection` has rows_cap entries
         self.location.data = begin
         self.location.size = slot.bytes
         self.location.offset = offset
@@ -469,7 +474,7 @@ cdef class Pipeline:
             slot.failed += self.pool.chunks[k].bound_exceeded
 
     cdef void _tell_parsed(self, RingSlot* slot, uint64_t offset) noexcept nogil:
-        """What came of the lines."""
+        """Record the counts of the parsed lines in the slot."""
         cdef int k
         slot.lines = self.pool.lines()
         slot.orders = self.table.rows_len
@@ -483,7 +488,7 @@ cdef class Pipeline:
             slot.worker_counts[2 * k + 1] = self.pool.chunks[k].rows_len
 
     cdef void _tell_newest(self, RingSlot* slot) noexcept nogil:
-        """When the newest order and its line came into being, and its height; nothing if a chunk failed."""
+        """Record the newest order's time, its line's time and the height, unless a chunk failed."""
         cdef Counters* c = &self.counters
         cdef Chunk* chunk
         cdef const Row* row
@@ -529,7 +534,7 @@ cdef class Pipeline:
         ft_store_relaxed(&c.in_batch_ns, 0)
 
     cdef void _count_height_regressions(self) noexcept nogil:
-        """Count how often the block number went back in the batch: the node wrote blocks once more."""
+        """Count how often the block number decreases in the batch, because the node wrote blocks again."""
         cdef Counters* c = &self.counters
         cdef Chunk* chunk
         cdef size_t i

@@ -1,4 +1,4 @@
-"""The fixed pool of workers."""
+"""The fixed pool of workers that parse a batch."""
 cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -8,32 +8,32 @@ from fasttail.streams.types cimport Chunk, Reject, StreamSpec
 from fasttail.streams.intern cimport InternTable
 
 cdef enum:
-    MAX_UNCODED_ROWS = 4096        # per worker and region; when there are more, all its rows are looked at for them
-    MAX_REJECTS_PER_WORKER = 1024  # per worker and region; when full, the worker pauses until they are taken
+    MAX_UNCODED_ROWS = 4096        # per worker and region; beyond it, all rows of the worker are scanned
+    MAX_REJECTS_PER_WORKER = 1024  # per worker and region; when full, the worker pauses until they are collected
 
 cdef enum BatchCode:         # how a batch ended
     BATCH_DONE = 0
-    BATCH_NO_MEMORY          # memory ran out
-    BATCH_BROKEN             # an array's bound did not hold: a bug
-    BATCH_CODES              # others may count on from here
+    BATCH_NO_MEMORY          # out of memory
+    BATCH_BROKEN             # an array bound was exceeded: a bug
+    BATCH_CODES              # first value for other codes
 
 
 @cython.final
 cdef class WorkerPool:
     cdef readonly int workers
-    cdef uint64_t recut_count            # that had to be cut again
-    cdef uint64_t busy                   # of debug builds: a region runs
+    cdef uint64_t recut_count            # batches that were cut again
+    cdef uint64_t busy                   # debug builds: a region is running
     cdef Chunk* chunks                   # owned; chunks[0:workers]
     cdef Reject* rejects                 # owned; MAX_REJECTS_PER_WORKER per worker
-    cdef uint64_t rejected               # lines of the batch that were rejected: the first of them are
-    cdef Reject* kept                    # owned; kept[0:kept_len], in the order of the lines as far as no worker had to pause
+    cdef uint64_t rejected               # rejected lines of the batch; `kept` has the first of them
+    cdef Reject* kept                    # owned; kept[0:kept_len], in line order unless a worker had to pause
     cdef size_t kept_len
     cdef size_t kept_cap
-    cdef size_t max_rejects              # so many are kept at most
+    cdef size_t max_rejects              # maximum of kept_len
     cdef uint32_t* uncoded_rows          # owned; MAX_UNCODED_ROWS per worker
     cdef const StreamSpec* stream        # the table's
-    cdef InternTable coins               # owned; grows between regions, or where a worker is alone
-    cdef RowTable table                  # where rows go
+    cdef InternTable coins               # owned; grows between regions, or within one if there is one worker
+    cdef RowTable table                  # receives the rows
     cdef const char* data
     cdef const char* begin
     cdef const char* limit

@@ -1,14 +1,13 @@
-"""The fixed pool of workers: one parallel region per batch, chunks = workers exactly.
+"""The fixed pool of workers, which parses each batch in a parallel region with one chunk per worker.
 
-                    _start                _run                                     _finish
-    lines [begin, limit) ──cut──► chunks ──prange──► each worker: its share ──► its rows ──► segments of the table
-                                                     (no lock, no allocation,
-                                                      no Python object)
+                    _start                   _run                                 _collect_results
+    lines [begin, limit) ──split──► chunks ──prange──► each worker: its chunk ──► its rows ──► segments of the table
+                                                       (no lock, no allocation,
+                                                        no Python object)
 
-OpenMP is used here and in engine/router.pyx (the topics' jobs: same thread, same team), nowhere else. libgomp keeps one team
-of threads per calling thread, so a pool belongs to the thread that calls `parse_batch`; the pipeline calls it from one thread
-for life.
-A forked child has no team: it runs the shares, and the topics' jobs, one by one (`openmp_usable`).
+Only this module and engine/router.pyx use OpenMP, from the same thread and with the same team. libgomp keeps one team per
+calling thread, so a pool belongs to the thread that calls `parse_batch`; the pipeline always calls it from one thread. A forked
+child has no team, so it runs chunks and jobs one by one (`openmp_usable`).
 """
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
@@ -36,17 +35,17 @@ cdef extern from *:
     void ft_name_thread(int k) noexcept nogil
 
 cdef enum:
-    MIN_PARALLEL_BYTES = 1 << 17  # bytes: below, waking the team costs more than it gives; the shares run one by one
+    MIN_PARALLEL_BYTES = 1 << 17  # below this, waking the team costs more than it saves
     MAX_COINS = 32767
 
-# The process that has started a team; 0: none yet. Relaxed: several threads may parse at a time, and all write the same number.
+# The process that started a team; 0: none yet. Relaxed: threads that parse at the same time all write the same pid.
 cdef uint64_t _openmp_pid = 0
 
 
 cdef bint openmp_usable() noexcept nogil:
-    """Whether this process may start a parallel region: not in a child that was forked after the team had been started.
+    """Whether this process may start a parallel region, which a child forked after the team's start may not.
 
-    Threads do not survive a fork, and libgomp would wait for them for ever.
+    Threads do not survive a fork, and libgomp would wait for them forever.
     """
     cdef uint64_t pid = <uint64_t>getpid()
     if ft_load_relaxed(&_openmp_pid) == 0:
@@ -55,7 +54,7 @@ cdef bint openmp_usable() noexcept nogil:
 
 
 cdef int check_batch(int code) except -1:
-    """Raise what a BatchCode stands for."""
+    """Raise the exception for a BatchCode."""
     if code == BATCH_BROKEN:
         raise SystemError("fasttail: an array bound was exceeded; please report the input")
     if code == BATCH_NO_MEMORY:
@@ -66,7 +65,7 @@ cdef int check_batch(int code) except -1:
 cdef class WorkerPool:
     """`workers` workers that fill `table`. Not thread-safe: one batch at a time.
 
-    max_rejects: so many rejected lines of a batch are kept in `kept` at most; `rejected` counts all.
+    max_rejects: maximum number of a batch's rejected lines that are kept in `kept`; `rejected` counts all.
     """
 
     def __cinit__(self, int workers, RowTable table not None, *, size_t max_rejects=0):
@@ -86,11 +85,11 @@ cdef class WorkerPool:
             raise MemoryError
         intern_init(&self.coins, MAX_COINS)
         for k in range(workers):
-            # second 0, nanosecond 0: the remembered texts and numbers agree from the start
+            # The cached texts match the cached numbers from the start: second 0, nanosecond 0.
             memcpy(self.chunks[k].cached_second_text, b"1970-01-01T00:00:00", 19)
             memcpy(self.chunks[k].cached_time_text, b'1970-01-01T00:00:00.000000000"', 30)
             self.chunks[k].cached_time_size = 29
-            # next_key is zero: key 0 is guessed, until keys have been seen
+            # next_key stays zero, so key 0 is predicted until keys have been seen.
 
     def __dealloc__(self):
         free(self.chunks)
@@ -101,11 +100,11 @@ cdef class WorkerPool:
 
     @property
     def recut_batches(self) -> int:
-        """Batches that had to be cut again; any thread may ask."""
+        """Number of batches that were cut again. Readable from any thread."""
         return ft_load_relaxed(&self.recut_count)
 
     def warm_up(self) -> None:
-        """Start the team now and name its threads, the caller's included, `fasttail-w0`… (for `ps -T` and `top -H`)."""
+        """Start the team now. Name its threads, including the caller, `fasttail-w0` and so on for `ps -T` and `top -H`."""
         global _openmp_pid
         cdef int k
         ft_store_relaxed(&_openmp_pid, <uint64_t>getpid())
@@ -114,13 +113,13 @@ cdef class WorkerPool:
                 ft_name_thread(k)
 
     def coin_names(self) -> list:
-        """Coin of each code; code 0 stands for "not in the table"."""
+        """Return the coin of each code. Code 0 stands for a coin without a code."""
         cdef uint32_t i
         return [""] + [self.coins.texts[i][:self.coins.sizes[i]].decode("utf-8", "replace")
                        for i in range(1, self.coins.count + 1)]
 
     cdef int parse_batch(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil:
-        """Append the rows of the whole lines [begin, limit) of `data` to the table. A BatchCode: see `check_batch`.
+        """Append the rows of the whole lines [begin, limit) of `data` to the table. Return a BatchCode (see `check_batch`).
 
         Bytes up to `readable` (>= limit) may be read. A last line without a newline counts as whole.
         """
@@ -136,7 +135,7 @@ cdef class WorkerPool:
         return BATCH_DONE if more == 0 else BATCH_BROKEN
 
     cdef int _take_rejects(self) noexcept nogil:
-        """Count the lines that the workers have rejected, and keep the first ones. A BatchCode."""
+        """Count the lines that the workers rejected, and keep the first ones. Return a BatchCode."""
         cdef int k
         cdef size_t n, room
         cdef Chunk* c
@@ -158,18 +157,17 @@ cdef class WorkerPool:
         return BATCH_DONE
 
     cdef void drop_rejects(self) noexcept nogil:
-        """Give back what many rejected lines needed; no more batches follow."""
+        """Free the memory of the kept rejects. No more batches may follow."""
         free(self.kept)
         self.kept = NULL
         self.kept_len = self.kept_cap = self.max_rejects = 0
 
     cdef void _start(self, const char* data, const char* begin, const char* limit, const char* readable) noexcept nogil:
-        """Share the lines out among the workers."""
+        """Split the lines among the workers, to be appended after the rows of earlier batches."""
         self.data = data
         self.begin = begin
         self.limit = limit
         self.readable = readable
-        # the first free place behind earlier batches
         self.first_row = 0
         self.first_envelope = 0
         if self.table.segments_len:
@@ -193,7 +191,7 @@ cdef class WorkerPool:
             c.scanned_newline = NULL
             c.rows = self.table.rows + row * self.stream.row_bytes
             c.rows_cap = size // self.stream.min_event_bytes + 2
-            ft_store_relaxed(<uint64_t*>&c.rows_len, 0)  # relaxed, these four: the main thread may ask how far a worker is
+            ft_store_relaxed(<uint64_t*>&c.rows_len, 0)  # relaxed, as below: the main thread reads workers' progress
             c.envelopes = &self.table.envelopes[envelope]
             c.envelope_base = <uint32_t>envelope
             c.envelopes_cap = size // self.stream.min_envelope_bytes + 2
@@ -221,7 +219,7 @@ cdef class WorkerPool:
                 c.bound_exceeded = True
 
     cdef void _run_region(self) noexcept nogil:
-        """One parallel region over the chunks that are not done. Every started chunk ends."""
+        """Run one parallel region over the chunks that are not finished. Every chunk that was started ends."""
         cdef int k
         cdef bint parallel = self.workers > 1 and self.limit - self.begin >= MIN_PARALLEL_BYTES and openmp_usable()
         ft_begin_exclusive(&self.busy)
@@ -249,7 +247,7 @@ cdef class WorkerPool:
         ft_store_relaxed(&c.ended_ns, monotonic_ns())
 
     cdef int _run(self) noexcept nogil:
-        """Parse on. 0: done, the table has the rows; 1: rejects must be taken, then run again; -1: a bug."""
+        """Parse on. Return 0 if the table has all rows, 1 if rejects must be collected before the next call, -1 for a bug."""
         cdef int k
         cdef bint rejects_full = False, needs_recut = False
         cdef Chunk* c
@@ -261,8 +259,7 @@ cdef class WorkerPool:
             rejects_full |= c.rejects_full
             needs_recut |= c.needs_recut or (c.ends_inside_line and not c.stopped_at_boundary and c.begin < c.end)
         if self.split_inside_lines and (needs_recut or rejects_full):
-            # some share should have ended exactly at its end, inside a line, and did not; or rejects would have to be taken
-            # before that is known
+            # A chunk did not end exactly at its cut inside a line; or rejects would have to be collected before that is known.
             ft_add_single_writer(&self.recut_count, 1)
             self._split(False)
             return self._run()
@@ -272,7 +269,7 @@ cdef class WorkerPool:
         return 0
 
     cdef void _collect_results(self) noexcept nogil:
-        """Chunks -> segments; envelopes of shared lines copied; new coins numbered in the order of the rows."""
+        """Turn chunks into segments, copy the envelopes of shared lines, and give new coins their codes in row order."""
         cdef int k
         cdef Chunk* c
         cdef Chunk* previous = NULL
@@ -293,7 +290,6 @@ cdef class WorkerPool:
             ft_assert(self.table.rows_len <= self.table.rows_cap)
 
     cdef uint64_t lines(self) noexcept nogil:
-        """Lines of the batch."""
         cdef int k
         cdef uint64_t n = 0
         for k in range(self.workers):

@@ -1,9 +1,8 @@
-"""Quotas: how the topics share the room that there is for a batch's messages.
+"""Shares the byte limit of a batch's messages among the topics.
 
-All messages of a batch together have a bound. Where they might pass it, the bytes of each job are counted first, and the bound
-is shared out: equal shares for all clients; who needs less leaves the rest to the others; and what a client needs beyond its
-share is taken from its own largest topics. A topic of several clients counts as a client of its own. So a client can only make
-gaps for itself.
+If a batch might exceed its limit, the bytes of each job are bounded first. All clients then get equal shares, and what a client
+does not need goes to the others. What a client needs beyond its share is taken from its own largest topics, so it can cause
+gaps only for itself. A topic with several clients counts as a client of its own.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport qsort
@@ -13,7 +12,7 @@ from fasttail.engine.topics cimport Topic
 
 
 cdef int _by_group(const void* a, const void* b) noexcept nogil:
-    """Jobs of one group side by side, the smallest first."""
+    """Order jobs by group, and by size within a group."""
     cdef const Job* x = <const Job*>a
     cdef const Job* y = <const Job*>b
     if x.group != y.group:
@@ -28,7 +27,7 @@ cdef int _by_bytes(const void* a, const void* b) noexcept nogil:
 
 
 cdef bint assign_quotas(Job* jobs, uint32_t count, QuotaGroup* groups, size_t batch_limit) noexcept nogil:
-    """Give quotas to jobs whose bytes are known, if together they need more than `room`; whether they do. Sorts the jobs."""
+    """Set quotas for jobs with known bytes if together they exceed `batch_limit`. Return whether they do. Sorts the jobs."""
     cdef size_t total = 0, left, share, group_left
     cdef uint32_t i, k, groups_len = 0
     cdef QuotaGroup* group
@@ -37,7 +36,7 @@ cdef bint assign_quotas(Job* jobs, uint32_t count, QuotaGroup* groups, size_t ba
     if total <= batch_limit:
         return False
     for i in range(count):
-        jobs[i].group = ft_load_relaxed(&(<Topic>jobs[i].topic).quota_group)  # relaxed: the main thread changes it
+        jobs[i].group = ft_load_relaxed(&(<Topic>jobs[i].topic).quota_group)  # relaxed: the main thread may change it
         if jobs[i].group == 0:
             jobs[i].group = (<uint64_t>1 << 32) + (<Topic>jobs[i].topic).id
     qsort(jobs, count, sizeof(Job), _by_group)

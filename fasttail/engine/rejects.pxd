@@ -1,4 +1,4 @@
-"""Rejected lines, for Python."""
+"""Rejected lines as Python sees them."""
 from libc.stdint cimport uint8_t
 
 from fasttail.engine.pool cimport WorkerPool

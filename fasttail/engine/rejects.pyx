@@ -1,4 +1,4 @@
-"""Rejected lines, for Python: which they are, and why."""
+"""Rejected lines as Python sees them, with their reasons."""
 from libc.stdint cimport uint8_t
 
 from typing import NamedTuple
@@ -38,18 +38,18 @@ _REASONS = {
 
 
 class Rejected(NamedTuple):
-    """A line that is no order status. `offset` is its first byte, `at` where the fault was noticed."""
+    """A line that is no order status. `offset` is its first byte, `at` the byte where the error was detected."""
 
     offset: int
     at: int
     reason: str
 
 
-cdef dict _reason_cache = {}     # what reason_text gave: few different ones, of perhaps millions of lines
+cdef dict _reason_cache = {}     # results of reason_text: few distinct ones for perhaps millions of lines
 
 
 cpdef str reason_text(uint8_t reason, uint8_t field):
-    """A `Reason` and a `Field` in words, such as "limitPx: not a decimal number"."""
+    """Return a `Reason` and a `Field` in words, such as "limitPx: not a decimal number"."""
     key = reason << 8 | field
     text = _reason_cache.get(key)
     if text is None:
@@ -59,7 +59,7 @@ cpdef str reason_text(uint8_t reason, uint8_t field):
 
 
 cdef list rejected_lines(WorkerPool pool):
-    """A Rejected for each line that the pool has kept."""
+    """Return a Rejected for each line that the pool has kept."""
     cdef list rejected = []
     cdef size_t i
     cdef const Reject* r
@@ -68,5 +68,5 @@ cdef list rejected_lines(WorkerPool pool):
         rejected.append(ft_new_tuple3(<PyTypeObject*>Rejected, r.line_offset, r.error_offset, reason_text(r.reason, r.field)))
         if i % 4096 == 4095:
             with nogil:
-                pass             # there may be millions, and other threads want the GIL, too
+                pass             # let other threads have the GIL: there may be millions of lines
     return rejected

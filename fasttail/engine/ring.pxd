@@ -1,4 +1,4 @@
-"""Between the pipeline's thread and the main thread: batches one way, commands the other."""
+"""The ring between the pipeline thread and the main thread: events in one direction, commands in the other."""
 cimport cython
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -17,17 +17,17 @@ cdef extern from *:
     void ft_eventfd_clear(int fd) noexcept nogil
 
 cdef enum:
-    RING_SLOTS = 16          # notes on their way to the main thread; when all are taken, reading stops
+    RING_SLOTS = 16          # events on their way to the main thread; reading stops when all slots are in use
 
 
 cdef enum EventKind:
-    EVENT_BATCH_START = 1     # a batch that is to be logged has begun
-    EVENT_BATCH_END = 2       # a batch has ended: its messages
-    EVENT_TOPICS_CHANGED = 3  # topics were added or removed: from the next batch on
-    EVENT_FILE_OPENED = 4     # reading goes on in another file
+    EVENT_BATCH_START = 1     # a logged batch has started
+    EVENT_BATCH_END = 2       # a batch has ended; carries its messages
+    EVENT_TOPICS_CHANGED = 3  # topics were added or removed, effective with the next batch
+    EVENT_FILE_OPENED = 4     # another file is being read
 
 
-# Something the main thread wants of the pipeline; a list, newest first, that the pipeline takes as a whole.
+# Commands from the main thread to the pipeline form a list, newest first, that the pipeline takes as a whole.
 cdef enum CommandKind:
     ADD_TOPIC
     REMOVE_TOPIC
@@ -44,49 +44,49 @@ cdef struct RingSlot:
     uint8_t kind
     bint logged
     uint64_t number          # of the batch
-    uint64_t file_number     # which of the files read so far
+    uint64_t file_number     # counts the files read so far
     uint64_t lines
     uint64_t bytes
     uint64_t orders          # rows parsed
     uint64_t selected        # rows that pass the server's own filter
-    uint64_t published       # rows in messages of the old channels
-    uint64_t failed          # chunks
+    uint64_t published       # largest number of orders that one topic, or all `orderUpdates` together, received
+    uint64_t failed          # chunks over a bound and outboxes out of memory
     uint64_t rejected
-    uint64_t reject_offset   # of the first rejected line: its offset in the file,
+    uint64_t reject_offset   # offset of the first rejected line in its file
     uint8_t reject_reason
     uint8_t reject_field
     uint64_t started_ns
     uint64_t ended_ns
     int64_t event_ns         # the newest order's own time; 0: no order, or a chunk failed
-    int64_t local_ns         # when the node wrote the newest line, by its own clock; 0: likewise, or the layout does not tell
-    uint64_t* worker_counts  # owned; lines and orders of each worker, two words each; filled if `logged`
-    Outbox* outboxes         # owned; a worker's messages each
-    uint64_t message_bytes   # bytes in them
-    BatchLocation location   # of the batch; its data are gone
-    uint32_t hour            # YYYYMMDDHH, 0: of no hour's file
-    uint64_t end             # where the file is read on after it
-    bint late                # lines of a former hour: `end` is not where reading goes on
+    int64_t local_ns         # when the node wrote the newest line, by its own clock; 0: as above, or not in this layout
+    uint64_t* worker_counts  # owned; lines and orders of each worker, two words each; used if `logged`
+    Outbox* outboxes         # owned; one per worker
+    uint64_t message_bytes   # bytes in the outboxes
+    BatchLocation location   # of the batch; its `data` is no longer valid
+    uint32_t hour            # YYYYMMDDHH; 0: not an hourly file
+    uint64_t end             # offset after the batch, where reading continues
+    bint late                # lines of a previous hour: reading does not continue at `end`
 
 
 @cython.final
 cdef class Ring:
     cdef int workers
     cdef readonly int ready_fd       # owned
-    cdef int wake_fd                 # the pipeline's thread waits for it, too
-    cdef uint64_t main_thread, pipeline_thread  # of debug builds: who may call what
-    cdef RingSlot* slots             # owned; slots[i % RING_SLOTS]; written by the pipeline while head <= i < tail + RING_SLOTS
-    cdef uint64_t head               # next slot the pipeline fills: written by the pipeline only
-    cdef uint64_t tail               # next slot the main thread takes: written by the main thread only
-    cdef uint64_t published_bytes    # of messages: written by the pipeline only
-    cdef uint64_t drained_bytes      # … that the main thread has taken: written by it only
-    cdef uint64_t wakeup_pending     # ready_fd was written and not yet answered
-    cdef int slots_to_trim           # of the next so many slots that are drained nothing is kept: the main thread's
-    cdef uint64_t file_number        # of the lines that come now
+    cdef int wake_fd                 # borrowed; the pipeline thread also waits for it
+    cdef uint64_t main_thread, pipeline_thread  # debug builds: check who calls what
+    cdef RingSlot* slots             # owned; slots[i % RING_SLOTS]; the pipeline writes while head <= i < tail + RING_SLOTS
+    cdef uint64_t head               # next slot to fill; written by the pipeline only
+    cdef uint64_t tail               # next slot to drain; written by the main thread only
+    cdef uint64_t published_bytes    # bytes of messages; written by the pipeline only
+    cdef uint64_t drained_bytes      # … of those that were drained; written by the main thread only
+    cdef uint64_t wakeup_pending     # ready_fd has been signalled and not yet answered
+    cdef int slots_to_trim           # number of slots to drain without keeping their memory; main thread
+    cdef uint64_t file_number        # of the lines being read
     cdef dict recent_files           # the last files by number: (path, device, inode), or None
-    cdef Command* commands           # owned; not yet taken: pushed by the main thread, taken by the pipeline
-    cdef uint64_t commands_sent      # ever given: the main thread's
-    cdef dict active_topics          # the main thread's: topic id -> topic that the pipeline has
-    cdef object pending_removals     # … (number of a command, topic that the pipeline lets go with it), oldest first
+    cdef Command* commands           # owned; pushed by the main thread, taken by the pipeline
+    cdef uint64_t commands_sent      # commands sent so far; main thread
+    cdef dict active_topics          # topic id -> topic that the pipeline uses; main thread
+    cdef object pending_removals     # (command number, topic to release when it is answered), oldest first; main thread
     cdef bint is_full(self) noexcept nogil
     cdef RingSlot* claim(self) noexcept nogil
     cdef void post(self) noexcept nogil

@@ -1,15 +1,14 @@
-"""The ring: between the pipeline's thread and the main thread, batches go one way and commands the other.
+"""The ring, which carries events from the pipeline thread to the main thread and commands back.
 
-    pipeline's thread: claim ─► fill the slot ─► post ─► eventfd ─► main thread: drain
+    pipeline thread:   claim ─► fill the slot ─► post ─► eventfd ─► main thread: drain
                        take_commands ◄──────── wake_fd ◄─────────── push_command
 
-The ring has RING_SLOTS places and holds MAX_RING_BYTES bytes (and one batch): when the main thread is that far behind, it is
-full, the pipeline waits, does not read on, and the file keeps what is to come.
+The ring is full at RING_SLOTS events, or at MAX_RING_BYTES of messages, which one batch may exceed. The pipeline then waits and
+stops reading; the file holds what is not read yet.
 
-Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then
-reads the slot, and the same the other way round for tail. `wakeup_pending` keeps the eventfd quiet while the main thread is
-awake:
-it is cleared before the ring is looked at, so a batch posted after the look signals again.
+Memory order: the pipeline fills slots[head] and then stores head (release); the main thread loads head (acquire) and then reads
+the slot. `tail` works the same way in the other direction. `wakeup_pending` suppresses eventfd writes while the main thread is
+awake. It is cleared before the ring is read, so a batch that is posted after the read signals again.
 """
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -28,23 +27,23 @@ from collections import deque
 from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
 
 cdef enum:
-    MIN_RETAINED_BYTES = 1 << 16  # bytes of messages that a box keeps at least when it has been taken,
-    RETAINED_FACTOR = 4           # … else so many times what it had
+    MIN_RETAINED_BYTES = 1 << 16  # a drained buffer keeps its memory up to this capacity,
+    RETAINED_FACTOR = 4           # … or up to this many times the bytes it held
     MAX_RING_BYTES = 32 << 20     # bytes of messages in the ring before the pipeline waits
     MAX_RECENT_FILES = 64
 
 
 cdef void _clear_buffer(Buffer* out, size_t limit) noexcept nogil:
-    """What one batch of a burst needed is not to stay: slot after slot would come to hold as much as the largest ever did."""
+    """Clear a drained buffer. Free what only a burst needed, or every slot would grow as large as the largest batch."""
     cdef size_t keep = max(<size_t>MIN_RETAINED_BYTES, RETAINED_FACTOR * out.size)
     buffer_clear(out, min(keep, limit))
 
 
 cdef class Ring:
-    """Owns the slots, the commands that were not taken yet, and the eventfd that tells of notes.
+    """Owns the slots, the commands that were not taken yet, and the eventfd that signals events.
 
-    `claim`, `post`, `is_full`, `take_commands` and `set_file` are the pipeline's thread's; the rest is the main thread's, and
-    `held_bytes` anybody's.
+    Only the pipeline thread calls `claim`, `post`, `is_full`, `take_commands` and `set_file`. `held_bytes` is callable from any
+    thread; the rest belongs to the main thread.
     """
 
     def __cinit__(self, int workers, int wake_fd):
@@ -66,7 +65,7 @@ cdef class Ring:
         self.ready_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __dealloc__(self):
-        # C fields only: the garbage collector may have replaced every object field by None before.
+        # Read C fields only: the garbage collector may already have replaced object fields by None.
         cdef int i, k
         cdef Command* command
         if self.slots != NULL:
@@ -81,17 +80,17 @@ cdef class Ring:
             command = self.commands
             self.commands = command.older
             free(command)
-        if self.workers > 0 and self.ready_fd >= 0:      # 0: __cinit__ failed before its first line
+        if self.workers > 0 and self.ready_fd >= 0:      # workers is 0 if __cinit__ never ran, and ready_fd is then not ours
             close(self.ready_fd)
 
-    # ------------------------------------------------------------------------------------------------ the pipeline's thread
+    # ------------------------------------------------------------------------------------------------------ pipeline thread
 
     cdef bint is_full(self) noexcept nogil:
         return (self.head - ft_load_acquire(&self.tail) >= RING_SLOTS
                 or self.published_bytes - ft_load_acquire(&self.drained_bytes) >= MAX_RING_BYTES)
 
     cdef RingSlot* claim(self) noexcept nogil:
-        """The next free slot, emptied. The ring must not be full."""
+        """Return the next free slot, cleared. The ring must not be full."""
         cdef RingSlot* slot
         cdef int k
         ft_assert_thread(&self.pipeline_thread)
@@ -106,7 +105,7 @@ cdef class Ring:
         return slot
 
     cdef void post(self) noexcept nogil:
-        """Hand slots[head] over, and wake the main thread if it is not awake."""
+        """Publish slots[head], and wake the main thread if it is not awake."""
         cdef RingSlot* slot = &self.slots[self.head % RING_SLOTS]
         cdef int k
         for k in range(self.workers):
@@ -118,11 +117,11 @@ cdef class Ring:
             ft_eventfd_signal(self.ready_fd)
 
     cdef Command* take_commands(self) noexcept nogil:
-        """The commands given since the last time, oldest first, or NULL. Whoever takes them frees them."""
+        """Take the commands pushed since the last call, oldest first, or NULL. The caller frees them."""
         cdef Command* command = <Command*>ft_stack_take_all(<void**>&self.commands)
         cdef Command* first = NULL
         cdef Command* older
-        while command != NULL:               # the newest comes first
+        while command != NULL:               # newest first
             older = command.older
             command.older = first
             first = command
@@ -130,15 +129,15 @@ cdef class Ring:
         return first
 
     cdef object set_file(self, path, identity):
-        """From now on lines come from `path`, which is the file (device, inode) `identity`, or None."""
+        """Set the file of the next lines and its identity (device, inode), or None."""
         self.file_number += 1
         self.recent_files[self.file_number] = None if identity is None else (path, *identity)
         self.recent_files.pop(self.file_number - MAX_RECENT_FILES, None)
 
-    # ------------------------------------------------------------------------------------------------------- the main thread
+    # ----------------------------------------------------------------------------------------------------------- main thread
 
     cdef object push_command(self, CommandKind kind, topic):
-        """Give a command; its number. The pipeline's answer is a TopicsChanged with this number, or a greater one."""
+        """Push a command and return its number. The pipeline answers with a TopicsChanged of this number or a greater one."""
         cdef Command* command = <Command*>malloc(sizeof(Command))
         if command == NULL:
             raise MemoryError
@@ -147,7 +146,7 @@ cdef class Ring:
         command.kind = kind
         command.topic = <void*>topic
         command.number = self.commands_sent
-        # Added ones are kept for good; removed ones until the pipeline says that it has let go.
+        # Keep an added topic alive until it is removed, and a removed one until the pipeline has answered.
         if kind == ADD_TOPIC:
             self.active_topics[topic.id] = topic
         else:
@@ -157,7 +156,7 @@ cdef class Ring:
         return self.commands_sent
 
     cdef list drain(self, int max_events):
-        """Take up to `max_events` notes, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
+        """Return up to `max_events` events, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
         cdef RingSlot* slot
         cdef list events = []
         cdef size_t keep
@@ -174,13 +173,13 @@ cdef class Ring:
             events.append(self._event(slot))
             keep = 0 if self.slots_to_trim else MAX_RETAINED_BYTES
             self.slots_to_trim -= self.slots_to_trim > 0
-            for k in range(self.workers):            # what many topics made of one batch is not to stay
+            for k in range(self.workers):            # do not keep what many topics needed for one batch
                 _clear_buffer(&slot.outboxes[k].payload, keep)
                 _clear_buffer(&slot.outboxes[k].entries, keep)
             ft_store_release(&self.drained_bytes, self.drained_bytes + slot.message_bytes)
             ft_store_release(&self.tail, self.tail + 1)
         if self.tail != ft_load_acquire(&self.head) and not ft_exchange(&self.wakeup_pending, 1):
-            ft_eventfd_signal(self.ready_fd)         # `max_events` reached: come again
+            ft_eventfd_signal(self.ready_fd)         # `max_events` reached: signal again
         return events
 
     cdef object _event(self, RingSlot* slot):
@@ -194,7 +193,7 @@ cdef class Ring:
         file = self.recent_files.get(slot.file_number)
         if slot.kind == EVENT_FILE_OPENED:
             return FileOpened(slot.number, slot.end, file)
-        # By its base class: the named tuple's own way is a call of a Python function.
+        # Constructed through the base class, because the named tuple's __new__ is a Python function.
         return tuple.__new__(BatchEnd, (
             slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
             (file and file[0], slot.reject_offset, reason_text(slot.reject_reason, slot.reject_field)) if slot.rejected
@@ -218,19 +217,19 @@ cdef class Ring:
         return messages
 
     cdef void trim(self) noexcept:
-        """Memory is short: each slot gives back what it keeps for its next batch, as it is drained."""
+        """Make each slot free the memory it keeps for its next batch, as it is drained."""
         ft_assert_thread(&self.main_thread)
         self.slots_to_trim = RING_SLOTS
 
     cdef tuple held_bytes(self):
-        """(bytes of messages that wait to be drained, bytes that the slots occupy)."""
+        """Return (bytes of messages waiting to be drained, bytes allocated by the slots)."""
         cdef uint64_t capacity = 0
         cdef int i, k
         for i in range(RING_SLOTS):
             for k in range(self.workers):
-                # relaxed: the slot's present owner may just be growing it
+                # relaxed: the slot's owner may be growing it
                 capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].outboxes[k].payload.capacity)
                 capacity += ft_load_relaxed(<uint64_t*>&self.slots[i].outboxes[k].entries.capacity)
-        # in this order: what is taken was posted before, so the difference never falls below 0
+        # Load in this order: what was drained had been published before, so the difference is never negative.
         cdef uint64_t drained = ft_load_acquire(&self.drained_bytes)
         return ft_load_relaxed(&self.published_bytes) - drained, capacity

@@ -1,4 +1,4 @@
-"""Rows -> the messages of each topic."""
+"""Routes the rows of a batch to topics."""
 cimport cython
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
@@ -18,29 +18,29 @@ cdef enum:
 cdef class Router:
     cdef int workers
     cdef size_t rows_cap
-    cdef uint32_t max_topics         # topics besides the old channels'
-    cdef uint32_t count              # likewise
-    cdef uint32_t capacity           # of `always`, `jobs`, `groups`: two more than there are topics, for the old channels
-    cdef void** unindexed            # owned; the topics that are asked about every batch, in no order
+    cdef uint32_t max_topics         # besides the old channels'
+    cdef uint32_t count              # registered topics, besides the old channels'
+    cdef uint32_t capacity           # of `unindexed`, `jobs` and `groups`, including the old channels' two topics
+    cdef void** unindexed            # owned; topics that get a job for every batch, unordered
     cdef uint32_t unindexed_len
     cdef BucketNode** buckets                 # owned; BUCKETS lists
-    cdef uint64_t* bucket_visited             # owned; per list: the last batch in which it was walked
-    cdef uint16_t* bucket_of_coin             # owned; parser's coin code -> list + 1, 0: not known yet
-    cdef uint32_t coin_indexed, user_indexed  # topics that are in lists
+    cdef uint64_t* bucket_visited             # owned; per bucket: the last batch that visited it
+    cdef uint16_t* bucket_of_coin             # owned; parser's coin code -> bucket + 1; 0: not known yet
+    cdef uint32_t coin_indexed, user_indexed  # topics in buckets, by coin or by user
     cdef uint64_t batch_number
-    cdef InternTable users           # owned; of `orderUpdates`: code -> topic_of_user[code]
+    cdef InternTable users           # owned; users of `orderUpdates`: code -> topic_of_user[code]
     cdef void** topic_of_user        # owned
-    cdef uint32_t* job_of_user       # owned; job + 1 in this batch, 0: none
+    cdef uint32_t* job_of_user       # owned; index of the user's job in this batch + 1; 0: none
     cdef uint32_t users_capacity
-    cdef uint32_t filtered_topics    # topics that do not want every order
-    cdef uint32_t user_topics        # words of `users` with a topic; the others are left over
-    cdef Job* jobs                   # owned; room for every topic
-    cdef QuotaGroup* groups          # owned; likewise
+    cdef uint32_t filtered_topics    # topics that do not select every order
+    cdef uint32_t user_topics        # entries of `users` with a topic; the others are stale
+    cdef Job* jobs                   # owned; one for each topic
+    cdef QuotaGroup* groups          # owned; one for each topic
     cdef FilterKey* keys             # owned; per row
-    cdef uint32_t* next_user_row     # owned; per row: the user's next row
+    cdef uint32_t* next_user_row     # owned; per row: the next row of the same user
     cdef uint64_t oversize           # orders that fitted into no message of the old channels
-    cdef uint64_t quota_batches      # batches in which quotas were needed
-    cdef bint enforce_quotas         # whether there are any: a replay leaves nothing out
+    cdef uint64_t quota_batches      # batches that needed quotas
+    cdef bint enforce_quotas         # false for replays, which leave nothing out
     cdef int register_topic(self, void* topic) noexcept nogil
     cdef void unregister_topic(self, void* topic) noexcept nogil
     cdef size_t route_batch(self, RowTable table, const BatchLocation* location, const uint32_t* selection, size_t selected,

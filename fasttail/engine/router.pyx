@@ -1,12 +1,12 @@
-"""Rows -> the messages of each topic: which topics a batch concerns, and who makes their messages.
+"""Routes the rows of a batch to topics, and shares the encoding among the workers.
 
-    rows ─┬─► filter of topic 1 ──► orders, 256 KiB at most a message ──► box of the worker that took the job
+    rows ─┬─► filter of topic 1 ──► orders, 256 KiB at most a message ──► outbox of the worker that runs the job
           ├─► filter of topic 2 ──► …
-          └─► user ─► the user's topic (one look-up an order, however many users are asked for)
+          └─► user ─► the user's topic (one look-up per order, however many users are subscribed)
 
-Jobs (a topic with its rows) are shared out among the workers; a box is one worker's, and the messages of a topic stand in one
-box, in order. A topic gets a job only when a batch may have something for it: one of few coins or users stands in a list by
-the hash of each, and a batch walks the lists of those that occur in it.
+The workers share the jobs, each of which is a topic with its rows. An outbox belongs to one worker, and all messages of a topic
+are in one outbox, in order. A topic gets a job only if the batch may have something for it: a topic of few coins or users is in
+a bucket by the hash of each, and a batch visits only the buckets of the coins and users that occur in it.
 """
 from cython.parallel import prange, threadid
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
@@ -28,15 +28,15 @@ from fasttail.engine.topics cimport (
     Topic)
 
 cdef enum:
-    MIN_PARALLEL_ROWS = 2000     # rows looked at in all jobs: below, waking the workers costs more than it gives
-    LEGACY_TOPICS = 2            # their topics always find room
+    MIN_PARALLEL_ROWS = 2000     # rows × jobs: below this, waking the workers costs more than it saves
+    LEGACY_TOPICS = 2            # topics of the old channels, which are never refused
     MAX_COIN_CODES = 65536
     MAX_USERS = 1 << 24
     MAX_STALE_USERS = 1024
 
 
 cdef void _make_filter_keys(RowTable table, FilterKey* keys, bint filtered) noexcept nogil:
-    """keys[row] = what filters ask of it first; the number of the event alone if there are none."""
+    """Fill keys[row] with the values that filters check first, or only the event number if there are no filters."""
     cdef size_t k, i
     cdef uint64_t line, before = ~<uint64_t>0
     cdef uint32_t n = 0
@@ -54,10 +54,9 @@ cdef void _make_filter_keys(RowTable table, FilterKey* keys, bint filtered) noex
 
 
 cdef class Router:
-    """The topics of one pipeline. Only its thread may call; the main thread keeps the Topic objects alive meanwhile.
+    """The topics of one pipeline. Only the pipeline thread may call it; the main thread keeps the topics alive.
 
-    max_topics: topics that there may be; one more is refused. The
-    old channels' two always find room.
+    max_topics: limit of topics, beyond which they are refused, except the old channels' two.
     """
 
     def __cinit__(self, int workers, RowTable table not None, *, uint32_t max_topics=MAX_TOPICS):
@@ -90,7 +89,7 @@ cdef class Router:
         free(self.next_user_row)
 
     cdef int _reserve_topic(self) noexcept nogil:
-        """Room for one more topic, and for those of the old channels. 1, or 0 when memory is out."""
+        """Reserve memory for one more topic besides those of the old channels. Return 1, or 0 if out of memory."""
         cdef uint32_t capacity = self.capacity * 2 if self.capacity else 64
         cdef void* grown
         if self.count + LEGACY_TOPICS >= self.capacity:
@@ -121,7 +120,7 @@ cdef class Router:
         return 1
 
     cdef int register_topic(self, void* topic) noexcept nogil:
-        """From now on the topic's messages are made. 1, or 0 when there is no room for it: the topic says so then."""
+        """Start producing the topic's messages. Return 1, or mark the topic as refused and return 0."""
         if self._insert_topic(topic):
             (<Topic>topic).registered = True
             self.count += (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
@@ -165,7 +164,7 @@ cdef class Router:
         return 1
 
     cdef void unregister_topic(self, void* topic) noexcept nogil:
-        """No more; one that was refused was never there."""
+        """Stop producing the topic's messages. Does nothing for a topic that was refused."""
         cdef uint32_t code, stale
         cdef int k
         cdef BucketNode* node
@@ -201,7 +200,7 @@ cdef class Router:
             self._forget_dead_users()
 
     cdef void _forget_dead_users(self) noexcept nogil:
-        """Number the users with a topic anew: words cannot be taken out one by one."""
+        """Renumber the users that have a topic: the intern table cannot remove single entries."""
         cdef uint32_t code, n = 0
         cdef void* topic
         for code in range(1, self.users.count + 1):
@@ -211,11 +210,11 @@ cdef class Router:
         intern_clear(&self.users)
         for code in range(1, n + 1):
             topic = self.topic_of_user[code]
-            intern_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)   # gets this code again
+            intern_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)   # is given this code again
             self.job_of_user[code] = 0
 
     cdef uint32_t _visit_bucket(self, uint32_t bucket, uint32_t jobs) noexcept nogil:
-        """A job for each topic of a list, once in a batch. Returns the number of jobs then."""
+        """Add a job for each topic in a bucket, once per batch. Return the new number of jobs."""
         cdef BucketNode* node
         if self.bucket_visited[bucket] == self.batch_number:
             return jobs
@@ -230,7 +229,7 @@ cdef class Router:
         return jobs
 
     cdef uint32_t _collect_jobs(self, RowTable table, const char* data) noexcept nogil:
-        """A job for each topic for which the batch may have something. Returns their number."""
+        """Add a job for each topic for which the batch may have something. Return their number."""
         cdef uint32_t jobs = 0, i, code, bucket
         cdef size_t k, r, n
         cdef const Row* row
@@ -264,7 +263,7 @@ cdef class Router:
         return jobs
 
     cdef uint32_t _group_by_user(self, RowTable table, const char* data, uint32_t jobs) noexcept nogil:
-        """A job, with its rows in order, for each topic of a user who has orders here. Returns the number of jobs then."""
+        """Add a job for each user topic with orders in the batch, its rows linked in order. Return the new number of jobs."""
         cdef size_t k, i
         cdef uint32_t code, j, first = jobs
         cdef const Row* row
@@ -292,7 +291,7 @@ cdef class Router:
         return jobs
 
     cdef void _bound_job_bytes(self, Job* job, RowTable table, const BatchLocation* location) noexcept nogil:
-        """job.bytes = no fewer than its messages will have; those of the old channels are not bounded."""
+        """Set job.bytes to an upper bound for its messages; 0 for the old channels, which have no quota."""
         cdef void* topic = job.topic
         if (<Topic>topic).kind == USER_ORDERS:
             job.bytes = (<Topic>topic).measure_linked(table, self.next_user_row, job.first_row, job.last_row)
@@ -302,7 +301,7 @@ cdef class Router:
             job.bytes = 0
 
     cdef void _assign_quotas(self, RowTable table, const BatchLocation* location, uint32_t jobs, bint parallel) noexcept nogil:
-        """Quotas for a batch whose messages may have more bytes than there is room for."""
+        """Assign quotas for a batch whose messages may exceed the batch limit."""
         cdef int j
         if parallel:
             for j in prange(<int>jobs, schedule="dynamic", chunksize=16, num_threads=self.workers):
@@ -315,9 +314,10 @@ cdef class Router:
 
     cdef size_t route_batch(self, RowTable table, const BatchLocation* location, const uint32_t* selection, size_t selected,
                             int64_t now_ns, Outbox* outboxes) noexcept nogil:
-        """Write the messages of a batch into boxes[0:workers]. Returns how many orders those who asked for most get.
+        """Write the messages of a batch into outboxes[0:workers].
 
-        selection: the rows that the server's own filter passes, for the old channels.
+        selection: the rows that pass the server's own filter, for the old channels. Return the largest number of orders that
+        one topic, or all `orderUpdates` together, received.
         """
         cdef uint32_t i, jobs
         cdef int j, count
@@ -335,7 +335,7 @@ cdef class Router:
         parallel = self.workers > 1 and count > 1 and <size_t>count * table.rows_len >= MIN_PARALLEL_ROWS and openmp_usable()
         for i in range(jobs):
             self.jobs[i].quota = NO_QUOTA
-        # No job has more than this: every order in the longest format, in messages of the least size.
+        # Upper bound of every job: every order in the longest format, in messages of the smallest size.
         job_bound = 2 * location.size + table.rows_len * 2 * MAX_ORDER_OVERHEAD
         if self.enforce_quotas and jobs * job_bound > MIN_BATCH_LIMIT + BATCH_LIMIT_PER_BYTE * location.size:
             self._assign_quotas(table, location, jobs, parallel)
@@ -352,12 +352,12 @@ cdef class Router:
             else:
                 orders = max(orders, self.jobs[i].orders)
                 oversize = max(oversize, self.jobs[i].oversize)
-        ft_add_single_writer(&self.oversize, oversize)  # relaxed: the main thread tells of it
+        ft_add_single_writer(&self.oversize, oversize)  # relaxed: the main thread only reports it
         return max(orders, user_orders)
 
     cdef void _run_job(self, Job* job, Outbox* outbox, RowTable table, const BatchLocation* location, const uint32_t* selection,
                        size_t selected, int64_t now_ns) noexcept nogil:
-        """One topic's messages of this batch; memory that is out shows in the box."""
+        """Write one topic's messages of this batch. The outbox records if memory runs out."""
         cdef void* topic = job.topic
         cdef int kind = (<Topic>topic).kind
         job.oversize = 0

@@ -1,4 +1,4 @@
-"""Where the rows of a batch lie."""
+"""The table that holds the rows of a batch."""
 cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -13,8 +13,8 @@ cdef struct Segment:         # rows[first:first + count]: one worker's rows of o
 
 @cython.final
 cdef class RowTable:
-    # owned: mapped at construction, unmapped at the end; only pages that were written to are resident
-    cdef char* rows              # of `stream.row_bytes` bytes each
+    # Owned: mapped at construction and unmapped at the end; only pages that were written to are resident.
+    cdef char* rows              # `stream.row_bytes` bytes each
     cdef const StreamSpec* stream
     cdef Envelope* envelopes
     cdef Segment* segments
@@ -35,11 +35,11 @@ cdef int table_release(RowTable table) except -1
 
 
 cdef inline const Envelope* row_block(RowTable table, const Row* row) noexcept nogil:
-    """The block that the row's line belongs to; NULL: a plain line."""
+    """Return the envelope of the row's line, or NULL for a plain line."""
     return &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
 
 
 cdef inline uint64_t row_line(RowTable table, const Row* row) noexcept nogil:
-    """Where the row's line begins, counted from the start of the data (of a plain line: where its event begins)."""
+    """Return the offset of the row's line in the data (of a plain line: that of its event)."""
     cdef const Envelope* block = row_block(table, row)
     return block.offset if block != NULL else row.offset

@@ -1,8 +1,8 @@
-"""Where the rows of a batch lie: arrays mapped once, each worker's rows in a stretch of their own.
+"""The table that holds the rows of a batch: arrays mapped once, with a range for each worker.
 
-    data       |── share of worker 0 ──|── share of worker 1 ──|
-    rows       |r r r r . . . . . . . .|r r r r r . . . . . . .|     room by the share's size: no counting pass before
-    segments   (0, 4)                  (12, 5)                       what is really there
+    data       |─── chunk of worker 0 ───|─── chunk of worker 1 ───|
+    rows       |r r r r . . . . . . . . .|r r r r r . . . . . . . .|   capacity by the chunk's size, without counting first
+    segments   (0, 4)                    (13, 5)                       the rows that exist
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memmove
@@ -20,15 +20,15 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef enum:
     PAGE = 65536                   # a multiple of every page size in use: ARM64 has 4, 16 and 64 KiB
     MAX_SPARE_BYTES = 64 << 20     # resident memory that the spare table may keep
-    MIN_HUGEPAGE_BYTES = 16 << 20  # bytes: from here on large pages save more time than they waste memory
+    MIN_HUGEPAGE_BYTES = 16 << 20  # bytes above which large pages save more time than they waste memory
 
 
-# The table that was given back last: what it has mapped need not be mapped and cleared again. Under the GIL.
+# The table that was released last. Reusing it saves mapping and clearing its pages. Guarded by the GIL.
 cdef RowTable _spare = None
 
 
 cdef RowTable table_acquire(const StreamSpec* stream, size_t data_bytes, size_t shares):
-    """An empty table for so much data: the spare one if it is large enough. Raises MemoryError."""
+    """Return an empty table for `data_bytes` of data, the spare one if it is large enough. Raises MemoryError."""
     global _spare
     cdef RowTable table = _spare
     if table is None or not table.fits(stream, data_bytes, shares):
@@ -43,7 +43,7 @@ cdef RowTable table_acquire(const StreamSpec* stream, size_t data_bytes, size_t 
 
 
 cdef int table_release(RowTable table) except -1:
-    """Keep a table that nobody needs any more as the spare one, or drop it."""
+    """Keep a released table as the spare one, or drop it."""
     global _spare
     if _spare is None or _spare.rows_cap < table.rows_cap:
         _trim_rows(table, MAX_SPARE_BYTES // 4 * 3)
@@ -67,12 +67,12 @@ cdef void _release_pages(char* base, size_t n, size_t keep) noexcept nogil:
 
 
 cdef void _trim_rows(RowTable table, size_t budget) noexcept nogil:
-    """Keep `budget` bytes of rows resident: those at the start of each segment, where the next ones will be written as well."""
+    """Keep `budget` bytes of rows resident, at the start of each segment, where the next rows will be written."""
     cdef size_t k, begin, end, kept, segments_left = table.segments_len, size = table.stream.row_bytes
     for k in range(table.segments_len):
         begin = table.segments[k].first * size
         end = table.rows_cap * size if segments_left == 1 else table.segments[k + 1].first * size
-        # the first ones are short, and leave more to the others
+        # A short segment leaves more to those after it.
         kept = min(table.segments[k].count * size, budget // segments_left)
         _release_pages(table.rows, end, begin + kept)
         budget -= kept
@@ -80,17 +80,17 @@ cdef void _trim_rows(RowTable table, size_t budget) noexcept nogil:
 
 
 cdef inline size_t _rows_cap(const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil:
-    # two more per share: a worker may start one row past its share before it notices
+    # Two more per chunk: a worker may start one row past its chunk before it notices.
     return data_bytes // stream.min_event_bytes + 2 * shares + 2
 
 
 cdef inline size_t _envelopes_cap(const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil:
-    # an inner share has a place for the envelope that another worker found
+    # An inner chunk reserves an entry for the envelope that another worker found.
     return data_bytes // stream.min_envelope_bytes + 3 * shares + 2
 
 
 cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shares):
-    """A table for the rows of up to `data_bytes` of data in `shares` shares. Raises MemoryError."""
+    """Return a table for the rows of up to `data_bytes` of data in `shares` chunks. Raises MemoryError."""
     cdef RowTable table = RowTable.__new__(RowTable)
     table.stream = stream
     table.rows_cap = _rows_cap(stream, data_bytes, shares)
@@ -103,9 +103,9 @@ cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shar
 
 
 cdef class RowTable:
-    """Rows, envelopes and segments. Made by `table_new` or `table_acquire` only.
+    """Rows, envelopes and segments. Created by `table_new` or `table_acquire` only.
 
-    Lifetime: rows point into the data by offset, not by address; the table never owns the data.
+    Rows refer to the data by offset, not by address; the table never owns the data.
     """
 
     def __init__(self):
@@ -120,17 +120,16 @@ cdef class RowTable:
             munmap(self.segments, (self.segments_cap + 1) * sizeof(Segment))
 
     cdef bint fits(self, const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil:
-        """Whether it is large enough for so much data of that stream."""
         return (self.stream == stream and self.rows_cap >= _rows_cap(stream, data_bytes, shares)
                 and self.envelopes_cap >= _envelopes_cap(stream, data_bytes, shares) and self.segments_cap >= shares)
 
     cdef void clear(self) noexcept nogil:
-        """Forget all rows; memory stays."""
+        """Remove all rows; keep the memory."""
         self.segments_len = 0
         self.rows_len = 0
 
     cdef void trim(self, size_t keep_bytes) noexcept nogil:
-        """Give back what only an oversize line needed: keep room for `keep_bytes` of data resident."""
+        """Return pages that only an oversize line needed. Rows for `keep_bytes` of data stay resident."""
         _release_pages(self.rows, self.rows_cap * self.stream.row_bytes,
                        (keep_bytes // self.stream.min_event_bytes + 2) * self.stream.row_bytes)
         _release_pages(<char*>self.envelopes, self.envelopes_cap * sizeof(Envelope),
@@ -144,7 +143,7 @@ cdef class RowTable:
                 memmove(self.rows + next_row * size, self.rows + self.segments[i].first * size, self.segments[i].count * size)
             next_row += self.segments[i].count
             ft_assert(self.segments[i].first + self.segments[i].count <= self.rows_cap)
-            ft_assert(next_row <= self.segments[i].first + self.segments[i].count)  # rows move to the front only
+            ft_assert(next_row <= self.segments[i].first + self.segments[i].count)  # rows only move to the front
         self.segments[0].first = 0
         self.segments[0].count = next_row
         self.segments_len = 1

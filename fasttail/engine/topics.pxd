@@ -1,4 +1,4 @@
-"""One topic: from the rows that it wants to its messages."""
+"""A topic, which encodes the rows it selects into messages."""
 cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -13,9 +13,9 @@ cdef extern from "<stdint.h>" nogil:
 
 
 cdef enum TopicKind:
-    ORDERS                   # what a filter selects
-    USER_ORDERS              # what one user's orders are; found by the user, not by asking each topic
-    LEGACY_UPDATES           # the old service's two channels
+    ORDERS                   # orders that a filter selects
+    USER_ORDERS              # orders of one user; found by user, without evaluating each topic
+    LEGACY_UPDATES           # the two channels of the old service
     LEGACY_BATCHES
 
 
@@ -26,35 +26,35 @@ cdef enum Format:
 
 
 cdef struct MessageBuilder:  # a message that is being written
-    OutboxEntry entry        # .orders 0: not begun
+    OutboxEntry entry        # .orders is 0 until the message has begun
     size_t total_orders      # orders of all messages so far
-    const Row* last_row      # the row of its last order
-    size_t max_end           # size of the box beyond which the message may not grow,
-    size_t quota_end         # … and beyond which none of the topic's may
+    const Row* last_row      # row of the message's last order
+    size_t max_end           # outbox size that the message may not exceed,
+    size_t quota_end         # … and that none of the topic's messages may exceed
 
 
-cdef struct BatchLocation:   # where the bytes of a batch stand, and how its cursors begin
+cdef struct BatchLocation:   # the location of a batch, and the prefix of its cursors
     const char* data
     size_t size
     uint64_t offset          # of `data` in its file
     char cursor_prefix[16]   # layout, hour and a dash
     size_t cursor_prefix_size
-    bint late                # lines of a former hour: all their cursors are that place where reading goes on,
+    bint late                # lines of a previous hour: all their cursors are the resume point,
     uint64_t resume_offset   # … at this offset of the prefix's hour
 
 
 cdef enum:
-    MAX_ORDER_OVERHEAD = 640  # an order in any format needs at most so many bytes more than its event
-    MAX_BUCKET_NODES = 8      # a topic of so few coins or users is looked up by them
-    BUCKETS = 8192            # lists of topics: half of them by a coin's hash, half by a user's
-    FIRST_USER_BUCKET = BUCKETS // 2  # the first list by a user's hash; those before it are by a coin's
+    MAX_ORDER_OVERHEAD = 640  # bytes that an order in any format needs at most, beyond its event
+    MAX_BUCKET_NODES = 8      # a topic with more coins or users than this is not indexed
+    BUCKETS = 8192            # lists of topics: half by the hash of a coin, half by that of a user
+    FIRST_USER_BUCKET = BUCKETS // 2  # first bucket by a user's hash; those before it are by a coin's
 
 
-cdef struct BucketNode:      # a topic in the list of one of its coins or users
+cdef struct BucketNode:      # a topic's entry in one bucket
     void* topic
     BucketNode* prev         # NULL: the first
     BucketNode* next
-    uint32_t bucket          # which list
+    uint32_t bucket          # index of the list
 
 
 @cython.final
@@ -63,24 +63,24 @@ cdef class Topic:
     cdef readonly object key
     cdef int kind
     cdef int format
-    cdef size_t format_overhead      # bytes that an order in this format may have more than its event
-    cdef bint with_seq               # its messages carry seq and prev
-    cdef uint64_t seq                # of the last message; while the pipeline has the topic, only that thread touches it
+    cdef size_t format_overhead      # bytes that an order in this format may need beyond its event
+    cdef bint with_seq               # messages carry seq and prev
+    cdef uint64_t seq                # of the last message; only the pipeline touches it while it has the topic
     cdef size_t max_message, target_size  # payload bytes of a message
     cdef Selector selector
-    cdef uint64_t quota_group  # whose quota its messages count to; 0: its own. The main thread writes, the pipeline reads
-    cdef BucketNode nodes[MAX_BUCKET_NODES]  # the pipeline's, while it has the topic
-    cdef int nodes_len                       # 0: of none: it is asked about every batch
-    cdef uint32_t unindexed_slot             # in `Router.always`
+    cdef uint64_t quota_group  # the client whose quota it counts toward; 0: its own. Written by the main thread
+    cdef BucketNode nodes[MAX_BUCKET_NODES]  # owned by the pipeline while it has the topic
+    cdef int nodes_len                       # 0: not indexed, gets a job for every batch
+    cdef uint32_t unindexed_slot             # index in `Router.unindexed`
     cdef uint64_t last_job_batch             # the last batch in which it got a job
-    cdef bint registered                     # the pipeline has it
-    cdef uint64_t register_failed            # it could not take it: written before it answers the command
-    cdef uint64_t skip_line_offset           # of a replay: the orders up to this place in the file are not wanted;
-    cdef uint32_t skip_events                # 0: all are
-    cdef tuple _texts                        # owner of the three that follow
+    cdef bint registered                     # the pipeline has the topic
+    cdef uint64_t register_failed            # it was refused; written before the command is answered
+    cdef uint64_t skip_line_offset           # replay: offset of the line up to which orders are skipped,
+    cdef uint32_t skip_events                # … and how many of its events; 0: skip nothing
+    cdef tuple _texts                        # owns the three texts that follow
     cdef const char* user_text               # lower case
     cdef const char* message_head            # a message up to its first order
-    cdef const char* message_tail            # … and what stands between its last one and the cursor
+    cdef const char* message_tail            # … and from its last order to the cursor
     cdef size_t user_size
     cdef size_t message_head_size
     cdef size_t message_tail_size

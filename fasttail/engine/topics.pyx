@@ -1,11 +1,11 @@
-"""One topic: from the rows that it wants to its messages, which are made once for all who asked for the same.
+"""A topic, which encodes the rows it selects into messages, once for all equal subscriptions.
 
 A message:
 
     {"channel":"orders","data":[order,order,…],"cursor":"…","seq":8,"prev":7,"height":…,"blockTime":"…"}
 
-`cursor` stands behind its last order: layout and hour, offset of the line in the hour's file, events of that line that are done
-with, with leading zeros, so that the byte order of cursors is the order in the files.
+`cursor` is the position after the message's last order: layout and hour, offset of the line in the hour's file, and number of
+the line's events that were delivered. Leading zeros make the byte order of cursors the order in the files.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
@@ -24,11 +24,11 @@ from fasttail.engine.frames cimport frame_header
 from typing import NamedTuple
 
 cdef enum:
-    MAX_FRAME_HEADER = 10        # most bytes of a frame's header
+    MAX_FRAME_HEADER = 10        # largest frame header, in bytes
     LINE_DIGITS = 13
     EVENT_DIGITS = 7
-    MAX_TAIL = 256               # more than the bytes behind `data`, but for the topic's own and the block's time
-    NOGIL_COPY_BYTES = 16384     # bytes; to let go of the GIL costs less than to copy so many
+    MAX_TAIL = 256               # bound of the bytes after `data`, without the topic's own tail and the block time
+    NOGIL_COPY_BYTES = 16384     # bytes above which a copy takes longer than to release the GIL
 
 _KINDS = {"orders": ORDERS, "orderUpdates": USER_ORDERS, "orderUpdate": LEGACY_UPDATES, "orderBatch": LEGACY_BATCHES}
 _FORMATS = {"full": FULL, "ws": WS, "raw": RAW}
@@ -37,11 +37,11 @@ cdef uint32_t _last_id = 0
 
 
 class TopicMessage(NamedTuple):
-    """What a topic's clients get of a batch.
+    """One message of a topic, or a loss that its clients must learn of.
 
-    `data`: ready to send (`orderBatch`: JSON for the batcher); b"" for one order that fits into no message, or, if
-    `over_quota`, for orders for which the batch had no room. `seq`: 0 where messages are not numbered. `cursor`: stands behind
-    its last order.
+    `data` is ready to send (`orderBatch`: JSON for the batcher). It is empty for a single order that fits into no message and,
+    if `over_quota`, for orders beyond the topic's quota. `seq` is 0 where messages are not numbered. `cursor` is the position
+    after the last order.
     """
 
     topic: int
@@ -53,14 +53,14 @@ class TopicMessage(NamedTuple):
 
 
 cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const BatchLocation* location):
-    """A message, taken out of its box."""
+    """Copy a message out of its outbox."""
     cursor = (location.cursor_prefix[:location.cursor_prefix_size].decode()
               + f"{entry.line_offset:013d}-{entry.events_consumed:07d}")
     cdef size_t size = entry.end - entry.begin
     cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
     cdef char* to = PyBytes_AS_STRING(data)
     if size > NOGIL_COPY_BYTES:
-        with nogil:              # a replay's thread must not keep the event loop from the GIL
+        with nogil:              # a replay's thread must not keep the GIL from the event loop
             memcpy(to, outbox.payload.data + entry.begin, size)
     else:
         memcpy(to, outbox.payload.data + entry.begin, size)
@@ -68,7 +68,7 @@ cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const Batc
 
 
 cdef int set_prefix(BatchLocation* location, bytes prefix) except -1:
-    """How the cursors of the place's hour begin."""
+    """Set the prefix of the location's cursors. Raises ValueError if it is too long."""
     if <size_t>len(prefix) > sizeof(location.cursor_prefix):
         raise ValueError(f"a cursor cannot begin with {prefix!r}")
     location.cursor_prefix_size = <size_t>len(prefix)
@@ -77,14 +77,18 @@ cdef int set_prefix(BatchLocation* location, bytes prefix) except -1:
 
 
 cdef class Topic:
-    """What one distinct subscription gets. Made by the main thread; used by whoever encodes.
+    """What one distinct subscription gets. The main thread creates it; the thread that encodes uses it.
 
-    kind: "orders" (what `selector` passes), "orderUpdates" (of `user`, lower case), "orderUpdate" or "orderBatch" (the old
-    channels: what the server's own filter passes). format: "full", "ws" or "raw". max_message: bytes of a message's payload.
-    target_size: those after which the next order begins a message of its own, if that is less. with_seq: its messages carry
-    `seq` and `prev`; a replay's do not. seq: of the message before its first. A selector is one pool's: no two topics may share
-    one.
-    quota_group: whose quota its messages count to when a batch has too many, a client's number; 0: a quota of its own.
+    kind: "orders" (what `selector` passes), "orderUpdates" (orders of `user`), "orderUpdate" or "orderBatch" (the old channels:
+        what the server's own filter passes)
+    selector: not shared with other topics or pools, because it caches the pool's coin codes
+    user: lower case
+    format: "full", "ws" or "raw"
+    max_message: maximum payload of a message, in bytes
+    target_size: payload size, if smaller, at which the next order starts another message
+    with_seq: messages carry `seq` and `prev`; those of a replay do not
+    seq: number of the message before the first
+    quota_group: number of the client whose quota the messages count toward; 0: a quota of its own
     """
 
     def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
@@ -116,15 +120,15 @@ cdef class Topic:
 
     @property
     def refused(self) -> bool:
-        """The pipeline has no room for it: its messages are not made. Known when the command that added it is answered."""
+        """Whether the pipeline refused it for lack of space. Known once the command that added it is answered."""
         return self.register_failed != 0
 
     def set_quota_group(self, uint32_t quota_group) -> None:
-        """Whose quota its messages count to from some batch on."""
+        """Set whose quota its messages count toward, from a later batch on."""
         ft_store_relaxed(&self.quota_group, quota_group)
 
     cdef int _choose_buckets(self) except -1:
-        """Choose the lists that the topic will stand in: those of its users, else of its coins, if they are few."""
+        """Choose the buckets that the topic is indexed in: those of its users, else those of its coins, if they are few."""
         cdef const StringSet* texts = &self.selector.filter.users
         cdef uint32_t first = FIRST_USER_BUCKET, code, k, bucket
         cdef uint32_t lists = BUCKETS - FIRST_USER_BUCKET
@@ -146,7 +150,7 @@ cdef class Topic:
         return 0
 
     cdef size_t _size_bound(self, RowTable table, const Row* row) noexcept nogil:
-        """No fewer bytes than the order will have in a message."""
+        """Return an upper bound for the order's bytes in a message."""
         cdef const Envelope* block
         if self.format != FULL:
             return <size_t>row.size + self.format_overhead
@@ -154,10 +158,10 @@ cdef class Topic:
         return <size_t>row.size + self.format_overhead + (block.block_time.size + block.local_time.size if block != NULL else 0)
 
     cdef int _encode_order(self, Outbox* outbox, RowTable table, const Row* row, const char* data) noexcept nogil:
-        """1, or 0 when memory is out."""
+        """Append the order without a newline. Return 1, or 0 if out of memory."""
         if self.format == WS:
             return encode_ws(&outbox.payload, row, data)
-        # these two end with a newline
+        # These two formats end with a newline.
         if not (encode_json(&outbox.payload, row, table, data) if self.format == FULL
                 else encode_raw(&outbox.payload, row, data)):
             return 0
@@ -165,7 +169,7 @@ cdef class Topic:
         return 1
 
     cdef void _begin_batch(self, MessageBuilder* builder, const Outbox* outbox, size_t quota) noexcept nogil:
-        """A batch begins, in which the topic's messages may have so many bytes."""
+        """Begin a batch in which the topic's messages may have at most `quota` bytes."""
         builder.quota_end = outbox.payload.size + quota if quota < NO_QUOTA - outbox.payload.size else NO_QUOTA
         builder.entry.topic = self.id
         builder.entry.kind = ENTRY_DATA
@@ -175,7 +179,7 @@ cdef class Topic:
 
     cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const Row* row, uint32_t event_number,
                            const BatchLocation* location) noexcept nogil:
-        """Append an order to the message, or to the next one if it does not fit. 1, or 0 when memory is out."""
+        """Append an order to the message, or to a new one if it does not fit. Return 1, or 0 if out of memory."""
         cdef Buffer* out = &outbox.payload
         cdef const Envelope* block = row_block(table, row)
         cdef size_t tail_bound = MAX_TAIL + self.message_tail_size
@@ -183,7 +187,7 @@ cdef class Topic:
         cdef bint fits
         if block != NULL:
             tail_bound += block.block_time.size
-        # As _size_bound, which is a call for each order: a tenth of what an order in format raw costs.
+        # _size_bound by hand: a call per order would cost a tenth of encoding it as raw.
         needs = row.size + self.format_overhead + tail_bound
         if block != NULL and self.format == FULL:
             needs += block.block_time.size + block.local_time.size
@@ -226,13 +230,12 @@ cdef class Topic:
 
     cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const Row* row, uint32_t event_number,
                               const BatchLocation* location) noexcept nogil:
-        """The message's last order is this row."""
         builder.entry.line_offset = location.resume_offset if location.late else row_line(table, row) + location.offset
         builder.entry.events_consumed = 0 if location.late else event_number
 
     cdef int _finish_message(self, MessageBuilder* builder, Outbox* outbox, RowTable table,
                              const BatchLocation* location) noexcept nogil:
-        """Finish the message, if one is begun. 1, or 0 when memory is out."""
+        """Finish the message, if one has begun. Return 1, or 0 if out of memory."""
         cdef Buffer* out = &outbox.payload
         cdef const Envelope* block
         cdef size_t payload
@@ -280,7 +283,7 @@ cdef class Topic:
 
     cdef bint _is_skipped(self, RowTable table, const Row* row, uint32_t event_number,
                           const BatchLocation* location) noexcept nogil:
-        """Whether the order, the line's `nth`, stands in front of what is wanted."""
+        """Whether the order, the line's `event_number`-th, is one that the replay skips."""
         cdef uint64_t line
         if self.skip_events == 0:
             return False
@@ -289,7 +292,7 @@ cdef class Topic:
 
     cdef size_t encode_selected(self, Outbox* outbox, RowTable table, const FilterKey* keys, const BatchLocation* location,
                                 size_t quota) noexcept nogil:
-        """The messages of the orders that the selector passes, as far as the quota allows. Returns the number of orders."""
+        """Write the messages of the selected orders, within the quota. Return the number of orders."""
         cdef MessageBuilder builder
         cdef size_t k, i
         cdef const Row* row
@@ -308,7 +311,7 @@ cdef class Topic:
 
     cdef size_t encode_linked(self, Outbox* outbox, RowTable table, const FilterKey* keys, const BatchLocation* location,
                               size_t quota, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
-        """The same of the rows that `next` links, from `first` to `last`."""
+        """Do the same for the rows linked by `next`, from `first` to `last`."""
         cdef MessageBuilder builder
         cdef uint32_t i = first
         self._begin_batch(&builder, outbox, quota)
@@ -323,7 +326,7 @@ cdef class Topic:
         return builder.total_orders
 
     cdef size_t measure(self, RowTable table, const FilterKey* keys, const BatchLocation* location) noexcept nogil:
-        """No fewer bytes than the messages of `encode` will have."""
+        """Return an upper bound for the bytes that `encode_selected` writes."""
         cdef size_t k, i, bytes = 0, orders = 0
         cdef const Row* row
         for k in range(table.segments_len):
@@ -335,7 +338,7 @@ cdef class Topic:
         return self._with_messages(bytes, orders)
 
     cdef size_t measure_linked(self, RowTable table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil:
-        """No fewer bytes than the messages of `encode_linked` will have."""
+        """Return an upper bound for the bytes that `encode_linked` writes."""
         cdef size_t bytes = 0, orders = 0
         cdef uint32_t i = first
         while True:
@@ -346,6 +349,6 @@ cdef class Topic:
             i = next[i]
 
     cdef size_t _with_messages(self, size_t bytes, size_t orders) noexcept nogil:
-        """Bytes of so many orders, and of what stands around them in messages."""
+        """Return the bytes of the orders plus those of the messages around them."""
         cdef size_t per_message = MAX_FRAME_HEADER + self.message_head_size + MAX_TAIL + self.message_tail_size + 64
         return bytes + per_message * (1 + min(orders, 2 * bytes // self.target_size)) if orders else 0
