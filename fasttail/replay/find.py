@@ -1,4 +1,4 @@
-"""Where an order stands in the node's files, by what the lines say: from a time on, or behind a block."""
+"""Finds orders in the node's files by content: from a time on, or after a block."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SearchColumn = Literal["time_ns", "block_number"]
 
 
 class FirstOrder(NamedTuple):
-    """The first order of a line: where the line begins, and the value of a column (None: it has none)."""
+    """The first order of a line: the line's offset, and a column's value, or None if it has none."""
 
     offset: int
     value: int | None
 
 
 def first_order_from(reader: Reader, path: str, offset: int, column: SearchColumn) -> FirstOrder | None:
-    """The first good line that begins at `offset` or behind it. None: there is none. OSError.
+    """Return the first valid line that begins at `offset` or later, or None. Raises OSError.
 
-    The reader is the caller's, and left open: one serves many looks.
+    The reader stays open, so that a search can reuse it.
     """
     reader.open(path, max(0, offset - 1))
-    skip_partial = offset > 0  # to the end of the line that holds the byte before
+    skip_partial = offset > 0  # up to the end of the line that holds the byte before
     while True:
         code = reader.fill_once()
         if code in (FILL_EOF, FILL_ERROR, FILL_NO_FILE):
@@ -50,10 +50,10 @@ def first_order_from(reader: Reader, path: str, offset: int, column: SearchColum
 def locate_after_block(
     path: str, offset: int, hours: Sequence[HourFile], *, max_line: int
 ) -> tuple[HourFile, int, int] | None:
-    """Where to go on in the files `hours` (oldest first, not empty) of another layout: file, offset, block.
+    """Return the file, offset and block to continue at in another layout, whose files are `hours`.
 
-    That is behind the block of the last order before `offset` of the file `path`. None: either has no block
-    numbers, or a file cannot be read.
+    The offset follows the block of the last order before `offset` of the file `path`. `hours` is oldest first
+    and not empty. Returns None if either layout has no block numbers, or if a file cannot be read.
     """
     reader = Reader(window=1 << 14, max_line=max_line)
     with suppress(OSError), closing(reader):
@@ -82,7 +82,7 @@ def locate_after_block(
 
 
 def _last_block_before(path: str, offset: int, max_line: int) -> int | None:
-    """The block of the last order before `offset`; None if there is none within `max_line` bytes. OSError."""
+    """Return the block of the last order before `offset`; None: none in `max_line` bytes. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         chunk_size = 1 << 16
         while True:
@@ -100,7 +100,7 @@ def _last_block_before(path: str, offset: int, max_line: int) -> int | None:
 
 
 def _first_line_after_block(reader: Reader, path: str, low: int, block: int) -> int | None:
-    """The first line with a later block, behind the order at `low`. None: no such line. OSError."""
+    """Return where the first line with a later block begins, after `low`, or None. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         high = file.seek(0, 2)
     while low < high:

@@ -1,4 +1,4 @@
-"""The members that are behind: where each is, how far behind that is, and what happens to it meanwhile."""
+"""The members that are behind: their positions, their lag, and how truncation and late lines affect them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from fasttail.replay.scan import LaggingMember, SharedScan
 from fasttail.sources.cursor import CursorPosition
 
 SHARED_RANGE_BYTES = 64 << 20
-"""Bytes: members whose places lie within so many share a reading."""
+"""Members whose positions are within this many bytes share a scan."""
 
 ACTIVATION_RETRY_S = 0.01
-"""Until the next look at a member at the frontier whose messages the pipeline does not make yet."""
+"""Time until a member at the high watermark is retried if the pipeline does not make its messages yet."""
 
 MAX_SAMPLES = 4096
 
 
 class LaggingMembers:
-    """Each is in a reading, or waits for one.
+    """The members that are behind. Each is in a scan or waits for one.
 
-    max_behind_s: a member that falls further behind is told a gap, and goes on at the newest place. finished:
-    members that are live again, or have gone. waiting: those in no reading; who has waited longest comes
-    first. hour_sizes: of hours that were not handed out by this process. known_hours: hours that there were
-    since the first of them fell behind.
+    max_behind_s: a member that is further behind gets a gap, and continues at the high watermark
+    finished: number of members that went live again or left
+    waiting: members in no scan, the longest waiting first
+    hour_sizes: sizes of hours that this process did not deliver
+    known_hours: hours that have existed since the first of them fell behind
     """
 
     def __init__(self, feeds: Feeds, max_behind_s: float) -> None:
@@ -39,17 +40,17 @@ class LaggingMembers:
         self._feeds = feeds
         self._max_behind_s = max_behind_s
         self._lagging: dict[Member, LaggingMember] = {}
-        self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the frontier was where
+        self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the watermark was where
         feeds.on_late_lines = self._on_late_lines
         feeds.on_rewind = self._on_rewind
 
     def __len__(self) -> int:
         return len(self._lagging)
 
-    # ---- coming and going
+    # ---- membership
 
     def start_replay(self, member: Member) -> None:
-        """A member is behind: everything up to its cursor has been given to it, or is not wanted."""
+        """Add a member that is behind. Everything up to its cursor is delivered or not wanted."""
         assert member.cursor is not None
         assert member.feed is not None
         layout, position = cursors.parse(member.cursor)
@@ -61,7 +62,7 @@ class LaggingMembers:
         self._feeds.pause_feed(lagging.feed)
 
     def discard(self, member: Member) -> None:
-        """It wants no more, if it is one of them."""
+        """Remove a member, if it is one of these."""
         lagging = self._lagging.pop(member, None)
         if lagging is None:
             return
@@ -71,7 +72,7 @@ class LaggingMembers:
         self.waiting.pop(lagging, None)
 
     def is_ready(self, lagging: LaggingMember) -> bool:
-        """Whether one that waits may go into a reading, or live."""
+        """Whether a waiting member may join a scan or go live."""
         high_watermark = self._feeds.high_watermark
         if (
             high_watermark is None
@@ -84,7 +85,7 @@ class LaggingMembers:
         return lagging.member.client.is_drained
 
     def try_go_live(self, lagging: LaggingMember) -> bool:
-        """Let a member that is at the frontier go live."""
+        """Make a member live if it is at the high watermark. Return whether it is live or gone."""
         if (
             lagging not in self.waiting
             or lagging.position != self._feeds.high_watermark
@@ -100,7 +101,7 @@ class LaggingMembers:
             lagging.member.terminate("the server cannot take another topic; try again later")
             return True
         self.report_truncation(lagging, lagging.position)
-        if lagging not in self.waiting:  # its client has been closed just now
+        if lagging not in self.waiting:  # its client has just been closed
             return True
         del self.waiting[lagging]
         del self._lagging[lagging.member]
@@ -109,14 +110,15 @@ class LaggingMembers:
         return True
 
     def assign(self, lagging: LaggingMember, scan: SharedScan) -> None:
-        """One that waits is to join a reading."""
         del self.waiting[lagging]
         lagging.scan = scan
         scan.joiners.append(lagging)
 
     def requeue(self, lagging: LaggingMember, seconds: float = 0.0) -> None:
-        """Out of its reading; its turn comes again. Does nothing for a member that has gone meanwhile: to ask
-        for a client's queue may find out that its connection has ended, which drops its members.
+        """Move a member out of its scan, back to those that wait.
+
+        Does nothing for a member that has left meanwhile: checking a client's queue may reveal that its
+        connection has ended, which removes its members.
         """
         if lagging.scan is None:
             return
@@ -126,11 +128,11 @@ class LaggingMembers:
         self.waiting[lagging] = None
         client = lagging.member.client
         if client.queued_bytes > client.queue_limit // 4:
-            # it may have come near the frontier, but will not be live soon
+            # It may be near the high watermark, but will not be live soon.
             self._feeds.pause_feed(lagging.feed)
 
     def reposition(self, lagging: LaggingMember, to: CursorPosition, *, report_gap: bool) -> None:
-        """Take a member out of its reading, to another place. lost: it is told a gap."""
+        """Take a member out of its scan and move it to another position. report_gap: send it a gap."""
         assert self._feeds.layout is not None
         if lagging.scan is not None:
             lagging.scan.detach_member(lagging)
@@ -140,13 +142,11 @@ class LaggingMembers:
         if report_gap:
             lagging.member.send_unknown_gap(cursor)
         lagging.member.cursor = cursor
-        if lagging.member in self._lagging:  # else its client has been closed just now
+        if lagging.member in self._lagging:  # else its client has just been closed
             self.waiting[lagging] = None
 
     def report_truncation(self, lagging: LaggingMember, position: CursorPosition) -> None:
-        """Send a gap to a member that has reached `position` if a file on its way there had been truncated,
-        even if that file has been empty ever since.
-        """
+        """Send a gap to a member at `position` if a file before it was truncated, be it still empty."""
         passed = {hour for hour in lagging.truncated_hours if hour <= position.hour}
         if passed:
             lagging.truncated_hours -= passed
@@ -154,16 +154,15 @@ class LaggingMembers:
             lagging.member.send_unknown_gap(cursor)
 
     def _skip_to(self, lagging: LaggingMember, to: CursorPosition) -> None:
-        """What lies between is not given to it."""
+        """Skip everything up to a position, and report it as a gap."""
         lagging.late_ranges_owed.clear()
         lagging.truncated_hours.clear()
         self.reposition(lagging, to, report_gap=True)
         lagging.behind_since, lagging.requested_from, lagging.max_lag_s = time.monotonic(), to, None
 
-    # ---- how far behind
+    # ---- lag
 
     def counters(self) -> dict[str, float]:
-        """For the metrics."""
         positions = [lagging.current_position for lagging in self._lagging.values()]
         return {
             "replays": self.finished,
@@ -173,7 +172,7 @@ class LaggingMembers:
         }
 
     def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
-        """For the `status` of each client that has members which are behind."""
+        """Return the entries for the `status` of each client with members that are behind."""
         found: dict[Client, list[dict[str, Any]]] = {}
         for member, lagging in self._lagging.items():
             position = lagging.current_position
@@ -186,7 +185,7 @@ class LaggingMembers:
         return found
 
     def tick(self) -> None:
-        """Once a second: remember where the frontier is, and look for members that are too far behind."""
+        """Record the high watermark, and skip members that are too far behind. To be called once a second."""
         now, high_watermark = time.monotonic(), self._feeds.high_watermark
         if not self._lagging:
             self.known_hours.clear()
@@ -209,7 +208,7 @@ class LaggingMembers:
                 self._skip_to(lagging, high_watermark)
 
     def is_near(self, position: CursorPosition, ahead: CursorPosition) -> bool:
-        """Whether the second place is the first, or not far ahead of it."""
+        """Whether `position` is `ahead`, or not far before it."""
         if position.hour == ahead.hour:
             return position <= ahead and ahead.offset - position.offset <= SHARED_RANGE_BYTES
         size_known = position.hour in self._feeds.delivered_offsets or position.hour in self.hour_sizes
@@ -220,7 +219,7 @@ class LaggingMembers:
         )
 
     def _lag_seconds(self, position: CursorPosition) -> float:
-        """Seconds since the frontier was there; or since it is known, if that was before."""
+        """Return the seconds since the high watermark was at `position`, or since its first sample."""
         high_watermark = self._feeds.high_watermark
         if high_watermark is None or position >= high_watermark or not self._watermark_samples:
             return 0.0
@@ -228,7 +227,7 @@ class LaggingMembers:
         return time.monotonic() - self._watermark_samples[max(0, index - 1)][0]
 
     def _bytes_behind(self, position: CursorPosition) -> int:
-        """Bytes of the files up to the frontier, as far as their sizes are known."""
+        """Return the bytes up to the high watermark, as far as the sizes of files are known."""
         high_watermark = self._feeds.high_watermark
         if high_watermark is None or position >= high_watermark:
             return 0
@@ -242,20 +241,20 @@ class LaggingMembers:
             + high_watermark.offset
         )
 
-    # ---- what happens to the files
+    # ---- changes of the files
 
     def _on_late_lines(self, hour: int, begin: int, end: int) -> None:
-        """Late lines have been handed out to those who are live."""
+        """Note late lines that were delivered to live members, for members that have passed them."""
         for lagging in self._lagging.values():
             if lagging.current_position < CursorPosition(hour, end):
-                continue  # it will come by them
+                continue  # it has yet to read them
             if lagging.late_ranges_owed and lagging.late_ranges_owed[-1][::2] == (hour, begin):
                 lagging.late_ranges_owed[-1] = (hour, lagging.late_ranges_owed[-1][1], end)
             else:
                 lagging.late_ranges_owed.append((hour, begin, end))
 
     def _on_rewind(self, previous: CursorPosition) -> None:
-        """The frontier has moved back: a file was truncated; or another layout is read now."""
+        """React to a high watermark that moved back, because of a truncation or a change of layout."""
         feeds = self._feeds
         high_watermark = feeds.high_watermark
         self._watermark_samples.clear()
@@ -266,7 +265,7 @@ class LaggingMembers:
             if lagging.layout != feeds.layout:
                 self._skip_to(lagging, high_watermark)
             elif lagging.member.last_batch == feeds.batch:
-                pass  # of what stands there now: it fell behind in this batch
+                pass  # its position is in the new content: it fell behind in this batch
             elif position.hour == high_watermark.hour and position <= previous:
                 self.reposition(
                     lagging, CursorPosition(high_watermark.hour, 0), report_gap=position < previous

@@ -1,4 +1,4 @@
-"""The messages of topics once more, from the node's files."""
+"""Makes the messages of topics from the node's files, for replays."""
 cimport cython
 
 from libc.stdint cimport uint64_t
@@ -17,14 +17,14 @@ cdef class ReplayReader:
     cdef RowTable table
     cdef WorkerPool pool
     cdef Router router
-    cdef dict topics_by_id           # the topics: `topics` only borrows them
-    cdef Outbox outbox               # owned; what the last step has made, …
-    cdef size_t messages_taken       # … and how many messages of it have been taken
+    cdef dict topics_by_id           # owns the topics, which `router` only borrows
+    cdef Outbox outbox               # owned; the messages of the last step,
+    cdef size_t messages_taken       # … and how many of them have been taken
     cdef BatchLocation location
-    cdef uint64_t limit              # of the present step
+    cdef uint64_t limit              # of the current step
     cdef bint limit_is_line_end
     cdef size_t max_bytes
-    cdef int step_result             # how the last step ended
+    cdef int step_result             # of the last step; a BatchCode or a StepResult
     cdef void run_step(self) noexcept nogil
     cdef int _read_step(self, uint64_t limit, bint limit_is_line_end, size_t max_bytes) noexcept nogil
     cdef int _encode_block(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil

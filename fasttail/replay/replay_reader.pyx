@@ -1,8 +1,8 @@
-"""One hour's file -> the messages of some topics that stand behind a place in it; for clients that are behind.
+"""Makes the messages of some topics from one hour's file, starting at an offset, for clients that are behind.
 
-The same reader, parser and topics as in the pipeline, but one of each for itself and with one worker, driven step by step from
-any one thread. A step holds the GIL only where it begins and ends: what it has made stands in a box, and `take_messages` makes
-Python objects of it in the thread that sends them.
+It uses the same reader, parser and topics as the pipeline, but has its own of each and a single worker. One thread at a time
+drives it, step by step. A step holds the GIL only at its start and end: its messages stay in an outbox, and `take_messages`
+turns them into Python objects in the thread that sends them.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -25,8 +25,8 @@ cdef extern from "<string.h>" nogil:
 cdef enum:
     MIN_STEP_BYTES = 4096
     BASE_STEP_BYTES = 1 << 18       # with few topics
-    COIN_TOPICS_PER_FULL_FEED = 8   # so many topics of few coins have about as much to write as one of everything,
-    # … and so many of few users; for so many users' `orderUpdates` the step is longer by BASE_STEP_BYTES
+    COIN_TOPICS_PER_FULL_FEED = 8   # this many topics of few coins write about as much as one of everything,
+    # … and so do this many of few users. For each such number of users' `orderUpdates`, the step grows by BASE_STEP_BYTES.
     USER_TOPICS_PER_FULL_FEED = 64
 
 cdef enum StepResult:            # how a step ended, if not by a BatchCode
@@ -36,11 +36,14 @@ cdef enum StepResult:            # how a step ended, if not by a BatchCode
 
 
 cdef class ReplayReader:
-    """window, max_line: as the pipeline's reader. Nothing but `take` may be called while a step runs."""
+    """A reader, parser and router for replays. `window` and `max_line` are as in the pipeline's reader.
+
+    While a step runs, no other method may be called.
+    """
 
     def __cinit__(self, *, size_t window=4 << 20, size_t max_line=64 << 20):
         self.reader = Reader(window=window, max_line=max_line)
-        self.reader.check_rewrites = True    # so that a hole of NUL bytes is met as in the pipeline
+        self.reader.check_rewrites = True    # treat holes of NUL bytes as the pipeline does
         self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
         self.pool = WorkerPool(1, self.table)
         self.router = Router(1, self.table)
@@ -51,9 +54,9 @@ cdef class ReplayReader:
         outbox_free(&self.outbox)
 
     def attach_topic(self, Topic topic not None, uint64_t line=0, uint32_t events=0) -> None:
-        """Make the topic's messages, too: of the orders behind so many events of the line at that offset.
+        """Make the topic's messages as well, without the first `events` events of the line at `line` and all before them.
 
-        The topic must be this rereader's own. Raises MemoryError.
+        The topic must not be shared with another reader. Raises MemoryError.
         """
         topic.skip_line_offset = line
         topic.skip_events = events
@@ -62,16 +65,15 @@ cdef class ReplayReader:
         self.topics_by_id[topic.id] = topic
 
     def include_all_orders(self, Topic topic not None) -> None:
-        """The line that `add` named has been passed: from now on everything is wanted."""
+        """Stop skipping orders, once the line given to `attach_topic` has been passed."""
         topic.skip_events = 0
 
     def detach_topic(self, Topic topic not None) -> None:
-        """No more."""
         if self.topics_by_id.pop(topic.id, None) is not None:
             self.router.unregister_topic(<void*>topic)
 
     def reset(self) -> None:
-        """Let go of the file, the topics, and what was made."""
+        """Release the file, the topics and the messages."""
         for topic in list(self.topics_by_id.values()):
             self.detach_topic(topic)
         self.reader.close()
@@ -80,10 +82,10 @@ cdef class ReplayReader:
 
     @property
     def step_bytes(self) -> int:
-        """Bytes of a step, but for a line that is longer.
+        """Bytes of a step, except for a longer line.
 
-        The more topics there are that take everything, the fewer, for each of them writes as much. All users together write
-        that much only once: with many of them a step is long, so that each user gets several orders in a message.
+        Topics that select everything shorten it, because each writes as much as a step reads. All users together write that
+        much only once, so many of them lengthen it, to give each user several orders per message.
         """
         cdef size_t full_feeds = (self.router.unindexed_len + self.router.coin_indexed // COIN_TOPICS_PER_FULL_FEED
                                   + self.router.user_indexed // USER_TOPICS_PER_FULL_FEED)
@@ -92,9 +94,9 @@ cdef class ReplayReader:
         return max(<size_t>MIN_STEP_BYTES, max_bytes // max(<size_t>1, full_feeds))
 
     def open(self, path, layout, uint64_t offset, cursor_place=None) -> None:
-        """Go on in another file. Raises OSError.
+        """Continue in another file. Raises OSError.
 
-        stands: the CursorPosition that the messages' cursors shall name; None: where their orders are.
+        cursor_place: the position that all messages carry as their cursor; None: that of their orders.
         """
         self.reader.open(path, offset)
         self.location.late = cursor_place is not None
@@ -103,19 +105,19 @@ cdef class ReplayReader:
                                     else cursor_place.prefix(layout)).encode())
 
     def identity(self) -> tuple:
-        """(device, inode) of the open file."""
+        """Return (device, inode) of the open file."""
         return self.reader.identity()
 
     def tell(self) -> int:
-        """Offset behind the lines read so far."""
+        """Return the offset after the lines read so far."""
         return self.reader.offset
 
     def read_step(self, uint64_t limit, bint limit_is_line_end=True) -> bool:
-        """One step, in this thread: the next lines, `step_bytes` of them at most, and none that reaches beyond `limit`.
+        """Run one step in this thread. Return False at the end of the file. Raises OSError, MemoryError.
 
-        limit_is_line_end: `limit` is the end of a line, or the bytes in front of it are to be taken for one. Otherwise the step
-        ends at the last line's end in front of it, or behind it if there is none. False at the end of the file. Raises OSError,
-        MemoryError.
+        A step reads at most `step_bytes` of lines, none of them beyond `limit`. limit_is_line_end: `limit` is the end of a
+        line, or the bytes before it count as one. Otherwise the step ends with the last line that ends before it, or the first
+        one after it if there is none.
         """
         self.begin_step(limit, limit_is_line_end)
         with nogil:
@@ -123,19 +125,19 @@ cdef class ReplayReader:
         return self.end_step()
 
     def begin_step(self, uint64_t limit, bint limit_is_line_end=True) -> None:
-        """Say what `run_step` is to do, in whatever thread: see `read`."""
+        """Set what `run_step` does, in any thread. The arguments are those of `read_step`."""
         self.limit = limit
         self.limit_is_line_end = limit_is_line_end
         self.max_bytes = self.step_bytes
         self.messages_taken = 0
 
     cdef void run_step(self) noexcept nogil:
-        """The step; `end_step` says how it ended."""
+        """Run the step. `end_step` reports its result."""
         self.step_result = self._read_step(self.limit, self.limit_is_line_end, self.max_bytes)
 
     def end_step(self) -> bool:
-        """False at the end of the file. Raises OSError, MemoryError."""
-        if self.step_result == STEP_HOLE:    # as the pipeline does: what stands in front of it is a line of its own
+        """Return False at the end of the file. Raises OSError, MemoryError."""
+        if self.step_result == STEP_HOLE:    # as in the pipeline, what precedes a hole is a line
             self.read_partial_line()
             self.reader.skip_hole()
             return True
@@ -145,7 +147,7 @@ cdef class ReplayReader:
         return self.step_result != STEP_END
 
     def read_partial_line(self) -> None:
-        """A last line that has no end and will get none."""
+        """Read a last line that has no newline and will get none."""
         cdef uint64_t offset = self.reader.offset
         tail = self.reader.take_partial_line()
         cdef const char* p = tail
@@ -153,7 +155,7 @@ cdef class ReplayReader:
         check_batch(self._encode_block(p, p + len(tail), p + len(tail), offset))
 
     def take_messages(self, size_t max_bytes=<size_t>-1) -> list:
-        """The next messages that the last step has made, about so many bytes of them; an empty list: there are no more."""
+        """Return the next messages of the last step, about `max_bytes` of them. An empty list means there are no more."""
         cdef const OutboxEntry* entries = <const OutboxEntry*>self.outbox.entries.data
         cdef size_t count = self.outbox.entries.size // sizeof(OutboxEntry), bytes = 0
         cdef list messages = []
@@ -178,7 +180,7 @@ cdef class ReplayReader:
             return STEP_END
         if code == FILL_ERROR:
             return STEP_ERROR
-        if code != FILL_LINES or self.reader.offset >= limit:    # a hole was passed over, and with it the limit
+        if code != FILL_LINES or self.reader.offset >= limit:    # skipping a hole may have passed the limit
             return BATCH_DONE
         begin = self.reader.base + self.reader.begin
         size = self.reader.lines_end - self.reader.begin
@@ -199,11 +201,11 @@ cdef class ReplayReader:
         return code
 
     cdef int _encode_block(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
-        """The messages of the whole lines [begin, limit), which stand at `offset` in the file. A BatchCode."""
+        """Write the messages of the whole lines [begin, limit), which are at `offset` in the file. Return a BatchCode."""
         cdef int code
         outbox_clear(&self.outbox, MAX_RETAINED_BYTES)
         self.table.clear()
-        code = self.pool.parse_batch(begin, begin, limit, readable)      # what is rejected was told when the pipeline read it
+        code = self.pool.parse_batch(begin, begin, limit, readable)      # the pipeline has already reported rejected lines
         if code:
             return code
         self.location.data = begin

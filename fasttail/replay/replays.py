@@ -1,19 +1,19 @@
-"""Replays: members of feeds that are behind read the node's files at their own pace, until they are live.
+"""Schedules replays: members that are behind read the node's files at their own pace, until they are live.
 
-    behind ──its queue is below a quarter──► waits for its turn ──► in a reading ──► frontier ──► live
-      ▲                                                                │
-      └─────────────────── its queue is full, or the slice is over ────┘
+    behind ──its queue is below a quarter──► waits for a scan ──► in a scan ──► high watermark ──► live
+      ▲                                                               │
+      └───────────────── its queue is full, or the quantum is over ───┘
 
-A reading goes through the files once for many: all members whose places lie close together, equal
-subscriptions as one topic, different ones evaluated as the pipeline does it. `max_scans` readings run at a
-time, in threads that get only the time that nobody else wants. A reading waits for no member: one whose queue
-is full leaves it, and costs nothing until it has read on.
+A scan reads the files once for many members, whose positions must be close together. Equal subscriptions
+share a topic; different ones are evaluated as in the pipeline. At most `max_scans` scans run at a time, in
+threads that run only on idle cores. A scan waits for no member: one whose queue is full leaves it, and costs
+nothing until its client has read on.
 
-No reading goes beyond the frontier: what lies behind it has not been handed out to live members, and will be
-to these too. A place ahead of the frontier (the server reads once more what it had published before a
-restart) is waited for.
+A scan never passes the high watermark. What follows it has not been delivered to live members, and will be
+delivered to these as well. A position ahead of it, which happens when the server reads again what it
+published before a restart, is waited for.
 
-Here is decided whose turn it is. Everything belongs to the event loop's thread.
+Everything here belongs to the event loop's thread.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from fasttail.replay.threads import ReplayThreads
 from fasttail.sources.cursor import CursorPosition
 
 READ_WINDOW_BYTES = 4 << 20
-"""Bytes that a reading reads at once, for many users; with few topics it goes on in smaller steps."""
+"""Bytes of one read with many users. With few topics, a scan uses smaller steps."""
 
 MERGE_AFTER_S = 0.25
-"""A reading goes on for so long before it ends for the sake of those who are not far behind it."""
+"""How long a scan runs, at least, before it ends to start again with members that are not far behind it."""
 
 POLL_INTERVAL_S = 0.1
-"""Between two looks at who is ready: most become so by an event, and these looks find the others."""
+"""Interval between polls for members that are ready, for those that no event has reported."""
 
 log = logging.getLogger(__name__)
 
 
 class ReplayManager:
-    """All members that are behind. `max_scans` readings run at a time; the others wait for their turn.
+    """All members that are behind. At most `max_scans` scans run at a time; other members wait.
 
-    max_behind_s: a member that falls further behind is told a gap, and goes on at the newest place. ease: to
-    be called when something has been handed out.
+    max_behind_s: a member that is further behind gets a gap, and continues at the high watermark
+    on_delivered: called after messages were delivered
     """
 
     def __init__(
@@ -84,34 +84,33 @@ class ReplayManager:
         self._closed = False
         self._failures = RateLimitedLog(log, logging.ERROR, "a replay read has failed")
 
-    # ---- what others want of it
+    # ---- interface
 
     def start_replay(self, member: Member) -> None:
-        """A member is behind: everything up to its cursor has been given to it, or is not wanted."""
+        """Add a member that is behind. Everything up to its cursor is delivered or not wanted."""
         self._members.start_replay(member)
         self._request_schedule()
 
     def cancel_replay(self, member: Member) -> None:
-        """It wants no more."""
         self._members.discard(member)
 
     def on_client_writable(self) -> None:
-        """A client has read on: members of it may be ready."""
+        """Check again whether members are ready, after a client has read on."""
         if self._members.waiting:
             self._request_schedule()
 
     def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
-        """For the `status` of each client that has members which are behind."""
+        """Return the entries for the `status` of each client with members that are behind."""
         return self._members.lag_report()
 
     def tick(self) -> None:
-        """Once a second: look for members that are too far behind."""
+        """Skip members that are too far behind. To be called once a second."""
         if not self._members:
             self._idle_readers.clear()
         self._members.tick()
 
     def close(self) -> None:
-        """No more; what runs ends with its step."""
+        """Stop all scans. A running step still ends."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -121,19 +120,18 @@ class ReplayManager:
 
     @property
     def reader_bytes(self) -> int:
-        """What the blocks of the readings occupy."""
+        """Bytes that the readers' blocks occupy."""
         replay_readers = [scan.replay_reader for scan in self._scans] + self._idle_readers
         return sum(replay_reader.reader.resident_bytes for replay_reader in replay_readers)
 
     def replay_counters(self) -> dict[str, float]:
-        """For the metrics."""
         return {
             **self._members.counters(),
             "replayed_orders": self._runner.replayed_orders,
             "replay_readings": len(self._scans),
         }
 
-    # ---- whose turn it is
+    # ---- scheduling
 
     def _request_schedule(self) -> None:
         if not self._schedule_requested and not self._closed:
@@ -145,14 +143,14 @@ class ReplayManager:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Begin readings for those who are ready, as many as may run; let go live who is at the frontier."""
+        """Make members at the high watermark live, and start scans for those that are ready."""
         self._schedule_requested = False
         if self._closed:
             return
         members = self._members
         ready = [lagging for lagging in tuple(members.waiting) if members.is_ready(lagging)]
         ready = [lagging for lagging in ready if not members.try_go_live(lagging)]
-        # Else its client has gone just now.
+        # Without those whose clients have just left.
         ready = [lagging for lagging in ready if lagging in members.waiting]
         for scan in self._scans if ready else ():
             ready = self._assign_nearby(scan, ready)
@@ -163,7 +161,7 @@ class ReplayManager:
             self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL_S, self._poll)
 
     def _awaits_merge(self, lagging: LaggingMember) -> bool:
-        """Whether a reading that is not far ahead is to end soon, to begin again with this member, too."""
+        """Whether a scan that is not far ahead should end soon, to start again with this member."""
         if lagging.late_ranges_owed:
             return False
         for scan in self._scans:
@@ -173,7 +171,7 @@ class ReplayManager:
         return False
 
     def _start_scan(self, ready: list[LaggingMember]) -> list[LaggingMember]:
-        """A reading for the one that has waited longest and all who are near it. Who is left over."""
+        """Start a scan for the longest waiting member and all near it. Return the others."""
         first = ready[0]
         if first.late_ranges_owed and first.position == self._feeds.high_watermark:
             late_range = first.late_ranges_owed[0]
@@ -206,7 +204,7 @@ class ReplayManager:
         return remaining
 
     def _assign_nearby(self, scan: SharedScan, ready: list[LaggingMember]) -> list[LaggingMember]:
-        """Those near ahead join when the reading comes there. Who is left over."""
+        """Assign members not far ahead of the scan, which join when it reaches them. Return the others."""
         if scan.late_range is not None:
             return ready
         remaining = []

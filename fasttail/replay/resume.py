@@ -1,4 +1,4 @@
-"""Where a replay begins: the place in the node's files that a client's `cursor` or `since` names."""
+"""Finds where a replay begins: the position that a client's `cursor` or `since` names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class _CannotResume(Exception):
 
 
 class ReplayStartFinder:
-    """Finds the places. layout: the one that is followed. ready: the pipeline has had its first look."""
+    """Finds start positions in the node's files, in threads of its own.
+
+    layout: returns the layout being followed. ready: set after the pipeline's first scan of the folders.
+    """
 
     def __init__(
         self,
@@ -42,14 +45,13 @@ class ReplayStartFinder:
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="fasttail-find")
 
     def close(self) -> None:
-        """No more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def find_start(self, request: ClientRequest) -> str:
-        """The cursor at which a replay begins. Raises RequestError."""
+        """Return the cursor at which a replay begins. Raises RequestError."""
         subscription = request.subscription
         assert subscription is not None
-        await self._ready.wait()  # clients that were cut off by a restart come before it
+        await self._ready.wait()  # after a restart, clients reconnect before that
         layout = self._layout()
         if layout is None:
             raise invalid_subscription(request.sent, "no data yet, nothing to resume")
@@ -69,7 +71,7 @@ class ReplayStartFinder:
         return position.to_cursor(layout)
 
     def _check_cursor(self, layout: str, cursor: str) -> CursorPosition:
-        """The place that a cursor names, if it can be read from. Raises _CannotResume, OSError."""
+        """Return the position that a cursor names, if it can be read from. Raises _CannotResume, OSError."""
         try:
             cursor_layout, position = cursors.parse(cursor)
         except ValueError:
@@ -93,7 +95,7 @@ class ReplayStartFinder:
         return position
 
     def _find_time(self, layout: str, since: int) -> CursorPosition:
-        """Where the first event from a time on stands. Raises _CannotResume, OSError."""
+        """Return the position of the first event at or after a time. Raises _CannotResume, OSError."""
         hours = hour_files(hourly_folder(self._data_dir, layout))
         if not hours:
             raise _CannotResume("no data on disk, nothing to resume")
@@ -105,15 +107,16 @@ class ReplayStartFinder:
 
 
 class _TimeSearch:
-    """Looks for a time in the files, which are at least one. One reader serves for all its looks."""
+    """A binary search for a time in the files, of which there is at least one. All probes share a reader."""
 
     def __init__(self, hours: list[HourFile], max_line: int) -> None:
         self._hours = hours
         self._reader = Reader(window=1 << 14, max_line=max_line)
 
     def find(self, since: int) -> CursorPosition | None:
-        """Where the first event from a time (ns) on stands; None if even the oldest event on disk is younger.
-        Raises OSError.
+        """Return the position of the first event at or after `since` (ns).
+
+        Returns None if even the oldest event on disk is later. Raises OSError.
         """
         try:
             return self._find(since)
@@ -125,7 +128,7 @@ class _TimeSearch:
         low, first_time_ns = self._first_event_time(0, len(hours) - 1)
         if first_time_ns is None or first_time_ns > since:
             return None
-        # The newest file that begins before: hours are the node's, and need not be those of the events.
+        # Find the newest file that begins before: the node's hours need not be those of its events.
         high = len(hours) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -135,7 +138,7 @@ class _TimeSearch:
             else:
                 high = middle - 1
         file = hours[low]
-        # The first line in it that does not; `low` and `high` are bytes from here on.
+        # Find the first line in it that is not before; from here on, `low` and `high` are bytes.
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
@@ -145,13 +148,13 @@ class _TimeSearch:
             else:
                 high = middle
         event = first_order_from(self._reader, file.path, low, "time_ns")
-        # Not the end of the file: its last line may be torn, and is still to be read as a whole.
+        # Not the end of the file: its last line may be partial, and is yet to be read as a whole.
         return CursorPosition(
             hour_number(file), event.offset if event is not None else last_line_start(file.path)
         )
 
     def _first_event_time(self, first: int, last: int) -> tuple[int, int | None]:
-        """The first of these files with an event, and that event's time; None: there is none."""
+        """Return the number of the first of these files that has an event, and that event's time, or None."""
         for number in range(first, last + 1):
             event = first_order_from(self._reader, self._hours[number].path, 0, "time_ns")
             if event is not None:
@@ -160,5 +163,5 @@ class _TimeSearch:
 
 
 def hour_number(file: HourFile) -> int:
-    """The hour as a CursorPosition has it."""
+    """Return the hour as in a CursorPosition."""
     return int(file.date) * 100 + file.hour

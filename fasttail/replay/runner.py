@@ -1,7 +1,7 @@
-"""Takes a reading through the files: makes its members' messages step by step, and hands them out.
+"""Runs scans: makes their members' messages step by step, and delivers them.
 
-Most steps are run by threads. The last stretch before the frontier is read on the event loop itself, so that
-the frontier cannot move meanwhile: no hole and no double.
+Threads run most steps. The final stretch before the high watermark is read on the event loop, where the
+watermark cannot move meanwhile, so members go live without gaps or duplicates.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from fasttail.replay.threads import ReplayThreads
 from fasttail.sources.cursor import CursorPosition
 
 SYNC_READ_BYTES = 1 << 18
-"""Bytes that are read on the event loop's thread: a fraction of a millisecond. With many topics less."""
+"""Bytes of the final stretch, at most; less with many topics. Reading takes a fraction of a millisecond."""
 
 SCAN_QUANTUM_BYTES = 64 << 20
-"""Bytes after which a reading gives its place to others that wait."""
+"""Bytes after which a scan gives way to waiting members."""
 
 DELIVERY_CHUNK_BYTES = 64 << 10
-"""Bytes of messages that the event loop hands out in one turn: what is live comes in between."""
+"""Bytes of messages delivered in one turn of the event loop, between which live messages are sent."""
 
 DELIVERY_BURST_BYTES = 1 << 20
-"""Bytes, of all members together, after which live messages come in between"""
+"""Bytes, for all members together, after which live messages are sent in between."""
 
 MESSAGE_OVERHEAD_BYTES = 8 << 10
-"""… and so many are added for each message: its way through the kernel takes as long as these."""
+"""Added to a message's bytes, because sending one takes the kernel as long as that many bytes."""
 
 ACTIVATE_DISTANCE_BYTES = 8 << 20
-"""Bytes in front of the frontier: from here on the pipeline makes a member's live messages, because the
-member will be live soon. It begins with some batch after it was asked.
-"""
+"""Bytes before the high watermark at which the pipeline is asked for live messages, which start later."""
 
 TRUNCATION_GRACE_S = 0.2
-"""How long a file that is shorter than it was waits for the pipeline to find that out."""
+"""How long to wait for the pipeline to detect a truncation of the current file."""
 
 JOINS_PER_TURN = 50
 
 
 class ScanStep(NamedTuple):
-    """What a reading is to read next: the present file from `begin` up to `limit`.
+    """The next range to read: the current file from `begin` up to `limit`.
 
-    end: of what is to be read of it at all. exact: `limit` is that end, else a joiner's place. former: the
-    pipeline has left the file. last: of all steps before the frontier; nothing may come in between.
+    end: where reading of the file ends
+    exact: `limit` is that end; otherwise it is the position of a member that joins
+    in_previous_hour: the pipeline has left the file
+    final_stretch: the last step before the high watermark, which nothing may interrupt
     """
 
     begin: int
@@ -67,10 +67,7 @@ class ScanStep(NamedTuple):
 
 
 class ScanRunner:
-    """Runs the readings of all members that are behind, one `read` each.
-
-    ease: to be called when something has been handed out.
-    """
+    """Runs the scans of all members that are behind. on_delivered: called after messages were delivered."""
 
     def __init__(
         self,
@@ -86,14 +83,11 @@ class ScanRunner:
         self._threads = threads
         self._make_topic = make_topic
         self._on_delivered = on_delivered
-        # One hand-over of all readings in a turn of the event loop.
+        # Allows one delivery of all scans in a turn of the event loop.
         self._delivery_lock = asyncio.Lock()
 
     async def read(self, scan: SharedScan) -> None:
-        """Until its members are live, or none is left in it, or others are to have its place.
-
-        Raises OSError.
-        """
+        """Run a scan until its members are live or gone, or it gives way to others. Raises OSError."""
         feeds = self._feeds
         rewinds = feeds.rewinds
         while True:
@@ -153,7 +147,7 @@ class ScanRunner:
         return ScanStep(begin, end, min(end, next_join), next_join >= end, in_previous_hour, final_stretch)
 
     async def _open(self, scan: SharedScan, in_previous_hour: bool, rewinds: int) -> bool:
-        """Open the file that comes next. False: the frontier has moved back meanwhile."""
+        """Open the next file. Return False if the high watermark has moved back meanwhile."""
         feeds = self._feeds
         try:
             position = await self._threads.open_file(scan, dict(feeds.delivered_offsets))
@@ -172,7 +166,7 @@ class ScanRunner:
         return True
 
     def _go_on_near(self, scan: SharedScan, high_watermark: CursorPosition) -> None:
-        """Near the frontier, have the pipeline make the live messages."""
+        """Near the high watermark, let the pipeline make the members' live messages."""
         if (
             scan.position.hour == high_watermark.hour
             and high_watermark.offset - scan.position.offset < ACTIVATE_DISTANCE_BYTES
@@ -181,7 +175,10 @@ class ScanRunner:
                 self._feeds.resume_feed(lagging.feed)
 
     def _advance(self, scan: SharedScan, step: ScanStep, has_more: bool) -> bool:
-        """What a step has made has been handed out. True: the reading is to end. more: the file goes on."""
+        """Advance the scan past a delivered step. Return whether the scan ends.
+
+        has_more: the file continues.
+        """
         read_to = scan.replay_reader.tell()
         if scan.late_range is not None:
             return self._advance_late_range(
@@ -189,7 +186,7 @@ class ScanRunner:
             )
         if not step.exact and not has_more:
             for lagging in [each for each in scan.joiners if each.position.offset == step.limit]:
-                self._members.requeue(lagging)  # it cannot be come to
+                self._members.requeue(lagging)  # its position cannot be reached
         hour = scan.position.hour
         if not has_more and step.exact:
             if step.end == UNBOUNDED:
@@ -200,7 +197,7 @@ class ScanRunner:
         elif read_to > step.begin and scan.is_open:
             if read_to <= step.limit:
                 scan.fingerprint = (hour, read_to, scan.replay_reader.reader.preceding_bytes())
-            # Not beyond the limit, though NUL bytes behind it may have been passed over.
+            # Not beyond the limit, although NUL bytes after it may have been skipped.
             scan.position = CursorPosition(hour, min(read_to, step.limit) if step.exact else read_to)
         scan.read_bytes += max(0, read_to - step.begin)
         if scan.ends_to_merge:
@@ -210,7 +207,7 @@ class ScanRunner:
         )
 
     async def _join_reached(self, scan: SharedScan) -> None:
-        """Those whose places the reading has come to."""
+        """Add the members whose positions the scan has reached."""
         count = 0
         for lagging in tuple(scan.joiners):
             line = CursorPosition(lagging.position.hour, lagging.position.offset)
@@ -219,7 +216,7 @@ class ScanRunner:
             subscription = lagging.member.subscription
             events = lagging.position.events_consumed if scan.late_range is None else 0
             group = scan.groups.get((subscription.key, events))
-            # A user has one topic in a rereader, be it behind other events of the line.
+            # A reader has one topic per user, even for members that skip different events of the line.
             user_topic_taken = (
                 group is None
                 and subscription.type == "orderUpdates"
@@ -243,7 +240,7 @@ class ScanRunner:
                 await asyncio.sleep(0)
 
     async def _deliver(self, scan: SharedScan, rewinds: int, *, synchronous: bool) -> None:
-        """Give the members what the step has made. synchronous: without a switch to other tasks."""
+        """Deliver the step's messages to the members. synchronous: without switching to other tasks."""
         if synchronous:
             for lagging, message in scan.deliveries(scan.replay_reader.take_messages()):
                 self._deliver_to(scan, lagging, message)
@@ -272,7 +269,7 @@ class ScanRunner:
             self._members.requeue(lagging)
 
     def _requeue_undrained(self, scan: SharedScan) -> None:
-        """Whoever has much to read yet does not go live: it leaves."""
+        """Remove members whose clients have much to read yet: they cannot go live."""
         for lagging in scan.members:
             if not lagging.member.client.is_drained:
                 self._members.requeue(lagging)
@@ -284,7 +281,7 @@ class ScanRunner:
                 self._members.try_go_live(lagging)
 
     def _advance_late_range(self, scan: SharedScan, to: int, *, done: bool) -> bool:
-        """The late lines up to there have been given. True: that was all, or nobody is left."""
+        """Note that late lines up to `to` were delivered. Return whether the range is done."""
         assert scan.late_range is not None
         hour, _, end = scan.late_range
         scan.late_range = (hour, to, end)
@@ -297,7 +294,7 @@ class ScanRunner:
         return done
 
     def _skip_missing(self, scan: SharedScan, to: CursorPosition | None) -> None:
-        """What was to be read next has been deleted: go on at the oldest place there is."""
+        """Continue at the oldest position there is, because the next file was deleted."""
         high_watermark = self._feeds.high_watermark
         assert high_watermark is not None
         if scan.late_range is not None:
@@ -309,7 +306,7 @@ class ScanRunner:
         self._jump_to(scan, min(to or high_watermark, high_watermark))
 
     def _on_truncated(self, scan: SharedScan, in_previous_hour: bool) -> None:
-        """A file has been truncated. Of the present one the pipeline will find that out."""
+        """Handle a truncated file. The pipeline itself detects a truncation of the current one."""
         if scan.late_range is not None:
             self._skip_missing(scan, None)
             return
@@ -323,7 +320,7 @@ class ScanRunner:
         self._jump_to(scan, CursorPosition(min(hour for hour in hours if hour > scan.position.hour), 0))
 
     def _jump_to(self, scan: SharedScan, to: CursorPosition) -> None:
-        """What lies before that place is lost to those who have not had it."""
+        """Move the scan to `to`, and send a gap to each member that has not reached it."""
         for lagging in [*scan.members, *scan.joiners]:
             if lagging.current_position < to:
                 self._members.reposition(lagging, to, report_gap=True)

@@ -1,7 +1,7 @@
-"""One way through the node's files for members that are behind: which file, from where, up to what end.
+"""A scan of the node's files for members that are behind: which file it reads, and from where.
 
-`open` and `check_end` of a reading may run in any thread, one at a time; everything else here belongs to
-the event loop's thread.
+`open_next_file` and `check_end` may run in any thread, one at a time. Everything else belongs to the event
+loop's thread.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from fasttail.sources.cursor import CursorPosition
 from fasttail.sources.layout import hour_files, hourly_folder
 
 UNBOUNDED = 1 << 63
-"""Of a file that the pipeline has left, or never had: all that is in it."""
+"""Limit for a file that the pipeline has left or never read: its end."""
 
 
 class FileMissing(Exception):
-    """What a reading is to read next is not there. place: the oldest that is; None: nothing."""
+    """The next file of a scan does not exist. position: the oldest one after it, or None."""
 
     def __init__(self, position: CursorPosition | None) -> None:
         super().__init__()
@@ -33,17 +33,18 @@ class FileMissing(Exception):
 
 
 class FileTruncated(Exception):
-    """The file is shorter than what has been handed out of it."""
+    """The file is shorter than what was delivered from it."""
 
 
 @dataclass(eq=False)
 class LaggingMember:
-    """A member that is behind. place: everything before it has been given, but for `owed`.
+    """A member that is behind. Everything before `position` was delivered, except `late_ranges_owed`.
 
-    owed: (hour, begin, end) of late lines that were handed out when it had read past them. cut: hours to come
-    of which something was truncated. asked: where the frontier was when it asked to begin further back; what
-    lies before that is not held against it. allowed: seconds that it may be behind, once it is there. mark:
-    hour, offset, and what stood in front of it there.
+    late_ranges_owed: (hour, begin, end) of late lines that were delivered to others after it had passed them
+    truncated_hours: hours ahead of it that were truncated
+    requested_from: the high watermark when it asked to begin earlier; its lag is not limited before that
+    max_lag_s: how far behind it may be; None before it reaches `requested_from`
+    fingerprint: hour, offset, and the bytes before that offset
     """
 
     member: Member
@@ -62,7 +63,7 @@ class LaggingMember:
 
     @property
     def current_position(self) -> CursorPosition:
-        """Its place, also while it is in a reading."""
+        """Its position, including while it is in a scan."""
         if self.group is None or self.scan is None or self.scan.late_range is not None:
             return self.position
         own = cursors.parse(self.member.cursor)[1] if self.member.cursor else self.position
@@ -71,19 +72,22 @@ class LaggingMember:
 
 @dataclass(eq=False)
 class TopicGroup:
-    """Members of a reading that get the messages of one topic."""
+    """Members of a scan that share a topic."""
 
     topic: Topic
     members: set[LaggingMember]
-    created_at: CursorPosition  # where it was made: some of that line's events may be passed over
+    created_at: CursorPosition  # some events of the line here may be skipped
 
 
 class SharedScan:
-    """One way through the files, for those who have joined it. While `open` or `check_end` run, nothing
-    else is done with the rereader.
+    """One pass over the files for the members that have joined it.
 
-    place: up to where everything has been handed out. late: the range of late lines that it reads instead of
-    what lies ahead. joiners: those whose places it will come to. known: hours that were there at some look.
+    While `open_next_file` or `check_end` runs, nothing else may use its reader.
+
+    position: everything before it was delivered
+    late_range: the late lines to read instead of what is ahead
+    joiners: members that join when the scan reaches their positions
+    known_hours: hours that existed at some time
     """
 
     def __init__(
@@ -98,7 +102,7 @@ class SharedScan:
         self.layout = layout
         self.position = position
         self.late_range: tuple[int, int, int] | None = None
-        # By key of the subscription and events to pass over.
+        # By key of the subscription and number of events to skip.
         self.groups: dict[tuple[str, int], TopicGroup] = {}
         self.by_topic: dict[int, TopicGroup] = {}
         self.joiners: list[LaggingMember] = []
@@ -106,7 +110,7 @@ class SharedScan:
         self.started_at = time.monotonic()
         self.ends_to_merge = False
         self.open_hour = 0
-        self.fingerprint: tuple[int, int, bytes] | None = None  # of what has been handed out
+        self.fingerprint: tuple[int, int, bytes] | None = None  # of what was delivered
         self._path = ""
         self._data_dir = data_dir
         self._known_hours = known_hours
@@ -123,14 +127,14 @@ class SharedScan:
 
     @property
     def fingerprints(self) -> set[tuple[int, int, bytes]]:
-        """What its members have been given from stood in front of these places."""
+        """The fingerprints of what was delivered to its members, which the file must still match."""
         found = {lagging.fingerprint for lagging in [*self.joiners, *self.members]}
         return {fingerprint for fingerprint in (*found, self.fingerprint) if fingerprint is not None}
 
     def open_next_file(
         self, delivered_offsets: dict[int, int], fingerprints: set[tuple[int, int, bytes]]
     ) -> CursorPosition:
-        """Open the file of the present hour, or of the next there is. Where reading goes on then.
+        """Open the file of the current hour, or the next one that exists. Return the position to read from.
 
         Raises FileMissing, FileTruncated, OSError.
         """
@@ -154,7 +158,7 @@ class SharedScan:
         self._path = files[hour].path
         try:
             self.replay_reader.open(self._path, self.layout, offset, cursor_position)
-        except FileNotFoundError:  # deleted just now: the next look tells
+        except FileNotFoundError:  # deleted just now: list the files again
             return self.open_next_file(delivered_offsets, fingerprints)
         reader = self.replay_reader.reader
         for mark_hour, mark_end, expected in fingerprints:
@@ -164,20 +168,20 @@ class SharedScan:
         return self.position if self.late_range is not None else CursorPosition(hour, offset)
 
     def read_step(self, limit: int, exact: bool) -> bool:
-        """Make the next messages. False at the end of the file. Raises FileTruncated, OSError."""
+        """Make the next messages. Return False at the end of the file. Raises FileTruncated, OSError."""
         return self.replay_reader.read_step(limit, exact) or self.check_end(limit, exact)
 
     def check_end(self, limit: int, exact: bool) -> bool:
-        """What the end of the file means. False if it is the end. Raises FileTruncated, OSError."""
+        """Interpret the end of the file. Return False if it is final. Raises FileTruncated, OSError."""
         if self._is_replaced():
-            self.open_hour = 0  # by a copy that goes on: the one that was read ends here
+            self.open_hour = 0  # continue in the file that took its name
             return True
         if self.replay_reader.reader.rewritten:
             raise FileTruncated
         if not exact:
             return False
-        # A last line without an end has been taken as it is. A file that still ends before `limit` has been
-        # truncated, for that much of it was delivered before. It may have grown again by now.
+        # An unterminated last line is delivered as it is. If the file still ends before `limit`, it was
+        # truncated, because that much of it was delivered before. It may have grown again by now.
         self.replay_reader.read_partial_line()
         if self.replay_reader.tell() < limit < UNBOUNDED:
             raise FileTruncated
@@ -192,7 +196,7 @@ class SharedScan:
         return (status.st_dev, status.st_ino) != self.replay_reader.identity()
 
     def deliveries(self, messages: list[TopicMessage]) -> Iterator[tuple[LaggingMember, TopicMessage]]:
-        """Each message with each member that is to get it, and that has not left the reading by then."""
+        """Yield each message with each member that it is for and that is still in the scan."""
         for message in messages:
             group = self.by_topic[message.topic]
             for lagging in tuple(group.members):
@@ -200,7 +204,7 @@ class SharedScan:
                     yield lagging, message
 
     def detach_member(self, lagging: LaggingMember) -> None:
-        """No more messages for this member. Its topic stays until `prune_topics`: a step may be running."""
+        """Remove a member. Its topic stays until `prune_topics`, because a step may be running."""
         if lagging.group is not None:
             lagging.position = lagging.current_position
             lagging.fingerprint = self.fingerprint or lagging.fingerprint
@@ -210,12 +214,12 @@ class SharedScan:
         lagging.scan = lagging.group = None
 
     def prune_topics(self) -> None:
-        """Topics that nobody wants any more, or that need not be apart any more. No step is running."""
+        """Remove topics without members, and merge those that are equal by now. No step may be running."""
         for key, group in list(self.groups.items()):
             if key[1] and group.members:
                 if self.position <= group.created_at:
                     continue
-                # Behind its line it is as all the others.
+                # Past its first line, it equals the topic that skips nothing.
                 del self.groups[key]
                 other = self.groups.get((key[0], 0))
                 if other is None:

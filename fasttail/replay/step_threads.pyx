@@ -1,9 +1,9 @@
-"""Threads that run steps of rereaders, and get only the time that nobody else wants.
+"""Threads that run steps of replay readers, and only on idle cores.
 
-A thread that the kernel lets run so seldom must hold nothing that the event loop waits for. So these threads never take the
-GIL while they work: a job is a pointer in a pipe, and so is its result. No lock is shared.
+A thread that the kernel runs so rarely must hold nothing that the event loop waits for. These threads therefore never take the
+GIL while they work, and share no lock: a job is a pointer in a pipe, and so is its result.
 
-    event loop: submit ──► pipe of jobs ──► a thread runs the step ──► pipe of what is done ──► finished
+    event loop: submit ──► pipe of jobs ──► a thread runs the step ──► pipe of results ──► take_finished
 """
 import os
 import threading
@@ -17,22 +17,22 @@ from fasttail.replay.replay_reader cimport ReplayReader
 from fasttail.system.scheduling import set_time_slice
 
 cdef enum:
-    URGENT_NICE = 10             # of the thread for what is urgent: about a tenth of a core that others want
+    URGENT_NICE = 10             # about a tenth of a core that others want
 
 
 @cython.final
 cdef class ReplayThreadPool:
-    """`count` threads of the policy SCHED_IDLE, and one more, of low priority, for steps that are urgent.
+    """`count` threads with policy SCHED_IDLE, and one more with low priority for urgent steps.
 
-    All methods belong to the thread that made it. A rereader is nobody else's from `submit` until `take_finished` gives it
-    back.
+    All methods belong to the thread that created it. From `submit` until `take_finished` returns it, nothing else may use a
+    reader.
     """
 
-    cdef int jobs_write_fd, urgent_write_fd, results_write_fd  # where is written,
-    cdef int jobs_read_fd, urgent_read_fd                      # … and where the threads read
-    cdef readonly int fd                                       # readable when something is finished
+    cdef int jobs_write_fd, urgent_write_fd, results_write_fd  # write ends,
+    cdef int jobs_read_fd, urgent_read_fd                      # … and the read ends, for the threads
+    cdef readonly int fd                                       # readable when a step has finished
     cdef bint initialized
-    cdef dict in_flight              # by address: so long the rereaders must live
+    cdef dict in_flight              # by address; keeps the readers alive
     cdef list threads
 
     def __cinit__(self, int count):
@@ -49,21 +49,21 @@ cdef class ReplayThreadPool:
             thread.start()
 
     def __dealloc__(self):
-        # The threads have ended, for each of them holds a reference; so `close` was called.
-        if self.initialized:         # else `__cinit__` failed, and 0 would be no pipe of ours
+        # Each thread holds a reference, so all have ended, and `close` was called.
+        if self.initialized:         # else `__cinit__` failed, and descriptor 0 is not ours
             close(self.jobs_read_fd)
             close(self.urgent_read_fd)
             close(self.results_write_fd)
             close(self.fd)
 
     def submit(self, ReplayReader replay_reader not None, *, bint urgent=False) -> None:
-        """Run the step that `begin_step` has described."""
+        """Run the step that `begin_step` has set."""
         cdef void* job = <void*>replay_reader
         self.in_flight[<size_t>job] = replay_reader
         _send_job(self.urgent_write_fd if urgent else self.jobs_write_fd, job)
 
     def take_finished(self) -> list:
-        """The rereaders whose steps are done; `end_step` says how they ended."""
+        """Return the readers whose steps are finished. `end_step` reports their results."""
         cdef void* job
         cdef list finished_readers = []
         while read(self.fd, &job, sizeof(job)) == sizeof(job):
@@ -71,18 +71,18 @@ cdef class ReplayThreadPool:
         return finished_readers
 
     def close(self) -> None:
-        """No more steps. The threads end when they have done those that were submitted."""
+        """Accept no more steps. The threads end after those that were submitted."""
         if self.jobs_write_fd >= 0:
             os.close(self.jobs_write_fd)
             os.close(self.urgent_write_fd)
         self.jobs_write_fd = self.urgent_write_fd = -1
 
     def _run_idle_class(self) -> None:
-        set_time_slice(0)            # a new thread has inherited the event loop's
+        set_time_slice(0)            # do not inherit the event loop's time slice
         try:
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         except OSError:
-            pass                     # forbidden here: then at the usual priority
+            pass                     # not permitted: run at the usual priority
         self._run_jobs(self.jobs_read_fd)
 
     def _run_niced(self) -> None:
@@ -106,7 +106,7 @@ cdef void _send_job(int fd, void* job) noexcept nogil:
 
 
 cdef void _serve_jobs(int fd, int results_write_fd) noexcept nogil:
-    """Until nobody can submit anything more."""
+    """Run jobs until the write end is closed."""
     cdef void* job
     cdef ssize_t got
     while True:

@@ -1,4 +1,4 @@
-"""The threads that work for replays. Those that run steps never hold the GIL (`step_threads`)."""
+"""The threads that replays use. Those that run steps never hold the GIL (`step_threads`)."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ STARVED_STEP_S = 0.1
 """A step takes some milliseconds. One that takes longer than this found no idle core."""
 
 URGENT_PERIOD_S = 10.0
-"""For so long after such a step, steps run with a priority of their own, so that no replay stands still."""
+"""How long steps are urgent after such a step, so that no replay starves."""
 
 
 class ReplayThreads:
-    """The threads that readings share: `count` of them run steps, and one opens files."""
+    """The threads that all scans share: `count` of them run steps, and one opens files."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        # Until then steps are urgent. After a start many come back at once, and whether a core is idle is not
-        # known yet.
+        # Steps are urgent until then. After a start, many clients resume at once, and it is not known yet
+        # whether a core is idle.
         self._urgent_until = time.monotonic() + URGENT_PERIOD_S
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="fasttail-replay-open")
-        self._threads: ReplayThreadPool | None = None  # from the first member on
+        self._threads: ReplayThreadPool | None = None  # created for the first step
         self._step_futures: dict[ReplayReader, asyncio.Future[None]] = {}
 
     async def open_file(self, scan: SharedScan, delivered_offsets: dict[int, int]) -> CursorPosition:
-        """`SharedScan.open`."""
+        """Run `SharedScan.open_next_file` in the opener's thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             self._opener, scan.open_next_file, delivered_offsets, scan.fingerprints
         )
 
     async def run_step(self, scan: SharedScan, limit: int, exact: bool) -> bool:
-        """`SharedScan.step`."""
+        """Run `SharedScan.read_step` in the step threads, and its `check_end` in the opener's thread."""
         loop = asyncio.get_running_loop()
         if self._threads is None:
             self._threads = ReplayThreadPool(self._count)
@@ -64,7 +64,7 @@ class ReplayThreads:
                 done.set_result(None)
 
     def close(self) -> None:
-        """No more; what runs ends with its step."""
+        """Stop the threads. A running step still ends."""
         self._opener.shutdown(wait=False, cancel_futures=True)
         if self._threads is not None:
             asyncio.get_running_loop().remove_reader(self._threads.fd)
