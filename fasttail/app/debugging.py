@@ -1,4 +1,4 @@
-"""Faults on purpose, to try the watchdog out: `--debug-leak`, `--debug-leak-c`. Imported for them only."""
+"""Deliberate faults to test the watchdog: `--debug-leak`, `--debug-leak-c`. Imported only for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fasttail.monitoring.growth import MB
 
 
 def leaks(settings: ServeSettings) -> list[LeakInjector]:
-    """What is to leak, in Python and in C; each is to be ticked every few seconds."""
+    """Return the leaks to inject, in Python and in C; call `tick` of each every few seconds."""
     found: list[LeakInjector] = []
     if settings.debug_leak:
         found.append(LeakInjector(settings.debug_leak))
@@ -21,9 +21,9 @@ def leaks(settings: ServeSettings) -> list[LeakInjector]:
 
 
 class LeakInjector:
-    """Leaks: each `tick` keeps what came due since the one before, all touched.
+    """Leaks memory at a constant rate, on each `tick`, and touches it.
 
-    allocate: allocates so many bytes for good; not given, they are kept here, in Python.
+    allocate: leaks a number of bytes; by default they are kept here, in Python.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class LeakInjector:
         self._allocate = allocate or self._allocate_in_python
 
     def tick(self) -> None:
-        """Leaks what is due by now."""
+        """Leak what is due since the last call."""
         due = int((self._clock() - self._start) * self._rate) - self.bytes
         if due > 0:
             self._allocate(due)
             self.bytes += due
 
     def _allocate_in_python(self, due: int) -> None:
-        self._leaked.append(b"\xa5" * due)  # not zeros: those would stay unmapped
+        self._leaked.append(b"\xa5" * due)  # not zeros, which would stay unmapped

@@ -1,4 +1,4 @@
-"""What the pipeline hands over: to the feeds, to the checkpoint, and to the log."""
+"""Dispatches the pipeline's events to the feeds, the delivered position and checkpoint, and the log."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from fasttail.state.delivered import DeliveredPosition
 log = logging.getLogger(__name__)
 
 SLOW_BATCH_S = 1.0
-"""A batch that takes longer is always logged."""
+"""Longer batches are always logged."""
 
 
 class Dispatcher:
-    """Takes the pipeline's notes, on the main thread.
+    """Handles the pipeline's events on the main thread.
 
-    resume: where the run goes on. lags: from the orders' own time. delivery_lags: from the node's writing of
-    the line.
+    resume: the position that the run resumes from. lags: from the orders' own time to delivery, in
+    nanoseconds.
+    delivery_lags: from the node's writing of the line.
     """
 
     def __init__(
@@ -53,22 +54,22 @@ class Dispatcher:
         self._publishing = publishing
         self._checkpoint = checkpoint
         self._delivered = DeliveredPosition(resume, settings.grace_s, skipped_holes=follower.skipped_holes)
-        self._order_batch_position = resume  # before what waits for the next message of orderBatch
+        self._order_batch_position = resume  # before the orders pending for orderBatch
         self._batch_log = BatchLog(log_service)
-        self._logged_batch = 0  # number of the batch whose beginning stands in the log
-        self._timed_out_batch = 0  # number of the batch that was reported as hanging
+        self._logged_batch = 0  # the last batch whose start was logged
+        self._timed_out_batch = 0  # the last batch that was reported as too slow
         self._rejected_lines = RejectedLines()
         self._publish_failures = RateLimitedLog(log, logging.ERROR, "batch %d: publishing failed")
         self._anomalies = AnomalyCounters()
         self._batch_summary = BatchSummary()
 
     def drain_events(self) -> bool:
-        """Send what the pipeline has made. True if there was anything."""
+        """Handle the pipeline's pending events. Return whether there were any."""
         events = self._pipeline.drain(16)
         for event in events:
             try:
                 self._dispatch(event)
-            except Exception:  # the other notes are not its fault
+            except Exception:  # the other events are unaffected
                 self._publish_failures.emit(event.number, exc_info=True)
         return bool(events)
 
@@ -104,7 +105,7 @@ class Dispatcher:
             self.lags.observe(now_ns - event.event_ns)
         if event.local_ns:
             self.delivery_lags.observe(now_ns - event.local_ns)
-        self._delivered.on_batch_end(event)  # only now: each client has it in its queue, or is owed a gap
+        self._delivered.on_batch_end(event)  # now they are in each client's queue, or recorded as missed
         if event.rejected:
             self._rejected_lines.record(event.rejected, event.reject)
         if event.failed:
@@ -115,16 +116,16 @@ class Dispatcher:
     # ---- the checkpoint
 
     def position(self) -> Position | None:
-        """Up to where everything has been handed out."""
+        """Return the position up to which everything has been delivered."""
         return self._delivered.position()
 
     def save_checkpoint(self) -> None:
-        """The checkpoint: everything before this place has been handed out."""
-        # Without a place after the first look: the node has not written anything, whatever comes is new. Not
-        # if the folders could not be looked at: then nothing is known.
+        """Save the position up to which everything has been delivered."""
+        # No position after the first scan: the node has written nothing yet, and whatever comes is new. If
+        # the folders could not be scanned, nothing is known.
         if self._checkpoint is None:
             return
-        # What waits for the next message of orderBatch has not been handed out yet.
+        # Orders that are pending for orderBatch have not been delivered yet.
         position = (
             self._order_batch_position if self._publishing.old.has_pending else self._delivered.position()
         )
@@ -163,12 +164,12 @@ class Dispatcher:
             )
 
     def log_failure(self, failure: BaseException) -> None:
-        """The pipeline has ended by a bug."""
+        """Log the exception that ended the pipeline, which is a bug."""
         self._batch_log.failed(f"{type(failure).__name__}: {failure}")
         log.error("the pipeline has failed", exc_info=failure)
 
     def check_batches(self) -> None:
-        """A batch that takes long, lines that were rejected, the summary line."""
+        """Log a slow batch, rejected lines, anomalies and the summary line, where due."""
         stats = self._pipeline.stats()
         number, batch_started_ns = int(stats["batch_number"]), int(stats["in_batch_ns"])
         age = (time.monotonic_ns() - batch_started_ns) / 1e9 if batch_started_ns else 0.0

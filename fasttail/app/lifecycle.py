@@ -1,4 +1,4 @@
-"""How a run begins and ends: where it goes on, the first look, the pipeline's end, restarts in place."""
+"""How a run starts and ends: its start position, the first scan, the pipeline's stop, restarts in place."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fasttail.state.checkpoint import Checkpoint, StateDirInUse, UnusableCheckpo
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 3.0
-"""How long the running batch may take to end at a stop. Container engines kill after ten seconds, and
-clients, checkpoint, webhook and log take 7 more if they hang as well.
+"""How long the current batch may take to finish at a stop. Container engines kill after 10 s, and hung
+clients, checkpoint, webhook and log need up to 7 s more.
 """
 MIN_DESCRIPTORS = 32
-"""A server without clients has some 20 open."""
+"""A server without clients has about 20 open."""
 
 
 def raise_descriptor_limit() -> None:
-    """As many descriptors as the hard limit allows: clients must not take those that the files need."""
+    """Raise the limit of descriptors to the hard limit, so that clients do not use those that files need."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < MIN_DESCRIPTORS:  # libuv and libc end the process in some places where they get none
+    if hard < MIN_DESCRIPTORS:  # libuv and libc may end the process for want of one
         raise ConfigError(
             f"the limit of open files is {hard} (ulimit -n): at least {MIN_DESCRIPTORS} are needed"
         )
@@ -40,7 +40,7 @@ def raise_descriptor_limit() -> None:
 
 
 def open_checkpoint(settings: ServeSettings, inherited: restart.RestartState | None) -> Checkpoint | None:
-    """The state folder, if there is to be one. ConfigError: another instance has it, or it cannot be used."""
+    """Open the state folder, if one is configured. Raises ConfigError if it is in use or unusable."""
     if settings.state_dir is None:
         return None
     try:
@@ -54,15 +54,15 @@ def open_checkpoint(settings: ServeSettings, inherited: restart.RestartState | N
 def start_position(
     settings: ServeSettings, inherited: restart.RestartState | None, checkpoint: Checkpoint | None
 ) -> tuple[Start, Position | None]:
-    """Where to begin, if there is no place to go on at, and that place."""
+    """Return the start option, and the position to resume from, if there is one."""
     if inherited is not None:
         if inherited.position == "":
-            # Restarted before the first file came: if it came meanwhile, it is new as a whole.
+            # No file existed before the restart, so one that exists now is entirely new.
             return "oldest", None
         try:
-            if inherited.position is not None:  # else the folders could not be looked at
+            if inherited.position is not None:  # None: the folders could not be scanned
                 return "end", Position.from_json(inherited.position)
-        except ValueError as error:  # of another version, installed while the process ran
+        except ValueError as error:  # written by another version, replaced while the process ran
             log.warning("ignoring the position saved before the restart: %s", error)
     if settings.start != "checkpoint":
         return settings.start, None
@@ -80,9 +80,10 @@ def start_position(
 
 
 class StartBarrier:
-    """The pipeline looks at the folders first, and reads once clients may come.
+    """Holds the pipeline between its first scan and the moment clients are accepted.
 
-    Where reading begins is so known before clients can come: what is written after a greeting is read.
+    So reading begins at a position found before clients connect, and they receive whatever is written after
+    their greeting.
     """
 
     def __init__(self) -> None:
@@ -90,24 +91,27 @@ class StartBarrier:
         self._accepting = threading.Event()
 
     def wait(self) -> None:
-        """In the pipeline's thread, after its first look."""
+        """Block the pipeline's thread after its first scan, until clients are accepted."""
         self._initial_scan_done.set()
         self._accepting.wait()
 
     async def first_look(self, pipeline: Pipeline) -> None:
-        """Until the folders have been looked at, or that takes too long."""
+        """Wait for the first scan, for about 10 s at most."""
         for _ in range(2000):
             if self._initial_scan_done.is_set() or pipeline.stopped:
                 return
             await asyncio.sleep(0.005)
 
     def open(self) -> None:
-        """Clients may come."""
+        """Let the pipeline read: clients are accepted."""
         self._accepting.set()
 
 
 async def stop_pipeline(pipeline: Pipeline, take: Callable[[], bool]) -> Position | None:
-    """End the running batch, and `take` what was made. Where the reader stands; None: it hangs in a batch."""
+    """Finish the current batch, and call `take` until nothing is left to deliver.
+
+    Return the reader's position, or None if the pipeline hangs in a batch.
+    """
     loop = asyncio.get_running_loop()
     pipeline.stop()
     deadline = loop.time() + STOP_TIMEOUT_S
@@ -120,7 +124,7 @@ async def stop_pipeline(pipeline: Pipeline, take: Callable[[], bool]) -> Positio
             STOP_TIMEOUT_S,
         )
     loop.remove_reader(pipeline.ready_fd)
-    # Before the ring is emptied for the last time: what a batch hands over only after that is read again.
+    # Before the last drain: a batch that is published only after it is read again.
     position = pipeline.position()
     while take():
         pass
@@ -128,7 +132,10 @@ async def stop_pipeline(pipeline: Pipeline, take: Callable[[], bool]) -> Positio
 
 
 class InPlaceRestarts:
-    """Those that were made, `count` since `started` (Unix time), and what the next one takes along."""
+    """The restarts so far, and what the next one needs.
+
+    count: how many there were since `started` (Unix time).
+    """
 
     def __init__(
         self, settings: ServeSettings, inherited: restart.RestartState | None, follower: Follower
@@ -142,9 +149,9 @@ class InPlaceRestarts:
         self._follower = follower
 
     def first_missing(self) -> str:
-        """What the next image would not find; "" if it finds all."""
+        """Describe what the next image would not find, or return ""."""
         state = [self._settings.state_dir] if self._settings.state_dir is not None else []
-        # A folder that the node has not written to yet is waited for, by the next image too.
+        # If the node has written nothing yet, its folder may be missing: the next image waits for it too.
         return restart.first_missing(
             state if self._follower.no_file_yet else [self._settings.data_dir, *state]
         )
@@ -152,7 +159,7 @@ class InPlaceRestarts:
     def prepare(
         self, sockets: Sequence[socket.socket], position: Position | None, checkpoint: Checkpoint | None
     ) -> tuple[list[str], dict[str, str]]:
-        """Command line and environment of the next image, which goes on at that position."""
+        """Return the command line and environment of the next image, which resumes at that position."""
         return restart.exec_arguments(
             sockets,
             position.to_json() if position is not None else "" if self._follower.no_file_yet else None,

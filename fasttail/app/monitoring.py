@@ -1,4 +1,4 @@
-"""What watches over a run: the watchdog, health and metrics, with the numbers of all other parts."""
+"""The monitoring of a run: watchdog, health and metrics, fed with the numbers of all other parts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from fasttail.version import commit, version
 
 
 class Monitoring:
-    """The three of them.
+    """The watchdog, health, and the sources of the metrics.
 
-    guard, restarts, restart, unfit: as `Watchdog` has them.
+    guard: the watchdog's restart_limiter. restarts, restart, restart_blocker: see `Watchdog`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Monitoring:
         )
 
     def metrics(self, dispatcher: Dispatcher, checkpoint: Checkpoint | None) -> Metrics:
-        """Of everything."""
+        """Return the metrics of all parts."""
         counts = self._publishing.counts
         return Metrics(
             stats=self._pipeline.stats,
@@ -103,7 +103,7 @@ class Monitoring:
         )
 
     def publish_status(self) -> None:
-        """Once a second, to the clients who want to know."""
+        """Send the status to its subscribers; call it once a second."""
         self._publishing.replays.tick()
         self._publishing.public.publish_status(self.health.freshness)
 
@@ -111,7 +111,7 @@ class Monitoring:
         self._publishing.public.publish_status(lambda: {**self.health.freshness(), "alert": alert})
 
     def _resource_snapshot(self) -> ResourceSnapshot:
-        """What we hold ourselves, in the words of an alert."""
+        """Return what the process holds, named as in an alert."""
         counts = self._publishing.counts()
         waiting, kept = self._pipeline.ring_bytes()
         return ResourceSnapshot(
@@ -142,11 +142,11 @@ class Monitoring:
         }
 
     def _shed_memory(self) -> str:
-        """Slow clients and caches. Said in words."""
+        """Disconnect slow clients and drop caches. Return a description of what was freed."""
         clients, freed = self._publishing.hub.shed_slowest()
         if self._publishing.compression is not None:
             self._publishing.compression.clear_cache()
         self._pipeline.trim()
-        # Later: connections let go of their queues in the loop's next turns. But before the next sample.
+        # Connections free their queues in the loop's next turns; but it must be before the next sample.
         asyncio.get_running_loop().call_later(self.period_s / 2, release_free_memory)
         return f"{clients} slow clients with {freed} queued bytes, and caches"

@@ -1,4 +1,4 @@
-"""What clients get of the pipeline's messages: the hub, the feeds, the channels of `/ws` and the old ones."""
+"""The parts that deliver messages to clients: hub, feeds, replays, `/ws` and the old channels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from fasttail.sources.position import Position
 
 
 class Publishing:
-    """These parts, each made of those before it.
+    """Builds these parts, each from those before it.
 
-    resume: where the run goes on. ready: the pipeline has had its first look.
+    resume: the position that the run resumes from. ready: set after the pipeline's first scan.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Publishing:
         self.compression = Compression() if settings.compression else None
 
     def counts(self) -> dict[str, Any]:
-        """For the metrics."""
+        """Return the values for the metrics."""
         return (
             self.hub.connection_counters()
             | self.public.subscription_counters()
@@ -82,14 +82,14 @@ class Publishing:
         )
 
     def close(self) -> None:
-        """Nothing is read from the files for clients any more."""
+        """Stop reading files for clients."""
         self.start_finder.close()
         self.replays.close()
 
 
 def _feeds(settings: ServeSettings, pipeline: Pipeline, resume: Position | None) -> Feeds:
     feeds = Feeds(pipeline, epoch=secrets.token_hex(8))
-    for previous in resume.previous_hours if resume else ():  # hours that may still get late lines
+    for previous in resume.previous_hours if resume else ():  # may still get late lines
         found = parse_hour_path(settings.data_dir.absolute(), previous.path)
         if found is not None:
             feeds.delivered_offsets[hour_number(found[1])] = previous.offset

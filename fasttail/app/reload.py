@@ -1,4 +1,4 @@
-"""SIGHUP: the settings are read anew, and what can change under connected clients is taken."""
+"""SIGHUP: reads the settings again, and applies those that can change under connected clients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from fasttail.server.tls import server_context
 log = logging.getLogger(__name__)
 
 AUTH_AND_TLS_SETTINGS = ("token_file", "allowed_origins", "tls_cert", "tls_key")
-"""Settings that SIGHUP has read anew, besides `symbols_config`."""
+"""Settings that SIGHUP applies in addition to `symbols_config`."""
 
 
 class SettingsReloader:
-    """settings: as they hold now. read: reads them anew; raises ConfigError."""
+    """Applies changed settings to a running server.
+
+    settings: the current ones. read: reads them again; raises ConfigError.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class SettingsReloader:
         self._server = server
 
     def reload(self) -> None:
-        """Read the settings anew, and take what can change under connected clients. None is dropped."""
+        """Read the settings again and apply those that can change. Clients stay connected."""
         try:
             settings = self._read()
         except ConfigError as error:
@@ -56,9 +59,9 @@ class SettingsReloader:
         log.info("settings reloaded: %s", filter_text(settings))
 
     def _reload_auth_and_tls(self, settings: ServeSettings) -> dict[str, Any]:
-        """Token, origins and certificate anew, for who comes from now on. The settings that were taken.
+        """Apply token, origins and certificate to new connections. Return the settings that were applied.
 
-        Whether something is asked for at all waits for the next start: a file that lost a line opens nothing.
+        Turning one on or off takes effect at the next start, so a line lost from the settings opens nothing.
         """
         for name in AUTH_AND_TLS_SETTINGS:
             old = getattr(self.settings, name)
@@ -73,7 +76,7 @@ class SettingsReloader:
         return {name: getattr(settings, name) for name in AUTH_AND_TLS_SETTINGS}
 
     def fault(self) -> str:
-        """Why the next image could not use the settings as they are by now; "" if it can."""
+        """Describe why the next image could not use the current settings, or return ""."""
         try:
             load_auth_and_tls(self._read())
         except ConfigError as error:
@@ -82,22 +85,20 @@ class SettingsReloader:
 
 
 def legacy_selector(settings: ServeSettings) -> Selector:
-    """The filter of the old channels; without `symbols_config` everything passes."""
+    """Return the filter of the old channels, which passes everything without `symbols_config`."""
     if not settings.symbols_config:
         return Selector()
     return Selector(coins={entry.symbol: entry.min_liquidity for entry in settings.symbols_config})
 
 
 def filter_text(settings: ServeSettings) -> str:
-    """The same in words, for the log."""
+    """Describe that filter for the log."""
     count = len(settings.symbols_config)
     return f"{count} symbols" if count else "no filter: all orders pass"
 
 
 def load_auth_and_tls(settings: ServeSettings) -> dict[str, Any]:
-    """Token, origins and TLS, for `Server.set_access_policy`. ConfigError if a file that this needs is of no
-    use.
-    """
+    """Load token, origins and TLS for `Server.set_access_policy`. Raises ConfigError for an unusable file."""
     cert, key = settings.tls_cert, settings.tls_key
     try:
         return {

@@ -1,4 +1,4 @@
-"""One run of `fasttail serve`, and what comes after it: the end, or the next image of a restart in place."""
+"""One run of `fasttail serve`, and what follows it: exit, or the next image of a restart in place."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ from fasttail.version import commit, version
 log = logging.getLogger(__name__)
 
 WEBHOOK_FLUSH_TIMEOUT_S = 2.0
-"""How long the last alerts may take to get out at a stop."""
+"""How long the last alerts may take at a stop."""
 CHECKPOINT_INTERVAL_S = 1.0
-"""From one checkpoint to the next."""
+"""Interval between checkpoints."""
 FINAL_CHECKPOINT_TIMEOUT_S = 1.5
-"""How long a stop waits for a disk that is slow, on top of STOP_TIMEOUT_S."""
+"""How long a stop waits for a slow disk, in addition to STOP_TIMEOUT_S."""
 GC_THRESHOLDS = (10_000, 20, 20)
-"""Python's own begin with 700: a batch's messages alone are more, and none of them is garbage in a cycle."""
+"""Python's first threshold is 700: a batch makes more messages than that, none of them cyclic garbage."""
 DEFERRED_SIGNALS = {signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
-"""Signals that wait while a restart in place has no handlers for them."""
+"""Signals that stay pending while a restart in place has no handlers for them."""
 
 
 def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code. A restart for memory's sake does not come back.
+    """Run until SIGTERM or SIGINT, and return the exit code. A successful restart in place does not return.
 
-    reload: reads the settings anew, for SIGHUP; raises ConfigError.
+    reload: reads the settings again, for SIGHUP; raises ConfigError.
 
-    Raises what keeps it from starting, whatever that is. Once it is ready nothing gets through: a failure is
-    a bug, its traceback is in the log, and the exit code is 1.
+    Any exception before the server is ready is raised. A later one is a bug: it is logged with its traceback,
+    and the exit code is 1.
     """
     raise_descriptor_limit()
     configure_malloc(os.environ)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until it can be answered
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler
     activated_sockets = activation_sockets()
     inherited = restart.load_state()
     while True:
@@ -79,7 +79,7 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
         app = None
         try:
             app = App(settings, log_service, inherited, reload, activated_sockets)
-            # Its loop comes first: where that cannot be made, no coroutine is left over.
+            # The runner creates its loop first: if that fails, no coroutine is left unawaited.
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 code = runner.run(app.run())
         except Exception:
@@ -97,8 +97,8 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
                 raise OSError(errno.ENOENT, fault)
             restart.execute(argv, env)
         except OSError as error:
-            # Something is gone, or memory: begin anew here, with what the next image would have got.
-            with contextlib.suppress(OSError):  # nobody reads the log any more
+            # Files or memory are missing: start again in this image, with the state for the next one.
+            with contextlib.suppress(OSError):  # the log has already stopped
                 print(
                     f"fasttail serve: cannot execute {argv[0]}: {error.strerror}; "
                     "continuing without a restart",
@@ -109,7 +109,7 @@ def serve(settings: ServeSettings, reload: Callable[[], ServeSettings]) -> int:
 
 
 class App:
-    """One run of the service. Everything here belongs to the main thread."""
+    """One run of the service, on the main thread."""
 
     def __init__(
         self,
@@ -123,9 +123,9 @@ class App:
         self._settings = settings
         self._notify = Notifier()
         self._stop = asyncio.Event()
-        self._exit_requested = False  # by a signal, maybe after a restart in place has begun
+        self._exit_requested = False  # by a signal, possibly during a restart in place
         self._barrier = StartBarrier()
-        self._ready = asyncio.Event()  # it listens, after the first look or when that took too long
+        self._ready = asyncio.Event()  # set once it listens, after the first scan or its timeout
         self._exit_code = 0
         self._restart_reason: str | None = None
 
@@ -160,7 +160,7 @@ class App:
         self._reloader = SettingsReloader(settings, reload, self.pipeline, self.server)
 
     async def run(self) -> int:
-        """Serve until told to stop. Returns the exit code. Raises what keeps it from starting."""
+        """Serve until stopped, and return the exit code. Raises whatever prevents the start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
@@ -180,7 +180,7 @@ class App:
             self._barrier.open()
         self._ready.set()
         self._log_startup()
-        gc.freeze()  # what exists by now stays: later collections need not look at it
+        gc.freeze()  # existing objects stay, and later collections skip them
         gc.set_threshold(*GC_THRESHOLDS)
         timers = self._start_timers()
         watchdog_task = asyncio.create_task(
@@ -191,21 +191,21 @@ class App:
         for task in timers:
             task.cancel()
         await self._shut_down()
-        watchdog_task.cancel()  # not before: a restart in place may wait for a batch
+        watchdog_task.cancel()  # not before, because a restart in place may wait for a batch
         self._monitoring.watchdog.close(WEBHOOK_FLUSH_TIMEOUT_S)
         if self.exec_args is not None:
-            # They wait in the kernel until the next image answers them.
+            # They stay pending in the kernel until the next image handles them.
             signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED_SIGNALS)
-            await asyncio.sleep(0.01)  # what came before is heard
+            await asyncio.sleep(0.01)  # let the handlers of earlier signals run
         if self._exit_requested:
-            self.exec_args = None  # told so while it shut down for a restart
-        # Without a handler this signal would kill.
+            self.exec_args = None  # stopped during the shutdown for a restart
+        # Without a handler, this signal would kill the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         return self._exit_code
 
     @property
     def ready(self) -> bool:
-        """It listens, or has done so."""
+        """Whether it listens, or has listened."""
         return self._ready.is_set()
 
     def _start_timers(self) -> list[asyncio.Task[None]]:
@@ -224,7 +224,7 @@ class App:
         return [asyncio.create_task(_run_every(seconds, action)) for seconds, action in timers]
 
     def _drain_events(self) -> bool:
-        """Send what the pipeline has made; if it has failed, end. True if there was anything."""
+        """Handle the pipeline's events, and stop if it has failed. Return whether there were any."""
         drained = self.dispatcher.drain_events()
         failure = self.pipeline.failure
         if failure is not None and not self._stop.is_set():
@@ -233,28 +233,28 @@ class App:
             self._stop.set()
         return drained
 
-    # ---- the end
+    # ---- stop and restart
 
     def request_stop(self) -> None:
-        """SIGTERM, SIGINT."""
+        """Stop and exit, at SIGTERM or SIGINT."""
         self._exit_requested = True
         self._stop.set()
 
     def request_restart(self, reason: str) -> None:
-        """Stop, and have `serve` execute the next image."""
+        """Stop, and let `serve` execute the next image."""
         self._restart_reason = reason
         self._stop.set()
 
     def _restart_blocker(self) -> str:
-        """Why the next image could not start; "" if it can."""
+        """Describe why the next image could not start, or return ""."""
         return self._reloader.fault() or self.first_missing()
 
     def first_missing(self) -> str:
-        """What the next image would not find; "" if it finds all."""
+        """Describe what the next image would not find, or return ""."""
         return self._restarts.first_missing()
 
     async def _shut_down(self) -> None:
-        """Pipeline first, then what it had made, then the clients."""
+        """Stop the pipeline, deliver its last messages, then close the clients."""
         log.info("stopping: %s", self._restart_reason or "signal, or failure logged above")
         restarting = self._restart_reason is not None and not self._exit_requested
         if restarting:
@@ -262,7 +262,7 @@ class App:
         else:
             self._notify.stopping()
         position = await stop_pipeline(self.pipeline, self._drain_events)
-        if position is None:  # it hangs in a batch, which is read again
+        if position is None:  # it hangs in a batch, which will be read again
             position = self.dispatcher.position()
         self._publishing.old.flush()
         self.dispatcher.save_checkpoint()
@@ -279,11 +279,10 @@ class App:
         if restarting:
             self.exec_args = self._restarts.prepare(self.server.sockets, position, self._checkpoint)
 
-    # ---- what is told
+    # ---- the service manager and the log
 
     def _on_sighup(self) -> None:
-        """SIGHUP."""
-        if not self._ready.is_set():  # the manager must not take the end of this for the end of the start
+        if not self._ready.is_set():  # the manager must not mistake the end of the reload for readiness
             self._reloader.reload()
             return
         self._notify.reloading()
@@ -383,7 +382,7 @@ def _server(
 
 
 async def _run_every(seconds: float, action: Callable[[], object]) -> None:
-    """Call `action` about every `seconds`; a failing one is told and tried again."""
+    """Call `action` about every `seconds`; log failures and continue."""
     while True:
         await asyncio.sleep(seconds)
         try:

@@ -1,4 +1,4 @@
-"""A named set of clients that all get the same frames, and how much they got."""
+"""Channels: sets of clients that receive the same frames."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ if TYPE_CHECKING:
 
 
 def _ignore() -> None:
-    """Nobody wants to know."""
+    """Do nothing: the default callback."""
 
 
 class Channel:
-    """A named set of clients that all get the same frames. Its counters are totals over all clients ever."""
+    """A named set of clients that receive the same frames. Counters include clients that have left."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.clients: set[Client] = set()
-        self.on_change: Callable[[], None] = _ignore  # somebody came or left
+        self.on_change: Callable[[], None] = _ignore  # a client joined or left
         self.messages_sent = 0
         self.orders_sent = 0
         self.bytes_sent = 0
 
     def add_client(self, client: Client) -> None:
-        """From now on the client gets what is published."""
+        """Add a client."""
         self.clients.add(client)
         self.on_change()
 
     def remove_client(self, client: Client) -> None:
-        """No more, if it ever did."""
+        """Remove a client, if it is in the channel."""
         self.clients.discard(client)
         self.on_change()
 
     def publish(self, data: bytes, orders: int, messages: int | None = None) -> int:
-        """Hand `data` (complete frames, any number in one bytes object) to every client, in one write each.
+        """Send `data` (one or more complete frames) to every client, in one write each.
 
-        `orders` and `messages` say what is in it; by default every order is a message of its own. Never
-        waits; returns the number of clients that took it.
+        orders, messages: how many are in `data`; by default each order is a message. Return the number of
+        clients that accepted it, without waiting.
         """
         if not data:
             return 0
         accepted = 0
-        for client in tuple(self.clients):  # a copy: a full queue takes the client out of the set
+        for client in tuple(self.clients):  # a copy: a full queue removes the client from the set
             accepted += client.send(data)
         self.orders_sent += orders * accepted
         self.messages_sent += (orders if messages is None else messages) * accepted

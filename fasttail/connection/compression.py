@@ -1,8 +1,8 @@
-"""permessage-deflate (RFC 7692): the negotiation, frames for all clients compressed once, messages inflated.
+"""permessage-deflate (RFC 7692): negotiation, shared compression of frames, inflation of messages.
 
-What the server sends never refers back to an earlier message (`server_no_context_takeover`): only so can
-clients share a frame. Clients that ask for a window smaller than 2^15 get frames made for the smallest, 2^9,
-which fits all of them: a frame is compressed twice at the most, however many kinds of clients there are.
+Clients can share a compressed frame only if it does not refer to earlier messages, so
+`server_no_context_takeover` is always negotiated. Requests for any window below 2^15 get the smallest, 2^9,
+which fits all of them, so a frame is compressed at most twice.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from fasttail.connection.wire import FIN, TEXT, header
 
 EXTENSION_NAME = "permessage-deflate"
 COMPRESSION_LEVEL = 1
-"""Frames are made on the event loop, so: the quickest."""
+"""The fastest level, because the event loop compresses frames."""
 MIN_COMPRESS_BYTES = 64
-"""A shorter payload stays as it is: the receiver's work would cost more than the bytes."""
+"""Shorter payloads stay uncompressed: inflating costs the receiver more than the bytes."""
 
 FULL_WINDOW, SMALL_WINDOW = 15, 9
 DEFLATE_TAIL = b"\x00\x00\xff\xff"
-"""Ends what a flush gives; taken off each message, and put back by whoever inflates it (RFC 7692, 7.2.1)."""
+"""Ends a flush; removed from each message, and restored to inflate it (RFC 7692, 7.2.1)."""
 
 RSV1 = 0x40
 
 
 class MessageTooBig(Exception):
-    """More would come out than may."""
+    """An inflated message exceeds its limit."""
 
 
 class FrameCompressor:
-    """Compresses ready frames; what it made last it keeps, for the next client that gets the same bytes.
+    """Compresses frames, and caches the last two for other clients with the same bytes.
 
-    The last two: between two clients that get the same, one of them may have to be told of a gap first.
+    Two, because one of those clients may need a gap message first.
     """
 
     def __init__(self, window_bits: int = FULL_WINDOW) -> None:
@@ -42,8 +42,8 @@ class FrameCompressor:
         self._previous_input = self._previous_output = b""
 
     def compress_frames(self, data: bytes) -> bytes:
-        """`data` (whole unmasked frames, any number), its text messages compressed where that is shorter."""
-        if data is self._last_input:  # identity, not equality: it is asked for each client
+        """Return `data` (whole unmasked frames) with its text messages compressed where that is shorter."""
+        if data is self._last_input:  # identity, not equality: this is called for each client
             return self._last_output
         output = (
             self._previous_output if data is self._previous_input else b"".join(self._compress_each(data))
@@ -53,7 +53,7 @@ class FrameCompressor:
         return output
 
     def clear_cache(self) -> None:
-        """Keep nothing of what was made."""
+        """Drop the cached frames."""
         self._last_input = self._last_output = self._previous_input = self._previous_output = b""
 
     def _compress_each(self, data: bytes) -> Iterator[bytes]:
@@ -68,14 +68,14 @@ class FrameCompressor:
             at = end
 
     def _compress_frame(self, frame: bytes, payload: bytes) -> bytes:
-        # A fresh one each time: flushing one and the same is no faster, and it would keep what it saw.
+        # Reusing one compressor would be no faster, and would keep its history.
         deflate = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, -self._window_bits)
         deflated = (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[: -len(DEFLATE_TAIL)]
         return header(RSV1 | TEXT, len(deflated)) + deflated if len(deflated) < len(payload) else frame
 
 
 def _payload_span(data: bytes, at: int) -> tuple[int, int]:
-    """Where the payload of the frame at `at` begins, and its size."""
+    """Return the start and the size of the payload of the frame at `at`."""
     size = data[at + 1]
     if size < 126:
         return at + 2, size
@@ -85,40 +85,41 @@ def _payload_span(data: bytes, at: int) -> tuple[int, int]:
 
 
 class DeflateExtension:
-    """What was agreed with one client. `response_header` is the value of the handshake's
-    Sec-WebSocket-Extensions.
+    """The compression negotiated with one client.
+
+    response_header: the value of the handshake's Sec-WebSocket-Extensions.
     """
 
     def __init__(self, response_header: str, compressor: FrameCompressor, *, keeps_context: bool) -> None:
         self.response_header = response_header
         self.compress = compressor.compress_frames
         self._keeps_context = keeps_context
-        # made when the client first sends something compressed
+        # created by the first compressed message
         self._inflater: zlib._Decompress | None = None
 
     def inflate(self, payload: bytes, limit: int) -> bytes:
-        """A message that the client compressed. MessageTooBig past `limit` bytes, ValueError for nonsense."""
+        """Inflate a message. Raises MessageTooBig above `limit` bytes, ValueError for invalid data."""
         inflater = self._inflater or zlib.decompressobj(-FULL_WINDOW)
         try:
-            # One byte more than may be: never more than that is made of a bomb.
+            # Stop one byte above the limit, however much a bomb would inflate to.
             message = inflater.decompress(payload + DEFLATE_TAIL, limit + 1)
         except zlib.error:
             raise ValueError("invalid deflate data") from None
         if len(message) > limit:
             raise MessageTooBig
-        # At the end is one whose last block was marked as final; it can take nothing more.
+        # After a block marked as final, the inflater cannot continue.
         self._inflater = inflater if self._keeps_context and not inflater.eof else None
         return message
 
 
 class Compression:
-    """The server's side: the negotiation, and the compressors that its clients share."""
+    """Negotiates with clients, and owns the compressors that they share."""
 
     def __init__(self) -> None:
         self._compressors: dict[int, FrameCompressor] = {}
 
     def negotiate(self, headers: Iterable[str]) -> DeflateExtension | None:
-        """The first offer that can be taken from all values of Sec-WebSocket-Extensions, or None."""
+        """Accept the first usable offer in the values of Sec-WebSocket-Extensions, or return None."""
         for name, parameters in _parse_offers(",".join(headers)):
             if name.lower() == EXTENSION_NAME:
                 extension = self._accept_offer(parameters)
@@ -127,12 +128,12 @@ class Compression:
         return None
 
     def clear_cache(self) -> None:
-        """Memory is short: keep no frames for the next client."""
+        """Drop the cached frames to free memory."""
         for compressor in self._compressors.values():
             compressor.clear_cache()
 
     def _accept_offer(self, parameters: list[tuple[str, str | None]]) -> DeflateExtension | None:
-        """An offer with a parameter that is unknown, repeated or of a wrong value is declined as a whole."""
+        """Decline an offer as a whole if a parameter is unknown, repeated or invalid."""
         offered = dict(parameters)
         if len(offered) != len(parameters):
             return None
@@ -145,11 +146,11 @@ class Compression:
                 case "client_no_context_takeover", None:
                     parts.append(name)
                 case "client_max_window_bits", _ if value is None or _is_window_bits(value, 8):
-                    pass  # the client's own affair: any window fits into ours
+                    pass  # any window of the client's fits into ours
                 case "server_max_window_bits", str() if _is_window_bits(value, SMALL_WINDOW):
                     bits = FULL_WINDOW if value == "15" else SMALL_WINDOW
                     parts.append(f"{name}={bits}")
-                case _:  # also a server_max_window_bits of 8: zlib has no such window
+                case _:  # including server_max_window_bits=8, which zlib does not support
                     return None
         compressor = self._compressors.get(bits)
         if compressor is None:
@@ -169,7 +170,7 @@ _PARAMETERS = re.compile(_PARAMETER)
 
 
 def _parse_offers(text: str) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
-    """Each extension with its parameters (RFC 6455, 9.1), as far as the text is well formed."""
+    """Parse the extensions and their parameters (RFC 6455, 9.1), up to the first syntax error."""
     at = 0
     while found := _OFFER.match(text, at):
         parameters = [

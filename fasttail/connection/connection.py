@@ -1,16 +1,16 @@
-"""One client's connection: its bounded queue, what it sends, and how it ends.
+"""One client's connection: its bounded queue, what it sends and receives, and how it ends.
 
-Everything here belongs to the event loop's thread. A frame is made once and shared: a client's queue (the
-transport's write buffer) holds references to the same bytes objects, not copies.
+All of this runs on the event loop's thread. The queue is the transport's write buffer, which holds references
+to frames that clients share.
 
-How a connection ends, whoever begins:
+How a connection ends, from either side:
 
     open ──close(code)──────────► closing ──peer's close, or its end of stream──► gone
       │                             ▲  └────close_timeout_s over: abort───────────►│
       ├──peer's close, answered─────┤                                              │
       └──connection lost───────────────────────────────────────────────────────────┘
 
-From `closing` on nothing more is written: RFC 6455 allows no data after a close frame.
+Nothing is written while closing: RFC 6455 allows no data after a close frame.
 """
 
 import asyncio
@@ -28,21 +28,19 @@ from fasttail.connection.wire import PING_FRAME, CloseCode, pong_frame
 PEER_FAULT_CODES: frozenset[int] = frozenset(
     (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG)
 )
-"""Codes that say that the peer broke the protocol, whether picows or we found it out."""
+"""Codes that say that the peer violated the protocol, as found by picows or by us."""
 
 
 class Client(WSListener):
     """One WebSocket connection and its bounded queue.
 
-    Made by the server for a handshake; nothing is registered before the handshake has succeeded. Subclasses
-    say what a client is for through `on_open`, `on_text` and `on_closing`. It holds its transport from
-    `on_ws_connected` to `on_ws_disconnected`: whoever keeps it longer keeps no socket and no queue.
+    It is registered after a successful handshake. Subclasses define `on_open`, `on_text` and `on_closing`. It
+    holds its transport only while connected, so a later reference to it keeps no socket and no queue.
 
-    The queue: a write is refused, and the client closed with 1013, while more than `queue_limit` bytes
-    wait. So a stalled client holds at most `queue_limit` plus one write, and a single large write never
-    closes a client that keeps up.
+    A write to a queue above `queue_limit` bytes closes the client with 1013 instead. So a stalled client
+    holds at most `queue_limit` plus one write, and one large write never closes a client that keeps up.
 
-    has_reply_headroom: what answers the client may wait behind a queue that is full, up to twice the limit.
+    has_reply_headroom: replies may be queued up to twice the limit.
     """
 
     has_reply_headroom = False
@@ -58,44 +56,44 @@ class Client(WSListener):
         self._abort_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._reading_paused = False
-        self._last_message_at = 0.0  # monotonic: when a message last came
+        self._last_message_at = 0.0  # monotonic
         self._rate_limiter = RateLimiter(hub.max_messages_per_minute)
         self._assembler = MessageAssembler()
 
-    # What a kind of client adds
+    # Overridden by subclasses
 
     def on_open(self) -> None:
-        """The handshake is done: greet, join channels."""
+        """Handle the end of the handshake: send a greeting, join channels."""
 
     def on_text(self, payload: bytes) -> None:
-        """A whole text message came: UTF-8, at most `incoming.MAX_INCOMING` bytes."""
+        """Handle a whole text message: UTF-8, at most `incoming.MAX_INCOMING` bytes."""
 
     def on_binary(self, payload: bytes) -> None:
-        """A whole binary message came, at most `incoming.MAX_INCOMING` bytes. By default it is ignored."""
+        """Handle a whole binary message of at most `incoming.MAX_INCOMING` bytes; ignored by default."""
 
     @property
     def exempt_from_idle(self) -> bool:
-        """Whether it has asked for something and waits for it: such a client is never idle."""
+        """Whether the client waits for something it requested: it is then never idle."""
         return True
 
     def on_closing(self) -> None:
-        """Nothing may be sent from now on: leave the channels. May be called twice."""
+        """Leave the channels: nothing may be sent from now on. May be called twice."""
 
     def on_writable(self) -> None:
-        """The queue was longer than the transport's high mark, and is nearly empty now."""
+        """Handle a queue that exceeded the transport's high mark and is nearly empty again."""
 
     def enable_compression(self, extension: DeflateExtension) -> None:
-        """In the handshake: both sides may compress from now on."""
+        """Compress in both directions, as negotiated in the handshake."""
         self._extension = self._assembler.extension = extension
 
     def pause_reading(self) -> None:
-        """Take nothing more from the client until `resume_reading`, but for what has been read already."""
+        """Stop reading from the client. Data that was already read still arrives."""
         if not self._reading_paused and self.is_open and self._socket is not None:
             self._socket.pause_reading()
             self._reading_paused = True
 
     def resume_reading(self) -> None:
-        """Read on. Does nothing unless reading was paused."""
+        """Read again, if reading was paused."""
         if self._reading_paused and self._socket is not None:
             self._reading_paused = False
             if not self._socket.is_closing():
@@ -105,12 +103,12 @@ class Client(WSListener):
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait for this client to read on."""
+        """Bytes that are queued for this client."""
         return self._socket.get_write_buffer_size() if self._socket is not None else 0
 
     @property
     def accepts_data(self) -> bool:
-        """Whether `send` would take something now, or close for another reason than a full queue."""
+        """Whether the queue has space for `send`."""
         return self.queued_bytes <= self.queue_limit
 
     @property
@@ -119,7 +117,7 @@ class Client(WSListener):
         if self.closing or self._transport is None or self._socket is None:
             return False
         if self._transport.is_close_frame_sent or self._socket.is_closing():
-            # Ended below us: picows answered a broken frame, or the peer ended its side of the stream.
+            # picows answered an invalid frame, or the peer ended its side of the stream.
             self._enter_closing()
             return False
         return True
@@ -131,9 +129,9 @@ class Client(WSListener):
         return f"{name[0]}:{name[1]}" if name else "unknown"
 
     def send(self, data: bytes, *, limit: int | None = None) -> bool:
-        """Write complete frames; False if they were not taken: closing, maybe just now for a full queue.
+        """Write complete frames. Return False if the client is closing, perhaps because its queue is full.
 
-        limit: bytes that may wait in front of them, instead of the queue's limit.
+        limit: bytes that may be queued before them, instead of `queue_limit`.
         """
         transport = self._socket
         if transport is None or not self.is_open:
@@ -149,45 +147,44 @@ class Client(WSListener):
         return True
 
     def send_reply(self, data: bytes) -> bool:
-        """Write what answers the client, or tells it of its state."""
+        """Write a reply or a message about the client's state; see `has_reply_headroom`."""
         return self.send(data, limit=2 * self.queue_limit if self.has_reply_headroom else None)
 
     def ping(self) -> None:
-        """Write a ping frame, whatever waits: there is one at a time. See keepalive.py."""
+        """Write a ping, whatever is queued. Only one is pending at a time (keepalive.py)."""
         if self._socket is not None and self.is_open:
             self._socket.write(PING_FRAME)
 
     def close_too_slow(self) -> None:
-        """Close for a queue that is full."""
         self.hub.closed_slow += 1
         self.hub.slow_lines.emit(self.peer, self.queued_bytes)
         self.close(CloseCode.TRY_AGAIN_LATER, "too slow: the queue is full")
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begin the closing handshake; abort if the peer does not go in time. Idempotent."""
+        """Start the closing handshake, and abort if the peer is too slow. Idempotent."""
         if self.closing or self._transport is None:
             return
-        # picows sends any number; its stub knows only the named ones.
+        # picows sends any code; its stub declares only the named ones.
         self._transport.send_close(cast(WSCloseCode, code), reason)
         self._enter_closing()
 
     def abort(self) -> None:
-        """Drop the connection and what waits in its queue, now."""
+        """Drop the connection and its queue immediately."""
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
 
     def _enter_closing(self) -> None:
-        """Enter `closing`: no more data, and a limited time for the peer to go."""
+        """Stop sending, and give the peer a limited time to close."""
         self.closing = True
         self._assembler.clear()
         self._stop_idle_timer()
-        self.resume_reading()  # the peer's close frame is still to come
+        self.resume_reading()  # to receive the peer's close frame
         loop = asyncio.get_running_loop()
         self._abort_timer = loop.call_later(self.hub.close_timeout_s, self.abort)
         self.on_closing()
 
     def _check_idle(self) -> None:
-        """Close who waits for nothing and has long said nothing; else look again when that could be."""
+        """Close the client if it is idle, else check again when it may be."""
         timeout_s = self.hub.idle_timeout_s
         remaining_s = (
             timeout_s if self.exempt_from_idle else self._last_message_at + timeout_s - time.monotonic()
@@ -203,7 +200,7 @@ class Client(WSListener):
             self._idle_timer.cancel()
             self._idle_timer = None
 
-    # picows' side
+    # Called by picows
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
@@ -213,7 +210,7 @@ class Client(WSListener):
         if self.hub.idle_timeout_s and not self.closing:
             self._last_message_at = time.monotonic()
             self._check_idle()
-        if self.closing:  # lost while it was greeted: what `on_open` joined since must be left again
+        if self.closing:  # lost during the greeting: leave what `on_open` joined since
             self.on_closing()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -235,7 +232,7 @@ class Client(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if transport.is_close_frame_sent and not self.closing:
-            # picows answered a broken frame; what its parser makes of the bytes behind it is not to be used.
+            # picows answered an invalid frame; what its parser returns after it is not reliable.
             self._enter_closing()
         if self.closing:
             if kind == WSMsgType.CLOSE:
@@ -251,7 +248,7 @@ class Client(WSListener):
             else:
                 self._rate_limiter.consume()
                 if kind == WSMsgType.PING:
-                    # Not picows' automatic pong: that would be written past the queue's limit.
+                    # picows' automatic pong would ignore the queue's limit.
                     self.send_reply(pong_frame(frame.get_payload_as_bytes()))
                 else:
                     self._on_data_frame(frame)
@@ -260,10 +257,10 @@ class Client(WSListener):
             self.close(violation.code, violation.reason)
 
     def pause_writing(self) -> None:
-        """A mark of the transport, far below the queue's limit: nothing to do, and no line in the log."""
+        """Do nothing: the transport's mark is far below the queue's limit. picows would log it."""
 
     def resume_writing(self) -> None:
-        """The queue has run down to a mark of the transport: see `on_writable`."""
+        """Call `on_writable`: the queue has drained to the transport's low mark."""
         if not self.closing:
             self.on_writable()
 
@@ -274,18 +271,18 @@ class Client(WSListener):
             (self.on_text if message.is_text else self.on_binary)(message.payload)
 
     def _on_close_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """The peer's close frame: answer it, unless it is itself the answer, and let go of the connection."""
+        """Answer the peer's close frame, unless it is itself an answer, and disconnect."""
         if not self.closing:
             code = _close_reply_code(frame)
             if code is None:
                 self.close(CloseCode.PROTOCOL_ERROR, "close code out of range")
             else:
                 self.close(code)
-        transport.disconnect()  # once what waits is flushed; the abort timer runs
+        transport.disconnect()  # after the queue is flushed; the abort timer runs
 
 
 def _close_reply_code(frame: WSFrame) -> int | None:
-    """The code to answer a close frame with, or None for one that RFC 6455, 7.4 forbids on the wire."""
+    """Return the code that answers a close frame; None if RFC 6455, 7.4 forbids its code on the wire."""
     if frame.payload_size == 0:
         return CloseCode.OK
     code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")

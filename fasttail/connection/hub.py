@@ -1,4 +1,4 @@
-"""The hub: all connections, the channels they are on, and what is counted over all of them."""
+"""The hub: all connected clients, their channels, and the counters over all of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MIN_SHED_BYTES = 64 << 10
-"""Bytes: a client for whom less waits keeps up, and to cut it off would free next to nothing."""
+"""A client with fewer bytes queued keeps up, and disconnecting it would free little."""
 
 
 class Hub:
     """All connected clients and the channels, with counters since the start.
 
-    close_timeout_s:         how long a peer may take to answer a close frame before it is cut off.
-    max_messages_per_minute: frames from one client, pongs apart; more, and it is closed. 0: any number.
-    idle_timeout_s:          how long a client that has subscribed to nothing may say nothing. 0: for ever.
+    close_timeout_s:         how long a peer may take to answer a close frame before it is disconnected.
+    max_messages_per_minute: frames from one client, not counting pongs; above it, it is closed. 0: unlimited.
+    idle_timeout_s:          how long a client without subscriptions may be silent. 0: unlimited.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class Hub:
         self.shed_lines = RateLimitedLog(
             log, logging.WARNING, "client %s disconnected: memory is low, %d bytes queued"
         )
-        self._empty: asyncio.Event | None = None  # made by close_all
+        self._empty: asyncio.Event | None = None  # created by close_all
 
     def register_client(self, client: Client) -> None:
-        """A handshake succeeded."""
+        """Add a client whose handshake succeeded."""
         self.clients.add(client)
         self.opened += 1
 
     def unregister_client(self, client: Client) -> None:
-        """A connection is gone for good."""
+        """Remove a client whose connection is gone."""
         self.clients.discard(client)
         if self._empty is not None and not self.clients:
             self._empty.set()
 
     def shed_slowest(self) -> tuple[int, int]:
-        """Memory is short: cut off those for whom most waits, until half of all that waits is gone.
+        """Disconnect the clients with the longest queues, until half of all queued bytes is freed.
 
-        (clients, bytes). No close frame: it would have to wait behind all that they do not read.
+        Return the clients and bytes. No close frame is sent, since it would wait behind the queue.
         """
         queues = sorted(((client.queued_bytes, client) for client in self.clients), key=lambda each: -each[0])
         target_bytes = sum(queued_bytes for queued_bytes, _ in queues) // 2
@@ -87,7 +87,7 @@ class Hub:
         return count, freed_bytes
 
     def connection_counters(self) -> dict[str, Any]:
-        """Everything counted here, as plain numbers and dicts by channel name."""
+        """Return all counters as plain numbers and as dicts by channel name."""
         channels = self.channels.values()
         return {
             "connections": len(self.clients),
@@ -106,9 +106,9 @@ class Hub:
         }
 
     async def close_all(self, code: int, reason: str = "", *, wait_s: float = 1.0) -> None:
-        """Close every client with `code`, wait up to `wait_s` for them to go, then abort those that did not.
+        """Close every client with `code`, and abort those left after `wait_s` seconds.
 
-        No client is let in from now on. Used at shutdown (1001) and before a restart (1012).
+        No client is accepted from now on. Used at shutdown (1001) and before a restart (1012).
         """
         self.accepting = False
         self._empty = asyncio.Event()
@@ -117,7 +117,7 @@ class Hub:
         await self._wait_empty(wait_s)
         for client in tuple(self.clients):
             client.abort()
-        await self._wait_empty(1.0)  # an abort takes a turn or two of the loop
+        await self._wait_empty(1.0)  # an abort takes one or two turns of the loop
 
     async def _wait_empty(self, seconds: float) -> None:
         if not self.clients or self._empty is None:

@@ -1,7 +1,7 @@
-"""What clients send: frames to whole messages, checked and bounded.
+"""Incoming frames of a client: assembles them into messages, and checks and limits them.
 
-frame ─► rate ─► reserved bits ─► fragments put together ─► inflated ─► UTF-8? ─► message
-           └─────────┴───────────────────┴────────────────────┴───────────┴──► ProtocolViolation: how to close
+frame ─► rate limit ─► reserved bits ─► assembled ─► inflated ─► UTF-8? ─► message
+             └──────────────┴──────────────┴────────────┴───────────┴──► ProtocolViolation: how to close
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fasttail.connection.compression import DeflateExtension, MessageTooBig
 from fasttail.connection.wire import CloseCode
 
 MAX_INCOMING = 64 * 1024
-"""Largest message taken from a client, in bytes: over all its fragments, and also once it is inflated."""
+"""Largest accepted message in bytes, including all fragments, and again after inflating."""
 
 
 class ProtocolViolation(Exception):
-    """The client sent what it may not: close with this code and this reason."""
+    """The client violated the protocol or a limit: close it with this code and reason."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
@@ -28,16 +28,16 @@ class ProtocolViolation(Exception):
 
 
 class InboundMessage(NamedTuple):
-    """A whole message. Text is UTF-8."""
+    """A whole message; text is valid UTF-8."""
 
     is_text: bool
     payload: bytes
 
 
 class MessageAssembler:
-    """One client's frames. After a ProtocolViolation nothing more is to be given to it.
+    """Assembles one client's frames. Unusable after a ProtocolViolation.
 
-    extension: the compression agreed in the handshake.
+    extension: the compression negotiated in the handshake.
     """
 
     __slots__ = ("_compressed", "_fragments", "_is_text", "extension")
@@ -47,20 +47,24 @@ class MessageAssembler:
         self.clear()
 
     def clear(self) -> None:
-        """Forget an unfinished message."""
+        """Discard an unfinished message."""
         self._fragments: bytearray | None = None  # None between messages
         self._is_text = self._compressed = False
 
     def check_reserved_bits(self, frame: WSFrame) -> None:
-        """Raise ProtocolViolation for a reserved bit that was not agreed to: RSV1 is, with compression, on a
-        message's first frame.
+        """Raise ProtocolViolation for a reserved bit that was not negotiated.
+
+        With compression, RSV1 is allowed on the first frame of a message.
         """
         negotiated = self.extension is not None and frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY)
         if frame.rsv2 or frame.rsv3 or (frame.rsv1 and not negotiated):
             raise ProtocolViolation(CloseCode.PROTOCOL_ERROR, "reserved bit without an extension")
 
     def add_frame(self, frame: WSFrame) -> InboundMessage | None:
-        """A data frame or a continuation came: the message that it ends, or None."""
+        """Add a data frame or a continuation. Return the message if it is complete, else None.
+
+        Raises ProtocolViolation.
+        """
         if (frame.msg_type == WSMsgType.CONTINUATION) == (self._fragments is None):
             raise ProtocolViolation(CloseCode.PROTOCOL_ERROR, "continuation out of order")
         if self._fragments is None:
@@ -91,9 +95,9 @@ class MessageAssembler:
 
 
 class RateLimiter:
-    """So many frames a minute: a minute's worth at once, then as they are refilled. 0: any number.
+    """Limits frames per minute, as a token bucket that holds one minute's worth. 0: unlimited.
 
-    Fragments and pings count as messages do: they cost as much.
+    Fragments and pings count like messages, because they cost as much.
     """
 
     __slots__ = ("_per_minute", "_tokens", "_updated")
@@ -104,7 +108,7 @@ class RateLimiter:
         self._updated = time.monotonic()
 
     def consume(self) -> None:
-        """One more came. Raises ProtocolViolation if it is one too many."""
+        """Count one frame. Raises ProtocolViolation if it exceeds the limit."""
         if not self._per_minute:
             return
         now = time.monotonic()

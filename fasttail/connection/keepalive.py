@@ -1,8 +1,8 @@
-"""Pings: so that no proxy cuts a quiet connection off, and to find clients that are gone.
+"""Pings, which keep proxies from closing quiet connections and detect clients that are gone.
 
-Proxies and load balancers end a connection on which nothing was sent for 50 to 60 s, so what counts is what
-the server has sent. Once a second all clients are looked at. That costs sending one addition and no clock,
-and a process that was halted does not take its own silence for that of its clients.
+Proxies and load balancers close a connection on which the server sent nothing for 50 to 60 s, so that is what
+counts. A sweep per second checks all clients: sending then costs one addition and no clock, and a suspended
+process does not mistake the pause for its clients' silence.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fasttail.connection.wire import CloseCode
 
 SWEEP_S = 1.0
 MAX_SILENCE_S = 60.0
-"""Nothing came from the client for this long: it gets a ping too, however much is sent to it."""
+"""A client that is silent for this long is pinged even while it is sent data."""
 PONG_TIMEOUT_S = 20.0
-"""How long it may take to answer, once it reads no more of what is queued in front of the ping."""
+"""How long a client may take to answer after it stops reading what is queued before the ping."""
 
 
 class Liveness:
-    """What was noticed of one client since the last look, and for how many looks it was not.
+    """One client's activity, and the sweeps without it.
 
-    The client counts the bytes that it hands to its transport, and sets the two flags.
+    The client counts the bytes that it passes to its transport, and sets both flags.
     """
 
     __slots__ = (
@@ -41,12 +41,12 @@ class Liveness:
         self.received = self.pong_received = False
         self.sent_bytes = self._sent_before = self._flushed_before = 0
         self.sweeps_without_send = self.sweeps_without_receive = 0
-        self.sweeps_without_pong: int | None = None  # None: no ping is open
+        self.sweeps_without_pong: int | None = None  # None: no ping is pending
 
     def update(self, queued_bytes: int) -> None:
-        """One more look. queued: bytes that wait in the transport, a ping behind them perhaps.
+        """Record one sweep. queued_bytes: bytes in the transport's buffer, which may be before a ping.
 
-        A client that is slow but reads is alive, and cannot answer a ping that has not come to it yet.
+        A slow client that still reads is alive, and cannot answer a ping that has not reached it.
         """
         self.sweeps_without_send = 0 if self.sent_bytes > self._sent_before else self.sweeps_without_send + 1
         self.sweeps_without_receive = 0 if self.received else self.sweeps_without_receive + 1
@@ -61,7 +61,7 @@ class Liveness:
 
 
 class PingTarget(Protocol):
-    """What is needed of a client here."""
+    """The part of a client that keep-alive uses."""
 
     @property
     def liveness(self) -> Liveness: ...
@@ -78,7 +78,7 @@ class PingTarget(Protocol):
 
 
 class KeepAlive:
-    """Pings clients to whom nothing was sent for `interval_s` seconds; closes those that do not answer."""
+    """Pings clients that were sent nothing for `interval_s` seconds; closes those that do not answer."""
 
     def __init__(self, clients: Collection[PingTarget], interval_s: float) -> None:
         self._clients = clients
@@ -88,18 +88,18 @@ class KeepAlive:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look at the clients from now on."""
+        """Start the sweeps."""
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def stop(self) -> None:
-        """No more."""
+        """Stop the sweeps."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _sweep(self) -> None:
         self.start()
-        for client in tuple(self._clients):  # a copy: closing takes clients out of the set
+        for client in tuple(self._clients):  # a copy: closing removes clients from the set
             if not client.is_open:
                 continue
             liveness = client.liveness

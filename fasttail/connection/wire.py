@@ -1,7 +1,7 @@
-"""The few WebSocket frames that Python makes itself.
+"""The WebSocket frames that Python makes: greetings, answers and batches.
 
-Frames of orders come ready made from the compiled code; these are for greetings, answers and batches. The
-frames of a server are never masked (RFC 6455, 5.1), so the same bytes serve every client:
+Compiled code makes the frames of orders. A server's frames are never masked (RFC 6455, 5.1), so all clients
+can share them:
 
      byte 0            byte 1       then
     +-----------------+-----------+---------------------------------------------+
@@ -18,20 +18,20 @@ PONG = 0xA
 
 
 class CloseCode(IntEnum):
-    """Why a connection is closed (RFC 6455, 7.4.1), as far as this server says so itself."""
+    """The close codes that this server sends itself (RFC 6455, 7.4.1)."""
 
     OK = 1000
     GOING_AWAY = 1001  # shutdown
     PROTOCOL_ERROR = 1002
     INVALID_TEXT = 1007
-    POLICY = 1008  # said too much
+    POLICY = 1008  # a rate or pending-request limit exceeded
     TOO_BIG = 1009
     RESTART = 1012
-    TRY_AGAIN_LATER = 1013  # too slow for what it asked for
+    TRY_AGAIN_LATER = 1013  # too slow for its subscriptions
 
 
 def header(opcode: int, size: int) -> bytes:
-    """The header of an unfragmented, unmasked frame with a payload of `size` bytes."""
+    """Return the header of an unfragmented, unmasked frame with a payload of `size` bytes."""
     if size < 126:
         return bytes((FIN | opcode, size))
     if size < 1 << 16:
@@ -40,12 +40,12 @@ def header(opcode: int, size: int) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """`payload` (UTF-8) as one complete text message."""
+    """Return `payload` (UTF-8) as one complete text message."""
     return header(TEXT, len(payload)) + payload
 
 
 def pong_frame(payload: bytes) -> bytes:
-    """The answer to a ping that carried `payload` (at most 125 bytes)."""
+    """Return the answer to a ping that carried `payload` (at most 125 bytes)."""
     return header(PONG, len(payload)) + payload
 
 

@@ -1,1 +1,1 @@
-"""From selected rows to clients: filters and frames (compiled), the hub and its queues, the server."""
+"""Subscriptions, the feeds that deliver to them, and the protocols of `/ws` and the old channels."""

@@ -1,20 +1,18 @@
-"""What the subscriptions on /ws cost, and how much of it the server takes on, from all clients and each.
+"""The cost of subscriptions on `/ws`, and its limits for each client and for all together.
 
-A cost is a number of units that follows from the request alone, never from a measurement, so that a client
-can work it out beforehand. A unit is about a kilobyte of memory, or a hundred-thousandth of the work that
-the server takes on by default:
+A cost follows from the request alone, never from a measurement, so a client can calculate it. A unit is about
+1 KB of memory, or a hundred-thousandth of the work that the server accepts by default:
 
-    a subscription                        1      what is kept for it, whoever shares its topic
-    the topic of `orderUpdates`           4      one look-up for each order, however many users are asked for
+    a subscription                        1      its own state, whoever shares its topic
+    the topic of `orderUpdates`           4      one look-up per order, for any number of users
     the topic of `orders`                 9
       each 16 entries of its lists        1      coins, users, statuses
       each user of `users`                4   }
       else each coin of `coins`          20   }  at most ALL_ORDERS_COST: what its messages may hold
       else, all orders      ALL_ORDERS_COST   }
 
-Equal subscriptions share a topic, whose cost the server counts once. For the share of a client each of its
-subscriptions counts in full, since the others may leave. The old channels cost nothing: there is always room
-for them.
+Equal subscriptions share a topic, whose cost the server counts once. Each client is charged in full, because
+the other subscribers may leave. The old channels are free.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ _COIN_COST = 20
 
 
 def topic_cost(subscription: Subscription) -> int:
-    """Units that the topic of a subscription costs, besides the subscription itself."""
+    """Return the cost of a subscription's topic, in units."""
     if subscription.type == "status":
         return 0
     if subscription.type == "orderUpdates":
@@ -44,19 +42,21 @@ def topic_cost(subscription: Subscription) -> int:
 
 
 class BudgetExceeded(Exception):
-    """A subscription for which there is no room; the text says why."""
+    """A subscription does not fit; the text says why."""
 
 
 class Account:
-    """What one client's subscriptions cost."""
+    """The units that one client's subscriptions cost."""
 
     def __init__(self) -> None:
         self.used = 0
 
 
 class Budget:
-    """limit: units of all clients together. client_limit: units of one client. refused: how many
-    subscriptions were turned away, counted by who does so.
+    """The units in use, and their limits.
+
+    limit: for all clients together. client_limit: for each client. refused: rejections, counted by the
+    caller.
     """
 
     def __init__(self, limit: int, client_limit: int) -> None:
@@ -64,10 +64,10 @@ class Budget:
         self.client_limit = client_limit
         self.used = 0
         self.refused = 0
-        self._subscribers: Counter[str] = Counter()  # by topic
+        self._subscribers: Counter[str] = Counter()  # by the subscription's key
 
     def charge(self, account: Account, subscription: Subscription) -> None:
-        """Count a new subscription of a client. Raises BudgetExceeded, and counts nothing then."""
+        """Count a client's new subscription. If it does not fit, count nothing and raise BudgetExceeded."""
         topic = topic_cost(subscription)
         cost = SUBSCRIPTION_COST + topic
         added = cost if subscription.key not in self._subscribers else SUBSCRIPTION_COST
@@ -84,7 +84,7 @@ class Budget:
         self.used += added
 
     def refund(self, account: Account, subscription: Subscription) -> None:
-        """One that `charge` has counted has ended."""
+        """Return the units of a subscription that `charge` counted."""
         topic = topic_cost(subscription)
         account.used -= SUBSCRIPTION_COST + topic
         self.used -= SUBSCRIPTION_COST

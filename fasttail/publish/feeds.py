@@ -1,11 +1,11 @@
-"""Feeds: the main thread's side of the topics. Who gets the messages of a topic, and what each missed.
+"""Feeds, the main thread's side of topics: which subscribers receive a topic's messages.
 
     subscribe ──► feed of the same key? ──no──► topic to the pipeline … TopicsChanged ──► active
                     │yes                                                                  │
-                    └──────────────► member: told its start, live from the next batch on ◄┘
+                    └──────────► member: gets its start, is live from the next batch on ◄─┘
 
-Everything here belongs to the event loop's thread. A feed goes, and its topic leaves the pipeline, with
-its last member.
+All of this runs on the event loop's thread. When the last member leaves, the feed is removed and the
+pipeline drops its topic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_DELIVERED_HOURS = 64
 
 
 class OutgoingMessage(Protocol):
-    """What the pipeline made for a topic (`fasttail.engine.topics.TopicMessage`)."""
+    """A message that the pipeline encoded for a topic (`fasttail.engine.topics.TopicMessage`)."""
 
     @property
     def topic(self) -> int: ...
@@ -40,13 +40,13 @@ class OutgoingMessage(Protocol):
 
 
 class Sink(Protocol):
-    """What takes the messages of one topic."""
+    """Receives the messages of one topic."""
 
     def deliver(self, message: OutgoingMessage) -> None: ...
 
 
 class PipelineProgress(Protocol):
-    """How far the pipeline is (`BatchEnd` and `TopicsChanged`)."""
+    """The pipeline's reading position (`BatchEnd` and `TopicsChanged`)."""
 
     @property
     def hour(self) -> int: ...
@@ -57,28 +57,30 @@ class PipelineProgress(Protocol):
 
 
 class BatchProgress(PipelineProgress, Protocol):
-    """What has been read (`BatchEnd`): an hour's file from `begin` to `end`."""
+    """The part of an hour's file that a batch covered (`BatchEnd`): from `begin` to `end`."""
 
     @property
     def begin(self) -> int: ...
 
 
 class TopicControl(Protocol):
-    """The pipeline, as far as topics go."""
+    """The pipeline's topic commands, which return the command's number."""
 
     def add_topic(self, topic: Topic) -> int: ...
     def remove_topic(self, topic: Topic) -> int: ...
 
 
 class TopicFactory(Protocol):
-    """Makes a feed's topic; its first message has the number `seq` + 1."""
+    """Makes a feed's topic, whose first message gets the number `seq` + 1."""
 
     def __call__(self, *, seq: int) -> Topic: ...
 
 
 class Subscriber(Protocol):
-    """A member of a feed. live: it gets what the feed gets; else it waits, or reads what it has missed
-    from the files. quota_group: the number of its client, for the topic's quota (`Topic.set_quota_group`).
+    """A member of a feed.
+
+    live: whether it receives the feed's messages; else it waits to start, or replays what it missed.
+    quota_group: its client's number, for the topic's quota (`Topic.set_quota_group`).
     """
 
     live: bool
@@ -90,10 +92,10 @@ class Subscriber(Protocol):
 
 
 class Feed:
-    """One distinct subscription: its topic and its members. `channel` counts what is sent.
+    """One distinct subscription: its topic, its members, and the channel that counts what is sent.
 
-    refused: the pipeline had no room for the topic, so that there will be no messages; known once `active`.
-    paused: nobody is live, and the pipeline makes none.
+    refused: the pipeline had no capacity for the topic; valid once `active` is set.
+    paused: no member is live, so the pipeline encodes nothing.
     """
 
     def __init__(self, key: str, topic: Topic, channel: Channel) -> None:
@@ -101,22 +103,22 @@ class Feed:
         self.topic = topic
         self.channel = channel
         self.members: set[Subscriber] = set()
-        self.seq = 0  # of the last message handed out
+        self.seq = 0  # of the last delivered message
         self.refused = False
         self.paused = False
-        self.active = asyncio.Event()  # the pipeline makes its messages, from the frontier on
+        self.active = asyncio.Event()  # the pipeline encodes its messages, from the high watermark on
 
     def add_member(self, member: Subscriber) -> None:
-        """One more member; it gets nothing before it is live."""
+        """Add a member, not live yet."""
         self.members.add(member)
         self.update_quota_group()
 
     def update_quota_group(self) -> None:
-        """Let the topic's messages count to the client that has it alone, or to nobody's."""
+        """Charge the topic's messages to its only client, or to none if several share it."""
         self.topic.set_quota_group(next(iter(self.members)).quota_group if len(self.members) == 1 else 0)
 
     def deliver(self, message: OutgoingMessage) -> None:
-        """Hand a message to every member that is live."""
+        """Deliver a message to every live member."""
         if message.seq:
             self.seq = message.seq
         accepted = 0
@@ -129,12 +131,13 @@ class Feed:
 
 
 class Feeds:
-    """All feeds of a server, and how far the pipeline's output has been handed out.
+    """All feeds of a server, and how far the pipeline's output has been delivered.
 
-    frontier: everything before this place has been; None while the pipeline has no file. setbacks: how often
-    it has moved back, for a file that was truncated, or to another layout. batch: the number of the last one.
-    late: its lines are not those at the frontier. delivered_offsets: how far each of the last hours' files
-    has been handed out, late lines too. epoch: of the `seq` numbers: they begin anew with each Feeds.
+    epoch: identifies the `seq` numbers, which start again with each Feeds.
+    high_watermark: everything before it has been delivered; None while the pipeline has no file.
+    rewinds: how often the watermark moved back, after a truncation or a change of layout.
+    batch: the number of the latest one. late: it holds late lines, which are not at the watermark.
+    delivered_offsets: the offset delivered in each of the last hours' files, including late lines.
     """
 
     def __init__(self, topic_control: TopicControl, epoch: str) -> None:
@@ -145,26 +148,24 @@ class Feeds:
         self.batch = 0
         self.late = False
         self.delivered_offsets: dict[int, int] = {}
-        self.on_late_lines: Callable[[int, int, int], None] = _ignore  # late lines: hour, begin, end
-        self.on_rewind: Callable[[CursorPosition], None] = _ignore  # from where
-        self._next_seq_base = 0  # what new feeds count from: past all numbers of those that have gone
+        self.on_late_lines: Callable[[int, int, int], None] = _ignore  # hour, begin, end
+        self.on_rewind: Callable[[CursorPosition], None] = _ignore  # the watermark before it moved back
+        self._next_seq_base = 0  # seq of new feeds: above every number of removed ones
         self._topic_control = topic_control
         self._feeds: dict[str, Feed] = {}
         self._sinks: dict[int, Sink] = {}
-        self._activating: deque[tuple[int, Feed]] = deque()  # (command, feed) that the pipeline has not yet
+        self._activating: deque[tuple[int, Feed]] = deque()  # (command, feed) not yet applied by the pipeline
 
     def __len__(self) -> int:
         return len(self._feeds)
 
     @property
     def cursor(self) -> str | None:
-        """The frontier as a cursor."""
+        """The high watermark as a cursor."""
         return self.high_watermark.to_cursor(self.layout) if self.high_watermark and self.layout else None
 
     def set_source(self, layout: str | None, position: CursorPosition | None) -> None:
-        """What is handed out from now on stands in files of this layout, from this place on; others are
-        forgotten.
-        """
+        """Set the layout and position of what is delivered next, and forget other layouts' offsets."""
         before, changed = self.high_watermark, self.layout not in (None, layout)
         self.layout = layout
         if changed:
@@ -174,11 +175,11 @@ class Feeds:
             self.high_watermark = position
         if rewound and before is not None:
             self.rewinds += 1
-            self.batch += 1  # what the last one gave is no more of the present content
+            self.batch += 1  # the last batch was not of the new content
             self.on_rewind(before)
 
     def get_or_create(self, key: str, make_topic: TopicFactory, channel: Channel) -> Feed:
-        """The feed of a key; made, with its topic, for the first who asks."""
+        """Return the feed of a key. The first caller creates it and its topic."""
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(key, make_topic(seq=self._next_seq_base), channel)
@@ -188,8 +189,9 @@ class Feeds:
         return feed
 
     def pause_feed(self, feed: Feed) -> None:
-        """Let the pipeline make no more of its messages, if no member is live. Those that it has made still
-        come: they count.
+        """Stop encoding the feed's messages if no member is live.
+
+        Messages that are already encoded still arrive, and count.
         """
         if feed.active.is_set() and not feed.refused and not any(member.live for member in feed.members):
             feed.paused = True
@@ -197,20 +199,20 @@ class Feeds:
             self._topic_control.remove_topic(feed.topic)
 
     def resume_feed(self, feed: Feed) -> None:
-        """Let it make them again, if it does not; `active` says when."""
+        """Encode a paused feed's messages again; `active` is set once the pipeline does."""
         if feed.paused:
             feed.paused = False
             self._activating.append((self._topic_control.add_topic(feed.topic), feed))
 
     def remove_member(self, feed: Feed, member: Subscriber) -> None:
-        """A member goes; the last one takes the feed with it."""
+        """Remove a member, and the feed with its last member."""
         member.live = False
         feed.members.discard(member)
         feed.update_quota_group()
         if not feed.members and self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
-            # One more: whoever comes back to a subscription that nobody had meanwhile must not find the next
-            # number and take it that nothing was missed.
+            # Skip a number: a client that returns after the feed was gone must not see the next number and
+            # conclude that it missed nothing.
             self._next_seq_base = max(self._next_seq_base, feed.seq + 1)
             if feed.paused:
                 del self._sinks[feed.topic.id]
@@ -218,22 +220,22 @@ class Feeds:
                 self.detach_sink(feed.topic)
 
     def attach_sink(self, topic: Topic, sink: Sink) -> int:
-        """Let the pipeline make a topic's messages and hand them to `sink`. Number of the command."""
+        """Make the pipeline encode a topic's messages for `sink`. Return the command's number."""
         self._sinks[topic.id] = sink
         return self._topic_control.add_topic(topic)
 
     def detach_sink(self, topic: Topic) -> None:
-        """No more."""
+        """Remove a topic from the pipeline. Messages that still arrive are discarded."""
         del self._sinks[topic.id]
         self._topic_control.remove_topic(topic)
 
     def deliver_batch(self, messages: Iterable[OutgoingMessage], progress: BatchProgress) -> None:
-        """Hand out what a batch has made."""
+        """Deliver the messages of a batch, then advance the high watermark."""
         self.batch += 1
         self.late = progress.late
         for message in messages:
             sink = self._sinks.get(message.topic)
-            if sink is not None:  # else its last member has gone meanwhile
+            if sink is not None:  # else its last member has left
                 sink.deliver(message)
         if progress.late and progress.hour:
             self.on_late_lines(progress.hour, progress.begin, progress.end)
@@ -241,20 +243,20 @@ class Feeds:
         self.late = False
 
     def on_commands_applied(self, command_number: int, progress: PipelineProgress) -> None:
-        """The pipeline has done all commands up to this one."""
+        """Activate the feeds whose commands the pipeline has applied, up to `command_number`."""
         self._advance(progress, progress.end)
         while self._activating and self._activating[0][0] <= command_number:
             _, feed = self._activating.popleft()
             if feed.topic.refused:
                 feed.refused = True
-                if self._feeds.get(feed.key) is feed:  # else its last member has gone meanwhile
-                    del self._feeds[feed.key]  # whoever comes next may find room
+                if self._feeds.get(feed.key) is feed:  # else its last member has left
+                    del self._feeds[feed.key]  # the next subscriber may find capacity
                     self.detach_sink(feed.topic)
             feed.active.set()
 
     def _advance(self, progress: PipelineProgress, begin: int) -> None:
         if progress.hour:
-            # Late lines may stand in front of others, where a hole has been filled.
+            # Late lines that fill a hole may lie before lines already delivered.
             self.delivered_offsets[progress.hour] = (
                 max(progress.end, self.delivered_offsets.get(progress.hour, 0))
                 if progress.late
@@ -270,4 +272,4 @@ class Feeds:
 
 
 def _ignore(*_: object) -> None:
-    """Nobody wants to know."""
+    """Do nothing: the default callback."""

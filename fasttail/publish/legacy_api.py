@@ -1,7 +1,7 @@
-"""The old service's WebSocket interface, kept for its clients: two channels, greeting, `ping` and `close`.
+"""The old service's WebSocket protocol: two channels, a greeting, `ping` and `close`.
 
-`orderUpdate` frames (one order each) are made by the compiled code; `orderBatch` messages, one or more
-every half a second, are put together here from pieces of ready JSON.
+Compiled code makes the `orderUpdate` frames, one order each. `orderBatch` messages, one or more every
+half a second by default, are assembled here from encoded JSON.
 """
 
 import time
@@ -26,24 +26,24 @@ CHANNELS = (ORDER_UPDATE, ORDER_BATCH)
 PATHS = {"/ws/": ORDER_UPDATE, "/ws/orderUpdate": ORDER_UPDATE, "/ws/orderBatch": ORDER_BATCH}
 
 MIN_QUEUE_BYTES = 4 << 20
-"""Bytes: these clients cannot be given anything again, so that no `client_queue` makes theirs shorter."""
+"""Minimum queue in bytes, even if `client_queue` is smaller: these clients cannot replay what they miss."""
 
 PONG = text_frame(b"pong")
 
 
 def iso_time(seconds: float) -> str:
-    """Unix time as the old service writes it, in UTC without a zone: `2025-07-23T06:00:00.074937`."""
+    """Format Unix time as the old service does, in UTC without a zone: `2025-07-23T06:00:00.074937`."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def greeting(channel: str, seconds: float) -> bytes:
-    """The frame that every new client of a channel gets first; `seconds` is the Unix time."""
+    """Return the first frame for a new client of a channel; `seconds` is the Unix time."""
     payload = f'{{"type":"connected","channel":"{channel}","timestamp":"{iso_time(seconds)}"}}'
     return text_frame(payload.encode())
 
 
 def wrong_endpoint_error(channel: str) -> bytes:
-    """The frame for a client that speaks the public protocol here: an error in that protocol's own form."""
+    """Return the frame for a client that uses the public protocol here: an error in that protocol's form."""
     text = (
         f"Error parsing JSON into valid websocket request: this is the old service's channel {channel}, "
         "which takes no requests; the public protocol is at /ws, without a slash at its end"
@@ -54,7 +54,7 @@ def wrong_endpoint_error(channel: str) -> bytes:
 class LegacyClient(Client):
     """A client of one of the old channels. Any text but `ping` and `close` is ignored.
 
-    A request of the public protocol is answered once: whoever sends one has taken this for `/ws`.
+    The first request of the public protocol gets an error, because its sender has mistaken this for `/ws`.
     """
 
     def __init__(self, hub: Hub, queue_limit: int, channel: Channel) -> None:
@@ -63,7 +63,7 @@ class LegacyClient(Client):
         self._hint_sent = False
 
     def on_open(self) -> None:
-        # Before the greeting: what is written after it came is sent.
+        # Join before the greeting, so that the client receives whatever is written after its greeting.
         self.channel.add_client(self)
         self.send(greeting(self.channel.name, time.time()))
 
@@ -81,7 +81,7 @@ class LegacyClient(Client):
 
 
 def _is_request(payload: bytes) -> bool:
-    """Whether a text is a request of the public protocol: `{"method":…}`."""
+    """Return whether a text is a request of the public protocol: `{"method":…}`."""
     if b'"method"' not in payload:
         return False
     try:
@@ -92,12 +92,12 @@ def _is_request(payload: bytes) -> bool:
 
 
 def routes(hub: Hub, queue_limit: int) -> dict[str, Callable[[], LegacyClient]]:
-    """For the server: what makes the client for a connection on each path."""
+    """Return the factory of clients for each path."""
     return {path: partial(LegacyClient, hub, queue_limit, hub.channels[name]) for path, name in PATHS.items()}
 
 
 def status(hub: Hub, batcher: "OrderBatcher") -> dict[str, Any]:
-    """The old service's /ws/status."""
+    """Return the body of the old /ws/status."""
     return {
         "channels": {name: len(hub.channels[name].clients) for name in CHANNELS},
         "pending_orders": batcher.pending_orders,
@@ -106,7 +106,7 @@ def status(hub: Hub, batcher: "OrderBatcher") -> dict[str, Any]:
 
 
 class LegacyChannels:
-    """The two channels' topics, which the pipeline has while somebody listens, and the batcher."""
+    """The topics of both channels, in the pipeline only while they have clients, and the batcher."""
 
     def __init__(self, hub: Hub, feeds: Feeds, max_message: int) -> None:
         self._hub = hub
@@ -121,23 +121,23 @@ class LegacyChannels:
             channel.on_change = _TopicOnDemand(channel, feeds, topic, sink).update
 
     def flush(self) -> None:
-        """Send the messages of orderBatch that are due."""
+        """Send all pending orders of orderBatch."""
         channel = self._hub.channels[ORDER_BATCH]
         for frame in self._batcher.flush():
             channel.publish(frame.data, frame.orders, 1)
 
     @property
     def has_pending(self) -> bool:
-        """Something waits for the next message of orderBatch."""
+        """Whether orders wait for the next orderBatch message."""
         return self._batcher.pending_orders > 0
 
     @property
     def has_batch_clients(self) -> bool:
-        """Somebody is on orderBatch, so that something may soon wait."""
+        """Whether orderBatch has clients."""
         return bool(self._hub.channels[ORDER_BATCH].clients)
 
     def status(self) -> dict[str, Any]:
-        """The body of /ws/status."""
+        """Return the body of /ws/status."""
         return status(self._hub, self._batcher)
 
     def _deliver_update(self, message: OutgoingMessage) -> None:
@@ -149,7 +149,7 @@ class LegacyChannels:
 
 
 class _TopicOnDemand:
-    """Gives the pipeline a channel's topic with the first client, and takes it away with the last."""
+    """Adds a channel's topic to the pipeline for the first client, and removes it after the last."""
 
     def __init__(
         self, channel: Channel, feeds: Feeds, topic: Topic, deliver: Callable[[OutgoingMessage], None]
@@ -170,25 +170,25 @@ class _TopicOnDemand:
 
 
 class BatchFrame(NamedTuple):
-    """One `orderBatch` message as a complete frame, and how many orders it holds."""
+    """One `orderBatch` message as a complete frame, and the number of orders in it."""
 
     data: bytes
     orders: int
 
 
 class OrderBatcher:
-    """Collects pieces of JSON until the next `orderBatch` is due; packs them into bounded messages.
+    """Collects JSON fragments and packs them into bounded `orderBatch` messages.
 
-    A piece is one or more Order objects joined by commas, at most `max_fragment` bytes. A message is
+    A fragment is one or more Order objects joined by commas, at most `max_fragment` bytes. A message is
 
-        {"type":"orderBatch","channel":"orderBatch","timestamp":"T","data":{"orders":[piece,piece,…],"count":n}}
+        {"type":"orderBatch","channel":"orderBatch","timestamp":"T","data":{"orders":[fragment,…],"count":n}}
 
-    Bounded: when `add_orders` answers True (`high_water` bytes are pending), the caller flushes before it
-    adds more.
+    When `add_orders` returns True (`high_water` bytes are pending), the caller must flush before it adds
+    more.
     """
 
     OVERHEAD = 256
-    """More than the bytes around the pieces of a message can ever be."""
+    """Upper bound of the bytes around a message's fragments."""
 
     def __init__(self, max_message: int = 256 * 1024, *, high_water: int = 1 << 20) -> None:
         if max_message < 2 * self.OVERHEAD:
@@ -201,11 +201,11 @@ class OrderBatcher:
 
     @property
     def max_fragment(self) -> int:
-        """Largest piece, in bytes, with which no message passes `max_message`."""
+        """The largest fragment, in bytes, that keeps messages within `max_message`."""
         return min(32 * 1024, self._payload_capacity)
 
     def add_orders(self, fragment: bytes, orders: int) -> bool:
-        """Keep a piece of `orders` orders (0: nothing) for the next flush; True if a flush is due at once."""
+        """Keep a fragment of `orders` orders (0: ignore it). Return whether a flush is due now."""
         if orders:
             self._fragments.append((fragment, orders))
             self.pending_bytes += len(fragment)
@@ -213,10 +213,10 @@ class OrderBatcher:
         return self.pending_bytes >= self._high_water
 
     def flush(self, now: float | None = None) -> list[BatchFrame]:
-        """All that is pending, in order, as complete frames stamped `now` (Unix seconds; default: the clock).
+        """Return all pending orders, in order, as complete frames.
 
-        Nothing pending: an empty list. A piece larger than `max_fragment` still goes out, in a message of its
-        own.
+        now: the timestamp in Unix seconds, by default the current time. A fragment above `max_fragment` gets
+        a message of its own.
         """
         fragments, self._fragments = self._fragments, []
         self.pending_bytes = self.pending_orders = 0

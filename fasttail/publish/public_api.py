@@ -1,16 +1,14 @@
-"""`/ws`: the public API's protocol. One connection, its subscriptions, and what each of them missed.
+"""`/ws`, the public API's protocol: its connections, their subscriptions, and what each missed.
 
     request ─► parse_request ─► subscribe ─► feed ──(pipeline has the topic)──► response ─► live
                                                 └─ cursor, since: response ─► replay ─► "live" message ─► live
 
-Each request gets one answer, in the order of the requests. Most are answered at once. A subscribe may take
-time: the requests behind it then wait, but the topics that they will need are already made meanwhile. No
-request waits longer than REPLY_TIMEOUT_S.
+Requests are answered in order, within REPLY_TIMEOUT_S. While a slow subscribe holds up the requests behind
+it, their topics are already being added.
 
-A member (one subscription of one client) whose client's queue is full leaves the live path: it is told so
-by a `replay` message, and reads on from the files until it is live again (`fasttail.replay`). One that wants
-gaps instead, and one that cannot be given something at all, is told what it misses: `missed` counts the
-orders, and a gap message goes out before the subscription's next message.
+A member is one subscription of one client. When the client's queue is full, it gets a `replay` message and
+continues from the files until it is live again (`fasttail.replay`). A member that chose gaps, or cannot
+receive an order at all, gets a gap message before its next message; `missed_orders` counts the orders.
 """
 
 from __future__ import annotations
@@ -52,18 +50,18 @@ CHANNELS = (ORDERS, ORDER_UPDATES, STATUS)
 
 PATH = "/ws"
 REPLAY_MESSAGE_BYTES = 64 << 10
-"""Bytes of a replay's message, but for single orders that are longer."""
+"""Maximum bytes of a replay's message. A longer single order is still sent."""
 
 REPLY_TIMEOUT_S = 8.0
 """How long a request may wait for its answer. Clients commonly give up after ten seconds, on a subscription
-and on a pong alike.
+as on a pong.
 """
 
 STATUS_HEADROOM_BYTES = 64 << 10
-"""Bytes of `status` messages that may wait behind a queue that is full."""
+"""Bytes of `status` messages that may wait behind a full queue."""
 
 MAX_PENDING_BYTES = 256 << 10
-"""Bytes of requests that wait for their answers. Past it nothing more is read from the client for a while."""
+"""Bytes of unanswered requests above which reading from the client pauses."""
 
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
@@ -71,34 +69,33 @@ _client_numbers = count(1)  # of the clients on /ws
 
 
 class ReplayStartFinder(Protocol):
-    """Where replays begin (`fasttail.replay.resume`)."""
+    """Finds where replays begin (`fasttail.replay.resume`)."""
 
     async def find_start(self, request: ClientRequest) -> str:
-        """The cursor to begin at. Raises RequestError."""
+        """Return the cursor to begin at. Raises RequestError."""
 
 
 class ReplayControl(Protocol):
-    """Members that are behind (`fasttail.replay`): each is given what stands behind its cursor, by `replay`,
-    until `go_live` is due.
-    """
+    """Replays what members that are behind have missed, then makes them live (`fasttail.replay`)."""
 
     def start_replay(self, member: Member) -> None:
-        """One more, which has a cursor and is not live."""
+        """Add a member that has a cursor and is not live."""
 
     def cancel_replay(self, member: Member) -> None:
-        """It wants no more, if it is one of them."""
+        """Remove a member, if it is being replayed."""
 
     def on_client_writable(self) -> None:
-        """Some client has read on."""
+        """Continue: some client's queue has drained."""
 
     def lag_report(self) -> dict[Client, list[dict[str, Any]]]:
-        """For the `status` of those who have members that are behind."""
+        """Return how far each client's members are behind, for its `status`."""
 
 
 @dataclass
 class PublicService:
-    """What all connections on /ws share. gaps: told to clients; gap_orders: those that the clients were
-    not given.
+    """The state that all connections on /ws share.
+
+    gaps: sent to clients. gap_orders: orders in the gaps of known size.
     """
 
     hub: Hub
@@ -110,7 +107,7 @@ class PublicService:
     budget: Budget
     start_finder: ReplayStartFinder
     replays: ReplayControl
-    status_members: set[Member] = field(default_factory=set)  # of `status`
+    status_members: set[Member] = field(default_factory=set)  # members of `status`
     gaps: int = 0
     gap_orders: int = 0
     failures: RateLimitedLog = field(
@@ -118,11 +115,11 @@ class PublicService:
     )
 
     def make_client(self) -> PublicClient:
-        """For the server: one more connection."""
+        """Create the client for a new connection."""
         return PublicClient(self)
 
     def subscription_counters(self) -> dict[str, int]:
-        """For the metrics."""
+        """Return the values for the metrics."""
         clients = [client for client in self.hub.clients if isinstance(client, PublicClient)]
         return {
             "topics": len(self.feeds),
@@ -137,7 +134,7 @@ class PublicService:
         }
 
     def publish_status(self, status: Callable[[], dict[str, Any]]) -> None:
-        """The state of the data to everybody who has subscribed to it."""
+        """Send the state of the data to all subscribers of `status`."""
         if not self.status_members:
             return
         channel = self.hub.channels[STATUS]
@@ -148,7 +145,7 @@ class PublicService:
             if lags is not None:
                 lags = _furthest_behind(lags, STATUS_HEADROOM_BYTES)
                 frame = text_frame(orjson.dumps({"channel": STATUS, "data": {**data, "behind": lags}}))
-            # Also behind a full queue: whoever reads slowly wants to know how far behind he is.
+            # Even behind a full queue: a slow reader wants to know how far behind it is.
             limit = self.queue_limit + self.max_message + STATUS_HEADROOM_BYTES
             if member.client.queued_bytes <= limit and member.client.send(frame, limit=limit):
                 channel.messages_sent += 1
@@ -158,9 +155,9 @@ class PublicService:
 def make_topic(
     subscription: Subscription, *, max_message: int, for_replay: bool = False, seq: int = 0
 ) -> Topic:
-    """A new topic for what a subscription asks for; `seq`: of the message before its first.
+    """Make a topic for a subscription; its first message has the number `seq` + 1.
 
-    replayed: from the files. Its messages are short: what is live waits for one of them at most.
+    for_replay: short messages, because live ones wait for at most one of them.
     """
     target_size = REPLAY_MESSAGE_BYTES if for_replay else max_message
     if subscription.type == ORDER_UPDATES:
@@ -195,9 +192,9 @@ def make_topic(
 class Member:
     """One subscription of one client.
 
-    live: it gets what its feed gets; else it waits for its beginning, or is behind (`fasttail.replay`).
-    cursor: behind the last order it was given, or where it began; None if that is not known. resumes: it is
-    to begin at a place of its own.
+    live: whether it receives its feed's messages; else it is starting or being replayed (`fasttail.replay`).
+    needs_replay: whether it starts at a given position.
+    cursor: the position after its last order, or where it began; None if unknown.
     """
 
     def __init__(self, client: PublicClient, request: ClientRequest) -> None:
@@ -206,25 +203,25 @@ class Member:
         self.request = request
         self.subscription = request.subscription
         self.needs_replay = self.subscription.cursor is not None or self.subscription.since is not None
-        self.feed: Feed | None = None  # none for `status`
+        self.feed: Feed | None = None  # None for `status`
         self.live = False
         self.cursor: str | None = None
         self.missed_orders = 0
-        self.task: asyncio.Task[None] | None = None  # what makes it live, or finds where it begins
+        self.task: asyncio.Task[None] | None = None  # makes it live, or finds where it begins
         self.last_batch = 0  # the batch of the last message
         self._missed_until = ""
 
     @property
     def quota_group(self) -> int:
-        """Its client's number."""
         return self.client.number
 
     def send_live(self, message: OutgoingMessage) -> bool:
-        """Send a live message; False if the client was not given it: it is counted then, or the member falls
-        behind, or the client is closed.
+        """Send a live message. Return whether the client accepted it.
+
+        If not, its orders count as missed, the member falls behind, or the client is closed.
         """
         feeds, client = self.client.service.feeds, self.client
-        # Where the member would go on behind some of a batch's late lines cannot be said: all or none.
+        # No cursor points between a batch's late lines, so the member receives all of them or none.
         batch_started = feeds.late and self.last_batch == feeds.batch
         if message.data and self.flush_gap() and (batch_started or client.accepts_data):
             if not client.send(message.data, limit=sys.maxsize if batch_started else None):
@@ -248,10 +245,11 @@ class Member:
         return False
 
     def send_replayed(self, message: OutgoingMessage, *, ignore_limit: bool) -> bool:
-        """Send a message that was read from the files; False if the client was not given it. whole: also if
-        its queue is full.
+        """Send a message from the files. Return whether the client accepted it.
+
+        ignore_limit: even if the queue is full.
         """
-        if not message.data:  # one order that fits into no message
+        if not message.data:  # an order that does not fit into a message
             self._count_missed(message)
             self.flush_gap(now=True)
             return True
@@ -263,9 +261,9 @@ class Member:
         return True
 
     def fall_behind(self) -> None:
-        """Leave the live path: what comes from here on is read from the files, as the client can take it."""
+        """Leave the live messages, and continue from the files at the client's pace."""
         service = self.client.service
-        if self.last_batch != service.feeds.batch:  # of the batch that is being handed out
+        if self.last_batch != service.feeds.batch:  # nothing of the current batch was sent
             self.cursor = service.feeds.cursor
         self.live = False
         data = {"subscription": self.subscription.echo, "cursor": self.cursor}
@@ -274,11 +272,11 @@ class Member:
             service.replays.start_replay(self)
 
     def send_unknown_gap(self, to: str) -> None:
-        """Send a gap up to there, of nobody knows how many orders."""
+        """Send a gap up to the cursor `to`, with an unknown number of orders."""
         self._send_gap(None, to)
 
     def terminate(self, reason: str) -> None:
-        """The subscription cannot go on."""
+        """End the subscription with an error."""
         sent = self.request.sent or {**self.subscription.echo}
         self.client.fail_subscription(self, invalid_subscription(sent, reason))
 
@@ -288,8 +286,9 @@ class Member:
         self.client.members_with_gap.add(self)
 
     def flush_gap(self, *, now: bool = False) -> bool:
-        """Send the gap, if there is one and the queue has run down (or it is to be sent now); False while
-        there is something to tell.
+        """Send the pending gap, if any. Return whether none remains.
+
+        The gap waits until the queue is at most half full, unless `now` is set or `onSlow` is "replay".
         """
         if not self.missed_orders:
             return True
@@ -316,13 +315,12 @@ class Member:
         return True
 
     def set_live(self) -> None:
-        """From now on it gets what its feed gets."""
         self.live = True
-        # What was sent is only needed to refuse it, and may be as large as a message.
+        # The request as sent is only needed to reject it, and may be large.
         self.request = ClientRequest("subscribe", self.subscription)
 
     def go_live(self) -> None:
-        """A replay has come to where the live messages begin."""
+        """Make a replayed member live: the replay has reached the high watermark."""
         assert self.feed is not None
         self.set_live()
         feeds = self.client.service.feeds
@@ -333,10 +331,10 @@ class Member:
 
 
 class _PendingRequest(NamedTuple):
-    """A request behind others that have no answer yet.
+    """A request that waits for the answers to earlier ones.
 
-    size: bytes of the message. due: time of the event loop by which it is answered. member: of a subscribe,
-    whose topic the pipeline is already told to make.
+    size: bytes of the message. deadline: event loop time of its answer. member: of a subscribe whose topic
+    the pipeline is already adding.
     """
 
     parsed: ClientRequest | RequestError
@@ -348,7 +346,7 @@ class _PendingRequest(NamedTuple):
 class PublicClient(Client):
     """A connection on /ws.
 
-    throttled: nothing is to be added to its queue before it has run down.
+    throttled: no data is added to its queue until it has drained.
     """
 
     has_reply_headroom = True
@@ -359,20 +357,20 @@ class PublicClient(Client):
         self.number = next(_client_numbers)
         self.account = Account()
         self.members: dict[str, Member] = {}
-        self.members_with_gap: set[Member] = set()  # those that have a gap to be told
+        self.members_with_gap: set[Member] = set()  # with an unsent gap
         self.throttled = False
-        self._current_subscribe: Member | None = None  # whose answer is the next
+        self._current_subscribe: Member | None = None  # to be answered next
         self._pending: deque[_PendingRequest] = deque()  # requests behind it
         self._pending_bytes = 0
 
     @property
     def accepts_data(self) -> bool:
-        """Whether it may be given data."""
+        """Whether data may be added to the queue."""
         return self.queued_bytes <= self.queue_limit and (not self.throttled or self.is_drained)
 
     @property
     def is_drained(self) -> bool:
-        """Whether so little waits for it that a member may begin to replay, or go live."""
+        """Whether a member may start its replay or go live, because the queue is short. Ends throttling."""
         enough = min(self.queue_limit // 4, MIN_SHED_BYTES) if self.throttled else self.queue_limit // 4
         if not self.is_open or self.queued_bytes >= enough:
             return False
@@ -380,7 +378,7 @@ class PublicClient(Client):
         return True
 
     def throttle(self) -> None:
-        """All queues together are too long, and this is one of the longest."""
+        """Stop adding data until the queue has drained: all queues together are too long."""
         self.throttled = True
         for member in tuple(self.members.values()):
             if member.live and member.feed is not None and member.subscription.on_slow == "replay":
@@ -416,17 +414,17 @@ class PublicClient(Client):
         self._enqueue_request(binary_not_supported(len(payload)), len(payload))
 
     def send_error(self, error: RequestError) -> None:
-        """Say that a request cannot be met."""
+        """Answer a request with an error."""
         self.send_message(error.channel, error.data)
 
     def send_message(self, channel: str, data: Any, **fields: Any) -> bool:
-        """Send a message that is no data: also to a client whose queue is full, within bounds."""
+        """Send a message that is not data, within bounds even if the queue is full."""
         return self.send_reply(text_frame(orjson.dumps({"channel": channel, "data": data, **fields})))
 
     def _enqueue_request(self, parsed: ClientRequest | RequestError, size: int) -> None:
-        """Answer a request now or, behind others that have no answer yet, in its turn.
+        """Answer a request, in its turn.
 
-        RequestError: what came was no request, and this is the answer.
+        A RequestError is the answer to an invalid message.
         """
         deadline = asyncio.get_running_loop().time() + REPLY_TIMEOUT_S
         prepared = None if self._current_subscribe is None else self._prepare_ahead(parsed)
@@ -434,14 +432,14 @@ class PublicClient(Client):
         self._pending_bytes += size
         if self._current_subscribe is None:
             self._handle_pending()
-        # read before reading was paused, and inflated since
+        # These were read before reading was paused, and have been inflated since.
         elif self._pending_bytes > 4 * MAX_PENDING_BYTES:
             self.close(CloseCode.POLICY, "too many pending requests")
         elif self._pending_bytes > MAX_PENDING_BYTES:
             self.pause_reading()
 
     def _prepare_ahead(self, parsed: ClientRequest | RequestError) -> Member | None:
-        """For a subscribe that waits, begin with what takes the time: the pipeline is told of its topic."""
+        """Ask the pipeline for a waiting subscribe's topic, which takes the time."""
         if (
             not isinstance(parsed, ClientRequest)
             or parsed.method != "subscribe"
@@ -450,15 +448,16 @@ class PublicClient(Client):
             return None
         if len(self.members) + len(self._pending) >= self.service.max_subscriptions:
             return None
-        with suppress(BudgetExceeded):  # it is refused in its turn, unless there is room by then
+        with suppress(BudgetExceeded):  # rejected in its turn, if it still does not fit
             return self._create_member(parsed, parsed.subscription)
         return None
 
     def _handle_request(
         self, parsed: ClientRequest | RequestError, deadline: float, prepared: Member | None
     ) -> Member | None:
-        """Answer a request whose turn it is. A member: that takes time, and `_on_subscribe_done` is called
-        then.
+        """Answer a request in its turn.
+
+        A returned member's answer takes time, and `_on_subscribe_done` follows.
         """
         try:
             if isinstance(parsed, RequestError):
@@ -474,7 +473,7 @@ class PublicClient(Client):
         return None
 
     def _handle_pending(self) -> None:
-        """Answer the requests that wait, up to one that takes time."""
+        """Answer the waiting requests, up to one that takes time."""
         while self._pending and self._current_subscribe is None and self.is_open:
             parsed, size, deadline, prepared = self._pending.popleft()
             self._pending_bytes -= size
@@ -483,7 +482,7 @@ class PublicClient(Client):
             self.resume_reading()
 
     def _on_subscribe_done(self, member: Member) -> None:
-        """The subscribe that took time has its answer."""
+        """Continue after a slow subscribe has its answer."""
         if self._current_subscribe is member:
             self._current_subscribe = None
             self._handle_pending()
@@ -491,7 +490,7 @@ class PublicClient(Client):
     def _subscribe(
         self, request: ClientRequest, subscription: Subscription, deadline: float, prepared: Member | None
     ) -> Member | None:
-        """A member: its answer comes later."""
+        """Add a subscription. The answer for a returned member follows later."""
         service = self.service
         try:
             if subscription.key in self.members:
@@ -525,10 +524,9 @@ class PublicClient(Client):
         return member
 
     def _create_member(self, request: ClientRequest, subscription: Subscription) -> Member:
-        """A member of its feed, which `_release_member` undoes. It is one of ours only once its turn has
-        come.
+        """Create a member of its feed; `_release_member` undoes this.
 
-        Raises BudgetExceeded.
+        It enters `members` only in its turn. Raises BudgetExceeded.
         """
         service = self.service
         service.budget.charge(self.account, subscription)
@@ -538,7 +536,7 @@ class PublicClient(Client):
             make = partial(make_topic, subscription, max_message=service.max_message)
             feed = service.feeds.get_or_create(subscription.key, make, channel)
             other = next(iter(feed.members), None)
-            if isinstance(other, Member):  # equal ones share what they select, as they share the topic
+            if isinstance(other, Member):  # equal ones share their lists, as they share the topic
                 member.subscription = subscription.sharing_fields_of(other.subscription)
             member.feed = feed
             feed.add_member(member)
@@ -550,7 +548,6 @@ class PublicClient(Client):
             self.service.feeds.remove_member(member.feed, member)
 
     def _begin_live(self, member: Member) -> None:
-        """From now on the member gets what its feed gets."""
         assert member.feed is not None
         feeds = self.service.feeds
         member.cursor = feeds.cursor
@@ -559,15 +556,13 @@ class PublicClient(Client):
         self._send_response(request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
 
     async def _prepare_member(self, member: Member, feed: Feed, deadline: float) -> None:
-        """What comes before a member is live: the pipeline has to take the topic, files may have to be
-        read.
-        """
+        """Make a member live, or start its replay, once the pipeline has its topic."""
         request, service = member.request, self.service
-        # Called by the loop, not from here: what is answered next may end this member, and with it this task.
+        # Let the loop call it: the next answer may end this member, and with it this task.
         done = partial(asyncio.get_running_loop().call_soon, self._on_subscribe_done, member)
         try:
             async with asyncio.timeout_at(deadline):
-                # Looked at again after the wait: an equal member may have fallen behind, and paused the feed.
+                # Check again after the wait: an equal member may have fallen behind and paused the feed.
                 while not feed.active.is_set():
                     service.feeds.resume_feed(feed)
                     await feed.active.wait()
@@ -594,7 +589,7 @@ class PublicClient(Client):
         done()
 
     def fail_subscription(self, member: Member, error: RequestError) -> None:
-        """A subscription cannot begin, or not go on."""
+        """End a subscription with an error."""
         if self._remove_member(member):
             self.send_error(error)
 
@@ -608,8 +603,9 @@ class PublicClient(Client):
             self._send_response(request)
 
     def _remove_member(self, member: Member) -> bool:
-        """The subscription ends, in whatever state it is. False if it had ended before: its own task and the
-        client's end may both come here.
+        """End a subscription in any state. Return False if it had already ended.
+
+        Both its own task and the end of the client may call this.
         """
         if self.members.get(member.subscription.key) is not member:
             return False
@@ -621,7 +617,7 @@ class PublicClient(Client):
         self._release_member(member)
         if member.task is not None and member.task is not asyncio.current_task():
             member.task.cancel()
-            member.task = None  # it keeps the CancelledError, whose traceback leads back to the member
+            member.task = None  # it holds the CancelledError, whose traceback leads to the member
         kind = member.subscription.type
         if not any(other.subscription.type == kind for other in self.members.values()):
             self.hub.channels[kind].remove_client(self)
@@ -633,7 +629,7 @@ class PublicClient(Client):
 
 
 def _furthest_behind(behind: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
-    """The first of them, those that are furthest behind, that have no more bytes than that together."""
+    """Return the entries that are furthest behind, as many as fit into `room` bytes."""
     found = []
     for each in sorted(behind, key=lambda each: -int(each["bytes"])):
         room -= len(orjson.dumps(each))

@@ -1,4 +1,4 @@
-"""The limit of what may wait for all clients of `/ws` together."""
+"""The limit of all queues on `/ws` together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fasttail.connection.hub import MIN_SHED_BYTES, Hub
 from fasttail.publish.public_api import PublicClient
 
 QUEUE_CHECKS_PER_LIMIT = 16
-"""So often the queues are added up while as much is handed out as they may hold together."""
+"""How often the queues are added up while `total` bytes are written."""
 
 
 class QueueLimit:
@@ -18,8 +18,9 @@ class QueueLimit:
         self._written_at_check = 0
 
     def enforce(self) -> None:
-        """If the queues of all clients together are too long, add nothing to the longest until they have run
-        down: their members read on from the files. To be called whenever something has been handed out.
+        """Throttle the clients with the longest queues if all queues together are too long.
+
+        Their members continue from the files once the queues have drained. Call this after every delivery.
         """
         if self._hub.written_bytes - self._written_at_check < self._total // QUEUE_CHECKS_PER_LIMIT:
             return

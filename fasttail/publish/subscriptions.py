@@ -1,21 +1,20 @@
-"""What a client of /ws asks for: the text of a request -> Request, or the text of the error to answer with.
+"""Requests on /ws: parses a message into a ClientRequest, or into the error to answer with.
 
     {"method":"subscribe"|"unsubscribe","subscription":{"type":…}}        {"method":"ping"}
-    {"method":"post","id":…,"request":{"type":"info"|"action",…}}         always refused, on its own channel
+    {"method":"post","id":…,"request":{"type":"info"|"action",…}}         always rejected, on its own channel
 
-    type           fields; null is as good as absent, and absent selects all
+    type           fields; null is the same as absent, and absent selects all
     orderUpdates   user
     orders         coins  users  sides  statuses  minNotional  format
     status         none
-    any of them    cursor  since  onSlow: how to begin and what to do when slow, no part of what is selected
+    any of them    cursor  since  onSlow: where to begin and what to do when slow; not part of the selection
 
-Several spellings may select the same. `Subscription.echo` is the one form that all of them come down to, and
-so the subscription's identity: every field there, lists sorted and without doubles, addresses in lower case,
-groups of statuses as the statuses themselves.
+`Subscription.echo` is the canonical form of all spellings, and so the subscription's identity: every field,
+lists sorted and without duplicates, addresses in lower case, status groups expanded.
 
-Errors begin with the public API's own words; clients take the request out of them to know what failed. Where
-the fault is in something that API does not have, or it is that a type is not served here, ": " and a reason
-follow. No reason holds a brace, because clients take what stands between the first and the last one.
+Errors begin with the public API's own words, because clients extract the request from them. If the fault is
+in something that API lacks, or the type is not served here, ": " and a reason follow. A reason contains no
+brace, because clients parse from the first brace to the last.
 """
 
 import difflib
@@ -30,19 +29,19 @@ import orjson
 from fasttail.streams.vocabulary import STATUS_NAMES
 
 MAX_ENTRIES = 1000
-"""Of one list."""
+"""Entries of one list."""
 
 MAX_TEXT_CHARS = 64
-"""Characters of a coin, of a status, of a number given as text, of a cursor."""
+"""Characters of a coin, a status, a number sent as text, or a cursor."""
 
 MAX_SHOWN_CHARS = 1000
-"""Characters shown of a frame that is no JSON."""
+"""Characters quoted from a message that is not JSON."""
 
 MAX_FIELDS = 32
-"""Of one subscription, unknown ones included."""
+"""Fields of one subscription, including unknown ones."""
 
 MAX_TIME_NS = 2**63 - 1
-"""The latest time that 64-bit nanoseconds since 1970 hold."""
+"""The latest time that fits into 64-bit nanoseconds since 1970."""
 
 PUBLIC_TYPES = frozenset(
     (
@@ -76,13 +75,13 @@ PUBLIC_TYPES = frozenset(
         "userTwapSliceFills",
         "webData2",
         "webData3",
-        # These two are not documented, but clients ask for them: "user" is what hummingbot sends in place of
-        # "userEvents", and "l4Book" belongs to the order book server that runs beside a node.
+        # Undocumented, but in use: hummingbot sends "user" instead of "userEvents", and "l4Book" belongs to
+        # the order book server that runs beside a node.
         "l4Book",
         "user",
     )
 )
-"""What clients of the public API subscribe to. What of it is not in `_FIELDS` is not served here."""
+"""Subscription types of the public API. Those not in `_FIELDS` are not served here."""
 
 PUBLIC_URL = "https://api.hyperliquid.xyz"
 
@@ -95,19 +94,19 @@ _CANCELED = tuple(name for name in STATUS_NAMES if name.lower().endswith(("cance
 _REJECTED = tuple(name for name in STATUS_NAMES if name.lower().endswith("rejected"))
 
 STATUS_GROUPS: Mapping[str, tuple[str, ...]] = {
-    # The order lives on: it stands in the book, waits for its trigger, or has just been triggered.
+    # Live: in the book, waiting for its trigger, or just triggered.
     "resting": ("open", "triggered"),
-    # It ended without having lived.
+    # Ended before it was live.
     "rejected": _REJECTED,
-    # It ended with something left.
+    # Ended with a remaining size.
     "canceled": _CANCELED,
-    # It ended, in whatever way.
+    # Ended in any way.
     "terminal": ("filled", *_CANCELED, *_REJECTED),
 }
-"""Group -> the node's statuses. "resting" and "terminal" have each known status once between them.
+"""Group -> the node's statuses. "resting" and "terminal" together contain each known status once.
 
-"rejected" and "canceled" are statuses too; in a request they stand for the group. A status that the node has
-learnt since is in no group, but can be asked for by its name.
+"rejected" and "canceled" are also statuses; in a request they mean the group. A status that the node added
+later is in no group, but can be requested by name.
 """
 
 _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{40}")
@@ -127,7 +126,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 class RequestError(Exception):
-    """Why a request is refused: the answer is a message on `channel` with this `data`."""
+    """A request is rejected: the answer is a message on `channel` with this `data`."""
 
     channel = "error"
 
@@ -137,10 +136,10 @@ class RequestError(Exception):
 
 
 class PostError(RequestError):
-    """The refusal of a post, in the shape that the public API gives it.
+    """The rejection of a post, in the public API's form.
 
-    It names the post's id, so that a client fails that post alone. On the channel "error" it could not tell
-    which of its requests was meant; ccxt takes it that all were, subscriptions included.
+    With the post's id, a client fails only that post. Without it, on the channel "error", ccxt fails all its
+    requests, including subscriptions.
     """
 
     channel = "post"
@@ -160,12 +159,12 @@ class PostError(RequestError):
 
 
 class _InvalidSubscription(Exception):
-    """What is wrong with a subscription. Empty where the public API's words say it all."""
+    """The reason to reject a subscription. Empty where the public API's words suffice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What is selected, in which form, and how to begin. Equal if the first two are, however they came."""
+    """What is selected, in which form, and where to begin. The first two decide equality."""
 
     type: Type = field(compare=False)
     echo: Mapping[str, Any] = field(compare=False)
@@ -179,7 +178,7 @@ class Subscription:
     min_notional: float = field(compare=False, default=0.0)
     format: Format = field(compare=False, default="full")
     cursor: str | None = field(compare=False, default=None)
-    """As the client sent it: whether it is a cursor is for others to say."""
+    """As the client sent it, not validated here."""
 
     since: int | None = field(compare=False, default=None)
     """Nanoseconds since 1970, UTC."""
@@ -187,7 +186,7 @@ class Subscription:
     on_slow: OnSlow = field(compare=False, default="replay")
 
     def sharing_fields_of(self, equal: Self) -> Self:
-        """The same, with the texts and lists of an equal one instead of its own."""
+        """Return a copy that shares the texts and lists of an equal subscription."""
         return replace(
             self,
             echo=equal.echo,
@@ -201,7 +200,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class ClientRequest:
-    """One message of a client. A ping has no subscription; the others have it, and also as it was sent."""
+    """One message of a client. All but a ping have a subscription, parsed and as `sent`."""
 
     method: Method
     subscription: Subscription | None = None
@@ -209,10 +208,10 @@ class ClientRequest:
 
     @property
     def response_fields(self) -> dict[str, Any]:
-        """The subscription as a subscriptionResponse shows it: the echo, but what was sent as it was sent.
+        """The subscription as a subscriptionResponse shows it: the echo, with the values as sent.
 
-        A client may find the request that is answered by comparing values, and `["ETH","BTC"]` is not
-        `["BTC","ETH"]` to it. To a client of the public API this is the echo itself.
+        Clients may match answers to requests by value, and `["ETH","BTC"]` differs from `["BTC","ETH"]`. For
+        a client of the public API this equals the echo.
         """
         if self.subscription is None:
             return {}
@@ -221,10 +220,10 @@ class ClientRequest:
 
 
 def parse_request(payload: bytes) -> ClientRequest:
-    """Read a text message. RequestError, with the answer, for what is no request or cannot be served."""
+    """Parse a text message. Raise RequestError, which is the answer, if it is invalid or cannot be served."""
     try:
         message = orjson.loads(payload)
-        orjson.dumps(message)  # what is nested too deep to be shown in an error is no request either
+        orjson.dumps(message)  # reject what is nested too deep to be quoted in an error
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         raise _malformed_request(payload, MAX_SHOWN_CHARS) from None
     match message:
@@ -242,25 +241,28 @@ def parse_request(payload: bytes) -> ClientRequest:
 
 
 def invalid_subscription(sent: Mapping[str, Any], reason: str = "") -> RequestError:
-    """The error for a subscription, as it was sent, that cannot be served; `reason` without braces."""
+    """Return the error for a subscription that cannot be served; `reason` must not contain braces."""
     shown = orjson.dumps(sent).decode()
     return RequestError(f"Invalid subscription: {shown}" + (f": {reason}" if reason else ""))
 
 
 def binary_not_supported(size: int) -> RequestError:
-    """The error for a binary message of `size` bytes."""
+    """Return the error for a binary message of `size` bytes."""
     return _malformed_request(f"a binary message of {size} bytes, but requests are text messages".encode())
 
 
 def _malformed_request(payload: bytes, max_chars: int | None = None, *, reason: str = "") -> RequestError:
-    """Shows at most so many characters. JSON is shown whole: clients read it, and half of it may end them."""
+    """Return the error for a malformed request, quoting at most `max_chars` characters.
+
+    JSON is quoted whole, because clients parse it, and half of it may crash them.
+    """
     shown = payload.decode("utf-8", "replace")[:max_chars]
     text = f"Error parsing JSON into valid websocket request: {shown}"
     return RequestError(text + (f": {reason}" if reason else ""))
 
 
 def _reject_post(post_id: int | str, request: Any) -> PostError:
-    """The public API puts the HTTP status and its description first."""
+    """Return the rejection of a post, which begins with an HTTP status as the public API's does."""
     match request:
         case {"type": "info"}:
             return PostError(post_id, f"501 Not Implemented: {_not_served('info requests', 'info')}")
@@ -292,7 +294,7 @@ def _subscription(sent: dict[str, Any], *, is_subscribe: bool) -> Subscription:
 
 
 def _unknown_type(kind: str) -> str:
-    """What to say of a type that is none of ours; its fields are not looked at."""
+    """Return the reason for rejecting a type that is not served; its fields are not checked."""
     if kind in PUBLIC_TYPES:
         return f'"{kind}" is not served here'
     if not _is_quotable(kind):
@@ -329,7 +331,7 @@ def _orders(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
     sides = _string_list(sent, "sides", _is_side, '"A" (ask) or "B" (bid)')
     statuses = _string_list(sent, "statuses", _is_status, f"a status of at most {MAX_TEXT_CHARS} letters")
     if sides is not None and len(set(sides)) == 2:
-        sides = None  # both are all
+        sides = None  # both sides are all
     if users is not None:
         users = [user.lower() for user in users]
     if statuses is not None:
@@ -359,10 +361,9 @@ def _orders(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
 
 
 def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
-    """A field that nobody looks at selects nothing, so that a slip in its name would select everything.
+    """Reject unknown fields: an ignored typo would select everything.
 
-    The public API passes over fields that it does not know. In its own type so does this one, but not over
-    what looks like a field of ours.
+    The public API ignores them. So does its own type here, except for names that resemble our fields.
     """
     if len(sent) > MAX_FIELDS:
         raise _InvalidSubscription(f"{len(sent)} fields, at most {MAX_FIELDS}")
@@ -382,7 +383,7 @@ def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
 
 
 def _is_quotable(name: str) -> bool:
-    """Whether a name may be shown in a reason."""
+    """Return whether a name may be quoted in a reason."""
     return len(name) <= MAX_TEXT_CHARS and _PLAIN_NAME.fullmatch(name) is not None
 
 
@@ -393,7 +394,7 @@ def _nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def _parse_options(sent: dict[str, Any], is_subscribe: bool) -> dict[str, Any]:
-    """How to begin, and what to do when slow: nothing of it counts, whatever it is, in an unsubscribe."""
+    """Parse where to begin and what to do when slow. An unsubscribe ignores these fields, even if invalid."""
     if not is_subscribe:
         return {}
     cursor = sent.get("cursor")
@@ -414,7 +415,7 @@ def _parse_options(sent: dict[str, Any], is_subscribe: bool) -> dict[str, Any]:
 def _string_list(
     sent: dict[str, Any], name: str, fits: Callable[[Any], bool], expected: str
 ) -> list[str] | None:
-    """A field that is a list of texts, or absent."""
+    """Return a field that is a list of texts, or None if it is absent."""
     value = sent.get(name)
     if value is None:
         return None
@@ -433,7 +434,7 @@ def _string_list(
 
 
 def _one_of(sent: dict[str, Any], name: str, *choices: str) -> str:
-    """A field that is one of `choices`; the first of them if it is absent."""
+    """Return a field that must be one of `choices`; by default the first."""
     value = sent.get(name)
     if value is None:
         return choices[0]
@@ -457,7 +458,7 @@ def _notional(sent: dict[str, Any]) -> float:
 
 
 def _compact_number(number: float) -> int | float:
-    """1000 rather than 1000.0, as far as doubles hold every integer."""
+    """Return 1000 for 1000.0, up to the largest range in which doubles hold every integer."""
     return int(number) if number.is_integer() and number <= 1 << 53 else number
 
 
@@ -466,7 +467,7 @@ def _sorted(texts: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _nanoseconds(text: object) -> int | None:
-    """Nanoseconds since 1970 of an ISO time in UTC, or None."""
+    """Return the nanoseconds since 1970 of an ISO time in UTC, or None."""
     found = _TIME.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return None

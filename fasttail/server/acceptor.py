@@ -1,11 +1,10 @@
-"""Every connection from its accept to its end: who it is, and how many there may be without a client.
+"""Accepted connections until they close: their peers, and a limit on those without a client.
 
-picows tells the listener factory nothing about the peer, and an asyncio server nothing about connections that
-are still in their TLS handshake. So they are accepted here. Each begins as plain HTTP; picows' protocol
-takes it over with a WebSocket handshake, and is overheard when the connection ends.
+Connections are accepted here because picows does not report the peer, and an asyncio server does not report
+TLS handshakes in progress. Each starts as plain HTTP. A WebSocket handshake passes it to picows' protocol.
 
     accepted ──► TLS handshake, if any ──► requests ──► a client's ─────────────┐
-       └───────── waiting: bounded in number and in time ──┴─ plain HTTP, or cut ─┴─connection_lost──► gone
+       └──── pending: bounded in number, time ─┴─ plain HTTP, or evicted ───────┴─connection_lost──► gone
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from fasttail.server.http import HttpConnection, HttpRequest, HttpResponse
 log = logging.getLogger(__name__)
 
 ACCEPTS_PER_TURN = 64
-"""Connections accepted in one turn of the loop: clients are served in between."""
+"""Connections accepted in one turn of the loop, so that clients are served in between."""
 ACCEPT_PAUSE_S = 0.2
-"""How long nothing is accepted after the system had no descriptor or memory for one more."""
+"""Pause after the system had no descriptor or memory for another connection."""
 
 
 class Peer:
-    """The other side of one connection. `on_disconnect`, once set, is called when the connection is gone.
+    """The other side of one connection.
 
-    address: its own.
-    local_endpoint: tells where it came in.
+    address: its own. local_endpoint: returns where it connected to. on_disconnect: called when it is gone, if
+    set.
     """
 
     def __init__(self, address: str, local_endpoint: Callable[[], LocalEndpoint]) -> None:
@@ -47,30 +46,30 @@ class Peer:
 
 
 class RequestHandler(Protocol):
-    """Says what becomes of requests."""
+    """Decides what requests get."""
 
     def is_websocket_path(self, path: str, /) -> bool:
-        """Whether a handshake for this path is to be handed to `handle_websocket`."""
+        """Return whether handshakes for this path go to `handle_websocket`."""
 
     def handle_http(self, peer: Peer, request: HttpRequest, /) -> HttpResponse:
-        """The answer to any other request."""
+        """Return the response to any other request."""
 
     def handle_websocket(
         self, peer: Peer, request: WSUpgradeRequest, /
     ) -> WSListener | WSUpgradeResponseWithListener:
-        """The client that a handshake gets, or its refusal."""
+        """Return the client for a handshake, or its rejection."""
 
     def error_response(self, status: int, text: str, /) -> HttpResponse:
-        """The answer to what is no request at all."""
+        """Return the response to input that is not a valid request."""
 
 
 class Acceptor:
-    """Accepts connections, and knows those that have no client yet, oldest first.
+    """Accepts connections, and tracks those that have no client yet, oldest first.
 
-    handler:    what each request gets.
-    on_evicted: called for each connection that has to go for a newer one.
-    tls:        for connections that have to begin with it; another one may be set for those to come.
-    timeout_s:  for the TLS handshake, and once more for each request.
+    handler:    decides what each request gets.
+    on_evicted: called for each connection that is closed for a newer one.
+    tls:        required from connections. It may be replaced, for new ones.
+    timeout_s:  for the TLS handshake, and again for each request.
     options:    for picows' protocol.
     """
 
@@ -90,19 +89,19 @@ class Acceptor:
         self._timeout_s = timeout_s
         self._options = options
         self._pending: dict[Peer, socket.socket] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly only
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop holds only weak references
         self._sockets: tuple[socket.socket, ...] = ()
 
     @property
     def pending_count(self) -> int:
-        """How many connections there are that have not become a client yet."""
+        """The number of connections that have no client yet."""
         return len(self._pending)
 
     def open(self, sockets: Sequence[socket.socket], *, max_pending: int) -> None:
-        """Accept what comes to these listening sockets. They remain the caller's.
+        """Accept connections on these listening sockets, which remain the caller's.
 
-        max_pending: connections without a client; one more, and the oldest is cut off. So whoever opens many
-        and says nothing puts out his own first, and who asks at once gets his answer.
+        max_pending: of connections without a client; another one evicts the oldest. Whoever opens many idle
+        connections evicts its own first, and requests sent at once are served.
         """
         self._max_pending = max_pending
         self._sockets = tuple(sockets)
@@ -111,23 +110,23 @@ class Acceptor:
             self._start_accepting(sock)
 
     def close(self) -> None:
-        """Accept no more: what comes waits in the kernel."""
+        """Stop accepting: new connections wait in the kernel."""
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
             loop.remove_reader(sock)
         self._sockets = ()
 
     def close_pending(self) -> None:
-        """End the connections that have no client."""
+        """Close the connections that have no client."""
         while self._pending:
             self._shutdown_oldest()
 
     def promote(self, peer: Peer) -> None:
-        """It waits no longer: it is a client's."""
+        """Stop counting a connection as pending: it has a client now."""
         self._pending.pop(peer, None)
 
     def on_connection_lost(self, peer: Peer) -> None:
-        """A connection is gone."""
+        """Forget a closed connection, and call its `on_disconnect`."""
         self._pending.pop(peer, None)
         if peer.on_disconnect is not None:
             peer.on_disconnect()
@@ -144,7 +143,7 @@ class Acceptor:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except ConnectionError:  # gone while it waited in the kernel
+            except ConnectionError:  # closed while it waited in the kernel
                 continue
             except OSError as error:
                 log.warning("cannot accept connections: %s", error.strerror)
@@ -162,10 +161,10 @@ class Acceptor:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if full:
-                return  # the next one when the loop has closed what was cut off
+                return  # continue once the loop has closed the evicted one
 
     async def _start_connection(self, peer: Peer, sock: socket.socket) -> None:
-        """Up to the end of the TLS handshake; from then on the protocol has the connection."""
+        """Perform the TLS handshake, if any; `HttpConnection` then has the connection."""
         handler = self._handler
         protocol = partial(
             HttpConnection,
@@ -184,7 +183,7 @@ class Acceptor:
             tls["ssl_shutdown_timeout"] = self._timeout_s
         try:
             await asyncio.get_running_loop().connect_accepted_socket(protocol, sock, **tls)
-        except OSError as error:  # also ssl.SSLError, and the handshake's timeout
+        except OSError as error:  # including ssl.SSLError and the handshake's timeout
             log.debug("TLS handshake failed: %s", error)
             self.on_connection_lost(peer)
 
@@ -199,13 +198,13 @@ class Acceptor:
 
     def _shutdown_oldest(self) -> None:
         sock = self._pending.pop(next(iter(self._pending)))
-        # Closing is its transport's business, which finds the end of the stream now.
+        # The transport closes the socket when it finds the end of the stream.
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
 
 
 class _WebSocketProtocol(WSProtocol):  # type: ignore[misc]
-    """picows' protocol, as its `ws_create_server` would make it, for a handshake that has come whole."""
+    """picows' protocol as its `ws_create_server` makes it, for a handshake that has arrived completely."""
 
     def __init__(
         self,
@@ -221,7 +220,7 @@ class _WebSocketProtocol(WSProtocol):  # type: ignore[misc]
             ws_listener_factory=factory,
             disconnect_on_exception=True,
             websocket_handshake_timeout=None,
-            # Pings are sent by keepalive.py: picows' own go by what was received.
+            # keepalive.py sends the pings: those of picows depend on what was received.
             enable_auto_ping=False,
             auto_ping_idle_timeout=None,
             auto_ping_reply_timeout=None,

@@ -1,6 +1,6 @@
-"""Who may connect, and how often: token, origins, connections per address.
+"""Access control: the token, allowed origins, and the limit of connections per address.
 
-Nothing here names the token: no line of the log, no error, no repr. Only its hash is kept.
+Only the token's hash is kept, and no log line, error or repr contains the token.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Headers(Protocol):
-    """A request's headers, by name in any case."""
+    """A request's headers, by case-insensitive name."""
 
     def getall(self, key: str, default: list[str], /) -> list[str]: ...
 
 
 class LocalEndpoint(NamedTuple):
-    """Where a connection came in: our address and port, and the scheme spoken there (http or https)."""
+    """The local end of a connection: our address and port, and the scheme (http or https)."""
 
     address: str
     port: int
@@ -42,16 +42,16 @@ class LocalEndpoint(NamedTuple):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address as people write it is this machine's own, whatever a resolver says.
+    """Return whether a name or address is `localhost` or a loopback address.
 
-    That is `localhost` and the loopback addresses, and no other name, also if it begins like an address.
+    Other names are not, even if they begin like an address or resolve to one.
     """
     address = _address(host.strip("[]"))
     return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
 def read_token(path: Path) -> bytes:
-    """The token in a file of one line. ValueError, in one line without its content, if it cannot be used."""
+    """Read the token from a file of one line. Raises ValueError, in one line without the content."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -68,13 +68,13 @@ def read_token(path: Path) -> bytes:
 
 
 class Access:
-    """What a request has to show, and whom it is counted for. Without arguments everybody may do everything.
+    """What a request must present, and which client it counts for. By default everything is allowed.
 
-    token:       to be given as `Authorization: Bearer …` or `?token=…`.
-    origins:     of web pages whose scripts may connect; empty: any. Programs that send no Origin, or our own
-                 address in its place, pass.
-    max_per_address: connections that one address may have at a time; 0: any number.
-    proxies:     whose X-Forwarded-For is believed.
+    token:       expected as `Authorization: Bearer …` or `?token=…`.
+    origins:     allowed for web pages; empty: any. Programs that send no Origin, or our own address as such,
+                 always pass.
+    max_per_address: simultaneous connections of one address; 0: unlimited.
+    proxies:     trusted to send X-Forwarded-For.
     """
 
     def __init__(
@@ -91,26 +91,26 @@ class Access:
         self.set_policy(token, origins)
 
     def set_policy(self, token: bytes | None, origins: Collection[str]) -> None:
-        """What is to be shown from now on. Who is connected stays."""
+        """Replace the token and origins for new connections; existing ones stay."""
         self._token = hashlib.sha256(token).digest() if token is not None else None
         self._origins = frozenset(origin.lower() for origin in origins)
 
     @property
     def is_open_to_all(self) -> bool:
-        """Whether neither a token nor an origin is asked for."""
+        """Whether neither a token nor an origin is required."""
         return self._token is None and not self._origins
 
     def check_token(self, target: bytes, headers: Headers) -> bool:
-        """Whether the request (its target is the path with the query) brings the token, if there is one."""
+        """Return whether the request presents the token, if one is required. `target`: path and query."""
         expected = self._token
         if expected is None:
             return True
         presented = (*_bearer_tokens(headers), *_query_values(target, b"token"))
-        # Hashes have one length: not even that of the token shows in the time this takes.
+        # Hashes have equal lengths, so the time does not reveal even the token's length.
         return any(hmac.compare_digest(hashlib.sha256(each).digest(), expected) for each in presented)
 
     def check_origin(self, headers: Headers, local_endpoint: LocalEndpoint) -> bool:
-        """Whether the page that asks may. Browsers send their pages' Origin; no script can alter it."""
+        """Return whether the Origin is allowed: browsers send it, and a page's script cannot change it."""
         if not self._origins:
             return True
         return all(
@@ -119,7 +119,7 @@ class Access:
         )
 
     def cors_headers(self, headers: Headers, local_endpoint: LocalEndpoint) -> dict[str, str]:
-        """The headers that let the pages which may connect read an answer."""
+        """Return the headers that let pages of allowed origins read a response."""
         if not self._origins:
             return {"Access-Control-Allow-Origin": "*"}
         origins = headers.getall("Origin", [])
@@ -128,11 +128,11 @@ class Access:
         return {"Vary": "Origin"}
 
     def client_key(self, peer: str, headers: Headers) -> str:
-        """Whom a connection from the address `peer` is counted for; "" for this machine: not counted.
+        """Return what connections from the address `peer` are counted by; "" for loopback: not counted.
 
-        That is the peer; behind trusted proxies the right-most address that is no trusted proxy's, because
-        each proxy appends whom it was asked by, and what stands further left anybody can have made up. An
-        IPv6 address counts with its whole /64: that much everybody gets.
+        This is the peer's address. Behind trusted proxies it is the right-most address that is not a trusted
+        proxy, because each proxy appends its peer, and a client can forge the rest. IPv6 addresses are
+        counted by their /64, since everybody gets that much.
         """
         address = _address(peer)
         hops = ",".join(headers.getall("X-Forwarded-For", [])).split(",") if self._proxies else []
@@ -148,7 +148,7 @@ class Access:
         return str(address or peer)
 
     def acquire(self, client_key: str) -> bool:
-        """Count one more connection; False, and not counted, where that would be one too many."""
+        """Count a connection and return True, or return False if it exceeds the limit."""
         if not client_key:
             return True
         if self.max_per_address and self._connections[client_key] >= self.max_per_address:
@@ -157,7 +157,7 @@ class Access:
         return True
 
     def release(self, client_key: str) -> None:
-        """One connection that had entered is gone."""
+        """Stop counting a connection that was acquired."""
         if not client_key:
             return
         self._connections[client_key] -= 1
@@ -170,13 +170,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _is_own_address(origin: str, headers: Headers, local_endpoint: LocalEndpoint) -> bool:
-    """Whether an Origin (in lower case) is the address at which the connection came in.
+    """Return whether an Origin (in lower case) is the address that the connection was made to.
 
-    Some programs' libraries send that. Of a name it proves nothing: with DNS rebinding, the name of any
-    page leads here. So it has to be `localhost` or an address, with our scheme and port. Any loopback address
-    will do: on the machine of the page it is that machine. Another one has to be the address of our end of
-    the connection, or what the client says it connected to (Host): behind a container's NAT these differ.
-    No page has an address as its origin that it was not loaded from.
+    Some client libraries send that. The host must be `localhost` or an address, with our scheme and port:
+    with DNS rebinding, any page's name can lead here. Any loopback address is accepted, since it means the
+    page's own machine. Another address must equal our end of the connection or the Host header; behind a
+    container's NAT these differ. Only a page that was loaded from an address has it as its origin.
     """
     found = _ORIGIN.fullmatch(origin)
     if found is None:
@@ -203,7 +202,7 @@ def _bearer_tokens(headers: Headers) -> Iterator[bytes]:
 
 
 def _query_values(target: bytes, name: bytes) -> Iterable[bytes]:
-    """Each value of a name in the query. A plus is a plus: tokens have them, and forms are not sent here."""
+    """Return each value of a name in the query. A plus is literal, because tokens contain it."""
     for pair in target.partition(b"?")[2].split(b"&"):
         key, _, value = pair.partition(b"=")
         if key == name:
@@ -212,7 +211,7 @@ def _query_values(target: bytes, name: bytes) -> Iterable[bytes]:
 
 @lru_cache(maxsize=1024)
 def _address(text: str) -> Address | None:
-    """An address as peers and proxies write it, also with a port; None for anything else."""
+    """Parse an address as peers and proxies write it, with or without a port. None if it is not one."""
     text = text.strip()
     if found := re.fullmatch(r"\[(.*)\](?::\d+)?|([\d.]+):\d+", text):
         text = found[1] or found[2]

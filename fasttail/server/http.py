@@ -1,12 +1,11 @@
-"""Plain HTTP on the port of the WebSockets: h11 parses the requests, and handshakes go to picows unread.
+"""Plain HTTP on the WebSocket port: h11 parses requests, and handshakes pass to picows unparsed.
 
     bytes ──► head of a request ──┬─ a handshake for a channel ──► the WebSocket protocol has the connection
-                 ▲                └─ anything else ──► h11 ──► body, thrown away ──► answer ──┐
-                 └──────────────── the next request, while the connection is kept ────────────┘
+                 ▲                └─ anything else ──► h11 ──► body, discarded ──► response ──┐
+                 └────────────── the next request, while the connection is kept ──────────────┘
 
-All that a peer can ask for is bounded: the head, the body, the requests of one connection, the time for
-each of them and its answer, and the answers that wait to be read (the next request is looked at when the
-last one's answer has left).
+Everything a peer can cause is bounded: the head, the body, the requests of a connection, the time for each
+request and its response, and unread responses, since the next request waits for the last response to leave.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ import h11
 from multidict import CIMultiDict
 
 MAX_HEAD = 16 * 1024 - 512
-"""Longest request line with its headers, in bytes. picows stops at 16 KiB; what it gets is below that."""
+"""Maximum bytes of a request line with its headers, below picows' own limit of 16 KiB."""
 MAX_HEADERS = 100
 MAX_BODY = 64 * 1024
-"""Longest body that is read, in bytes. No request here has a use for one."""
+"""Maximum bytes of a body. No request here needs one."""
 MAX_REQUESTS = 100
-"""Requests answered on one connection."""
+"""Maximum requests per connection."""
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-_HEAD_END = re.compile(rb"\n\r?\n")  # as h11 finds it
-# Strict: picows answers what it cannot parse in a way of its own, so it gets nothing of that kind.
+_HEAD_END = re.compile(rb"\n\r?\n")  # the same as h11's
+# Strict, because picows has its own answer to what it cannot parse, and must never get such input.
 _WELL_FORMED_GET = re.compile(
     rb"GET [!-~\x80-\xff]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+\r\n"
 )
-# In a head in lower case: their literal beginnings are found quickly that way.
+# For a lower-case head, because searching for literal prefixes is fast.
 _UPGRADE_WEBSOCKET = re.compile(rb"\r\nupgrade:(?:[^\r\n]*[,\t ])?websocket[\t ]*[,\r]")
 _CONNECTION_UPGRADE = re.compile(rb"\r\nconnection:(?:[^\r\n]*[,\t ])?upgrade[\t ]*[,\r]")
 _HAS_BODY = re.compile(
@@ -48,7 +47,7 @@ _ABSOLUTE_FORM = re.compile(rb"(?:http|ws)s?://[^/?#]*", re.IGNORECASE)
 
 
 class HttpRequest(NamedTuple):
-    """A request whose body, if it had one, has been thrown away."""
+    """A request. Its body, if any, was discarded."""
 
     method: str
     target: bytes
@@ -56,7 +55,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """What goes out. Length, date and connection headers are added to these."""
+    """A response. Length, date and connection headers are added when it is sent."""
 
     status: int
     body: bytes = b""
@@ -64,7 +63,7 @@ class HttpResponse(NamedTuple):
 
 
 class _RequestRejected(Exception):
-    """The request cannot be read: the connection ends with this answer."""
+    """The request is invalid: respond with this, and close the connection."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -72,14 +71,14 @@ class _RequestRejected(Exception):
 
 
 def request_path(target: bytes) -> str:
-    """The path of a request's target, also of one in absolute form (`http://host/path`), undecoded."""
+    """Return the undecoded path of a request's target, also of the form `http://host/path`."""
     found = _ABSOLUTE_FORM.match(target)
     rest = target[found.end() :] if found else target
     return rest.partition(b"?")[0].decode("ascii", "replace") or "/"
 
 
 def is_handshake(head: bytes) -> bool:
-    """Whether a request's head, up to its empty line, asks for a WebSocket in a form that picows takes."""
+    """Return whether a request's head is a WebSocket handshake that picows accepts."""
     lower = head.lower()
     return (
         _UPGRADE_WEBSOCKET.search(lower) is not None
@@ -90,14 +89,14 @@ def is_handshake(head: bytes) -> bool:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One accepted connection, as long as it has no client.
+    """An accepted connection without a WebSocket client.
 
-    handle_request: called with each whole request.
-    error_response: makes the answer to what is no request, from a status and a text.
+    handle_request: called with each complete request.
+    error_response: makes the response to invalid input, from a status and a text.
     is_websocket_path: whether a path leads to a WebSocket.
-    make_websocket: makes the protocol that takes the connection over, for a handshake to such a path.
-    on_lost:    called at the connection's end, unless it was taken over.
-    timeout_s:  for each request with its answer, and for the time until the next one begins.
+    make_websocket: makes the protocol that takes over after a handshake for such a path.
+    on_lost:    called when the connection ends, unless it was taken over.
+    timeout_s:  for each request with its response, and for the time until the next one begins.
     """
 
     def __init__(
@@ -116,9 +115,9 @@ class HttpConnection(asyncio.Protocol):
         self._make_websocket = make_websocket
         self._on_lost = on_lost
         self._timeout_s = timeout_s
-        self._data = bytearray()  # not yet given to the parser
-        self._scanned = 0  # so much of it has no end of a head
-        self._parser: h11.Connection | None = None  # from the end of a head to the answer
+        self._data = bytearray()  # not passed to the parser yet
+        self._scanned = 0  # bytes searched for the end of a head
+        self._parser: h11.Connection | None = None  # from the end of a head to the response
         self._request: h11.Request | None = None
         self._body_bytes = 0
         self._requests = 0
@@ -126,7 +125,7 @@ class HttpConnection(asyncio.Protocol):
         self._paused = False
         self._closing = False
 
-    # asyncio's side
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -145,7 +144,7 @@ class HttpConnection(asyncio.Protocol):
         self._on_lost()
 
     def pause_writing(self) -> None:
-        """An answer waits to be read: the next request waits too."""
+        """Stop reading: the next request waits until the response has been sent."""
         self._paused = True
         if not self._closing:
             self._transport.pause_reading()
@@ -163,18 +162,18 @@ class HttpConnection(asyncio.Protocol):
             return
         try:
             if self._process_request() and self._data:
-                self._loop.call_soon(self._process_input)  # not at once: others are served in between
+                self._loop.call_soon(self._process_input)  # not at once, so that others are served in between
         except _RequestRejected as rejected:
             self._respond_error(rejected.status, str(rejected))
         except h11.RemoteProtocolError as error:
-            # Without the bytes in question, which h11 shows as Python does.
+            # Cut off the offending bytes, which h11 quotes as a Python literal.
             reason = re.split(r":? ?(?:bytearray\()?b['\"]", str(error))[0]
             self._respond_error(
                 error.error_status_hint, f"malformed request: {reason[:1].lower()}{reason[1:]}"
             )
 
     def _process_request(self) -> bool:
-        """Read on. True: a request was answered, and the next one may have come."""
+        """Continue the current request. Return whether it was answered, and another may be there."""
         if self._parser is None and not self._parse_head():
             return False
         parser = self._parser
@@ -189,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
                 self._body_bytes = 0
                 _check_headers(event)
                 if parser.they_are_waiting_for_100_continue:
-                    # Nobody needs the body: the answer comes at once, and the body never.
+                    # The body is not needed: respond at once, and the client does not send it.
                     self._respond(last=True)
                     return False
             elif isinstance(event, h11.Data):
@@ -198,13 +197,13 @@ class HttpConnection(asyncio.Protocol):
                     raise _RequestRejected(413, f"the body is too long: at most {MAX_BODY} bytes")
             elif isinstance(event, h11.EndOfMessage):
                 return self._respond(last=False)
-            else:  # NEED_DATA, for all that can come here
+            else:  # NEED_DATA is the only other event here
                 return False
 
     def _parse_head(self) -> bool:
-        """Whether the head of a request has come whole, for h11. Handshakes are handed over."""
+        """Return whether the head of a request for h11 is complete. A handshake is passed on instead."""
         data = self._data
-        # Empty lines in front of a request are passed over (RFC 9112, 2.2).
+        # Skip empty lines before a request (RFC 9112, 2.2).
         blank = len(data) - len(data.lstrip(b"\r\n"))
         del data[:blank]
         found = _HEAD_END.search(data, max(0, self._scanned - blank - 2))
@@ -235,7 +234,7 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _upgrade(self) -> None:
-        """From here on the WebSocket protocol has the connection, and the bytes that have come."""
+        """Pass the connection and the received bytes to the WebSocket protocol."""
         self._closing = True
         self._timer.cancel()
         transport = self._transport
@@ -253,10 +252,10 @@ class HttpConnection(asyncio.Protocol):
             protocol.buffer_updated(size)
             data = data[size:]
 
-    # Answering
+    # Responding
 
     def _respond(self, *, last: bool) -> bool:
-        """Answer the request. True: the connection is kept, and the next one may come."""
+        """Respond to the request. Return whether the connection stays open for another one."""
         parser, event = self._parser, self._request
         assert parser is not None
         assert event is not None
@@ -298,10 +297,10 @@ class HttpConnection(asyncio.Protocol):
         self._transport.write(data)
 
     def _finish(self, *, request_complete: bool) -> None:
-        """Close once the answer has left; what the peer still sends is thrown away until then.
+        """Close after the response has left, discarding what the peer still sends.
 
-        request_complete: nothing more of the request can come. To close before that would reset the
-        connection, and could take the answer away from the peer.
+        request_complete: nothing more of the request can come. Otherwise closing would reset the connection,
+        and could take the response away from the peer.
         """
         self._closing = True
         self._data.clear()
@@ -309,13 +308,13 @@ class HttpConnection(asyncio.Protocol):
         if self._paused:
             self._transport.resume_reading()
         if not request_complete and self._transport.can_write_eof():
-            self._transport.write_eof()  # the peer's own end, or the timer, closes
+            self._transport.write_eof()  # closed by the peer's end, or by the timer
         else:
             self._transport.close()
 
 
 def _reject_other_protocols(data: bytearray) -> None:
-    """Raise _RequestRejected for what is another protocol, by its first bytes."""
+    """Raise _RequestRejected if the first bytes belong to another protocol."""
     if data.startswith(b"\x16\x03"):
         raise _RequestRejected(400, "this port does not speak TLS: use http:// and ws://")
     if data.startswith((b"PROXY ", b"\0\r\nQUIT\n")):
@@ -327,12 +326,12 @@ def _reject_other_protocols(data: bytearray) -> None:
 
 
 def _check_headers(request: h11.Request) -> None:
-    """Raise _RequestRejected for what h11 takes and we do not."""
+    """Raise _RequestRejected for requests that h11 accepts and this server does not."""
     if not request.http_version.startswith(b"1."):
         raise _RequestRejected(505, "use HTTP/1.1 or HTTP/1.0")
     names = [name for name, _ in request.headers]
     if b"transfer-encoding" in names and b"content-length" in names:
-        # Which one counts is how requests are smuggled past proxies (RFC 9112, 6.1).
+        # Proxies that disagree on which one counts allow request smuggling (RFC 9112, 6.1).
         raise _RequestRejected(400, "malformed request: both Transfer-Encoding and Content-Length")
     if b"host" in names and names.count(b"host") > 1:
         raise _RequestRejected(400, "malformed request: more than one Host")

@@ -1,4 +1,4 @@
-"""What each request gets: a WebSocket client, a plain answer, or what to do instead.
+"""Routes by path: each request gets a WebSocket client, a plain response, or a hint what to use.
 
     /ws                                       the public protocol
     /ws/  /ws/orderUpdate  /ws/orderBatch     the old service's channels
@@ -6,7 +6,7 @@
     /ws/status                                the old service's status, JSON
     /metrics                                  Prometheus text
 
-Paths are compared as they were sent: a slash more at the end or at the front is another path.
+Paths are compared as sent: an additional slash makes a different path.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ JSON = "application/json"
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 PUBLIC_PATHS = frozenset(("/health", "/health/live"))
-"""Paths that want no token: who watches the service, a container engine say, has none."""
+"""Paths that need no token, because monitors such as container engines have none."""
 
 CORS_PATHS = frozenset(("/health", "/health/live", "/ws/status"))
-"""Paths whose answers web pages of the allowed origins may read."""
+"""Paths whose responses pages of the allowed origins may read."""
 
 UNSUPPORTED_PATHS = {
     "/info": "POST /info is not served here: fasttail publishes orders by WebSocket at /ws. "
@@ -47,7 +47,7 @@ UNSUPPORTED_PATHS = {
     "/exchange": "POST /exchange is not served here: fasttail publishes orders and takes none. "
     "Leave requests to /exchange at the public API (https://api.hyperliquid.xyz)",
 }
-"""Paths of the public API that clients ask for when all of their URLs lead here."""
+"""Paths of the public API that clients request when all of their URLs point here."""
 
 READ_METHODS = "GET, HEAD, OPTIONS"
 PREFLIGHT_AGE_S = 3600
@@ -55,14 +55,14 @@ PREFLIGHT_AGE_S = 3600
 _WEBSOCKET_KEY = re.compile("[A-Za-z0-9+/]{22}==")  # 16 bytes
 
 Probe = Callable[[], tuple[int, dict[str, Any]]]
-"""Gives an HTTP status and the JSON body to go with it."""
+"""Returns an HTTP status and a JSON body."""
 
 
 class Routes:
-    """Answers requests; see `Server` for the arguments.
+    """Responds to requests; see `Server` for the arguments.
 
     max_clients: may be lowered.
-    on_accepted: a handshake is accepted, and the peer has a client from now on.
+    on_accepted: called when a handshake is accepted, and the peer gets a client.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Routes:
     # Plain HTTP
 
     def is_websocket_path(self, path: str) -> bool:
-        """Whether a handshake for this path is to be handed to `handle_websocket`."""
+        """Return whether handshakes for this path go to `handle_websocket`."""
         return path in self._channels
 
     def handle_http(self, peer: Peer, request: HttpRequest) -> HttpResponse:
-        """The answer to a request that is no handshake."""
+        """Return the response to a request that is not a handshake."""
         path = request_path(request.target)
         response = self._respond(path, request)
         if path not in CORS_PATHS and _collapse_slashes(path) not in UNSUPPORTED_PATHS:
@@ -110,7 +110,7 @@ class Routes:
         return response._replace(headers=headers)
 
     def error_response(self, status: int, text: str) -> HttpResponse:
-        """The answer to what is no request at all."""
+        """Return the response to input that is not a valid request."""
         return json_response(status, {"error": text})
 
     def _respond(self, path: str, request: HttpRequest) -> HttpResponse:
@@ -118,7 +118,7 @@ class Routes:
         if (collapsed := _collapse_slashes(path)) in UNSUPPORTED_PATHS:
             if method == "OPTIONS":
                 return _options_response("POST, OPTIONS")
-            # `code` and `msg` are what the public API's Python SDK looks for in an error.
+            # The public API's Python SDK reads `code` and `msg` of an error.
             text = UNSUPPORTED_PATHS[collapsed]
             return json_response(404, {"code": 404, "msg": text, "error": text})
         channel = path in self._channels
@@ -157,16 +157,16 @@ class Routes:
     def handle_websocket(
         self, peer: Peer, request: WSUpgradeRequest
     ) -> WSListener | WSUpgradeResponseWithListener:
-        """picows' listener factory: the client for a handshake, or its refusal."""
+        """Return the client for a handshake, or its rejection: picows' listener factory."""
         headers = request.headers
         error_response = self._check_handshake(peer, request.path, headers)
         if error_response is not None:
-            # Only the 401, 403, 429 and 503: the others are mistakes, not limits.
+            # Count only 401, 403, 429 and 503: the others are mistakes, not limits.
             self._hub.refused += error_response.status not in (400, 426)
             return _picows_error(error_response)
         self._on_accepted(peer)
-        # Both are lists (RFC 9110, 7.6.1 and 7.8), and Firefox sends `keep-alive, Upgrade`.
-        # picows takes single words.
+        # Both headers are lists (RFC 9110, 7.6.1 and 7.8), and Firefox sends `keep-alive, Upgrade`, but
+        # picows accepts only single words.
         headers["Connection"], headers["Upgrade"] = "Upgrade", "websocket"
         client = self._channels[request_path(request.path)]()
         extension = None
@@ -179,7 +179,7 @@ class Routes:
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(agreed), client)
 
     def _check_handshake(self, peer: Peer, target: bytes, headers: CIMultiDict[str]) -> HttpResponse | None:
-        """Why a handshake is refused; None, and the peer is counted, if it is not."""
+        """Return the rejection of a handshake, or None; the peer is then counted by its address."""
         access = self.access
         if not access.check_token(target, headers):
             return _unauthorized()
@@ -203,13 +203,13 @@ class Routes:
 def json_response(
     status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """An answer with a JSON body, to be kept by no cache."""
+    """Return an uncached response with a JSON body."""
     response_headers = {"Content-Type": JSON, "Cache-Control": "no-store", **(headers or {})}
     return HttpResponse(status, orjson.dumps(body) + b"\n", response_headers)
 
 
 def _options_response(allowed: str) -> HttpResponse:
-    """What may be asked for, also to browsers that ask before a page's request."""
+    """Return the allowed methods, also for the preflight requests of browsers."""
     response_headers = {
         "Allow": allowed,
         "Access-Control-Allow-Methods": allowed,
@@ -224,7 +224,7 @@ def _unauthorized() -> HttpResponse:
 
 
 def _upgrade_required(headers: CIMultiDict[str]) -> HttpResponse:
-    """For a channel's path: a request that cannot be a handshake, most often because of a proxy."""
+    """Return the response to a request for a channel that is no handshake, often because of a proxy."""
     text = "this path is a WebSocket"
     if "Upgrade" not in headers:
         text += ": the request has no Upgrade header, which proxies drop unless configured to forward it"
@@ -234,7 +234,7 @@ def _upgrade_required(headers: CIMultiDict[str]) -> HttpResponse:
 
 
 def _invalid_handshake(headers: CIMultiDict[str]) -> HttpResponse | None:
-    """What RFC 6455, 4.2.1 wants of a handshake, beyond what it takes to be handed over."""
+    """Check what RFC 6455, 4.2.1 requires of a handshake and `is_handshake` does not."""
     if len(headers.getall("Host", [])) != 1:
         return json_response(400, {"error": "malformed handshake: expected one Host header"})
     if headers.getall("Sec-WebSocket-Version", []) != ["13"]:
@@ -255,12 +255,12 @@ def _picows_error(response: HttpResponse) -> WSUpgradeResponseWithListener:
 
 
 def _collapse_slashes(path: str) -> str:
-    """The path with one slash at its front: clients put `/info` behind base URLs that end in one."""
+    """Collapse leading slashes: clients append `/info` to base URLs that end in one."""
     return re.sub("^/{2,}", "/", path)
 
 
 def _similar_path(path: str, known: list[str]) -> str | None:
-    """The known path that differs by slashes only."""
+    """Return the known path that differs only in slashes."""
     plain = re.sub("/{2,}", "/", path)
     candidates = (plain, plain.rstrip("/"), plain + "/")
     return next((each for each in candidates if each != path and each in known), None)

@@ -1,4 +1,4 @@
-"""The listening sockets: where the server listens, and how it starts and stops."""
+"""The server: its listening sockets, and how it starts and stops."""
 
 import asyncio
 import errno
@@ -24,29 +24,28 @@ HANDSHAKE_TIMEOUT_S = 5.0
 
 BACKLOG = 1024
 RECEIVE_BUFFER = 64 * 1024
-"""Clients send next to nothing. The read buffer grows with what one read can bring, so this bounds it too."""
+"""Clients send little. The read buffer grows to the size of one read, so this bounds it too."""
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors that clients may not use up: for files, inotify, the log and connections without a client."""
+"""Descriptors kept from clients: for files, inotify, the log and connections without a client."""
 MAX_PENDING = 1024
-"""Connections without a client (before their handshake, or plain HTTP), as far as descriptors suffice."""
+"""Connections without a client (before the handshake, or plain HTTP), if there are enough descriptors."""
 
 
 class Server:
     """Accepts connections and routes them. Owns the listening sockets; the hub owns the clients.
 
-    hub:          gets the clients.
-    routes:       path -> what makes the client for a connection there.
-    status:       the body of /ws/status; called for each request, as the probes below.
-    host, port:   where to listen; port 0 takes a free one. Not used when `sockets` are given.
+    hub:          registers the clients.
+    routes:       path -> factory of a connection's client.
+    host, port:   where to listen; port 0 selects a free one. Ignored if `sockets` are given.
     sockets:      listening sockets from before a restart, or from the service manager; owned from now on.
-    max_clients:  WebSocket clients at a time; the next one gets 503. Lowered, with a warning, where the limit
-                  of file descriptors is too small for it.
+    max_clients:  WebSocket clients at a time; further ones get 503. Lowered, with a warning, if the limit of
+                  file descriptors is too small.
     access:       who may connect; by default everybody.
-    tls:          speak TLS, with this certificate and key.
-    compression:  offer it to clients; None: not.
-    ping_interval_s: without anything sent to a client for so long, it gets a ping.
-    health, live, metrics: called for each request, on the event loop.
+    tls:          certificate and key; None: no TLS.
+    compression:  offered to clients; None: not offered.
+    ping_interval_s: a client that was sent nothing for this long gets a ping.
+    health, live, metrics, status: called on the event loop for each request; `status` is for /ws/status.
     """
 
     def __init__(
@@ -93,23 +92,23 @@ class Server:
             timeout_s=HANDSHAKE_TIMEOUT_S,
             options={
                 "logger": PicowsLog(log, {}),
-                "enable_auto_pong": False,  # answered by the client, within its queue's limit
+                "enable_auto_pong": False,  # the client answers within its queue's limit
                 "max_frame_size": MAX_INCOMING,
             },
         )
 
     @property
     def port(self) -> int:
-        """The port really listened on."""
+        """The actual port."""
         return int(self.sockets[0].getsockname()[1]) if self.sockets else self._port
 
     @property
     def listen_address(self) -> str:
-        """Host and port, as people write them."""
+        """Host and port in the usual notation."""
         return _format_address(self.host, self.port)
 
     async def start(self) -> None:
-        """Listen and accept. Raises OSError, with the address and the reason in `strerror`, if it cannot."""
+        """Listen and accept. Raises OSError, with the address and the reason in `strerror`."""
         self._limit_to_descriptors()
         if not self.sockets:
             self.sockets = await _listen(self.host, self._port)
@@ -120,10 +119,9 @@ class Server:
     async def stop(
         self, code: int, reason: str = "", *, wait_s: float = 1.0, keep_sockets: bool = False
     ) -> None:
-        """Accept no more, close all clients with `code` (see `Hub.close_all`), and let go of the sockets.
+        """Stop accepting, close all clients with `code` (see `Hub.close_all`), and close the sockets.
 
-        With `keep_sockets` they stay open and listening, for the process that takes over: new connections
-        wait in the kernel meanwhile, and none is refused.
+        With `keep_sockets` they keep listening for the next process: new connections wait in the kernel.
         """
         self._acceptor.close()
         self._keep_alive.stop()
@@ -137,7 +135,7 @@ class Server:
     def set_access_policy(
         self, *, token: bytes | None, origins: Collection[str], tls: ssl.SSLContext | None
     ) -> None:
-        """Ask this of connections from now on; None and no origins: nothing. Who is connected stays."""
+        """Replace what new connections must present; None or no origins: nothing."""
         self._access.set_policy(token, origins)
         self._acceptor.tls = tls
 
@@ -161,12 +159,12 @@ class Server:
 
     @property
     def pending_connections(self) -> int:
-        """How many connections there are that have not become a client yet."""
+        """The number of connections that have no client yet."""
         return self._acceptor.pending_count
 
     @property
     def max_pending(self) -> int:
-        """How many there may be: what clients and our own files leave of the descriptors."""
+        """The limit of connections without a client: what clients and our own files leave."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY:
             return MAX_PENDING
@@ -177,10 +175,10 @@ class Server:
 
 
 async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
-    """Listening sockets for every address of `host`, on one port. Raises OSError.
+    """Return listening sockets for every address of `host`, on one port. Raises OSError.
 
-    "" and "*" are all addresses of this machine, with a socket for IPv4 and one for IPv6. "::" is all of them
-    too, with one socket, and an error where there is no IPv6. An IPv6 address may stand in brackets.
+    "" and "*" mean all addresses of this machine, with one socket each for IPv4 and IPv6. "::" means all of
+    them with one socket, and fails without IPv6. An IPv6 address may be in brackets.
     """
     if host == "*":
         host = ""
@@ -191,7 +189,7 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        # gaierror's numbers are no errno values
+        # gaierror's numbers are not errno values
         raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {address_text}: {error.strerror}") from None
     sockets: list[socket.socket] = []
     first_error: OSError | None = None
@@ -221,7 +219,7 @@ async def _listen(host: str, port: int) -> tuple[socket.socket, ...]:
     if first_error is not None and not sockets:
         raise first_error
     if first_error is not None:
-        # For instance `localhost` with an IPv6 address in the hosts file, in a container without IPv6.
+        # For example `localhost` with an IPv6 address in the hosts file, in a container without IPv6.
         log.warning("%s; listening on the other addresses of that name", first_error.strerror)
     return tuple(sockets)
 
@@ -231,10 +229,10 @@ def _format_address(host: str, port: int) -> str:
 
 
 class PicowsLog(logging.LoggerAdapter[logging.Logger]):
-    """picows' own messages, brought to the operators' terms.
+    """Adapts picows' log messages for operators.
 
-    Its lines about each connection are dropped. What it calls an error but is a client's breach of the
-    protocol is a debug line (the hub counts it): nothing that a client does may look like a failure of ours.
+    Lines about single connections are dropped. What picows calls an error but is a client's violation of the
+    protocol becomes a debug line (the hub counts it): no client may cause what looks like our failure.
     """
 
     CLIENT_FAULTS = ("WS parser error", "on_ws_frame raised WSProtocolError")

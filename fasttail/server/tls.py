@@ -7,27 +7,28 @@ from pathlib import Path
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """What the server needs to speak TLS. ValueError, in one line, if the files (PEM) are of no use."""
+    """Return the TLS context for PEM files. Raises ValueError, in one line, if they cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     encrypted = False
 
     def no_password() -> str:
         nonlocal encrypted
-        encrypted = True  # without this, OpenSSL would ask for it on the terminal
+        encrypted = True  # without this callback, OpenSSL would prompt on the terminal
         return ""
 
-    for path in (cert, key):  # OpenSSL does not say which of them it cannot read
+    for path in (cert, key):  # OpenSSL does not say which file it cannot read
         try:
             path.open("rb").close()
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror or error}") from None
     try:
         context.load_cert_chain(cert, key, no_password)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         if encrypted:
             raise ValueError(f"{key}: the key is encrypted: expected one without a password") from None
-        # OpenSSL writes KEY_VALUES_MISMATCH, and some of its reasons hold the word that operators search for.
+        # OpenSSL writes KEY_VALUES_MISMATCH, and some of its reasons contain the word that operators search
+        # for.
         why = (getattr(error, "reason", None) or "not PEM").replace("_", " ").lower()
         raise ValueError(f"{cert}, {key}: certificate and key are invalid or do not match ({why})") from None
     return context

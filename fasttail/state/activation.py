@@ -1,6 +1,6 @@
-"""Listening sockets that the service manager opened before the process began: systemd's sd_listen_fds(3).
+"""Listening sockets inherited from the service manager: systemd's sd_listen_fds(3).
 
-They stay open in the manager while there is no process: connections wait in the kernel.
+The manager keeps them open while the process is down, so connections wait in the kernel.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import socket
 from fasttail.state.restart import listening_socket
 
 FIRST_DESCRIPTOR = 3
-"""The first descriptor that the manager hands over."""
+"""The first descriptor that the manager passes."""
 MAX_SOCKETS = 64
-"""As many are looked at."""
+"""Further descriptors are ignored."""
 
 
 def activation_sockets() -> list[socket.socket]:
-    """The TCP sockets that are this process's. Takes them out of the environment: a restart in place
-    hands them over in its own way.
+    """Return the TCP sockets that were passed to this process.
+
+    This removes them from the environment, because a restart in place passes them on in its own way.
     """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)

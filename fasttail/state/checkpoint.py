@@ -1,16 +1,15 @@
-"""The checkpoint: where to go on after whatever end, kept in the state folder; one instance for each folder.
+"""The checkpoint: where to resume after any end, stored in a state folder that belongs to one instance.
 
-    DIR/lock                  held (flock) while an instance lives, over a restart in place too
+    DIR/lock                  locked (flock) while an instance runs, including restarts in place
     DIR/checkpoint.json       the last one: version, and a Position with its path relative to the data folder
-    DIR/checkpoint.json.new   the next one, until it is whole and on the disk; then it takes the name
+    DIR/checkpoint.json.new   the next one, renamed once it is complete and on disk
 
-The main thread says where it is (`save`); a thread of its own writes, so that a disk that is slow, hung or
-full holds nobody up. A write that fails is tried again with the next `save`.
+A thread of its own writes what the main thread passes to `save`, so a slow, hung or full disk blocks nobody.
+The next `save` repeats a failed write.
 
-A checkpoint lies at or before what was handed out, never behind it. So after a kill some may be handed out
-again, and nothing is left out. Each file is flushed (fsync) before it takes the name, the folder only at the
-end: a power cut may bring back an older checkpoint, never half of one. A file system that does not support
-fsync gets the checkpoint without it; that is said once.
+A checkpoint is never ahead of what was delivered: after a kill, some orders may be delivered twice, none is
+lost. Files are flushed (fsync) before the rename, the folder only at the end, so a power failure may restore
+an older checkpoint, never a partial one. Without fsync in the file system, they are written with one warning.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.json"
 LOCK_NAME = "lock"
 MAX_FILE_BYTES = 1 << 16
-"""Bytes of a file that are looked at: no checkpoint is as long."""
+"""Bytes to read at most: no checkpoint is as long."""
 
 FSYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What fsync answers where there is no such thing, as on some FUSE, 9p and shared folders."""
+"""Errors of file systems without fsync, such as some FUSE, 9p and shared folders."""
 
 LOG_INTERVAL_S = 60.0
-"""A failure that lasts is told so often."""
+"""Interval between warnings about a lasting failure."""
 
 
 class StateDirInUse(Exception):
-    """Another instance holds the state folder."""
+    """Another instance holds the state folder's lock."""
 
 
 class UnusableCheckpoint(Exception):
-    """What is there is no checkpoint; says why."""
+    """The checkpoint cannot be used; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class SavedPosition:
-    """A checkpoint that was read. position: None if there was no file of the node yet when it was written."""
+    """A checkpoint as it was read. position: None if the node had no file yet when it was written."""
 
     position: Position | None
 
@@ -64,8 +63,8 @@ class SavedPosition:
 class Checkpoint:
     """The state folder of one instance, from the lock to the last write.
 
-    inherited: descriptors that came over a restart in place; the lock is taken over if it is among them.
-    Raises StateDirInUse, and OSError if the folder cannot be made or written to.
+    inherited: descriptors kept over a restart in place; the lock is reused if it is among them. Raises
+    StateDirInUse, and OSError if the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path, data_dir: Path, inherited: tuple[int, ...] = ()) -> None:
@@ -77,20 +76,20 @@ class Checkpoint:
         os.makedirs(self._folder, exist_ok=True)
         self.lock_fd = _acquire_lock(os.path.join(self._folder, LOCK_NAME), inherited)
         self._changed = threading.Condition()
-        self._pending: SavedPosition | None = None  # what is to be written; None: nothing that is not
+        self._pending: SavedPosition | None = None  # to be written; None: nothing new
         self._latest: SavedPosition | None = None
         self._closing = False
-        self._up_to_date_at = time.monotonic()  # when the latest stood on the disk
+        self._up_to_date_at = time.monotonic()  # when the latest was on disk
         self._failing = False
         self._warnings = RateLimit(LOG_INTERVAL_S)
         self._fsync_warning_logged = False
         self._thread = threading.Thread(target=self._run, name="fasttail-state", daemon=True)
         self._thread.start()
 
-    # ---- the main thread's side
+    # ---- called by the main thread
 
     def load(self) -> SavedPosition:
-        """The last checkpoint. Raises Unusable, and nothing else, whatever is there."""
+        """Return the last checkpoint. Raises only UnusableCheckpoint, whatever the file contains."""
         try:
             with open_regular(self.path) as file:
                 data = file.read(MAX_FILE_BYTES)
@@ -113,8 +112,9 @@ class Checkpoint:
         return SavedPosition(_map_paths(position, lambda path: os.path.join(self._data_dir, path)))
 
     def save(self, position: Position | None) -> None:
-        """Everything before this place has been handed out. Called again and again, also when it has not
-        moved: a write that failed is repeated then.
+        """Schedule a write of the position up to which everything has been delivered.
+
+        Call it regularly, even with the same position, because it repeats a failed write.
         """
         with self._changed:
             saved = SavedPosition(position)
@@ -125,7 +125,7 @@ class Checkpoint:
             self._changed.notify()
 
     def close(self, timeout: float, *, keep_lock: bool = False) -> None:
-        """Write what is left, for so long at most, and let go of the folder (or not: for the next image)."""
+        """Write what is pending, for at most `timeout` seconds, and unlock the folder unless `keep_lock`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -136,14 +136,14 @@ class Checkpoint:
             os.close(self.lock_fd)
 
     def counts(self) -> dict[str, float]:
-        """For the metrics."""
+        """Return the values for the metrics."""
         return {
             "checkpoints": self.written,
             "checkpoint_failures": self.failures,
             "checkpoint_age": max(0.0, time.monotonic() - self._up_to_date_at),
         }
 
-    # ---- the thread's side
+    # ---- called by the state thread
 
     def _run(self) -> None:
         while True:
@@ -163,7 +163,7 @@ class Checkpoint:
         started = time.monotonic()
         try:
             self._write(saved)
-        except Exception as error:  # a thread that ended would end all checkpoints
+        except Exception as error:  # an exception would end the thread, and with it all checkpoints
             reason = error.strerror if isinstance(error, OSError) else repr(error)
             self.failures += 1
             self._failing = True
@@ -179,7 +179,7 @@ class Checkpoint:
 
     def _write(self, saved: SavedPosition) -> None:
         if not _is_same_file(self.lock_fd, os.path.join(self._folder, LOCK_NAME)):
-            # The folder was removed; another instance may have made it anew, and holds it now.
+            # The folder was removed; another instance may have recreated and locked it.
             raise OSError(errno.ESTALE, "the state folder's lock file is missing")
         position = saved.position
         state: dict[str, object] = {"version": FORMAT_VERSION, "written": time.time(), "position": None}
@@ -191,14 +191,14 @@ class Checkpoint:
             os.rename(new, self.path)
         except OSError:
             with contextlib.suppress(OSError):
-                os.unlink(new)  # on a full disk half of one would only take up room
+                os.unlink(new)  # a partial file would only use space on a full disk
             raise
 
     def _write_file(self, path: str, data: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             written = os.write(fd, data)
-            if written != len(data):  # the last block of the disk took a part of it
+            if written != len(data):  # the disk became full
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._sync(fd)
         finally:
@@ -207,12 +207,12 @@ class Checkpoint:
     def _sync_folder(self) -> None:
         fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(fd)  # many file systems cannot, and need not: nothing is said of it
+            os.fsync(fd)  # many file systems do not support it and do not need it: errors are ignored
         finally:
             os.close(fd)
 
     def _sync(self, fd: int) -> None:
-        """Flush a file to the disk, where its file system supports that. OSError: it failed."""
+        """Flush a file to disk if its file system supports that. Raises OSError if it fails."""
         try:
             os.fsync(fd)
         except OSError as error:
@@ -224,7 +224,7 @@ class Checkpoint:
                 log.warning("state folder %s: %s; a power loss may lose the checkpoint", self._folder, reason)
 
     def _relative(self, position: Position) -> Position:
-        """The data folder may be mounted elsewhere the next time."""
+        """Make paths relative, because the data folder may be mounted elsewhere at the next start."""
         return _map_paths(position, lambda path: os.path.relpath(path, self._data_dir))
 
 
@@ -237,7 +237,7 @@ def _map_paths(position: Position, transform: Callable[[str], str]) -> Position:
 
 
 def _acquire_lock(path: str, inherited: tuple[int, ...]) -> int:
-    """A descriptor of the lock file that holds the lock. Raises StateDirInUse, OSError."""
+    """Return a descriptor of the lock file that holds the lock. Raises StateDirInUse, OSError."""
     for fd in inherited:
         if _is_same_file(fd, path):
             os.set_inheritable(fd, False)
@@ -255,7 +255,7 @@ def _acquire_lock(path: str, inherited: tuple[int, ...]) -> int:
         raise StateDirInUse(
             f"another fasttail{who} uses the state folder {folder}; each instance needs its own"
         ) from None
-    with contextlib.suppress(OSError):  # said to the next one only; a full disk must not stop this one
+    with contextlib.suppress(OSError):  # only informs the next instance: must not stop this one
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd

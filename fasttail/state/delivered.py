@@ -1,6 +1,6 @@
-"""Up to where everything has been handed out: what a checkpoint and a restart in place go by.
+"""The position up to which everything has been delivered, for checkpoints and restarts in place.
 
-The reader's own place would not do: between it and the clients stand the ring and the running batch.
+The reader's own position is ahead of it by the ring and the current batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ FileKey = tuple[str, int, int]  # path, device, inode
 
 
 class DeliveredPosition:
-    """Moves with the pipeline's notes, as the main thread takes them.
+    """Follows the pipeline's events as the main thread handles them.
 
-    start_position: where the run began, None if there was no file yet. grace_s: how long an hour that was
-    left may still grow. passed: holes that the follower has passed over, and paths of files whose holes count
-    no more; it appends them and this takes them out.
+    start_position: where the run began; None if there was no file yet. grace_s: how long a previous hour may
+    still grow. skipped_holes: holes that the follower skipped, and paths of files whose holes no longer
+    count; it appends them, and this removes them.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class DeliveredPosition:
             (start_position.path, start_position.dev, start_position.ino) if start_position else None
         )
         self._offset = start_position.offset if start_position else 0
-        self._start_position = start_position  # until a note says more: its marks are known
-        # By path: a copy may take the place of a file, and is the same hour.
+        self._start_position = start_position  # until an event replaces it; has fingerprints
+        # By path: a copy that replaces a file is the same hour.
         self._previous_hours: dict[str, tuple[int, int, int, float]] = {}  # device, inode, offset, deadline
         for previous in start_position.previous_hours if start_position else ():
             self._previous_hours[previous.path] = (
@@ -49,15 +49,15 @@ class DeliveredPosition:
                 previous.offset,
                 clock() + previous.grace_left_s,
             )
-        self._holes: list[tuple[Hole, float]] = []  # and deadline
+        self._holes: list[tuple[Hole, float]] = []  # with deadlines
         for hole in start_position.holes if start_position else ():
             self._holes.append((hole, clock() + hole.grace_left_s))
 
     def on_file_opened(self, event: FileOpened) -> None:
-        """Reading goes on in this file; the one before becomes an hour that was left."""
+        """Continue in this file. The one before becomes a previous hour."""
         path = event.file[0]
         if self._file is not None and self._file[0] != path:
-            # Without a checkpoint nobody asks for the position, which forgets them as well.
+            # Expire here too: without a checkpoint, nobody calls `position`.
             self._drop_expired()
             self._previous_hours[self._file[0]] = *self._file[1:], self._offset, self._clock() + self._grace_s
             while len(self._previous_hours) > MAX_PREVIOUS_HOURS:
@@ -66,7 +66,7 @@ class DeliveredPosition:
         self._file, self._offset, self._start_position = event.file, event.end, None
 
     def _drop_expired(self) -> float:
-        """The hours that grow no more, and the holes that are not filled any more. Answers the time."""
+        """Drop previous hours and holes whose time is over. Return the current time."""
         now = self._clock()
         self._previous_hours = {
             path: previous for path, previous in self._previous_hours.items() if previous[3] > now
@@ -84,7 +84,7 @@ class DeliveredPosition:
                 self._holes.append((hole, self._clock() + hole.grace_left_s))
 
     def on_batch_end(self, event: BatchEnd) -> None:
-        """A batch's messages are in each client's queue, or a gap is owed."""
+        """Advance past a batch whose messages are in the clients' queues, or are recorded as missed."""
         file = event.file
         if file is None:
             return
@@ -97,7 +97,7 @@ class DeliveredPosition:
             if hole.path == path and hole.offset < event.end <= hole.end:
                 self._holes[i] = replace(hole, offset=event.end, tail_fingerprint=""), deadline
                 return
-        # The last line of a hole may reach beyond its end.
+        # The last line of a hole may extend beyond its end.
         candidates = [each for each in self._holes if each[0].path == path and each[0].offset <= event.end]
         if path in self._previous_hours and event.end > self._previous_hours[path][2]:
             self._previous_hours[path] = dev, ino, event.end, self._previous_hours[path][3]
@@ -105,7 +105,10 @@ class DeliveredPosition:
             self._holes.remove(max(candidates, key=lambda each: each[0].offset))
 
     def position(self) -> Position | None:
-        """Where the next run is to go on; None before the first file. Marks are known only where it began."""
+        """Return where the next run resumes; None before the first file.
+
+        The fingerprints of the current file are included only while this is still the start position.
+        """
         if self._file is None:
             return None
         now = self._drop_expired()

@@ -1,11 +1,11 @@
-"""Restart in place: the process executes itself anew, keeps its pid, and takes the listening sockets along.
+"""Restart in place: the process executes itself again, keeping its pid and its listening sockets.
 
     old image:  exec_arguments() ──► execute()     argv, sockets left open, FASTTAIL_RESTART = state as JSON
-                                 │ execve: same pid, no thread survives, memory is given back
+                                 │ execve: same pid, all threads replaced, memory released
     new image:               load_state()          sockets and state, once
 
-Connections that arrive meanwhile wait in the sockets' backlog instead of being refused. The sockets must not
-be closed before: closing the last descriptor of a listening socket loses those connections.
+The sockets stay open throughout, so that new connections wait in their backlog: closing the last descriptor
+of a listening socket would lose them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def _working_folder() -> str | None:
 
 
 _START_FOLDER = _working_folder()
-"""Where this image was started: relative paths of its command line begin there. None: it was gone then."""
+"""Where this image was started, and where its relative paths begin. None: the folder was already gone."""
 
 
 @dataclass(frozen=True)
 class RestartState:
-    """What the former image left: its listening sockets, the reading position (JSON text, "" = there was no
-    file, None = not known), when the first image started (seconds since 1970), and how many restarts
-    there were, this one included.
-    recent: when the last of them were (monotonic seconds: the clock goes on through an `execve`).
-    kept_fds: other descriptors that were kept open.
+    """What the previous image left.
+
+    sockets: listening. position: where to resume, as JSON; "" if there was no file, None if unknown. started:
+    the first image's start (Unix time). restarts: how many, including this one. recent: times of the last
+    ones (monotonic seconds, which continue across `execve`). kept_fds: other open descriptors.
     """
 
     sockets: list[socket.socket]
@@ -55,8 +55,9 @@ class RestartState:
 
 
 class RestartLimiter:
-    """At most `max_per_hour` restarts in any hour; `recent`: those of former images. A process that needs
-    more than that is not helped by them, and its clients are cut off each time.
+    """Allows `max_per_hour` restarts in any hour. `recent`: times of those of previous images.
+
+    More do not help the process, and each one disconnects its clients.
     """
 
     HOUR_S = 3600.0
@@ -70,17 +71,17 @@ class RestartLimiter:
 
     @property
     def recent(self) -> tuple[float, ...]:
-        """The restarts of the last hour, this image's own included."""
+        """The times of the restarts of the last hour, including this image's own."""
         now = self._clock()
         return tuple(when for when in self._recent if now - self.HOUR_S < when <= now)
 
     @property
     def exhausted(self) -> bool:
-        """No more may be made now."""
+        """Whether the limit is reached."""
         return len(self.recent) >= self._max_per_hour
 
     def try_acquire(self) -> bool:
-        """Whether one more may be made; it is counted."""
+        """Count a restart and return True, or return False if the limit is reached."""
         if self.exhausted:
             return False
         self._recent = (*self.recent, self._clock())
@@ -95,11 +96,11 @@ def exec_arguments(
     recent: Sequence[float] = (),
     kept_fds: Sequence[int] = (),
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment for `execute`; `restarts` counts those made before this one.
+    """Return the command line and environment for `execute`; `restarts`: those made before this one.
 
-    The command line is the one this process was started with, interpreter options included, whether by a
-    console script or by `python -m`. Its first word becomes the path of the interpreter: by the bare name
-    "python" another one might be found, or this one without its virtual environment.
+    The command line is this process's own, with interpreter options, from a console script or `python -m`.
+    Its first word becomes the interpreter's path: the bare name "python" might find another interpreter, or
+    this one without its virtual environment.
     """
     state = {
         "version": _STATE_VERSION,
@@ -115,10 +116,10 @@ def exec_arguments(
 
 
 def first_missing(needed: Sequence[Path]) -> str:
-    """What the next image would not find: the interpreter, the script, the package, the folder it is started
-    in, or one of the paths that are `needed`. In words; "" if all of it is there. Takes `CHECK_TIMEOUT_S` at
-    most:
-    what a dead file system does not tell by then counts as there.
+    """Describe what is missing for the next image, or return "".
+
+    Checked are the interpreter, the script, the package, the folder it was started in, and the `needed`
+    paths. What a hung file system does not answer within `CHECK_TIMEOUT_S` counts as present.
     """
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.append(_first_missing(needed)), daemon=True)
@@ -140,10 +141,10 @@ def _first_missing(needed: Sequence[Path]) -> str:
 
 
 def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Becomes the new image, in the folder where this one was started. Comes back only by an OSError, with
-    everything as it was: the process can go on.
+    """Replace this process by the new image, started in the same folder as this one.
 
-    What Python still holds for its standard streams is lost: flush before.
+    Returns only by raising OSError; the process can then continue unchanged. Flush the standard streams
+    before, because Python's buffers are lost.
     """
     state = json.loads(env[STATE_VARIABLE])
     fds = state["fds"] + state["kept"]
@@ -151,7 +152,7 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
         for fd in fds:
             os.set_inheritable(fd, True)
         if _START_FOLDER is not None:
-            os.chdir(_START_FOLDER)  # another one of that name, if it was removed and made anew
+            os.chdir(_START_FOLDER)  # it may have been recreated since
         os.execve(argv[0], list(argv), dict(env))
     except OSError:
         for fd in fds:
@@ -160,11 +161,10 @@ def execute(argv: Sequence[str], env: Mapping[str, str]) -> None:
 
 
 def load_state() -> RestartState | None:
-    """What the former image left, None if this is a fresh start. Takes it out of the environment: it counts
-    once.
+    """Return what the previous image left, or None at a fresh start.
 
-    State that is not this process's (a child inherits its parent's environment) or not understood (another
-    version of fasttail wrote it) is passed over, and so is a descriptor that is no listening socket any more.
+    The state is removed from the environment: it is valid once. State of another process (children inherit
+    the environment) or version is ignored, and so is a descriptor that is no longer a listening socket.
     """
     text = os.environ.pop(STATE_VARIABLE, None)
     if text is None:
@@ -185,7 +185,7 @@ def load_state() -> RestartState | None:
 
 
 def listening_socket(fd: int) -> socket.socket | None:
-    """The listening socket that descriptor `fd` is, owned from now on; None if it is something else."""
+    """Take ownership of descriptor `fd` if it is a listening socket, else return None."""
     try:
         sock = socket.socket(fileno=fd)
     except (OSError, ValueError):
