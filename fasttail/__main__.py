@@ -1,12 +1,12 @@
-"""The command `fasttail`, and `python -m fasttail`: sees to the signals, then imports the rest.
+"""Entry point of `fasttail` and `python -m fasttail`: sets up signals, then imports the rest.
 
-The imports take longer than a process manager may wait before it sends the first signal:
+The imports may take longer than a process manager waits before it sends the first signal:
 
-    serve        SIGTERM, SIGINT: the process ends with code 0; nothing has been begun yet
-                 SIGHUP, SIGUSR1: held back by the kernel until the server answers them
-    the others   SIGINT: the process ends by the signal, without a traceback
+    serve         SIGTERM, SIGINT: exit with code 0, since nothing has started yet
+                  SIGHUP, SIGUSR1: blocked until the server handles them
+    the others    SIGINT: the process ends by the signal, without a traceback
 
-What comes before this module runs meets the interpreter: some 20 ms, more on a loaded machine.
+Signals before this module runs, in the first 20 ms or more, get the interpreter's default handling.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import sys
 
 
 def main() -> int:
-    """Run the command line of this process; returns the exit code."""
+    """Run this process's command line and return the exit code."""
     on_interrupt = signal.getsignal(signal.SIGINT)
     serving = sys.argv[1:2] == ["serve"]
     if serving:
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: os._exit(0))
-        # Set as a whole: who started this process may have blocked others, and the mask outlives an execve.
+        # Set the whole mask: the parent may have blocked other signals, and the mask survives an execve.
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGHUP, signal.SIGUSR1})
     elif on_interrupt is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         from fasttail import cli
-    except (ImportError, OSError, MemoryError) as error:  # no descriptor or memory is left, say
+    except (ImportError, OSError, MemoryError) as error:  # no descriptors or memory left, for example
         print(f"fasttail: cannot be loaded: {error or type(error).__name__}", file=sys.stderr)
         return 2
     if not serving:
@@ -39,7 +39,7 @@ def main() -> int:
         return cli.main()
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the interpreter's end prints no traceback either
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback at interpreter exit either
 
 
 if __name__ == "__main__":

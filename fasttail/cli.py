@@ -1,9 +1,11 @@
-"""The command `fasttail`: command line in, exit code out.
+"""The command line of `fasttail`: parses arguments, runs the command, returns the exit code.
 
-    0 done (also when the reader of the output left)    2 what the user gave cannot be used, said in one line
-    130 interrupted from the keyboard                   anything else: the command's own
+    0      success, also if the reader of the output has left
+    2      unusable input or environment, reported in one line
+    130    interrupted from the keyboard
+    other  from the command itself
 
-Importing this module loads nothing compiled and changes nothing.
+Importing this module loads no compiled module and has no side effects.
 """
 
 from __future__ import annotations
@@ -41,21 +43,21 @@ _EPILOG = (
     "Every option can also be given as an environment variable (--block-size: FASTTAIL_BLOCK_SIZE) and as "
     "a key of the file named by --config (block_size). Precedence: option, environment, file, default."
 )
-# What the surroundings refuse, as opposed to what is wrong in the program: one line, no traceback.
-# RuntimeError is what Python raises where no thread can be started.
+# Errors of the environment rather than of the program, reported in one line without a traceback. Python
+# raises RuntimeError if it cannot start a thread.
 _ENVIRONMENT_ERRORS = (OSError, MemoryError, ImportError, RuntimeError, UnicodeError)
-# What becomes of output in the midst of it: no mistake of the user's, so the exit code is 1.
+# Failures of the output while it is written. They are not the user's mistake, so the exit code is 1.
 _OUTPUT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that `argv` (default: the process's arguments) names; returns the exit code."""
+    """Run the command that `argv` (default: the process's arguments) names, and return the exit code."""
     _ensure_standard_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path may be no text, and a locale lack a letter
+        sys.stdout.reconfigure(errors="backslashreplace")  # for undecodable paths and limited encodings
     code = _run(argv)
     try:
-        # None where the process was started with standard output closed.
+        # None if the process was started with standard output closed.
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -73,7 +75,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = _parser(args).parse_args(args)
         name = f"fasttail {arguments.command}"
         return _COMMANDS[arguments.command](arguments)
-    except SystemExit as end:  # argparse's, after --help and --version
+    except SystemExit as end:  # from argparse, after --help and --version
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
@@ -89,7 +91,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _error_text(error: Exception) -> str:
-    """What has been refused, in words."""
+    """Describe an error in words, without its traceback."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}"
@@ -122,7 +124,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         stacks.install_dump_handler()
         return app.serve(settings, read)
     except Exception as error:
-        # `app.serve` lets nothing through once it is ready: this is what keeps it from starting.
+        # `app.serve` raises only before it is ready, so this error prevented the start.
         if settings.log_level == "debug":
             import traceback
 
@@ -133,8 +135,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _default_sigint() -> Iterator[None]:
-    """Ctrl-C ends the process at once meanwhile, instead of raising: some extension modules (orjson's, for
-    one) do not survive an exception while they are loaded.
+    """Let Ctrl-C end the process at once instead of raising KeyboardInterrupt.
+
+    Some extension modules (such as orjson's) do not survive an exception during their import.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
@@ -175,7 +178,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     with _default_sigint():
         from fasttail.tools import synth
 
-    # A number of lines is wanted as a set of files, not as a stream.
+    # --lines alone asks for a set of files and not for a stream, so it is written at full speed.
     whole_set = settings.lines is not None and settings.sources["rate"] == "default"
     try:
         done = synth.run(
@@ -237,13 +240,13 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 _SERVE_THREADS = 6
-"""Threads of `serve` besides the workers: log, pipeline, checkpoint, webhook, and room for two more."""
+"""Threads of `serve` besides the workers: log, pipeline, checkpoint, webhook, and two spare ones."""
 
 
 def _require_threads(count: int) -> None:
-    """RuntimeError unless so many threads can run at once.
+    """Raise RuntimeError unless `count` threads can run at once.
 
-    OpenMP starts its own with the first large batch, and ends the process where it gets none.
+    OpenMP starts its own threads later, and ends the process if it cannot.
     """
     release = threading.Event()
     started: list[threading.Thread] = []
@@ -261,7 +264,7 @@ def _require_threads(count: int) -> None:
 
 
 def _current_folder() -> str:
-    """Empty if it has been removed, or may not be looked at."""
+    """Return the current folder, or "" if it was removed or may not be read."""
     try:
         return os.getcwd()
     except OSError:
@@ -285,27 +288,29 @@ def _settings(
 
 
 def _use_passive_wait() -> None:
-    """By default OpenMP's threads spin when they have nothing to do, two fifths of a core at 200 batches a
-    second.
+    """Let idle OpenMP threads sleep. By default they spin, two fifths of a core at 200 batches per second.
 
-    libgomp reads the variable as it is loaded, that is with the first compiled module: this must come before
-    its import.
+    libgomp reads the variable when it is loaded, with the first compiled module, so this must run before that
+    import.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _use_short_spin() -> None:
-    """For some 20 µs: a worker of `parse` has its next share that soon, and to wake it would take longer."""
+    """Let idle OpenMP threads spin for about 20 µs.
+
+    A worker of `parse` gets its next share that soon, and waking it would take longer.
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 class _UsageError(Exception):
-    """A command line that cannot be understood."""
+    """An invalid command line."""
 
 
 class _StoreOnce(argparse.Action):
-    """An option that has one value. Two different ones are a mistake: which of them counts?"""
+    """Stores one value. Giving two different ones is an error, because it is unclear which counts."""
 
     def __call__(
         self,
@@ -318,7 +323,7 @@ class _StoreOnce(argparse.Action):
 
 
 class _BooleanOnce(argparse.BooleanOptionalAction):
-    """The same for --name and --no-name."""
+    """Like `_StoreOnce`, for --name and --no-name."""
 
     def __call__(
         self,
@@ -337,14 +342,14 @@ def _set_once(action: argparse.Action, namespace: argparse.Namespace, value: Any
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a mistake, where argparse would print its usage as well."""
+    """Reports an error in one line, without the usage that argparse would print."""
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
 def _parser(args: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line; of the commands not among its `args` it knows the names only."""
+    """Return the parser for a command line. Only the commands among `args` get their options."""
     parser = _Parser(
         prog="fasttail",
         description="Follows the order files of a Hyperliquid node and broadcasts them to WebSocket clients.",
@@ -416,7 +421,7 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
 
 
 def _ensure_standard_descriptors() -> None:
-    """Opens what is closed of the descriptors 0, 1 and 2: else a socket gets the number, and the log."""
+    """Open closed descriptors among 0, 1 and 2; else a socket could get the number, and receive the log."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -425,7 +430,7 @@ def _ensure_standard_descriptors() -> None:
 
 
 def _discard_output() -> None:
-    """The interpreter flushes standard output once more as it ends: into nothing, or it would complain."""
+    """Redirect standard output to /dev/null, because the interpreter flushes it once more at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
@@ -433,7 +438,7 @@ def _discard_output() -> None:
 
 def _print_error(line: str, code: int = 2) -> int:
     shown = " ".join(line.split())
-    if sys.stderr is not None:  # the process was started with it closed
-        with contextlib.suppress(OSError, ValueError):  # a full disk: the exit code tells
+    if sys.stderr is not None:  # None if the process was started with it closed
+        with contextlib.suppress(OSError, ValueError):  # a full disk, say; the exit code remains
             print("".join(char if char.isprintable() else "?" for char in shown), file=sys.stderr)
     return code

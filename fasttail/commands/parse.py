@@ -1,4 +1,4 @@
-"""`fasttail parse`: the orders of whole files to standard output, block by block."""
+"""`fasttail parse`: prints the orders of whole files, block by block."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROGRESS_AFTER_S = 1.0
 
 
 def parse_files(settings: ParseSettings) -> int:
-    """Convert whole files, once. Returns 1 if a file could not be read to its end, else 0."""
+    """Convert the files once. Return 1 if one could not be read to its end, else 0."""
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
     converter = Converter(
         capacity=settings.block_size + settings.max_line,
@@ -48,7 +48,7 @@ def parse_files(settings: ParseSettings) -> int:
                 raise
             except OSError as error:
                 if error.filename is None:
-                    raise  # the output's: the reader's errors name the file
+                    raise  # an output error; the reader's errors name the file
                 progress.clear()
                 print(f"fasttail parse: {name}: {error.strerror}", file=sys.stderr)
                 code = 1
@@ -64,9 +64,9 @@ def parse_files(settings: ParseSettings) -> int:
 
 
 class _Progress:
-    """A bar on a terminal's standard error, for runs that take longer than `PROGRESS_AFTER_S`.
+    """A progress bar on a terminal's standard error, for runs longer than `PROGRESS_AFTER_S`.
 
-    tqdm is imported when the bar is due: that takes longer than most files.
+    tqdm is imported only then, because the import takes longer than most files.
     """
 
     def __init__(self, files: tuple[str, ...]) -> None:
@@ -86,7 +86,7 @@ class _Progress:
             self._bar.close()
 
     def advance(self, size: int, lines: int) -> None:
-        """Move the bar on by `size` bytes; `lines`: all so far, whose mean rate it shows too."""
+        """Advance the bar by `size` bytes; `lines` is the total so far, for the mean rate."""
         self._done += size
         if not self._enabled:
             return
@@ -101,7 +101,7 @@ class _Progress:
         self._bar.update(size)
 
     def clear(self) -> None:
-        """Make room for a message."""
+        """Clear the bar to make space for a message."""
         if self._bar is not None:
             self._bar.clear()
 
@@ -113,15 +113,15 @@ class _Progress:
             for name in self._files
         ]
         total = sum(size for size in sizes if size is not None) if None not in sizes else None
-        # delay: nothing is shown before the first update
+        # delay: show nothing before the first update
         return tqdm(total=total, unit="B", unit_scale=True, leave=False, delay=1e-9, file=sys.stderr)
 
 
 @contextmanager
 def _open_input(reader: Reader, name: str) -> Iterator[int]:
-    """The descriptor to wait at before each read, while it is open; -1: a file, which is read at once."""
-    # Standard input by its descriptor and from where it stands: /dev/stdin would begin a file anew, and a
-    # socket has none.
+    """Open an input and yield the descriptor to poll before each read, or -1 for a regular file."""
+    # Read standard input by its descriptor and from its offset: /dev/stdin would start a file from the
+    # beginning, and does not exist for a socket.
     fd = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
         is_file = stat.S_ISREG(os.fstat(fd).st_mode)
@@ -146,7 +146,7 @@ def _convert_file(reader: Reader, converter: Converter, name: str, progress: _Pr
             progress.advance(converter.bytes - before, converter.lines)
         elif code == FILL_EOF:
             break
-        elif code == FILL_ERROR and reader.error != errno.EAGAIN:  # of a pipe that somebody made non-blocking
+        elif code == FILL_ERROR and reader.error != errno.EAGAIN:  # EAGAIN: the pipe was made non-blocking
             raise OSError(reader.error, os.strerror(reader.error), name)
     offset = reader.tell()
     tail = reader.take_partial_line()
@@ -164,7 +164,7 @@ def _print_stats(converter: Converter, reader: Reader, workers: int, seconds: fl
         "bytes": reader.bytes_read,
         "seconds": round(seconds, 6),
         "workers": workers,
-        # JSON has no infinity, which the sum of decimals such as "1e400" is
+        # JSON has no infinity, which the sum of decimals such as "1e400" is.
         "sums": {
             name: total if math.isfinite(total) else None for name, total in converter.sums_dict().items()
         },

@@ -1,7 +1,7 @@
-"""`fasttail tail`: a node's orders to standard output as they come, without a server.
+"""`fasttail tail`: prints a node's orders as they arrive, without a server.
 
-The `Follower` decides, as in the server. The loop around it is not the pipeline's: the thread that reads also
-writes, so nothing waits in a ring, small writes are not coalesced, and the command can end with the data.
+The `Follower` sets the policy, as in the server, but the loop is not the pipeline's: one thread reads and
+writes, so there is no ring, small writes are not coalesced, and the command can end with the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fasttail.sources.watcher import WAIT_DIRS, WAIT_OUTPUT_CLOSED, Watcher
 
 
 def tail_folder(settings: TailSettings) -> int:
-    """Follow a node's folder and print its orders; with `--no-follow`, end where the data ends."""
+    """Follow a node's folder and print its orders. With `--no-follow`, stop at the end of the data."""
     if not settings.follow and not settings.data_dir.is_dir():
         raise ConfigError(f"{settings.data_dir}: no such folder")
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
@@ -66,9 +66,9 @@ def tail_folder(settings: TailSettings) -> int:
 
 
 def _wait_for_input(watcher: Watcher, seconds: float) -> bool:
-    """Wait for new data or names; True if the folders are to be looked at.
+    """Wait for new data or directory entries. Return True if the folders must be scanned.
 
-    Raises BrokenPipeError if nobody reads the output any more.
+    Raises BrokenPipeError if the reader of the output has left.
     """
     events = watcher.wait_once(int(seconds * 1e6) + 1)
     if events & WAIT_OUTPUT_CLOSED:
@@ -79,7 +79,7 @@ def _wait_for_input(watcher: Watcher, seconds: float) -> bool:
 def _finish(reader: Reader, converter: Converter, follower: Follower) -> int:
     path, offset, tail = follower.path, reader.tell(), reader.take_partial_line()
     if tail:
-        # Nobody will wait for its rest: it is an order if it is whole without its newline.
+        # Nothing waits for the rest of this line; it is an order if only its newline is missing.
         write_stdout(converter.convert_line(tail, offset))
         print_rejects(converter, str(path))
     return 0

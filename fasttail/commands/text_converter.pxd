@@ -1,4 +1,4 @@
-"""Lines in, text out: what `fasttail parse` and `fasttail tail` do."""
+"""Converter from blocks of lines to text, for `fasttail parse` and `fasttail tail`."""
 cimport cython
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -24,6 +24,6 @@ cdef class Converter:
     cdef readonly uint64_t orders
     cdef readonly uint64_t rejected
     cdef readonly uint64_t bytes
-    cdef readonly list rejects              # (offset of the line, reason) of the last call, at most 64
-    cdef readonly uint64_t rejects_omitted  # rejected lines of the last call that are not in `rejects`
+    cdef readonly list rejects              # (line offset, reason) of the last call, at most 64
+    cdef readonly uint64_t rejects_omitted  # rejected lines of the last call beyond `rejects`
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

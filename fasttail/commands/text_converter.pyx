@@ -1,6 +1,6 @@
-"""Lines in, text out: what `fasttail parse` and `fasttail tail` do with each block.
+"""Converts blocks of lines to text, for `fasttail parse` and `fasttail tail`.
 
-The same pool, table, selector and encoders as in the pipeline, driven from Python block by block; each step releases the GIL.
+The pool, table, selector and encoders are the pipeline's, driven from Python block by block. Each step releases the GIL.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
@@ -22,16 +22,17 @@ cdef enum:
     FORMAT_RAW
     FORMAT_JSON
     MAX_REJECTS = 64
-    KEEP_TEXT = 4 << 20      # bytes that stay for the next block's text
+    KEEP_TEXT = 4 << 20      # bytes of the text buffer kept for the next block
 
 _FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
 
 
 cdef class Converter:
-    """Converts blocks of whole lines; counts over all of them.
+    """Converts blocks of whole lines to text, and counts over all blocks.
 
-    format: "json" (one flat object a line), "raw" (the node's plain line) or "none". `orders` counts the selected ones, `sums`
-    adds them up if `compute_sums`. `capacity`: bytes of the largest block.
+    capacity:     bytes of the largest block.
+    format:       "json" (one flat object per line), "raw" (the node's plain line) or "none".
+    compute_sums: whether to sum the columns of the selected orders, which `orders` counts.
     """
 
     def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none",
@@ -52,7 +53,7 @@ cdef class Converter:
         buffer_free(&self.out)
 
     def convert_block(self, Reader reader not None) -> bytes:
-        """Convert the lines that the reader holds after FILL_LINES, and consume them. Returns the text."""
+        """Convert and consume the lines that the reader holds after FILL_LINES. Return the text."""
         self._convert(reader.base + reader.begin, reader.base + reader.lines_end, reader.base + reader.capacity, reader.offset)
         if reader.lines_end - reader.begin > RETAINED_WINDOWS * reader.window:
             self.table.trim(RETAINED_WINDOWS * reader.window)
@@ -60,13 +61,13 @@ cdef class Converter:
         return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
 
     def convert_line(self, bytes text, uint64_t offset) -> bytes:
-        """Convert one line (or some) that stands at `offset`, such as a last one without its newline."""
+        """Convert one or more lines at file position `offset`, such as a last line without its newline."""
         cdef const char* p = text
         self._convert(p, p + len(text), p + len(text), offset)
         return PyBytes_FromStringAndSize(self.out.data, <Py_ssize_t>self.out.size)
 
     def sums_dict(self) -> dict:
-        """As `Batch.sums`, over all orders selected so far."""
+        """Return the sums of all orders selected so far, in the form of `Batch.sums`."""
         return column_sums_to_dict(&self.sums)
 
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:

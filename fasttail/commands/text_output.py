@@ -1,4 +1,4 @@
-"""What `fasttail parse` and `fasttail tail` share: the filter of their options, and what they print."""
+"""The filter and the output that `fasttail parse` and `fasttail tail` share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fasttail.engine.filters import Selector
 
 
 class ProgressBar(Protocol):
-    """What may stand on the terminal's last line."""
+    """A progress bar on the terminal's last line."""
 
     def clear(self) -> None: ...
 
 
 def make_selector(settings: ParseSettings | TailSettings) -> Selector:
-    """The filter that the options ask for."""
+    """Return the filter that the options select."""
     min_notional = settings.min_notional or 0.0
     return Selector(
         coins=dict.fromkeys(settings.coin, min_notional) if settings.coin else None,
@@ -32,16 +32,19 @@ def make_selector(settings: ParseSettings | TailSettings) -> Selector:
 
 
 def write_stdout(text: bytes) -> None:
-    """All of it to standard output, past Python's buffer. Raises BrokenPipeError, OSError."""
+    """Write all of `text` to standard output, bypassing Python's buffer.
+
+    Raises BrokenPipeError if the reader has left or the terminal was closed, else OSError.
+    """
     view = memoryview(text)
     while view:
         try:
             view = view[os.write(1, view) :]
         except BlockingIOError:
-            select.select((), (1,), ())  # a terminal or pipe that somebody made non-blocking
+            select.select((), (1,), ())  # the terminal or pipe was made non-blocking
         except OSError as error:
             if error.errno == errno.EIO and _has_hung_up(1):
-                raise BrokenPipeError from None  # a terminal that was closed
+                raise BrokenPipeError from None  # the terminal was closed
             raise
 
 
@@ -52,11 +55,11 @@ def _has_hung_up(fd: int) -> bool:
 
 
 def wait_for_input(fd: int) -> None:
-    """Until there is something to read. BrokenPipeError if standard output's reader leaves meanwhile."""
+    """Wait until `fd` is readable. Raises BrokenPipeError if standard output's reader leaves meanwhile."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     if fd != 1:
-        poll.register(1, 0)  # errors are always told
+        poll.register(1, 0)  # errors are always reported
     for ready, events in poll.poll():
         if ready == 1 and fd != 1 and events & (select.POLLERR | select.POLLHUP):
             raise BrokenPipeError

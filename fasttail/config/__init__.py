@@ -1,4 +1,4 @@
-"""The settings: which there are (table), how values are read (values, file), and from where (sources)."""
+"""Settings: which exist (schema), how values are read (value_types, file), which one counts (loading)."""
 
 from fasttail.config.schema import (
     COMMANDS,

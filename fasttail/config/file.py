@@ -1,4 +1,4 @@
-"""Reads a file of settings: TOML, YAML or JSON, told apart by the name's ending."""
+"""Reads a settings file as TOML, YAML or JSON, according to its extension."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 from fasttail.config.schema import ConfigError
 
 MAX_BYTES = 1 << 20
-"""Bytes of a file of settings: some 10,000 symbols."""
+"""Maximum size of a settings file, enough for about 10,000 symbols."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's keys and values; ConfigError, naming the file, if it cannot be read.
+    """Return the keys and values of a settings file.
 
-    A key that stands twice in the same mapping is an error in each of the three: which of them counts?
+    A duplicate key in a mapping is an error in all three formats, because it is unclear which value counts.
+    Raises ConfigError, which names the file, if it cannot be read.
     """
     suffix = path.suffix.lower()
     parse = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}.get(suffix)
@@ -41,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
-    # Without O_NONBLOCK a named pipe would be waited for.
+    # Without O_NONBLOCK, opening a named pipe would block.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             is_folder = stat.S_ISDIR(os.fstat(file.fileno()).st_mode)
@@ -53,14 +54,14 @@ def _read_text(path: Path) -> str:
 
 
 def key_location(path: Path, key: str) -> str:
-    """Where a key stands, for an error message: the file and, if it can be told, the line."""
+    """Return the file and, if it can be found, the line of a key, for an error message."""
     pattern = "".join("[-_]" if char == "_" else re.escape(char) for char in key)
     found = re.search(rf"""^[\s{{,]*["']?{pattern}["']?\s*[=:]""", _read_text(path), re.MULTILINE)
     return f"{path}, line {found.string.count(chr(10), 0, found.end()) + 1}" if found else str(path)
 
 
 def _toml(text: str) -> Any:
-    import tomllib  # only here: few have a file, and every start would pay for it
+    import tomllib  # imported late, because few starts need it
 
     return tomllib.loads(text)
 
@@ -79,7 +80,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _yaml(text: str) -> Any:
-    # As above; it costs more than all the rest of a start.
+    # Imported late as above; it costs more than the rest of a start.
     yaml = importlib.import_module("yaml")
     try:
         loader = yaml.SafeLoader(text)
@@ -89,14 +90,14 @@ def _yaml(text: str) -> Any:
         _check_nodes(yaml, root)
         return loader.construct_document(root)
     except yaml.YAMLError as error:
-        # Its text quotes the file, which may hold a secret.
+        # The error's text quotes the file, which may contain a secret.
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = _where(mark) if mark is not None else ""
         raise ValueError(f"{problem or type(error).__name__}{where}") from None
 
 
 def _check_nodes(yaml: Any, root: Any) -> None:
-    """ValueError for what YAML 1.1 reads as something else than it looks like, or would lose in silence."""
+    """Raise ValueError for what YAML 1.1 would misread or silently drop."""
     seen, waiting = set(), [root]
     while waiting:
         node = waiting.pop()
@@ -118,7 +119,7 @@ def _check_nodes(yaml: Any, root: Any) -> None:
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif node.tag.endswith((":int", ":float")) and re.match(r"[-+]?(?:0[0-9_]|.*:)", node.value):
-            # 0123 would be 83, and 1:30 would be 90.
+            # 0123 would be read as 83, and 1:30 as 90.
             raise ValueError(f"{node.value} is not a plain number{_where(node.start_mark)}")
 
 

@@ -1,11 +1,10 @@
-"""Fills in a command's settings. The first that has a value counts:
+"""Loads a command's settings, in this order of precedence:
 
     option (--port 9000)  >  environment (FASTTAIL_PORT=9000)  >  file (port = 9000)  >  default
 
-An empty environment variable counts as not set. One that an orchestrator made of a service's name is none of
-ours: Kubernetes sets FASTTAIL_PORT=tcp://… where a Service is called "fasttail". A file may hold the settings
-of all commands: those of other commands are passed over, a key that no command knows is an error. Nothing
-that was given is lost in silence: the settings' `notices` say what has no effect.
+Empty environment variables count as not set. So do those that an orchestrator derives from a service's name:
+Kubernetes sets FASTTAIL_PORT=tcp://… for a Service called "fasttail". A file may hold the settings of all
+commands, but unknown keys are errors. The settings' `notices` list everything that has no effect.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ NON_SETTING_VARIABLES = frozenset(
         *("STRICT_BUILD", "TAG", "TOKEN", "WITHOUT_REAL_DATA"),
     )
 )
-"""Those that are read elsewhere, and are no settings: docs/configuration.md."""
+"""FASTTAIL_ variables that are not settings and are read elsewhere; see docs/configuration.md."""
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 500
 
-# Made of the name of a Service (Kubernetes) or of a linked container (Docker) that begins with "fasttail".
+# Set by Kubernetes for a Service, or by Docker for a linked container, whose name begins with "fasttail".
 _LINK_VALUE = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+")
 _LINK_NAME = re.compile(
     r"FASTTAIL_(?:\w+_)??(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)\w*)?|NAME|ENV_\w+)"
@@ -45,12 +44,12 @@ _LINK_NAME = re.compile(
 
 
 def flag(option: Option) -> str:
-    """The option on the command line."""
+    """Return the option's name on the command line."""
     return "--" + option.name.replace("_", "-")
 
 
 def env_name(option: Option) -> str:
-    """The environment variable."""
+    """Return the name of the option's environment variable."""
     return "FASTTAIL_" + option.name.upper()
 
 
@@ -62,12 +61,12 @@ def load(
     base: str | None = None,
     **extra: Any,
 ) -> S:
-    """The settings of a command; ConfigError for the first that is not as expected.
+    """Load the settings of a command. Raises ConfigError for the first invalid value.
 
-    `given` holds what the command line said, by `dest`: text as it was typed, or a bool for an option without
-    a value. `base` is the folder that relative paths begin at, so that they mean the same for as long as the
-    process lives; "" if there is none any more, None to leave them as they are. `extra` are fields that are
-    no settings (the files to parse); they are taken as they are.
+    given: values from the command line by `dest`: text as typed, or a bool for a switch.
+    base:  folder to which relative paths refer, so that they keep their meaning for the life of the process;
+           "" if it no longer exists, None to leave relative paths unchanged.
+    extra: fields that are not settings (the files to parse), passed through.
     """
     schema = options(settings)
     values: dict[str, Any] = {}
@@ -101,7 +100,7 @@ def load(
 
 
 def _environment_value(option: Option, environ: Mapping[str, str], notices: list[str]) -> str:
-    """What the environment says of a setting; empty if nothing."""
+    """Return the setting's value in the environment, or "" if there is none."""
     name = env_name(option)
     raw = environ.get(name)
     if raw is not None and _LINK_VALUE.fullmatch(raw):
@@ -113,7 +112,7 @@ def _environment_value(option: Option, environ: Mapping[str, str], notices: list
 
 
 def _unknown_variables(schema: list[Option], environ: Mapping[str, str]) -> list[str]:
-    """Variables that look like a setting and are none: typing errors."""
+    """Return a notice for each unknown FASTTAIL_ variable, which is probably a typing error."""
     known = {env_name(option) for settings in COMMANDS.values() for option in options(settings)}
     candidates = [env_name(option) for option in schema if not option.file_only]
     found = []
@@ -196,13 +195,13 @@ def _reject_unknown_keys(path: Path, content: Mapping[str, Any]) -> None:
 def _shown(value: Any, option: Option) -> str:
     if option.value_type.secret:
         return "something else"
-    # What a file's aliases stand for can be longer than memory.
+    # YAML aliases can expand to more text than fits into memory.
     shown = str(value).lower() if isinstance(value, bool) else _REPR.repr(value)
     return shown if len(shown) <= 80 else shown[:80] + "..."
 
 
 def format_settings(loaded: Settings) -> str:
-    """Every setting of a command, its value, and where that came from; a line each."""
+    """Format each setting of a command with its value and source, one per line."""
     rows = []
     for option in options(type(loaded)):
         value = getattr(loaded, option.dest)
@@ -213,7 +212,7 @@ def format_settings(loaded: Settings) -> str:
 
 
 def describe_default(settings: type[Settings], option: Option) -> str:
-    """The default as the help shows it; empty where there is none or the help itself says it."""
+    """Return the default as shown in the help, or "" if there is none or the help text states it."""
     field = next(field for field in dataclasses.fields(settings) if field.name == option.dest)
     if field.default is dataclasses.MISSING or field.default in (None, ()):
         return ""

@@ -1,7 +1,7 @@
-"""The settings of every command: one table, from which options, environment variables and file keys are made.
+"""Defines the settings of every command, from which options, variables and file keys are derived.
 
-A field of these classes is a setting; its place in a class says which commands have it. `sources.load`
-fills them in. Built directly, they take values as they are: `ServeSettings(data_dir=Path("data"), port=0)`.
+A field of these classes is a setting, and its class determines which commands have it. `loading.load` fills
+them in. Direct construction does not validate values: `ServeSettings(data_dir=Path("data"), port=0)`.
 """
 
 # ruff: noqa: RUF009 (the fields' defaults are made by _option, which returns dataclasses.field)
@@ -21,12 +21,14 @@ from fasttail.system.cores import default_workers
 
 
 class ConfigError(Exception):
-    """A setting that the user has to mend; one line says which, where it was given and what was expected."""
+    """An error in the user's settings. One line names the setting, where it was given and
+    what was expected.
+    """
 
 
 @dataclass(frozen=True)
 class Option:
-    """How a setting is given: `name` in a file, upper case in the environment, as an option with dashes."""
+    """A setting: `name` in a file, FASTTAIL_NAME in the environment, --name with hyphens as an option."""
 
     name: str
     dest: str
@@ -35,7 +37,7 @@ class Option:
     positional: bool = False
     file_only: bool = False
     debugging: bool = False
-    short: str = ""  # a letter, as an option with one dash
+    short: str = ""  # the letter of an option with one dash
 
 
 def _option(
@@ -50,7 +52,7 @@ def _option(
     debugging: bool = False,
     short: str = "",
 ) -> Any:
-    """A field that is a setting; without default and factory it has to be given."""
+    """Declare a field as a setting. Without `default` and `factory` it is required."""
     metadata = {"option": Option(name, "", value_type, help, positional, file_only, debugging, short)}
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
@@ -58,7 +60,7 @@ def _option(
 
 
 def options(settings: type[Settings]) -> list[Option]:
-    """The settings of a command, in the order of the table."""
+    """Return the settings of a command in the order of their declaration."""
     return [
         dataclasses.replace(option, name=option.name or field.name, dest=field.name)
         for field in dataclasses.fields(settings)
@@ -72,8 +74,10 @@ _LAYOUTS = get_args(Layout)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all commands have. `sources` says for each setting where its value comes from; `notices` what was
-    given and has no effect, a line each.
+    """Settings that all commands have.
+
+    sources: where the value of each setting comes from.
+    notices: one line for each given value that has no effect.
     """
 
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
@@ -83,16 +87,16 @@ class Settings:
     )
 
     def check(self) -> None:
-        """Raises ConfigError where settings, each good by itself, do not go together."""
+        """Raise ConfigError if settings that are valid individually contradict each other."""
 
     def ineffective_settings(self) -> list[str]:
-        """What was given but does nothing without another setting, a line each."""
+        """Return one line for each given setting that has no effect without another one."""
         return []
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ParsingSettings(Settings):
-    """Of the commands that read the node's lines."""
+    """Settings of the commands that parse the node's lines."""
 
     workers: int = _option(
         types.integer(1, 256),
@@ -109,7 +113,7 @@ class _ParsingSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class _FollowingSettings(_ParsingSettings):
-    """Of the commands that follow a node's folder."""
+    """Settings of the commands that follow a node's folder."""
 
     data_dir: Path = _option(_FOLDER, "the node's data folder, such as ~/hl/data", positional=True)
     layout: Literal["auto"] | Layout = _option(
@@ -131,7 +135,7 @@ class _FollowingSettings(_ParsingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class _FilterSettings(Settings):
-    """Of the commands that print orders: which. Not given, a filter passes everything."""
+    """Filters of the commands that print orders. An unset filter passes everything."""
 
     coin: tuple[str, ...] = _option(
         types.comma_list("coins' names", "COIN,..."), "only these coins", default=()
@@ -156,7 +160,7 @@ class _FilterSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings(_FollowingSettings):
-    """fasttail serve."""
+    """Settings of `fasttail serve`."""
 
     start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
         types.choice("end", "hour", "oldest", "checkpoint"),
@@ -343,7 +347,7 @@ class ServeSettings(_FollowingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TailSettings(_FilterSettings, _FollowingSettings):
-    """fasttail tail."""
+    """Settings of `fasttail tail`."""
 
     start: Literal["end", "hour", "oldest"] = _option(
         types.choice("end", "hour", "oldest"),
@@ -361,7 +365,7 @@ class TailSettings(_FilterSettings, _FollowingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ParseSettings(_FilterSettings, _ParsingSettings):
-    """fasttail parse."""
+    """Settings of `fasttail parse`."""
 
     files: tuple[str, ...] = dataclasses.field(default=())
     format: Literal["json", "raw", "none"] = _option(
@@ -376,7 +380,7 @@ class ParseSettings(_FilterSettings, _ParsingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SynthSettings(Settings):
-    """fasttail synth."""
+    """Settings of `fasttail synth`."""
 
     directory: Path = _option(
         types.path("a folder", "DIR"), "where to create the node's folder", positional=True
@@ -398,7 +402,7 @@ class SynthSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings(Settings):
-    """fasttail demo."""
+    """Settings of `fasttail demo`."""
 
     seconds: float | None = _option(types.number(metavar="S"), "stop after this time", default=None)
     rate: float | None = _option(types.rate(), "lines a second", default=5000.0)
@@ -420,7 +424,7 @@ class DemoSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class _InspectionSettings(Settings):
-    """Of the commands that look at a server from outside. Its token may also stand in FASTTAIL_TOKEN."""
+    """Settings of the commands that inspect a server from outside. FASTTAIL_TOKEN may hold its token."""
 
     container: str | None = _option(
         types.text("a container's name or id", "NAME", "[A-Za-z0-9][A-Za-z0-9_.-]*"),
@@ -447,7 +451,7 @@ class _InspectionSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifySettings(_InspectionSettings):
-    """fasttail verify."""
+    """Settings of `fasttail verify`."""
 
     minutes: float = _option(
         types.number(metavar="N"), "minutes to watch; 0: check what is there and exit", default=5.0
@@ -462,7 +466,7 @@ class VerifySettings(_InspectionSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSettings(_InspectionSettings):
-    """fasttail bundle. Its `config` is the server's too."""
+    """Settings of `fasttail bundle`. Its `config` is also the server's."""
 
     output: Path | None = _option(
         types.path("a file", "FILE"),

@@ -1,6 +1,7 @@
-"""How the value of a setting is read: from text (an option, the environment) and from what a file holds.
+"""Parses setting values, from text (options, environment) and from the values of a file.
 
-Each kind says what it expects, in the words of an error message, and raises ValueError for anything else.
+Each type describes what it expects, in the words of an error message, and raises ValueError for anything
+else.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class ExplainedValueError(ValueError):
-    """A wrong value of which there is more to say than what was expected."""
+    """An invalid value whose error says more than what was expected."""
 
 
 @dataclass(frozen=True)
 class SymbolFilter:
-    """Orders of `symbol` pass when price × size is at least `min_liquidity`."""
+    """Passes orders of `symbol` whose price × size is at least `min_liquidity`."""
 
     symbol: str
     min_liquidity: float
@@ -35,7 +36,7 @@ class SymbolFilter:
 
 @dataclass(frozen=True)
 class ValueType:
-    """One way of reading values. `from_text` and `from_file` raise ValueError unless `expected` holds."""
+    """A type of values. `from_text` and `from_file` raise ValueError for anything but `expected`."""
 
     expected: str
     from_text: Callable[[str], Any]
@@ -43,8 +44,8 @@ class ValueType:
     metavar: str
     to_text: Callable[[Any], str] = str
     is_switch: bool = False  # an option without a value: --name, --no-name
-    repeats: bool = False  # an option given twice adds to its list
-    secret: bool = False  # a wrong value is not shown
+    repeats: bool = False  # giving the option twice extends its list
+    secret: bool = False  # invalid values are not shown
 
 
 def integer(low: int, high: int = 1 << 53) -> ValueType:
@@ -75,7 +76,7 @@ def number(low: float = 0.0, metavar: str = "N") -> ValueType:
 
 
 def rate() -> ValueType:
-    """A number above zero, or "max", which is None."""
+    """A number above zero, or "max", which becomes None."""
 
     def check(value: Any) -> float | None:
         if value == "max":
@@ -96,7 +97,7 @@ def rate() -> ValueType:
 
 
 def size(low: int = 1, high: int = 1 << 40) -> ValueType:
-    """A number of bytes; as text also with K, M or G (powers of 1024)."""
+    """A size in bytes. Text may also use K, M or G (powers of 1024)."""
 
     def parse(text: str) -> int:
         match = re.fullmatch(r"([0-9]+)([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
@@ -121,7 +122,7 @@ def size(low: int = 1, high: int = 1 << 40) -> ValueType:
 
 
 def show_size(value: int) -> str:
-    """The shortest exact form: 524288 is "512K"."""
+    """Return the shortest exact form, such as "512K" for 524288."""
     for unit in ("G", "M", "K"):
         if value and value % _UNITS[unit] == 0:
             return f"{value // _UNITS[unit]}{unit}"
@@ -129,7 +130,7 @@ def show_size(value: int) -> str:
 
 
 def boolean() -> ValueType:
-    """Yes or no."""
+    """A boolean. Text may be 1/0, true/false, yes/no or on/off."""
     names = {
         "1": True,
         "true": True,
@@ -169,7 +170,7 @@ def choice(*names: str) -> ValueType:
 
 
 def text(what: str, metavar: str, pattern: str = r".*\S.*") -> ValueType:
-    """Text that fits `pattern` as a whole."""
+    """Text that matches `pattern` in full."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
@@ -190,7 +191,7 @@ def address() -> ValueType:
 
 
 def path(what: str, metavar: str) -> ValueType:
-    """A path; `~` is the home folder."""
+    """A path, in which `~` is the home folder."""
 
     def check(value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
@@ -205,7 +206,7 @@ def path(what: str, metavar: str) -> ValueType:
 
 
 def url() -> ValueType:
-    """A web address. It may hold a secret anywhere behind the scheme, so only its host is ever shown."""
+    """A web address. It may contain a secret, so only its scheme, host and port are ever shown."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(r"[!-~]+", value) is None:
@@ -213,7 +214,7 @@ def url() -> ValueType:
         try:
             parts = urlsplit(value)
             good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # brackets, a port that is none: its text quotes the URL
+        except ValueError:  # bad brackets or port; the error's text quotes the URL
             good = False
         if not good:
             raise ValueError
@@ -228,7 +229,7 @@ def url() -> ValueType:
 
 
 def base_url() -> ValueType:
-    """Where a server answers: scheme, host and port. A wrong one may hold a secret, and is not shown."""
+    """A server's base URL: scheme, host and port. Invalid values may contain a secret and are not shown."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or re.fullmatch(r"https?://[^\s/?#@]+/?", value) is None:
@@ -242,15 +243,15 @@ def base_url() -> ValueType:
 
 
 def comma_list(what: str, metavar: str, read: Callable[[str], Any] = str) -> ValueType:
-    """A list of words; as text separated by commas. It may be empty: that filter passes everything.
+    """A list of words, separated by commas in text. An empty list is a filter that passes everything.
 
-    `read` makes of a word what it stands for; ValueError if it is none.
+    `read` converts a word, and raises ValueError if it is invalid. Duplicates are dropped.
     """
 
     def parse(given: str) -> tuple[Any, ...]:
         found = [word.strip() for word in given.split(",") if word.strip()]
         if given.strip() and not found:
-            raise ValueError  # "," says something else than the empty text, which passes everything
+            raise ValueError  # only empty text, and not ",", passes everything
         return check(found)
 
     def check(value: Sequence[Any]) -> tuple[Any, ...]:
@@ -272,7 +273,7 @@ def comma_list(what: str, metavar: str, read: Callable[[str], Any] = str) -> Val
 
 
 def origins() -> ValueType:
-    """Web pages' origins, as browsers send them."""
+    """Origins of web pages, as browsers send them."""
 
     def read(word: str) -> str:
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+|null", word) is None:
@@ -283,7 +284,7 @@ def origins() -> ValueType:
 
 
 def networks() -> ValueType:
-    """Addresses and networks of either version."""
+    """IP addresses and networks of both versions."""
 
     def read(word: str) -> Network:
         return ipaddress.ip_network(word, strict=False)
@@ -292,7 +293,7 @@ def networks() -> ValueType:
 
 
 def symbols() -> ValueType:
-    """`symbols_config`, as the old service's settings file holds it; see `unused_keys` for other keys."""
+    """`symbols_config`, in the form of the old service's settings file. See `unused_keys` for other keys."""
 
     def parse(given: str) -> tuple[SymbolFilter, ...]:
         raise ValueError
@@ -320,13 +321,13 @@ _SYMBOL_KEYS = ("symbol", "min_liquidity", "price_deviation")
 
 
 def _closest_key(key: str) -> str:
-    """The key of an entry that a wrong one was meant to be; empty if it resembles none."""
+    """Return the key that `key` probably means, or "" if it resembles none."""
     near = difflib.get_close_matches(key.lower().replace("-", "_"), _SYMBOL_KEYS, 1, 0.75)
     return near[0] if near else ""
 
 
 def unused_keys(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys of `symbols_config` that nobody knows, in the order of their names."""
+    """Return the unknown keys of `symbols_config`, sorted."""
     return sorted({str(key) for entry in entries for key in entry if key not in _SYMBOL_KEYS})
 
 

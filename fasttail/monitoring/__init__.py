@@ -1,1 +1,1 @@
-"""The process's own health: its memory over time, and the restart in place."""
+"""Log, metrics, health, memory trend, stall detection and alerts."""

@@ -1,7 +1,7 @@
-"""The nine lines that a batch leaves in the log, as the operators know them.
+"""The nine log lines of a batch.
 
-Five when it starts and four when it ends, so that a batch which hangs shows its beginning and no end. Which
-batches are logged is the caller's choice; that an end belongs to each beginning is seen to here: operators
+Five lines mark the start of a batch and four its end, so a batch that hangs shows a start without an end. The
+caller chooses which batches are logged; `BatchLog` logs an end for every logged start, because operators
 compare the two counts.
 """
 
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from fasttail.monitoring.log import Event, LogService
 
 TEXTS = {
-    # The operators' nine, in their order.
+    # The nine lines that operators know, in their order.
     "batch_started": "📦 Processing batch snapshot: {lines} lines (buffer cleared)",
     "batch_parallel": "🔄 Parallel processing START: {lines} lines, {workers} workers",
     "batch_chunks": "📊 Chunks created: {chunks} chunks, ~{share} lines per chunk (workers: {workers})",
@@ -25,7 +25,6 @@ TEXTS = {
     "batch_completed": "✅ Parallel COMPLETED: {lines} lines → {orders} orders "
     "({chunks} chunks, {failed} failed)",
     "batch_broadcast": "📡 WebSocket: {sent}/{selected} orders → {clients} clients",
-    # The others.
     "batch_summary": "Σ {seconds:.0f} s: {batches} batches, largest {largest} lines, {lines} lines → "
     "{orders} orders ({failed} chunks failed), {sent}/{selected} orders → {clients} clients",
     "batch_timed_out": "⏰ Parallel batch timed out after {seconds:g} seconds",
@@ -33,21 +32,21 @@ TEXTS = {
     "worker_started": "🔧 Worker START: {worker} of {workers}, {lines} lines",
     "worker_completed": "✅ Worker COMPLETED: {worker} of {workers}, {orders} orders",
 }
-"""What is logged of batches: an event's name -> its text, whose numbers are the event's fields."""
+"""Event name -> message text. The placeholders are also the event's fields."""
 
 States: TypeAlias = Sequence[tuple[int, int, bool]]
-"""What each worker of a batch has done so far: its lines, its orders, and whether it has completed."""
+"""Progress of each worker in a batch: lines, orders, and whether it has finished."""
 
 
 class BatchLog:
-    """Writes the batches of one pipeline, one batch at a time. Used by one thread."""
+    """Logs the batches of one pipeline, one batch at a time. Not thread-safe."""
 
     def __init__(self, log: LogService) -> None:
         self._log = log
         self._started = False
 
     def start(self, lines: int, workers: int, chunks: int) -> bool:
-        """Logs the beginning of a batch of `lines` lines; False if the log did not take it."""
+        """Log the start of a batch of `lines` lines. Return False if the log did not accept it."""
         self._started = self._log.log_lines(_start_lines(lines, workers, chunks))
         return self._started
 
@@ -64,11 +63,12 @@ class BatchLog:
         with_start: bool = False,
         states: States = (),
     ) -> bool:
-        """Logs the end of a batch if its beginning was logged.
+        """Log the end of a batch whose start was logged, and return whether it was logged.
 
-        `orders` were parsed in `workers` chunks, `failed` chunks of these failed; `sent` of `selected` orders
-        went to `clients`. `with_start` logs all nine lines if the beginning was not logged. `states` are
-        shown at the debug level. Returns whether the end was logged.
+        lines, orders:           parsed lines and orders, in `workers` chunks, of which `failed` failed.
+        sent, selected, clients: `sent` of the `selected` orders went to `clients` clients.
+        with_start:              log all nine lines if the start was not logged.
+        states:                  progress of the workers, logged at the debug level.
         """
         end_lines = [
             _event("batch_results", chunks=workers),
@@ -97,7 +97,7 @@ class BatchLog:
         selected: int,
         clients: int,
     ) -> bool:
-        """One line for all batches of the last `seconds`; `largest` is the largest batch, in lines."""
+        """Log one line for all batches of the last `seconds`; `largest` is the lines of the largest batch."""
         summary = _event(
             "batch_summary", seconds=seconds, batches=batches, largest=largest, lines=lines, orders=orders,
             failed=failed, sent=sent, selected=selected, clients=clients,
@@ -105,13 +105,13 @@ class BatchLog:
         return self._log.log_lines([summary])
 
     def timed_out(self, seconds: float, states: States) -> None:
-        """Logs that the batch is not done after `seconds`, its limit, and how far each worker is."""
+        """Log that the batch has exceeded its limit of `seconds`, and the progress of each worker."""
         self._log.log_lines([_event("batch_timed_out", seconds=seconds)], level=logging.ERROR, reserve=True)
         if states:
             self._log.log_lines(_worker_lines(states), level=logging.WARNING, reserve=True)
 
     def failed(self, reason: str) -> None:
-        """Logs that the batch failed as a whole; it has no end then."""
+        """Log that the batch failed as a whole. No end is logged for it."""
         self._started = False
         self._log.log_lines([_event("batch_failed", reason=reason)], level=logging.ERROR, reserve=True)
 

@@ -1,11 +1,11 @@
-"""Is this history of a size linear growth? A pure function of at most some sixty points.
+"""Decides whether the history of a size is linear growth, as of a leak.
 
     points ─► slopes of all pairs ─► median: the slope (Theil–Sen)
-                                 └─► ranks by Kendall's S: its interval, and how sure "it grows" is
-           ─► slope and least size of each third: a leak grows in all of them, and so does what is kept
+                                 └─► Kendall's S: interval of the slope, confidence in growth
+           ─► median slope and minimum of each third: a leak grows in all of them
 
-Linear growth is what a leak looks like. A burst of clients levels off, a sawtooth comes back, a step stays:
-none of them grows at the same pace all along.
+A burst of clients levels off, a sawtooth falls again and a step stays flat, so none of them grows at the same
+rate throughout. The cost is quadratic in the number of points, which is about sixty.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MB = 1024 * 1024  # as `docker stats` counts
+MB = 1024 * 1024  # the unit of `docker stats`
 
 MIN_GROWTH = 8 * MB
-"""Over the whole window; below it, growth is noise."""
+"""Minimum growth over the whole window; less is noise."""
 
 MIN_POINTS = 6
-"""Of a history that has a slope at all."""
+"""Points below which no slope is estimated."""
 
-_CONFIDENCE_Z = 3.291  # of the normal distribution: 99.9 % lie within so many standard deviations
+_CONFIDENCE_Z = 3.291  # normal quantile of a two-sided 99.9 % interval
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What a history tells. All None while it is too short.
+    """Result for one history. The estimates are None while the history is too short.
 
-    slope:      bytes per second; `low` and `high`: its interval of 99.9 %.
-    confidence: 0 to 1, that it goes up rather than down or nowhere.
+    slope:      bytes per second.
+    low, high:  99.9 % confidence interval of `slope`.
+    confidence: probability, 0 to 1, that the trend is upward.
+    span:       seconds between the first and the last point.
+    growing:    whether the history counts as linear growth.
 
-    Both take the points as independent of each other, which those of a process's memory are not: the interval
-    is narrower than it should be. So they are told, and needed for growth, but not enough for it.
+    The interval and the confidence assume independent points. Memory samples are correlated, so the true
+    interval is wider; growth therefore requires `low` > 0 but is not concluded from it alone.
     """
 
     slope: float | None = None
@@ -47,22 +50,22 @@ class Growth:
 
 
 def estimate_growth(points: Points, window_s: float, min_growth: float = MIN_GROWTH) -> Growth:
-    """Judge (time in seconds, bytes), oldest first, of a sliding window of `window_s` seconds.
+    """Estimate the growth over a sliding window of `window_s` seconds.
 
-    min_growth: growth over the whole window that is none. Other sizes than bytes may be judged by it,
-    and along another axis than time.
+    points:     (time in seconds, size in bytes), oldest first. Other units work for both axes.
+    min_growth: growth over the whole window below which the history does not count as growing.
     """
     count = len(points)
     if count < MIN_POINTS:
         return Growth()
     slopes = _slopes(points)
     slope = median(slopes)
-    # Kendall's S: pairs that go up less pairs that go down. Its deviation if there were no trend; ties would
-    # make it smaller, so that this errs on the side of no alert.
+    # Kendall's S: increasing pairs minus decreasing pairs. The deviation is that of the no-trend hypothesis
+    # without ties; ties would make it smaller, so ignoring them errs on the side of no alert.
     deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
     s = sum(each > 0 for each in slopes) - sum(each < 0 for each in slopes)
     confidence = 0.5 * (1 + math.erf(s / deviation / math.sqrt(2)))
-    # Sen's interval: so many ranks to both sides of the median.
+    # Sen's interval: this many ranks around the median.
     rank_interval = _CONFIDENCE_Z * deviation
     low = slopes[max(0, math.floor((len(slopes) - rank_interval) / 2))]
     high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + rank_interval) / 2))]
@@ -71,7 +74,7 @@ def estimate_growth(points: Points, window_s: float, min_growth: float = MIN_GRO
     if growing:
         thirds = (points[: count // 3], points[count // 3 : 2 * count // 3], points[2 * count // 3 :])
         growing = all(median(_slopes(third)) >= slope / 3 for third in thirds)
-        # What a sawtooth keeps does not rise, wherever the window happens to begin.
+        # The minima of a sawtooth do not rise, wherever the window begins.
         minima = [min(size for _, size in third) for third in thirds]
         min_rise = slope * span / 9
         growing = growing and minima[1] - minima[0] >= min_rise and minima[2] - minima[1] >= min_rise
@@ -79,7 +82,7 @@ def estimate_growth(points: Points, window_s: float, min_growth: float = MIN_GRO
 
 
 def _slopes(points: Points) -> list[float]:
-    """Of all pairs, in ascending order."""
+    """Return the slopes of all pairs, in ascending order."""
     return sorted(
         (later[1] - earlier[1]) / (later[0] - earlier[0])
         for index, earlier in enumerate(points)
@@ -88,6 +91,6 @@ def _slopes(points: Points) -> list[float]:
 
 
 def median(ordered: Sequence[float]) -> float:
-    """The median of sorted numbers. Importing `statistics` instead would make a start slower."""
+    """Return the median of sorted numbers. Importing `statistics` would slow down the start."""
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

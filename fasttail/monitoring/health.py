@@ -1,8 +1,7 @@
-"""Is the service well? Two questions with two answers: is the data fresh, and does the process make progress?
+"""Answers whether the data is fresh and whether the process makes progress.
 
-Both are computed from the pipeline's numbers at the moment of asking; nothing here has a timer or a state
-that could go stale itself. `/health` tells about the node as much as about fasttail, so an orchestrator
-must restart on `/health/live` alone.
+Both answers are computed from the pipeline's statistics on request, so no timer or state can become stale.
+`/health` also depends on the node, so an orchestrator must restart on `/health/live` alone.
 """
 
 import time
@@ -15,19 +14,19 @@ NS_PER_S = 1_000_000_000
 
 
 class Health:
-    """Answers for `/health` and `/health/live`: an HTTP status and a JSON object. Callable from any thread.
+    """Answers `/health` and `/health/live` with an HTTP status and a JSON object. Thread-safe.
 
-    stats:           the pipeline's numbers: `state`, `height`, `last_event_ns`, and on the monotonic clock
-                     `last_data_ns`, `loop_ns`, `in_batch_ns` (each 0: never, or not now); and perhaps
-                     `trouble` (why nothing can be read), `file` and `written_ns` (Unix time at which it had
-                     last been written to when it was opened), `grows` (which other layout is being written),
-                     `last_local_ns` and `last_event_seen_ns`.
-    stale_after_s:   data older than this is stale, once there has been any.
-    stall_after_s:   the pipeline must come by at least this often outside a batch.
-    batch_timeout_s: how long one batch may take.
-    clock:           monotonic nanoseconds, the same clock as in `stats`.
-    wall_clock:      Unix time in nanoseconds, for the age of the newest event.
-    memory:          the memory watch's numbers, which are told as they are.
+    stats:           the pipeline's statistics. Required: `state`, `height`, `last_event_ns`, and the
+                     monotonic times `last_data_ns`, `loop_ns` and `in_batch_ns` (0: never, or not now).
+                     Optional: `trouble` (why nothing can be read), `file`, `written_ns` (the file's
+                     modification time when it was opened, Unix), `grows` (another layout that is being
+                     written), `last_local_ns` and `last_event_seen_ns`.
+    stale_after_s:   age at which data becomes stale, once there has been any.
+    stall_after_s:   longest time between two loop iterations of the pipeline outside a batch.
+    batch_timeout_s: longest duration of one batch.
+    clock:           monotonic nanoseconds, the clock of `stats`.
+    wall_clock:      Unix nanoseconds, for the age of the newest event.
+    memory:          the memory watch's numbers, included unchanged.
     """
 
     def __init__(
@@ -48,12 +47,10 @@ class Health:
         self._batch_timeout_s = batch_timeout_s
         self._clock = clock
         self._wall_clock = wall_clock
-        self._started_ns = clock()  # counts as progress until the pipeline has come by for the first time
+        self._started_ns = clock()  # counts as progress until the pipeline's first loop iteration
 
     def health(self) -> tuple[int, dict[str, Any]]:
-        """200 while waiting for data or live; 503 once the newest data is older than the limit, or while
-        nothing can be read and nothing has been.
-        """
+        """Return 503 if the newest data is too old, or if nothing could be read so far; else 200."""
         stats = self._stats()
         data_age = _age(self._clock(), stats["last_data_ns"])
         if data_age is None:
@@ -84,10 +81,10 @@ class Health:
         }
 
     def freshness(self) -> dict[str, Any]:
-        """How old the data is, as clients are told: milliseconds, None where it is not known yet.
+        """Return the age of the data as sent to clients, in milliseconds; None where it is not yet known.
 
-        lagMs: from the newest order's own time to the moment it was published, so the node's lag and ours
-        together. lastEventAgeMs: from that time to now.
+        lagMs:          from the newest order's own time to its publication, so it includes the node's lag.
+        lastEventAgeMs: from the newest order's own time until now.
         """
         stats = self._stats()
         event, published = int(stats["last_event_ns"] or 0), int(stats.get("last_event_seen_ns") or 0)
@@ -98,21 +95,22 @@ class Health:
         }
 
     def _delivery_lag_ms(self, stats: Mapping[str, Any]) -> int | None:
-        """From the moment at which the node wrote the newest order's line to that at which it was published;
-        None in the plain layout, whose lines do not tell.
+        """Return the milliseconds from the node's write of the newest order's line to its publication.
+
+        None in the plain layout, whose lines have no such time.
         """
         written, published = int(stats.get("last_local_ns") or 0), int(stats.get("last_event_seen_ns") or 0)
         return (published - written) // 1_000_000 if written else None
 
     def live(self) -> tuple[int, dict[str, Any]]:
-        """200 while the pipeline makes progress; 503, with the reason, when it does not."""
+        """Return 200 while the pipeline makes progress, else 503 with the reason."""
         stats = self._stats()
         now = self._clock()
         batch_age = _age(now, stats["in_batch_ns"])
         progress_age = _age(now, stats["loop_ns"] or self._started_ns)
         reason = None
         if batch_age is not None:
-            # Within a batch only the batch's own limit holds: it may be longer than the other one.
+            # Only the batch limit applies within a batch, since it may be the longer one.
             if batch_age > self._batch_timeout_s:
                 reason = f"a batch has run for {batch_age:.1f} s, more than {self._batch_timeout_s:g} s"
         elif progress_age is not None and progress_age > self._stall_after_s:
@@ -126,7 +124,7 @@ class Health:
 
 
 def _age(now_ns: int, then_ns: int | float | str | None) -> float | None:
-    """Seconds since `then_ns`, to the millisecond and never negative; None if it never happened (0, None)."""
+    """Return the seconds since `then_ns`, in whole milliseconds and never negative; None for 0 or None."""
     if not then_ns:
         return None
     return round(max(0, now_ns - int(then_ns)) / NS_PER_S, 3)

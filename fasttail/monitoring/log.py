@@ -1,14 +1,14 @@
-"""The log: the form of its lines, and the service that takes them from anywhere in the process.
+"""Formats log lines and routes the process's logging to the log writer.
 
     2026-05-05T17:39:14.123Z INFO     message
 
-UTC, the name of the level, the text; one prefix for each line, also within a traceback or a group. In the
-format json a line is an object instead, which holds a message as a whole, and the numbers in it as fields:
+A line has the time in UTC, the level and the text. Every line of a traceback or a group has the prefix. In
+the json format, a record is one object on one line, with the whole message and its numbers as fields:
 
     {"time":"2026-05-05T17:39:14.123Z","level":"INFO","logger":"fasttail.app","message":"message"}
 
-No escape sequence gets into the log, whatever a file name or a client sent. Calling the log never waits: see
-log_writer.
+Control characters are escaped, whatever a file name or a client contains. Logging never blocks; see
+`log_writer`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from fasttail.monitoring.log_writer import LogWriter
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-# A message is cut at this many characters, so that the queue's bytes are shared by many.
+# Longer messages are cut, so that one message cannot fill the queue.
 _MAX_TEXT = 32 * 1024
-# What a terminal or a line-wise reader could take for a command or for the end of a line: controls (the tab
-# stays), the Unicode line ends, and the marks that turn the direction of writing.
+# Characters that a terminal or a line reader could interpret: controls (except the tab), Unicode line
+# separators, and bidirectional marks.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Event(NamedTuple):
-    """A message that programs read too: they go by its name, and by its fields."""
+    """A message with a name and fields for programs that read the log."""
 
     name: str
     message: str
@@ -40,12 +40,12 @@ class Event(NamedTuple):
 
 
 def extra(event: str, **fields: object) -> dict[str, object]:
-    """The name and the fields of an event, as the standard library's loggers take them."""
+    """Return an event's name and fields as the `extra` argument of the standard loggers."""
     return {"event": event, "fields": fields}
 
 
 def format_lines(when: float, level: int, text: str) -> bytes:
-    """The log's lines for `text`, which may hold several; `when` is in seconds since 1970."""
+    """Format `text`, which may have several lines, as log lines; `when` is Unix time in seconds."""
     prefix = f"{_clock(when)} {_level_name(level):<8} "
     lines = (
         prefix + _UNSAFE.sub(_escape, line.rstrip("\r")) + "\n"
@@ -55,13 +55,13 @@ def format_lines(when: float, level: int, text: str) -> bytes:
 
 
 def format_json(when: float, level: int, event: Event, logger: str) -> bytes:
-    """The same as an object, in one line. An event without a name has no key for it."""
+    """Format an event as one line of JSON. The key `event` is omitted if the event has no name."""
     entry: dict[str, object] = {"time": _clock(when), "level": _level_name(level), "logger": logger}
     if event.name:
         entry["event"] = event.name
     entry["message"] = _bounded(event.message).rstrip("\n")
     line = json.dumps({**entry, **event.fields}, ensure_ascii=False, separators=(",", ":"), default=str)
-    # The controls below 0x20 are escaped by now; what is left of a surrogate becomes JSON's own escape.
+    # JSON has escaped the controls below 0x20; lone surrogates become JSON escapes here.
     escaped = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
     return escaped.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -78,7 +78,7 @@ def _clock(when: float) -> str:
 
 
 def _level_name(level: int) -> str:
-    # Everything severe says ERROR, since that word is what operators look for.
+    # More severe levels also read ERROR, because that is the word operators search for.
     if level >= logging.ERROR:
         return "ERROR"
     if level >= logging.WARNING:
@@ -92,7 +92,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _Handler(logging.Handler):
-    """Takes the standard library's records. Formats at once: a record's arguments may change later."""
+    """Formats records at once, because the arguments of a record may change later."""
 
     def __init__(self, writer: LogWriter, *, as_json: bool) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self._formatter.format(record)
-        except Exception as error:  # arguments that do not fit the message, or whose __str__ fails
+        except Exception as error:  # the arguments do not fit the message, or a __str__ failed
             text = f"{record.msg!r} (its arguments could not be shown: {type(error).__name__})"
         if self._as_json:
             event = Event(getattr(record, "event", ""), text, getattr(record, "fields", {}))
@@ -114,7 +114,7 @@ class _Handler(logging.Handler):
 
 
 class LogService:
-    """The root logger's way out while it runs; made by `start_logging`, ended by `stop`."""
+    """Root log handler of the process, from `start_logging` until `stop`."""
 
     def __init__(self, level: int, fd: int, capacity: int, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -127,30 +127,29 @@ class LogService:
 
     @property
     def dropped(self) -> int:
-        """Lines that found no place in the queue, or were not written when the log ended."""
+        """Lines dropped because the queue was full or `stop` ran out of time."""
         return self._writer.dropped
 
     @property
     def write_errors(self) -> int:
-        """Writes that failed: a full disk, a reader that left."""
+        """Failed writes, because of a full disk or a closed reader for example."""
         return self._writer.write_errors
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes in the queue."""
         return self._writer.queued_bytes
 
     def is_enabled(self, level: int) -> bool:
-        """Whether lines of `level` are logged."""
+        """Return whether lines of `level` are logged."""
         return logging.getLogger().isEnabledFor(level)
 
     def log_lines(
         self, events: Iterable[Event | str], *, level: int = logging.INFO, reserve: bool = False
     ) -> bool:
-        """Logs several lines as one: all of them, together and in order, or none.
+        """Log several lines as a unit: all of them, together and in order, or none.
 
-        False if they were not logged: the queue is full, or `level` is not shown. `reserve=True` may use the
-        part of the queue that is kept for such ends whose beginning was logged.
+        Return False if they were not logged because the queue is full or `level` is disabled. `reserve=True`
+        may use the part of the queue that is reserved for lines that complete a logged start.
         """
         if not self.is_enabled(level):
             return False
@@ -168,11 +167,11 @@ class LogService:
         return self._format(logging.WARNING, [Event("log_lines_dropped", text, {"lines": dropped})])
 
     def flush(self, timeout: float = 1.0) -> bool:
-        """Waits at most `timeout` seconds for everything logged so far to be written; whether it was."""
+        """Wait up to `timeout` seconds for the queue to be written, and return whether it was."""
         return self._writer.flush(timeout)
 
     def stop(self, timeout: float = 1.0) -> bool:
-        """Writes what it can in about `timeout` seconds and ends; whether everything was written."""
+        """Write for about `timeout` seconds, then stop. Return whether everything was written."""
         root = logging.getLogger()
         if self._handler in root.handlers:
             root.removeHandler(self._handler)
@@ -183,5 +182,5 @@ class LogService:
 def start_logging(
     level: str = "info", fd: int = 1, capacity: int = 10_000, *, as_json: bool = False
 ) -> LogService:
-    """Sends the process's log to `fd` from now on: lines of `level` (a name of LEVELS) and above."""
+    """Send the process's log to `fd`: lines of `level` (a key of LEVELS) and above."""
     return LogService(LEVELS[level], fd, capacity, as_json=as_json)

@@ -1,12 +1,10 @@
-"""The thread that writes the log, behind a bounded queue.
+"""The thread that writes the log, and its bounded queue.
 
-Whoever logs must never wait for whoever reads the log. `put` therefore only takes a place in a queue, or
-counts what found none; one daemon thread of its own writes. When the output does not take the bytes (a pipe
-nobody reads, a full disk, a reader that left), that thread tries again until the output recovers, and
-meanwhile the queue fills and the rest is counted. Once something was lost, a line in the log says how much.
+Logging must never wait for the reader of the log. `put` only queues an item, or counts it as dropped if the
+queue is full; one daemon thread writes. If the output does not accept data (a full pipe or disk, a closed
+reader), the thread retries until it recovers. After a loss, a log line reports how many lines were dropped.
 
-What can be lost, and when: lines put while the queue is full, and lines not yet written when `stop` runs out
-of time.
+Lines are lost if they are put while the queue is full, or if `stop` times out before they are written.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ from collections.abc import Callable
 
 from fasttail.monitoring.rate_limit import RateLimit
 
-# A write of at most this many bytes (POSIX: PIPE_BUF) goes into a pipe whole or not at all: it does not block
-# once poll says that there is room, and a line is not torn by another writer of the same pipe or by the end
-# of the process.
+# POSIX: a write of up to PIPE_BUF bytes to a pipe is atomic. It does not block once poll reports space, and
+# neither another writer of the pipe nor the end of the process can tear a line.
 _MAX_ATOMIC_WRITE = select.PIPE_BUF
 _RETRY_S = 0.2
 _BUSY_S = 0.01
@@ -30,13 +27,14 @@ _REPORT_S = 1.0
 
 
 class LogWriter:
-    """Writes items (whole lines, as bytes) to `fd`, in order.
+    """Writes items (whole lines, as bytes) to `fd` in order. Thread-safe.
 
-    The queue holds `capacity` items and `max_bytes` bytes. Ordinary items may fill nine tenths of it; those
-    put with `reserve=True` may use the rest. `dropped` counts lines lost, `write_errors` failed writes. Any
-    thread may call any method.
+    The queue holds `capacity` items and `max_bytes` bytes. Ordinary items may use nine tenths of both; items
+    put with `reserve=True` may use all of it.
 
-    `format_dropped` makes the line which says that a number of lines was dropped.
+    format_dropped: returns the line that reports a number of dropped lines.
+    dropped:        lines lost.
+    write_errors:   failed writes.
     """
 
     def __init__(
@@ -53,11 +51,11 @@ class LogWriter:
         self._format_dropped = format_dropped
         self._capacity = max(capacity, 1)
         self._max_bytes = max_bytes
-        # SimpleQueue and the reentrant lock: a signal handler or a finalizer may log while its own thread is
-        # in `put`.
+        # A signal handler or a finalizer may log while its own thread is in `put`, so the queue and the lock
+        # must be reentrant.
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._changed = threading.Condition(threading.RLock())
-        self._items = 0  # in the queue or being written
+        self._items = 0  # queued or being written
         self._bytes = 0
         self._lines = 0
         self._deadline: float | None = None  # set by stop: when to give up
@@ -67,7 +65,7 @@ class LogWriter:
         self._thread.start()
 
     def put(self, data: bytes, *, reserve: bool = False) -> bool:
-        """Queues `data`, one or more lines with their newlines; False if there was no place. Never waits."""
+        """Queue one or more complete lines. Return False if there is no space. Never waits."""
         lines = data.count(b"\n")
         fraction = 1.0 if reserve else 0.9
         with self._changed:
@@ -86,16 +84,15 @@ class LogWriter:
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes in the queue."""
         return self._bytes
 
     def flush(self, timeout: float = 1.0) -> bool:
-        """Waits until all that was put is written; False when that took longer than `timeout` seconds."""
+        """Wait until everything queued is written. Return False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._items == 0, timeout)
 
     def stop(self, timeout: float = 1.0) -> bool:
-        """Takes no more, writes what it can in about `timeout` seconds, ends. True if nothing was left."""
+        """Reject new items, write for about `timeout` seconds, then stop. Return True if nothing was left."""
         with self._changed:
             first = self._deadline is None
             if first:
@@ -109,7 +106,7 @@ class LogWriter:
             self._lines = 0
         return unwritten == 0
 
-    # Below: the writing thread only.
+    # The methods below run on the writer thread only.
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -124,12 +121,12 @@ class LogWriter:
         self._report(last=True)
 
     def _write(self, data: bytes) -> bool:
-        """Writes `data`, however long the output takes; False if `stop` ran out of time first."""
+        """Write `data`, retrying as needed. Return False once the deadline of `stop` has passed."""
         writable = select.poll()
         writable.register(self._fd, select.POLLOUT)
         while data and not self._deadline_passed():
             try:
-                # A broken output answers too, and the write then says what is wrong with it.
+                # poll also reports a broken output, and the write then raises its error.
                 if writable.poll(_RETRY_S * 1000):
                     data = data[os.write(self._fd, _atomic_prefix(data)) :]
             except BlockingIOError:
@@ -150,7 +147,7 @@ class LogWriter:
 
 
 def _atomic_prefix(data: bytes) -> bytes:
-    """As many lines from the front as one write takes whole; a part of the first if that is longer."""
+    """Return as many whole lines as fit in one atomic write, or part of the first line if it is longer."""
     if len(data) <= _MAX_ATOMIC_WRITE:
         return data
     end = data.rfind(b"\n", 0, _MAX_ATOMIC_WRITE) + 1

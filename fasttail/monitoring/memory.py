@@ -1,8 +1,7 @@
-"""Watches the memory that the process occupies (RSS): says how it goes, warns of linear growth, and asks for
-memory to be shed, then for a restart.
+"""Watches resident memory (RSS) and decides when to warn, shed memory or restart.
 
-    sample ─► past the limit? ──────────────────► shed ─► still past it at the next sample? ─► restart
-          └─► linear growth? ─► warn; the limit nearer than one window? ─► shed
+sample ─► over the limit? ──► shed ─► still over it at the next sample? ─► restart
+      └─► linear growth? ──► warn; limit less than one window away? ─► shed
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class Trend:
-    """A sliding window over the history of a size, kept in at most `POINTS` points. No clock: times come with
-    the samples.
+    """A sliding window over the history of a size, in at most `POINTS` points.
 
-    The first `warmup_s` seconds are left out: what is loaded and allocated at the start is no trend.
+    Times come with the samples. The first `warmup_s` seconds are ignored, because loading and the initial
+    allocations are not a trend.
     """
 
     POINTS = 60
@@ -39,13 +38,13 @@ class Trend:
         self._points: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, size: int) -> None:
-        """Takes the sample `size` (bytes) at the time `now` (seconds, never going back)."""
+        """Add a sample of `size` bytes at `now` (monotonic seconds)."""
         if self._first is None:
             self._first = now
         if now < self._first + self._warmup_s:
             return
         if self._points and now < self._points[-1][0] + self._window_s / self.POINTS:
-            # The least of a moment is nearest to what is really kept; peaks are work in progress.
+            # Keep the minimum of each interval: peaks are work in progress, not retained memory.
             start, smallest = self._points[-1]
             self._points[-1] = (start, min(smallest, size))
         else:
@@ -54,13 +53,13 @@ class Trend:
             self._points.popleft()
 
     def report(self) -> Growth:
-        """What the window shows; growing only once it is full."""
+        """Estimate the growth; it counts as growing only once the window is nearly full."""
         return estimate_growth(list(self._points), self._window_s)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do now, and why; `alert`: it is time to tell people."""
+    """The action to take and its reason; `alert` says whether to raise an alert."""
 
     action: Literal["ok", "warn", "shed", "restart"]
     reason: str = ""
@@ -68,23 +67,26 @@ class Verdict:
 
 
 def restart_limit(setting_mb: float | None, cgroup_limit: int | None) -> int | None:
-    """Bytes of RSS past which to restart: the setting (0: never), else 4/5 of the control group's limit."""
+    """Return the RSS in bytes above which to restart, or None for no limit.
+
+    The setting takes precedence (0: no limit), else the limit is 4/5 of the cgroup's.
+    """
     if setting_mb is not None:
         return int(setting_mb * MB) or None
     return cgroup_limit * 4 // 5 if cgroup_limit is not None else None
 
 
 def rss() -> int:
-    """Bytes of memory this process occupies."""
+    """Return the resident memory of this process, in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 class MemoryWatch:
-    """Judges the memory at each `sample`; its owner calls that every few seconds and obeys the verdict.
+    """Judges the memory at each `sample`. The owner calls it every few seconds and acts on the verdict.
 
-    Logs one line a minute, and 🚨 when the growth is linear or the memory past `limit` bytes: at once when
-    the action changes, then every five minutes. `take_snapshot` says what the process holds; `pss` is asked
-    once a minute, by a thread of its own because the answer takes long.
+    Logs one line per minute, and 🚨 while memory grows linearly or exceeds `limit` bytes: every five minutes,
+    and at once when the action changes to shed or restart. `take_snapshot` reports what the process holds.
+    `pss` is called once a minute on a thread of its own, because it is slow.
     """
 
     LOG_EVERY_S = 60.0
@@ -114,7 +116,7 @@ class MemoryWatch:
         self._window_s = window_s
         self._trend = Trend(window_s, warmup_s)
         self._growth_report = GrowthReport(Trend.POINTS)
-        # The fit costs a millisecond: it is made when the window has a new point, not at each sample.
+        # The fit takes about a millisecond, so it runs once per new point instead of at each sample.
         self._fit_every_s = window_s / Trend.POINTS
         self._next_fit_at = self._next_log_at = clock()
         self._next_warning_at = self._last_shed_at = float("-inf")
@@ -130,14 +132,14 @@ class MemoryWatch:
 
     @property
     def seconds_to_limit(self) -> float | None:
-        """Seconds until the limit at the present pace; None if there is no limit, or the trend is not up."""
+        """Seconds until the limit at the current slope; None without a limit or an upward trend."""
         low, slope = self.growth.low, self.growth.slope
         if self.limit is None or slope is None or low is None or low <= 0:
             return None
         return max(self.limit - self.rss, 0) / slope
 
     def metrics(self) -> dict[str, float | None]:
-        """For metrics and /health. None: not known, or (the time left) not running out."""
+        """Return the numbers for `/metrics` and `/health`; None means unknown, or no limit in sight."""
         growth, seconds_left = self.growth, self.seconds_to_limit
         return {
             "rss_bytes": self.rss,
@@ -152,7 +154,7 @@ class MemoryWatch:
         }
 
     def sample(self) -> Verdict:
-        """Measures, logs what is due, and says what to do."""
+        """Measure memory, log what is due, and return the action to take."""
         now = self._clock()
         self.rss = self._measure()
         self._trend.add(now, self.rss)
@@ -171,7 +173,7 @@ class MemoryWatch:
     def _start_pss_thread(self) -> None:
         if (
             self._pss_thread is None or not self._pss_thread.is_alive()
-        ):  # else the last answer is still on its way
+        ):  # the last measurement is still running
             self._pss_thread = threading.Thread(target=self._update_pss, name="fasttail-pss", daemon=True)
             self._pss_thread.start()
 

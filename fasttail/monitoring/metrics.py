@@ -1,8 +1,7 @@
-"""`/metrics`: the numbers of pipeline, hub, log and memory watch as Prometheus text (format 0.0.4).
+"""Renders `/metrics`: statistics of the pipeline, hub, log and memory watch in Prometheus format 0.0.4.
 
-Nothing is counted here: at each scrape the sources are asked once. Names follow the Prometheus conventions
-(base units, `_total` for counters); help texts say what a number means to an operator. The registry is our
-own: the process-wide default one is left to whoever embeds us.
+Nothing is counted here; each scrape queries the sources once. Names follow the Prometheus conventions (base
+units, `_total` for counters). The registry is private, so an embedding process keeps its default one.
 """
 
 import math
@@ -23,7 +22,7 @@ from prometheus_client.registry import Collector
 NS_PER_S = 1_000_000_000
 
 Buckets: TypeAlias = tuple[Sequence[tuple[float, int]], float]
-"""[(bound in seconds, observations up to it), …, (infinity, all)], and their sum in seconds."""
+"""Cumulative [(bound in seconds, count), …, (infinity, total)], and the sum in seconds."""
 
 # (key in the source, name without prefix and `_total`, help)
 PIPELINE_COUNTERS = (
@@ -189,20 +188,24 @@ DELIVERY_LAG_SECONDS = (
 
 
 class Metrics:
-    """Renders the text for `/metrics`.
+    """Renders the text of `/metrics`.
 
-    stats:       the pipeline's numbers.
-    batch_times: how long each batch took. lags: the age of each batch's newest order when it was handed out,
-                 from the order's own time; delivery_lags: from the time at which the node wrote its line.
-    hub:         the hub's totals, and by channel `clients`, `messages_sent`, `orders_sent`, `bytes_sent`.
-    memory:      the keys of MEMORY_GAUGES; None for what is not known yet.
-    alerts:      alerts by kind. webhook: alerts that were posted, and given up; None without a webhook.
-    log_dropped: log lines dropped so far because the log's queue was full.
-    restarts:    how often the process has restarted itself in place.
-    started:     when this image of the process began, in Unix seconds.
+    stats:             the pipeline's statistics.
+    batch_times:       durations of the batches.
+    lags:              age of each batch's newest order when it was queued for clients, by the order's own
+                       time.
+    delivery_lags:     the same, by the time at which the node wrote the line.
+    hub:               totals of the hub, and per channel `clients`, `messages_sent`, `orders_sent` and
+                       `bytes_sent`.
+    memory:            the keys of MEMORY_GAUGES; None for unknown values.
+    alerts:            alerts by kind.
+    webhook:           (alerts delivered, alerts given up); None without a webhook.
+    log_dropped:       log lines dropped.
+    restarts:          restarts in place so far.
+    started:           start of this process image, in Unix seconds.
     clock, wall_clock: monotonic and Unix nanoseconds, the clocks of `stats`.
 
-    A number that its source does not know (a missing key, or None) is left out of the text.
+    Values that a source does not know (a missing key or None) are omitted.
     """
 
     def __init__(
@@ -242,7 +245,7 @@ class Metrics:
         self._registry.register(_CallbackCollector(self._collect))
 
     def render(self) -> bytes:
-        """The whole text, UTF-8."""
+        """Return the metrics as UTF-8 text."""
         return generate_latest(self._registry)
 
     def _collect(self) -> Iterator[Metric]:
@@ -284,7 +287,7 @@ class Metrics:
 
 
 class _CallbackCollector(Collector):
-    """What the registry asks at each scrape."""
+    """Adapts a callback to the registry's collector interface."""
 
     def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
         self._collect = collect

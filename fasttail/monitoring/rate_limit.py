@@ -1,4 +1,4 @@
-"""At most once in so many seconds: what others can cause at will, or what lasts, does not fill the log."""
+"""Limits how often a recurring event is reported, so that it cannot fill the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class RateLimit:
-    """Says when something that happens again and again is due: the first time, then once in `interval_s`."""
+    """Lets the first event pass, then at most one per `interval_s`."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float] | None = None) -> None:
         self._interval_s = interval_s
@@ -15,7 +15,7 @@ class RateLimit:
         self._next = float("-inf")
 
     def ready(self) -> bool:
-        """Whether it is due now. If so, it is not again for `interval_s`."""
+        """Return whether an event may pass now; if so, start a new interval."""
         now = time.monotonic() if self._clock is None else self._clock()
         if now < self._next:
             return False
@@ -23,5 +23,5 @@ class RateLimit:
         return True
 
     def reset(self) -> None:
-        """The next time is the first again."""
+        """Let the next event pass."""
         self._next = float("-inf")

@@ -1,6 +1,4 @@
-"""What is counted at once and told now and then: rejected lines, oddities of files, a summary a second, and
-whatever a peer could cause at will.
-"""
+"""Counts events at once and logs them at intervals: rejected lines, anomalies, batch summaries."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from fasttail.monitoring.rate_limit import RateLimit
 log = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 60.0
-"""Each is told so often at the most."""
+"""Minimum interval between two lines of the same kind."""
 
 ANOMALIES = {
     "oversize_lines": "lines longer than max_line skipped",
@@ -29,10 +27,10 @@ ANOMALIES = {
 
 
 class RateLimitedLog:
-    """One line of the log that others can cause at will, clients in a reconnect loop say.
+    """A log line that others can trigger at will, such as clients in a reconnect loop.
 
-    The first is written at once. For LOG_INTERVAL_S after it the next ones are only counted; the first that
-    is written again tells how many.
+    The first one is written at once. Further ones within LOG_INTERVAL_S are only counted, and the next line
+    that is written reports how many.
     """
 
     def __init__(self, log: logging.Logger, level: int, text: str) -> None:
@@ -43,7 +41,7 @@ class RateLimitedLog:
         self._limit = RateLimit(LOG_INTERVAL_S)
 
     def emit(self, *args: object, exc_info: bool = False) -> None:
-        """Write the line, with `args` for its placeholders, if it is due. exc_info: with the traceback."""
+        """Log the line with `args` for its placeholders if it is due; `exc_info` adds the traceback."""
         if not self._limit.ready():
             self._suppressed += 1
             return
@@ -53,7 +51,7 @@ class RateLimitedLog:
 
 
 class RejectedLines:
-    """Rejected lines, with the place of the first."""
+    """Counts rejected lines and keeps the position of the first."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -61,7 +59,7 @@ class RejectedLines:
         self._limit = RateLimit(LOG_INTERVAL_S)
 
     def record(self, count: int, first: tuple[str | None, int, str] | None) -> None:
-        """`first`: path, offset of the line, reason."""
+        """Add `count` lines; `first` is (path, offset of the line, reason)."""
         self._count += count
         self._first = self._first or first
 
@@ -76,7 +74,7 @@ class RejectedLines:
 
 
 class AnomalyCounters:
-    """The counters that should hardly ever move."""
+    """Logs increases of the counters that should hardly ever change."""
 
     def __init__(self) -> None:
         self._reported = dict.fromkeys(ANOMALIES, 0)
@@ -94,7 +92,7 @@ class AnomalyCounters:
 
 
 class BatchSummary:
-    """The batches of the last second, for `--log-batches summary`."""
+    """Summarizes the batches of about one second, for `--log-batches summary`."""
 
     def __init__(self) -> None:
         self._clear()
@@ -107,7 +105,7 @@ class BatchSummary:
     def add_batch(
         self, *, lines: int, orders: int, failed: int, sent: int, published: int, clients: int
     ) -> None:
-        """One batch; the numbers are those of `BatchLog.end`."""
+        """Add one batch; the numbers are those of `BatchLog.end`."""
         self._batches += 1
         self._lines += lines
         self._largest = max(self._largest, lines)

@@ -1,7 +1,7 @@
-"""What the process holds, by kind, and which of it grew: so that an alert can say more than "memory".
+"""Measures what the process holds, by kind, so that an alert can name what grew.
 
-Some kinds are the kernel's and libc's (psutil, mallinfo2), some are counted by the program itself and come
-through a callable. They overlap: what waits for clients was allocated with malloc, too.
+The kernel and libc report some kinds (psutil, mallinfo2); the program counts others, through a callable. They
+overlap: client queues, for example, are also allocated with malloc.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import psutil
 from fasttail.monitoring.growth import MB
 
 MAX_REPORTED = 4
-"""Kinds of bytes, and of counts, that an alert names at the most."""
+"""Maximum number of sizes, and of counts, that an alert names."""
 
 MIN_GROWTH_BYTES = MB
-"""Growth of bytes below this is not worth a word."""
+"""Smaller growth is not reported."""
 
 
 @dataclass(frozen=True)
 class ResourceSnapshot:
-    """One count: bytes and numbers by kind, in the words of the log."""
+    """Sizes in bytes and counts, keyed by the names used in the log."""
 
     sizes: Mapping[str, int]
     counts: Mapping[str, int]
@@ -37,20 +37,20 @@ TakeSnapshot = Callable[[], ResourceSnapshot]
 
 
 class ResourceProbe:
-    """Counts what kernel, libc and interpreter know of this process; `app_snapshot` counts the rest."""
+    """Measures this process by kernel, libc and interpreter; `app_snapshot` adds the program's numbers."""
 
     def __init__(self, app_snapshot: TakeSnapshot = lambda: ResourceSnapshot({}, {})) -> None:
         self._process = psutil.Process()
         self._app_snapshot = app_snapshot
 
     def rss(self) -> int:
-        """Bytes of memory this process occupies."""
+        """Return the resident memory in bytes."""
         return int(self._process.memory_info().rss)
 
     def pss(self) -> int | None:
-        """The same with shared pages counted in part; None where the kernel does not tell.
+        """Return the proportional set size (PSS) in bytes, or None if the kernel does not report it.
 
-        The kernel walks over all pages for it, which takes milliseconds: not for every sample, and not on a
+        The kernel walks all pages, which takes milliseconds, so do not call this for every sample or on a
         thread that others wait for. The GIL is released meanwhile.
         """
         try:
@@ -63,21 +63,21 @@ class ResourceProbe:
         return None
 
     def open_files(self) -> int:
-        """Descriptors."""
+        """Return the number of open file descriptors."""
         return int(self._process.num_fds())
 
     def threads(self) -> int:
-        """All of them, not only Python's."""
+        """Return the number of threads, including those that Python did not start."""
         return int(self._process.num_threads())
 
     def allocator_metrics(self) -> dict[str, int]:
-        """What malloc and Python have given out, for the metrics; what libc cannot tell is missing."""
+        """Return the allocators' numbers for the metrics, without those that libc cannot report."""
         used = malloc_usage()
         malloc = {} if used is None else {"malloc_used_bytes": used[0], "malloc_free_bytes": used[1]}
         return {**malloc, "python_blocks": sys.getallocatedblocks()}
 
     def take_snapshot(self) -> ResourceSnapshot:
-        """Everything."""
+        """Return a snapshot of all sizes and counts."""
         app_snapshot = self._app_snapshot()
         used = malloc_usage()
         malloc = {} if used is None else {"malloc in use": used[0], "malloc free": used[1]}
@@ -93,18 +93,18 @@ class ResourceProbe:
 
 
 class GrowthReport:
-    """Remembers counts over a window of at most `max_points` points, and says what grew since the oldest."""
+    """Keeps the last `max_points` snapshots and describes what grew since the oldest."""
 
     def __init__(self, max_points: int = 60) -> None:
         self._history: deque[ResourceSnapshot] = deque(maxlen=max_points)
 
     def add_snapshot(self, snapshot: ResourceSnapshot) -> None:
-        """The newest count."""
         self._history.append(snapshot)
 
     def describe(self) -> str:
-        """Largest first, such as `client queues +120.0 MB (to 131.2 MB), clients +12 (to 15)`; or that
-        nothing did.
+        """Describe the growth, largest first.
+
+        An example is `client queues +120.0 MB (to 131.2 MB), clients +12 (to 15)`.
         """
         if not self._history:
             return "nothing was measured"
@@ -114,7 +114,7 @@ class GrowthReport:
             f"{name} {increase / MB:+.1f} MB (to {now.sizes[name] / MB:.1f} MB)"
             for name, increase in increased_sizes
         ]
-        # A count that grew by a tenth or more; what is large and moves a little says nothing.
+        # Report only counts of which at least a tenth is new; small changes of large counts mean nothing.
         increased_counts = _largest_increases(before.counts, now.counts, 1)
         parts += [
             f"{name} {increase:+d} (to {now.counts[name]})"
@@ -144,7 +144,7 @@ class _Mallinfo2(ctypes.Structure):
 
 def _libc() -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(None)  # what this process has loaded: no search for a file
+        return ctypes.CDLL(None)  # the symbols already loaded, without searching for a file
     except OSError:
         return None
 
@@ -153,8 +153,9 @@ _LIBC = _libc()
 
 
 def malloc_usage() -> tuple[int, int] | None:
-    """(bytes in use, bytes free but kept from the system) of malloc; None where libc cannot tell (not glibc,
-    or one before 2.33). A sanitizer's malloc tells zeros.
+    """Return malloc's (bytes in use, bytes free but retained), or None if libc cannot report them.
+
+    Requires glibc 2.33 or later. A sanitizer's malloc reports zeros.
     """
     try:
         function = _LIBC.mallinfo2 if _LIBC is not None else None
@@ -167,24 +168,24 @@ def malloc_usage() -> tuple[int, int] | None:
     return info.uordblks + info.hblkhd, info.fordblks
 
 
-# (environment variable, name in GLIBC_TUNABLES, number for mallopt, value)
+# (environment variable, name in GLIBC_TUNABLES, mallopt parameter, value)
 _MALLOPT_SETTINGS = (
-    # Of all its threads only the main one allocates much. Each of the others would have an arena of its own,
-    # which stays as large as it ever was: the replays' messages are freed by the main thread.
+    # Only the main thread allocates much. By default, other threads get arenas of their own, which never
+    # shrink because the main thread frees the replays' messages.
     ("MALLOC_ARENA_MAX", "glibc.malloc.arena_max", -8, 2),
-    # Fixed: of itself glibc raises both with each mapping that is freed, after a burst of messages to
-    # megabytes. From then on the ring's boxes are cut out of the heap, between the messages that wait for
-    # clients, and the heap keeps the holes: it creeps up for hours. Twice as large as a message may be by
-    # default: a mapping for each would cost a tenth of the time.
+    # Set to fixed values, because glibc raises both thresholds when a mapping is freed, up to megabytes after
+    # a burst of messages. The ring's outboxes would then come from the heap, between the messages queued for
+    # clients, and the holes they leave would make the heap grow for hours. The threshold is twice the default
+    # maximum message size, because a mapping per message would cost a tenth of the time.
     ("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold", -3, 512 << 10),
     ("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold", -1, 1 << 20),
 )
 
 
 def configure_malloc(environ: Mapping[str, str]) -> None:
-    """Sets malloc so that what a burst or slow clients took goes back to the system when it is freed.
+    """Configure malloc to return the memory of bursts and slow clients to the system when it is freed.
 
-    What the environment sets stays. Nothing happens where libc is not glibc.
+    Settings in the environment take precedence. Does nothing unless libc is glibc.
     """
     try:
         mallopt = _LIBC.mallopt if _LIBC is not None else None
@@ -198,10 +199,10 @@ def configure_malloc(environ: Mapping[str, str]) -> None:
 
 
 def release_free_memory() -> None:
-    """Collects garbage, and gives malloc's free pages back to the system where libc can.
+    """Collect garbage, and return malloc's free pages to the system if libc supports it.
 
-    The collection holds the GIL, but looks only at what was made after the start (gc.freeze). malloc_trim may
-    have gigabytes to give back: it runs in a thread of its own, without the GIL.
+    The collection holds the GIL, but visits only objects created after the start (gc.freeze). malloc_trim may
+    have to return gigabytes, so it runs on a thread of its own, without the GIL.
     """
     gc.collect()
     try:

@@ -1,7 +1,7 @@
-"""What the service manager is told of the process: systemd's sd_notify(3), without its library.
+"""Notifies the service manager by systemd's sd_notify(3) protocol, without its library.
 
-Nothing is sent without NOTIFY_SOCKET. Variables stay in the environment: a restart in place keeps the pid,
-and the next image tells the same manager.
+Nothing is sent without NOTIFY_SOCKET. The variables stay in the environment: a restart in place keeps the
+pid, so the next process image can notify the same manager.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Mapping
 log = logging.getLogger(__name__)
 
 SEND_TIMEOUT_S = 0.2
-"""How long the main loop waits at most for a manager that does not read."""
+"""Longest time the main loop waits for a manager that does not read."""
 
 
 class Notifier:
-    """Tells the manager named by `env`. A message that does not get out is a debug line.
+    """Sends notifications to the manager that `env` names. Failures are logged at the debug level.
 
-    watchdog_s: how often the manager wants to hear `ping_watchdog`, in seconds; None: it does not.
+    watchdog_s: interval in seconds at which the manager expects `ping_watchdog`; None if it does not.
     """
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         socket_path = env.get("NOTIFY_SOCKET", "")
-        # "@" stands for the NUL of an abstract name; systemd's other addresses are for virtual machines.
+        # "@" stands for the NUL of an abstract name. systemd's other address types are for virtual machines.
         self._address = socket_path.replace("@", "\0", 1) if socket_path.startswith("@") else socket_path
         if not socket_path.startswith(("/", "@")):
             self._address = ""
@@ -42,25 +42,25 @@ class Notifier:
         self.watchdog_s: float | None = int(usec) / 1e6 if watchdog_enabled else None
 
     def ready(self, status: str) -> None:
-        """It serves (again); `status` is one line for people."""
-        # READY does not wind the watchdog up, and a restart in place may have taken a part of its time.
+        """Report that the service is ready (again); `status` is one line for people."""
+        # READY does not reset the watchdog, and a restart in place may have used part of its interval.
         self._send(f"READY=1\nWATCHDOG=1\nSTATUS={status}")
 
     def reloading(self) -> None:
-        """Settings are read anew; `ready` says that this is over."""
+        """Report that settings are being reloaded; `ready` reports the end."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def ping_watchdog(self) -> None:
-        """The main loop comes by. Nothing, unless the manager wants to hear it."""
+        """Report that the main loop is alive, if the manager expects it."""
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """It ends, and not to begin anew in place."""
+        """Report that the process is stopping, not restarting in place."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def restarting(self) -> None:
-        """It begins anew in place: the same process to the manager, which hears `ready` again."""
+        """Report a restart in place. It is the same process to the manager, and `ready` follows."""
         self._send("WATCHDOG=1\nSTATUS=restarting in place")
 
     def _send(self, text: str) -> None:

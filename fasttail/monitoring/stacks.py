@@ -1,8 +1,9 @@
-"""What every thread does: Python's stacks and the system's view. Of this process, or of one that is asked.
+"""Dumps the stacks of all threads, with the system's view, of this process or another one.
 
-    request_stacks(pid) ──SIGUSR1──► faulthandler, whatever it is doing ──► its file in memory ──► read by us
+    request_stacks(pid) ──SIGUSR1──► faulthandler, at any time ──► the target's file in memory ──► read here
 
-`python -m fasttail.monitoring.stacks` prints those of every server that it may ask: inside a container, say.
+`python -m fasttail.monitoring.stacks` prints the stacks of every server it may signal, for example in a
+container.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from pathlib import Path
 
 SIGNAL = signal.SIGUSR1
 MEMFD_NAME = "fasttail-stacks"
-"""Of the file in memory. A process that has it open answers the signal; any other would be killed by it."""
+"""Name of the file in memory. A process that has it open handles the signal; any other would be killed."""
 MAX_DUMP_BYTES = 64 << 10
 ANSWER_TIMEOUT_S = 2.0
 SETTLE_S = 0.05
-"""It writes line by line: after so long without another it has ended."""
+"""faulthandler writes line by line; a dump that has not grown for this long is complete."""
 
 
 def dump_stacks() -> str:
-    """Of this process; its threads are named."""
-    # In memory: a pipe that nobody empties meanwhile could fill up.
+    """Return the stacks of this process, with the names of its threads."""
+    # A file in memory, because a pipe that is not read meanwhile could fill up.
     fd = _memory_file("stacks")
     try:
         faulthandler.dump_traceback(fd, all_threads=True)
@@ -47,7 +48,10 @@ def dump_stacks() -> str:
 
 
 def _memory_file(name: str) -> int:
-    """Descriptor of a file in memory; of a temporary one where a seccomp filter forbids that. OSError."""
+    """Return the descriptor of a file in memory, or of a temporary file if seccomp forbids that.
+
+    Raises OSError.
+    """
     try:
         return os.memfd_create(name, os.MFD_CLOEXEC)
     except OSError:
@@ -56,19 +60,20 @@ def _memory_file(name: str) -> int:
 
 
 def install_dump_handler() -> None:
-    """From now on, until the process ends or becomes another program, `request_stacks` gets an answer; so
-    does a signal that was held back until now.
+    """Answer `request_stacks` until the process ends or executes another program.
+
+    A signal that was blocked until now is answered too.
     """
     fd = _memory_file(MEMFD_NAME)
-    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # who asks empties it first
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # the requester truncates the file first
     faulthandler.register(SIGNAL, fd, all_threads=True, chain=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGNAL})
 
 
 def request_stacks(pid: int) -> str:
-    """Of another process of this machine; its threads have no names here.
+    """Return the stacks of another process on this machine, without thread names.
 
-    Raises OSError where it may not be asked, LookupError where it would not answer.
+    Raises OSError if the process may not be inspected, and LookupError if it does not handle the signal.
     """
     path = _dump_file(pid)
     if path is None:
@@ -90,7 +95,7 @@ def request_stacks(pid: int) -> str:
 
 
 def _dump_file(pid: int) -> str | None:
-    """The process's file, if it has one and has learnt to answer."""
+    """Return the path of the process's dump file, or None if it has none or does not catch the signal."""
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     if caught is None or not int(caught[1], 16) >> (SIGNAL - 1) & 1:
         return None
@@ -102,7 +107,7 @@ def _dump_file(pid: int) -> str | None:
 
 
 def _system_threads(pid: int) -> list[str]:
-    """A line for each thread of a process, workers too, which Python does not know."""
+    """Return one line per thread, including the workers, which Python does not know."""
     found = ["Threads of the system:"]
     for task in sorted(Path(f"/proc/{pid}/task").glob("*"), key=lambda path: int(path.name)):
         with contextlib.suppress(OSError):
@@ -112,7 +117,7 @@ def _system_threads(pid: int) -> list[str]:
                 waits_in = (task / "wchan").read_text().strip("0\n")
             except OSError:
                 waits_in = ""
-            # Fields 3, 14 and 15 of proc(5): the state, and ticks of CPU time in user and kernel mode.
+            # Fields 3, 14 and 15 of proc(5): state, and ticks of CPU time in user and kernel mode.
             ticks = int(fields[11]) + int(fields[12])
             line = f"  {task.name} {name}: {fields[0]}, {ticks} ticks of CPU"
             found.append(f"{line}, in {waits_in}" if waits_in else line)
@@ -120,7 +125,7 @@ def _system_threads(pid: int) -> list[str]:
 
 
 def main() -> None:
-    """Those of every server that there is."""
+    """Print the stacks of every server."""
     for pid in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError, LookupError):
             print(f"== process {pid}\n{request_stacks(pid)}")

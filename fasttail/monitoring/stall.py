@@ -1,8 +1,8 @@
-"""Does the pipeline stand still?
+"""Detects a stalled pipeline.
 
-in a batch ──► for longer than both limits ─────────────────────────────────► stall
-between    ──► did not come by for `stall_after_s` ─────────────────────────► stall
-comes by   ──► is where it was `stall_after_s` ago, with a whole line ahead ─► stall
+in a batch ─► for longer than both limits ─────────────────────────────────► stall
+between    ─► no loop iteration for `stall_after_s` ───────────────────────► stall
+looping    ─► same position for `stall_after_s`, with a complete line ahead ─► stall
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 NS_PER_S = 1_000_000_000
 
 TAIL_BYTES = 64 << 10
-"""Bytes at the end of the node's file in which a newline is looked for."""
+"""Bytes at the end of the node's file that are searched for a newline."""
 
 PROBE_THREAD = "fasttail-look"
-"""The name of the thread that looks ahead, while it does."""
+"""Name of the thread that checks for unread lines."""
 
 Stats = Callable[[], Mapping[str, Any]]
 ProgressKey = tuple[Any, ...]
 
 
 class _UnreadLines(NamedTuple):
-    """Bytes with a whole line that lay ahead of a place at a time."""
+    """Bytes that include a complete line and were found ahead of a position."""
 
     progress: ProgressKey
     since_ns: int
@@ -34,13 +34,15 @@ class _UnreadLines(NamedTuple):
 
 
 class StallWatch:
-    """`sample`, called every few seconds, says why the pipeline counts as stalled; None while it does not.
+    """`sample`, called every few seconds, returns why the pipeline counts as stalled, or None.
 
-    stats: the pipeline's numbers. stall_after_s: how long it may be away, or stay where it is with lines to
-    read. batch_timeout_s: a batch may take this long, if that is more. clock: the monotonic one of `stats`.
+    stats:           the pipeline's statistics.
+    stall_after_s:   longest time without a loop iteration, or at one position with lines to read.
+    batch_timeout_s: longest duration of a batch, if more than `stall_after_s`.
+    clock:           the monotonic clock of `stats`.
 
-    Two samples in a row must find the same: if the process itself did not run for a while (SIGSTOP, a paused
-    container), the first one after that finds everything late.
+    Two consecutive samples must find the same stall: if the process itself was suspended (SIGSTOP, a paused
+    container), everything seems late at the first sample after it.
     """
 
     def __init__(
@@ -62,18 +64,19 @@ class StallWatch:
         self._suspected_key: ProgressKey = ()
 
     def sample(self) -> str | None:
-        """Never waits, whatever the node's file system does."""
+        """Return the reason for a stall. Never blocks, whatever the node's file system does."""
         reason, key = self._diagnose()
         previous, self._suspected_key = self._suspected_key, key if reason is not None else ()
         return reason if previous == key else None
 
     def _diagnose(self) -> tuple[str | None, ProgressKey]:
-        """Why it seems to be stalled, and what will have changed when it is not."""
+        """Return the apparent reason for a stall, and a key that changes with any progress."""
         stats = self._stats()
         now = self._clock()
         batch_started_ns, last_loop_ns = stats["in_batch_ns"], stats["loop_ns"] or self._started_ns
-        # Oversize lines are passed over without a batch, truncations bring it back: both are progress. A file
-        # that cannot be read is opened again and again: no restart would help there.
+        # Oversize lines are skipped without a batch, and a truncation moves the position back; both are
+        # progress. So are read errors: an unreadable file is reopened repeatedly, and a restart would not
+        # help.
         progress = (
             stats["file"],
             stats["offset"],
@@ -103,7 +106,7 @@ class StallWatch:
                     progress,
                 )
         elif stats["file"] and (self._probe_thread is None or not self._probe_thread.is_alive()):
-            # A file system that hangs must not hang the main thread, too.
+            # Use a thread, so that a hanging file system cannot block the main thread.
             self._probe_thread = threading.Thread(
                 target=self._probe_unread_lines, args=(progress, now), name=PROBE_THREAD, daemon=True
             )
@@ -117,10 +120,10 @@ class StallWatch:
 
 
 def unread_lines(path: str, offset: int, identity: tuple[int, int] | None = None) -> int:
-    """Bytes of the file behind `offset`, if a line's end is among the last `TAIL_BYTES` of them; else 0.
+    """Return the bytes after `offset` if a newline is among the last `TAIL_BYTES` of them, else 0.
 
-    A line without its end is no work to be done yet; nor is a file that cannot be read, or that is not the
-    one (device, inode) which is read: others tell of that.
+    A partial line is not pending work. Files that cannot be read, or whose (device, inode) is not `identity`,
+    also return 0, because they are reported elsewhere.
     """
     try:
         with open(path, "rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""What the watches find, to whoever has to know, and to what has to be done.
+"""Turns findings about memory and stalls into alerts and actions.
 
 memory ─┐                    ┌─ log (🚨, ⏰)                  ┌─ shed: slow clients, caches, malloc_trim
 stall ──┴─► alert, in order ─┼─ metric                ─► then ┼─ restart in place
@@ -29,18 +29,18 @@ KINDS = ("memory", "stall")
 
 
 class Watchdog:
-    """Its owner calls `sample` every few seconds.
+    """The owner calls `sample` every few seconds.
 
-    restart_limiter: how many restarts may be made.
-    restarts: how many were made.
-    shed:     frees what can be spared; says in words what that was.
-    restart:  begins a restart in place, for a reason.
-    restart_blocker: why the next image could not start; "" if it can.
-    publish_alert: an alert to the clients who want to know.
+    restart_limiter: limits the number of restarts per hour.
+    restarts:        restarts so far.
+    shed:            frees what can be spared and describes it.
+    restart:         begins a restart in place, for a reason.
+    publish_alert:   sends an alert to the clients that subscribed to the status.
+    restart_blocker: returns why the next process image could not start, or "".
     """
 
     REPEAT_ALERT_S = 300.0
-    """A stall that lasts, and a restart that is refused, are told again after so long."""
+    """Interval after which a lasting stall, or a refused restart, is reported again."""
 
     def __init__(
         self,
@@ -70,21 +70,21 @@ class Watchdog:
         self._last_refusal_at = float("-inf")
 
     def sample(self) -> None:
-        """Look, tell, act."""
+        """Check memory and pipeline, then alert and act."""
         self._check_memory()
         self._check_stall()
 
     def webhook_counts(self) -> tuple[int, int] | None:
-        """Alerts that the webhook has sent, and given up; None: there is no webhook."""
+        """Alerts that the webhook has delivered and given up; None without a webhook."""
         return (self._webhook.sent, self._webhook.failed) if self._webhook is not None else None
 
     def close(self, timeout_s: float) -> None:
-        """The end: the last alerts have so long to get out."""
+        """Wait up to `timeout_s` for the webhook to deliver pending alerts."""
         if self._webhook is not None:
             self._webhook.close(timeout_s)
 
     def _check_memory(self) -> None:
-        verdict = self.memory.sample()  # has logged its 🚨
+        verdict = self.memory.sample()  # logs its own 🚨
         if verdict.alert:
             self._alert("memory", verdict.reason, verdict.action)
         if verdict.action == "shed":
@@ -103,7 +103,7 @@ class Watchdog:
         _log.error("⏰ pipeline: stalled: %s", reason)
         try:
             _log.warning("thread stacks:\n%s", dump_stacks())
-        except OSError as error:  # no descriptor is left, say: the restart matters more
+        except OSError as error:  # no descriptors left, for example; the restart matters more
             _log.warning("cannot dump thread stacks: %s", error.strerror)
         self._alert("stall", reason, "restart")
         self._request_restart("⏰ pipeline", reason)

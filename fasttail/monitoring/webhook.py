@@ -1,11 +1,11 @@
-"""Alerts to a web service: one POST of a JSON object each, from a thread of its own.
+"""Posts alerts to a web service, each as a JSON object, from a thread of its own.
 
     post() ─► queue (bounded) ─► thread: connect, POST, answer ─► 2xx: done
-                                   ▲                          └─► refused, timeout, 5xx, 429: again, later
+                                   ▲                          └─► refused, timeout, 5xx, 429: retry
                                    └── 1 s, 2 s, 4 s, … at most `attempts` times ──┘    else: given up
 
-Whoever posts never waits. The URL may hold a secret (a token in the path, a password): log lines name the
-host and nothing else of it, and no exception's text, which may quote it.
+`post` never waits. The URL may contain a secret (a token in the path, a password), so log lines name only its
+host and never quote an exception.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MAX_QUEUED = 100
 
 
 class Webhook:
-    """Posts to `url` (http or https). An attempt takes `timeout_s` at most, whatever the server does; before
-    the n-th repetition passes backoff_s × 2^(n - 1).
+    """Posts to `url` (http or https), with exponential backoff.
 
-    sent, failed: alerts that were taken by the server, and that were given up.
+    An attempt takes at most `timeout_s`, and attempt n + 1 follows backoff_s × 2^(n - 1) after attempt n.
+    `sent` and `failed` count alerts that were delivered and given up.
     """
 
     def __init__(
@@ -56,27 +56,27 @@ class Webhook:
         self._thread.start()
 
     def post(self, alert: Mapping[str, Any]) -> None:
-        """Send this, sometime. Never waits; dropped and counted where a hundred wait already."""
+        """Queue an alert without waiting. It is dropped and counted as failed if the queue is full."""
         try:
             self._queue.put_nowait(json.dumps(alert, ensure_ascii=False).encode())
         except queue.Full:
             self.failed += 1
 
     def close(self, timeout_s: float) -> None:
-        """Takes no more; waits at most so long for what is on its way, which is tried no later."""
+        """Wait up to `timeout_s` for pending alerts, which are not retried after that, then stop."""
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
         self._thread.join(timeout_s)
 
-    # Below: the thread only.
+    # The methods below run on the webhook thread only.
 
     def _run(self) -> None:
         while (body := self._queue.get()) is not None and time.monotonic() < self._deadline:
             try:
                 self._deliver(body)
-            except Exception as error:  # the next alert is to be sent all the same
+            except Exception as error:  # must not prevent the next alert
                 self.failed += 1
                 _log.error("webhook %s: failed: %s", self._url.hostname, type(error).__name__)
 
@@ -89,12 +89,12 @@ class Webhook:
             delay_s = self._backoff_s * 2 ** (attempt - 1)
             if not retryable or attempt == self._attempts or time.monotonic() > self._deadline:
                 break
-            self._closing.wait(delay_s)  # at a stop there is no time to wait: once more at once
+            self._closing.wait(delay_s)  # returns at once when closing, so the retry follows at once
         self.failed += 1
         _log.warning("webhook %s: %s, given up after %d attempts", self._url.hostname, fault, attempt)
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
-        """What went wrong (None: nothing), and whether it may be worth another attempt."""
+        """Return the fault, or None, and whether a retry may help."""
         try:
             status, _ = request(
                 "POST", self._url, self._target, headers=self._headers, timeout_s=self._timeout_s, body=body

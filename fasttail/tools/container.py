@@ -1,6 +1,6 @@
-"""A container as the `docker` command shows it: inspect, stats, log. Nothing is changed in it.
+"""Inspects a container with the `docker` command: inspect, stats, logs. Changes nothing in it.
 
-Every call that gives no process ends within `timeout_s`. ContainerError says in one line what is wrong.
+Every call that does not return a process ends within its time limit. ContainerError's message is one line.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 <
 
 
 class ContainerError(Exception):
-    """There is no such container, no docker command, or no engine behind it."""
+    """No such container, no docker command, or no engine."""
 
 
 class Container:
-    """A container by name or id. `docker_command` is the command, with what has to stand before its own."""
+    """A container by name or id. `docker_command` is the command and anything that precedes its arguments."""
 
     def __init__(self, name: str, docker_command: tuple[str, ...] = ("docker",)) -> None:
         self.name = name
         self._docker_command = docker_command
 
     def inspect(self) -> dict[str, Any]:
-        """What the engine knows of it."""
+        """Return the engine's data on the container."""
         text = self.run("container", "inspect", self.name)
         try:
             found = json.loads(text)[0]
@@ -37,7 +37,7 @@ class Container:
         return found
 
     def memory(self) -> int:
-        """Bytes in use, as `docker stats` counts: without the page cache that is not in use."""
+        """Return the bytes in use as `docker stats` counts them, without the inactive page cache."""
         text = self.run("stats", "--no-stream", "--format", "{{.MemUsage}}", self.name)
         size = parse_size(text.decode("utf-8", "replace").partition("/")[0])
         if size is None:
@@ -45,13 +45,16 @@ class Container:
         return size
 
     def open_log(self, since: str | None, *, follow: bool) -> subprocess.Popen[bytes]:
-        """Its log on a pipe, both outputs in one: from `since` ago, or from now on. The caller ends it."""
+        """Open the log as one pipe for both outputs, from `since` ago or from now on.
+
+        The caller ends the process.
+        """
         return self._open_logs(
             *(("-f",) if follow else ()), *(("--since", since) if since else ("--tail", "0"))
         )
 
     def open_log_tail(self, lines: int) -> subprocess.Popen[bytes]:
-        """The end of its log, the same way."""
+        """Open the last lines of the log in the same way."""
         return self._open_logs("--tail", str(lines))
 
     def _open_logs(self, *options: str) -> subprocess.Popen[bytes]:
@@ -64,7 +67,7 @@ class Container:
             raise _command_missing(self._docker_command, error) from None
 
     def run(self, *args: str, timeout_s: float = TIMEOUT_S) -> bytes:
-        """Standard output of a docker command."""
+        """Run a docker command and return its standard output. Raises ContainerError."""
         try:
             done = subprocess.run(
                 [*self._docker_command, *args],
@@ -90,7 +93,7 @@ def _command_missing(args: tuple[str, ...], error: OSError) -> ContainerError:
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of a size such as "84.1MiB" or "12.3MB"; None if it is none."""
+    """Return the bytes of a size such as "84.1MiB" or "12.3MB", or None if it is not a size."""
     found = re.fullmatch(r"\s*([0-9.]+)\s*([kmg]i?|)b\s*", text, re.IGNORECASE)
     if found is None or found[1].count(".") > 1 or found[1] == ".":
         return None
@@ -98,16 +101,16 @@ def parse_size(text: str) -> int | None:
 
 
 def container_environment(inspected: dict[str, Any]) -> dict[str, str]:
-    """The variables that the container was started with."""
+    """Return the variables that the container was started with."""
     entries = (inspected.get("Config") or {}).get("Env") or ()
     return {name: value for name, _, value in (str(entry).partition("=") for entry in entries)}
 
 
 def server_url(inspected: dict[str, Any]) -> str | None:
-    """Where the server inside is reached from this machine: its published port, else its own address."""
+    """Return the server's URL as seen from this machine: its published port, else its own address."""
     variables = container_environment(inspected)
     port = variables.get("FASTTAIL_PORT", "")
-    if not (port.isascii() and port.isdigit()):  # not set, or the address of a service called "fasttail"
+    if not (port.isascii() and port.isdigit()):  # not set, or the address of a service "fasttail"
         port = "8000"
     scheme = "https" if variables.get("FASTTAIL_TLS_CERT") else "http"
     network = inspected.get("NetworkSettings") or {}

@@ -1,7 +1,7 @@
-"""`fasttail demo`: a simulated node, a real server and a real client, to see the main job at work.
+"""`fasttail demo`: runs a simulated node, a real server and a real client together.
 
-The server is a process of its own, the node a thread that writes files, the client a WebSocket in this
-process. Each order's delay is the time from the node's write to its receipt here.
+The server is a child process, the node a thread that writes files, and the client a WebSocket in this
+process. The delay of an order is the time from the node's write until its receipt here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fasttail.tools import synth
 from fasttail.tools.endpoint import Endpoint, EndpointError, parse_metrics
 
 SHOWN_PER_S = 2
-"""Orders printed each second."""
+"""Orders printed per second."""
 SAMPLED_PER_WRITE = 32
 """Orders of each write whose delay is measured."""
 START_TIMEOUT_S = 20.0
@@ -38,12 +38,12 @@ _OID = re.compile(r'"oid":(\d+)')
 
 
 class DemoError(Exception):
-    """The demo cannot go on; one line."""
+    """The demo cannot continue; the message explains why."""
 
 
 def run(settings: DemoSettings) -> int:
-    """Run for `seconds`, or until Ctrl-C. Returns 0 if every order that was due has arrived, else 1."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: nothing may be left behind
+    """Run for `seconds`, or until Ctrl-C. Return 0 if every order that was due has arrived, else 1."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C, so that nothing is left behind
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="fasttail-demo-") as folder:
         try:
@@ -58,7 +58,7 @@ def run(settings: DemoSettings) -> int:
 
 
 class _ServerRefused(DemoError):
-    """The server did not start because of the settings or the surroundings."""
+    """The server did not start because of its settings or environment."""
 
 
 class _Server:
@@ -105,8 +105,8 @@ class _Server:
         return self.port
 
     def sample_rss(self) -> int:
-        """Resident bytes now."""
-        with contextlib.suppress(psutil.Error):  # it has just ended
+        """Measure the resident memory in bytes, and update the peak."""
+        with contextlib.suppress(psutil.Error):  # the process has just ended
             self._rss = int(self._process_info.memory_info().rss)
         self.peak_rss = max(self.peak_rss, self._rss)
         return self._rss
@@ -121,9 +121,7 @@ class _Server:
 
 
 class _Node(threading.Thread):
-    """The node: `synth` in a thread. `write_times` holds when some of the orders were written (monotonic
-    ns).
-    """
+    """Runs `synth` on a thread. `write_times` maps sampled order ids to write times (monotonic ns)."""
 
     def __init__(self, settings: DemoSettings, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -155,7 +153,7 @@ class _Node(threading.Thread):
 
     def _progress(self, summary: synth.Summary) -> None:
         self.summary = summary
-        if len(self.write_times) > 1_000_000:  # of orders that the channel does not carry
+        if len(self.write_times) > 1_000_000:  # entries of orders that the channel does not carry
             self.write_times.clear()
 
     def _on_write(self, block: synth.Block) -> None:
@@ -167,7 +165,7 @@ class _Node(threading.Thread):
 
 
 class _Client(WSListener):
-    """Counts what arrives, and measures the delay of the marked orders."""
+    """Counts the orders received, and measures the delay of the sampled ones."""
 
     def __init__(self, write_times: dict[str, int]) -> None:
         self.orders = 0
@@ -200,7 +198,7 @@ class _Demo:
         s = self._settings
         task = asyncio.current_task()
         assert task is not None
-        # As Ctrl-C does, but not by way of SIGINT: a background job of a shell script may ignore that one.
+        # Handle these like Ctrl-C, but not through SIGINT, which a shell script's background job may ignore.
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         server = _Server(s, self._folder)
@@ -227,7 +225,7 @@ class _Demo:
             server.end()
 
     async def _watch(self, server: _Server, node: _Node, client: _Client) -> None:
-        """A line a second, until the time is over."""
+        """Print a line per second until the time is over."""
         end = self._started_at + (
             self._settings.seconds if self._settings.seconds is not None else float("inf")
         )
@@ -251,7 +249,7 @@ class _Demo:
             lines, orders = node.summary.lines, client.orders
 
     async def _summary(self, server: _Server, node: _Node, client: _Client, port: int) -> int:
-        """Wait for the last order, then say how it went."""
+        """Wait for the last order, then print the totals and return the exit code."""
         written, deadline = node.summary, time.monotonic() + END_TIMEOUT_S
         lines_read = orders_due = -1
         while time.monotonic() < deadline and not (
@@ -278,13 +276,13 @@ class _Demo:
 
 
 def _client_address(host: str, port: int) -> str:
-    """Host and port by which a server that listens on `host` is reached from here."""
+    """Return host and port at which a server that listens on `host` is reachable from here."""
     here = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))
     return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
 
 
 def _server_totals(host: str, port: int) -> tuple[int, int]:
-    """Lines read and orders handed to the client so far, by the server's metrics."""
+    """Return the lines read and the orders sent so far, from the server's metrics."""
     try:
         numbers = parse_metrics(Endpoint(f"http://{_client_address(host, port)}").get("/metrics")[1])
     except EndpointError as error:

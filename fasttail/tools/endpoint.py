@@ -1,7 +1,7 @@
-"""A running server's answers to GET, for the commands that look at it from outside.
+"""Queries a running server by GET, for the commands that inspect it from outside.
 
-Each takes `TIMEOUT_S` at most, whatever the server does. The token goes to the host that was named and to no
-other, and into no message.
+A request takes at most `TIMEOUT_S`, whatever the server does. The token is sent only to the given host, and
+appears in no message.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_RESPONSE_BYTES = 16 << 20
 
 
 class EndpointError(Exception):
-    """No answer; one line."""
+    """No answer; the message is one line."""
 
 
 class Endpoint:
-    """The server at `url` (scheme, host, port). `token` is brought along with every question."""
+    """The server at `url` (scheme, host, port). `token` is sent with every request."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url
@@ -35,12 +35,12 @@ class Endpoint:
         if self._parts.scheme == "https":
             self._tls = ssl.create_default_context()
             if _is_loopback(self._parts.hostname or ""):
-                # Nobody stands in between, and the name in the certificate is another one.
+                # Loopback cannot be intercepted, and the certificate is for another name.
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body. EndpointError if there is no answer, or one that is too long."""
+        """Return status and body. Raises EndpointError if there is no answer or it is too long."""
         try:
             status, body = request(
                 "GET", self._parts, path, headers=self._headers, timeout_s=TIMEOUT_S,
@@ -54,7 +54,7 @@ class Endpoint:
 
 
 def _is_loopback(host: str) -> bool:
-    """`localhost` or a loopback address. No other name, however it begins: its owner says where it leads."""
+    """Return whether `host` is `localhost` or a loopback address. Any other name may resolve to anywhere."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -62,7 +62,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def client_token(file: Path | None) -> str | None:
-    """The token to bring: FASTTAIL_TOKEN, else what is in the file. ValueError, without its text; OSError."""
+    """Return the token from FASTTAIL_TOKEN or else the file, or None.
+
+    Raises OSError, or ValueError without the token in its text.
+    """
     text = os.environ.get("FASTTAIL_TOKEN") or (file.read_bytes().decode("latin-1") if file else None)
     if text is None:
         return None
@@ -73,7 +76,7 @@ def client_token(file: Path | None) -> str | None:
 
 
 def parse_metrics(body: bytes) -> dict[str, float]:
-    """The numbers of a Prometheus text, by name with labels as they stand there."""
+    """Parse Prometheus text into values by name, with labels as written."""
     numbers: dict[str, float] = {}
     for line in body.decode("utf-8", "replace").splitlines():
         name, _, value = line.rpartition(" ")

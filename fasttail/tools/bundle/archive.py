@@ -1,6 +1,6 @@
-"""Gathers the parts of an archive, each in a thread of its own with a time limit, and writes it.
+"""Collects the parts of an archive, each on its own thread with a time limit, and writes it.
 
-What cannot be had is named, with the reason, in `missing.txt`; no part's failure is another's.
+`missing.txt` lists the parts that are unavailable, with the reason. A failure affects no other part.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 from fasttail.tools.bundle.redact import Redactor
 
 TIMEOUT_S = 5.0
-"""Of each source; what asks several times keeps within it by itself."""
+"""Time limit of each source. A source that sends several requests enforces it by itself."""
 SLACK_S = 1.5
-"""For a source that keeps its own limit, to come back with what it has."""
+"""Extra time in which such a source can return what it has."""
 MAX_PART = 16 << 20
-"""Bytes of a part, but of the log, which has a limit of its own."""
+"""Maximum size of a part. The log has a limit of its own."""
 
 
 class SourceUnavailable(Exception):
-    """A source that cannot be had; one line says why."""
+    """A source is unavailable; the message is one line."""
 
 
 class BundleParts:
-    """What goes into an archive: name ─► bytes, and what is missing."""
+    """Parts of an archive (name -> bytes), and what is missing."""
 
     def __init__(self, redactor: Redactor) -> None:
         self.ready: dict[str, bytes] = {}
@@ -38,16 +38,16 @@ class BundleParts:
         self._limits: dict[str, int] = {}
 
     def add_source(self, name: str, source: Callable[[], bytes | str], limit: int = MAX_PART) -> None:
-        """A source to be asked by `gather`. It may raise."""
+        """Add a source for `gather`. It may raise."""
         self._sources[name] = source
         self._limits[name] = limit
 
     def add_missing(self, name: str, reason: str) -> None:
-        """Something that is not there, or not as a whole."""
+        """Record that a part is missing or incomplete."""
         self.missing[name] = " ".join(reason.split())
 
     def gather(self) -> None:
-        """Asks all sources at the same time; takes what has come within the limit."""
+        """Query all sources concurrently, and keep what arrives within the limit."""
         results: dict[str, bytes | str | Exception] = {}
 
         def ask(name: str, source: Callable[[], bytes | str]) -> None:
@@ -56,7 +56,7 @@ class BundleParts:
             except Exception as error:
                 results[name] = error
 
-        # Daemons: one that hangs in a dead file system must not keep the program from ending.
+        # Daemon threads: one that hangs in a dead file system must not keep the process from ending.
         threads = [threading.Thread(target=ask, args=each, daemon=True) for each in self._sources.items()]
         for thread in threads:
             thread.start()
@@ -77,11 +77,14 @@ class BundleParts:
         if len(data) > limit:
             self.add_missing(name, f"cut: the first {limit} of {len(data)} bytes are there")
             data = data[:limit]
-            data = data[: data.rfind(b"\n") + 1] or data  # half a line could hide half a secret
+            data = data[: data.rfind(b"\n") + 1] or data  # part of a line could hide part of a secret
         self.ready[name] = self._redactor.clean(data)
 
     def write(self, file: Path, folder: str) -> None:
-        """The archive, readable for its owner only. Written aside and renamed: it is there whole or not."""
+        """Write the archive, readable only by its owner.
+
+        A temporary file is renamed, so that the archive is either complete or absent.
+        """
         lines = [f"{name}: {reason}\n" for name, reason in sorted(self.missing.items())]
         text = "".join(lines) or "nothing is missing\n"
         self.ready["missing.txt"] = self._redactor.clean(text.encode("utf-8", "replace"))

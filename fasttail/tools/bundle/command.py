@@ -1,6 +1,6 @@
-"""`fasttail bundle`: asks every source that is there, writes one archive, prints what is in it.
+"""`fasttail bundle`: queries every available source, writes one archive, and prints its contents.
 
-0 written, whatever is missing in it    1, 2 it cannot be written
+0 written, even if parts are missing    1, 2 not written
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fasttail.tools.endpoint import Endpoint, EndpointError, client_token
 
 MB = 1 << 20
 MIN_LINE_BYTES = 64
-"""Bytes of a log's line at the least, about: so many lines of a container's log are asked for at the most."""
+"""Approximate minimum size of a log line, which limits how many lines of a container's log are requested."""
 ENDPOINT_PATHS = {
     "metrics.txt": "/metrics",
     "health.json": "/health",
@@ -57,7 +57,7 @@ LISTING_SCRIPT = (
 
 
 def bundle(settings: BundleSettings) -> int:
-    """Gather and write."""
+    """Collect the parts and write the archive."""
     name = time.strftime("fasttail-bundle-%Y%m%dT%H%M%SZ", time.gmtime())
     file = settings.output or Path(f"{name}.tar.gz")
     if not file.absolute().parent.is_dir():
@@ -96,7 +96,7 @@ def bundle(settings: BundleSettings) -> int:
 
 
 def _inspect(container: Container | None, parts: BundleParts) -> dict[str, Any]:
-    """What the engine knows; empty if it does not tell. Needed before everything else: it holds secrets."""
+    """Return the engine's data on the container, or {} if unavailable. Runs first, since it holds secrets."""
     if container is None:
         return {}
     try:
@@ -110,13 +110,13 @@ def _inspect(container: Container | None, parts: BundleParts) -> dict[str, Any]:
 def _learn_secrets(
     settings: BundleSettings, inspection: dict[str, Any], redactor: Redactor, parts: BundleParts
 ) -> None:
-    """Every secret that can be known, so that it is found wherever it stands."""
+    """Learn every secret that can be known, so that it is redacted wherever it occurs."""
     redactor.learn_variables(os.environ)
     redactor.learn_variables(containers.container_environment(inspection))
     redactor.learn_arguments(inspected.command(inspection))
     files = {settings.token_file}
     if settings.config is not None:
-        # Key by key: a file that cannot be used as a whole may hold secrets all the same.
+        # Learn key by key, because a file that is invalid as a whole may still hold secrets.
         with contextlib.suppress(ConfigError):
             config_keys = config_file.read(settings.config)
             redactor.learn_variables(
@@ -131,7 +131,7 @@ def _learn_secrets(
             except OSError as error:
                 parts.add_missing("token", f"{path} is unknown, so it cannot be redacted: {error.strerror}")
     if settings.pid is not None:
-        # Of another user's process only the words can be read: each for itself.
+        # Only the arguments of another user's process are readable, so try both separately.
         with contextlib.suppress(OSError):
             redactor.learn_variables(process_environ(settings.pid))
         with contextlib.suppress(OSError):
@@ -143,7 +143,7 @@ def _read_head(path: Path) -> bytes:
         return file.read(64 << 10)
 
 
-# ---- the sources
+# ---- sources
 
 
 def _add_log(settings: BundleSettings, container: Container | None, parts: BundleParts) -> None:
@@ -176,7 +176,7 @@ def _log_container(container: Container, max_bytes: int, parts: BundleParts) -> 
 
 
 def _read_tail(file: int, max_bytes: int, parts: BundleParts) -> bytes:
-    """The last `max_bytes` bytes of a pipe, as far as they come within the time."""
+    """Return the last `max_bytes` bytes of a pipe that arrive within the time limit."""
     deadline = time.monotonic() + TIMEOUT_S
     tail, cut = bytearray(), False
     while select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -194,7 +194,7 @@ def _read_tail(file: int, max_bytes: int, parts: BundleParts) -> bytes:
 
 
 def _whole_lines(data: bytes, *, cut: bool) -> bytes:
-    """Without the rest of a line that was cut: half a secret would not be known as one."""
+    """Drop the rest of a cut line, in which part of a secret would not be recognized."""
     return data[data.find(b"\n") + 1 :] if cut else data
 
 
@@ -206,7 +206,7 @@ def _add_config(
             "config": str(settings.config) if settings.config else None,
             "data_dir": str(settings.data_dir) if settings.data_dir else "(not given)",
         }
-        # What this command was given for itself is no setting of the server.
+        # FASTTAIL_CONFIG was given to this command, and is no setting of the server.
         environ = {name: value for name, value in os.environ.items() if name != "FASTTAIL_CONFIG"}
         return sources.format_settings(sources.load(ServeSettings, given, environ))
 
@@ -249,7 +249,7 @@ def _fetch(server: Endpoint, path: str, name: str, parts: BundleParts) -> bytes:
         status, body = server.get(path)
     except EndpointError as error:
         raise SourceUnavailable(str(error)) from None
-    if status not in (200, 503):  # 503 with a body is what /health says
+    if status not in (200, 503):  # /health answers 503 with a body
         hint = ": it requires the token, by --token-file or FASTTAIL_TOKEN" if status == 401 else ""
         raise SourceUnavailable(f"answers {status}{hint}")
     if status == 503:
@@ -279,7 +279,7 @@ def _add_folder(
 def _add_process(pid: int, redactor: Redactor, parts: BundleParts) -> None:
     def command_line() -> str:
         args = _command_line(pid)
-        redactor.learn_arguments(args)  # once more: when it was learnt from, the process may just have begun
+        redactor.learn_arguments(args)  # again: at the first read, the process may have just started
         return "\n".join(args) + "\n"
 
     parts.add_source("process.txt", partial(machine.process, pid))
@@ -293,12 +293,13 @@ def _add_process(pid: int, redactor: Redactor, parts: BundleParts) -> None:
 
 
 def _config_of_process(pid: int) -> bytes:
-    """What a running server was given, read by this fasttail in its folder and with its settings' variables.
+    """Return a running server's settings, resolved by this fasttail in the server's working folder.
 
-    With no other of its variables: whoever asks about another user's process must not run that user's code.
+    Only the server's FASTTAIL_ variables are used, because inspecting another user's process must not run
+    that user's code.
     """
     args = _command_line(pid)
-    # The word before: a folder that is called fasttail may stand in any other.
+    # Check the word before `serve`; in any other, a folder may be called fasttail.
     if "serve" not in args[1:] or Path(args[args.index("serve", 1) - 1]).name != "fasttail":
         raise SourceUnavailable(f"process {pid} is not fasttail serve")
     command = [*SERVE_COMMAND, *args[args.index("serve", 1) + 1 :], "--print-config"]
@@ -329,7 +330,7 @@ def _stacks(pid: int) -> str:
 
 
 def _command_line(pid: int) -> list[str]:
-    """The command line of a process."""
+    """Return the arguments of a process."""
     text = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "surrogateescape")
     return text.rstrip("\0").split("\0")
 

@@ -1,4 +1,4 @@
-"""What `docker inspect` says of a container, without its secrets: only what is known to hold none is kept."""
+"""Selects the fields of `docker inspect` that are known to hold no secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG_OPTIONS = ("max-size", "max-file", "mode", "max-buffer-size")
 
 
 def public_fields(inspection: dict[str, Any]) -> dict[str, Any]:
-    """Of the environment the names, and the values of those that are known to be public."""
+    """Return the public fields; the environment keeps all names, but only values known to be public."""
     config, host = inspection.get("Config") or {}, inspection.get("HostConfig") or {}
     log = host.get("LogConfig") or {}
     options = log.get("Config") or {}
@@ -47,12 +47,12 @@ def _pick(inspection: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def command(inspection: dict[str, Any]) -> list[str]:
-    """What the container executes."""
+    """Return the command that the container executes."""
     return [str(word) for word in (inspection.get("Path"), *(inspection.get("Args") or ())) if word]
 
 
 def data_dir(inspection: dict[str, Any]) -> str:
-    """The node's folder as the server in the container knows it; the image's own where nothing tells."""
+    """Return the node's folder as seen in the container; by default the image's."""
     argv = command(inspection)
     if "serve" in argv:
         args = argv[argv.index("serve") + 1 :]
@@ -62,7 +62,7 @@ def data_dir(inspection: dict[str, Any]) -> str:
 
 
 def mount_source(inspection: dict[str, Any], folder: str) -> str | None:
-    """Where a folder of the container is on its host; None if it is no mount."""
+    """Return the host's path of a folder in the container, or None if it is not a mount."""
     for mount in inspection.get("Mounts") or ():
         if mount.get("Destination") == folder:
             return str(mount.get("Source")) or None

@@ -1,4 +1,4 @@
-"""What the machine and its kernel are, and what they allow: read from /proc, /sys and the file system."""
+"""Describes the machine, its kernel and their limits, from /proc, /sys and the file system."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ CGROUP_FILES = (
 )
 LIMITS = ("NOFILE", "NPROC", "AS", "DATA", "STACK", "MEMLOCK", "CORE", "FSIZE")
 MAX_HOURS = 48
-"""Hours of each layout that are listed."""
+"""Hours listed per layout."""
 
 
 def about() -> str:
-    """Versions: of fasttail, of Python, of every package beside it."""
+    """Return the versions of fasttail, Python and all installed packages."""
     packages = sorted(
         {f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()}
     )
@@ -58,7 +58,7 @@ def about() -> str:
 
 
 def kernel() -> str:
-    """Limits of the kernel, of this command's process and of its control groups."""
+    """Return the limits of the kernel, of this process and of its cgroups."""
     found = [f"{path}:\n{_text(path)}\n" for path in KERNEL_FILES]
     for name in LIMITS:
         soft, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
@@ -70,7 +70,7 @@ def kernel() -> str:
 
 
 def disk(folder: Path) -> str:
-    """How full the file system of a folder is, and which it is."""
+    """Return the usage and the mount of a folder's file system."""
     usage = shutil.disk_usage(folder)
     system = os.statvfs(folder)
     lines = [
@@ -82,9 +82,9 @@ def disk(folder: Path) -> str:
 
 
 def node_files(folder: Path) -> str:
-    """The newest hours of each layout: size, age, owner, mode; not what they hold."""
+    """List the newest hours of each layout with size, age, owner and mode, but not their content."""
     now, lines = time.time(), []
-    folder.stat()  # what is wrong with the folder itself is the reason
+    folder.stat()  # raises if the folder itself is inaccessible
     for layout in LAYOUTS:
         hourly = hourly_folder(folder, layout)
         try:
@@ -104,7 +104,7 @@ def node_files(folder: Path) -> str:
 
 
 def _mount(folder: Path) -> str:
-    """Device and kind of the mount that holds it."""
+    """Return the mount point of a folder and the type of its file system."""
     real = folder.resolve()
     longest_match: tuple[int, str] = (-1, "not known")
     for mounted in _lines("/proc/self/mountinfo"):
@@ -128,7 +128,7 @@ def _text(path: str) -> str:
 
 
 def process(pid: int) -> str:
-    """Limits, state and control group of a process; its open files as numbers only."""
+    """Return the limits, state and cgroup of a process, and how many files it has open."""
     folder = Path(f"/proc/{pid}")
     if not folder.exists():
         raise SourceUnavailable(f"no such process: {pid}")
@@ -144,7 +144,7 @@ def process(pid: int) -> str:
 
 
 def threads(pid: int) -> str:
-    """For each thread its name, state, what it waits for, and the kernel's stack where that may be read."""
+    """Return each thread's name, state, wait channel and, where readable, kernel stack."""
     found = []
     for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda path: int(path.name)):
         found.append(f"== {task.name} {_text(str(task / 'comm'))}\n")

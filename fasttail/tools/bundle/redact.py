@@ -1,7 +1,7 @@
-"""Takes secrets out of bytes: those that are known, wherever they stand, and what looks like one.
+"""Redacts secrets in bytes: known ones wherever they occur, and text that looks like one.
 
-Everything that goes into an archive passes `clean`. A secret of fewer than `MIN_SECRET_LENGTH` characters is
-not looked for: it would be found in words that are none.
+Everything in an archive passes `clean`. Secrets shorter than `MIN_SECRET_LENGTH` characters are not searched
+for, because they would match ordinary words.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _SECRET_WORDS = (
     r"|credentials?"
 )
 _SECRET_NAME = re.compile(r"token|secret|pass|pwd|key|cred|auth|webhook|cookie|dsn|signature", re.IGNORECASE)
-# Values of such names that are none, and that stand everywhere.
+# Values of such names that are not secret and occur everywhere.
 _COMMON_VALUE = re.compile(r"true|false|none|null|auto|always|never|basic|bearer|\d{1,6}", re.IGNORECASE)
-# A path, and no base64, of which one in 64 begins with a slash.
+# A path, but not base64, of which one in 64 begins with a slash.
 _PATH_VALUE = re.compile(r"(?:/[\w.@-]{1,30})+/?")
 _PUBLIC_NAME = re.compile(
     r"PATH|HOME|USER|LANG|LC_[A-Z]+|TZ|HOSTNAME|OMP_[A-Z_]+|GOMP_[A-Z_]+|MALLOC_[A-Z_]+"
     r"|PYTHON(?:UNBUFFERED|UTF8|IOENCODING|MALLOC|ASYNCIODEBUG)"
 )
-# What stands in a secret's place, or may be shown of one.
+# Allowed in a secret's place: the marker, or the public part of a URL.
 _ALLOWED_VALUE = r"\[removed\]|https?://[^\s/]+/\.\.\."
-# What looks like a secret: (pattern, what is left of it).
+# What looks like a secret: (pattern, replacement).
 _SECRET_PATTERNS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
     (re.compile(rb"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}"), rb"\1 [removed]"),
     (
@@ -67,13 +67,13 @@ _SECRET_PATTERNS: tuple[tuple[re.Pattern[bytes], bytes], ...] = (
 
 
 class Redactor:
-    """Learns secrets, then cleans. Learn all of them first: what was cleaned before stays as it is."""
+    """Learns secrets, then cleans. Learn all secrets first, because cleaned data is not cleaned again."""
 
     def __init__(self) -> None:
         self._known: set[bytes] = set()
 
     def learn(self, secret: str | None) -> None:
-        """A secret, in every form in which it might be written."""
+        """Learn a secret in every form in which it may be written."""
         if secret is None:
             return
         secret = secret.strip()
@@ -89,7 +89,7 @@ class Redactor:
         }
 
     def learn_url(self, url: str | None) -> None:
-        """A URL of which only scheme and host may be shown."""
+        """Learn a URL of which only scheme and host may be shown."""
         if not url:
             return
         try:
@@ -100,7 +100,7 @@ class Redactor:
             return
         if user is not None:
             self.learn(parts.netloc.rpartition("@")[0])
-            self.learn(f"{unquote(user)}:{unquote(password or '')}")  # Basic authorization, in base64
+            self.learn(f"{unquote(user)}:{unquote(password or '')}")  # for Basic authorization, in base64
             self.learn(user)
             self.learn(password)
         if len(parts.path) > 1 or parts.query:
@@ -110,7 +110,7 @@ class Redactor:
                     self.learn(piece.partition("=")[2] or piece)
 
     def learn_variables(self, variables: Mapping[str, str]) -> None:
-        """The values of an environment whose names say that they are secret."""
+        """Learn the values of variables whose names suggest a secret."""
         for name, value in variables.items():
             if not _SECRET_NAME.search(name) or name.endswith(("_FILE", "_TLS_KEY", "_PATH")):
                 continue
@@ -120,9 +120,9 @@ class Redactor:
                 self.learn(value)
 
     def learn_arguments(self, args: Sequence[str]) -> None:
-        """The values of a command line's options whose names say that they are secret.
+        """Learn the values of command line options whose names suggest a secret.
 
-        A word may be a shell's line, or an assignment for `env`.
+        An argument may also be a shell's command line, or an assignment for `env`.
         """
         args = [part for arg in args for part in (_split_shell_line(arg) if " " in arg else [arg])]
         for arg, following in pairwise((*args, "")):
@@ -133,7 +133,7 @@ class Redactor:
                 self.learn_variables({name.lstrip("-").replace("-", "_").upper(): value or following})
 
     def clean(self, data: bytes) -> bytes:
-        """Without what is known, and without what looks like a secret."""
+        """Replace known secrets, and what looks like one."""
         if self._known:
             longest_first = sorted(self._known, key=len, reverse=True)
             data = re.sub(b"|".join(map(re.escape, longest_first)), REMOVED.encode(), data)
@@ -145,12 +145,12 @@ class Redactor:
 def _split_shell_line(line: str) -> list[str]:
     try:
         return shlex.split(line)
-    except ValueError:  # a quotation without an end
+    except ValueError:  # an unterminated quotation
         return line.split()
 
 
 def public_variables(entries: Iterable[tuple[str, str]]) -> list[str]:
-    """An environment to be shown: values only of names that are known to hold no secret."""
+    """Format variables, with values only for names that are known to hold no secret."""
     shown_names = {
         sources.env_name(option)
         for settings in COMMANDS.values()

@@ -1,4 +1,4 @@
-"""Blocks of orders from a seed: how many events each has, and when it comes."""
+"""Generates blocks of orders from a seed: the size and the time of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fasttail.tools.synth.layouts import MEAN_LINE_GAP_NS, Block, check_layout, 
 from fasttail.tools.synth.orders import OrderStatuses
 
 _BLOCK_JITTER_NS = 20_000_000
-# A block's lines are log-normal: median and largest in units of the mean
+# Lines per block are log-normal; median and maximum in units of the mean.
 _MEDIAN, _LARGEST = 1243 / BLOCK_LINES, 3886 / BLOCK_LINES
 _SIGMA = 0.62
 _EMPTY_SHARE = 0.004
@@ -31,16 +31,17 @@ _FIRST_BLOCK = 1_019_927_126
 
 
 class Synth:
-    """Orders and blocks from a seed. Not thread safe; memory is bounded (about 25 MB) however long it runs.
+    """Generates orders and blocks from a seed. Not thread-safe. Memory is bounded (about 25 MB).
 
-    seed: everything follows from it.
-    start: time of the first block (naive = UTC).
-    block_lines: mean events of a block; fractions below 1 give mostly empty blocks.
-    style: "2024" leaves out `hash` and `builder` and has whole milliseconds, as node files of that year.
-    children: about the share of orders with children. short_times: share of blocks with a 6-digit time.
-    Raises SynthError for values out of range.
+    seed:        determines all output.
+    start:       time of the first block (naive: UTC).
+    block_lines: mean number of events per block; fractions below 1 give mostly empty blocks.
+    style:       "2024" omits `hash` and `builder` and has whole milliseconds, like node files of that year.
+    children:    approximate share of orders with children.
+    short_times: share of blocks with a 6-digit time.
 
-    Either take whole blocks (`blocks`), or `begin_block` and then `take_events` until it is complete.
+    Use either `blocks`, or `begin_block` and then `take_events` until the block is complete. Raises
+    SynthError for values out of range.
     """
 
     def __init__(
@@ -64,10 +65,10 @@ class Synth:
         self.block_lines = block_lines
         self.style = style
         self._short_times = short_times
-        # A source of its own, so that orders do not depend on how they are cut into blocks
+        # A separate generator, so that orders do not depend on how they are cut into blocks.
         self._random = random.Random(f"{seed}:blocks")
         self._events = OrderStatuses(seed, style, children)
-        # The block being made
+        # The current block
         self._time_ns = _utc_ns(start or DEFAULT_START) - BLOCK_NS + _BLOCK_JITTER_NS // 2
         self._number = _FIRST_BLOCK - 1
         self._made_blocks = 0
@@ -79,21 +80,22 @@ class Synth:
 
     @property
     def resting(self) -> int:
-        """How many orders rest in the book, at most MAX_RESTING."""
+        """Number of resting orders, at most MAX_RESTING."""
         return self._events.resting
 
     @property
     def waiting_triggers(self) -> int:
-        """How many trigger orders wait, at most MAX_TRIGGERS."""
+        """Number of waiting trigger orders, at most MAX_TRIGGERS."""
         return self._events.waiting_triggers
 
     def begin_block(
         self, time_ns: int | None = None, local_ns: int | None = None, span_ns: int = BLOCK_NS
     ) -> int:
-        """Start the next block and give the number of events it is to have (pairs may make it two more).
+        """Begin the next block and return its number of events. Pairs may add up to two.
 
-        time_ns, local_ns: the real clock's, if it is to count; by default the block comes 64 ms after the
-        last one and this node sees it 0.35 s later. span_ns: what its streaming lines may take of local time.
+        time_ns, local_ns: real times. By default the block is 64 ms after the last one, and this node sees it
+                           0.35 s later.
+        span_ns:           local time that its streaming lines may span.
         """
         rng = self._random
         factor = _MEDIAN * rng.lognormvariate(0.0, _SIGMA)
@@ -112,7 +114,7 @@ class Synth:
         elif now % 1000 == 0:
             now += 1
         self._time_ns = now
-        # Never before the last block's last line: real clocks step back, and blocks may come in a hurry
+        # Never before the last block's last line: real clocks step back, and blocks may follow quickly.
         local_time = now + LAG_NS + int(lag * 400_000) if local_ns is None else local_ns
         self._local_ns = max(self._local_end, local_time)
         self._local_end = self._local_ns + min(span_ns, 50_000 + int(self.size * MEAN_LINE_GAP_NS * 1.2))
@@ -125,16 +127,16 @@ class Synth:
 
     @property
     def local_ns(self) -> int:
-        """When this node sees the block begun last, UTC ns."""
+        """When this node sees the current block, UTC ns."""
         return self._local_ns
 
     @property
     def events_left(self) -> int:
-        """Events that the block begun last still lacks."""
+        """Events that the current block still lacks."""
         return self.size - self._events_taken
 
     def take_events(self, count: int) -> Block:
-        """The next events of the block: `count`, or up to two more where one brings others with it."""
+        """Return the next `count` events of the block, or up to two more if one brings others with it."""
         first = self._events_taken
         events = (
             self._events.events(min(count, self.events_left)) if count > 0 and self.events_left > 0 else []
@@ -144,7 +146,7 @@ class Synth:
         return Block(self._number, self._time_ns, self._local_ns, events, first, self.size, self._span_ns)
 
     def blocks(self, orders: int | None = None) -> Iterator[Block]:
-        """Whole blocks, empty ones included, until they hold exactly `orders` (None: without end)."""
+        """Yield whole blocks, including empty ones, with exactly `orders` events in total (None: endless)."""
         remaining = math.inf if orders is None else orders
         while remaining > 0:
             block = self.take_events(self.begin_block())
@@ -165,12 +167,15 @@ class _Options(TypedDict, total=False):
 
 
 def iter_blocks(orders: int | None = None, seed: int = 1, **options: Unpack[_Options]) -> Iterator[Block]:
-    """Whole blocks with exactly `orders` events in all (None: without end). Options as those of `Synth`."""
+    """Return an iterator over whole blocks with exactly `orders` events in total (None: endless).
+
+    The options are those of `Synth`.
+    """
     return Synth(seed, **options).blocks(orders)
 
 
 def generate(orders: int, layout: str = "plain", seed: int = 1, **options: Unpack[_Options]) -> bytes:
-    """A file with exactly `orders` events in a layout: equal bytes for equal arguments, anywhere, any day."""
+    """Return a file with exactly `orders` events. Equal arguments give equal bytes, anywhere and any day."""
     check_layout(layout, options.get("style", "2026"))
     return b"".join(render(block, layout) for block in iter_blocks(orders, seed, **options))
 

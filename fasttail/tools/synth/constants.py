@@ -1,4 +1,4 @@
-"""What several modules of the synthetic node share: the pace of blocks, defaults, and the error."""
+"""Constants that several modules of the synthetic node share, and its error."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ LAG_NS = 350_000_000  # from a block's time to its first line in this node
 
 
 class SynthError(Exception):
-    """The synthetic node cannot do as asked (bad argument, no permission, disk full): one clear line."""
+    """The synthetic node cannot do what was asked (bad argument, no permission, full disk); one line."""

@@ -1,4 +1,4 @@
-"""The growing hour files of a node: which hour is written, and the bytes of its lines."""
+"""Writes the growing hour files of a node."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MAX_TORN_WRITE = 32_768
 
 
 class HourClock:
-    """Which hour file a moment of the node's clock belongs to, as hours since 1970. Never goes back.
+    """Maps times of the node's clock to hour files, as hours since 1970. Never goes back.
 
-    With hour_seconds, hours last that long, counted from the first moment asked for.
+    With `hour_seconds`, hours have that length, counted from the first time given.
     """
 
     def __init__(self, hour_seconds: float | None, newest: int | None) -> None:
@@ -35,14 +35,14 @@ class HourClock:
 
 
 def newest_hour(hourly: Path) -> int | None:
-    """The newest hour file under a layout's `hourly` folder, as hours since 1970; None if there is none."""
+    """Return the newest hour file in a layout's `hourly` folder, as hours since 1970, or None."""
     newest: int | None = None
     for day in hourly.iterdir() if hourly.is_dir() else ():
         try:
             date = datetime.strptime(day.name, "%Y%m%d").replace(tzinfo=UTC)
         except ValueError:
             continue
-        if date.strftime("%Y%m%d") != day.name:  # strptime also takes dates of fewer digits
+        if date.strftime("%Y%m%d") != day.name:  # strptime also accepts dates with fewer digits
             continue
         for name in os.listdir(day) if day.is_dir() else ():
             if name.isdecimal() and name == str(int(name)) and int(name) < 24:
@@ -51,10 +51,10 @@ def newest_hour(hourly: Path) -> int | None:
 
 
 class HourFiles:
-    """The growing hour files of one layout. Owns the one open descriptor.
+    """The growing hour files of one layout, one of which is open.
 
-    torn: cuts the bytes anywhere, as a node with buffered output does; what is held back follows with the
-    next write, with `flush_held`, or before the next hour's file is opened. Whole lines otherwise.
+    torn: cut the bytes anywhere, as a node with buffered output does, instead of writing whole lines. Held
+          bytes follow with the next write, with `flush_held`, or before the next hour's file is opened.
     """
 
     def __init__(self, hourly: Path, torn: bool, rng: random.Random) -> None:
@@ -69,7 +69,7 @@ class HourFiles:
         self.files = 0
 
     def write(self, hour: int, data: bytes) -> None:
-        """Append lines to an hour's file; an earlier one is finished and closed first. Raises SynthError."""
+        """Append lines to an hour's file, after completing and closing an earlier one. Raises SynthError."""
         if not data:
             return
         if hour != self._hour:
@@ -89,11 +89,11 @@ class HourFiles:
 
     @property
     def has_held_bytes(self) -> bool:
-        """Whether bytes of a torn line wait for `flush_held`."""
+        """Whether bytes of a torn line are held back."""
         return bool(self._held_bytes)
 
     def flush_held(self) -> None:
-        """Write what is held back."""
+        """Write the held bytes."""
         held_bytes, self._held_bytes = self._held_bytes, b""
         if held_bytes:
             self._append(held_bytes)

@@ -1,4 +1,4 @@
-"""A block of orders, and its lines in each of the node's layouts."""
+"""Blocks of orders, and their lines in each of the node's layouts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYOUTS: dict[str, str] = {
     "by_block": "node_order_statuses_by_block",
     "streaming": "node_order_statuses_streaming",
 }
-"""Layout name -> the folder a node keeps it in."""
+"""Layout name -> the node's folder for it."""
 
 
 def check_layout(layout: str, style: str) -> None:
@@ -29,10 +29,11 @@ def check_layout(layout: str, style: str) -> None:
 class Block(NamedTuple):
     """A block, or a slice of one, with its events rendered.
 
-    events: one plain-layout line each, without its newline, ASCII text.
-    first: the place of events[0] in the block (0 unless this is a later slice).
-    time_ns, local_ns: UTC ns since 1970, of consensus and of the block's first line in this node.
-    span_ns: the time its streaming lines may take, which keeps local_time from running into the next block.
+    events:            plain-layout lines as ASCII text, without newlines.
+    first:             index of events[0] in the block (0 unless this is a later slice).
+    time_ns, local_ns: time of consensus, and of the block's first line in this node; UTC ns since 1970.
+    span_ns:           time that the streaming lines may span, so that local_time does not reach the next
+                       block.
     """
 
     number: int
@@ -50,7 +51,7 @@ def _second_text(second: int) -> str:
 
 
 def text_time(ns: int) -> str:
-    """UTC ns -> the node's text: 9, 6, 3 or 0 digits of fraction, trailing groups of three zeros dropped."""
+    """Format UTC ns like the node: 9, 6, 3 or 0 fractional digits, without trailing groups of three zeros."""
     second, fraction = divmod(ns, NS)
     digits = f"{fraction:09d}"
     while digits.endswith("000"):
@@ -59,7 +60,7 @@ def text_time(ns: int) -> str:
 
 
 def _line_offsets() -> list[int]:
-    """Running sum of the gaps (ns) between a block's streaming lines: 9 to 40 µs each, most near 10."""
+    """Return the cumulative gaps (ns) between a block's streaming lines: 9 to 40 µs each, most near 10."""
     rng = random.Random("gaps")
     return [0, *accumulate(9_000 + int(31_000 * rng.random() ** 3) for _ in range(4096))]
 
@@ -69,12 +70,12 @@ MEAN_LINE_GAP_NS = _LINE_OFFSETS[-1] / 4096
 
 
 def _local_times(block: Block) -> list[int]:
-    """local_time (ns) of each streaming line: rises from line to line, within the block's span_ns."""
+    """Return the local_time (ns) of each streaming line, ascending within the block's span_ns."""
     last = len(_LINE_OFFSETS) - 1
     indices = range(block.first, block.first + len(block.events))
     if indices.stop <= last:
         steps = _LINE_OFFSETS[indices.start : indices.stop]
-    else:  # past the table: go round it again
+    else:  # beyond the table, which is repeated
         steps = [i // last * _LINE_OFFSETS[last] + _LINE_OFFSETS[i % last] for i in indices]
     share = block.span_ns / (max(block.lines, 1) * MEAN_LINE_GAP_NS * 1.2)
     base = block.local_ns
@@ -82,12 +83,12 @@ def _local_times(block: Block) -> list[int]:
 
 
 def plain_lines(block: Block) -> bytes:
-    """One line per event, no envelope."""
+    """Return one line per event, without an envelope."""
     return "\n".join([*block.events, ""]).encode("ascii")
 
 
 def streaming_lines(block: Block) -> bytes:
-    """One line per event, each in an envelope of its own."""
+    """Return one line per event, each in an envelope of its own."""
     middle = f'","block_time":"{text_time(block.time_ns)}","block_number":{block.number},"events":['
     second, fraction = divmod(block.local_ns, NS)
     head = f'{{"local_time":"{_second_text(second)}.'
@@ -103,7 +104,7 @@ def streaming_lines(block: Block) -> bytes:
 
 
 def by_block_line(block: Block) -> bytes:
-    """The whole block in one line, also when it has no event."""
+    """Return the whole block as one line, even if it has no event."""
     head = (
         f'{{"local_time":"{text_time(block.local_ns)}","block_time":"{text_time(block.time_ns)}",'
         f'"block_number":{block.number},"events":['
@@ -119,5 +120,5 @@ _RENDER: dict[str, Callable[[Block], bytes]] = {
 
 
 def render(block: Block, layout: str) -> bytes:
-    """The block's lines in a layout. An empty block has none in plain and streaming, and one in by_block."""
+    """Return the block's lines in a layout. An empty block has one in by_block, else none."""
     return _RENDER[layout](block)

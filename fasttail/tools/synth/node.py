@@ -1,4 +1,4 @@
-"""A synthetic node at work: the files of its orders, written at a pace until an end."""
+"""Writes the files of a synthetic node at a rate, until an end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from fasttail.tools.synth.constants import (
 from fasttail.tools.synth.files import HourClock, HourFiles, newest_hour, write_error
 from fasttail.tools.synth.layouts import LAYOUTS, Block, check_layout, render
 
-_UNPACED_SPAN_NS = 1_000_000  # local time of a block written as fast as it goes
-_SLICE_S = 0.002  # at high rates lines are written in slices this far apart
-_MAX_SLEEP_S = 0.05  # the longest sleep: how soon a stop is noticed
+_UNPACED_SPAN_NS = 1_000_000  # local time spanned by an unpaced block
+_SLICE_S = 0.002  # interval between slices of lines at high rates
+_MAX_SLEEP_S = 0.05  # bounds how late a stop is noticed
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run wrote. lines: of files; orders: events in them (equal but for by_block); files: opened."""
+    """Totals of a run: lines written, orders in them (equal except in by_block), files opened."""
 
     lines: int = 0
     orders: int = 0
@@ -50,16 +50,20 @@ class Summary:
 class NodeOptions:
     """What a synthetic node writes, and how fast. Raises SynthError for values out of range.
 
-    rate: orders a second, spread evenly; None = as fast as it goes. Blocks come at 15.6/s, growing with it.
-    lines: orders to write, exactly. In by_block they stand in fewer lines: all layouts hold the same orders.
-    seconds: real time to run.
-    hour_seconds: how long an "hour" of the folders lasts; they begin with the present hour.
-    start: where the node's clock begins; times, local_time and folders all follow it. None: local_time and
-        folders follow the real UTC clock, and writing goes on in the newest hour file if that is later.
-    live: whether events too carry the real time, lag_s seconds old. None: yes for a stream (a rate and no
-        `lines`); no for a set of lines, whose events then begin at DEFAULT_START, so that the seed decides
-        every byte of them.
-    torn: cut lines anywhere, as a node with buffered output does. style, children: see `Synth`.
+    rate:            orders per second, evenly spread; None: as fast as possible. Blocks come at 15.6/s and
+                     grow with it.
+    lines:           orders to write, exactly. In by_block they fill fewer lines, because all layouts hold the
+                     same orders.
+    seconds:         real time to run.
+    hour_seconds:    length of the folders' hours, which begin with the present hour.
+    start:           start of the node's clock, which times, local_time and folders follow. None: local_time
+                     and folders follow the real UTC clock, and writing continues in the newest hour file if
+                     that is later.
+    live:            whether events too carry the real time, lag_s seconds old. None: yes for a stream (a rate
+                     and no `lines`), no for a set of lines. Its events begin at DEFAULT_START, so that the
+                     seed determines every byte of them.
+    torn:            cut lines anywhere, as a node with buffered output does.
+    style, children: see `Synth`.
     """
 
     rate: float | None = None
@@ -86,14 +90,14 @@ class NodeOptions:
 
     @property
     def live_lag_ns(self) -> int | None:
-        """The age of live events when they are written; None if events keep the time that the seed gives."""
+        """Age of live events when they are written; None if events keep the seed's times."""
         stream = self.start is None and self.rate is not None and self.lines is None
         return int(self.lag_s * NS) if self.live or (self.live is None and stream) else None
 
 
 @contextmanager
 def _stop_signals(stopped: list[bool]) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM set stopped[0], so that a run ends at a line's end. Main thread only."""
+    """Let SIGINT and SIGTERM set stopped[0], so that a run ends after a line. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -119,12 +123,16 @@ def run(
     stop: Callable[[], bool] | None = None,
     on_write: Callable[[Block], None] | None = None,
 ) -> Summary:
-    """Write a node's order statuses under `directory` (made if missing) until an end; gives the totals.
+    """Write a node's order statuses under `directory`, which is created if missing. Return the totals.
 
-    SIGINT and SIGTERM (main thread) or stop() being true end it too, after a line.
+    The run ends at the limits in `options`. SIGINT and SIGTERM (main thread), or stop() returning True, end
+    it earlier, after a line.
+
     progress: called about once a second with the totals so far.
-    wrote: called with each block, or part of one, once it stands in the file (but for what torn holds back).
-    Raises SynthError for a folder that cannot be written, a full disk.
+    on_write: called with each block, or part of one, once it is in the file (except for bytes that `torn`
+              holds).
+
+    Raises SynthError if the folder cannot be written or the disk is full.
     """
     root = Path(directory)
     hourly = root / LAYOUTS[options.layout] / "hourly"
@@ -146,7 +154,7 @@ def run(
 
 
 class _Writer:
-    """One run of the writer: blocks on a schedule, and the reasons to end. Used by `run`, once."""
+    """Writes blocks on schedule until the run ends. Used once, by `run`."""
 
     def __init__(
         self,
@@ -199,7 +207,7 @@ class _Writer:
             number += 1
 
     def _block(self, due: float | None) -> None:
-        """One block: at once, or with its lines spread over the block's time from `due` on."""
+        """Write one block: at once, or with its lines spread over the block's time from `due` on."""
         synth = self._synth
         now = time.time_ns() if self._real_clock or self._live_lag_ns is not None else 0
         size = synth.begin_block(
@@ -234,7 +242,7 @@ class _Writer:
         self._total = replace(total, lines=total.lines + lines, orders=total.orders + orders)
 
     def _wait_until(self, deadline: float) -> bool:
-        """Sleep until a moment of the monotonic clock; False if the run is to end instead."""
+        """Sleep until `deadline` (monotonic). Return False if the run must end instead."""
         while self._should_continue():
             remaining = deadline - time.monotonic()
             if remaining <= 0:

@@ -1,8 +1,9 @@
-"""Order statuses from a seed, as text: what an exchange's users do, one event after the other.
+"""Generates order statuses from a seed, as text, like the actions of an exchange's users.
 
 How it is fast in plain Python
-    A *maker* (user, coin, side) is rendered once into the text around an order's own values; an order is then
-    one f-string. Random numbers come in chunks of 64-bit words, one word an order, its bits the choices:
+    A *maker* (user, coin, side) is rendered once into the text around an order's own values, so that an order
+    is one f-string. Random numbers are drawn in chunks of 64-bit words. Each order uses one word, whose bits
+    make the choices:
 
         0..15 kind of event   16..26 maker          28..35 price            36..41 size
         48..52 partly filled  61..63 gap in oids    28..63 which of the resting orders
@@ -22,10 +23,10 @@ from fasttail.tools.synth.population import Maker, population, price_text, trim_
 
 _FIRST_OID = 452_916_386_247
 _CHUNK = 4096  # words drawn at once
-MAX_RESTING = 16_384  # bounds memory: past it, orders are canceled instead of opened
+MAX_RESTING = 16_384  # bounds memory: beyond it, orders are canceled instead of opened
 MAX_TRIGGERS = 512
 
-# Other statuses and their shares (per cent of orders), each with the shape of order it comes with.
+# Other statuses and their shares (per cent of orders), grouped by the kind of order they need.
 _REJECTIONS = {
     "minTradeNtlRejected": 0.010, "reduceOnlyRejected": 0.012, "tickRejected": 0.0008,
     "oracleRejected": 0.0008,
@@ -40,7 +41,7 @@ _CANCELS = {
     "liquidatedCanceled": 0.0008, "vaultWithdrawalCanceled": 0.0005, "openInterestCapCanceled": 0.0005,
     "delistedCanceled": 0.0003, "outcomeSettledCanceled": 0.0003, "internalCancel": 0.0005,
 }  # fmt: skip
-#: (order type, tif) of orders that take at once: they open and fill in the same block.
+# (order type, tif) of orders that execute at once: they open and fill in the same block.
 _TAKERS = {
     ("Market", "FrontendMarket"): 0.010,
     ("Market", "LiquidationMarket"): 0.0003,
@@ -51,8 +52,8 @@ _TAKERS = {
 _TRIGGER_KINDS = ("Stop Market", "Stop Limit", "Take Profit Market", "Take Profit Limit")
 _TRIGGER_OPEN, _TRIGGER_CANCEL, _TRIGGER_FIRE, _TRIGGER_REJECT = 0.014, 0.006, 0.004, 0.001
 
-# Kinds of event by the word's low 16 bits, in the order in which the loop tests them; shares are per cent of
-# draws (what is left over goes to _KIND_CLOSE).
+# Kinds of event by the word's low 16 bits, in the order in which the loop tests them. Shares are per cent of
+# draws; the rest goes to _KIND_CLOSE.
 (
     _KIND_BAD_ALO,
     _KIND_MARGIN,
@@ -79,7 +80,7 @@ _LIMIT_ORDER_TEXT = (
     '"isPositionTpsl":false,"reduceOnly":false,"orderType":"Limit","origSz":"'
 )
 
-#: An order that was opened and may be canceled or filled later: (maker, px, sz, rest).
+# An open order that may be canceled or filled later: (maker, px, sz, rest).
 _RestingOrder = tuple[Maker, str, str, str]
 
 
@@ -96,7 +97,10 @@ def _order_tail(
     tpsl: bool = False,
     reduce_only: bool = False,
 ) -> str:
-    """An order from `","oid":` to its closing brace. trigger: (condition, price). tif and cloid are JSON."""
+    """Return an order's text from `","oid":` to its closing brace.
+
+    `trigger` is (condition, price); `tif` and `cloid` are JSON.
+    """
     condition, trigger_px = trigger or ("N/A", "0.0")
     return (
         f'","oid":{oid},"timestamp":{timestamp},"triggerCondition":"{condition}",'
@@ -107,10 +111,10 @@ def _order_tail(
 
 
 class OrderStatuses:
-    """The order statuses of a seed, one after the other, as text. Memory is bounded (about 25 MB).
+    """Generates the order statuses of a seed one by one, as text. Memory is bounded (about 25 MB).
 
-    The arguments are those of `Synth`. Begin a block, then take its events; the cut into blocks decides on
-    their times and transaction hashes only.
+    The arguments are those of `Synth`. Begin a block, then take its events. The cut into blocks affects only
+    their times and transaction hashes.
     """
 
     def __init__(self, seed: int, style: Style, children: float) -> None:
@@ -124,30 +128,30 @@ class OrderStatuses:
         self._resting: list[_RestingOrder] = []
         self._triggers: list[_RestingOrder] = []
         self._oid = _FIRST_OID
-        # Rendered once per maker: the bulk of the traffic, and every rejection of the two other common kinds
+        # Rendered once per maker: most of the traffic, and every rejection of the two other common kinds.
         self._bad = [self._render_around(maker, "badAloPxRejected", "Alo") for maker in self._makers]
         self._ioc = [self._render_around(maker, "iocCancelRejected", "Ioc") for maker in self._makers]
         funds = {True: "insufficientSpotBalanceRejected", False: "perpMarginRejected"}
         self._margin = [self._render_around(maker, funds[maker.spot], "Ioc") for maker in self._makers]
-        # Of the block being made
+        # The current block
         self._start_text = ""
         self._timestamp = ""
         self._hash_block = ""
 
     @property
     def resting(self) -> int:
-        """How many orders rest in the book, at most MAX_RESTING."""
+        """Number of resting orders, at most MAX_RESTING."""
         return len(self._resting)
 
     @property
     def waiting_triggers(self) -> int:
-        """How many trigger orders wait, at most MAX_TRIGGERS."""
+        """Number of waiting trigger orders, at most MAX_TRIGGERS."""
         return len(self._triggers)
 
     # -- set-up
 
     def _kind_table(self, children: float) -> bytes:
-        """Word's low 16 bits -> kind, and the choices within the rare kind."""
+        """Return the kind for each value of a word's low 16 bits, and set up the choice of rare kinds."""
         rare_weights: dict[Callable[[list[str], Maker, str], None], float] = {
             self._other_rejection: sum(_REJECTIONS.values()),
             self._other_cancel: sum(_CANCELS.values()),
@@ -156,12 +160,12 @@ class OrderStatuses:
             self._trigger_cancel: _TRIGGER_CANCEL,
             self._trigger_fire: _TRIGGER_FIRE,
             self._trigger_reject: _TRIGGER_REJECT,
-            self._parent: 50.0 * children,  # each is seen twice: opened, then canceled
+            self._parent: 50.0 * children,  # each appears twice: opened, then canceled
         }
         self._rare_events = list(rare_weights)
         self._rare_weights = list(accumulate(rare_weights.values()))
         total = self._rare_weights[-1]
-        # What the rare ones take comes off everything else alike
+        # The share of the rare kinds reduces all others in proportion.
         scale = (100.0 - total) / 100.0
         shares = {kind: share * scale for kind, share in _KIND_SHARES.items()} | {_KIND_RARE: total}
         counts = {kind: max(1, round(share * 655.36)) for kind, share in shares.items()}
@@ -171,7 +175,11 @@ class OrderStatuses:
     def _render_around(
         self, maker: Maker, status: str, tif: str
     ) -> tuple[str, list[str], list[str], str, bool]:
-        """(text to the price, quoted prices, sizes, text from origSz to the cloid's digits, has a cloid)."""
+        """Return the texts around an order's own values, and the values to choose from.
+
+        The tuple is (text to the price, quoted prices, sizes, text from origSz to the cloid's digits, has
+        a cloid).
+        """
         tail = f'","tif":"{tif}","cloid":'
         tail += "null}}" if maker.prefix is None else f'"0x{maker.prefix}'
         return maker.head(status), maker.quoted, maker.sizes, tail, maker.prefix is not None
@@ -193,13 +201,13 @@ class OrderStatuses:
     # -- events
 
     def begin_block(self, number: int, time_ns: int) -> None:
-        """Let the events that follow belong to this block."""
+        """Assign the following events to this block."""
         self._start_text = f'{{"time":"{text_time(time_ns)}'
         self._timestamp = str(time_ns // 1_000_000)
         self._hash_block = f"04{number & 0xFFFFFFFF:08x}"
 
     def events(self, count: int) -> list[str]:
-        """At least `count` events, at most two more. The hot loop: frequent kinds first, few pieces each."""
+        """Return `count` to `count` + 2 events. The hot loop: frequent kinds first, few pieces each."""
         out: list[str] = []
         append = out.append
         start = self._start_text
@@ -208,7 +216,7 @@ class OrderStatuses:
         oid = self._oid
         for word, digits in self._random_words:
             kind = kinds[word & 0xFFFF]
-            if kind <= _KIND_IOC:  # rejected: seen once
+            if kind <= _KIND_IOC:  # rejected: appears once
                 rendered = (
                     bad if kind == _KIND_BAD_ALO else self._margin if kind == _KIND_MARGIN else self._ioc
                 )
@@ -229,7 +237,7 @@ class OrderStatuses:
                 maker = makers[word >> 16 & 0x7FF]
                 px = maker.prices[word >> 28 & 0xFF]
                 sz = maker.sizes[word >> 36 & 0x3F]
-                oid += 1 + (word >> 61)  # numbers of orders that other streams saw leave gaps
+                oid += 1 + (word >> 61)  # orders that only other streams saw leave gaps
                 tif = "Ioc" if kind == _KIND_TAKE else "Gtc" if kind == _KIND_GTC else "Alo"
                 tail_text = f'","oid":{oid}{limit}{sz}","tif":"{tif}","cloid":{maker.cloid(digits)}}}'
                 append(
@@ -239,7 +247,7 @@ class OrderStatuses:
                     append(f'{start}{maker.head("filled")}{px}","sz":"0.0{tail_text}}}')
                 else:
                     resting.append((maker, px, sz, tail_text))
-            else:  # one that rests is canceled or filled; the last one takes its place in the list
+            else:  # a resting order is canceled or filled, and the last one moves to its index
                 index = (word >> 28) % len(resting)
                 maker, px, sz, tail_text = resting[index]
                 last = resting.pop()
@@ -257,7 +265,7 @@ class OrderStatuses:
         return out
 
     def _partly_filled_size(self, sz: str) -> str:
-        """What remains of a partly filled order, seldom with the noise of binary floats in its text."""
+        """Return the rest of a partly filled order, rarely with the noise of binary floats in its text."""
         whole = float(sz)
         decimals = len(sz.partition(".")[2])
         remaining = whole * self._rare.uniform(0.1, 0.9)
@@ -265,13 +273,16 @@ class OrderStatuses:
         return text if 0.0 < float(text) <= whole else sz
 
     def _tx_hash(self) -> str:
-        """The digits of a transaction hash; as in genuine ones, the block's number is in it. 2024: none."""
+        """Return the digits of a transaction hash, or "" for 2024.
+
+        They include the block's number, as in genuine ones.
+        """
         if self._style == "2024":
             return ""
         part = next(self._hashes)
         return f"{part[:20]}{self._hash_block}{part[20:24]}00{part[24:]}"
 
-    # -- the rare ones: (events so far, a maker, random digits) -> appends one to three events
+    # -- rare events: (events so far, a maker, random digits) -> appends one to three events
 
     def _next_oid(self) -> int:
         self._oid += 1
@@ -287,7 +298,7 @@ class OrderStatuses:
         return f'{self._start_text}{maker.head(status)}{px}","sz":"{sz}{tail_text}}}'
 
     def _maker_in_market(self, spot: bool, maker: Maker) -> Maker:
-        """The maker, or another one if it is not of the wanted kind of market."""
+        """Return the maker, or another one if its market is not of the wanted kind."""
         while maker.spot != spot:
             maker = self._rare.choice(self._makers)
         return maker
@@ -314,7 +325,7 @@ class OrderStatuses:
         if status == "reduceOnlyCanceled":
             head, found, tail = tail_text.rpartition(
                 '"reduceOnly":false'
-            )  # the parent's own stands after its children
+            )  # the parent's own follows its children
             tail_text = f'{head}"reduceOnly":true{tail}' if found else tail_text
         out.append(self._status_event(status, (maker, px, sz, tail_text)))
 
@@ -333,7 +344,7 @@ class OrderStatuses:
             out.append(self._status_event("filled", (maker, px, "0.0", tail_text)))
 
     def _trigger_of(self, side: str, px: str) -> tuple[str, tuple[str, str], str]:
-        """(order type, (condition, trigger price), limit price) of a trigger order at about a price."""
+        """Return (order type, (condition, trigger price), limit price) of a trigger order near a price."""
         kind = self._rare.choices(_TRIGGER_KINDS, (5, 2, 4, 1))[0]
         above = (side == "B") == kind.startswith("Stop")
         distance = self._rare.uniform(0.002, 0.08) * (1 if above else -1)
@@ -344,7 +355,7 @@ class OrderStatuses:
 
     def _trigger(self, maker: Maker, digits: str) -> _RestingOrder:
         kind, trigger, px = self._trigger_of(maker.side, self._rare.choice(maker.prices))
-        tpsl = self._rare.random() < 0.3  # of a whole position: it has no size of its own
+        tpsl = self._rare.random() < 0.3  # for a whole position, so it has no size
         sz = "0.0" if tpsl else self._rare.choice(maker.sizes)
         tail_text = _order_tail(
             self._next_oid(), self._timestamp, orig=sz, tif="null",
@@ -385,7 +396,7 @@ class OrderStatuses:
             out.append(self._status_event("minTradeNtlRejected", order))
 
     def _parent(self, out: list[str], maker: Maker, digits: str) -> None:
-        """An order that brings its take-profit or stop orders; it is canceled later like any other."""
+        """Open an order with take-profit or stop orders as children; it is canceled later like any other."""
         maker = self._maker_in_market(False, maker)
         px, sz = self._rare.choice(maker.prices), self._rare.choice(maker.sizes)
         oid, cloid = self._next_oid(), maker.cloid(digits)

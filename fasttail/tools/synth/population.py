@@ -1,4 +1,4 @@
-"""The coins, and the users that quote them: whatever is made up before the first order."""
+"""Coins and the users that quote them, generated before the first order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fasttail.tools.synth.constants import Style
 
-# As few texts as give variety: the time of making orders goes mostly into fetching them from memory
+# As few texts as still give variety, because generating orders mostly waits for them to come from memory.
 _MAKERS = 2048
 _PRICES = 256  # per coin and side
 _SIZES = 64
@@ -19,7 +19,7 @@ _BUILDER_FEES = (0, 5, 10, 15, 20, 25, 40, 50)
 
 class _Coin(NamedTuple):
     name: str
-    weight: float  # share of orders, per cent
+    weight: float  # share of orders, in per cent
     price: float
     size_decimals: int
 
@@ -49,19 +49,19 @@ _COINS = (
 
 
 def trim_zeros(text: str) -> str:
-    """A decimal as the node writes it: no trailing zeros, but always one digit after the point."""
+    """Return a decimal as the node writes it: no trailing zeros, but at least one digit after the point."""
     text = text.rstrip("0")
     return f"{text}0" if text.endswith(".") else text
 
 
 def price_text(price: float) -> str:
-    """Five significant digits (the exchange's tick), whole numbers with `.0`."""
+    """Return a price with five significant digits (the exchange's tick); whole numbers end in `.0`."""
     decimals = 4 - math.floor(math.log10(price))
     return trim_zeros(f"{price:.{decimals}f}") if decimals > 0 else f"{price:.0f}.0"
 
 
 class _Side(NamedTuple):
-    """The prices and sizes quoted on one side of a coin; shared by its makers."""
+    """Prices and sizes quoted on one side of a coin, shared by its makers."""
 
     prices: list[str]
     sizes: list[str]
@@ -78,7 +78,7 @@ def _make_side(coin: _Coin, side: str, rng: random.Random) -> _Side:
     sizes = []
     for _ in range(_SIZES):
         size = max(12.0, rng.lognormvariate(6.5, 1.5)) / coin.price
-        if rng.random() < 1 / 300:  # what sums of binary floats look like in the node's text
+        if rng.random() < 1 / 300:  # like sums of binary floats in the node's text
             size = max(round(size, coin.size_decimals), 10.0**-coin.size_decimals)
             sizes.append(f"{size - 1e-10:.10f}")
         else:
@@ -123,11 +123,11 @@ class Maker:
         self.quoted = book.quoted
         self.sizes = book.sizes
         self.builder = builder
-        self.prefix = prefix  # first 16 digits of its cloids; None: it sends none
+        self.prefix = prefix  # first 16 digits of its cloids; None: no cloids
         self.style = style
         self.spot = coin.name[0] in "@#" or "/" in coin.name
         self.canceled = self.head("canceled")
-        # `open` alone carries a hash: the text is split around its digits (2024 lines have no such key)
+        # Only `open` has a hash, so the text is split around its digits (2024 lines have no such key).
         self.open_hash = f'","user":"{user}","hash":"0x' if style == "2026" else f'","user":"{user}'
         builder_key = f'"builder":{builder},' if style == "2026" else ""
         self.open_head = (
@@ -148,7 +148,10 @@ def _hex(rng: random.Random, length: int) -> str:
 
 
 def population(rng: random.Random, style: Style) -> list[Maker]:
-    """Makers whose uniform choice gives the shares of coins, users, no cloid (11.4 %), builders (0.6 %)."""
+    """Return makers whose uniform choice gives the shares of coins and users.
+
+    Of the makers, 11.4 % send no cloid and 0.6 % have a builder.
+    """
     users = [f"0x{_hex(rng, 40)}" for _ in range(_USERS)]
     user_weights = list(accumulate(1.0 / (rank + 3) for rank in range(_USERS)))
     builders = [f'{{"b":"0x{_hex(rng, 40)}","f":{fee}}}' for fee in _BUILDER_FEES]

@@ -1,5 +1,5 @@
 """`fasttail verify`: the operators' checklist as a program.
 
-log ──► reading ─┐
-/metrics, /health, docker stats ──► looks ─┴─► checks ──► table, JSON, exit code
+log ──► log_stats ────────────────────────────────┐
+/metrics, /health, docker stats ──► observations ─┴─► checks ──► table, JSON, exit code
 """

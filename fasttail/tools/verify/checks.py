@@ -1,4 +1,4 @@
-"""The checklist: what was read and seen, to PASS or FAIL with the figure behind it. Pure functions."""
+"""Derives the checklist, PASS or FAIL with a figure for each check, by pure functions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from fasttail.tools.verify.log_stats import LogStats, Occurrences, SizeHistory
 from fasttail.tools.verify.observations import Observations
 
 GRACE_S = 5.0
-"""A batch that began so recently need not be done."""
+"""A batch that started more recently need not be finished."""
 
 MIN_RISE = 5000
-"""Lines by which sizes have to rise to count as growing; batches of less vary with the market."""
+"""Minimum growth of batch sizes, in lines; smaller differences vary with the market."""
 MIN_FACTOR = 2.0
 MIN_TREND_BATCHES = 4
-"""Batches of which a trend can be told at all; so few have to grow each time, and fourfold in all."""
+"""Minimum number of batches for a trend. Few batches must grow each time, and fourfold in total."""
 MIN_SHORT_FACTOR = 4.0
 BACKLOG_LINES = 100_000
-"""Lines of a batch where the old service began to fail. A block holds some thousands: so many at the end, and
-at least twofold, have piled up, however they came to be."""
+"""Batch size at which the old service began to fail, in lines. A block has some thousands, so batches that
+end this large, and at least twice as large as at first, are a backlog, however it came about.
+"""
 
 DOCKER_STATS = "docker stats"
-"""Counts the whole container, with what it has in a tmpfs and pages of files that it was first to read."""
+"""Covers the whole container, including its tmpfs and the file pages that it was first to read."""
 
 NO_LOG = "no log: give --container or --log"
 NO_SERVER = "no server: give --url"
@@ -34,7 +35,7 @@ NO_BATCH = "no batch"
 
 
 class Status(StrEnum):
-    """WARN is for people to look at, and no failure."""
+    """WARN asks for a person's attention, and is not a failure."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -43,7 +44,7 @@ class Status(StrEnum):
 
 
 class Check(NamedTuple):
-    """One point of the checklist."""
+    """One item of the checklist."""
 
     name: str
     status: Status
@@ -53,7 +54,11 @@ class Check(NamedTuple):
 def checklist(
     log_stats: LogStats | None, observations: Observations, now: float | None = None
 ) -> list[Check]:
-    """Every point. log_stats: None without a log. now: the end of a live log, on the clock of its lines."""
+    """Return all checks.
+
+    log_stats: None without a log.
+    now:       end of a live log, on the clock of its lines.
+    """
     rows = [
         ("version", _version(log_stats, observations)),
         ("batches", _batches(log_stats, observations)),
@@ -76,7 +81,7 @@ def checklist(
 
 
 def verdict(checks: Sequence[Check]) -> bool:
-    """Whether nothing failed."""
+    """Return whether no check failed."""
     return all(check.status is not Status.FAIL for check in checks)
 
 
@@ -102,7 +107,7 @@ def _version(log_stats: LogStats | None, observations: Observations) -> _Result:
 
 
 def _batches(log_stats: LogStats | None, observations: Observations) -> _Result:
-    """Never skipped: where nothing tells of a batch, nobody can say that all is well."""
+    """Never skipped: without evidence of a batch, nothing can pass."""
     if log_stats is not None:
         if log_stats.started:
             return Status.PASS, f"{log_stats.started} of 📦 in {log_stats.lines} lines"
@@ -182,17 +187,16 @@ def _sizes(log_stats: LogStats | None) -> _Result:
 
 
 def median_ends(sizes: SizeHistory) -> tuple[float, float]:
-    """The median of the first and of the last third."""
+    """Return the medians of the first and the last third."""
     values = [size for _, size in sizes.points()]
     third = max(1, len(values) // 3)
     return median(sorted(values[:third])), median(sorted(values[-third:]))
 
 
 def is_growing(sizes: SizeHistory) -> bool:
-    """Whether batches get ever larger: at one pace, or by a factor each time; or so large at last that
-    lines must have piled up.
+    """Return whether batches keep growing: linearly, by a factor, or to a size that must be a backlog.
 
-    What varies at a steady rate has no trend; a catch-up that ends, or a step, is none either: as for memory.
+    As for memory, steady variation, a step, or a catch-up that ends is not a trend.
     """
     points = sizes.points()
     values = [size for _, size in points]
@@ -207,7 +211,7 @@ def is_growing(sizes: SizeHistory) -> bool:
         rising = all(one < two for one, two in pairwise(values))
         return rising and values[-1] >= MIN_SHORT_FACTOR * max(values[0], 1)
     span = points[-1][0] - points[0][0]
-    # Ratios show both: growth by the same each time is only slower in them towards the end.
+    # Logarithms show both kinds of growth; linear growth only slows in them towards the end.
     ratios = [(at, math.log(max(size, 1.0))) for at, size in points]
     return estimate_growth(ratios, span, math.log(MIN_FACTOR)).growing
 
@@ -243,7 +247,7 @@ def _memory(log_stats: LogStats | None, observations: Observations) -> _Result:
     if log_stats is not None and log_stats.memory:
         histories["RSS by the log"] = log_stats.memory
     status, figures = Status.SKIP, []
-    steady = False  # of the process itself
+    steady = False  # whether the process's own memory is steady
     for source, points in sorted(histories.items(), key=lambda history: history[0] == DOCKER_STATS):
         now = f"{source} {points[-1][1] / MB:.1f} MB"
         thinned = minima(points)
@@ -266,8 +270,9 @@ def _memory(log_stats: LogStats | None, observations: Observations) -> _Result:
 
 
 def minima(points: Points, max_points: int = 60) -> Points:
-    """At most `max_points` points: the least of each few neighbours, which is nearest to what is really
-    kept.
+    """Reduce to at most `max_points` points.
+
+    Each is the minimum of a group of neighbours, which is closest to the memory that is retained.
     """
     each = -(-len(points) // max_points)
     groups = [points[at : at + each] for at in range(0, len(points) - len(points) % each, each)]
@@ -289,7 +294,7 @@ def _health(observations: Observations) -> _Result:
 
 
 def _metrics(observations: Observations) -> _Result:
-    """Alerts, restarts, rejected lines and memory are told by it, too: without it they stand on one leg."""
+    """Without /metrics, a warning: alerts, restarts, rejected lines and memory rely on it too."""
     if observations.server is None:
         return _skip(NO_SERVER)
     if reason := observations.missing.get("/metrics"):

@@ -1,8 +1,8 @@
-"""`fasttail verify`: watches for some minutes, or reads a log that is done, and prints the checklist.
+"""`fasttail verify`: watches a server for minutes, or reads a finished log, and prints the checklist.
 
-    0 PASS    1 FAIL    2 nothing to look at: no such container, file or process
+    0 PASS    1 FAIL    2 nothing to check: no such container, file or process
 
-Two threads: one reads a log that may still grow, the main one looks at everything else meanwhile.
+One thread reads a log that may still grow, while the main thread samples everything else.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 SAMPLES = 60
-"""So many are spread over the time, as many as a trend is told from."""
+"""Samples spread over the time, as many as a trend is estimated from."""
 POLL_S = 0.25
 PROGRESS_INTERVAL_S = 30.0
 TERMINATE_TIMEOUT_S = 2.0
 MAX_LINE = 256 << 10
-"""Bytes of a line that are read as one; fasttail's own are shorter."""
+"""Maximum size of a line in bytes; longer ones are split, and fasttail's own are shorter."""
 
 
 def verify(settings: VerifySettings) -> int:
-    """Watch, print, and say by the exit code how it is."""
+    """Watch, print the checklist, and return the exit code."""
     if not (settings.container or settings.log or settings.url or settings.pid):
         raise ConfigError("nothing to check: give --container, --log, --url or --pid")
     if settings.container and settings.log:
@@ -64,7 +64,7 @@ def verify(settings: VerifySettings) -> int:
             log.close()
     good = verdict(checks)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # where no marker can be shown
+        sys.stdout.reconfigure(errors="backslashreplace")  # for encodings without the markers
     print(
         _as_json(checks, good) if settings.json else _format_table(checks, good, time.monotonic() - started)
     )
@@ -88,14 +88,14 @@ def _make_observations(settings: VerifySettings) -> Observations:
         raise ConfigError(str(error)) from None
     observations = Observations(server, container, settings.pid)
     if container is not None:
-        with contextlib.suppress(ContainerError):  # one without the command, or that does not run
+        with contextlib.suppress(ContainerError):  # no such command, or not running
             output = container.run("exec", container.name, "fasttail", "--version")
             observations.version = output.decode("utf-8", "replace").strip().removeprefix("fasttail ")
     return observations
 
 
 class _LogReader:
-    """A log that is read by a thread of its own: to its end if it is `finite`, else until it is cut off."""
+    """Reads a log on a thread of its own: to its end if it is `finite`, else until it is stopped."""
 
     def __init__(
         self, file: int, name: str, *, finite: bool, process: subprocess.Popen[bytes] | None = None
@@ -116,22 +116,22 @@ class _LogReader:
 
     @property
     def started(self) -> int:
-        """Batches so far."""
+        """Batches started so far."""
         return self._stats.started
 
     def read(self) -> LogStats:
-        """What was read, once it has ended or was cut off."""
+        """Wait until the log has ended or was stopped, and return its statistics. Raises OSError."""
         self._thread.join()
         if self._failure is not None:
             raise self._failure
         return self._stats
 
     def stop(self) -> None:
-        """No more of it is wanted."""
+        """Stop reading; `stopped` remains False if the log has already ended."""
         self.stopped = not self.ended
 
     def close(self) -> None:
-        """Ends the command whose output it is."""
+        """Stop reading, and end the command that produces the log."""
         self.stopped = True
         self._thread.join()
         if self._process is None:
@@ -151,7 +151,7 @@ class _LogReader:
                 continue
             try:
                 chunk = os.read(self._file, 1 << 16)
-            except BlockingIOError:  # somebody else has read it
+            except BlockingIOError:  # another process has read it
                 continue
             except OSError as error:
                 self._failure = OSError(error.errno, error.strerror, self._name)
@@ -187,7 +187,7 @@ def _open_log(settings: VerifySettings, container: Container | None) -> _LogRead
 
 
 def _watch(seconds: float, observations: Observations, log: _LogReader | None, progress: _Progress) -> None:
-    """Until the time is over and a finite log read; with nothing else than a log until its end."""
+    """Sample until the time is up and a finite log is read. A log alone is read at most until its end."""
     started = last_sample_at = time.monotonic()
     has_probes = (
         observations.server is not None or observations.container is not None or observations.pid is not None
@@ -215,7 +215,7 @@ def _watch(seconds: float, observations: Observations, log: _LogReader | None, p
 
 
 class _Progress:
-    """On standard error while it watches: a line of a terminal, elsewhere one every `PROGRESS_INTERVAL_S`."""
+    """Progress on standard error: a bar on a terminal, elsewhere a line every `PROGRESS_INTERVAL_S`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -239,7 +239,7 @@ class _Progress:
             self._bar.close()
 
     def show(self, elapsed: float, batches: int | None, observations: Observations) -> None:
-        """How far it is."""
+        """Show the current state."""
         if self._bar is None and elapsed < self._last_line_at + PROGRESS_INTERVAL_S:
             return
         shown = ([f"{batches} batches"] if batches is not None else []) + [
@@ -268,5 +268,5 @@ def _as_json(checks: list[Check], good: bool) -> str:
 
 
 def _printable(text: str) -> str:
-    """A log's words may hold anything, and this goes to a terminal."""
+    """Replace unprintable characters: a log may contain anything, and this goes to a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,7 +1,6 @@
-"""One line of a server's log, in either format: when, how severe, what happened, and the numbers in it.
+"""Parses a line of a server's log, in either format: time, severity, event and its numbers.
 
-In the format json an event's name and fields stand there as they are. In a text, as the old service's log is
-one too, the words tell them.
+The json format names events and fields. In text, which is also the old service's format, patterns find them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ BATCH_EVENTS: Mapping[str, re.Pattern[str]] = {
         r"📡 WebSocket: (?P<sent>\d+)/(?P<selected>\d+) orders → (?P<clients>\d+) clients"
     ),
 }
-"""The nine of a batch, in their order."""
+"""The nine events of a batch, in order."""
 
 OTHER_EVENTS: Mapping[str, re.Pattern[str]] = {
     "memory": re.compile(r"memory: RSS (?P<rss_mb>[0-9.]+) MB"),
@@ -41,14 +40,18 @@ OTHER_EVENTS: Mapping[str, re.Pattern[str]] = {
 }
 
 _KINDS: Mapping[str, type] = {"rss_mb": float, "version": str, "commit": str}
-"""Of the fields that are no whole numbers."""
+"""Types of the fields that are not integers."""
 
 _PREFIX = re.compile(r"(?:^|.*?\s)(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (DEBUG|INFO|WARNING|ERROR) +")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z")
 
 
 class LogLine(NamedTuple):
-    """timestamp: the time, if the line is of fasttail's own form. text: all of it, or level and message."""
+    """A parsed line.
+
+    timestamp: None unless the line has fasttail's own format.
+    text:      the whole line; of a JSON line, its level and message.
+    """
 
     text: str
     timestamp: str | None
@@ -58,7 +61,10 @@ class LogLine(NamedTuple):
 
 
 def read_lines(raw: bytes) -> list[LogLine]:
-    """A line of the log; several if it is an object whose message has several, as a traceback has."""
+    """Parse a line of the log.
+
+    A JSON line returns several if its message has several lines, as a traceback has.
+    """
     text = raw.decode("utf-8", "replace").rstrip()
     prefix, brace = _PREFIX.match(text), text.find("{")
     if brace >= 0 and (prefix is None or brace < prefix.end()) and (entry := _entry(text[brace:])):
@@ -69,7 +75,7 @@ def read_lines(raw: bytes) -> list[LogLine]:
         ]
     timestamp, message = (prefix[1], text[prefix.end() :]) if prefix else (None, text)
     for event, pattern in BATCH_EVENTS.items():
-        # A message of ours begins with its marker; what a file's name or a client says does not.
+        # fasttail's own messages begin with the marker; text from a file name or a client does not.
         if (found := pattern.match(message) if prefix else pattern.search(message)) is not None:
             return [LogLine(text, timestamp, message, event, found.groupdict())]
     for event, pattern in OTHER_EVENTS.items():
@@ -79,7 +85,7 @@ def read_lines(raw: bytes) -> list[LogLine]:
 
 
 def _entry(text: str) -> dict[str, Any] | None:
-    """A line of the format json; None: it is none."""
+    """Return the object of a line in json format, or None if it is not one."""
     try:
         entry = orjson.loads(text)
     except ValueError:
@@ -91,7 +97,7 @@ def _entry(text: str) -> dict[str, Any] | None:
 
 
 def _event(entry: Mapping[str, Any]) -> str:
-    """The event of a line of the format json; "" if it is none of those above, or not with its fields."""
+    """Return the event of a JSON line, or "" if it is not a known one with all its fields."""
     event = entry.get("event")
     pattern = BATCH_EVENTS.get(event) or OTHER_EVENTS.get(event) if isinstance(event, str) else None
     if pattern is None:

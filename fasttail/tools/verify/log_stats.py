@@ -1,4 +1,4 @@
-"""What a server's log tells: read line by line, in bounded memory, from any place on.
+"""Collects statistics from a server's log line by line, in bounded memory, from any line on.
 
 📦 🔄 📊 🚀 ⏳ … ✅ All (📦 Combining) ✅ Parallel 📡     one batch; the next begins only then
 """
@@ -18,30 +18,29 @@ MAX_EXAMPLE = 120
 """Characters of a line that are shown as an example."""
 
 MARKERS = ("📦", "🔄", "📊", "🚀", "⏳", "✅ All", "📦 Combining", "✅ Parallel", "📡")
-"""Of the nine steps of a batch, each with the event of the same place."""
+"""Markers of the nine steps of a batch, in the order of BATCH_EVENTS."""
 STEPS = dict(zip(BATCH_EVENTS, range(len(MARKERS)), strict=True))
 BEGIN, ALL, COMBINING, BROADCAST = 0, 5, 6, 8
 
-_STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")  # of other programs' lines
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")  # in other programs' lines
 _ERROR = re.compile(r"❌|\bERROR\b")
 
 
 @dataclass
 class Occurrences:
-    """How often something stands in the log, and where first."""
+    """Number of occurrences in the log, and the first one."""
 
     count: int = 0
     first: str = ""
 
     def add(self, text: str) -> None:
-        """Once more."""
         if not self.count:
             self.first = text if len(text) <= MAX_EXAMPLE else text[:MAX_EXAMPLE] + "…"
         self.count += 1
 
 
 class SizeHistory:
-    """A history of sizes of any length: means of ever more neighbours, at most `POINTS` of them."""
+    """A history of sizes of any length, reduced to at most `POINTS` means of neighbouring batches."""
 
     POINTS = 120
 
@@ -53,7 +52,6 @@ class SizeHistory:
         self._sums: list[int] = []
 
     def add(self, size: int) -> None:
-        """The next one."""
         self.smallest = min(self.smallest, size) if self.count else size
         self.largest = max(self.largest, size)
         if self.count % self._group_size == 0:
@@ -65,7 +63,7 @@ class SizeHistory:
         self.count += 1
 
     def points(self) -> list[tuple[float, float]]:
-        """(number of the batch, size), without the last mean if it is of fewer than the others."""
+        """Return (batch number, mean size) of each complete group of neighbours."""
         whole = self.count // self._group_size
         return [
             (at * self._group_size, total / self._group_size) for at, total in enumerate(self._sums[:whole])
@@ -74,7 +72,7 @@ class SizeHistory:
 
 @dataclass
 class LogStats:
-    """What the lines fed so far tell. Batches count from the first 📦 on: the log may begin within one."""
+    """Statistics of the lines so far. Batches count from the first 📦, since the log may begin within one."""
 
     lines: int = 0
     started: int = 0
@@ -87,35 +85,35 @@ class LogStats:
     unfinished: Occurrences = field(default_factory=Occurrences)
     mismatched_chunks: Occurrences = field(
         default_factory=Occurrences
-    )  # chunks that are not as many as workers
+    )  # number of chunks differs from number of workers
     timeouts: Occurrences = field(default_factory=Occurrences)
     errors: Occurrences = field(default_factory=Occurrences)
     alerts: Occurrences = field(default_factory=Occurrences)
     restarts: Occurrences = field(default_factory=Occurrences)
-    summary_batches: int = 0  # batches of which only a Σ line tells
+    summary_batches: int = 0  # batches that only a Σ line reports
     rejected: int = 0
     dropped: int = 0
     version: str | None = None
     memory: list[tuple[float, float]] = field(default_factory=list)
 
-    _next_step: int = 0  # step that has to come; BEGIN: no batch is open
+    _next_step: int = 0  # next expected step; BEGIN: no batch is open
     _batch_workers: int | None = None
     _batch_timestamp: str | None = None
     _batch_arrived_at: float = 0.0
     _last_timestamp: str | None = None
-    _has_our_format: bool = False  # fasttail's own form of lines was seen
+    _has_our_format: bool = False  # a line in fasttail's own format was seen
 
     MEMORY_POINTS = 480
 
     def feed(self, raw: bytes, arrived: float = 0.0) -> None:
-        """One line. arrived: when, on any clock; `running_batch_age` is asked with the same one."""
+        """Process one line. `arrived` is its time on any clock, the same as for `running_batch_age`."""
         for line in read_lines(raw):
             self._feed(line, arrived)
 
     def _feed(self, line: LogLine, arrived: float) -> None:
         self.lines += 1
         self._has_our_format = self._has_our_format or line.timestamp is not None
-        # The old service's lines have a time of another form.
+        # Timestamps of the old service's lines have another format.
         stamp = None if self._has_our_format else _STAMP.search(line.text[:MAX_EXAMPLE])
         when = stamp[0] if stamp else line.timestamp
         self._last_timestamp = when or self._last_timestamp
@@ -133,7 +131,10 @@ class LogStats:
             self._feed_other_line(line)
 
     def running_batch_age(self, now: float | None = None) -> float | None:
-        """Seconds since the batch began that is not done; None if there is none, or nothing tells."""
+        """Return the seconds since the start of the unfinished batch.
+
+        None if there is no such batch, and 0 if its start is unknown.
+        """
         if not BEGIN < self._next_step <= ALL:
             return None
         ages = [now - self._batch_arrived_at] if now is not None else []
@@ -146,7 +147,7 @@ class LogStats:
             self._start_batch(fields, timestamp, arrived)
             return
         if not self.started:
-            return  # the end of a batch whose beginning was before this log's
+            return  # the end of a batch that began before this log
         if step != self._next_step and (step, self._next_step) != (COMBINING + 1, COMBINING):
             self._record_out_of_order(f"{MARKERS[step]} where {MARKERS[self._next_step]} was due")
         if step == ALL:
@@ -155,7 +156,7 @@ class LogStats:
             self.broadcasts += 1
             self.last_broadcast = "{sent}/{selected} orders → {clients} clients".format(**fields)
         self._check_chunks(fields)
-        # Going on behind what came: one line that is missing is one fault.
+        # Continue after the received step, so that one missing line is one fault.
         self._next_step = 0 if step == BROADCAST else max(self._next_step, step + 1) if self._next_step else 0
 
     def _start_batch(self, fields: Mapping[str, Any], timestamp: str | None, arrived: float) -> None:
@@ -180,7 +181,7 @@ class LogStats:
                 self.mismatched_chunks.add(
                     f"batch {self.started}: {value} {name}, {self._batch_workers} workers"
                 )
-                self._batch_workers = None  # one fault for each batch
+                self._batch_workers = None  # one fault per batch
                 return
         if int(values.get("failed") or 0):
             self.mismatched_chunks.add(f"batch {self.started}: {values['failed']} chunks failed")
@@ -208,7 +209,7 @@ class LogStats:
                 self.summary_batches += int(fields["batches"])
             case "started":
                 if self.version is not None:
-                    self.restarts.add(line.message)  # killed, and started anew by whoever watches it
+                    self.restarts.add(line.message)  # killed, and restarted by its supervisor
                 self.version = f"{fields['version']} (commit {fields['commit']})"
             case "restarted":
                 self.restarts.add(line.message)
@@ -217,5 +218,5 @@ class LogStats:
 def _seconds(timestamp: str) -> float:
     try:
         return datetime.fromisoformat(timestamp).replace(tzinfo=UTC).timestamp()
-    except ValueError:  # digits that are no time
+    except ValueError:  # digits that are not a time
         return 0.0

@@ -1,6 +1,6 @@
-"""What the server, its container and its process say at each look; histories in bounded memory.
+"""Samples the server, its container and its process, and keeps the history.
 
-A source that does not answer is passed over at that look; why it did not is kept.
+A source that does not answer is skipped in that sample, and the reason is kept.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _BUILD = re.compile(r'fasttail_build_info\{commit="([^"]*)",version="([^"]*)"\}'
 
 @dataclass
 class Observations:
-    """The looks taken so far. Each source may be missing.
+    """All samples so far. Each source is optional.
 
-    memory:    source ─► (seconds, bytes) of each look.
-    increased: by how much each counter went up, over restarts too.
-    missing:   what was asked without an answer ─► why, the last time.
-    ended:     how the container or the process ended, or that it began anew.
+    memory:    source -> (seconds, bytes) of each sample.
+    increased: increase of each counter, across restarts.
+    missing:   query without an answer -> the latest reason.
+    ended:     how the container or the process ended, or that it was restarted.
     """
 
     server: Endpoint | None = None
@@ -55,7 +55,7 @@ class Observations:
     _process_start: float | None = None
 
     def sample(self) -> None:
-        """One look at all there is. Takes seconds where something does not answer."""
+        """Sample every source once. Takes seconds if one does not answer."""
         self.samples += 1
         if self.server is not None:
             self._health(self.server)
@@ -69,7 +69,7 @@ class Observations:
     def _health(self, server: Endpoint) -> None:
         try:
             status, body = server.get("/health/live")
-            if status == 404:  # the old service has the other one only
+            if status == 404:  # the old service has only /health
                 status, body = server.get("/health")
             elif server.get("/health")[0] == 503:
                 self.stale += 1
@@ -98,7 +98,7 @@ class Observations:
         before, self.metrics = self.metrics, endpoint.parse_metrics(body)
         if before:
             for name, value in self.metrics.items():
-                # A counter that went back has begun at 0 anew.
+                # A counter that decreased has restarted at 0.
                 previous = before.get(name, 0.0)
                 self.increased[name] += value - previous if value >= previous else value
             if self.metrics.get("fasttail_batches_total", 0) < before.get("fasttail_batches_total", 0):
@@ -147,7 +147,7 @@ class Observations:
         self.memory.setdefault(source, []).append((self.clock(), size))
 
     def memory_text(self) -> str:
-        """The newest memory, for the progress line."""
+        """Return the latest memory size, for the progress line."""
         with contextlib.suppress(StopIteration):
             return f"{next(iter(self.memory.values()))[-1][1] / MB:.0f} MB"
         return ""

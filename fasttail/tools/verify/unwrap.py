@@ -1,11 +1,11 @@
-"""A log's lines out of what container engines and journald wrap them in, told apart line by line.
+"""Extracts log lines from the formats of container engines and journald, detected line by line.
 
-    {"log":"…\\n","stream":"stdout","time":"…"}   Docker's json-file; a part of a line has no \\n
-    2026-05-05T17:39:14.123456789Z stdout F …     containerd, CRI-O (files below /var/log/pods); P: a part
+    {"log":"…\\n","stream":"stdout","time":"…"}   Docker's json-file; without \\n: part of a line
+    2026-05-05T17:39:14.123456789Z stdout F …     containerd, CRI-O (files below /var/log/pods); P: part
     {"MESSAGE":"…","PRIORITY":"6",…}              journalctl -o json
     MESSAGE=…                                     journalctl -o export
 
-Any other line is one of the log itself, as `docker logs`, `kubectl logs` and `journalctl` print it.
+Any other line belongs to the log itself, as `docker logs`, `kubectl logs` and `journalctl` print it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import orjson
 
 MAX_LINE_BYTES = 256 << 10
-"""Bytes of a line that is put together of parts; a longer one is taken as several."""
+"""Maximum size of a line assembled from parts; a longer one becomes several."""
 
 _CRI = re.compile(
     rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([FP])(?::\w+)* ?(.*)", re.DOTALL
@@ -23,13 +23,13 @@ _CRI = re.compile(
 
 
 class Unwrapper:
-    """Takes the lines of one log in their order; keeps the parts of lines that are not whole yet."""
+    """Unwraps the lines of one log in order, and keeps the parts of incomplete lines."""
 
     def __init__(self) -> None:
         self._parts: dict[str, bytes] = {}
 
     def feed(self, raw: bytes) -> bytes | None:
-        """The line of the log that `raw` holds or makes whole; None while there is more of it to come."""
+        """Return the log line that `raw` contains or completes, or None while parts are missing."""
         if raw.startswith(b"{"):
             return self._json(raw)
         if found := _CRI.fullmatch(raw.rstrip(b"\r")):
@@ -37,7 +37,7 @@ class Unwrapper:
         return raw.removeprefix(b"MESSAGE=")
 
     def flush(self) -> list[bytes]:
-        """At the end of the log: the lines that have not become whole."""
+        """Return the lines that are still incomplete at the end of the log."""
         unfinished = list(self._parts.values())
         self._parts.clear()
         return unfinished
@@ -54,7 +54,7 @@ class Unwrapper:
         message = entry.get("MESSAGE")
         if isinstance(message, str):
             return message.encode()
-        if isinstance(message, list):  # what journald takes for binary
+        if isinstance(message, list):  # journald's form of binary data
             try:
                 return bytes(message)
             except (ValueError, TypeError):
