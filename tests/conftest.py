@@ -78,6 +78,6 @@ def checkout(sources: Path) -> Path:
 def sources() -> Path:
     """The folder in which fasttail/ lies with all of its sources: the checkout, or FASTTAIL_SOURCES."""
     folder = Path(os.environ.get("FASTTAIL_SOURCES") or ROOT)
-    if not (folder / "fasttail" / "pipeline.pyx").is_file():
+    if not (folder / "fasttail" / "engine" / "pipeline.pyx").is_file():
         pytest.skip(f"no sources of fasttail in {folder}: set FASTTAIL_SOURCES")
     return folder

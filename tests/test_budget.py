@@ -72,12 +72,12 @@ def test_the_cost_of_many_is_refused_and_given_back(folder: Path, path: Path) ->
         shown = json.dumps({"type": "orderUpdates", "user": USERS[3]}, separators=(",", ":"))
         assert refused["channel"] == "error"
         assert refused["data"] == (
-            f"Invalid subscription: {shown}: it costs 5 units, but of the 15 of one client only 0 are left"
+            f"Invalid subscription: {shown}: it costs 5 units, but only 0 of the 15 of one client are left"
         )
         with Bot(server) as other:
             other.subscribe(type="orderUpdates", user=USERS[4])
             refused = other.ask("subscribe", type="orderUpdates", user=USERS[5])
-            assert refused["data"].endswith("it costs 5 units, but of the 20 of all clients only 0 are left")
+            assert refused["data"].endswith("it costs 5 units, but only 0 of the 20 of all clients are left")
             server.wait_metric("fasttail_subscriptions_refused_total", 2)
             server.wait_metric("fasttail_subscription_cost", 4 * one)
             assert server.metric("fasttail_subscription_budget") == 4 * one

@@ -28,7 +28,7 @@ debug_build = pytest.mark.skipif(not DEBUG, reason="no debug build: FASTTAIL_BUI
 def test_the_kind_of_build_is_as_asked() -> None:
     if os.environ.get("FASTTAIL_BUILD") == "debug":
         assert DEBUG, "FASTTAIL_BUILD=debug, and no assertion in it"
-    modules = ("parser.pool", "parser.json", "parser.order_status_portable", "publish.buffer", "tail.blocks")
+    modules = ("engine.pool", "engine.buffer", "streams.json", "streams.order_status_portable", "sources.reader")
     assert {checked(f"fasttail.{module}") for module in modules} == {DEBUG}
 
 

@@ -329,7 +329,7 @@ def test_without_inotify_the_server_polls_and_names_the_sysctl(folder: Path, pat
     path.touch()
     with serve(folder, wrap=own_namespace(f"echo 0 > /proc/sys/user/{limit}")) as running:
         name = {"max_inotify_watches": "max_user_watches", "max_inotify_instances": "max_user_instances"}
-        running.wait_log(rf"WARNING .*inotify does not work .*{name[limit]}.*polling instead")
+        running.wait_log(rf"WARNING .*inotify is unavailable .*{name[limit]}.*polling instead")
         running.wait_log("following")
         client = running.client()
         for number, where in enumerate(

@@ -821,7 +821,7 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
     node.write("20260505/11", b"3\n")
     assert resumed.settle() == [b"2", b"3"]
     assert resumed.follower.trouble == ""
-    assert any("gone" in notice for notice in resumed.notices)
+    assert any("was removed" in notice for notice in resumed.notices)
     assert resumed.follower.resume_losses == 1
 
 

@@ -401,7 +401,7 @@ def test_requests_may_come_byte_by_byte(request_bytes: bytes) -> None:
         (400, b"GET /health HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", "malformed request"),
         (400, b"GET /health HTTP/1.1\r\nHost: x\r\nna me: y\r\n\r\n", "malformed request"),
         (400, b"GET /hea\0lth HTTP/1.1\r\nHost: x\r\n\r\n", "malformed request"),
-        (400, b"\x01\x02\x03", "no HTTP"),
+        (400, b"\x01\x02\x03", "not HTTP"),
         (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "this port does not speak TLS"),
         (400, b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n", "PROXY"),
         (400, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c", "PROXY protocol"),

@@ -81,7 +81,7 @@ def nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "options", "says"),
     [
-        (nothing, ["--config", "~nosuchuser/f.toml"], "no home folder that ~nosuchuser could stand for"),
+        (nothing, ["--config", "~nosuchuser/f.toml"], "~nosuchuser has no home folder"),
         (nothing, ["--host", "nowhere.invalid"], "cannot listen on nowhere.invalid:0: "),
         (nothing, ["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
         (nothing, ["--host", "a" * 300], ""),

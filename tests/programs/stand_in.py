@@ -28,8 +28,11 @@ def called(settings: object, *more: object) -> int:
 
 
 for module, name in [
-    ("app", "serve"), ("tail_command", "tail_folder"), ("parse_command", "parse_files"), ("demo", "run"),
-]:  # fmt: skip
+    ("app", "serve"),
+    ("commands.tail", "tail_folder"),
+    ("commands.parse", "parse_files"),
+    ("tools.demo", "run"),
+]:
     sys.modules[f"fasttail.{module}"] = stand_in = types.ModuleType(module)
     setattr(stand_in, name, called)
 sys.exit(fasttail.cli.main(words))
