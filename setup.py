@@ -1,10 +1,10 @@
-"""Builds the extensions; all metadata stands in pyproject.toml.
+"""Builds the extensions; all metadata is in pyproject.toml.
 
-FASTTAIL_BUILD=release|debug|asan|tsan|fuzz|coverage|profile picks one of KINDS below. A build stops when
-the compiler has no OpenMP. With FASTTAIL_STRICT_BUILD=1, as in CI, it also stops at Cython's performance
-hints: an unintended exception check or GIL acquisition costs more than most optimisations gain. Another
-version of Cython may hint at something else, so a user's build goes on. Everything generated goes to
-build/KIND/; only an editable installation puts its extensions into the source tree.
+FASTTAIL_BUILD=release|debug|asan|tsan|fuzz|coverage|profile selects one of KINDS below. A build fails if the
+compiler has no OpenMP. With FASTTAIL_STRICT_BUILD=1, as in CI, it also fails on Cython's performance hints,
+because an unintended exception check or GIL acquisition costs more than most optimisations gain. Users'
+builds continue, because other versions of Cython may give other hints. All generated files go to build/KIND/;
+only an editable installation puts its extensions into the source tree.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ JOBS = len(os.sched_getaffinity(0))
 # ---------------------------------------------------------------- kinds of build
 @dataclass(frozen=True)
 class Kind:
-    checks: bool  # what Cython checks at run time
+    checks: bool  # enables Cython's run-time checks
     cflags: tuple[str, ...]
     macros: tuple[tuple[str, str | None], ...] = ()
     ldflags: tuple[str, ...] = ()
-    names_pyx: bool = False  # the compiler knows the lines of the .pyx, not of the C files
-    traced: bool = False  # every line tells Python's trace function, also without the GIL
+    names_pyx: bool = False  # debug information names lines of the .pyx, not of the C files
+    traced: bool = False  # every line calls Python's trace function, also without the GIL
 
 
 SANITIZED = ("-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer")
@@ -49,30 +49,29 @@ KINDS = {
         cflags=("-O3", "-g0"),
         macros=(("NDEBUG", None), ("CYTHON_WITHOUT_ASSERTIONS", None)),
     ),
-    # With the assertions of fasttail/system/checks.h, which name the lines of the .pyx.
+    # Enables the assertions of fasttail/system/checks.h, which name lines of the .pyx.
     "debug": Kind(
         checks=True,
         cflags=("-O1", "-g", "-UNDEBUG"),
         macros=(("FASTTAIL_DEBUG", "1"),),
         names_pyx=True,
     ),
-    # No checks by Cython: they would raise before the sanitizer sees what the release does.
+    # Without Cython's checks, which would raise before the sanitizer sees what the release build does.
     "asan": Kind(
         checks=False,
         cflags=(*SANITIZED, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
         ldflags=("-fsanitize=address,undefined",),
         names_pyx=True,
     ),
-    # By clang only: its OpenMP tells the sanitizer, through Archer, how the team's threads wait for each
-    # other; GCC's does not. The sanitizer's run time is preloaded, not linked (scripts/tsan.sh).
+    # Needs clang: its OpenMP describes to the sanitizer, through Archer, how the team's threads wait for
+    # each other; GCC's does not. The sanitizer's runtime is preloaded, not linked (scripts/tsan.sh).
     "tsan": Kind(
         checks=False,
         cflags=(*SANITIZED, "-fsanitize=thread"),
         names_pyx=True,
     ),
-    # For scripts/fuzz, by clang only. The run time of the sanitizers and of libFuzzer is preloaded, not
-    # linked.
-    # Not "function": CPython's method tables call through casts.
+    # For scripts/fuzz; needs clang. The runtimes of the sanitizers and of libFuzzer are preloaded, not
+    # linked. -fsanitize=function is off because CPython's method tables call through casts.
     "fuzz": Kind(
         checks=False,
         cflags=(
@@ -83,14 +82,14 @@ KINDS = {
         ),
         names_pyx=True,
     ),
-    # sys.monitoring knows nothing of code without the GIL.
+    # Without sys.monitoring, which does not see code that runs without the GIL.
     "coverage": Kind(
         checks=False,
         cflags=("-O1", "-g0", "-UNDEBUG"),
         macros=(("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")),
         traced=True,
     ),
-    # For scripts/profile: the code of the release, with the lines of the .pyx.
+    # For scripts/profile: release code with debug information that names lines of the .pyx.
     "profile": Kind(
         checks=False,
         cflags=("-O3", "-g"),
@@ -98,12 +97,12 @@ KINDS = {
         names_pyx=True,
     ),
 }
-# No -march=native: a wheel runs on other machines than its builder; the code chooses at run time.
-# Cython's own output compares signs and leaves parameters unused.
+# No -march=native, because a wheel runs on other machines than its builder's: the code selects an instruction
+# set at run time. The warnings are off because Cython's own output would cause them.
 COMMON_CFLAGS = ("-fopenmp", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare")
 
 
-# `fasttail.streams.isa` chooses among these at run time; its names are these.
+# `fasttail.streams.isa` selects one of these at run time, by the same names.
 PER_ISA = {"fasttail.streams.order_status"}
 ISAS: dict[str, tuple[str, ...]] = {"portable": ("-DFASTTAIL_PORTABLE",)}
 if platform.machine() == "x86_64":
@@ -122,10 +121,10 @@ def directives(kind: Kind) -> dict[str, object]:
         "language_level": 3,
         "embedsignature": True,
         "show_performance_hints": True,
-        # These two change what the code means, so they are the same in every build.
+        # These two change the meaning of the code, so all builds have the same values.
         "wraparound": False,
         "cdivision": True,
-        # No nonecheck: it raises, so no attribute could be read with the GIL released.
+        # No nonecheck: it raises, so attributes could not be read with the GIL released.
         "boundscheck": kind.checks,
         "initializedcheck": kind.checks,
         "linetrace": kind.traced,
@@ -134,7 +133,7 @@ def directives(kind: Kind) -> dict[str, object]:
 
 # ---------------------------------------------------------------- .pyx to C
 def with_stderr_copied(work: Callable[[], list[Extension]]) -> tuple[list[Extension], str]:
-    """The result of `work` and what it and its child processes wrote to file descriptor 2, also shown."""
+    """Return the result of `work` and what it and its children wrote to file descriptor 2, also shown."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile("w+", errors="replace") as file:
@@ -152,9 +151,9 @@ def with_stderr_copied(work: Callable[[], list[Extension]]) -> tuple[list[Extens
 
 
 def sources(out: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """Module name -> its .pyx and the compiler flags that only it gets.
+    """Return each module's .pyx and the compiler flags that only this module gets, by module name.
 
-    What PER_ISA names is compiled once for each instruction set, from copies that carry its name.
+    A module in PER_ISA is compiled once for each instruction set, from copies named after it.
     """
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for path in sorted(Path("fasttail").rglob("*.pyx")):
@@ -165,7 +164,7 @@ def sources(out: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
         for isa, flags in ISAS.items():
             copy = out / "per-isa" / path.with_stem(f"{path.stem}_{isa}")
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, copy)  # with its time: unchanged means up to date
+            shutil.copy2(path, copy)  # keeps the modification time, so that an unchanged copy is up to date
             found[f"{module}_{isa}"] = (copy, flags)
     return found
 
@@ -186,7 +185,7 @@ def extensions(name: str) -> list[Extension]:
         )
         for module, (path, flags) in sources(out).items()
     ]
-    # Cython compares times of .pyx and .pxd only; this file holds the directives.
+    # Cython compares the times of .pyx and .pxd only, but this file contains the directives.
     script_time = Path("setup.py").stat().st_mtime
     outdated = any(path.stat().st_mtime < script_time for path in out.rglob("*.c"))
     result, said = with_stderr_copied(
@@ -200,7 +199,7 @@ def extensions(name: str) -> list[Extension]:
         )
     )
     if "performance hint:" in said and os.environ.get("FASTTAIL_STRICT_BUILD") == "1":
-        shutil.rmtree(out)  # or the next build would find the C files made and pass
+        shutil.rmtree(out)  # otherwise the next build would find the C files and succeed
         sys.exit("the build stops at Cython's performance hints above")
     return result
 
@@ -231,7 +230,7 @@ class BuildExt(build_ext):
 
 # ---------------------------------------------------------------- version and commit
 def commit() -> str | None:
-    """The checked-out commit, read without the git program; None outside a checkout."""
+    """Return the checked-out commit, read without the git program, None outside a checkout."""
     git = ROOT / ".git"
     if git.is_file():  # a worktree: "gitdir: PATH"
         git = ROOT / git.read_text().removeprefix("gitdir:").strip()
@@ -242,7 +241,7 @@ def commit() -> str | None:
         return head if is_hash(head) else None
     ref = head.removeprefix("ref:").strip()
     common = git
-    if (git / "commondir").is_file():  # a worktree's branches lie in the main checkout
+    if (git / "commondir").is_file():  # a worktree's branches are in the main checkout
         common = git / (git / "commondir").read_text().strip()
     if (common / ref).is_file():
         value = (common / ref).read_text().strip()
@@ -260,7 +259,7 @@ def is_hash(text: str) -> bool:
 
 
 def write_build_info(package: Path, release: str) -> None:
-    """Writes package/_build_info.py; one that came with a source distribution stays if nothing is known."""
+    """Write package/_build_info.py, but keep that of a source distribution if the commit is unknown."""
     target, known = package / "_build_info.py", commit()
     if known is None and target.is_file():
         return
@@ -272,7 +271,7 @@ def write_build_info(package: Path, release: str) -> None:
 
 class BuildPy(build_py):
     def run(self) -> None:
-        if self.editable_mode:  # nothing is copied; what the checkout is at changes without a build
+        if self.editable_mode:  # nothing is copied, and the checkout's commit changes without a build
             super().run()
             return
         self.remove_leftovers()
@@ -280,7 +279,7 @@ class BuildPy(build_py):
         write_build_info(Path(self.build_lib, "fasttail"), self.distribution.get_version())
 
     def remove_leftovers(self) -> None:
-        """A module that is gone from the source must not ship from an earlier build's folder."""
+        """Delete earlier builds' files, so that a module removed from the source is not shipped."""
         to_ext = cast(BuildExt, self.get_finalized_command("build_ext"))
         keep = {Path(path) for path in to_ext.get_outputs()}
         for path in Path(self.build_lib).rglob("*"):

@@ -4,13 +4,13 @@
     batch = fasttail.parse(open(path, "rb").read(), workers=2)
     len(batch), batch.column("oid"), batch.rejected
 
-Importing this package changes nothing in its host: no compiled module is loaded before `parse` or `Batch` is
-asked for, no environment variable, signal or thread is touched.
+Importing this package has no effect on its host. Compiled modules load on the first use of `parse`, `Batch`
+or `Rejected`, and no environment variable, signal or thread is touched.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # without the module `typing`: the command heeds signals only once this is imported
+TYPE_CHECKING = False  # avoids importing `typing`: the command cannot handle signals until this is imported
 if TYPE_CHECKING:
     from typing import Any
 

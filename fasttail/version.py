@@ -1,4 +1,4 @@
-"""Which version of fasttail runs, from which commit."""
+"""Reports the version of fasttail and the commit that it was built from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ UNKNOWN = "unknown"
 
 
 def version() -> str:
-    """The version, as in the package's metadata; "unknown" when neither built nor installed."""
+    """Return the version in the package's metadata, "unknown" if fasttail is neither built nor installed."""
     build_version = _build_info_value("VERSION")
     if build_version is not None:
         return build_version
-    import importlib.metadata  # slow to import, and hardly ever needed
+    import importlib.metadata  # imported here because it is slow and rarely needed
 
     try:
         return importlib.metadata.version("fasttail")
@@ -21,12 +21,12 @@ def version() -> str:
 
 
 def commit() -> str:
-    """The commit it was built from; "unknown" when the build had no repository."""
+    """Return the commit that fasttail was built from, "unknown" if it was built outside a repository."""
     return _build_info_value("COMMIT") or UNKNOWN
 
 
 def _build_info_value(name: str) -> str | None:
-    # Imported by name: the module is written by the build, so a bare checkout has none.
+    # Imported by name because the build writes this module and a bare checkout does not have it.
     try:
         info = importlib.import_module("fasttail._build_info")
     except ImportError:

@@ -1,9 +1,9 @@
-"""libFuzzer's entry into Python: every input goes through `parser_invariants.check`.
+"""libFuzzer's entry into Python: passes every input to `parser_invariants.check`.
 
     LD_PRELOAD=libfuzzer.so:libasan.so python fuzz/target.py [libFuzzer's options] [folders]
 
-The library (libFuzzer without its main function, and the address sanitizer's run time) is preloaded, so that
-the extensions of FASTTAIL_BUILD=fuzz report their coverage to it. scripts/fuzz does all this.
+libFuzzer without its main function and the AddressSanitizer runtime are preloaded, so that the extensions of
+FASTTAIL_BUILD=fuzz report their coverage to them. scripts/fuzz does all this.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 def test_one_input(address: int | None, size: int) -> int:
     try:
         parser_invariants.check(ctypes.string_at(address or 0, size) if size else b"")
-    except BaseException:  # libFuzzer keeps the input of a process that aborts
+    except BaseException:  # abort, because libFuzzer saves the input of a process that aborts
         traceback.print_exc()
         sys.stderr.flush()
         os.abort()
@@ -30,7 +30,7 @@ def test_one_input(address: int | None, size: int) -> int:
 
 
 def asan_guards_heap(library: ctypes.PyDLL) -> bool:
-    """Whether the address sanitizer knows where the buffers end that the parser gets."""
+    """Return whether AddressSanitizer knows the bounds of the buffers that the parser gets."""
     poisoned = library.__asan_region_is_poisoned
     poisoned.restype = ctypes.c_void_p
     poisoned.argtypes = [ctypes.c_void_p, ctypes.c_size_t]

@@ -1,4 +1,4 @@
-"""Following the node's files: which file (`layout`, `follower`), when (`inotify`) and its bytes (`blocks`).
+"""Follows the node's files: which file (`layout`, `follower`), when (`watcher`) and its bytes (`reader`).
 
-Knows nothing of what a line means. Policy is plain Python, mechanism is Cython.
+Nothing here knows what a line means. Policy is plain Python, mechanism is Cython.
 """

@@ -1,11 +1,11 @@
-"""Cursors: places between two events in the node's files, as text whose byte order is the order in the files.
+"""Cursors: positions between two events, as text that sorts in the order of the node's files.
 
     p2026050517-0000000123456-0000001
-    │└──date,hour  └─offset     └─ events of that line that are done with
+    │└──date,hour  └─offset     └─ events of that line already delivered
     └─ layout: plain, by_block, streaming
 
-The offset is that of a line in its hour's file. So a cursor is good across restarts, and for a place
-within a by_block line.
+The offset is that of a line in its hour's file, so a cursor survives restarts. The number of events makes it
+valid within a by_block line too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _CURSOR = re.compile(r"([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7}
 
 
 class CursorPosition(NamedTuple):
-    """Behind `events_consumed` events of the line at `offset` of an hour's file (YYYYMMDDHH); sorts as the
-    files do.
+    """A position after `events_consumed` events of the line at byte `offset` of an hour's file (YYYYMMDDHH).
+
+    Positions sort in the order of the files.
     """
 
     hour: int
@@ -36,16 +37,16 @@ class CursorPosition(NamedTuple):
         return f"{self.hour // 100:08d}"
 
     def prefix(self, layout: str) -> str:
-        """What the cursors of its hour's file begin with."""
+        """Return the text with which all cursors of this hour's file begin."""
         return f"{_LETTERS[layout]}{self.hour:010d}-"
 
     def to_cursor(self, layout: str) -> str:
-        """As a cursor."""
+        """Return the position as the text of a cursor."""
         return f"{self.prefix(layout)}{self.offset:013d}-{self.events_consumed:07d}"
 
 
 def parse(text: str) -> tuple[str, CursorPosition]:
-    """Layout and place. ValueError: no cursor."""
+    """Return the layout and the position that a cursor names. Raise ValueError if it is not a cursor."""
     found = _CURSOR.fullmatch(text)
     if found is None:
         raise ValueError("not a cursor")
@@ -53,7 +54,7 @@ def parse(text: str) -> tuple[str, CursorPosition]:
 
 
 def prefix(layout: str | None, path: str) -> str:
-    """What the cursors of an hour's file begin with; "" if `path` is none."""
+    """Return the text with which all cursors of an hour's file begin, "" if `path` is not an hour's file."""
     folder, hour = os.path.split(path)
     date = os.path.basename(folder)
     if layout not in _LETTERS or re.fullmatch(r"[0-9]{8}", date) is None or _HOUR.fullmatch(hour) is None:

@@ -1,4 +1,4 @@
-"""A regular file, opened apart from the Reader, and where its lines begin and end."""
+"""Opens regular files independently of the Reader and finds line boundaries in them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import io
 import os
 import stat
 
-NEWLINE_SEARCH_CHUNK = 1 << 16  # read at once when looking for a newline
-NEWLINE_SEARCH_LIMIT = 64 << 20  # as far as that newline is looked for
+NEWLINE_SEARCH_CHUNK = 1 << 16  # bytes per read when searching for a newline
+NEWLINE_SEARCH_LIMIT = 64 << 20  # bytes searched before giving up
 
 
 def open_regular(path: str) -> io.FileIO:
-    """Opened for reading, unbuffered. OSError, also if it is no file: to open a pipe would take for ever."""
+    """Open a regular file for unbuffered reading.
+
+    Raise OSError if it cannot be opened or is not a regular file: opening a pipe could block forever.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return io.FileIO(fd)
@@ -21,9 +24,9 @@ def open_regular(path: str) -> io.FileIO:
 
 
 def last_line_start(path: str) -> int:
-    """Offset after the last newline of a file, so that a line that is being written now comes whole.
+    """Return the offset after the last newline of a file, so that a line still being written is read whole.
 
-    0 if there is no newline; the size if none is found within NEWLINE_SEARCH_LIMIT bytes.
+    Return 0 if there is no newline, and the size if none is found within NEWLINE_SEARCH_LIMIT bytes.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -35,14 +38,15 @@ def last_line_start(path: str) -> int:
             if newline >= 0:
                 return begin + newline + 1
             if begin == at - len(data) and at == size and not data.strip(b"\0"):
-                size = begin  # of a preallocated file the end is still to be written, however long it is
+                size = begin  # the unwritten end of a preallocated file does not count towards the limit
             at = begin
     return size if at > 0 else 0
 
 
 def line_end(fd: int, at: int) -> int:
-    """Offset behind the first newline from `at` on; `at` itself if NEWLINE_SEARCH_LIMIT bytes have none.
-    OSError.
+    """Return the offset after the first newline at or after `at`. Raise OSError if reading fails.
+
+    Return `at` itself if there is no newline within NEWLINE_SEARCH_LIMIT bytes.
     """
     for begin in range(at, at + NEWLINE_SEARCH_LIMIT, NEWLINE_SEARCH_CHUNK):
         data = os.pread(fd, NEWLINE_SEARCH_CHUNK, begin)

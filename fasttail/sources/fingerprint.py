@@ -1,7 +1,6 @@
-"""Marks: short texts by which a file's content is known again, those of its first bytes and of those before
-the place of reading.
+"""Fingerprints: short hashes that identify a file by its first bytes and by those before the read position.
 
-NUL bytes end a mark: they may be replaced by data later, which makes it no other file.
+A fingerprint stops at a NUL byte, because data may replace NUL bytes later without making it another file.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from collections.abc import Callable
 from .files import open_regular
 from .reader import Reader
 
-FINGERPRINT_BYTES = 1024  # of content, by which a file is known again
+FINGERPRINT_BYTES = 1024  # most bytes of content that a fingerprint covers
 
 _FINGERPRINT = re.compile(r"|[0-9]{1,4}-[0-9a-f]{16}")
 
 
 def fingerprint(content: bytes) -> str:
-    """A short text by which so many bytes are known again."""
+    """Return the size and a short hash of `content` as text, "" for no content."""
     return f"{len(content)}-{hashlib.blake2b(content, digest_size=8).hexdigest()}" if content else ""
 
 
@@ -30,17 +29,20 @@ def is_fingerprint(text: object) -> bool:
 
 
 def fingerprint_size(text: str) -> int:
-    """How many bytes a mark is of."""
+    """Return the number of bytes that a fingerprint covers."""
     return int(text.partition("-")[0] or 0)
 
 
 def before_hole(content: bytes) -> bytes:
-    """The bytes in front of the first NUL byte."""
+    """Return the bytes before the first NUL byte."""
     return content.partition(b"\0")[0]
 
 
 def fingerprints_at(path: str, offset: int, identity: tuple[int, int]) -> tuple[str, str]:
-    """Of the first bytes of a file and of those before `offset`; "", "": it is not there any more."""
+    """Return the fingerprints of a file's first bytes and of the bytes before `offset`.
+
+    Both are "" if `path` is no longer the file with this (device, inode), is shorter, or cannot be read.
+    """
     with contextlib.suppress(OSError), open_regular(path) as file:
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) == identity and status.st_size >= offset:
@@ -53,9 +55,9 @@ def fingerprints_at(path: str, offset: int, identity: tuple[int, int]) -> tuple[
 
 
 def matches_fingerprint(text: str, reader: Reader, end: int) -> bool:
-    """Whether the reader's file has content of that mark right before `end`.
+    """Return whether the bytes before `end` in the reader's file have the fingerprint `text`.
 
-    True also if it cannot be read: reading on will tell.
+    Return True as well if `text` is "" or the bytes cannot be read: the next read reports the error.
     """
     if not text:
         return True
@@ -69,10 +71,11 @@ def matches_fingerprint(text: str, reader: Reader, end: int) -> bool:
 def has_same_content(
     peek: Callable[[int, int], bytes], size: int, offset: int, first: bytes, before: str
 ) -> bool | None:
-    """Whether a file of that size holds what was read of the current one up to `offset`. OSError.
+    """Return whether a file of `size` bytes has the content that was read of another one up to `offset`.
 
-    first: the bytes with which that one begins, none if it begins with a hole. before: the mark of those
-    before `offset`. None: it may hold them, once it has grown or a hole in it has been filled.
+    peek(at, count): reads from the file; its OSError is passed on. first: the first bytes of the other file,
+    empty if it begins with a hole. before: the fingerprint of its bytes before `offset`. None means not yet:
+    the file may match once it has grown or a hole in it has been filled.
     """
     begin = before_hole(peek(0, len(first)))
     if not (first or before) or not first.startswith(begin):

@@ -1,22 +1,20 @@
-"""Which file is read next, and when: change of hour and date, truncation, waiting, going on after a restart.
+"""Decides which file is read next and when: new hours, truncation, replacement, waiting and resuming.
 
-Plain policy without a thread of its own. The pipeline reads the open file to its end and asks
-`Follower.check` in between; check looks at the folders and, where that is due, opens another file in the
-Reader. inotify is only a hint that makes check come sooner: each call looks at everything again and would do
-alone.
+The pipeline reads the open file to its end and calls `Follower.check` in between, which scans the folders and
+opens another file in the Reader when due. inotify only makes a check happen sooner: each check scans
+everything again and would be sufficient alone.
 
-What is promised: each byte of each hour file that appears after the start is read once, from byte 0, files
-oldest first. The next file is opened only when the one before has been read to an end seen *after* the next
-was there. What can be lost: what was not read yet when the node truncated a file, or deleted it before it was
-opened; lines added to an hour more than `grace_s` after it was left.
+Every byte of every hour file that appears after the start is read once, oldest file first. The next file is
+opened only after the current one was read to an end seen *after* the next one existed. docs/architecture.md
+lists what can be lost.
 
-A file is known again by its content: its first bytes and those before the place of reading. Device and inode
-count only where the content is not known. So a mirror may replace the file with a longer copy, and reading
-goes on at the same offset. A file that is shorter, but holds nothing else so far, may still be being copied:
-it has `grace_s` to grow to that place. A file with other content was written anew and is read from byte 0.
+Content identifies a file: its first bytes and those before the read position. Device and inode decide only
+while the content is unknown. When a mirror replaces the file with a longer copy, reading continues at the
+same offset. A shorter file with the same content may be a copy in progress, and has `grace_s` to grow. A file
+with other content was rewritten and is read from byte 0.
 
-A hole of NUL bytes at the end of a file is waited for. One with data behind it is passed over, and looked
-after for HOLE_TIMEOUT_S: its lines are read as late lines once they are there.
+A hole of NUL bytes at the end of a file is waited for. One with data behind it is skipped and watched for
+HOLE_TIMEOUT_S: its lines are read as late lines once they are written.
 """
 
 from __future__ import annotations
@@ -54,27 +52,33 @@ from .watcher import Watcher
 Start = Literal["end", "hour", "oldest"]
 LocateAfterBlock = Callable[[str, int, list[HourFile]], tuple[HourFile, int, int] | None]
 
-RESCAN_S = 1.0  # how often the folders are looked at without any event
-PREVIOUS_HOUR_RESCAN_S = 0.1  # the same while a former hour may still grow, which nothing watches
+RESCAN_S = 1.0  # between scans of the folders without any event
+PREVIOUS_HOUR_RESCAN_S = 0.1  # the same while a previous hour may still grow, which inotify does not cover
 PARTIAL_LINE_RESCAN_S = 0.02  # the same while the next file waits for the rest of a line
-WARNING_INTERVAL_S = 60.0  # what happens again and again is told so often, each kind by itself
+WARNING_INTERVAL_S = 60.0  # between two warnings of one kind
 
 
 class Follower:
     """Follows the hour files of one stream. Used by one thread, together with one Reader and one Watcher.
 
-    layout: "auto" or one of LAYOUTS. start: where to begin if there are files at the first check: at the last
-    line start in the newest ("end"), at its byte 0 ("hour"), at byte 0 of the oldest ("oldest"). Files that
-    come later are read from byte 0. grace_s: how long the rest of a torn line is waited for once the next
-    file is there, and how long a former hour is looked after. rescan_s: how
-    often the folders are looked at without any event. resume: where an earlier run stopped; replaces
-    `start`. If it does not hold any more: its file is read from byte 0; if that is gone, the hours after it
-    are; if it is none of this folder, `start` counts. notice(level, text): told what an operator should know;
-    level is "info" or "warning". stale_after_s: once the folder that is followed has not grown for so long,
-    the other layouts' folders are looked at; with "auto" the one that grows is followed from then on.
-    locate_after_block(path, offset, hours): where to go on in the files of another layout, behind the block
-    at that place of the present one (file, offset, block; None: not known); without it, at its first line.
-    ValueError: unknown layout or start.
+    layout: "auto" or one of LAYOUTS.
+    start: where to begin if there are files at the first check: at the last line start of the newest ("end"),
+        at its byte 0 ("hour"), or at byte 0 of the oldest ("oldest"). Files that appear later are read from
+        byte 0.
+    grace_s: how long to wait for the rest of a partial line once the next file exists, for a shortened file
+        to grow again, for more data in a deleted file, and for late lines in a previous hour.
+    rescan_s: seconds between scans of the folders without any event.
+    resume: where an earlier run stopped; replaces `start`. If it is no longer valid, its file is read from
+        byte 0; if the file is gone, reading continues with the next hour; if the file is not one of the
+        followed stream, `start` applies.
+    stale_after_s: after this time without growth, the other layouts' folders are checked too. With "auto",
+        the follower switches to one that grows.
+    locate_after_block(path, offset, hours): returns where to continue in the files of another layout, after
+        the block at `offset` of `path`, as (hour, offset, block), or None if unknown. Without a result,
+        reading starts at the first line.
+    notice(level, text): receives what an operator should know; level is "info" or "warning".
+
+    Raise ValueError if the layout or start is unknown.
     """
 
     def __init__(
@@ -96,20 +100,20 @@ class Follower:
             raise ValueError(f"unknown layout {layout!r}: expected auto or one of {', '.join(LAYOUTS)}")
         if start not in ("end", "hour", "oldest"):
             raise ValueError(f"unknown start {start!r}: expected end, hour or oldest")
-        self.layout: str | None = None  # known from the first check on, with "auto" once a file is there
+        self.layout: str | None = None  # known from the first check on, with "auto" once a file exists
         self.truncations = 0
-        self.read_errors = 0  # each led to the file being opened again
-        self.torn_lines = 0  # last lines without a newline, taken as they were
-        self.late_lines = 0  # lines of former hours: the pipeline adds those it reads while `late` is true
+        self.read_errors = 0  # after each, the file was opened again
+        self.torn_lines = 0  # last lines delivered without a newline
+        self.late_lines = 0  # lines of previous hours and holes; the pipeline adds those read while `late`
         self.files_opened = 0
-        self.resume_losses = 0  # `resume` did not hold: what stood behind it may never have been read
+        self.resume_losses = 0  # times that `resume` was invalid, so that lines after it may never be read
         self.trouble = ""  # why nothing can be read at present
-        self.written_ns = 0  # when the current file had last been written to as it was opened; Unix time
-        self.growing_layout = ""  # which other layout's folder grows, while the one that is followed does not
-        self.no_file_yet = False  # the folders were looked at, and no file has been there so far
-        self.caught_up = False  # at the last check all was read, but for a partial last line
+        self.written_ns = 0  # Unix time of the current file's last write before it was opened
+        self.growing_layout = ""  # another layout that grows while the followed one does not
+        self.no_file_yet = False  # the folders were scanned, but no file has been found
+        self.caught_up = False  # the last check found everything read but for a partial last line
         self.next_check_s = 0.0  # when to call check again; 0: as soon as the reader is at the end
-        self.final_origin: tuple[str, int] | None = None  # path, offset of take_final_line's last
+        self.final_origin: tuple[str, int] | None = None  # path and offset of the last take_final_line
         self._data_dir = os.path.abspath(data_dir)
         self._stream = stream
         self._layout_setting = layout
@@ -124,37 +128,36 @@ class Follower:
         self._warning_limits = defaultdict[str, RateLimit](lambda: RateLimit(WARNING_INTERVAL_S, clock))
         self._watched_folders: list[str] = []
         self._current: HourFile | None = None
-        self._identity: tuple[int, int] | None = None  # of the current file; None: it was let go
-        # where the current file goes on while the reader is elsewhere
+        self._identity: tuple[int, int] | None = None  # of the current file; None: it was closed
+        # where to resume in the current file while the reader is not in it
         self._saved_position: Position | None = None
         self._partial_line_start: int | None = (
-            None  # where its unfinished last line began that was given out as it was let go
+            None  # start of the partial line that was delivered when the current file was closed
         )
         self._previous = PreviousHours(clock, self._warn_rate_limited, self._emit_late_partial_line)
         self.skipped_holes = self._previous.skipped_holes
         self._first_bytes = b""  # the first bytes of the current file, as far as they have been read
         self._stale_after_s = stale_after_s
         self._locate_after_block = locate_after_block
-        self._last_size_mtime = (0, 0)  # size of the current file and when it was written to, as last seen, …
-        self._last_growth = clock() - stale_after_s  # … and when that changed
-        # the other layouts' newest files
+        self._last_size_mtime = (0, 0)  # size and modification time of the current file as last seen
+        self._last_growth = clock() - stale_after_s  # when that changed
+        # newest file of each other layout: date, hour, size, modification time
         self._other_layouts: dict[str, tuple[str, int, int, int]] | None = None
         self._other_layouts_checked = 0.0
-        self._nuls_rescanned = 0.0  # at the NUL bytes behind the place of reading
-        self._grace_deadline: tuple[int, float] | None = None  # (offset, how long more is waited for)
-        # the same for the content that was there before
+        self._nuls_rescanned = 0.0  # last rescan of the NUL bytes after the read position
+        self._grace_deadline: tuple[int, float] | None = None  # (offset, until when to wait for more)
+        # the same for a file to get its former content back
         self._restore_deadline: tuple[int, float] | None = None
         self._final_lines: list[tuple[bytes, str, int]] = []
 
     # ---- what the pipeline calls ----
 
     def check(self, reader: Reader, watcher: Watcher, at_eof: bool) -> None:
-        """Look at the folders and see to it that the right file is open.
+        """Scan the folders and make sure that the right file is open.
 
         at_eof: the reader's last fill found nothing to read (end, no file or an error) and its lines are
-        consumed. To be called at the start, after WAIT_DIRS, and when next_check_s have passed; after each
-        call take_final_line is to be asked. Raises nothing for what the file system does: it is told, and
-        tried again.
+        consumed. Call this at the start, after WAIT_DIRS, and when next_check_s have passed, and
+        take_final_line after each call. File system errors do not raise: they are reported and retried.
         """
         now = self._clock()
         reader.check_rewrites = True
@@ -167,7 +170,7 @@ class Follower:
             if self._current is not None and not reader.is_open:
                 self.trouble = f"{self._current.path} was removed, and there is no later hour"
             elif not (failed or reader.error):
-                self.trouble = ""  # not before the look, which may take long: /health asks meanwhile
+                self.trouble = ""  # only after the scan, which may take long while /health reads this
         except OSError as error:
             self.trouble = f"cannot follow {self._data_dir}: {error}"
             self._warn_rate_limited("errors", f"{self.trouble}; trying again")
@@ -178,7 +181,7 @@ class Follower:
             self._notice("warning", f"{watcher.polling_reason}; polling instead")
 
     def take_final_line(self) -> bytes | None:
-        """An unterminated last line whose rest did not come. It precedes all that is read afterwards."""
+        """Remove and return a last line whose rest never came. It precedes everything read afterwards."""
         if not self._final_lines:
             return None
         line, path, offset = self._final_lines.pop(0)
@@ -186,7 +189,7 @@ class Follower:
         return line
 
     def position(self, reader: Reader) -> Position | None:
-        """Where to go on after all lines consumed so far; None before the first file."""
+        """Return the position after all lines consumed so far, None before the first file."""
         if self._saved_position is not None:
             previous_hours, holes = self._previous.records(reader)
             return replace(self._saved_position, previous_hours=previous_hours, holes=holes)
@@ -208,16 +211,16 @@ class Follower:
 
     @property
     def path(self) -> str | None:
-        """The file that is read now."""
+        """The path of the open file, None if there is none."""
         hour = self._previous.visiting.hour if self._previous.visiting else self._current
         return hour.path if hour else None
 
     @property
     def late(self) -> bool:
-        """Whether the file that is open is a former hour."""
+        """Whether the reader is visiting a previous hour or a hole."""
         return self._previous.visiting is not None
 
-    # ---- one look ----
+    # ---- one scan ----
 
     def _scan(self, reader: Reader, watcher: Watcher, at_eof: bool, now: float) -> None:
         if self.late:
@@ -225,7 +228,7 @@ class Follower:
             if at_eof and self._previous.end_visit(reader, now):
                 self._saved_position = None
             return
-        # Watches before the listing, so that nothing can come between them unseen.
+        # Watch before listing, so that nothing can appear unseen between the two.
         self._watch_folders(watcher)
         if self.layout is None and not self._choose_layout():
             self.caught_up = True
@@ -248,7 +251,7 @@ class Follower:
     def _follow_current(
         self, reader: Reader, watcher: Watcher, hours: list[HourFile], at_eof: bool, now: float
     ) -> None:
-        """Go on from the current file: nothing, another round on it, a former hour, or the next file."""
+        """Decide what to read after the current file: more of it, a previous hour, the next file, nothing."""
         following = self._next_file(hours)
         if not at_eof:
             if following is not None:
@@ -263,15 +266,15 @@ class Follower:
                 and reader.size() > reader.scanned_to()
                 and reader.verify_unchanged()
             ):
-                self.next_check_s = 0.0  # its last lines may stand in no copy
+                self.next_check_s = 0.0  # read it to the end: a copy may lack its last lines
                 return
             if self._handle_replacement(reader, watcher, following, now):
                 if self.next_check_s > 0 and reader.is_open:
-                    self._begin_due_visit(reader, now)  # the copy is waited for: their time goes on meanwhile
+                    self._begin_due_visit(reader, now)  # their deadlines run while the copy is awaited
                 return
         assert self._current is not None
         if reader.is_open:
-            size = reader.size()  # after the look for the next file: counts what was written before that
+            size = reader.size()  # after the listing: includes all that was written before the next file
             if size < reader.read_offset() or not reader.verify_unchanged():
                 self._handle_truncation(reader, size, now)
                 if self.next_check_s > 0:
@@ -302,7 +305,7 @@ class Follower:
             self._switch_to_next(reader, watcher, following, now)
 
     def _next_file(self, hours: list[HourFile]) -> HourFile | None:
-        """The file after the current one: a new one of the same name, or else the next hour there is."""
+        """Return the file after the current one: another file of the same name, or else the next hour."""
         assert self._current is not None
         for hour in hours:
             if hour < self._current:
@@ -313,7 +316,7 @@ class Follower:
                 continue
             if (status.st_dev, status.st_ino) != self._identity:
                 return hour
-            if hour != self._current:  # the very file, renamed to a later name
+            if hour != self._current:  # the same file, renamed to a later hour
                 self._previous.renamed(self._current, hour)
             self._current = hour
         return None
@@ -321,7 +324,7 @@ class Follower:
     # ---- opening and leaving files ----
 
     def _open_first(self, reader: Reader, watcher: Watcher, hours: list[HourFile]) -> None:
-        """Open the first file. `start` is about what is there at the first look; what comes later is new."""
+        """Open the first file. `start` refers to what exists at the first scan; anything later is new."""
         if not hours:
             self._start = "oldest"
             return
@@ -337,7 +340,7 @@ class Follower:
             self._open_hour(reader, watcher, hours[-1], last_line_start(hours[-1].path))
 
     def _resume_at(self, reader: Reader, watcher: Watcher, resume: Position, hours: list[HourFile]) -> bool:
-        """Go on where an earlier run stopped. False, with a notice: that place is no longer there."""
+        """Resume where an earlier run stopped. Return False, with a notice, if that is not possible."""
         located = parse_hour_path(self._data_dir, resume.path, self._stream)
         if located is not None and located[0] != self.layout and self._locate_after_block is not None:
             target = self._locate_after_block(resume.path, resume.offset, hours)
@@ -357,7 +360,7 @@ class Follower:
         hour = located[1]
         self._previous.restore((*resume.previous_hours, *resume.holes), self._followed_hour)
         if hour not in hours:
-            # Its later hours are what comes next; before them nothing is left that could be read.
+            # Continue with the later hours: nothing before them is left to read.
             self.resume_losses += 1
             self._notice(
                 "warning", f"cannot resume {resume.path}: it was removed; continuing with the next hour"
@@ -367,7 +370,7 @@ class Follower:
             return True
         offset = resume.offset
         if offset and (fault := resume.mismatch(hour.path)):
-            # What is there now has not been read: it is taken as any new file is.
+            # The content is not the one that was read, so treat the file as new.
             self.resume_losses += 1
             what = f"cannot resume {resume.path} at byte {offset}: {fault}"
             self._notice("warning", f"{what}; reading it from the start")
@@ -376,7 +379,7 @@ class Follower:
         return True
 
     def _followed_hour(self, path: str) -> HourFile | None:
-        """The hour that a path names; None: it is not one of the layout that is followed."""
+        """Return the hour that a path names, None if it is not in the followed layout."""
         known = parse_hour_path(self._data_dir, path, self._stream)
         return known[1] if known is not None and known[0] == self.layout else None
 
@@ -402,21 +405,23 @@ class Follower:
         watcher.watch_file(hour.path)
 
     def _handle_replacement(self, reader: Reader, watcher: Watcher, hour: HourFile, now: float) -> bool:
-        """Another file has the current one's name. True if this look is over: reading goes on in it, since it
-        has the same content, or it may yet come to have it.
+        """Handle another file that has taken the current one's name.
+
+        Return True if the scan is over: reading continues in it because it has the same content, or it may
+        still get that content.
         """
         offset, before = reader.tell(), fingerprint(reader.preceding_bytes())
         if self._saved_position is not None:
             offset, before = self._saved_position.offset, self._saved_position.tail_fingerprint
         with open_regular(hour.path) as file:
             fd = file.fileno()
-            if self._saved_position is not None and not self._first_bytes:  # gone before it was opened
+            if self._saved_position is not None and not self._first_bytes:  # deleted before it was opened
                 same: bool | None = bool(
                     self._saved_position.head_fingerprint and before
                 ) and not self._saved_position.mismatch(hour.path)
             else:
                 size, first = os.fstat(fd).st_size, self._first_bytes
-                if offset == 0:  # all that is known is what is held of the first line
+                if offset == 0:  # only the part of the first line in the buffer is known
                     first = before_hole(reader.pread_at(0, min(reader.read_offset(), FINGERPRINT_BYTES)))
                 same = has_same_content(
                     lambda at, count: os.pread(fd, count, at), size, offset, first, before
@@ -426,7 +431,7 @@ class Follower:
             if not same:
                 return False
             if self._partial_line_start is not None and os.pread(fd, 1, offset) not in (b"", b"\n"):
-                offset = self._partial_line_start  # what was given out was only a piece of this line
+                offset = self._partial_line_start  # what was delivered was only part of this line
             reader.open(fd, offset)
         self._on_opened(reader, watcher, hour)
         self._warn_rate_limited(
@@ -435,7 +440,7 @@ class Follower:
         return True
 
     def _within_restore_grace(self, now: float, offset: int) -> bool:
-        """Whether there is time left for the current file to become again what it was."""
+        """Return whether the current file still has time to get its former content back."""
         if self._restore_deadline is None or self._restore_deadline[0] != offset:
             self._restore_deadline = (offset, now + self._grace_s)
         if now >= self._restore_deadline[1]:
@@ -444,19 +449,19 @@ class Follower:
         return True
 
     def _load_first_bytes(self, reader: Reader) -> None:
-        """Keep the first bytes of the current file, to know it again by them."""
+        """Keep the first bytes of the current file, to recognise it by them."""
         found = reader.preceding_bytes()
         if len(found) < reader.tell():
             try:
                 found = before_hole(reader.pread_at(0, FINGERPRINT_BYTES))
                 if not reader.verify_unchanged() or reader.size() < reader.tell():
-                    return  # they need not be of what has been read
+                    return  # they may not belong to what has been read
             except OSError:
                 return
         self._first_bytes = found
 
     def _switch_to_next(self, reader: Reader, watcher: Watcher, following: HourFile, now: float) -> None:
-        """From the current file, read to its end, to the next one."""
+        """Switch from the current file, which was read to its end, to the next one."""
         assert self._current is not None
         tracked = None
         path, tail_offset, tail = self._current.path, reader.tell(), reader.take_partial_line()
@@ -467,13 +472,13 @@ class Follower:
         try:
             self._open_hour(reader, watcher, following, 0)
         finally:
-            # Also when the next file cannot be opened yet: the reader has passed the tail.
+            # Even if the next file cannot be opened yet: the reader has given up the tail.
             self._emit_final_line(tail, path, tail_offset)
         if tracked is not None:
             self._previous.add(tracked)
 
     def _partial_line_settled(self, reader: Reader, now: float) -> bool:
-        """Whether the current file may be left: its last line is whole, or the rest of it did not come."""
+        """Return whether the current file may be left: its last line is whole, or waiting for it is over."""
         if reader.partial_bytes == 0:
             return True
         if self._grace_deadline is None or self._grace_deadline[0] != reader.tell():
@@ -484,7 +489,7 @@ class Follower:
         return False
 
     def _handle_deletion(self, reader: Reader, watcher: Watcher, now: float) -> None:
-        """The current file was deleted and is read: the writer has grace_s to go on, then it is let go."""
+        """Close the current file, deleted and read to its end, once nothing was added to it for grace_s."""
         if self._grace_deadline is None or self._grace_deadline[0] != reader.read_offset():
             self._grace_deadline = (reader.read_offset(), now + self._grace_s)
         if now < self._grace_deadline[1]:
@@ -493,7 +498,7 @@ class Follower:
             self._close_deleted(reader, watcher)
 
     def _close_deleted(self, reader: Reader, watcher: Watcher) -> None:
-        """Close the current file, which is gone; only a new one is opened after it."""
+        """Close the current file, which was deleted. Only another file is opened after it."""
         assert self._current is not None
         start = reader.tell()
         self._partial_line_start = start if self._emit_partial_line(reader, self._current.path) else None
@@ -515,11 +520,11 @@ class Follower:
         except OSError:
             same = False
         if same and self._within_restore_grace(now, at):
-            return  # perhaps it is copied over itself, as `cp` does
+            return  # perhaps a copy over the same file is in progress, as by `cp`
         self.next_check_s = 0.0
         self._grace_deadline = None
         if size >= at and reader.pread_at(at - len(before), len(before)) == before:
-            # Only a torn line was cut off that has not been given out: nothing before it is read again.
+            # Only a partial line that was not delivered was cut off, so nothing before it is read again.
             self._warn_rate_limited("cut off", f"the partial last line of {path} was truncated")
             reader.seek(at)
             return
@@ -537,7 +542,7 @@ class Follower:
         reader.seek(0)
 
     def _reopen_after_error(self, reader: Reader, watcher: Watcher) -> None:
-        """The last read failed (EIO, ESTALE): a new descriptor may do better."""
+        """Open the file again after a failed read (EIO, ESTALE), because a new descriptor may work."""
         assert self._current is not None
         self.read_errors += 1
         path, reason = self._current.path, os.strerror(reader.error)
@@ -560,10 +565,10 @@ class Follower:
             self._warn_rate_limited("truncated", f"{path} was rewritten meanwhile; reading it from the start")
             self._restart_file(reader)
 
-    # ---- small things ----
+    # ---- helpers ----
 
     def _begin_due_visit(self, reader: Reader, now: float) -> bool:
-        """Turn to a former hour or a hole in which there is something to be read. False: there is none."""
+        """Visit a previous hour or a hole that has something to read. Return False if there is none."""
         saved_position = self._previous.visit(reader, now, self.position)
         if saved_position is None:
             return False
@@ -596,7 +601,7 @@ class Follower:
                 return True
         choice = choose_layout(self._data_dir, self._layout_setting, self._stream)
         if choice.layout is None:
-            self._start = "oldest"  # nothing is there: whatever comes is new
+            self._start = "oldest"  # whatever appears from now on is new
             plain = stream_folder(self._data_dir, "plain", self._stream)
             self._log_waiting(plain + "{_streaming,_by_block,}/hourly")
             return False
@@ -606,7 +611,7 @@ class Follower:
         return True
 
     def _check_other_layouts(self, reader: Reader, watcher: Watcher, now: float) -> None:
-        """While the folder that is followed does not grow: whether that of another layout does."""
+        """Find out whether another layout grows while the followed one does not, and switch if it does."""
         if reader.is_open:
             status = reader.stat()
             if self._last_size_mtime != (status.st_size, status.st_mtime_ns):
@@ -635,7 +640,7 @@ class Follower:
                     return
 
     def _switch_layout(self, reader: Reader, watcher: Watcher, layout: str, hourly: str) -> None:
-        """To the layout that is being written now."""
+        """Switch to the layout that is being written, after the last block read if it is found there."""
         before, position, hours = self.layout, self.position(reader), hour_files(hourly)
         if not hours:
             return
@@ -658,13 +663,13 @@ class Follower:
         for layout in (self.layout,) if self.layout else LAYOUTS:
             hourly = hourly_folder(self._data_dir, layout, self._stream)
             dates = date_folders(hourly, since=self._current.date if self._current else "")
-            # Names appear in the current folder and in the newest one; the rescan finds those of any other.
+            # Names appear in the current date's folder and the newest one; the rescan covers all others.
             folders += [os.path.dirname(hourly), hourly]
             folders += [os.path.join(hourly, date) for date in sorted({*dates[:1], *dates[-1:]})]
         watcher.watch_dirs(folders)
         if folders != self._watched_folders:
-            # What appeared before there was a watch is seen by the listing that follows; what appeared in a
-            # folder that came between the two only by another look.
+            # The listing that follows finds what appeared before the watches. Only another scan finds what
+            # appeared in a folder that was created between the two.
             self._watched_folders = folders
             self.next_check_s = 0.0
 
@@ -674,6 +679,6 @@ class Follower:
             self._notice("info", f"waiting for a file in {what}")
 
     def _warn_rate_limited(self, kind: str, text: str, level: str = "warning") -> None:
-        """Tell it, unless something of this kind was told within the last minute."""
+        """Report `text`, unless something of this kind was reported within WARNING_INTERVAL_S."""
         if self._warning_limits[kind].ready():
             self._notice(level, text)

@@ -1,8 +1,7 @@
-"""Names of the node's files: `DATA_DIR/<stream><suffix>/hourly/{YYYYMMDD}/{H}`, in order of time.
+"""Names the node's files and lists them by time: `DATA_DIR/<stream><suffix>/hourly/{YYYYMMDD}/{H}`.
 
-The hour is a number without leading zero and has no extension. Whatever does not look like that is none of
-ours. Errors: a folder that is missing holds nothing; one that cannot be listed raises OSError, because
-passing over it would pass over lines.
+The hour has no leading zero and no extension. Any other name is ignored. A missing folder counts as empty.
+A folder that cannot be listed raises OSError, because skipping it would skip lines.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ ORDER_STATUSES = "node_order_statuses"
 
 Layout = Literal["plain", "by_block", "streaming"]
 
-# The one preferred comes first: streaming tells the block of every event, and tells it soonest.
+# In order of preference: streaming gives the block of every event, and is written soonest.
 LAYOUT_SUFFIXES: dict[Layout, str] = {"streaming": "_streaming", "by_block": "_by_block", "plain": ""}
 LAYOUTS = tuple(LAYOUT_SUFFIXES)
 
@@ -28,7 +27,7 @@ _HOUR = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 
 @dataclass(frozen=True, order=True)
 class HourFile:
-    """One hour of one stream; sorts by time."""
+    """One hour's file of one stream; sorts by time."""
 
     date: str  # YYYYMMDD
     hour: int
@@ -36,31 +35,31 @@ class HourFile:
 
 
 CONCURRENT_WRITE_S = 60.0
-"""Layouts that were written to within such a time are both being written."""
+"""Layouts whose newest files were modified within this time of each other count as written concurrently."""
 
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """The layout to follow (None: nothing there yet) and the others that hold files too."""
+    """The layout to follow (None: no files yet) and the other layouts that have files."""
 
     layout: str | None
     others: tuple[str, ...]
 
 
 def stream_folder(data_dir: str | Path, layout: str, stream: str = ORDER_STATUSES) -> str:
-    """The folder of one stream in one layout (ValueError: no such layout)."""
+    """Return the folder of a stream in a layout. Raise ValueError if the layout is unknown."""
     if layout not in LAYOUT_SUFFIXES:
         raise ValueError(f"unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
     return os.path.join(data_dir, stream + LAYOUT_SUFFIXES[layout])
 
 
 def hourly_folder(data_dir: str | Path, layout: str, stream: str = ORDER_STATUSES) -> str:
-    """The folder that holds the date folders (ValueError: no such layout)."""
+    """Return the folder that holds the date folders. Raise ValueError if the layout is unknown."""
     return os.path.join(stream_folder(data_dir, layout, stream), "hourly")
 
 
 def date_folders(hourly: str, since: str = "") -> list[str]:
-    """Dates (YYYYMMDD) from `since` on for which there is a folder, oldest first."""
+    """Return the dates (YYYYMMDD) from `since` on that have a folder, oldest first."""
     return sorted(
         entry.name
         for entry in _list_folder(hourly)
@@ -69,19 +68,22 @@ def date_folders(hourly: str, since: str = "") -> list[str]:
 
 
 def hour_files(hourly: str, since: str = "") -> list[HourFile]:
-    """The hour files of the dates from `since` on, oldest first."""
+    """Return the hour files of the dates from `since` on, oldest first."""
     return [hour for date in date_folders(hourly, since) for hour in _hours_in_date(hourly, date)]
 
 
 def oldest_hour(hourly: str) -> HourFile | None:
-    """The first of `hour_files`, without a look at all the others."""
+    """Return the first of `hour_files` without listing the others, None if there is none."""
     return next((hour for date in date_folders(hourly) for hour in _hours_in_date(hourly, date)), None)
 
 
 def parse_hour_path(
     data_dir: str | Path, path: str, stream: str = ORDER_STATUSES
 ) -> tuple[str, HourFile] | None:
-    """Layout and hour that `path` names (it need not exist), None if it is no hour file of this folder."""
+    """Return the layout and hour that `path` names, None if it is not an hour file of this stream.
+
+    The file need not exist.
+    """
     head, name = os.path.split(path)
     hourly, date = os.path.split(head)
     if not _DATE.fullmatch(date) or not _HOUR.fullmatch(name):
@@ -93,10 +95,10 @@ def parse_hour_path(
 
 
 def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORDER_STATUSES) -> LayoutChoice:
-    """`setting` itself, or with "auto" the layout that is being written (ValueError: no layout).
+    """Choose the layout `setting`, or with "auto" the one being written. Raise ValueError if it is unknown.
 
-    That is the one whose newest file was written to last. Of several that were written to at the same time,
-    it is one with the newest date, and of these the first of LAYOUTS.
+    "auto" takes the layout whose newest file was modified last. Among layouts written concurrently, the
+    newest date wins, then the order of LAYOUTS.
     """
     if setting == "auto":
         found = []
@@ -113,7 +115,7 @@ def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORD
     stream_folder(data_dir, setting, stream)
     others = []
     for layout in LAYOUTS:
-        # The others are only worth a mention here: one that cannot be listed is no reason to fail.
+        # The other layouts are only reported here, so one that cannot be listed is no reason to fail.
         with suppress(OSError):
             if layout != setting and newest_hour(hourly_folder(data_dir, layout, stream)):
                 others.append(layout)
@@ -121,8 +123,8 @@ def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORD
 
 
 def newest_hour(hourly: str) -> HourFile | None:
-    """The newest hour file of a layout; None: there is none."""
-    # Newest date first: found in one listing, however many dates there are.
+    """Return the newest hour file below `hourly`, None if there is none."""
+    # Starts with the newest date, so that one listing usually suffices however many dates there are.
     return next(
         (hours[-1] for date in reversed(date_folders(hourly)) if (hours := _hours_in_date(hourly, date))),
         None,
@@ -146,7 +148,7 @@ def _list_folder(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _is_entry(entry: os.DirEntry[str], *, folder: bool) -> bool:
-    """Whether it is a folder or else a regular file, itself or through a link; a loop of links is neither."""
+    """Return whether the entry, links followed, is a folder or a regular file; a loop of links is neither."""
     try:
         return entry.is_dir() if folder else entry.is_file()
     except OSError:

@@ -1,6 +1,6 @@
-"""Where reading goes on after a restart: a place in a file, and what may still come in the files before it.
+"""Positions from which reading resumes after a restart, with the earlier files that may still grow.
 
-A Position is kept as JSON, in the checkpoint and over a restart in place.
+A Position is stored as JSON in the checkpoint and passed on by a restart in place.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .fingerprint import fingerprint, fingerprint_size, fingerprints_at, is_fing
 
 @dataclass(frozen=True)
 class PreviousHour:
-    """An hour that had been left at a Position, and may still have grown: read up to `offset`."""
+    """An hour before the Position's file that may still grow; it was read up to `offset`."""
 
     path: str
     offset: int
     dev: int
     ino: int
     tail_fingerprint: str
-    grace_left_s: float  # of its grace time that were left
+    grace_left_s: float  # rest of the time for which it is watched
 
     def with_fingerprint(self) -> Self:
-        """With the mark of the bytes before `offset`, if it is not known yet and its file is still there."""
+        """Return a copy with the tail fingerprint added, if it is unknown and the file still exists."""
         return replace(
             self,
             tail_fingerprint=self.tail_fingerprint
@@ -36,18 +36,18 @@ class PreviousHour:
 
 @dataclass(frozen=True)
 class Hole(PreviousHour):
-    """NUL bytes that were passed over and may be filled: lines are still to come from `offset` to `end`."""
+    """A skipped run of NUL bytes that may be filled: its lines start at `offset` and reach to `end`."""
 
     end: int
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where to go on: byte `offset` of the file `path`, provided it is the same file.
+    """Resume at byte `offset` of the file `path`, provided it is the same file.
 
-    head_fingerprint, tail_fingerprint: fingerprints (see `fingerprint`) of the file's first bytes and of
-    those before `offset`; "": not known.
-    Where both are known, they say whether it is the same file; else device and inode do, and the one known.
+    head_fingerprint, tail_fingerprint: of the file's first bytes and of those before `offset`; "": unknown.
+    If both are known, they decide whether it is the same file. Otherwise device and inode must match, and so
+    must the known one.
     """
 
     path: str
@@ -67,12 +67,12 @@ class Position:
 
     @classmethod
     def from_json(cls, text: str) -> Position:
-        """ValueError: not a position."""
+        """Return the position in a JSON text. Raise ValueError if it is not one."""
         return cls.from_dict(json.loads(text))
 
     @classmethod
     def from_dict(cls, data: Any) -> Position:
-        """ValueError: not a position."""
+        """Return the position in decoded JSON. Raise ValueError if it is not one."""
         match data:
             case {"path": str(path), "offset": int(offset), "dev": int(dev), "ino": int(ino)} if offset >= 0:
                 first, before = data.get("first", ""), data.get("before", "")
@@ -86,16 +86,16 @@ class Position:
         raise ValueError(f"not a position in a file: {data!r:.200}")
 
     def with_fingerprints(self) -> Position:
-        """With the marks that are not known yet, of the files that are still there under their names.
+        """Return a copy with the missing fingerprints, as far as the files still exist under their names.
 
-        Those that are known are kept: they are of what was read, which may have been written anew since.
+        Known fingerprints are kept: they describe what was read, and the file may have been rewritten since.
         """
         first, before = fingerprints_at(self.path, self.offset, (self.dev, self.ino))
         previous_hours = tuple(previous_hour.with_fingerprint() for previous_hour in self.previous_hours)
         holes = tuple(hole.with_fingerprint() for hole in self.holes)
         first, before, ino = self.head_fingerprint or first, self.tail_fingerprint or before, self.ino
         if self.offset and not first and not before and self._is_gone():
-            ino = 0  # what has its name and its inode the next time is another
+            ino = 0  # a later file with this name and inode would be another one
         return replace(
             self,
             ino=ino,
@@ -106,7 +106,10 @@ class Position:
         )
 
     def mismatch(self, path: str) -> str:
-        """Why it does not hold in the file `path`; "" if it does. OSError."""
+        """Return why the position is not valid in the file `path`, "" if it is.
+
+        Raise OSError if the file cannot be read.
+        """
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
             if status.st_size < self.offset:
@@ -114,7 +117,7 @@ class Position:
             known = self.head_fingerprint and self.tail_fingerprint
             if not known and (status.st_dev, status.st_ino) != (self.dev, self.ino):
                 return "it is a different file"
-            # A copy, or the same disk under another number, holds what comes next as well.
+            # Content decides: a copy, or the same disk under another device number, can be continued.
             for text, end in ((self.head_fingerprint, None), (self.tail_fingerprint, self.offset)):
                 size = fingerprint_size(text)
                 at = 0 if end is None else max(0, end - size)
@@ -123,7 +126,7 @@ class Position:
         return ""
 
     def _is_gone(self) -> bool:
-        """Whether there is no such file under its name, or it was truncated."""
+        """Return whether `path` is no longer this file, or it is shorter than `offset`."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
@@ -139,7 +142,7 @@ _JSON_KEYS = {
     "previous_hours": "formers",
     "grace_left_s": "seconds",
 }
-"""Fields of the dataclasses above whose keys in JSON are other ones."""
+"""JSON keys of the fields whose names differ from them."""
 
 
 def _with_json_keys(fields: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Hours that were left and may still grow, holes that may still be filled: what of them is read, and when."""
+"""Watches previous hours that may still grow and holes that may be filled, and reads their late lines."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .layout import HourFile
 from .position import Hole, Position, PreviousHour
 from .reader import NO_LIMIT, Reader
 
-MAX_PREVIOUS_HOURS = 64  # former hours that are looked after; of more, the oldest is let go
-MAX_HOLES = 64  # holes that are looked after; of more, the oldest is let go
+MAX_PREVIOUS_HOURS = 64  # previous hours watched at once; beyond that, the oldest is dropped
+MAX_HOLES = 64  # holes watched at once; beyond that, the oldest is dropped
 HOLE_TIMEOUT_S = 60.0  # how long a hole with data behind it may take to be filled
 
 
 @dataclass
 class TrackedHour:
-    """An hour that was left and may still grow; or a hole, which ends at `end`, and may be filled."""
+    """A previous hour that may still grow, or a hole that ends at `end` and may be filled."""
 
     hour: HourFile
     identity: tuple[int, int]
     offset: int  # read up to here
-    read_to: int  # up to here there is nothing but a partial line after `offset`, …
-    scanned_to: int  # … and up to here nothing but NUL bytes after that
-    deadline: float  # of the grace time
-    tail_fingerprint: str  # mark of the bytes before `offset`
+    read_to: int  # end of the partial line after `offset`
+    scanned_to: int  # end of the NUL bytes after `read_to`
+    deadline: float  # when watching it ends, on the Follower's clock
+    tail_fingerprint: str  # of the bytes before `offset`
     end: int | None = None  # None: an hour
 
     @property
@@ -36,7 +36,7 @@ class TrackedHour:
         return self.end is not None and self.offset >= self.end
 
     def is_replaced(self) -> bool:
-        """Whether another file has its name by now: that one is to be read before its time counts as over."""
+        """Return whether another file has its name now, which must be read before the deadline counts."""
         try:
             status = os.stat(self.hour.path)
         except OSError:
@@ -44,7 +44,7 @@ class TrackedHour:
         return (status.st_dev, status.st_ino) != self.identity
 
     def limit(self, expired: bool) -> int | None:
-        """Up to where it is to be read now; None: nothing new is there. OSError."""
+        """Return the offset up to which to read it now, None if there is nothing new. Raise OSError."""
         size = os.stat(self.hour.path).st_size
         filled = self.read_to < self.scanned_to or self.end is not None
         if size < self.offset or not (expired or filled or size > self.scanned_to):
@@ -56,16 +56,16 @@ class TrackedHour:
                 return NO_LIMIT if filled or size > (self.offset if expired else self.scanned_to) else None
             limit = self.end
             if os.pread(fd, 1, limit - 1) not in (b"", b"\0", b"\n"):
-                limit = line_end(fd, limit)  # what stands behind the hole is the rest of its last line
+                limit = line_end(fd, limit)  # the data behind the hole completes its last line
             return limit if expired or (filled and self.read_to < limit) else None
 
 
 class PreviousHours:
-    """The hours and holes of one Follower, and the visits of its Reader to them.
+    """The previous hours and holes of one Follower, and its Reader's visits to them.
 
-    passed: for the checkpoint, which takes them out: holes; and paths of files whose holes count no more.
-    warn(kind, text): tells an operator. emit_partial_line(reader, path): takes the torn line that the reader
-    holds.
+    warn(kind, text): reports to the operator. emit_partial_line(reader, path): delivers the partial line that
+    the reader holds. skipped_holes: a queue that the checkpoint empties, with holes and with paths of files
+    whose holes no longer count.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PreviousHours:
     ) -> None:
         self.skipped_holes: deque[Hole | str] = deque(maxlen=2 * MAX_HOLES)
         self.previous_hours: list[TrackedHour] = []
-        self.visiting: TrackedHour | None = None  # what the reader has open instead of the current file
+        self.visiting: TrackedHour | None = None  # what the reader has open in place of the current file
         self._holes: list[TrackedHour] = []
         self._clock = clock
         self._warn_rate_limited = warn
@@ -85,17 +85,20 @@ class PreviousHours:
     def __bool__(self) -> bool:
         return bool(self.previous_hours or self._holes)
 
-    # ---- what is looked after
+    # ---- what is watched
 
     def restore(
         self, records: Iterable[PreviousHour], parse_hour_path: Callable[[str], HourFile | None]
     ) -> None:
-        """Go on with those of an earlier run. locate: the hour that a path names, if it is followed."""
+        """Continue watching what an earlier run watched.
+
+        parse_hour_path(path): returns the hour that a path names, None if it is not followed.
+        """
         self.clear()
         for previous_hour in records:
             hour = parse_hour_path(previous_hour.path)
             if hour is not None:
-                previous_hour = previous_hour.with_fingerprint()  # so that a later copy is known to be one
+                previous_hour = previous_hour.with_fingerprint()  # so that a later copy can be recognised
                 identity, at, end = (
                     (previous_hour.dev, previous_hour.ino),
                     previous_hour.offset,
@@ -112,7 +115,7 @@ class PreviousHours:
         del self.previous_hours[:-MAX_PREVIOUS_HOURS]
 
     def skip_hole(self, reader: Reader, hour: HourFile, identity: tuple[int, int], now: float) -> None:
-        """Go on behind a hole. The piece of a line in front of it is read again when it is filled."""
+        """Continue behind a hole. The partial line before it is read again once the hole is filled."""
         start, read_to, end, before = (
             reader.tell(),
             reader.read_offset(),
@@ -129,21 +132,21 @@ class PreviousHours:
         reader.skip_hole()
 
     def drop_holes(self, hour: HourFile) -> None:
-        """The file is read from its start, what is in its holes as well."""
+        """Forget the holes of a file that is read again from its start."""
         kept = [hole for hole in self._holes if hole.hour != hour]
         if len(kept) < len(self._holes):
             self._holes = kept
             self.skipped_holes.append(hour.path)
 
     def renamed(self, before: HourFile, now: HourFile) -> None:
-        """A file has another name: its holes go with it."""
+        """Move the holes of a renamed file to its new name."""
         self._holes = [replace(hole, hour=now) if hole.hour == before else hole for hole in self._holes]
 
     def clear(self) -> None:
         self.previous_hours, self._holes = [], []
 
     def records(self, reader: Reader) -> tuple[tuple[PreviousHour, ...], tuple[Hole, ...]]:
-        """For a Position: the hours, and the holes."""
+        """Return the previous hours and the holes in the form that a Position stores."""
         previous_hours = tuple(self._to_record(tracked, reader) for tracked in self.previous_hours)
         records = [(self._to_record(hole, reader), hole.end) for hole in self._holes]
         return previous_hours, tuple(
@@ -162,10 +165,10 @@ class PreviousHours:
     def visit(
         self, reader: Reader, now: float, position: Callable[[Reader], Position | None]
     ) -> Position | None:
-        """Turn to a former hour if one has grown, or has a torn line left when its time is over.
+        """Begin a visit to a hole that was filled, or to a previous hour that has something to read.
 
-        Likewise to a hole that has been filled. Answers the `position` from which the reader came; None:
-        there is nothing to visit.
+        That is an hour that has grown, or one past its deadline with a partial line left. Return the
+        `position` that the reader left, None if there is nothing to visit.
         """
         for tracked in [*self._holes, *self.previous_hours]:
             expired = now >= tracked.deadline
@@ -176,7 +179,7 @@ class PreviousHours:
                     reader.begin_visit(
                         tracked.hour.path, tracked.offset, limit, tracked.end or tracked.scanned_to
                     )
-            except FileNotFoundError:  # it may come back, as it was
+            except FileNotFoundError:  # it may come back unchanged
                 limit = None
             except OSError as error:
                 self._warn_rate_limited("errors", f"cannot check for late lines: {error}")
@@ -202,9 +205,9 @@ class PreviousHours:
         return None
 
     def end_visit(self, reader: Reader, now: float) -> bool:
-        """All that can be read there at present has been: go back, if that is so.
+        """End the visit if nothing more can be read now. To be called at the end of the visited file.
 
-        False: the visit goes on, behind a hole or since more has come.
+        Return False if the visit continues, behind a hole or because the file has grown.
         """
         tracked = self.visiting
         assert tracked is not None

@@ -1,16 +1,14 @@
-"""Blocks: bytes of one file in, whole lines out, the unfinished line kept for the next time.
+"""Reads a file as blocks of whole lines and keeps the partial line for the next read.
 
-The memory for the longest allowed line is reserved once, but only `window` bytes of it are used as long as
-lines are shorter than that: pages that a longer line needed are given back. pread, not mmap of the file: a
-truncated file must give a short read, not SIGBUS.
+Memory for the longest allowed line is reserved once, and pages that only a long line needed are returned to the system. Files
+are read with pread, not mmap, because a truncated file must give a short read, not SIGBUS.
 
-A file that was truncated and has grown past the place of reading since looks like one that has only grown. So the last
-bytes before that place are remembered, and a wary reader compares them with the file at every read: a microsecond.
+A file that was truncated and has grown past the read position since looks like one that has only grown. With
+`check_rewrites`, every read therefore compares the bytes before that position with those read earlier (about 1 us).
 
-NUL bytes are a hole: its data has not been written yet, or never will be. A wary reader never hands them out. It stops in
-front of the first one, where it goes on as soon as there is data instead. If data stands behind the hole, it says so
-(`at_hole`) and waits for `skip_hole`; the caller remembers the place. A reader that is not wary passes over NULs as it reads
-them where a line should begin; those inside a line are the parser's.
+NUL bytes are a hole whose data has not been written yet, or never will be. With `check_rewrites`, the reader stops before
+them until data replaces them. If data follows the hole, it sets `at_hole` and waits for `skip_hole`; the caller remembers
+where the hole is. Without `check_rewrites`, it skips NUL bytes at the start of a line and leaves others to the parser.
 """
 import errno
 import os
@@ -32,7 +30,7 @@ from fasttail.system.checks cimport ft_assert
 
 cdef extern from *:
     """
-    /* Never inlined, in no build: `python -m bench run instructions` counts what runs in it, by this name. */
+    /* Never inlined: `python -m bench run instructions` counts the instructions inside this function by its name. */
     static int ft_reader_fill(void *reader) __attribute__((noinline));
     """
 
@@ -46,11 +44,11 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     PAGE = 65536  # a multiple of every page size in use
-    NUL_SCAN_BYTES = 64 << 20  # of a hole, looked over in one call of `fill`
+    NUL_SCAN_BYTES = 64 << 20  # most bytes of a hole scanned per call of `fill`
 
 cdef uint64_t NO_OFFSET_LIMIT = ~<uint64_t>0
 
-NO_LIMIT = NO_OFFSET_LIMIT  # of a visit that ends with the file
+NO_LIMIT = NO_OFFSET_LIMIT  # for a visit that ends with the file
 
 
 cdef int _fill "ft_reader_fill"(void* reader) noexcept nogil:
@@ -61,9 +59,11 @@ cdef int _fill "ft_reader_fill"(void* reader) noexcept nogil:
 cdef class Reader:
     """Reads a growing file as blocks of whole lines.
 
-    window: bytes read at once (at least 1, at most max_line). max_line: longest line that is kept, in bytes
-    without its newline; a longer one is skipped to its newline and counted in `oversize_lines`. Memory in
-    use: 8 windows at most, while a line longer than that is held its length plus one window.
+    window: most bytes per read (at least 1; reduced to max_line).
+    max_line: longest line that is kept, in bytes without its newline. A longer one is skipped and counted in
+        `oversize_lines`.
+
+    At most 8 windows of memory stay in use; while a longer line is held, its length plus one window.
     """
 
     def __cinit__(self, size_t window=1 << 19, size_t max_line=64 << 20):
@@ -71,8 +71,8 @@ cdef class Reader:
         self.parked_fd = -1
         if window < 1 or max_line < 1:
             raise ValueError("window and max_line must be at least 1 byte")
-        # Not more than max_line: then only the first line of a block can be too long, so that `_find_lines` has one
-        # place to look at, and what is skipped does not depend on the window.
+        # At most max_line, so that only the first line of a block can be too long: `_find_lines` checks only that one, and
+        # what is skipped does not depend on the window.
         self.window = min(window, max_line)
         self.max_line = max_line
         self.capacity = self.max_line + self.window
@@ -93,10 +93,10 @@ cdef class Reader:
             close(self.parked_fd)
         munmap(self.base, self.capacity)
 
-    # ---- mechanism: no GIL, codes ----
+    # ---- mechanism: runs without the GIL, returns codes ----
 
     cdef int fill(self) noexcept nogil:
-        """Read once (lines not consumed yet are offered again instead); answers one of FILL_*."""
+        """Read once and return one of FILL_*. While there are unconsumed lines, offer them again instead of reading."""
         cdef size_t partial_size, read_size
         cdef ssize_t got
         cdef uint64_t at
@@ -122,13 +122,13 @@ cdef class Reader:
             if at >= self.limit:
                 return FILL_EOF
             read_size = min(read_size, self.limit - at)
-            # One byte tells that the hole is still there; a preallocated file is looked at after each write.
+            # One byte shows whether the hole is still there: a preallocated file is checked after every write.
             if self.nul_run_end > at and pread(self.fd, &first, 1, <off_t>at) == 1 and first == 0:
                 return self._scan_nuls(at)
             got = pread(self.fd, self.base + partial_size, read_size, <off_t>at)
         if got < 0:
             if c_errno == EINTR:
-                return FILL_PARTIAL  # not repeated here: Python's signal handlers may want their turn
+                return FILL_PARTIAL  # not retried here, so that Python's signal handlers can run
             self.error = c_errno
             return FILL_ERROR
         self.last_read_short = <size_t>got < read_size
@@ -141,7 +141,7 @@ cdef class Reader:
                 got = nul - (self.base + partial_size)
                 if got == 0:
                     return self._scan_nuls(at)
-        # Looked at after the read: what is the same now was the same when the bytes behind it were read.
+        # Compared after the read: what is unchanged now was also unchanged when the bytes after it were read.
         if self.check_rewrites and not self._preceding_matches():
             self.rewritten = True
             return FILL_EOF
@@ -153,27 +153,27 @@ cdef class Reader:
         return self._find_lines(partial_size)
 
     cdef void _check_invariants(self) noexcept nogil:
-        """What holds between any two calls."""
+        """Assert what holds between any two calls."""
         ft_assert(self.begin <= self.lines_end)
         ft_assert(self.lines_end <= self.end)
         ft_assert(self.end <= self.capacity)
         ft_assert(self.preceding_size <= TAIL_FINGERPRINT_BYTES)
 
     cdef void consume(self) noexcept nogil:
-        """The lines in base[begin:lines_end] are done with: `offset` moves behind them."""
+        """Advance past the lines in base[begin:lines_end]."""
         self.consume_bytes(self.lines_end - self.begin)
 
     cdef void consume_bytes(self, size_t size) noexcept nogil:
-        """So many bytes of these lines are done with, up to the end of one of them."""
+        """Advance past `size` bytes of these lines, which must end at the end of a line."""
         self._check_invariants()
         ft_assert(size <= self.lines_end - self.begin)
-        ft_add_single_writer(&self.offset, size)             # relaxed, as the counters: the main thread tells of them
+        ft_add_single_writer(&self.offset, size)             # relaxed, like the counters: the main thread reports them
         self.begin += size
 
     cdef void _skip_nuls(self) noexcept nogil:
-        """Pass over the NUL bytes at the start of the partial line."""
+        """Skip the NUL bytes at the start of the partial line."""
         cdef size_t at = self.begin
-        # NUL, and each byte like the one before it: libc looks at many at once.
+        # If each byte equals the one before it, all are NUL. memcmp compares many bytes at once.
         if memcmp(self.base + at, self.base + at + 1, self.end - at - 1) == 0:
             at = self.end
         while at < self.end and self.base[at] == 0:
@@ -183,10 +183,11 @@ cdef class Reader:
         self.begin = self.lines_end = at
 
     cdef int _scan_nuls(self, uint64_t at) noexcept nogil:
-        """Find the end of the NUL bytes that begin at `at`, which is read_offset(). Answers FILL_EOF (`at_hole`: data follows
-        them), or FILL_PARTIAL: they go on, or are gone.
+        """Find the end of the NUL bytes that begin at `at`, which is read_offset().
+
+        Return FILL_EOF at their end (`at_hole` if data follows), or FILL_PARTIAL if they continue or have been replaced.
         """
-        cdef char* area = self.base + self.end     # a window at least, behind what is held
+        cdef char* area = self.base + self.end     # scratch after the held bytes, at least one window
         cdef size_t read_size = min(self.window, <size_t>PAGE)
         cdef uint64_t begin = max(at, self.nul_run_end)
         cdef uint64_t to = begin
@@ -198,7 +199,7 @@ cdef class Reader:
         if self.touched_bytes < self.end + read_size:
             ft_store_relaxed(&self.touched_bytes, self.end + read_size)
         while to < self.limit and to - begin < NUL_SCAN_BYTES:
-            # Without this, most of a sparse or preallocated file would be read. Not every file system knows.
+            # Avoids reading most of a sparse or preallocated file, on file systems that support it.
             data = lseek(self.fd, <off_t>to, SEEK_DATA)
             if data < 0 and c_errno == ENXIO:
                 to = max(to, <uint64_t>lseek(self.fd, 0, SEEK_END))
@@ -221,7 +222,7 @@ cdef class Reader:
                 break
             to += <uint64_t>got
         to = min(to, self.limit)
-        # The writer may have filled it meanwhile: then there is no hole.
+        # The writer may have filled the hole in the meantime.
         if found and (pread(self.fd, area, 1, <off_t>at) != 1 or area[0] != 0):
             self.nul_run_end = 0
             return FILL_PARTIAL
@@ -233,7 +234,7 @@ cdef class Reader:
         return FILL_PARTIAL if got > 0 and not found and to < self.limit else FILL_EOF
 
     cdef void _save_preceding(self) noexcept nogil:
-        """Take base[0:begin], which is about to go, into `preceding`."""
+        """Append base[0:begin], which is about to be overwritten, to `preceding`."""
         cdef size_t added = min(self.begin, <size_t>TAIL_FINGERPRINT_BYTES)
         cdef size_t kept = min(self.preceding_size, <size_t>TAIL_FINGERPRINT_BYTES - added)
         memmove(self.preceding, self.preceding + self.preceding_size - kept, kept)
@@ -242,9 +243,10 @@ cdef class Reader:
         ft_assert(self.preceding_size <= TAIL_FINGERPRINT_BYTES)
 
     cdef bint _preceding_matches(self) noexcept nogil:
-        """Whether the file still has before base[end] what was read there; base[0] is the partial line's start.
+        """Return whether the file still has the bytes that were read before base[end].
 
-        True also where the file ends before that place now: what was read behind it was there.
+        base[0] must be the start of the partial line. Return True as well if the file now ends before that position, since
+        the bytes after it were there when they were read.
         """
         cdef char current[TAIL_FINGERPRINT_BYTES]
         cdef size_t size = self.preceding_size
@@ -257,20 +259,20 @@ cdef class Reader:
         return True
 
     cdef void _load_preceding(self) noexcept nogil:
-        """Fill `preceding` from the file itself: reading begins at `offset`."""
+        """Load `preceding` from the file, when reading begins at `offset`."""
         cdef size_t size = min(self.offset, <uint64_t>TAIL_FINGERPRINT_BYTES)
         cdef char* nul
         self.preceding_size = 0
         if self.check_rewrites and size > 0 and pread(self.fd, self.preceding, size,
                                                       <off_t>(self.offset - size)) == <ssize_t>size:
             nul = <char*>memrchr(self.preceding, 0, size)
-            if nul != NULL:  # a hole may be filled, which makes it no other file
+            if nul != NULL:  # filling a hole does not make it another file
                 size = <size_t>(self.preceding + size - nul) - 1
                 memmove(self.preceding, nul + 1, size)
             self.preceding_size = size
 
     cdef void _compact_buffer(self) noexcept nogil:
-        """Put the partial line at base[0] and give back the pages that only a long line needed."""
+        """Move the partial line to base[0] and return the pages that only a long line needed."""
         cdef size_t partial_size = self.end - self.begin
         cdef size_t kept = (self.window * RETAINED_WINDOWS + PAGE - 1) // PAGE * PAGE
         if self.begin > 0:
@@ -280,13 +282,13 @@ cdef class Reader:
             self.begin = self.lines_end = 0
             self.end = partial_size
         if self.touched_bytes > kept and partial_size <= kept:
-            madvise(self.base + kept, self.touched_bytes - kept, MADV_DONTNEED)  # failing, it costs memory only
+            madvise(self.base + kept, self.touched_bytes - kept, MADV_DONTNEED)  # a failure costs only memory
             ft_store_relaxed(&self.touched_bytes, kept)
 
     cdef int _find_lines(self, size_t partial_size) noexcept nogil:
-        """Find the line ends in base[held:end], just read; base[0:held] holds none. Answers one of FILL_*.
+        """Find the line ends in base[partial_size:end], which was just read, and return one of FILL_*.
 
-        Each byte is looked at twice at most, however long its line is.
+        base[0:partial_size] contains no newline. Each byte is searched at most twice, however long its line is.
         """
         cdef char* newline
         cdef size_t length
@@ -302,7 +304,7 @@ cdef class Reader:
                     return FILL_SKIPPED
                 ft_add_single_writer(&self.offset, self.skipped + length + 1)
                 self.skipped = 0
-                self.preceding_size = 0  # what stood before the long line is far away now
+                self.preceding_size = 0  # no longer adjacent: the long line lies between
                 self.begin = self.lines_end = partial_size = length + 1
                 newline = <char*>memrchr(self.base + partial_size, c"\n", self.end - partial_size)
                 if newline != NULL:
@@ -315,7 +317,7 @@ cdef class Reader:
         return FILL_LINES
 
     cdef void _reset_buffer(self) noexcept nogil:
-        """Drop the bytes held (not the offset)."""
+        """Discard the held bytes and the state of the read, but not the offset."""
         self.begin = self.lines_end = self.end = 0
         self.skipped = 0
         self.error = 0
@@ -323,13 +325,13 @@ cdef class Reader:
         self.at_hole = False
         self.nul_run_end = 0
 
-    # ---- Python side: rare events ----
+    # ---- Python API for rare events ----
 
     def open(self, path, uint64_t offset=0):
-        """Close the file before and read `path` from `offset` on. OSError: nothing changed.
+        """Close the current file and read `path` from `offset` on.
 
-        path may be a descriptor, which is duplicated. Pipes, sockets and terminals are read too, in order; `offset`
-        must be 0 for them (ValueError).
+        path may be a descriptor, which is duplicated. Pipes, sockets and terminals are read in order; for them, a non-zero
+        offset raises ValueError. If OSError is raised, nothing has changed.
         """
         fd, sequential = _open_input(path, offset)
         self.close()
@@ -339,7 +341,7 @@ cdef class Reader:
         self._load_preceding()
 
     def close(self):
-        """Close the file (and one left for a visit) and drop what is held."""
+        """Close the file, and one left for a visit, and discard the held bytes."""
         fds = (self.fd, self.parked_fd)
         self.fd = self.parked_fd = -1
         self.offset = self.parked_offset = 0
@@ -352,7 +354,10 @@ cdef class Reader:
                 os.close(fd)
 
     def seek(self, uint64_t offset):
-        """Go on at `offset` of the same file; what is held is dropped. ValueError: no file, or a pipe."""
+        """Discard the held bytes and continue at `offset` of the same file.
+
+        Raise ValueError if no file is open or it is a pipe.
+        """
         self._require_open()
         if self.sequential:
             raise ValueError("a pipe cannot be read from an offset")
@@ -364,10 +369,13 @@ cdef class Reader:
             self._load_preceding()
 
     def begin_visit(self, path, uint64_t offset, uint64_t limit=NO_OFFSET_LIMIT, uint64_t nuls_counted_to=0):
-        """Read another file for a while, up to `limit` at most. The present one stays open: end_visit() goes on where tell() is
-        now. nuls_counted_to: up to there `nul_bytes` has that file's.
+        """Read another file for a while, at most up to `limit`.
 
-        OSError: nothing changed. ValueError: no file open, a pipe, or a visit under way.
+        The current file stays open, and end_visit() continues where tell() is now.
+        nuls_counted_to: offset up to which `nul_bytes` already includes the visited file.
+
+        Raise ValueError if no file is open, the current one is a pipe, or a visit is in progress. If OSError is raised,
+        nothing has changed.
         """
         self._require_open()
         if self.sequential or self.parked_fd >= 0:
@@ -388,7 +396,7 @@ cdef class Reader:
         self._load_preceding()
 
     def end_visit(self):
-        """End a visit. ValueError: there is none."""
+        """End a visit and return to the file before it. Raise ValueError if there is no visit."""
         if self.parked_fd < 0:
             raise ValueError("no visit to leave")
         visited = self.fd
@@ -404,22 +412,22 @@ cdef class Reader:
         os.close(visited)
 
     def fill_once(self):
-        """fill() for Python callers: one of FILL_*. The GIL is released meanwhile."""
+        """Call fill() without the GIL and return one of FILL_*."""
         cdef int code
         with nogil:
             code = _fill(<void*>self)
         return code
 
     def take_lines(self):
-        """A copy of the complete lines, newlines included (b"": none); they count as consumed."""
+        """Consume the complete lines and return a copy of them, newlines included (b"" if there are none)."""
         lines = self.base[self.begin:self.lines_end]
         self.consume()
         return lines
 
     def take_partial_line(self):
-        """Give up waiting for the rest of the partial line: its bytes (b"": none, or it was oversize).
+        """Consume the partial line without waiting for its rest and return its bytes.
 
-        ValueError: complete lines are waiting before it.
+        Return b"" if there is none or it was oversize. Raise ValueError if complete lines precede it.
         """
         if self.lines_end > self.begin:
             raise ValueError("take the complete lines first")
@@ -432,17 +440,19 @@ cdef class Reader:
         return tail
 
     def tell(self):
-        """File offset of the first byte not consumed, always the start of a line: resume here."""
+        """Return the file offset of the first unconsumed byte. It is a line start, where reading can resume."""
         return self.offset
 
     def preceding_bytes(self):
-        """The last bytes before tell(), TAIL_FINGERPRINT_BYTES at most; fewer, or none, if they are not known."""
+        """Return the last bytes before tell(), at most TAIL_FINGERPRINT_BYTES, and fewer or none if they are unknown."""
         consumed = self.base[self.begin - min(self.begin, <size_t>TAIL_FINGERPRINT_BYTES):self.begin]
         return (self.preceding[:self.preceding_size] + consumed)[-<Py_ssize_t>TAIL_FINGERPRINT_BYTES:]
 
     def verify_unchanged(self):
-        """Whether the file still has what was read before tell(). A wary reader looks with every read that gives bytes;
-        this is for the time between. Once it says no, nothing is read until a seek or another file.
+        """Return whether the file still has what was read before tell().
+
+        With `check_rewrites`, every read that returns bytes verifies this; call it in between. Once the result is False,
+        nothing is read until a seek or another file. Without `check_rewrites`, nothing is compared.
         """
         if self.fd >= 0 and self.check_rewrites and not self.sequential and self.lines_end == self.begin:
             self._compact_buffer()
@@ -450,42 +460,45 @@ cdef class Reader:
         return not self.rewritten
 
     def pread_at(self, uint64_t offset, size_t size):
-        """Bytes of the open file from `offset` on, at most `size`. OSError. ValueError: no file is open."""
+        """Return at most `size` bytes of the open file from `offset` on.
+
+        Raise ValueError if no file is open, and OSError if the read fails.
+        """
         self._require_open()
         return os.pread(self.fd, size, offset)
 
     def skip_hole(self):
-        """Go on behind the hole. What is held of the line in front of it is dropped: tell() said where that begins.
+        """Continue after the hole and discard the partial line before it, which begins at tell().
 
-        ValueError: there is no hole with data behind it.
+        Raise ValueError unless the reader is `at_hole`.
         """
         if not self.at_hole:
             raise ValueError("not at a hole with data behind it")
         self.offset = self.nul_run_end
         self._reset_buffer()
-        self.preceding_size = 0  # NULs, which may be replaced
+        self.preceding_size = 0  # NUL bytes, which may be replaced
 
     def rescan_nuls(self):
-        """Let the next fill look through the NUL bytes that follow read_offset(): in their midst there may be data now."""
+        """Make the next fill scan the NUL bytes after read_offset() again, because there may be data among them now."""
         if not self.at_hole:
             self.nul_run_end = 0
 
     def read_offset(self):
-        """File offset up to which bytes were read."""
+        """Return the file offset up to which bytes were read."""
         return self.offset + self.skipped + (self.end - self.begin)
 
     def scanned_to(self):
-        """File offset up to which everything is known: read_offset(), or the end of the NUL bytes that follow it."""
+        """Return read_offset(), or the end of the known NUL bytes that follow it."""
         return max(self.read_offset(), self.nul_run_end)
 
     @property
     def resident_bytes(self):
-        """Bytes of its memory that may have pages behind them. Callable from any thread, as the three that follow."""
+        """Bytes of its memory that may be resident. This and the next three may be read from any thread."""
         return ft_load_relaxed(&self.touched_bytes)
 
     @property
     def bytes_read(self):
-        """Of all files; bytes read twice count twice."""
+        """Bytes read of all files; bytes read twice count twice."""
         return ft_load_relaxed(&self.total_read_bytes)
 
     @property
@@ -495,12 +508,12 @@ cdef class Reader:
 
     @property
     def nul_bytes(self):
-        """NUL bytes that were met; by a reader that is not wary only where a line should begin."""
+        """NUL bytes found; without `check_rewrites`, only those at a line start."""
         return ft_load_relaxed(&self.nul_count)
 
     @property
     def partial_bytes(self):
-        """Bytes of the partial line that is waited for (of an oversize one: those skipped)."""
+        """Bytes of the partial line, including those skipped of an oversize one."""
         return self.skipped + (self.end - self.lines_end)
 
     @property
@@ -508,17 +521,17 @@ cdef class Reader:
         return self.fd >= 0
 
     def stat(self):
-        """os.stat_result of the open file. ValueError: none is open."""
+        """Return the os.stat_result of the open file. Raise ValueError if none is open."""
         self._require_open()
         return os.fstat(self.fd)
 
     def identity(self):
-        """(device, inode) of the open file. ValueError: none is open."""
+        """Return (device, inode) of the open file. Raise ValueError if none is open."""
         result = self.stat()
         return result.st_dev, result.st_ino
 
     def size(self):
-        """Bytes in the open file now. ValueError: none is open."""
+        """Return the current size of the open file in bytes. Raise ValueError if none is open."""
         return self.stat().st_size
 
     def _require_open(self):
@@ -527,7 +540,10 @@ cdef class Reader:
 
 
 def _open_input(path, uint64_t offset):
-    """(descriptor, whether it can only be read in order). OSError as open(2) or dup(2), and for a folder."""
+    """Return (descriptor, whether it can only be read in order).
+
+    Raise OSError as open(2) and dup(2) do, and for a folder.
+    """
     is_fd = isinstance(path, int)
     fd = os.dup(path) if is_fd else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,6 +1,6 @@
-"""Waiting for the node to write: inotify where it works, a poll timer where it does not.
+"""Waits for the node to write, with inotify where it works and a poll timer where it does not.
 
-Events are hints: whoever waits must look at files and folders once in a while anyway, with the same result.
+Events are only hints: callers must scan files and folders periodically anyway, with the same result.
 """
 import os
 
@@ -35,17 +35,20 @@ cdef extern from "<poll.h>" nogil:
     int ppoll(pollfd* fds, unsigned long count, const timespec* timeout, const void* sigmask)
 
 cdef enum:
-    EVENT_BUFFER_BYTES = 4096  # one read; the kernel wants sizeof(inotify_event) + NAME_MAX + 1 at least
+    EVENT_BUFFER_BYTES = 4096  # per read; the kernel needs at least sizeof(inotify_event) + NAME_MAX + 1
 
 
 @cython.final
 cdef class Watcher:
-    """Waits until the current file or a watched folder changes, wake_fd is readable, or a time has passed.
+    """Waits until the current file or a watched folder changes, wake_fd is readable, or a timeout passes.
 
-    wake_fd: a descriptor (eventfd, pipe) by which another thread ends a wait; borrowed. use_inotify=False:
-    polling. poll_ms: how often a file that inotify does not cover is to be read. output_fd: a descriptor that the
-    caller writes to (pipe, socket, terminal); a wait ends when its reader has gone. Borrowed. If inotify cannot be had, or
-    runs out of watches, the watcher polls from then on and `polling_reason` says why; nothing raises for that.
+    wake_fd: a borrowed descriptor (eventfd, pipe) with which another thread ends a wait.
+    use_inotify: False to poll instead.
+    poll_ms: milliseconds between reads of a file that inotify does not cover.
+    output_fd: a borrowed descriptor that the caller writes to (pipe, socket, terminal). A wait ends when its reader closes it.
+
+    If inotify is unavailable or runs out of watches, the watcher polls from then on and sets `polling_reason`. It does not
+    raise.
     """
 
     def __cinit__(self, int wake_fd=-1, bint use_inotify=True, long poll_ms=20, int output_fd=-1):
@@ -67,10 +70,10 @@ cdef class Watcher:
         if self.poll_us > 0 and self.fd >= 0:
             close(self.fd)
 
-    # ---- mechanism: no GIL, codes ----
+    # ---- mechanism: runs without the GIL, returns codes ----
 
     cdef int wait(self, long timeout_us) noexcept nogil:
-        """Wait timeout_us microseconds at most (negative: no limit); answers WAIT_* flags, at least one."""
+        """Wait at most timeout_us microseconds (negative: no limit) and return at least one of the WAIT_* flags."""
         cdef pollfd fds[3]
         cdef timespec limit
         cdef long wait_us = timeout_us
@@ -79,11 +82,11 @@ cdef class Watcher:
             wait_us = self.poll_us
         limit.tv_sec = wait_us // 1000000
         limit.tv_nsec = wait_us % 1000000 * 1000
-        fds[0].fd = self.fd  # poll passes over negative descriptors
+        fds[0].fd = self.fd  # poll ignores negative descriptors
         fds[1].fd = self.wake_fd
         fds[2].fd = self.output_fd
         fds[0].events = fds[1].events = POLLIN
-        fds[2].events = 0  # POLLERR and POLLHUP are always told
+        fds[2].events = 0  # POLLERR and POLLHUP are always reported
         fds[0].revents = fds[1].revents = fds[2].revents = 0
         ready = ppoll(fds, 3, &limit if wait_us >= 0 else NULL, NULL)
         if ready > 0:
@@ -100,14 +103,14 @@ cdef class Watcher:
         return flags
 
     cdef int _drain_events(self) noexcept nogil:
-        """Read what events are there (the rest makes the next wait end at once); answers WAIT_* flags."""
+        """Read pending events once and return WAIT_* flags. Any events left make the next wait return at once."""
         cdef char buffer[EVENT_BUFFER_BYTES]
         cdef inotify_event event
         cdef size_t at = 0, size
         cdef ssize_t bytes_read = read(self.fd, buffer, EVENT_BUFFER_BYTES)
         cdef int flags = 0
         if bytes_read <= 0:
-            if errno != EAGAIN and errno != EINTR:  # a broken descriptor: polling is better than spinning
+            if errno != EAGAIN and errno != EINTR:  # the descriptor is broken: poll instead of spinning
                 close(self.fd)
                 self.fd = -1
                 self.polls_file = True
@@ -116,35 +119,35 @@ cdef class Watcher:
         while at + sizeof(inotify_event) <= size:
             memcpy(&event, buffer + at, sizeof(inotify_event))  # the buffer need not be aligned
             at += sizeof(inotify_event) + event.len
-            ft_assert(at <= size)                # the kernel gives whole events only
+            ft_assert(at <= size)                # the kernel returns only whole events
             if event.mask & IN_Q_OVERFLOW:
-                ft_add_single_writer(&self.overflow_count, 1)  # relaxed: the main thread tells of it
+                ft_add_single_writer(&self.overflow_count, 1)  # relaxed: the main thread reports it
                 flags |= WAIT_DATA | WAIT_DIRS
             elif event.wd == self.file_wd:
                 if event.mask & IN_MODIFY:
                     flags |= WAIT_DATA
                 else:
                     flags |= WAIT_DIRS
-                if event.mask & IN_IGNORED:  # the kernel dropped the watch
+                if event.mask & IN_IGNORED:  # the kernel removed the watch
                     self.file_wd = -1
                     self.polls_file = True
             else:
                 flags |= WAIT_DIRS
         return flags
 
-    # ---- Python side: rare events ----
+    # ---- Python API for rare events ----
 
     def wait_once(self, long timeout_us):
-        """wait() for Python callers. The GIL is released meanwhile."""
+        """Call wait() without the GIL and return its WAIT_* flags."""
         cdef int flags
         with nogil:
             flags = self.wait(timeout_us)
         return flags
 
     def watch_file(self, path):
-        """Make `path` the current file, instead of the one before; None: there is none.
+        """Make `path` the current file (None: no file).
 
-        A file that cannot be watched is polled: reading it is what shows whether it can be read.
+        A file that cannot be watched is polled, because only reading it shows whether it can be read.
         """
         cdef int before = self.file_wd
         self.file_wd = -1
@@ -152,47 +155,46 @@ cdef class Watcher:
         if path is not None and self.fd >= 0:
             self.file_wd = self._add_watch(path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF)
             self.polls_file = self.file_wd < 0
-        # The same file again has the same watch, which must stay.
+        # The same file gets the same watch again, which must stay.
         if before >= 0 and before != self.file_wd and self.fd >= 0:
             inotify_rm_watch(self.fd, before)
 
     def watch_dirs(self, paths):
-        """Watch these folders for names that come and go, and no others. A missing one is passed over.
+        """Watch these folders, and no others, for names that are added, removed or moved. Ignore missing folders.
 
-        To be called again with every rescan: a folder made anew needs a new watch.
+        Call this again with every rescan, because a folder that was created again needs a new watch.
         """
         wds = set()
         for path in paths:
             if self.fd < 0:
                 return
-            # Known folders are added as well: the kernel then answers with the watch it has.
+            # For a folder that is already watched, the kernel returns the existing watch.
             wds.add(self._add_watch(path, IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF
                                     | IN_MOVE_SELF | IN_ONLYDIR))
         wds.discard(-1)
         for wd in self._dir_wds - wds:
-            inotify_rm_watch(self.fd, wd)  # EINVAL: the folder went, and its watch with it
+            inotify_rm_watch(self.fd, wd)  # EINVAL if the folder was deleted, and its watch with it
         self._dir_wds = wds
 
     def close(self):
-        """Give back the inotify instance; the watcher polls from then on."""
+        """Close the inotify instance; the watcher polls from then on."""
         self._fall_back_to_polling("closed")
 
     @property
     def overflows(self):
-        """Times the kernel dropped events. Callable from any thread."""
+        """Times the kernel dropped events. May be read from any thread."""
         return ft_load_relaxed(&self.overflow_count)
 
     @property
     def uses_inotify(self):
-        """Whether inotify is in use."""
         return self.fd >= 0
 
     def _add_watch(self, path, uint32_t mask):
-        """The watch descriptor of `path`, -1 if it cannot be watched."""
+        """Return the watch descriptor of `path`, -1 if it cannot be watched."""
         cdef bytes name = os.fsencode(path)
         cdef int wd = inotify_add_watch(self.fd, name, mask)
         cdef int code = errno
-        # A missing or forbidden path says nothing of the others; anything else would hit the next too.
+        # A missing or forbidden path says nothing about the others; any other error would hit them too.
         if wd < 0 and code not in (ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG):
             self._fall_back_to_polling(_inotify_error(code))
         return wd
@@ -208,7 +210,7 @@ cdef class Watcher:
 
 
 def _inotify_error(int code):
-    """What to tell an operator whose inotify does not work; code: errno."""
+    """Return what to report to an operator whose inotify fails with errno `code`."""
     text = f"inotify is unavailable ({os.strerror(code)})"
     if code == ENOSPC:
         return f"{text}: no watches left, raise the sysctl fs.inotify.max_user_watches"

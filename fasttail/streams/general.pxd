@@ -1,10 +1,10 @@
-"""The general path."""
+"""The general path, see general.pyx."""
 from libc.stdint cimport uint16_t
 
 from fasttail.streams.types cimport Chunk, ParseError, Row
 
 cdef enum:
-    STRATEGY_LINES = 31          # so many lines are taken for such as the one before: lines of a kind come together, most often
+    STRATEGY_LINES = 31          # lines for which a choice of scan holds, because lines of one form mostly come together
 
 cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, Row* row, ParseError* error) noexcept nogil
 cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogil

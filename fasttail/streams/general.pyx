@@ -1,6 +1,8 @@
-"""The general path: any order-status line, in whatever form JSON allows -> rows, or a Reject that says why and where.
+"""The general path: parses an order-status line in any form that JSON allows into rows, or into a Reject.
 
-It decides what is accepted: the template path of `order_status` only takes what this one would take too, and faster.
+It decides what is accepted. The template path of `order_status` accepts a subset of the same lines, faster.
+
+The _read functions convert one of the `fields` that were found. Functions that return int return 1, or 0 with the `error`.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
@@ -34,13 +36,13 @@ cdef extern from "simd.h" nogil:
     uint64_t ft_parse_digits_n(uint64_t v, unsigned n) noexcept
 
 cdef enum:
-    MAX_EVENT_BYTES = 0xFFFFFFFF  # of an event, or of an envelope's line: a TextSpan counts in 32 bits
-    MAX_MISPREDICTED_KEYS = 6     # keys of a line; with more guessed wrong, the next lines go by their outline
+    MAX_EVENT_BYTES = 0xFFFFFFFF  # of an event, or of an envelope's line, because a TextSpan has 32 bits
+    MAX_MISPREDICTED_KEYS = 6     # in one line; with more, the next lines are parsed by structural index
 
 
 cdef ObjectSchema ORDER_SCHEMA = ObjectSchema(FIRST_KEY_OF_ORDER, ORDER_LO, ORDER_HI, -1, NULL)
 cdef ObjectSchema EVENT_SCHEMA = ObjectSchema(FIRST_KEY_OF_EVENT, EVENT_LO, EVENT_HI, F_ORDER, &ORDER_SCHEMA)
-# of an envelope, or of a plain event
+# the outer object of a line: an envelope, or an event of the plain layout
 cdef ObjectSchema LINE_SCHEMA = ObjectSchema(FIRST_KEY_OF_LINE, ENVELOPE_LO, EVENT_HI, F_ORDER, &ORDER_SCHEMA)
 
 
@@ -58,7 +60,7 @@ cdef inline int _reject_value(ParseError* error, const char* at, int reason, int
 
 cdef int _read_text(const JsonValue* fields, int field, bint nullable, const char* start, TextSpan* span, uint8_t* flags,
                     ParseError* error) noexcept nogil:
-    """A text value -> ref. Null (or no key at all) is allowed for the nullable ones."""
+    """Set `span` to a text value. If nullable, it may be null or absent."""
     cdef const JsonValue* s = &fields[field]
     if s.kind == K_STRING or s.kind == K_ESCAPED_STRING:
         if s.kind == K_ESCAPED_STRING:
@@ -73,7 +75,7 @@ cdef int _read_text(const JsonValue* fields, int field, bint nullable, const cha
 
 
 cdef void _read_code(const InternTable* codes, const JsonValue* s, uint32_t* code) noexcept nogil:
-    """The code of a (perhaps escaped) text, 0 if it is not in the table."""
+    """Set `code` to that of a (perhaps escaped) text, 0 if it is not in the table."""
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n
     if s.kind == K_STRING:
@@ -96,7 +98,7 @@ cdef int _read_decimal(const Chunk* c, const JsonValue* fields, int field, const
     if fields[field].kind == K_STRING and c.readable - fields[field].text >= 16:
         fraction = ft_parse_decimal(fields[field].text, &quote, &mantissa)
         if fraction:
-            value[0] = <double>mantissa / FT_POWERS_OF_TEN[fraction]  # as in the template path: 14 digits at the most
+            value[0] = <double>mantissa / FT_POWERS_OF_TEN[fraction]  # as in the template path: at most 14 digits
             return 1
     if fields[field].kind == K_ESCAPED_STRING:
         n = unescape(fields[field].text, fields[field].size, decoded, DECODED_TEXT_BYTES)
@@ -119,7 +121,7 @@ cdef int _read_time(Chunk* c, const JsonValue* fields, int field, const char* st
         if n < 0 or not parse_datetime_ns(decoded, <size_t>n, ns):
             return _reject_value(error, fields[field].text, R_TIME, field)
     elif fields[field].size == 29:
-        # the block's time, most often: remembered with its quote
+        # Usually the time of the block: cached with its closing quote.
         ft_assert(fields[field].text[29] == c'"')
         if memcmp(fields[field].text, c.cached_time_text, 30) != 0:
             if not parse_datetime_ns(fields[field].text, 29, &time_ns):
@@ -139,7 +141,7 @@ cdef int _read_int(const Chunk* c, const JsonValue* fields, int field, const cha
     if s.kind != K_INT:
         return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
     if 8 < s.size <= 15 and c.readable - s.text >= 16 and ft_count_digits8(ft_load8(s.text)) == 8:
-        # validated as a number: the rest are digits too
+        # The text was validated as an integer, so the rest are digits too.
         value[0] = (ft_parse_digits8(ft_load8(s.text)) * FT_INT_POWERS_OF_TEN[s.size - 8]
                     + ft_parse_digits_n(ft_load8(s.text + 8), <unsigned>(s.size - 8)))
         return 1
@@ -160,7 +162,7 @@ cdef int _read_bool(const JsonValue* fields, int field, const char* start, uint8
 
 cdef int _read_json(const JsonValue* fields, int field, int kind, bint nullable, const char* start, TextSpan* span,
                     ParseError* error) noexcept nogil:
-    """An array or object, kept as its JSON text."""
+    """Like _read_text, for the JSON text of an array or object."""
     cdef const JsonValue* s = &fields[field]
     if s.kind == kind:
         _set_span(span, start, s.text, s.text + s.size)
@@ -191,11 +193,11 @@ cdef int _read_side(const JsonValue* fields, const char* start, uint8_t* side, P
 
 cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fields, Row* row,
                    ParseError* error) noexcept nogil:
-    """The values found in an event and in its order (slots[EVENT_LO:ORDER_HI]) -> row. 1, or 0 with the fault."""
+    """Fill `row` from the values of an event and its order, fields[EVENT_LO:ORDER_HI]."""
     cdef uint8_t flags = 0
     cdef uint64_t number = 0
     cdef uint32_t code = 0
-    cdef double trigger_px                       # checked; a column has its text only
+    cdef double trigger_px                       # only validated: the row keeps its text
     cdef const JsonValue* order = &fields[<int>F_ORDER]
     if after - start > <ssize_t>MAX_EVENT_BYTES:
         return _reject_value(error, start, R_LENGTH, F_NONE)
@@ -242,7 +244,7 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fi
 
 
 cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, Row* row, ParseError* error) noexcept nogil:
-    """Any event at p: the byte after it, or NULL with the fault."""
+    """Parse any event at p into `row` and return the byte after it, or NULL with the error."""
     cdef JsonValue fields[MAX_KEYS]
     cdef const char* q = scan_object(p, end, depth, &FIELD_KEYS, &EVENT_SCHEMA, fields, c.next_key, error)
     if q == NULL or not _fill_row(c, p, q, fields, row, error):
@@ -251,9 +253,9 @@ cdef const char* event_general(Chunk* c, const char* p, const char* end, int dep
 
 
 cdef int _read_envelope(Chunk* c, const char* start, JsonValue* fields, ParseError* error) noexcept nogil:
-    """The envelope's own values -> the next free Envelope (not counted yet). 1, or 0 with the fault."""
+    """Fill the next free Envelope without counting it."""
     cdef Envelope* e
-    cdef uint8_t flags = 0                           # an envelope keeps none: who shows its times looks for backslashes
+    cdef uint8_t flags = 0                           # not kept: whoever shows an envelope's times looks for backslashes
     if c.envelopes_len >= c.envelopes_cap:
         c.bound_exceeded = True
         return _reject_value(error, start, R_JSON, F_NONE)
@@ -265,7 +267,7 @@ cdef int _read_envelope(Chunk* c, const char* start, JsonValue* fields, ParseErr
 
 
 cdef int _events_general(Chunk* c, const JsonValue* events, uint32_t envelope, ParseError* error) noexcept nogil:
-    """All events of a validated array -> rows. 1, or 0 with the fault (the caller takes the rows back)."""
+    """Parse all events of a validated array into rows, which the caller discards after an error."""
     cdef const char* p = skip_whitespace(events.text + 1, events.text + events.size)
     cdef const char* end = events.text + events.size - 1
     cdef Row* row
@@ -286,21 +288,23 @@ cdef int _events_general(Chunk* c, const JsonValue* events, uint32_t envelope, P
         p = skip_whitespace(p, end)
         if p >= end:
             return 1
-        p = skip_whitespace(p + 1, end)     # a comma: the array was validated
+        p = skip_whitespace(p + 1, end)     # skips a comma: the array was validated
 
 
 cdef inline bint _at_line_end(const char* p, const char* end) noexcept nogil:
-    """Whether the line ends at p."""
     return p >= end or p[0] == c'\n'
 
 
 cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogil:
-    """Any line at c.pos -> rows, or a Reject; c.pos moves behind it. outline: the line's marks, or NULL: not made."""
+    """Parse any line at c.pos into rows or a Reject and advance c.pos past it.
+
+    structural_index: positions as from ft_structural_index, or NULL if they were not computed.
+    """
     cdef const char* line = c.pos
     cdef const char* p = line
     cdef const char* end = c.limit
     cdef const char* q
-    cdef const char* after = NULL                # the JSON, and the blanks behind it
+    cdef const char* after = NULL                # end of the JSON text and of the whitespace after it
     cdef JsonValue fields[MAX_KEYS]
     cdef ParseError error
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded_rows = c.uncoded_len
@@ -308,8 +312,8 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
     cdef Reject* reject
     cdef const JsonValue* events = &fields[<int>F_EVENTS]
     cdef bint accepted = False
-    ft_add_single_writer(&c.lines, 1)            # relaxed, as rows_len: the main thread may ask how far it is
-    # a hole that a truncating copier left: the line begins after it
+    ft_add_single_writer(&c.lines, 1)            # relaxed, like rows_len: the main thread may ask for the progress
+    # The line begins after a hole, such as a truncating copier leaves.
     while p < end and p[0] == 0:
         p += 1
     c.nul_bytes += <uint64_t>(p - line)
@@ -320,7 +324,7 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
         c.pos = p if p == end else p + 1
         return
     if p[0] != c'{':
-        # another value, or none: tell which
+        # The line is another JSON value or invalid: find out which.
         q = scan_value(p, end, 0, &fields[0], &error)
         if q != NULL:
             after = skip_whitespace(q, end)
@@ -371,7 +375,7 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
         reject.field = error.field
         c.rejects_len += 1
         if after == NULL:
-            after = error.position               # what is before it was read, and is no newline
+            after = error.position               # the bytes before it were read and contain no newline
         if not _at_line_end(after, end):
             after = <const char*>memchr(after, c'\n', <size_t>(end - after))
             if after == NULL:
@@ -380,7 +384,7 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
 
 
 cdef void _assign_coin_code(InternTable* coins, const char* text, Row* row) noexcept nogil:
-    """The row's coin, as it is written at `text`, gets its code, a new one if need be."""
+    """Set the row's coin to the code of the (perhaps escaped) name at `text`, a new code if necessary."""
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n = <ssize_t>row.coin_text.size
     cdef uint32_t code
@@ -393,8 +397,10 @@ cdef void _assign_coin_code(InternTable* coins, const char* text, Row* row) noex
 
 
 cdef void resolve_new_coin(Chunk* c, Row* row) noexcept nogil:
-    """A row's coin that the table does not have: it gets its code now, or, where other workers look at the table, after the
-    region. A line that is rejected after all has its coins forgotten."""
+    """Assign a new coin's code now, or after the region if other workers read the table.
+
+    The coins of a line that is rejected later are removed again.
+    """
     if c.single_worker:
         _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
         return
@@ -404,8 +410,8 @@ cdef void resolve_new_coin(Chunk* c, Row* row) noexcept nogil:
 
 
 cdef void _check_row(const Chunk* c, const Row* row) noexcept nogil:
-    """Debug builds: every text of the row lies within its event, and that within the data."""
-    cdef const TextSpan* refs = &row.time        # the first of them, `cloid` the last
+    """Assert that the row's texts lie within its event, and the event within the data."""
+    cdef const TextSpan* refs = &row.time        # the first text of a row; `cloid` is the last
     cdef int i
     ft_assert(row.size > 0)
     ft_assert(row.offset + row.size <= <uint64_t>(c.limit - c.data))
@@ -417,8 +423,7 @@ cdef void _check_row(const Chunk* c, const Row* row) noexcept nogil:
 
 
 cdef void assign_coin_codes(Chunk* c) noexcept nogil:
-    """Codes for coins that the table did not have yet, in the order of the rows. One thread at a time, after the region.
-    """
+    """Assign codes to new coins in row order. Called after the region, by one thread at a time."""
     cdef size_t i, n = c.uncoded_len
     cdef Row* row
     if FT_DEBUG_CHECKS:
@@ -433,7 +438,7 @@ cdef void assign_coin_codes(Chunk* c) noexcept nogil:
         return
     for i in range(c.rows_len):
         row = &(<Row*>c.rows)[i]
-        # rows and texts were written and read a while ago, so they come from memory: ask for them in time
+        # Rows and texts are no longer in the cache, so prefetch them.
         if i + 16 < c.rows_len:
             ft_prefetch_at(&row[16])
             ft_prefetch_at(c.data + row[8].offset + row[8].coin_text.offset)

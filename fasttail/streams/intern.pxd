@@ -1,4 +1,4 @@
-"""Words with small numbers: an open-addressing table, filled by one thread, read by many."""
+"""Interned strings with small integer codes: an open-addressing hash table that one thread fills and many read."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
@@ -20,7 +20,7 @@ cdef struct InternTable:
     InternEntry* slots
     uint64_t mask
     uint32_t count           # codes 1..count are in use
-    uint32_t max_entries     # no more than this many words
+    uint32_t max_entries     # limit of `count`
     uint32_t capacity        # of texts and sizes; grows
     const char** texts       # texts[code]; owned copies
     uint32_t* sizes
@@ -33,7 +33,7 @@ cdef void intern_truncate(InternTable* self, uint32_t count) noexcept nogil
 cdef uint32_t intern_add(InternTable* self, const char* p, size_t n) noexcept nogil
 
 
-# Here and not in words.pyx, so that every kernel has it inline: several look-ups a line.
+# In the .pxd and not in intern.pyx, so that every kernel inlines it: each line needs several look-ups.
 
 cdef inline uint64_t intern_hash(uint64_t head, uint64_t tail, size_t n) noexcept nogil:
     cdef uint64_t h = (head ^ (tail * <uint64_t>0x9E3779B97F4A7C15) ^ n) * <uint64_t>0xD6E8FEB86659FD93
@@ -41,7 +41,7 @@ cdef inline uint64_t intern_hash(uint64_t head, uint64_t tail, size_t n) noexcep
 
 
 cdef inline uint64_t intern_prefix(const char* p, size_t n) noexcept nogil:
-    """Up to eight bytes of the word as a number, without reading past it."""
+    """Return the first eight bytes of the string as a number, all of a shorter one, without reading past its end."""
     if n >= 8:
         return ft_load8(p)
     if n >= 4:
@@ -52,7 +52,7 @@ cdef inline uint64_t intern_prefix(const char* p, size_t n) noexcept nogil:
 
 
 cdef inline uint32_t intern_find(const InternTable* self, const char* p, size_t n) noexcept nogil:
-    """The word's code, or 0."""
+    """Return the string's code, or 0 if it is not in the table."""
     cdef uint64_t head = intern_prefix(p, n)
     cdef uint64_t tail = ft_load8(p + n - 8) if n >= 8 else 0
     cdef uint64_t i = intern_hash(head, tail, n) & self.mask

@@ -1,7 +1,7 @@
-"""Words with small numbers.
+"""Owns interned strings with small integer codes.
 
-`intern_find` may run in many threads at once while nobody adds; `intern_add` belongs to one thread and never runs beside a
-`intern_find` of the same table (the pool adds between two parallel regions, or as words come where one worker is alone).
+Many threads may call `intern_find` at once while nobody adds. Only one thread calls `intern_add`, and never while another runs
+`intern_find` on the same table: the pool adds after a parallel region, or at once if there is only one worker.
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -15,7 +15,7 @@ cdef enum:
 
 
 cdef int intern_init(InternTable* self, uint32_t max_entries) except -1:
-    """Make an empty table for at most `max_entries` words; it grows with them. Raises MemoryError."""
+    """Initialise an empty table for at most `max_entries` strings; it grows as needed. Raise MemoryError."""
     memset(self, 0, sizeof(InternTable))
     self.max_entries = max_entries
     if not _grow(self):
@@ -24,7 +24,7 @@ cdef int intern_init(InternTable* self, uint32_t max_entries) except -1:
 
 
 cdef int _grow(InternTable* self) noexcept nogil:
-    """Twice the room. 1, or 0 when memory is out (nothing is changed then)."""
+    """Double the capacity. Return 1, or 0 with nothing changed if memory is exhausted."""
     cdef uint32_t capacity = self.capacity * 2 if self.capacity else INITIAL_CAPACITY
     cdef InternEntry* slots = <InternEntry*>calloc(2 * <size_t>capacity, sizeof(InternEntry))
     cdef const char** texts = <const char**>calloc(capacity + 1, sizeof(char*))
@@ -67,7 +67,7 @@ cdef void intern_free(InternTable* self) noexcept:
 
 
 cdef void intern_clear(InternTable* self) noexcept nogil:
-    """Forget all words; the room stays."""
+    """Remove all strings but keep the capacity."""
     cdef uint32_t i
     for i in range(1, self.count + 1):
         free(<void*>self.texts[i])
@@ -76,7 +76,7 @@ cdef void intern_clear(InternTable* self) noexcept nogil:
 
 
 cdef void intern_truncate(InternTable* self, uint32_t count) noexcept nogil:
-    """Forget the words behind the first `count`."""
+    """Remove all strings but the first `count`."""
     cdef const char* text
     cdef size_t n
     cdef uint64_t i
@@ -87,14 +87,14 @@ cdef void intern_truncate(InternTable* self, uint32_t count) noexcept nogil:
         while self.slots[i].code != self.count:
             ft_assert(self.slots[i].code != 0)
             i = (i + 1) & self.mask
-        self.slots[i].code = 0                 # no chain goes on behind it: the newest word is the last of its own
+        self.slots[i].code = 0                 # breaks no chain: the newest string is the last one of its chain
         free(<void*>text)
         self.count -= 1
 
 
 cdef void _insert_slot(InternTable* self, uint32_t code) noexcept nogil:
-    """Put word `code` into the first free slot of its chain."""
-    ft_assert(self.count <= self.capacity)  # half of the slots are free, so each search ends
+    """Put string `code` into the first free slot of its chain."""
+    ft_assert(self.count <= self.capacity)  # at least half of the slots are free, so every search ends
     cdef const char* text = self.texts[code]
     cdef size_t n = self.sizes[code]
     cdef uint64_t head = intern_prefix(text, n)
@@ -110,7 +110,10 @@ cdef void _insert_slot(InternTable* self, uint32_t code) noexcept nogil:
 
 
 cdef uint32_t intern_add(InternTable* self, const char* p, size_t n) noexcept nogil:
-    """The word's code, new if need be; 0 when the table is full, the word too long or memory out."""
+    """Return the string's code, adding it if necessary.
+
+    Return 0 if the table is full, the string is longer than MAX_TEXT_BYTES, or memory is exhausted.
+    """
     cdef uint32_t code = intern_find(self, p, n)
     cdef char* text
     if code or self.count >= self.max_entries or n > MAX_TEXT_BYTES or (self.count >= self.capacity and not _grow(self)):

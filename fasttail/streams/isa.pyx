@@ -1,7 +1,7 @@
-"""Which build of the template path runs: chosen here and nowhere else.
+"""Selects the build of the template path to use.
 
-`order_status.pyx` is compiled once for each name in NAMES. At import the best one that this processor has is taken, or the
-one that FASTTAIL_ISA names if it has that.
+`order_status.pyx` is compiled once for each name in NAMES. At import, the best one that this processor supports is selected,
+or the one that FASTTAIL_ISA names if it is supported.
 """
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 
@@ -24,18 +24,18 @@ cdef extern from *:
     int ft_has_sse2()
     int ft_has_avx2()
 
-NAMES = ("avx2", "sse2", "portable")     # the best first
+NAMES = ("avx2", "sse2", "portable")     # best first
 _name = None
 
 
 def available() -> tuple:
-    """The names that this processor can run, the best first."""
+    """Return the names of the builds that this processor can run, best first."""
     supported = {"avx2": ft_has_avx2(), "sse2": ft_has_sse2(), "portable": 1}
     return tuple(name for name in NAMES if supported[name])
 
 
 def use(str name) -> None:
-    """Run this build from now on. Raises ValueError if the processor does not have it. Not while a parse runs."""
+    """Select a build. Raise ValueError if the processor does not support it. Must not be called during a parse."""
     global active_parse_chunk, _name
     if name not in available():
         raise ValueError(f"instruction set {name!r}: expected one of {', '.join(available())} on this processor")
@@ -45,7 +45,7 @@ def use(str name) -> None:
 
 
 def name() -> str:
-    """The build that runs."""
+    """Return the name of the selected build."""
     return _name
 
 

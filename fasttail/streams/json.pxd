@@ -1,4 +1,4 @@
-"""Whole-document JSON validation over a bounded cursor (RFC 8259, and orjson's limits)."""
+"""Validates JSON over a bounded cursor (RFC 8259, with orjson's limits), see json.pyx."""
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from fasttail.streams.types cimport ParseError, JsonValue
@@ -8,23 +8,23 @@ cdef enum:
     MAX_KEYS = 32
 
 
-cdef struct Key:             # a key of up to 16 bytes: the bytes, zeros behind them
+cdef struct Key:             # a key of at most 16 bytes, padded with zeros
     uint64_t head
     uint64_t tail
     size_t size
 
 
-cdef struct KeyTable:        # a perfect hash table: each key has a slot of its own
+cdef struct KeyTable:        # a perfect hash table: each key has its own slot
     Key entries[MAX_KEYS]
     uint64_t factor
-    uint8_t slot_to_key[KEY_SLOTS]       # which of the names it is if it is one at all
+    uint8_t slot_to_key[KEY_SLOTS]       # the only key that may be in the slot
 
 
-cdef struct ObjectSchema:    # which keys of an object are wanted
-    int first_key_hint       # where in `next_key` the first key's guess stands
+cdef struct ObjectSchema:    # the keys wanted of an object
+    int first_key_hint       # index in `next_key` of the predicted first key
     int lo
     int hi
-    int nested_key           # the key whose object is read in the same pass, with `inner`; -1: none
+    int nested_key           # key whose object is read in the same pass, with `nested`; -1: none
     const ObjectSchema* nested
 
 
@@ -32,10 +32,10 @@ cdef extern from "simd.h" nogil:
     const char* ft_skip_whitespace(const char* p, const char* limit) noexcept
 
 cdef inline const char* skip_whitespace(const char* p, const char* end) noexcept nogil:
-    """The first byte from p on that is no blank, or `end`."""
+    """Return the first byte from p on that is not whitespace, or `end`."""
     if p < end and <uint8_t>p[0] > c' ':
         return p
-    if end - p > 1 and p[0] == c' ' and <uint8_t>p[1] > c' ':     # as most writers of blanks have it
+    if end - p > 1 and p[0] == c' ' and <uint8_t>p[1] > c' ':     # one space is the most common whitespace
         return p + 1
     return ft_skip_whitespace(p, end)
 
@@ -44,12 +44,12 @@ cdef int key_table_init(KeyTable* keys, tuple names) except -1
 cdef const char* scan_object(const char* p, const char* end, int depth, const KeyTable* keys, const ObjectSchema* schema,
                              JsonValue* fields, uint8_t* next_key, ParseError* error) noexcept nogil
 cdef enum:
-    INDEX_READABLE_BYTES = 1024 + 64  # FT_MAX_INDEXED_LINE in simd.h, and a key behind it
+    INDEX_READABLE_BYTES = 1024 + 64  # FT_MAX_INDEXED_LINE in simd.h, plus a key
     MAX_STRUCTURALS = 1024 + 8
 
 cdef const char* scan_indexed(const char* p, const char* end, const KeyTable* keys, const ObjectSchema* schema,
                               JsonValue* fields, const uint16_t* positions) noexcept nogil
 cdef enum:
-    DECODED_TEXT_BYTES = 259  # for an escaped text of up to 256 bytes: unescape wants room for a character of four
+    DECODED_TEXT_BYTES = 259  # for an escaped text of up to 256 bytes: unescape needs space for a 4-byte character
 
 cdef ssize_t unescape(const char* p, size_t n, char* out, size_t capacity) noexcept nogil

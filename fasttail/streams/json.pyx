@@ -1,10 +1,10 @@
-"""Whole-document JSON validation over a bounded cursor (RFC 8259, and orjson's limits).
+"""Validates JSON over a bounded cursor (RFC 8259, with orjson's limits) and finds the values of known keys.
 
-Every function takes [p, end) and returns the first byte after what it read, or NULL with the reason and the place in
-`error`. Nothing is copied, nothing allocated, nothing recursive: the stack of open brackets is a bit set.
+The scan functions take [p, end) and return the first byte after what they read, or NULL with the reason and the position in
+`error`. They copy and allocate nothing, and do not recurse into values: the stack of open brackets is a bit set.
 
-A newline is valid nowhere, not even as a blank. So `end` may be the end of all data: nothing goes past its line's end, and
-nobody has to look for that first.
+A newline is valid nowhere, not even as whitespace. `end` may therefore be the end of all data: no scan continues past the end
+of its line, and callers need not search for it first.
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -25,10 +25,10 @@ cdef extern from "simd.h" nogil:
 
 cdef enum:
     MAX_DEPTH = 1024       # open brackets, as in orjson
-    DEPTH_BYTES = 128      # a bit for each
-    KEY_BITS = 7           # of KEY_SLOTS
+    DEPTH_BYTES = 128      # one bit per open bracket
+    KEY_BITS = 7           # log2 of KEY_SLOTS
     MAX_KEY_BYTES = 16
-    DECODED_KEY_BYTES = 32  # for a key with escapes: more than MAX_KEY_BYTES, for unescape wants room for a character of four
+    DECODED_KEY_BYTES = 32  # for a key with escapes: more than MAX_KEY_BYTES, as unescape needs space for a 4-byte character
 
 
 cdef inline const char* _set_error(ParseError* error, const char* at, uint8_t reason) noexcept nogil:
@@ -39,7 +39,7 @@ cdef inline const char* _set_error(ParseError* error, const char* at, uint8_t re
 
 
 cdef inline int _hex4(const char* p) noexcept nogil:
-    """Value of four hex digits, or -1."""
+    """Return the value of four hex digits, or -1."""
     cdef int value = 0, i
     cdef uint8_t c
     for i in range(4):
@@ -56,7 +56,7 @@ cdef inline int _hex4(const char* p) noexcept nogil:
 
 
 cdef const char* _scan_utf8_char(const char* p, const char* end) noexcept nogil:
-    """After one multi-byte character, or NULL. No overlong forms, no surrogates, nothing past U+10FFFF."""
+    """Return the byte after a multi-byte character, or NULL for overlong forms, surrogates and code points past U+10FFFF."""
     cdef uint8_t c = <uint8_t>p[0], low = 0x80, high = 0xBF
     cdef int more, i
     if 0xC2 <= c <= 0xDF:
@@ -86,7 +86,7 @@ cdef const char* _scan_utf8_char(const char* p, const char* end) noexcept nogil:
 
 
 cdef const char* scan_string(const char* p, const char* end, bint* escaped, ParseError* error) noexcept nogil:
-    """`p` stands after the opening quote; returns the closing quote (not the byte after it)."""
+    """Return the closing quote (not the byte after it) of a string. p is after the opening quote."""
     cdef const char* q
     cdef uint8_t c
     cdef int unit, second
@@ -99,7 +99,7 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Pars
         if c == c'"':
             return p
         if c >= 0x80:
-            while p < end and <uint8_t>p[0] >= 0x80:        # they come in runs
+            while p < end and <uint8_t>p[0] >= 0x80:        # multi-byte characters come in runs
                 q = _scan_utf8_char(p, end)
                 if q == NULL:
                     return _set_error(error, p, R_UTF8)
@@ -116,7 +116,7 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Pars
                 if unit < 0 or 0xDC00 <= unit <= 0xDFFF:
                     return _set_error(error, p, R_JSON)
                 p += 6
-                if 0xD800 <= unit <= 0xDBFF:               # a high surrogate wants its low one at once
+                if 0xD800 <= unit <= 0xDBFF:               # a high surrogate must be followed by a low one
                     if end - p < 6 or p[0] != c'\\' or p[1] != c'u':
                         return _set_error(error, p, R_JSON)
                     second = _hex4(p + 2)
@@ -133,7 +133,7 @@ cdef const char* scan_string(const char* p, const char* end, bint* escaped, Pars
 
 
 cdef inline const char* _string_end(const char* p, const char* end, bint* escaped, ParseError* error) noexcept nogil:
-    """As scan_string; the usual string, all plain, without a call."""
+    """Like scan_string, but without a call for a string of plain bytes only."""
     cdef const char* q = ft_skip_plain(p, end)
     if q < end and q[0] == c'"':
         escaped[0] = False
@@ -142,7 +142,10 @@ cdef inline const char* _string_end(const char* p, const char* end, bint* escape
 
 
 cdef ssize_t unescape(const char* p, size_t n, char* out, size_t capacity) noexcept nogil:
-    """Decode the inside of a *validated* string to UTF-8. Returns its length, or -1 if it needs more than `capacity`."""
+    """Decode the inside of a *validated* string to UTF-8 and return its length.
+
+    Return -1 once fewer than 4 bytes of `capacity` are left for the next character.
+    """
     cdef const char* end = p + n
     cdef size_t used = 0
     cdef uint8_t c
@@ -201,8 +204,8 @@ cdef ssize_t unescape(const char* p, size_t n, char* out, size_t capacity) noexc
 
 cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, ParseError* error) noexcept nogil:
     cdef const char* start = p
-    cdef const char* amount = p            # behind the sign
-    cdef const char* first = NULL          # first digit that is not zero
+    cdef const char* amount = p            # after the sign
+    cdef const char* first = NULL          # first non-zero digit
     cdef const char* point
     cdef long exponent = 0, magnitude
     cdef unsigned digits
@@ -251,7 +254,7 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Par
         if negative:
             exponent = -exponent
     if first != NULL:
-        # power of ten of the leading digit: 1e308 is finite, 1e309 is not, between them rounding decides
+        # Power of ten of the leading digit: 1e308 is finite and 1e309 is not; in between, rounding decides.
         magnitude = exponent + (point - first - 1 if first < point else point - first)
         if magnitude > 308 or (magnitude == 308 and decimal_to_double(amount, <size_t>(p - amount)) == INFINITY):
             return _set_error(error, start, R_NUMBER)
@@ -259,7 +262,7 @@ cdef const char* _scan_number(const char* p, const char* end, uint8_t* kind, Par
 
 
 cdef inline const char* _scan_scalar(const char* p, const char* end, JsonValue* value, ParseError* error) noexcept nogil:
-    """A string, number, true, false or null at `p` (p < end). Sets the slot."""
+    """Scan the string, number, true, false or null at p (p < end) into `value`."""
     cdef const char* q
     cdef bint escaped
     cdef char c = p[0]
@@ -292,8 +295,8 @@ cdef inline const char* _scan_scalar(const char* p, const char* end, JsonValue* 
 
 
 cdef const char* scan_value(const char* p, const char* end, int depth, JsonValue* value, ParseError* error) noexcept nogil:
-    """One value, of any kind, that begins at `p` (blanks skipped before). `depth` brackets are open around it."""
-    cdef uint8_t objects[DEPTH_BYTES]            # bit per open bracket: 1 = object
+    """Scan the value of any kind that begins at p. depth: number of brackets open around it."""
+    cdef uint8_t objects[DEPTH_BYTES]            # one bit per open bracket: 1 = object
     cdef int nesting = 0                          # brackets open inside this value
     cdef JsonValue inner
     cdef const char* start = p
@@ -304,7 +307,7 @@ cdef const char* scan_value(const char* p, const char* end, int depth, JsonValue
     value.text = start
     value.kind = K_OBJECT if p[0] == c'{' else K_ARRAY
     while True:
-        # p stands at the first byte of a value
+        # p is at the first byte of a value
         ft_prefetch_ahead(p)
         if p >= end:
             return _set_error(error, p, R_JSON)
@@ -332,7 +335,7 @@ cdef const char* scan_value(const char* p, const char* end, int depth, JsonValue
             p = _scan_scalar(p, end, &inner, error)
             if p == NULL:
                 return NULL
-        # after a value (or before the bracket that closes an empty one): close what closes here
+        # After a value, or before the bracket that closes an empty one: close all brackets that end here.
         while True:
             ft_assert(nesting > 0)
             p = skip_whitespace(p, end)
@@ -360,7 +363,7 @@ cdef const char* scan_value(const char* p, const char* end, int depth, JsonValue
 
 
 cdef const char* _scan_key(const char* p, const char* end, ParseError* error) noexcept nogil:
-    """A key and its colon; returns the first byte of the value."""
+    """Return the first byte of the value after a key and its colon."""
     cdef bint escaped
     if p >= end or p[0] != c'"':
         return _set_error(error, p, R_JSON)
@@ -378,7 +381,7 @@ cdef inline size_t _key_hash(const KeyTable* keys, uint64_t head, uint64_t tail)
 
 
 cdef int key_table_init(KeyTable* keys, tuple names) except -1:
-    """Make the table of these names, of up to 16 ASCII characters; a key's code is its place among them."""
+    """Fill `keys` from at most 32 names of at most 16 bytes (else ValueError). A key's code is its index in `names`."""
     cdef char text[MAX_KEY_BYTES]
     cdef Key* key
     cdef bint slot_used[KEY_SLOTS]
@@ -395,7 +398,7 @@ cdef int key_table_init(KeyTable* keys, tuple names) except -1:
         ft_load_padded16(text, key.size, &key.head, &key.tail)
     keys.factor = 1
     while clash:
-        # with 26 keys in 128 slots about every 14th factor gives each a slot of its own
+        # With 26 keys in 128 slots, about one factor in 14 gives each key its own slot.
         keys.factor = keys.factor * <uint64_t>6364136223846793005 + 1442695040888963406
         clash = False
         memset(slot_used, 0, sizeof(slot_used))
@@ -408,7 +411,7 @@ cdef int key_table_init(KeyTable* keys, tuple names) except -1:
 
 
 cdef inline int _key_code(const KeyTable* keys, const char* p, size_t n) noexcept nogil:
-    """The code of the key of n bytes at p, or -1. No loop, and no branch on what it is. Reads 16 bytes."""
+    """Return the code of the key of n bytes at p, or -1. Reads 16 bytes; no branch depends on which key it is."""
     cdef uint64_t head, tail
     cdef const Key* key
     cdef int code
@@ -419,13 +422,13 @@ cdef inline int _key_code(const KeyTable* keys, const char* p, size_t n) noexcep
     code = keys.slot_to_key[_key_hash(keys, head, tail)]
     ft_assert(code < MAX_KEYS)
     key = &keys.entries[code]
-    # the size too: a decoded key may end in a NUL
+    # Compare the size as well, because a decoded key may end in NUL bytes.
     return code if (key.head ^ head | key.tail ^ tail | key.size ^ n) == 0 else -1
 
 
 cdef inline const char* _scan_known_key(const KeyTable* keys, const char* p, const char* end, uint8_t* next_key,
                                         int previous_key, int* code, ParseError* error) noexcept nogil:
-    """The key whose text begins at p: its closing quote, or NULL. code: -1 if `keys` has no such key."""
+    """Return the closing quote of the key whose text begins at p. code: -1 if `keys` does not have it."""
     cdef char decoded[DECODED_KEY_BYTES]
     cdef int predicted = next_key[previous_key]
     cdef const Key* key = &keys.entries[predicted]
@@ -438,7 +441,7 @@ cdef inline const char* _scan_known_key(const KeyTable* keys, const char* p, con
     if end - p > 32:
         ft_load_padded16(p, key.size, &head, &tail)
         if (key.head ^ head | key.tail ^ tail | <uint64_t>(p[key.size] ^ c'"')) == 0:
-            code[0] = predicted            # so the value's place does not wait for the key's bytes
+            code[0] = predicted            # so that the value's position does not depend on the key's bytes
             return p + key.size
         next_key[<int>MISPREDICTED_KEYS] += 1
         n = ft_plain_prefix32(p)
@@ -455,11 +458,13 @@ cdef inline const char* _scan_known_key(const KeyTable* keys, const char* p, con
 
 cdef const char* scan_object(const char* p, const char* end, int depth, const KeyTable* keys, const ObjectSchema* schema,
                              JsonValue* fields, uint8_t* next_key, ParseError* error) noexcept nogil:
-    """The object at `p`; values of the known keys schema.lo <= code < schema.hi go to fields[code], the last one counts.
+    """Scan the object at p. Store the values of keys with schema.lo <= code < schema.hi in fields[code]; the last one wins.
 
-    An object found at the key schema.nested_key is read in the same pass with `schema.nested`. `depth` brackets are open around
-    it. The whole object is validated, also what nobody asked for. next_key remembers which key came after which, for the next
-    object's keys most likely come in the same order.
+    An object at the key schema.nested_key is read in the same pass with `schema.nested`. All of the object is validated,
+    unknown keys included.
+
+    depth: number of brackets open around the object.
+    next_key: the key that last followed each key. It predicts the next object's keys, which most likely have the same order.
     """
     cdef JsonValue other
     cdef JsonValue* value
@@ -492,7 +497,7 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Ke
             return _set_error(error, p, R_JSON)
         value = &other
         if schema.lo <= code < schema.hi:
-            ft_assert(code < MAX_KEYS)           # as long as the callers' slots
+            ft_assert(code < MAX_KEYS)           # the length of the callers' `fields`
             value = &fields[code]
             next_key[previous_key] = <uint8_t>code
             previous_key = code
@@ -529,13 +534,14 @@ cdef const char* scan_object(const char* p, const char* end, int depth, const Ke
 
 cdef const char* scan_indexed(const char* p, const char* end, const KeyTable* keys, const ObjectSchema* schema,
                               JsonValue* fields, const uint16_t* positions) noexcept nogil:
-    """As scan_object at a line's start, by the line's outline, if all keys are known and each comes once; NULL for any other.
+    """Like scan_object for the object at the start of a line, by the line's structural index.
 
-    Where each value ends is known before it is read, and what it is matters only at the end, in the order of the keys' codes.
-    So the processor guesses few branches wrong, in whatever order the keys come. Reads INDEX_READABLE_BYTES bytes.
+    Return NULL unless all keys are known and none is repeated. The end of each value is known before it is read, and its kind
+    is examined at the end, in the order of key codes. So few branches are mispredicted, whatever order the keys have. Reads
+    INDEX_READABLE_BYTES bytes.
     """
     cdef const ObjectSchema* outer_schema = NULL
-    cdef JsonValue* nested_value = NULL    # of the object that is read in the same pass
+    cdef JsonValue* nested_value = NULL    # the object that is read in the same pass
     cdef JsonValue* value
     cdef ParseError error
     cdef const char* q
@@ -545,16 +551,16 @@ cdef const char* scan_indexed(const char* p, const char* end, const KeyTable* ke
     cdef int code
     memset(&fields[schema.lo], 0, <size_t>(schema.hi - schema.lo) * sizeof(JsonValue))  # K_ABSENT
     while True:
-        # marks[i]: the brace or comma before a key
+        # positions[i] is the brace or comma before a key.
         ft_assert(i + 2 < MAX_STRUCTURALS)
         at = positions[i] + 1
-        at += p[at] == c' '                    # one blank; with more, or with another, it is no quote
+        at += p[at] == c' '                    # one space; after any other whitespace, the check for a quote fails
         colon = positions[i + 1]
         if p[at] != c'"' or p[colon] != c':':
             return NULL
         ft_assert(colon < INDEX_READABLE_BYTES)
         ft_assert(at + 1 + MAX_KEY_BYTES <= INDEX_READABLE_BYTES)
-        ft_assert(at + 2 <= colon)               # a whole string stands between them
+        ft_assert(at + 2 <= colon)               # there is a whole string between them
         code = _key_code(keys, p + at + 1, colon - at - 2)
         if not (schema.lo <= code < schema.hi) or seen_keys >> code & 1:
             return NULL
@@ -568,7 +574,7 @@ cdef const char* scan_indexed(const char* p, const char* end, const KeyTable* ke
             is_string = p[at] == c'"'
             value.text = p + at + is_string
             value.size = value_end - at - 2 * <unsigned>is_string
-            value.kind = K_STRING if is_string else K_FLOAT    # or another one, told below
+            value.kind = K_STRING if is_string else K_FLOAT    # K_FLOAT is provisional: the loop at the end sets the kind
         elif at != value_end:
             return NULL
         elif p[value_end] == c'{' and code == schema.nested_key and schema.nested != NULL:

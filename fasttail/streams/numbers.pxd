@@ -1,6 +1,4 @@
-"""Text -> number. The parse_ functions give 1, or 0 if the text is none (or does not fit); only then the value is left
-alone.
-"""
+"""Converts text to numbers, see numbers.pyx."""
 from libc.stdint cimport int64_t, uint64_t
 
 cdef int parse_datetime_seconds(const char* p, int64_t* ns) noexcept nogil

@@ -1,5 +1,6 @@
-"""Text -> number: times, decimals, integers. Every length, every form that is allowed; what is common has shortcuts
-elsewhere.
+"""Converts times, decimals and integers from text, in every allowed form. The template path has shortcuts for common ones.
+
+The parse_ functions return 1, or 0 if the text is invalid or does not fit.
 """
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport strtod
@@ -11,7 +12,10 @@ cdef extern from "simd.h" nogil:
 
 
 cdef int64_t _days_since_epoch(int64_t y, int64_t m, int64_t d) noexcept nogil:
-    """Days from 1970-01-01 to y-m-d, Gregorian: years counted from March, in eras of 400 (146,097 days each)."""
+    """Return the days from 1970-01-01 to the Gregorian date y-m-d.
+
+    Years are counted from March, in eras of 400 years (146,097 days).
+    """
     cdef int64_t era, year_of_era, day_of_year
     if m <= 2:
         y -= 1
@@ -22,13 +26,13 @@ cdef int64_t _days_since_epoch(int64_t y, int64_t m, int64_t d) noexcept nogil:
 
 
 cdef inline int _two_digits(const char* p) noexcept nogil:
-    """Value of two digits, or -1."""
+    """Return the value of two digits, or -1."""
     cdef unsigned a = <unsigned>(<uint8_t>p[0]) - c'0', b = <unsigned>(<uint8_t>p[1]) - c'0'
     return <int>(a * 10 + b) if a <= 9 and b <= 9 else -1
 
 
 cdef int parse_datetime_seconds(const char* p, int64_t* ns) noexcept nogil:
-    """`YYYY-MM-DDTHH:MM:SS`, the years 1970 to 2261 (what fits in ns since 1970). 1 if it is one, else 0."""
+    """Parse `YYYY-MM-DDTHH:MM:SS` of 1970 to 2261, the last whole year in ns since 1970. `ns` is unchanged if it is invalid."""
     cdef int century = _two_digits(p), year = _two_digits(p + 2), month = _two_digits(p + 5), day = _two_digits(p + 8)
     cdef int hour = _two_digits(p + 11), minute = _two_digits(p + 14), second = _two_digits(p + 17), last = 31
     if (century < 0 or year < 0 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or p[13] != c':' or p[16] != c':'):
@@ -50,7 +54,7 @@ cdef int parse_datetime_seconds(const char* p, int64_t* ns) noexcept nogil:
 
 
 cdef int parse_datetime_ns(const char* p, size_t n, int64_t* ns) noexcept nogil:
-    """Text time with 0 to 9 fraction digits -> ns since 1970. 1 if it is one, else 0."""
+    """Parse a time with 0 to 9 fraction digits to ns since 1970."""
     cdef int64_t fraction = 0
     cdef size_t i
     cdef unsigned digit
@@ -70,9 +74,10 @@ cdef int parse_datetime_ns(const char* p, size_t n, int64_t* ns) noexcept nogil:
 
 
 cdef double decimal_to_double(const char* p, size_t n) noexcept nogil:
-    """A JSON number without its sign, correctly rounded: 770 significant digits and a mark for a rest decide every float64.
+    """Return the float64 nearest to a JSON number without its sign.
 
-    The text is rebuilt without a point, so that the host's locale cannot matter to strtod.
+    770 significant digits, and one more that stands for any non-zero rest, decide every float64. The text is rebuilt without
+    a decimal point, so that the locale does not affect strtod.
     """
     cdef char text[832]
     cdef size_t used = 0, i = 0
@@ -134,7 +139,7 @@ cdef double decimal_to_double(const char* p, size_t n) noexcept nogil:
 
 
 cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
-    """A decimal amount (the grammar of a JSON number) -> float64, correctly rounded. 1 if it is one, else 0."""
+    """Parse a decimal amount, in the grammar of a JSON number, to the nearest float64."""
     cdef size_t i = 0, integer_digits, fraction = 0, digits
     cdef uint64_t mantissa = 0
     cdef bint negative = n > 0 and p[0] == c'-'
@@ -142,7 +147,7 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
         p += 1
         n -= 1
     while i < n and c'0' <= p[i] <= c'9':
-        mantissa = mantissa * 10 + <uint64_t>(p[i] - c'0')       # wraps past 19 digits: not used then
+        mantissa = mantissa * 10 + <uint64_t>(p[i] - c'0')       # wraps past 19 digits, but is not used then
         i += 1
     integer_digits = i
     if integer_digits == 0 or (integer_digits > 1 and p[0] == c'0'):
@@ -180,7 +185,7 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
 
 
 cdef int parse_int(const char* p, size_t n, bint allow_negative, uint64_t* value) noexcept nogil:
-    """A JSON integer (validated) -> 64 bits. 0 if it does not fit."""
+    """Parse a validated JSON integer to 64 bits, signed if allow_negative."""
     cdef size_t i = 0
     cdef uint64_t v = 0, digit
     cdef bint negative = p[0] == c'-'

@@ -1,17 +1,19 @@
-"""The template path: order-status lines in the node's own form -> rows. One worker's share, line by line.
+"""The template path: parses order-status lines in the node's own form into rows, one chunk at a time.
 
-    line ──► { "time": …            ──► _event_fast ──► row                 (plain layout)
-         ──► { "local_time": …      ──► _envelope_fast ──► _events ──► rows (streaming, by_block)
-         ──► anything else, and whatever the two above decline ──► general.line_general ──► rows or a Reject
+    line ──► {"time": …             ──► _event_fast ──► row                        (plain layout)
+         ──► {"local_time": …       ──► _envelope_fast ──► _parse_events ──► rows  (streaming, by_block)
+         ──► anything else, and what these two decline ──► general.line_general ──► rows or a Reject
 
-It compares the literal text between the values whole and checks every byte of every value, so what it accepts is valid JSON
-of the right types; what it declines says nothing, the general path decides. Both give the same rows: the tests hold each
-against a plain orjson reader, and the same line against itself in other forms.
+It compares the literal text between values and checks every byte of every value, so what it accepts is valid JSON of the right
+types. What it declines may still be valid: the general path decides. Both produce the same rows; the tests compare each with a
+plain orjson reader, and the same line with itself in other forms.
 
-Texts of a usual length (an address, a cloid, an oid of today) are guessed: after a right guess the place of the next value
-does not depend on the bytes of this one, and the processor works on many values at a time.
+Usual lengths of texts (an address, a cloid, a current oid) are predicted. After a correct prediction, the position of the next
+value does not depend on the bytes of this one, so the processor works on many values at once.
 
-This file is compiled once for each instruction set (setup.py); `isa` chooses among them at run time.
+Functions return the byte after what they parsed, or NULL if it has another form.
+
+This file is compiled once for each instruction set (setup.py); `isa` selects one at run time.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
@@ -49,15 +51,15 @@ cdef uint8_t ORDER_TYPE_LIMIT = <uint8_t>intern_find(&ORDER_TYPES, b"Limit", 5)
 
 
 cdef inline unsigned _time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil:
-    """A time and a quote at p: the time's length, or 0. Reads 30 bytes.
+    """Parse a time and return its length, or 0 unless a quote follows it. Reads 30 bytes.
 
-    Nine digits are the rule; the text up to the second is the same for thousands of lines.
+    Nine fraction digits are usual. The text up to the second is cached, because thousands of lines share it.
     """
     cdef uint64_t v = ft_load8(p + 20)
     cdef unsigned last = <unsigned>(<uint8_t>p[28]) - c'0', n
     if p[19] == c'.' and p[29] == c'"' and ft_count_digits8(v) == 8 and last <= 9:
         if not ft_bytes_equal(p, c.cached_second_text, 19):
-            if not parse_datetime_seconds(p, &c.cached_second_ns):  # changes nothing then: text and number still agree
+            if not parse_datetime_seconds(p, &c.cached_second_ns):  # which leaves the value as it was, in step with its text
                 return 0
             memcpy(c.cached_second_text, p, 19)
         ns[0] = c.cached_second_ns + <int64_t>(ft_parse_digits8(v) * 10 + last)
@@ -67,9 +69,9 @@ cdef inline unsigned _time_fast(Chunk* c, const char* p, int64_t* ns) noexcept n
 
 
 cdef inline unsigned _block_time_fast(Chunk* c, const char* p, int64_t* ns) noexcept nogil:
-    """As _time_fast, for the block's time, which all its events have: most often the text before it again.
+    """Like _time_fast, for a block's time, which is usually the same as in the event before.
 
-    What is remembered is 30 bytes: a shorter time's quote is among them, and the same text follows it in every line.
+    The 30 cached bytes include the quote after a shorter time, which the same text follows in every line.
     """
     cdef unsigned n
     cdef int64_t time_ns
@@ -87,7 +89,7 @@ cdef inline unsigned _block_time_fast(Chunk* c, const char* p, int64_t* ns) noex
 
 
 cdef inline const char* _decimal_fast(const char* p, double* value) noexcept nogil:
-    """`digits.digits` of up to 14 digits and a quote at p: the quote's place, or NULL."""
+    """Parse `digits.digits"` of at most 14 digits and return the quote."""
     cdef unsigned quote
     cdef uint64_t mantissa
     cdef unsigned fraction = ft_parse_decimal(p, &quote, &mantissa)
@@ -108,7 +110,7 @@ cdef inline const char* _decimal_text(const char* p, double* value) noexcept nog
 
 
 cdef inline const char* _int_fast(const char* p, uint64_t* value) noexcept nogil:
-    """1 to 15 digits without a leading zero: the byte after them, or NULL."""
+    """Parse 1 to 15 digits without a leading zero."""
     cdef uint64_t v = ft_load8(p)
     cdef unsigned n = ft_count_digits8(v), m
     if n == 0 or (p[0] == c'0' and n > 1):
@@ -127,7 +129,7 @@ cdef inline const char* _int_fast(const char* p, uint64_t* value) noexcept nogil
 
 
 cdef inline const char* _int_predicted(const char* p, unsigned n, uint64_t* value) noexcept nogil:
-    """As _int_fast; n (9 to 15) is the number of digits that it most likely has."""
+    """Like _int_fast, when n (9 to 15) digits are most likely."""
     if ft_parse_int_exact(p, n, value):
         return p + n
     return _int_fast(p, value)
@@ -148,7 +150,7 @@ cdef inline const char* _bool_fast(const char* p, uint8_t* flags, uint8_t bit) n
 
 
 cdef inline const char* _nullable_text_fast(const char* start, const char* p, TextSpan* span) noexcept nogil:
-    """`null` or a plain text of up to 64 bytes: the byte after it, or NULL."""
+    """Parse `null` or a plain string of at most 64 bytes."""
     cdef const char* q
     if p[0] == c'"':
         q = ft_skip_plain_max64(p + 1)
@@ -162,11 +164,11 @@ cdef inline const char* _nullable_text_fast(const char* start, const char* p, Te
 
 
 cdef const char* _scan_children(Chunk* c, const char* p, int depth) noexcept nogil:
-    """The array at p, of any length: the byte after it, or NULL. FAST_MARGIN bytes are readable behind it again."""
+    """Validate the array at p, of any length. FAST_MARGIN bytes are readable from the returned byte on."""
     cdef JsonValue value
     cdef ParseError error
     if c.scanned_newline < p:
-        # so that nothing is read twice, long as it may be, if the line ends too near to the end of the data
+        # Searched first, so that no array is parsed twice because its line ends too close to the end of the data.
         c.scanned_newline = <const char*>memchr(p, c'\n', <size_t>(c.limit - p))
         if c.scanned_newline == NULL:
             c.scanned_newline = c.limit
@@ -180,15 +182,15 @@ cdef const char* _scan_children(Chunk* c, const char* p, int depth) noexcept nog
 
 
 cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexcept nogil:
-    """An event in the node's own form at p: the byte after it, or NULL if it has another form.
+    """Parse an event in the node's own form into `row`. depth: number of brackets open around it.
 
-    `depth` brackets are open around it. Needs FAST_MARGIN readable bytes: every text is looked at for 64 bytes at the most.
+    Needs FAST_MARGIN readable bytes, which suffice because each text is scanned for a bounded number of bytes.
     """
     cdef const char* start = p
     cdef const char* q
     cdef uint64_t number
     cdef unsigned n
-    cdef double trigger_px                       # checked; a column has its text only
+    cdef double trigger_px                       # only validated: the row keeps its text
     cdef uint8_t flags = 0
     ft_assert(c.readable - p >= FAST_MARGIN)
     ft_set_readable_end(p + FAST_MARGIN)
@@ -217,7 +219,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
             p += 30
         else:
             if p[0] == c'"':
-                # 66 characters: the only text longer than 64 bytes in its usual form
+                # 66 characters: the only text that is usually longer than 64 bytes
                 q = ft_skip_plain_max64(p + 1)
                 if q == p + 65:
                     q = ft_skip_plain_max64(q)
@@ -253,7 +255,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
                 return NULL
             p += 11
     else:
-        # lines of 2024 have neither hash nor builder
+        # Lines of 2024 have neither hash nor builder.
         if not ft_bytes_equal(p, b'","status":"', 12):
             return NULL
         row.hash.offset = 0
@@ -372,8 +374,11 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
 
 
 cdef const char* _parse_events(Chunk* c, const char* p, uint32_t envelope) noexcept nogil:
-    """Events from p to the line's end. Returns the next line's start, or the next worker's first event (`stopped_at_boundary`),
-    or NULL: not in the usual form, or wrong; the caller takes the rows back and lets the general path decide."""
+    """Parse the events from p to the end of the line into rows.
+
+    Return the start of the next line, or the next worker's first event (`stopped_at_boundary`). After NULL, the caller
+    discards the rows and lets the general path decide.
+    """
     cdef const char* q
     cdef Row* row
     cdef ParseError error
@@ -391,7 +396,7 @@ cdef const char* _parse_events(Chunk* c, const char* p, uint32_t envelope) noexc
             if q == NULL:
                 return NULL
         row.envelope = envelope
-        ft_add_single_writer(<uint64_t*>&c.rows_len, 1)  # relaxed, as `lines`: the main thread may ask how far a worker is
+        ft_add_single_writer(<uint64_t*>&c.rows_len, 1)  # relaxed, like `lines`: the main thread may ask for the progress
         if c.limit - q < 3:
             return NULL
         if q[0] == c',':
@@ -408,7 +413,7 @@ cdef const char* _parse_events(Chunk* c, const char* p, uint32_t envelope) noexc
 
 
 cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
-    """A streaming or by_block line in the node's own form. As _events."""
+    """Parse a streaming or by_block line in the node's own form. Returns like _parse_events."""
     cdef const char* start = p
     cdef Envelope* e
     cdef unsigned n
@@ -439,7 +444,7 @@ cdef const char* _envelope_fast(Chunk* c, const char* p) noexcept nogil:
 
 
 cdef void _parse_line_general(Chunk* c) noexcept nogil:
-    """The line at c.pos by the general path, which gets its outline where that pays. As _line."""
+    """Parse the line at c.pos by the general path, with a structural index while that is likely to pay."""
     cdef uint16_t positions[MAX_STRUCTURALS]
     cdef bint indexed = False
     if c.indexed_lines_left > 0 and c.readable - c.pos >= INDEX_READABLE_BYTES:
@@ -452,7 +457,7 @@ cdef void _parse_line_general(Chunk* c) noexcept nogil:
 
 
 cdef void _parse_line(Chunk* c) noexcept nogil:
-    """The line at c.pos -> rows or a Reject; c.pos moves behind it."""
+    """Parse the line at c.pos into rows or a Reject and advance c.pos past it."""
     cdef const char* p = c.pos
     cdef const char* q
     cdef size_t rows = c.rows_len, envelopes = c.envelopes_len, uncoded_rows = c.uncoded_len
@@ -482,20 +487,20 @@ cdef void _parse_line(Chunk* c) noexcept nogil:
     intern_truncate(c.coins, coins_before)
     c.uncoded_len = uncoded_rows
     if c.ends_inside_line and memchr(p, c'\n', <size_t>(c.end - p)) == NULL:
-        c.needs_recut = True                   # the next worker counts on this line
+        c.needs_recut = True                   # the next worker relies on this line
         c.pos = c.end
         return
     _parse_line_general(c)
 
 
 cdef api void parse_chunk(Chunk* c) noexcept nogil:
-    """Parse a share from c.pos to c.end, or to where `rejects` is full; what happened stands in the chunk."""
+    """Parse a chunk from c.pos to c.end, or until `rejects` is full. The chunk holds the results."""
     cdef const char* q
     c.rejects_full = False
     ft_set_readable_end(c.readable)
     if c.starts_inside_line and not c.first_line_done:
         c.first_line_done = True
-        q = _parse_events(c, c.pos, c.envelope_base)  # envelopes[0] stands for the line's, which another worker has
+        q = _parse_events(c, c.pos, c.envelope_base)  # envelopes[0] stands in for the line's envelope, which another worker has
         if q == NULL:
             c.needs_recut = True
             return

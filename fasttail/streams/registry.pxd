@@ -1,4 +1,4 @@
-"""The node's streams, as the pool sees them."""
+"""The node's streams as the pool sees them."""
 from fasttail.streams.types cimport StreamSpec
 
 cdef StreamSpec ORDER_STATUSES

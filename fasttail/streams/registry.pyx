@@ -1,4 +1,7 @@
-"""The node's streams, as the pool sees them. Another stream is one more entry here, with a row type and a parser of its own."""
+"""Lists the node's streams as the pool sees them.
+
+Another stream needs an entry here, a row type and a parser.
+"""
 from fasttail.streams cimport isa
 from fasttail.streams.general cimport assign_coin_codes
 from fasttail.streams.types cimport Chunk, Row, StreamSpec
@@ -12,7 +15,7 @@ ORDER_STATUSES.parse = _order_statuses
 ORDER_STATUSES.finish = assign_coin_codes
 ORDER_STATUSES.row_bytes = sizeof(Row)
 ORDER_STATUSES.min_event_bytes = 256     # the shortest valid one has 265 bytes
-ORDER_STATUSES.min_envelope_bytes = 96   # 100
+ORDER_STATUSES.min_envelope_bytes = 96   # the shortest valid one has 100 bytes
 ORDER_STATUSES.event_separator = b'},{"time":"'
 ORDER_STATUSES.separator_size = 11
 ORDER_STATUSES.event_start_skip = 2

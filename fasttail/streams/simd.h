@@ -1,11 +1,11 @@
-/* Byte kernels of the parser: what Cython cannot say well.
+/* The parser's byte kernels, in C because Cython cannot express them well.
  *
- * The file is compiled once per instruction set (see setup.py): portable C (FASTTAIL_PORTABLE), SSE2, AVX2 with BMI.
- * AVX-512 was tried: one compare for 64 bytes, and 2 to 8 % slower than AVX2 (Sapphire Rapids, 2026), so it went again.
- * All of them give the same results for the same bytes.
+ * The file is compiled once per instruction set (see setup.py): portable C (FASTTAIL_PORTABLE), SSE2, and AVX2 with BMI. All
+ * give the same results for the same bytes. AVX-512 was tried and removed: it needs one compare for 64 bytes, but was 2 to 8 %
+ * slower than AVX2 (Sapphire Rapids, 2026).
  *
- * Functions that take a `limit` read only inside [p, limit). The others say how many bytes from p on must be readable.
- * "Plain" bytes are those a JSON string may hold as they are and that end nothing: 0x20..0x7F without '"' and '\'.
+ * Functions with a `limit` read only inside [p, limit). The others state how many bytes from p on must be readable.
+ * "Plain" bytes may occur unescaped in a JSON string and do not end it: 0x20..0x7F except '"' and '\'.
  */
 #ifndef FASTTAIL_SIMD_H
 #define FASTTAIL_SIMD_H
@@ -37,7 +37,7 @@
 #error "fasttail's word kernels are written for little-endian machines"
 #endif
 
-/* Not every file that includes this uses everything. */
+/* No file that includes this uses all of it. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #pragma GCC diagnostic ignored "-Wunused-const-variable"
@@ -55,7 +55,7 @@ FT_INLINE __m128i ft_load16(const char *p) { return _mm_loadu_si128((const __m12
 FT_INLINE __m256i ft_load32(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
 #endif
 
-/* The first n (0..16) bytes of p as two numbers, zeros behind them. Reads 16 bytes. */
+/* Load the first n (0..16) bytes of p as two numbers, padded with zeros. Reads 16 bytes. */
 FT_INLINE void ft_load_padded16(const char *p, size_t n, uint64_t *head, uint64_t *tail) {
     static const uint64_t ones[4] = {~0ull, ~0ull, 0, 0};
     ft_assert(n <= 16);
@@ -65,12 +65,12 @@ FT_INLINE void ft_load_padded16(const char *p, size_t n, uint64_t *head, uint64_
     *tail = ft_load8(p + 8) & ft_load8(mask + 8);
 }
 
-/* Ask for the cache line at p. Touches nothing. */
+/* Prefetch the cache line at p, which need not be readable. */
 FT_INLINE void ft_prefetch_at(const void *p) { __builtin_prefetch(p); }
 
-/* Ask for what comes 2 KiB after p: one cache line, or as much as an event is long. The processor's own prefetching gave
- * 14 x orjson from memory, this 20 x (plain lines, 48 MB, one worker); 1, 4 and 8 KiB ahead were up to 10 % slower. One
- * line of 64 MB of short values: 1.9 GB/s without, 5.5 with it. */
+/* Prefetch 2 KiB ahead of p: one cache line, or the length of an event. From memory, the parser is 20 times as fast as orjson,
+ * and 14 times with the processor's own prefetching only (plain lines, 48 MB, one worker). 1, 4 and 8 KiB ahead were up to 10 %
+ * slower. One line of 64 MB of short values: 5.5 GB/s, and 1.9 without this. */
 #define FT_PREFETCH_DISTANCE 2048
 FT_INLINE void ft_prefetch_ahead(const char *p) { ft_prefetch_at(p + FT_PREFETCH_DISTANCE); }
 FT_INLINE void ft_prefetch_event(const char *p) {
@@ -79,7 +79,7 @@ FT_INLINE void ft_prefetch_event(const char *p) {
 
 /* ------------------------------------------------------------------------------------------------------------- literals */
 
-/* p[0:n] == q[0:n], n a compile-time constant: a few wide compares, no call. Reads n bytes of each. */
+/* Return whether p[0:n] == q[0:n], for a compile-time constant n: a few wide compares and no call. Reads n bytes of each. */
 FT_INLINE int ft_bytes_equal(const char *p, const char *q, size_t n) {
     uint64_t diff = 0;
     size_t i = 0;
@@ -118,7 +118,7 @@ FT_INLINE int ft_bytes_equal(const char *p, const char *q, size_t n) {
 FT_INLINE int ft_is_plain(unsigned char c) { return c >= 0x20 && c < 0x80 && c != '"' && c != '\\'; }
 
 #if FT_AVX2
-/* A bit for each of 32 bytes that is not plain. Signed compare: below 0x20 are control bytes and all bytes >= 0x80. */
+/* Return a bit for each of 32 bytes that is not plain. In a signed compare, bytes >= 0x80 are below 0x20 like control bytes. */
 FT_INLINE uint32_t ft_not_plain32(const char *p) {
     __m256i x = ft_load32(p);
     __m256i bad = _mm256_or_si256(_mm256_cmpeq_epi8(x, _mm256_set1_epi8('"')), _mm256_cmpeq_epi8(x, _mm256_set1_epi8('\\')));
@@ -132,7 +132,7 @@ FT_INLINE __m128i ft_not_plain16(__m128i x) {
 }
 #endif
 
-/* First byte of [p, limit) that is not plain, or limit. */
+/* Return the first byte of [p, limit) that is not plain, or limit. */
 FT_INLINE const char *ft_skip_plain(const char *p, const char *limit) {
 #if FT_AVX2
     while (limit - p >= 32) {
@@ -151,12 +151,12 @@ FT_INLINE const char *ft_skip_plain(const char *p, const char *limit) {
     return p;
 }
 
-/* A newline is none: it ends the line. */
+/* A newline does not count as whitespace: it ends the line. */
 FT_INLINE int ft_is_whitespace(unsigned char c) { return c <= ' ' && (c == ' ' || c == '\t' || c == '\r'); }
 
-/* First byte of [p, limit) that is no blank, or limit. */
+/* Return the first byte of [p, limit) that is not whitespace, or limit. */
 static const char *ft_skip_whitespace(const char *p, const char *limit) {
-    for (int i = 0; i < 2; i++, p++)                              /* none or one, most often */
+    for (int i = 0; i < 2; i++, p++)                              /* usually there is none or one */
         if (p >= limit || !ft_is_whitespace((unsigned char)*p)) return p;
 #if FT_SSE2
     for (; limit - p >= 16; p += 16) {
@@ -170,7 +170,7 @@ static const char *ft_skip_whitespace(const char *p, const char *limit) {
     return p;
 }
 
-/* How many plain bytes p[0:32] begins with. Without a branch on where they end. Reads 32 bytes. */
+/* Return how many plain bytes p[0:32] begins with. With SIMD, no branch depends on the result. Reads 32 bytes. */
 FT_INLINE unsigned ft_plain_prefix32(const char *p) {
     ft_assert_readable(p, 32);
 #if FT_AVX2
@@ -184,21 +184,23 @@ FT_INLINE unsigned ft_plain_prefix32(const char *p) {
 #endif
 }
 
-/* Where the structural bytes {}[]:, of the line at p stand outside of strings, in order, and three times the newline's place
- * behind them. Returns how many; 0 if the line is longer than FT_MAX_INDEXED_LINE bytes, or not all printable ASCII without
- * backslashes, or has a string that ends elsewhere than in front of a structural byte. So what begins with a quote between two
- * of them is one whole string. Reads FT_MAX_INDEXED_LINE bytes. */
+/* Store the positions of the structural bytes {}[]:, outside of strings in the line at p, in order, followed by three times
+ * the position of the newline, and return their number.
+ *
+ * Return 0 if the line is longer than FT_MAX_INDEXED_LINE bytes, contains a backslash, a control byte or non-ASCII, or has a
+ * string that no structural byte directly follows. Text between two positions that begins with a quote is therefore one string.
+ * Always returns 0 in the portable build. Reads FT_MAX_INDEXED_LINE bytes. */
 #define FT_MAX_INDEXED_LINE 1024
 static unsigned ft_structural_index(const char *p, uint16_t *positions) {
     ft_assert_readable(p, FT_MAX_INDEXED_LINE);
 #if FT_SSE2
-    uint64_t in_string = 0, was_closing = 0;               /* of the 64 bytes before */
+    uint64_t in_string = 0, was_closing = 0;               /* state at the end of the previous 64 bytes */
     unsigned count = 0;
     for (unsigned at = 0; at < FT_MAX_INDEXED_LINE; at += 64) {
         uint64_t quotes = 0, structural = 0, non_plain = 0;
         ft_prefetch_ahead(p + at);
 #if FT_AVX2
-        /* by the low half of a byte: the only one of : { , } that it can be once [ became { and ] became } */
+        /* by a byte's low half: the only one of : { , } that the byte can be, once [ was folded to { and ] to } */
         const __m256i structural_by_low_nibble = _mm256_broadcastsi128_si256(
             _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ':', '{', ',', '}', 0, 0));
         for (unsigned i = 0; i < 64; i += 32) {
@@ -226,15 +228,15 @@ static unsigned ft_structural_index(const char *p, uint16_t *positions) {
 #endif
         uint64_t line_mask = non_plain ? (non_plain & (0 - non_plain)) - 1 : ~(uint64_t)0;  /* the bytes before the newline */
         quotes &= line_mask;
-        uint64_t in_string_mask = quotes;                  /* from each opening quote to before the closing one */
+        uint64_t in_string_mask = quotes;                  /* from each opening quote up to, not including, the closing one */
         for (int i = 1; i < 64; i *= 2) in_string_mask ^= in_string_mask << i;
         in_string_mask ^= in_string;
         structural &= line_mask & ~in_string_mask;
         uint64_t closing = quotes & ~in_string_mask;
         if ((closing << 1 | was_closing) & ~structural) return 0;
         while (structural)
-            for (unsigned k = 0; k < 4; k++) {               /* four at a time: fewer branches to guess */
-                ft_assert(count < FT_MAX_INDEXED_LINE + 8);  /* what MAX_STRUCTURALS has room for */
+            for (unsigned k = 0; k < 4; k++) {               /* four at a time: fewer branches to predict */
+                ft_assert(count < FT_MAX_INDEXED_LINE + 8);  /* MAX_STRUCTURALS, the length of `positions` */
                 positions[count] = (uint16_t)(at + (unsigned)__builtin_ctzll(structural | (uint64_t)1 << 63));
                 count += structural != 0;
                 structural &= structural - 1;
@@ -253,7 +255,7 @@ static unsigned ft_structural_index(const char *p, uint16_t *positions) {
     return 0;
 }
 
-/* As ft_skip_plain, but looks at 64 bytes at the most. p + 64 if all are plain. Reads 64 bytes. */
+/* Like ft_skip_plain, but examines at most 64 bytes. Return p + 64 if all are plain. Reads 64 bytes. */
 FT_INLINE const char *ft_skip_plain_max64(const char *p) {
     ft_assert_readable(p, 64);
 #if FT_AVX2
@@ -272,8 +274,8 @@ FT_INLINE const char *ft_skip_plain_max64(const char *p) {
 #endif
 }
 
-/* Whether p[0:n] is plain and a quote follows; n a compile-time constant of 16 to 63. Reads 64 bytes.
- * The caller guesses a text's length: after a right guess nothing waits for the text itself. */
+/* Return whether p[0:n] is plain and a quote follows; n is a compile-time constant from 16 to 63. Reads 64 bytes.
+ * The caller predicts a text's length: after a correct prediction, nothing waits for the text itself. */
 FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
     ft_assert_readable(p, 64);
     if (p[n] != '"') return 0;
@@ -293,19 +295,19 @@ FT_INLINE int ft_plain_then_quote(const char *p, size_t n) {
 
 /* -------------------------------------------------------------------------------------------------------------- numbers */
 
-/* Powers of ten; the doubles are exact. */
+/* All of these doubles are exact. */
 static const double FT_POWERS_OF_TEN[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 static const uint64_t FT_INT_POWERS_OF_TEN[9] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
 
-/* Number of leading ASCII digits (0..8) in the eight bytes v, first byte lowest (little endian). */
+/* Return the number of leading ASCII digits (0..8) in the eight bytes v, whose first byte is the lowest (little-endian). */
 FT_INLINE unsigned ft_count_digits8(uint64_t v) {
     uint64_t x = v ^ 0x3030303030303030ULL;                        /* digits become 0..9 */
     uint64_t bad = ((x + 0x7676767676767676ULL) | x) & 0x8080808080808080ULL; /* high bit where > 9 */
     return bad ? (unsigned)__builtin_ctzll(bad) >> 3 : 8;
 }
 
-/* Value of eight ASCII digits. */
+/* Return the value of eight ASCII digits. */
 FT_INLINE uint64_t ft_parse_digits8(uint64_t v) {
     v -= 0x3030303030303030ULL;
     v = (v * 10) + (v >> 8);
@@ -313,22 +315,22 @@ FT_INLINE uint64_t ft_parse_digits8(uint64_t v) {
             (((v >> 16) & 0x000000FF000000FFULL) * 0x0000271000000001ULL)) >> 32;
 }
 
-/* Value of the first n (1..8) digits of v. */
+/* Return the value of the first n (1..8) digits of v. */
 FT_INLINE uint64_t ft_parse_digits_n(uint64_t v, unsigned n) {
     ft_assert(n >= 1 && n <= 8);
-    /* '0's in front: the digits move to the high bytes. Two shifts, since one by 64 is not defined. */
+    /* Move the digits to the high bytes and put '0's before them. Two shifts, because one by 64 bits would be undefined. */
     unsigned shift = (8 - n) * 8;
     return ft_parse_digits8((v << shift) | ((0x3030303030303030ULL >> 8) >> (56 - shift)));
 }
 
 #if FT_AVX2
-/* Row n: moves n bytes to the end of 16 and zeroes those in front (pshufb). */
+/* pshufb masks. Row n moves the first n bytes to the end of 16 and zeroes those before them. */
 static unsigned char ft_right_align[17][16];
-/* Row 16 * dot + n: the same for n bytes, but the one at `dot` is left out. */
+/* Row 16 * dot + n does the same for n bytes, but omits the one at `dot`. */
 static unsigned char ft_right_align_without_dot[256][16];
 #endif
 
-/* To be called once, before any other function of this part. */
+/* Must be called once, before any function below. */
 static void ft_init_tables(void) {
 #if FT_AVX2
     for (int n = 0; n < 17; n++)
@@ -336,7 +338,7 @@ static void ft_init_tables(void) {
     for (int dot = 0; dot < 16; dot++)
         for (int n = 0; n < 16; n++)
             for (int i = 0; i < 16; i++) {
-                int digit = i - (17 - n);          /* the digits are n - 1 */
+                int digit = i - (17 - n);          /* n - 1 of the n bytes are digits */
                 ft_right_align_without_dot[16 * dot + n][i] =
                     (unsigned char)(digit < 0 ? 0x80 : digit < dot ? digit : digit + 1);
             }
@@ -344,7 +346,7 @@ static void ft_init_tables(void) {
 }
 
 #if FT_AVX2
-/* Value of 16 bytes 0..9. */
+/* Return the value of 16 digits, given as bytes 0..9. */
 FT_INLINE uint64_t ft_parse_digits16(__m128i digits) {
     const __m128i tens = _mm_set1_epi16(0x010A), hundreds = _mm_set1_epi32(0x00010064), myriads = _mm_set1_epi32(0x00012710);
     __m128i x = _mm_maddubs_epi16(digits, tens);
@@ -357,14 +359,14 @@ FT_INLINE uint64_t ft_parse_digits16(__m128i digits) {
 #endif
 
 #if FT_SSE2
-/* A bit for each of the 16 bytes that is a digit: 0x30..0x39 become 0x76..0x7F, the only ones above 0x75 in signed order. */
+/* Return a bit for each byte that is a digit: 0x30..0x39 become 0x76..0x7F, the only bytes above 0x75 in signed order. */
 FT_INLINE unsigned ft_digit_mask(__m128i x) {
     return (unsigned)_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_add_epi8(x, _mm_set1_epi8(0x46)), _mm_set1_epi8(0x75)));
 }
 #endif
 
-/* `digits.digits"` at p, of up to 14 digits: *quote is the quote's place, *mantissa the number without its point, the result
- * how many digits stand behind the point. 0 if it is something else, or longer. Reads 16 bytes. */
+/* Parse `digits.digits"` of at most 14 digits at p. Set *quote to the index of the quote and *mantissa to the digits as one
+ * number, and return the number of digits after the point. Return 0 for anything else. Reads 16 bytes. */
 FT_INLINE unsigned ft_parse_decimal(const char *p, unsigned *quote, uint64_t *mantissa) {
     unsigned dot, n;
     ft_assert_readable(p, 16);
@@ -403,7 +405,8 @@ FT_INLINE unsigned ft_parse_decimal(const char *p, unsigned *quote, uint64_t *ma
     return n - dot - 1;
 }
 
-/* Whether exactly n digits stand at p, without a leading zero; n a compile-time constant of 9 to 15. Reads 16 bytes. */
+/* Parse exactly n digits without a leading zero; n is a compile-time constant from 9 to 15. Return 1, or 0 for any other text.
+ * Reads 16 bytes. */
 FT_INLINE int ft_parse_int_exact(const char *p, unsigned n, uint64_t *value) {
     ft_assert_readable(p, 16);
 #if FT_AVX2

@@ -1,4 +1,4 @@
-"""The words of the schema and their numbers. Filled when the module is imported, read only from then on."""
+"""The words of the schema and their codes. Filled at import, read-only afterwards."""
 from fasttail.streams.json cimport KeyTable
 from fasttail.streams.intern cimport InternTable
 

@@ -1,4 +1,7 @@
-"""The words of the schema and their numbers: keys, statuses, order types, tifs. The sets but for the keys are open."""
+"""Owns the words of the schema and their codes: keys, statuses, order types and tifs.
+
+Lines may have statuses, order types and tifs that are not listed here; these get code 0.
+"""
 from libc.stdint cimport uint32_t
 
 from fasttail.streams.json cimport key_table_init

@@ -1,8 +1,7 @@
-"""The limits that the control groups set for this process: CPU time and memory.
+"""Reads the CPU and memory limits that control groups set for this process.
 
-Both versions are read, and every group from the process's own up to the root, since the tightest limit on
-that way is the one that counts. What cannot be read sets no limit: a wrong guess here must never keep the
-program from starting.
+Both cgroup versions are read, from the process's own group up to the root, because the tightest limit on that
+path applies. Whatever cannot be read counts as no limit: it must never keep the program from starting.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _NO_LIMIT = 1 << 60
 
 
 def cpu_limit(root: Path = Path("/")) -> float | None:
-    """Cores' worth of CPU time the process may use (1.5 = one and a half), None when nothing limits it."""
+    """Return the CPU time that the process may use, in cores (1.5 = one and a half), None if unlimited."""
     limits: list[float] = []
     for group in _groups(root, "cpu"):
         quota, _, period = _text(group / "cpu.max").partition(" ")
@@ -27,7 +26,7 @@ def cpu_limit(root: Path = Path("/")) -> float | None:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Bytes of memory the process's groups may use before the kernel kills, None when nothing limits it."""
+    """Return the bytes of memory above which the kernel kills in the process's groups, None if unlimited."""
     limits: list[int] = []
     for group in _groups(root, "memory"):
         limit = _text(group / "memory.max") or _text(group / "memory.limit_in_bytes")
@@ -37,7 +36,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of the process's group for `controller` and of those above it, in both versions."""
+    """Yield the folders of the process's group for `controller` and of its parents, in both versions."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -46,8 +45,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         for mount in (root / "sys/fs/cgroup" / names, root / "sys/fs/cgroup" / controller):
             if not mount.is_dir():
                 continue
-            # In a container the path may be the host's, of which only the root is mounted: folders that are
-            # not there are passed over, and the mount itself, the last one, always counts.
+            # In a container, the path may be the host's while only the container's group is mounted. Missing
+            # folders then read as no limit, and the mount itself, which comes last, always counts.
             parts = [part for part in path.split("/") if part not in ("", "..")]
             for depth in range(len(parts), -1, -1):
                 yield mount.joinpath(*parts[:depth])

@@ -1,7 +1,7 @@
-/* Assertions of what the code takes for granted: bounds of arrays, readable bytes, calling threads.
+/* Assertions of what the code relies on: array bounds, readable bytes, calling threads.
  *
- * They exist with FASTTAIL_DEBUG only (FASTTAIL_BUILD=debug); every other build compiles nothing for them. One that does not
- * hold is a bug in fasttail, never bad input: the process writes file, line and condition to standard error and aborts.
+ * They are enabled by FASTTAIL_DEBUG (FASTTAIL_BUILD=debug); all other builds compile them to nothing. A failed assertion is a
+ * bug in fasttail, never bad input: the process writes file, line and condition to standard error and aborts.
  */
 #ifndef FASTTAIL_CHECKS_H
 #define FASTTAIL_CHECKS_H
@@ -24,7 +24,7 @@ static void ft_assertion_failed(const char *condition, const char *file, int lin
 }
 #define ft_assert(condition) ((condition) ? (void)0 : ft_assertion_failed(#condition, __FILE__, __LINE__))
 
-/* Only one thread may come here. `owner` is 0 until the first one comes. */
+/* Assert that only one thread ever gets here. `owner` is 0 until it does. */
 __attribute__((unused))
 static int ft_claim_thread(uint64_t *owner) {
     uint64_t self = (uint64_t)pthread_self(), current_owner = 0;
@@ -34,12 +34,12 @@ static int ft_claim_thread(uint64_t *owner) {
 #define ft_assert_thread(owner) \
     (ft_claim_thread(owner) ? (void)0 : ft_assertion_failed("called by another thread than before", __FILE__, __LINE__))
 
-/* One thread at a time is between enter and leave. */
+/* Assert that one thread at a time is between begin and end. */
 #define ft_begin_exclusive(busy) \
     (__atomic_exchange_n(busy, 1, __ATOMIC_RELAXED) ? ft_assertion_failed("two threads at a time", __FILE__, __LINE__) : (void)0)
 #define ft_end_exclusive(busy) __atomic_store_n(busy, 0, __ATOMIC_RELAXED)
 
-/* How far this thread may read, for functions that have no limit of their own; NULL: not known. */
+/* How far this thread may read, for functions without a `limit` argument; NULL: unknown. */
 __attribute__((unused)) static __thread const char *ft_readable_end;
 #define ft_set_readable_end(end) (ft_readable_end = (end))
 #define ft_assert_readable(p, n) ft_assert(ft_readable_end == NULL || (const char *)(p) + (n) <= ft_readable_end)
@@ -47,7 +47,7 @@ __attribute__((unused)) static __thread const char *ft_readable_end;
 #else
 
 #define FT_DEBUG_CHECKS 0
-/* sizeof: the condition is compiled, so it cannot rot, and never evaluated. */
+/* In sizeof, the condition is compiled, so that it cannot rot, but not evaluated. */
 #define ft_assert(condition) ((void)sizeof((condition)))
 #define ft_assert_thread(owner) ((void)sizeof((owner)))
 #define ft_begin_exclusive(busy) ((void)sizeof((busy)))

@@ -1,4 +1,4 @@
-"""The system's clocks, in nanoseconds."""
+"""Reads the system's clocks in nanoseconds."""
 from libc.stdint cimport int64_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
@@ -10,7 +10,7 @@ cdef inline uint64_t monotonic_ns() noexcept nogil:
 
 
 cdef inline int64_t utc_ns() noexcept nogil:
-    """Since 1970."""
+    """Return the nanoseconds since 1970."""
     cdef timespec t
     clock_gettime(CLOCK_REALTIME, &t)
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec

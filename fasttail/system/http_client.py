@@ -1,8 +1,8 @@
-"""One request by HTTP and its answer, with a limit on the time of the whole.
+"""Sends one HTTP request and reads its response within a total time limit.
 
-The timeout of a socket is that of each of its operations: a server that sends a byte a second keeps within it
-for ever. So a timer shuts the socket down, and whatever waits for it ends. Redirections are not followed, so
-that a secret goes to the host that was named and to no other.
+A socket's timeout applies to each operation, so a server that sends a byte per second would never exceed it.
+A timer therefore shuts the socket down, which ends any pending operation. Redirects are not followed, so that
+secrets go only to the named host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import SplitResult
 
 
 class HTTPRequestError(Exception):
-    """There was no answer. Says why, and nothing of what was asked, which may hold secrets."""
+    """There was no response. The text says why, but nothing about the request, which may contain secrets."""
 
 
 def request(
@@ -32,10 +32,11 @@ def request(
     max_answer: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> tuple[int, bytes]:
-    """Status, and at most `max_answer` bytes of the body. HTTPRequestError: there is no answer.
+    """Send a request and return the status and at most `max_answer` bytes of the response's body.
 
-    tls: for a URL of https; by default certificates are checked. ValueError: a character that HTTP does not
-    allow.
+    tls: the context for an https URL; by default, certificates are verified.
+
+    Raise HTTPRequestError if there is no response, ValueError for a character that HTTP does not allow.
     """
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout_s)
     if url.scheme == "https":
@@ -52,7 +53,7 @@ def request(
         response = connection.getresponse()
         return response.status, response.read(max_answer) if max_answer else b""
     except (http.client.HTTPException, OSError) as error:
-        # After the time it is over, whatever it looks like once the socket is shut down.
+        # After the time limit it is a timeout, whatever error the shutdown of the socket caused.
         if isinstance(error, TimeoutError) or time.monotonic() >= started + timeout_s:
             reason = f"no answer within {timeout_s:g} s"
         elif isinstance(error, http.client.HTTPException):
@@ -66,5 +67,5 @@ def request(
 
 
 def _shut_down(connection: http.client.HTTPConnection) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not connected yet, or not any more
+    with contextlib.suppress(OSError, AttributeError):  # not connected yet, or no longer
         connection.sock.shutdown(socket.SHUT_RDWR)
