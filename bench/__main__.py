@@ -27,15 +27,15 @@ def leave_checkout() -> None:
 
 def modules() -> dict[str, Benchmark]:
     from bench import (
+        alternatives,
         backlog,
-        beside,
         catchup,
+        contention,
         crowd,
         delay,
         fanout,
         file,
         growth,
-        instead,
         instructions,
         layers,
         parse,
@@ -46,8 +46,8 @@ def modules() -> dict[str, Benchmark]:
     )
 
     found = (
-        parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, beside, instead, growth,
-        soak, backlog, crowd, replays,
+        parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, contention,
+        alternatives, growth, soak, backlog, crowd, replays,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 

@@ -147,12 +147,12 @@ def _delay(result: Content) -> Iterator[Figure]:
         yield from _delays(run, f"{run['rate']:,.0f} lines/s")
 
 
-def _beside(result: Content) -> Iterator[Figure]:
+def _contention(result: Content) -> Iterator[Figure]:
     yield from _delays(result["alone"], "alone")
     yield from _delays(result["busy"], "beside neighbours", targets=True)
 
 
-def _instead(result: Content) -> Iterator[Figure]:
+def _alternatives(result: Content) -> Iterator[Figure]:
     for each in result["standings"]:
         name, delay = each["name"], each["delay"]
         yield Figure(f"{name}, backlog", "lines/s", [each["backlog"]["rate"]])
@@ -178,7 +178,10 @@ OF_MODULE: dict[str, Callable[[Content], Iterator[Figure]]] = {
     "catchup": _catchup,
     "sustained": _sustained,
     "delay": _delay,
-    "beside": _beside,
-    "instead": _instead,
+    "contention": _contention,
+    "alternatives": _alternatives,
     "growth": _growth,
+    # Recorded results hold the former names of two modules.
+    "beside": _contention,
+    "instead": _alternatives,
 }

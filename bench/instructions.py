@@ -45,14 +45,14 @@ from fasttail.streams import isa
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
 CHILD = HERE / "parse_once.py"
-STAGE_CHILD = HERE / "stage_once.py"
-HOUR = "node_order_statuses/hourly/20260505/9"  # same as in stage_once.py
+STAGE_CHILD = HERE / "one_stage.py"
+HOUR = "node_order_statuses/hourly/20260505/9"  # same as in one_stage.py
 ANY = "any"  # stands for the instruction set of code compiled once
 
 
 class Stage(NamedTuple):
     function: str  # only what runs inside it is counted
-    words: tuple[str, str]  # arguments of stage_once.py
+    words: tuple[str, str]  # arguments of one_stage.py
 
 
 _FILL = "ft_reader_fill*"  # matches any suffix that the compiler adds

@@ -22,7 +22,7 @@ import fasttail
 from bench.acceptance import strict_json
 from bench.inputs import DATA, LAYOUTS, break_lines, replay_file
 from bench.measure import Answer, Benchmark, CannotRun, Engine, Report, Table, WrongAnswer, check, take_turns
-from bench.others import PACKAGES, Input
+from bench.parsers import PACKAGES, Input
 from bench.readers import COLUMNS, added, answer, checked, checked_answer, python_answer
 
 

@@ -145,7 +145,7 @@ def _delay(axes: Any, entry: Mapping[str, Any]) -> None:
     axes.legend()
 
 
-def _instead(axes: Any, entry: Mapping[str, Any]) -> None:
+def _alternatives(axes: Any, entry: Mapping[str, Any]) -> None:
     shown = [each for each in figures(entry) if each.name.endswith(", backlog")]
     rows = [(each.name.removesuffix(", backlog"), each.value, each.spread) for each in shown]
     _bars(axes, rows, "lines a second of a backlog", log=True)
@@ -183,5 +183,5 @@ DRAWN: dict[str, Callable[[Any, Any], None]] = {
     "end-to-end/sustained": _sustained,
     "end-to-end/delay": _delay,
     "end-to-end/delay-blocks": _delay,
-    "end-to-end/instead": _instead,
+    "end-to-end/instead": _alternatives,
 }

@@ -34,9 +34,9 @@ if __name__ == "__main__":
 
 from bench import callgrind_file, delay
 from bench.measure import CannotRun, machine
+from bench.one_stage import HOUR
 from bench.service import Service, serve
 from bench.soak_node import HOURLY, hour_name
-from bench.stage_once import HOUR
 from fasttail.streams import isa
 from fasttail.tools import synth
 
@@ -280,7 +280,7 @@ def profile_parse(args: argparse.Namespace, out: Output) -> None:
         small.parent.mkdir(parents=True)
         small.write_bytes(synth.generate(args.counted, "plain", args.seed))
         count(out, "parse", args.counted, PARSE, ROOT / "bench/parse_once.py", str(small))
-        child = ROOT / "bench/stage_once.py"
+        child = ROOT / "bench/one_stage.py"
         count(out, "encode-ws", args.counted, ENCODE, child, "encode", "ws", name)
 
         large = folder / "large.jsonl"

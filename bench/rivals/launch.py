@@ -114,12 +114,12 @@ def _tail_command(place: Place) -> list[str]:
     return _python("-m", "fasttail", "tail", str(place.data), "--format", "raw", "--from", "oldest")
 
 
-def _old_way(place: Place) -> list[str]:
-    return _python(str(HERE / "old_way.py"), str(place.hourly), "--symbols", str(place.symbols))
+def _legacy_service(place: Place) -> list[str]:
+    return _python(str(HERE / "legacy_service.py"), str(place.hourly), "--symbols", str(place.symbols))
 
 
 def _mended(place: Place) -> list[str]:
-    return [*_old_way(place), "--mended"]
+    return [*_legacy_service(place), "--mended"]
 
 
 def _plain_asyncio(place: Place) -> list[str]:
@@ -148,7 +148,7 @@ def _rsyslog(place: Place) -> list[str]:
 OLD_NEEDS = ("watchdog", "pydantic", "fastapi", "uvicorn", "websockets")
 RIVALS = (
     Rival("fasttail serve", "orders", _serve, ("fasttail",), sound=True),
-    Rival("old way", "orders", _old_way, OLD_NEEDS),
+    Rival("old way", "orders", _legacy_service, OLD_NEEDS),
     Rival("old way mended", "orders", _mended, OLD_NEEDS),
     Rival("plain asyncio", "orders", _plain_asyncio, ("orjson", "websockets")),
     Rival("fasttail tail", "events", _tail_command, ("fasttail",), sound=True),

@@ -31,9 +31,9 @@ from typing import Any
 
 from bench.delay import write_lines
 from bench.measure import Benchmark, CannotRun, WrongAnswer, load_text, machine, write_json
-from bench.rivals.collecting import Account, Collector, collecting
+from bench.rivals.client import Account, Collector, collecting
+from bench.rivals.launch import HOURS, RIVALS, Place, Rival, Running, started
 from bench.rivals.material import SYMBOLS, Material
-from bench.rivals.starting import HOURS, RIVALS, Place, Rival, Running, started
 
 WRITE = 1 << 20
 OF_BACKLOG = 0.7
@@ -100,7 +100,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Instead:
+class Alternatives:
     """left_out: the reason, by rival."""
 
     lines: int
@@ -128,7 +128,7 @@ class Instead:
         return "\n".join([*rows, load_text()])
 
     def write(self, folder: Path) -> Path:
-        return write_json("instead", asdict(self), folder)
+        return write_json("alternatives", asdict(self), folder)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,14 +145,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="for the files (default: the temporary folder)")
 
 
-def run(args: argparse.Namespace) -> Instead:
+def run(args: argparse.Namespace) -> Alternatives:
     chosen = args.only.split(",") if args.only else [rival.name for rival in RIVALS]
     if unknown := set(chosen) - {rival.name for rival in RIVALS}:
         raise CannotRun(f"no such rival: {', '.join(sorted(unknown))}")
     return compare(args, [rival for rival in RIVALS if rival.name in chosen])
 
 
-def compare(args: argparse.Namespace, rivals: Sequence[Rival]) -> Instead:
+def compare(args: argparse.Namespace, rivals: Sequence[Rival]) -> Alternatives:
     """Measure the installed ones of `rivals`, one after the other."""
     left_out = {rival.name: why for rival in rivals if (why := rival.missing())}
     standings = []
@@ -164,7 +164,7 @@ def compare(args: argparse.Namespace, rivals: Sequence[Rival]) -> Instead:
         raise CannotRun("; ".join(f"{name}: {why}" for name, why in left_out.items()))
     names = ("rate", "seconds", "change_lines", "change_rate", "quiet", "seed")
     settings = {name: getattr(args, name) for name in names}
-    return Instead(args.lines, standings, left_out, {**settings, "symbols": SYMBOLS})
+    return Alternatives(args.lines, standings, left_out, {**settings, "symbols": SYMBOLS})
 
 
 def _standing(args: argparse.Namespace, rival: Rival) -> Standing:
@@ -304,5 +304,5 @@ def write_hours(place: Place, lines: Sequence[bytes], rate: float, seed: int) ->
 
 
 BENCHMARK = Benchmark(
-    "instead", "what people would use instead: speed, delay, what is lost", add_arguments, run
+    "alternatives", "what people would use instead: speed, delay, what is lost", add_arguments, run
 )

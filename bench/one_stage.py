@@ -1,4 +1,4 @@
-"""Runs one stage for `instructions`: `python -P stage_once.py split WINDOW FOLDER` or `encode FORMAT FOLDER`.
+"""Runs one stage for `instructions`: `python -P one_stage.py split WINDOW FOLDER` or `encode FORMAT FOLDER`.
 
 Under callgrind only the stage's function is counted, not Python or the other stages.
 """

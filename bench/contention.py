@@ -31,7 +31,7 @@ FILE = 256 << 20  # each neighbour overwrites its file after this many bytes
 
 
 @dataclass(frozen=True)
-class Beside:
+class Contention:
     """alone: measured first, without neighbours."""
 
     neighbours: int
@@ -60,7 +60,7 @@ class Beside:
         return "\n".join([*rows, load_text()])
 
     def write(self, folder: Path) -> Path:
-        return write_json("beside", asdict(self), folder)
+        return write_json("contention", asdict(self), folder)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="for their files (default: the temporary folder)")
 
 
-def run(args: argparse.Namespace) -> Beside:
+def run(args: argparse.Namespace) -> Contention:
     count = args.neighbours
     if count is None:
         count = max(1, len(os.sched_getaffinity(0)) - 1)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> Beside:
     alone = delay.measure(args, args.rate)
     with neighbours(count, args.folder):
         busy = delay.measure(args, args.rate)
-    return Beside(
+    return Contention(
         neighbours=count,
         alone=alone,
         busy=busy,
@@ -130,4 +130,6 @@ def _be_busy(path: str, ready: Any) -> None:
             at += os.pwrite(fd, memory[offset : offset + PIECE], at % FILE)
 
 
-BENCHMARK = Benchmark("beside", "share of a core, memory and delay beside a busy node", add_arguments, run)
+BENCHMARK = Benchmark(
+    "contention", "share of a core, memory and delay beside a busy node", add_arguments, run
+)
