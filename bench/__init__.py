@@ -1,1 +1,1 @@
-"""Benchmarks of fasttail as installed: `python -m bench list`, `python -m bench run NAME`."""
+"""Benchmarks of the installed fasttail: `python -m bench list`, `python -m bench run NAME`."""

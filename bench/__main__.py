@@ -1,6 +1,7 @@
-"""Benchmarks, in the root of a checkout: `list`, `run [PATTERN...]`, `compare A.json B.json`, `report`.
+"""Run and compare benchmarks: `list`, `run [PATTERN...]`, `compare A.json B.json`, `report`.
 
-`run NAME --help`, with the exact name of a module, tells of that one's own options.
+Run it in the root of a checkout. `run NAME --help`, with the exact name of a module, lists that module's own
+options.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def leave_checkout() -> None:
-    """`python -m` puts the current folder on sys.path, where the uncompiled package hides the installed."""
+    """Drop the checkout from sys.path: its uncompiled package would hide the installed one."""
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
 
 def modules() -> dict[str, Benchmark]:
     from bench import (
+        alternatives,
         backlog,
-        beside,
         catchup,
+        contention,
         crowd,
         delay,
         fanout,
         file,
         growth,
-        instead,
         instructions,
         layers,
         parse,
@@ -45,8 +46,8 @@ def modules() -> dict[str, Benchmark]:
     )
 
     found = (
-        parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, beside, instead, growth,
-        soak, backlog, crowd, replays,
+        parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, contention,
+        alternatives, growth, soak, backlog, crowd, replays,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 
@@ -79,7 +80,8 @@ def main() -> int:
     except CannotRun as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has read enough; Python's own flush at exit must not find the pipe
+    # `| head` closed the pipe. Point stdout elsewhere, so that Python's flush at exit does not fail.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -1,6 +1,6 @@
-"""Which lines are order statuses, by the rules of docs/parsing.md, in plain Python over any JSON decoder.
+"""Decides which lines are order statuses by the rules of docs/parsing.md, in plain Python over any decoder.
 
-Nothing of fasttail is used here: this is what its number of rejected lines is compared with.
+It uses nothing of fasttail, because fasttail's count of rejected lines is compared with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Numbers(NamedTuple):
 
 
 class NoOrder(ValueError):
-    """The line is no order status."""
+    """The line is not an order status."""
 
 
 def _is(*kinds: type) -> Rule:
@@ -89,7 +89,7 @@ ENVELOPE: dict[str, Rule] = {
 
 
 def _keep(rules: dict[str, Rule], value: dict[str, Any]) -> None:
-    # A key that is not there counts as null, which only some may be.
+    # A missing key counts as null, which only some keys may be.
     for key, rule in rules.items():
         if not rule(value.get(key)):
             raise NoOrder(key)
@@ -106,7 +106,7 @@ def _numbers(event: Any) -> Numbers:
 
 
 def read_line(loads: Callable[[bytes], Any], line: bytes) -> list[Numbers]:
-    """The orders of a line of any layout; [] for a blank line. Raises NoOrder, or what `loads` raises."""
+    """Return a line's orders in any layout, [] for a blank line. Raise NoOrder or what `loads` raises."""
     line = line.lstrip(b"\0").removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
     if not line:
         return []
@@ -131,16 +131,16 @@ def _finite(text: str) -> float:
 
 
 def strict_json(line: bytes) -> Any:
-    """The standard library's decoder held to RFC 8259, which it is laxer than. Raises ValueError.
+    """Decode with the standard library, held to the stricter rules of RFC 8259. Raise ValueError.
 
-    Laxer than orjson it stays for integers of more than 308 digits, stricter for nesting between its own
-    limit and 1,024.
+    It is still laxer than orjson for integers of more than 308 digits, and stricter for nesting between its
+    own limit and 1,024.
     """
     text = line.decode("utf-8")
     try:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as error:
         raise NoOrder("nesting") from error
-    if "\\u" in text:  # half a surrogate pair cannot be written as UTF-8
+    if "\\u" in text:  # half a surrogate pair cannot be encoded as UTF-8
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value

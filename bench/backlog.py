@@ -1,9 +1,9 @@
-"""A backlog of many GB, to clients that cannot keep up: nothing is dropped on the way in, memory stays flat.
+"""Measures a backlog of many GB read for slow clients: no line is dropped on input, and memory stays flat.
 
-Two files of made-up orders are linked under the names of many hours, in turns: the same file under the next
-name would be taken for the present one, renamed. The server starts on an empty folder, so that the clients
-are there before the first hour. Every order must have been read, and each client must have got it or been
-told of it.
+Two files of simulated orders are hard-linked in turns under the names of many hours: the same file under the
+next name would count as a rename of the current one. The server starts on an empty folder, so the clients are
+subscribed before the first hour. Every order must be read, and each client must receive it or see it in a
+gap.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.soak import Crowd, Sample, Server
 from fasttail.tools.synth import iter_blocks, render
 
-LINE_BYTES = 560  # of a streaming line, about
+LINE_BYTES = 560  # a streaming line, about
 HELD_BYTES_A_CLIENT = 16 << 20
-"""A client's queue is 4 MiB and one write; the allocator may hold some more of it."""
+"""A client queue is 4 MiB plus one write; the allocator may hold more of it."""
 FIXED_BYTES = 64 << 20
-"""The ring's messages, 32 MiB, and blocks, rows and boxes: all of them bounded, used as they are needed."""
+"""The ring's messages (32 MiB), blocks, rows and buffers. All are bounded and allocated on use."""
 LEVEL_S = 10.0
-"""A shorter run is over before memory has found its level."""
+"""Shorter runs end before memory levels off."""
 PATIENCE_S = 580.0
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """One run. rss: bytes, while it read; at the first and last third of it, medians."""
+    """One run. rss_*: bytes, before reading, medians of its first and last third, and the maximum."""
 
     bytes: int
     hours: int
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _make(folder: Path, hours: int, orders: int) -> int:
-    """Hours of that many orders each in `folder`; their bytes."""
+    """Create `hours` files of `orders` orders each in `folder` and return their total bytes."""
     kept = [folder / f"orders.{seed}" for seed in range(2)]
     for seed, path in enumerate(kept):
         with path.open("wb") as file:
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> Backlog:
     bound = idle + args.clients * HELD_BYTES_A_CLIENT + FIXED_BYTES
     if most > bound or (seconds > LEVEL_S and last > first * 1.1 + (4 << 20)):
         wrong.append(f"memory: {idle:,} bytes before, {first:,.0f}, then {last:,.0f}, {most:,} at most")
-    # The hours are two files over and over: their blocks do come once more.
+    # The hours repeat the same two files, so block numbers do go backwards.
     wrong += [line for line in server.trouble if "block number regressions" not in line]
     if wrong:
         raise WrongAnswer("; ".join(wrong))

@@ -1,6 +1,6 @@
-"""A file of callgrind's (names and positions in full), read as costs by line, and those by function.
+"""Reads a callgrind file (names and positions uncompressed) into costs per line and per function.
 
-A function that the compiler inlined is not lost: what its lines cost counts as its own.
+A function that the compiler inlined still appears, because its lines are counted as its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST = 0.002
-"""Share of all below which a line is not shown."""
+"""Smallest share of the total that is shown."""
 _COST = re.compile(r"(\d+) (\d+)$")
 _PYX = re.compile(r"(?: {4})?(?:cdef|cpdef|def)\b[^=]*?(\w+)\(")
 _HEADER = re.compile(r"(?:FT_INLINE|static) [^=;(]*?\b(ft_\w+)\(")
@@ -23,11 +23,11 @@ _HEADER = re.compile(r"(?:FT_INLINE|static) [^=;(]*?\b(ft_\w+)\(")
 class Line(NamedTuple):
     file: str
     number: int
-    function: str  # as the compiler left it
+    function: str  # as the compiler emitted it
 
 
 def read(path: Path) -> dict[Line, int]:
-    """Instructions of each line itself, without what it calls. Our files are named from the checkout."""
+    """Return the instructions of each line without its callees; fasttail's files are named from the root."""
     costs: collections.Counter[Line] = collections.Counter()
     file = function = ""
     of_call = False
@@ -41,12 +41,12 @@ def read(path: Path) -> dict[Line, int]:
         elif row.startswith("fn="):
             function = row[3:]
         elif row.startswith("calls="):
-            of_call = True  # the next row is what the call cost
+            of_call = True  # the next row is the cost of the call
     return dict(costs)
 
 
 def functions(costs: Mapping[Line, int], orders: int) -> str:
-    """A table of source functions."""
+    """Format a table of source functions."""
     sums: collections.Counter[str] = collections.Counter()
     for line, cost in costs.items():
         sums[_source_function(line)] += cost
@@ -61,7 +61,7 @@ def functions(costs: Mapping[Line, int], orders: int) -> str:
 
 
 def lines(costs: Mapping[Line, int], orders: int) -> str:
-    """The lines that cost most, in the order of their files."""
+    """Format the most expensive lines, ordered by file."""
     sums: collections.Counter[tuple[str, int]] = collections.Counter()
     for line, cost in costs.items():
         sums[line.file, line.number] += cost
@@ -81,7 +81,7 @@ def lines(costs: Mapping[Line, int], orders: int) -> str:
 
 def _short(name: str) -> str:
     found = re.search(r"(?:^|/)(fasttail/.*?)(?:_(?:avx2|sse2|portable))?(\.pyx|\.pxd|\.h)$", name)
-    # Compiled once for each instruction set, from copies: the checkout's file has the same lines.
+    # Copies are compiled once per instruction set; the checkout's file has the same lines.
     return found[1] + found[2] if found and (ROOT / (found[1] + found[2])).is_file() else name
 
 

@@ -1,11 +1,11 @@
-"""A backlog at once, to one client whose filter takes a tenth of the orders: until it has the last one.
+"""Measures how fast one client whose filter selects a tenth of the orders gets through a backlog.
 
-Two ways to it. *Live*: the server follows and the client is subscribed when the file appears as the node's
-next hour; timed from there. *Resumed*: the file is there when the server starts, and the client subscribes
-with the cursor of its beginning; timed from before it connects. The orders that the client received are
-compared with those in the file: each once, in order, with its values.
+*Live*: the server follows, the client is subscribed, and the file appears as the node's next hour; the time
+starts there. *Resumed*: the file exists when the server starts, and the client subscribes with a cursor at
+its beginning; the time starts before it connects. The received orders are compared with those in the file:
+each once, in order, with its values.
 
-What it does not show: a file that is not in the page cache, the network, a client slower than picows.
+It does not show a file outside the page cache, the network, or a client slower than picows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TARGET = 2e6
 
 @dataclass(frozen=True)
 class Round:
-    """cpu: seconds of the server's for it; rss: bytes, the most since the server's start."""
+    """cpu: seconds used by the server in this round. rss: its peak since start, in bytes."""
 
     way: str
     started: float  # seconds from the server's start to its first answer
@@ -47,7 +47,7 @@ class Round:
 
 @dataclass(frozen=True)
 class CatchUp:
-    """rates: lines a second, by way, in the median round."""
+    """rates: lines per second in the median round, by way."""
 
     lines: int
     orders: int
@@ -123,7 +123,7 @@ def _options(args: argparse.Namespace) -> list[str]:
 def _live(args: argparse.Namespace, replay: Replay, coins: list[str]) -> Round:
     subscription = {"type": "orders", "format": "ws", "coins": coins}
     last = place(HOUR, replay.last())
-    # Beside the file, so that it can be linked.
+    # On the same file system as the file, so that it can be hard-linked.
     with tempfile.TemporaryDirectory(prefix="catchup-", dir=replay.path.parent) as name:
         folder = Path(name, FOLDER)
         folder.mkdir(parents=True)
@@ -179,7 +179,7 @@ def _round(
 
 
 def check(way: str, messages: Iterable[Message], replay: Replay) -> None:
-    """The orders in the messages are those that the filter takes of the file, each once and in order."""
+    """Check that the messages hold the orders selected from the file, each once and in order."""
     count = 0
 
     def events() -> Iterator[dict[str, Any]]:

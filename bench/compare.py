@@ -1,7 +1,8 @@
-"""`python -m bench compare A.json B.json`: what is quicker or slower in B, and what is inside the noise.
+"""Compares two result files: which figures of B are faster, slower, or within the noise of A.
 
-Where a figure has a ratio to a base within its run, the ratios are compared: the machine's drift is in both
-of its sides. Inside the noise is what has overlapping spreads; where there is one sample only, a quarter.
+Figures with a ratio to a base of the same run are compared by that ratio, because the machine's drift affects
+both sides of it. Overlapping spreads count as noise; with a single sample, so does a change of up to a
+quarter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SAME_MACHINE = ("cpu", "usable_cores", "memory_gb")
 
 
 def compare(one: Path, other: Path, anyway: bool) -> str:
-    """A table. Raises CannotRun if the runs are of different machines, or have nothing in common."""
+    """Return a table. Raise CannotRun if the machines differ or the runs have no benchmark in common."""
     runs = [json.loads(path.read_text()) for path in (one, other)]
     machines = [{key: run["machine"].get(key) for key in SAME_MACHINE} for run in runs]
     if machines[0] != machines[1] and not anyway:
@@ -45,7 +46,7 @@ def compare(one: Path, other: Path, anyway: bool) -> str:
 
 
 def _all(run: Mapping[str, Any]) -> dict[str, Figure]:
-    """By entry, arguments and name: other arguments are another benchmark."""
+    """Key figures by entry, name and arguments, since other arguments make another benchmark."""
     return {
         f"{entry['name']}  {figure.name}\0{entry['arguments']}": figure
         for entry in run["entries"]

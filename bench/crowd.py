@@ -1,12 +1,12 @@
-"""Many clients that ask for too many subscriptions: what the server takes on, and what that costs.
+"""Measures many clients that ask for too many subscriptions: what the server admits and what it costs.
 
-Every client asks for subscriptions, each of which is another. `--kind` says which: `filters` of one coin that
-select nothing, so that only the looking costs; `coins`, lists of a thousand coins; `everything`, all orders.
-Then lines are written at a rate, and one client with a filter of its own, which came first, checks that it
-gets every order of its coin, and how late.
+All subscriptions are distinct. `--kind` selects them: `filters` on one coin that match nothing, so only the
+filtering costs; `coins`, lists of a thousand coins; `everything`, all orders. Lines are then written at a
+fixed rate, and one client that subscribed first, with its own filter, checks that it gets every order of its
+coin and measures the delay.
 
-What it does not show: a network; clients that are slow. Clients, writer and server share the machine, so that
-the delay is above that of a client elsewhere.
+It does not show a network or slow clients. Clients, writer and server share the machine, so the delay is
+higher than that of a remote client.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FOLDER = "node_order_statuses_streaming/hourly/20260505"
 TICK_S = 0.002
 PATIENCE_S = 60.0
 MADE = 50_000
-"""Lines; they are written again and again."""
+"""Distinct lines; they are written repeatedly."""
 COIN = "HYPE"
 SETTINGS = ("clients", "subscriptions", "kind", "rate", "seconds", "serve")
 COINS = ("BTC", "ETH", "SOL", "HYPE", "xyz:GOLD")
@@ -43,9 +43,11 @@ COINS = ("BTC", "ETH", "SOL", "HYPE", "xyz:GOLD")
 
 @dataclass(frozen=True)
 class Crowd:
-    """asked, admitted: subscriptions. rss_*: bytes, before anybody asked, and with all that was admitted.
-    cores: that the server kept busy. delay_*: milliseconds from a line's write to the one client. gaps: that
-    it was told. alone_*: the same before the others asked.
+    """asked, admitted: subscriptions.
+
+    rss_*: bytes, before anyone asked, after admission, and the peak. cores: kept busy by the server. delay_*:
+    milliseconds from a line's write to its receipt by the first client. gaps: reported to that client.
+    alone_* and cores_alone: the same before the others asked.
     """
 
     asked: int
@@ -117,7 +119,7 @@ KINDS = {"filters": _filters, "coins": _coins, "everything": _everything}
 
 
 class Asker(WSListener):
-    """One of the many. It counts answers, and throws away everything else."""
+    """One of the many clients. It counts answers and ignores everything else."""
 
     def __init__(self) -> None:
         self.admitted = 0
@@ -155,7 +157,7 @@ class Asker(WSListener):
 
 
 class Innocent(WSListener):
-    """The client that came first: (where its last order stands, when it came) of every message."""
+    """The client that came first. seen: (offset of the last order, time of receipt) per message."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, float]] = []
@@ -178,7 +180,7 @@ class Innocent(WSListener):
 
 
 class Writer:
-    """Appends lines to the hour's file at a rate; remembers what had been written when."""
+    """Appends lines to the hour's file at a rate and records the file size after each write."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         self._file = path.open("ab")
@@ -279,7 +281,7 @@ async def _run(args: argparse.Namespace, server: Service, writer: Writer) -> Cro
 async def _lines(
     args: argparse.Namespace, server: Service, writer: Writer, innocent: Innocent
 ) -> tuple[list[float], float]:
-    """Delays of the one client's messages in milliseconds, and the server's cores meanwhile."""
+    """Return the delays of the first client's messages in ms, and the server's busy cores meanwhile."""
     first, busy, began = len(innocent.seen), server.busy_s(), time.monotonic()
     thread = threading.Thread(target=writer.write, args=(args.rate, args.seconds))
     thread.start()

@@ -1,4 +1,4 @@
-"""bench/definitions.toml: what `run PATTERN` runs and `report` tells, as data."""
+"""Loads bench/definitions.toml, which defines what `run PATTERN` runs and what `report` shows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LAYERS = ("split", "parse", "filter", "encode", "fan-out", "end to end", "growth
 
 @dataclass(frozen=True)
 class Definition:
-    """One entry. quick: arguments behind `arguments`, for a quick run.
+    """One entry. quick: arguments appended to `arguments` for a quick run.
 
-    engines: those that are compared; what is not installed is told. expected: values in the result, by their
-    dotted place; a run that gives others fails. repeat: so many runs of the module.
+    engines: the engines compared; missing ones are reported as left out. expected: dotted path in the result
+    to the required value; any other value fails the run. repeat: how often the module runs.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Definition:
     repeat: int = 1
 
     def all_arguments(self, quick: bool) -> list[str]:
-        """An option of `quick` takes the place of the same one before."""
+        """Return the arguments; an option in `quick` replaces the same option in `arguments`."""
         options = _options(self.arguments) | (_options(self.quick) if quick else {})
         return [word for name, values in options.items() for word in (name, *values)]
 
     def wrong(self, result: Any, quick: bool) -> list[str]:
-        """What of a result is not as expected."""
+        """Describe each value of the result that differs from the expected one."""
         expected = self.quick_expected if quick else self.expected
         return [
             f"{place} is {got!r}, expected {right!r}"
@@ -51,13 +51,13 @@ class Definition:
 
 @dataclass(frozen=True)
 class Definitions:
-    """unfair: what is to be known of the whole, each a sentence or two."""
+    """unfair: caveats about the whole suite, a sentence or two each."""
 
     unfair: list[str]
     entries: dict[str, Definition]
 
     def matching(self, patterns: Iterable[str]) -> list[Definition]:
-        """Those whose name begins with one of them or matches it as a glob; none given: all."""
+        """Return entries whose name starts with or glob-matches a pattern; all without patterns."""
         patterns = list(patterns)
         return [
             entry
@@ -67,7 +67,7 @@ class Definitions:
 
 
 def _options(words: list[str]) -> dict[str, list[str]]:
-    """Each with its values, in order."""
+    """Group the words into options and their values, in order."""
     found: dict[str, list[str]] = {}
     values: list[str] = []
     for word in words:
@@ -79,7 +79,7 @@ def _options(words: list[str]) -> dict[str, list[str]]:
 
 
 def look_up(value: Any, place: str) -> Any:
-    """`tables.0.rows`: keys and indices, from outside in. None where there is nothing."""
+    """Return the value at a dotted path such as `tables.0.rows`, or None."""
     for key in place.split("."):
         try:
             value = value[int(key)] if isinstance(value, list | tuple) else value[key]

@@ -1,13 +1,12 @@
-"""From the write of a line to its receipt by WebSocket clients, at a steady rate.
+"""Measures the delay from the write of a line to its receipt by WebSocket clients, at a steady rate.
 
-A process of its own writes lines that `fasttail synth` made, each with one `write`, as a node does that
-flushes each line. `--writes ticks`: every millisecond the lines that are due. `--writes blocks`: a block
-every 65 ms, and its lines one after another, as the `local_time` of genuine lines shows it.
-`fasttail serve` follows, picows clients in a process of their own receive one subscription of everything
-on /ws. All clocks are this machine's monotonic one. That each order arrived once and in order is checked,
-for each client.
+A separate process writes lines made by `fasttail synth`, one `write` each, like a node that flushes each
+line. `--writes ticks` writes the lines that are due every millisecond. `--writes blocks` writes a block every
+65 ms, its lines one after another, as the `local_time` of genuine lines shows. `fasttail serve` follows, and
+picows clients in processes of their own subscribe to everything on /ws. All clocks are this machine's
+monotonic clock. Each client's orders are checked: each once, in order.
 
-What it does not show: the network, a client slower than picows, the time that the node itself takes.
+It does not show the network, a client slower than picows, or the node's own delay.
 """
 
 from __future__ import annotations
@@ -35,28 +34,28 @@ BACKLOG = 500_000
 TICK_S = 0.001
 BLOCK_S = 0.065
 LINE_S = 20e-6
-"""From one line of a block to the next; less where a block is so long that it would fill all of BLOCK_S."""
+"""Seconds between the lines of a block; less if a block would otherwise fill all of BLOCK_S."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0)
 SUBSCRIPTION = {"type": "orders", "format": "ws"}
 
 
 @dataclass(frozen=True)
 class Delays:
-    """One run. Delays in milliseconds; RSS in bytes; cpu: cores that the server kept busy."""
+    """One run. Delays in milliseconds, RSS in bytes; cpu: cores that the server kept busy."""
 
     rate: float
     seconds: float
     lines: int
     clients: int
-    messages: int  # to each client
-    replays: int  # clients that resume beside them, over and over
-    replayed: float  # bytes a second to all of these
+    messages: int  # per client
+    replays: int  # clients that resume over and over at the same time
+    replayed: float  # bytes per second, to all of these
     p50: float
     p99: float
     p999: float
     most: float
     quantiles: list[float]  # at QUANTILES
-    behind: float  # most milliseconds that the writer was behind its own plan
+    behind: float  # largest lag of the writer behind its schedule, ms
     rss_begin: int
     rss_end: int
     cpu: float
@@ -83,7 +82,7 @@ class Delays:
 
 @dataclass(frozen=True)
 class SeveralRates:
-    """One run for each rate, one after the other."""
+    """One run per rate, one after the other."""
 
     runs: list[Delays]
     machine: dict[str, Any] = field(default_factory=machine)
@@ -123,7 +122,7 @@ def _rates(text: str) -> list[float]:
 
 
 def write_lines(path: str, lines: list[bytes], rate: float, times: Any, behind: Any) -> None:
-    """The writer's process: times[i] is when line i was written, monotonic ns."""
+    """Run the writer's process. times[i]: monotonic ns at which line i was written."""
     gc.freeze()
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     begin = time.monotonic()
@@ -140,7 +139,7 @@ def write_lines(path: str, lines: list[bytes], rate: float, times: Any, behind: 
 
 
 def write_blocks(path: str, lines: list[bytes], rate: float, times: Any, behind: Any) -> None:
-    """The same, but a block's lines one after another, then none until the next. Between two it spins."""
+    """Do the same with the lines of a block in a row, then a pause; it spins between lines."""
     gc.freeze()
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     begin = time.monotonic_ns()
@@ -165,7 +164,7 @@ def run(args: argparse.Namespace) -> Delays | SeveralRates:
 
 
 def measure(args: argparse.Namespace, rate: float) -> Delays:
-    """One run at one rate, with a server of its own."""
+    """Run once at one rate, with a new server."""
     lines = synth.generate(int(rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
     offsets = [0, *accumulate(len(line) for line in lines)][:-1]
     last = place(HOUR, offsets[-1])
@@ -219,7 +218,7 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
 
 
 def delays_of(messages: list[Message], offsets: list[int], times: Any) -> list[float]:
-    """Milliseconds from write to receipt of each order that one client received."""
+    """Return the ms from write to receipt of each order that one client received."""
     delays: list[float] = []
     first = 0
     for message in messages:

@@ -1,11 +1,11 @@
-"""Orders delivered a second: a file that was made before, everything in it to many clients on /ws.
+"""Measures orders delivered per second when many clients on /ws subscribe to everything in a file.
 
-The file appears as the node's next hour, `fasttail serve` reads it as fast as it can, picows clients in
-processes of their own receive one subscription of everything. The first client counts the orders in its
-messages; the others must have received the same messages. Each checks that no `seq` is missing. `--stalled`
-clients subscribe to the same and never read.
+The file appears as the node's next hour and `fasttail serve` reads it as fast as it can; picows clients run
+in processes of their own. The first client of each process counts the orders in its messages; all clients
+must have received the same messages, and each checks that no `seq` is missing. `--stalled` clients subscribe
+to the same and never read.
 
-What it does not show: the network, clients with different subscriptions, clients slower than picows.
+It does not show the network, clients with different subscriptions, or clients slower than picows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROCESSES = 2
 
 @dataclass(frozen=True)
 class Round:
-    """cores: kept busy by the server; rss: of it, at the end."""
+    """cores: kept busy by the server. rss: of the server at the end, in bytes."""
 
     seconds: float
     bytes: int
@@ -44,7 +44,7 @@ class Round:
 
 @dataclass(frozen=True)
 class FanOut:
-    """delivered: orders a second, summed over the clients, in the median round."""
+    """delivered: orders per second over all clients, in the median round."""
 
     clients: int
     stalled: int
@@ -142,7 +142,7 @@ def check(received: list[list[Message]], orders: int) -> None:
 
 
 def _stall(port: int, subscription: dict[str, Any]) -> socket.socket:
-    """A client that subscribes and never reads."""
+    """Connect a client that subscribes and never reads."""
     client = socket.create_connection(("127.0.0.1", port))
     client.sendall(
         b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -1,7 +1,7 @@
-"""The figures in a recorded entry: samples with a name and a unit, and ratios to a base within the run.
+"""Extracts figures from recorded entries: named samples with a unit, and ratios to a base of the same run.
 
-Ratios are of rounds side by side: what the machine does in one round slows both. They are what can be
-compared between runs; figures alone drift with the machine.
+Ratios pair the same round of both engines, so whatever slows the machine affects both sides. Only ratios can
+be compared between runs; absolute figures drift with the machine.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Content = Mapping[str, Any]
 
 @dataclass
 class Figure:
-    """less: less is better. base: what `ratios` are to, more is better. target: wanted, where there is one.
+    """less: lower is better. base: the engine that `ratios` refer to; higher ratios are better.
 
-    bounds: of its interval, if that does not come from the samples.
+    target: the wanted value, if any. bounds: of the interval, unless it comes from the samples.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Figure:
 
 
 def spread(samples: list[float]) -> tuple[float, float]:
-    """Quartiles; the least and the most of fewer than five."""
+    """Return the quartiles, or minimum and maximum of fewer than five samples."""
     if len(samples) < 5:
         return min(samples), max(samples)
     low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -53,7 +53,7 @@ def spread(samples: list[float]) -> tuple[float, float]:
 
 
 def figures(entry: Content) -> list[Figure]:
-    """Of all the entry's runs, those of the same name put together."""
+    """Return the figures of all the entry's runs, merged by name."""
     found: dict[str, Figure] = {}
     for result in entry["results"]:
         for figure in OF_MODULE[entry["module"]](result):
@@ -69,7 +69,7 @@ def _tables(result: Content) -> Iterator[Figure]:
     for table in result["tables"]:
         base = next(row for row in table["rows"] if row["engine"] == table["base"])
         title = table["title"].partition(":")[0]
-        # A by_block line has many orders, and says little.
+        # A by_block line holds many orders, so lines per second say little.
         unit = "orders" if base["orders_per_s"] > base["lines_per_s"] else "lines"
         count = base[f"{unit}_per_s"] * base["best"]
         for row in table["rows"]:
@@ -147,12 +147,12 @@ def _delay(result: Content) -> Iterator[Figure]:
         yield from _delays(run, f"{run['rate']:,.0f} lines/s")
 
 
-def _beside(result: Content) -> Iterator[Figure]:
+def _contention(result: Content) -> Iterator[Figure]:
     yield from _delays(result["alone"], "alone")
     yield from _delays(result["busy"], "beside neighbours", targets=True)
 
 
-def _instead(result: Content) -> Iterator[Figure]:
+def _alternatives(result: Content) -> Iterator[Figure]:
     for each in result["standings"]:
         name, delay = each["name"], each["delay"]
         yield Figure(f"{name}, backlog", "lines/s", [each["backlog"]["rate"]])
@@ -178,7 +178,10 @@ OF_MODULE: dict[str, Callable[[Content], Iterator[Figure]]] = {
     "catchup": _catchup,
     "sustained": _sustained,
     "delay": _delay,
-    "beside": _beside,
-    "instead": _instead,
+    "contention": _contention,
+    "alternatives": _alternatives,
     "growth": _growth,
+    # Recorded results hold the former names of two modules.
+    "beside": _contention,
+    "instead": _alternatives,
 }

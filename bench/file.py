@@ -1,6 +1,6 @@
-"""`fasttail parse FILE --format none` as a whole process, from start to exit, on a file in the page cache.
+"""Measures `fasttail parse FILE --format none` as a whole process, on a file in the page cache.
 
-Beside it orjson over the same file read by lines, in this process and so without the start of an interpreter.
+orjson reads the same file line by line for comparison, in this process and so without interpreter start-up.
 The command's answer is its own `--stats`.
 """
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Report:
     path = replay_file(args.data, args.orders, args.layout, args.seed)
-    with path.open("rb") as lines:  # which also brings the file into the page cache
+    with path.open("rb") as lines:  # also brings the file into the page cache
         expected, rejected = checked(orjson.loads, lines)
     if rejected or expected.orders != args.orders:
         raise WrongAnswer(f"{path}: {expected.orders} orders in the file, {args.orders} asked for")
@@ -78,7 +78,7 @@ def command_answer(path: Path, workers: int) -> Answer:
 
 
 def peak_rss(path: Path, workers: int) -> int:
-    """Bytes, of a run that is not timed."""
+    """Return the peak RSS in bytes of an extra, untimed run."""
     launcher = [sys.executable, "-I", "-S", str(PEAK), *command(path, workers)]
     done = subprocess.run(launcher, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:

@@ -1,14 +1,14 @@
-"""What more of something costs: lines, bytes of a line, workers, clients, subscriptions, distinct filters.
+"""Measures how cost grows with lines, line length, workers, clients, subscriptions and distinct filters.
 
-Of each a few points, a power of it fitted by least squares on both logarithms: exponent 1 is linear, 0 free.
-The interval of 95 % counts the scatter of all rounds about the line. What is always there, such as reading
-the lines once for all clients, keeps an exponent below 1 on short scales.
+A power law is fitted to a few points of each by least squares on both logarithms: exponent 1 is linear, 0 is
+free. The 95 % interval covers the scatter of all rounds. Constant cost, such as reading the lines once for
+all clients, keeps an exponent below 1 on short scales.
 
-Lines, their length and workers: seconds of `fasttail.parse`, in memory. The others: seconds of cores that
-`fasttail serve` takes for a file that appears as the next hour. Answers are checked: sums of columns; orders
-and oids of every connection, beside what orjson finds in the file.
+Lines, their length and workers are measured as seconds of `fasttail.parse` in memory; the others as CPU
+seconds of `fasttail serve` for a file that appears as the next hour. Answers are checked: column sums, and
+the orders and oids of every connection against what orjson finds in the file.
 
-What it does not show: points beyond the last one; a network; clients that are slow.
+It does not show points beyond the last one, a network, or slow clients.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from fasttail.tools import synth
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 PATIENCE_S = 60.0
 QUIET_S = 0.1
-"""Nothing more may come so long after the last order."""
+"""Nothing may arrive within this time after the last order."""
 PAD = b'"triggerCondition":"N/A'
 Subscription = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Point:
-    """x: how much of it; seconds: of each round."""
+    """x: amount of what grows. seconds: one per round."""
 
     x: float
     seconds: list[float]
@@ -56,7 +56,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """exponent, and its interval of 95 %; last: the exponent between the last two points."""
+    """exponent, low, high: the fit and its 95 % interval. last: exponent between the last two points."""
 
     name: str
     of: str
@@ -78,7 +78,7 @@ class Curve:
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float]:
-    """Slope by least squares, and the interval of 95 % about it."""
+    """Return the least-squares slope and its 95 % interval."""
     slope, intercept = statistics.linear_regression(xs, ys)
     free = len(xs) - 2
     middle = statistics.fmean(xs)
@@ -87,7 +87,8 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, fl
         return slope, slope, slope
     error = math.sqrt(rest / free / sum((x - middle) ** 2 for x in xs))
     z = 1.959964
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)  # Student's, about
+    # Student's t, approximated
+    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
     return slope, slope - t * error, slope + t * error
 
 
@@ -129,14 +130,14 @@ def run(args: argparse.Namespace) -> Growth:
 def _parsed(
     args: argparse.Namespace, name: str, of: str, points: Iterable[tuple[float, bytes, int]]
 ) -> Curve:
-    """Points: x, lines, workers."""
+    """Measure points of (x, lines, workers)."""
     found = []
     checked_data, expected = b"", Answer(0, {})
     for x, data, workers in points:
         if data is not checked_data:
             checked_data, expected = data, checked(strict_json, io.BytesIO(data))[0]
         engine = Engine(name, partial(parse_answer, data, workers))
-        take_turns([engine], expected, 1)  # the first has the table made
+        take_turns([engine], expected, 1)  # the first run includes building the table
         found.append(Point(x, take_turns([engine], expected, 2 * args.rounds)[name]))
     return Curve.of_points(name, of, "seconds", found)
 
@@ -153,7 +154,7 @@ def lines(args: argparse.Namespace) -> Curve:
 
 
 def line_length(args: argparse.Namespace) -> Curve:
-    """A text in each line made longer; as many lines at each point."""
+    """Lengthen one string in each line; the number of lines stays the same."""
     data = synth.generate(args.orders // 2, "plain", args.seed)
 
     def points() -> Iterator[tuple[float, bytes, int]]:
@@ -166,7 +167,7 @@ def line_length(args: argparse.Namespace) -> Curve:
 
 
 def workers(args: argparse.Namespace) -> Curve:
-    """All cores that there are; -1 would be ideal."""
+    """Measure 1 to `points` workers, at most one per usable core but at least 2; -1 would be ideal."""
     data = synth.generate(args.orders * 8, "plain", args.seed)
     counts = range(1, max(2, min(len(sched_getaffinity(0)), args.points)) + 1)
     return _parsed(args, "workers", "workers of fasttail.parse", ((count, data, count) for count in counts))
@@ -192,7 +193,7 @@ def distinct_filters(args: argparse.Namespace) -> Curve:
 
 
 def _filters(count: int) -> list[Subscription]:
-    """Each another; each takes the same hundredth or so of the orders."""
+    """Return distinct filters that each select the same hundredth or so of the orders."""
     same = {"type": "orders", "format": "ws", "coins": ["xyz:GOLD"], "sides": ["A"]}
     return [{**same, "minNotional": 1 + each / 1e3} for each in range(count)]
 
@@ -211,7 +212,7 @@ def _served(
 
 
 Tally = tuple[int, int]
-"""Orders, and the sum of their oids."""
+"""Number of orders, and the sum of their oids."""
 
 
 def _expected(events: list[dict[str, Any]], connections: list[list[Subscription]]) -> list[Tally]:
@@ -238,7 +239,7 @@ def _expected(events: list[dict[str, Any]], connections: list[list[Subscription]
 
 
 def _round(data: bytes, connections: list[list[Subscription]], expected: list[Tally]) -> float:
-    """Seconds of the server's, until the clients have all their orders."""
+    """Return the server's CPU seconds until the clients have all their orders."""
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as name:
         folder = Path(name, FOLDER)
         folder.mkdir(parents=True)
@@ -270,7 +271,7 @@ def _round(data: bytes, connections: list[list[Subscription]], expected: list[Ta
 
 
 class Counter(WSListener):
-    """A connection with some subscriptions. Messages are kept and read behind the end."""
+    """One connection with several subscriptions. It stores messages and parses them after the run."""
 
     def __init__(self, orders: int) -> None:
         self.missing = orders

@@ -1,4 +1,4 @@
-"""What the benchmarks read: files of `fasttail synth`, kept in bench/data, and broken copies of them."""
+"""Provides benchmark inputs: files of `fasttail synth`, kept in bench/data, and broken copies of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ DATA = Path(__file__).resolve().parent / "data"
 
 
 def replay_file(folder: Path, orders: int, layout: str, seed: int) -> Path:
-    """Made once and kept; its name carries a digest of synth's source: a changed synth makes a new one."""
+    """Return a generated file, made once.
+
+    Its name holds a digest of synth's source, so a change makes a new one.
+    """
     sources = sorted(Path(synth.__file__).parent.glob("*.py"))
     made_by = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
     path = folder / f"{layout}-{orders}-{seed}-{made_by}.jsonl"
@@ -46,10 +49,10 @@ VALUES = (
 
 
 def break_lines(data: bytes, count: int, seed: int) -> tuple[bytes, int]:
-    """A copy with `count` lines, but at most half of them, broken at random; and how many that are.
+    """Return a copy with up to `count` lines, at most half, broken at random, and how many were.
 
-    Not every broken line is wrong: a letter of a text may have become another. No line becomes blank, and
-    none becomes two.
+    A broken line is not always wrong: a letter of a string may have changed. No line becomes blank or is
+    split in two.
     """
     rng = random.Random(f"broken {seed}")
     lines = data.removesuffix(b"\n").split(b"\n")
@@ -91,18 +94,18 @@ def _swap(line: bytes, rng: random.Random) -> bytes:
 
 
 def _value(line: bytes, rng: random.Random) -> bytes:
-    """A value of another type or none at all in the place of a key's first one."""
+    """Replace the first value of a key by one of another type or an invalid one."""
     pattern = rb'("%b":)("[^"]*"|\[[^]]*\]|\{[^}]*\}|[^],}]+)' % rng.choice(KEYS).encode()
     value = rng.choice(VALUES)
     return re.sub(pattern, lambda match: match[1] + value, line, count=1)
 
 
 def _key(line: bytes, rng: random.Random) -> bytes:
-    """A key less."""
+    """Rename a key, so that it is missing."""
     return line.replace(b'"%b":' % rng.choice(KEYS).encode(), b'"other":', 1)
 
 
 def _more(line: bytes, rng: random.Random) -> bytes:
-    """Something before or behind the value."""
+    """Add something before or after the value."""
     more = rng.choice((b",", b"}", b"]", b"{}", b"x", b"\0", b"\x0c"))
     return more + line if rng.random() < 0.5 else line + more

@@ -1,23 +1,21 @@
-"""Instructions per order, counted by callgrind: a figure that does not drift with the machine's load.
+"""Counts instructions per order with callgrind, a figure that does not drift with the machine's load.
 
-A process goes through a small file, another through a larger one, both under callgrind; the difference,
-divided by the orders between them, is what an order costs without start-up. Instructions say nothing of
-cache misses, mispredicted branches or how many run at once, and the kernel's are not among them. With one
-worker.
+One process handles a small file and another a larger one, both under callgrind with one worker; the
+difference divided by the extra orders is the cost of an order without start-up. Instruction counts do not
+show cache misses, mispredicted branches or instruction-level parallelism, and exclude the kernel.
 
-Parsing: a whole process, for each shape of line and each instruction set that `FASTTAIL_ISA` can choose, if
-the processor that valgrind shows has it: that includes AVX2 and leaves out AVX-512. Adding up the sums is
-left out.
+Parsing is counted as a whole process, without summing the columns, for each line shape and each instruction
+set that `FASTTAIL_ISA` accepts and valgrind's processor has. That includes AVX2 and excludes AVX-512.
 
-The stages before and behind it, on plain lines: only what runs in the stage's function is counted
-(callgrind's --toggle-collect). They are compiled once, for all processors: "any". "split" reads blocks and
-finds their last line end (the parser finds the others); with 4 KiB, a block is as short as a live one.
-"encode" makes the messages of one topic that selects every order ("orderUpdate": those of its statuses, which
-are 2 of 5; it is divided by all orders). The functions are found by their names: not in a stripped build.
+For the stages before and after parsing, on plain lines, only the stage's function is counted (callgrind's
+--toggle-collect). They are compiled once for all processors: "any". "split" reads blocks and finds their last
+newline (the parser finds the others); with 4 KiB a block is as short as a live one. "encode" makes the
+messages of one topic that selects every order ("orderUpdate": only its statuses, 2 of 5, divided by all
+orders). Functions are found by name, so a stripped build does not work.
 
-bench/instructions.json holds the figures on record, with the compiler and the library they depend on.
-`--check` fails where an order costs over 5 % more than that. With another compiler or library it only says
-that nothing can be compared.
+bench/instructions.json holds the recorded figures with the compiler and C library they depend on. `--check`
+fails if an order costs over 5 % more than recorded. With another compiler or library it only reports that the
+figures cannot be compared.
 """
 
 from __future__ import annotations
@@ -47,17 +45,17 @@ from fasttail.streams import isa
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
 CHILD = HERE / "parse_once.py"
-STAGE_CHILD = HERE / "stage_once.py"
-HOUR = "node_order_statuses/hourly/20260505/9"  # as stage_once.py has it
-ANY = "any"  # the instruction set of what is compiled once
+STAGE_CHILD = HERE / "one_stage.py"
+HOUR = "node_order_statuses/hourly/20260505/9"  # same as in one_stage.py
+ANY = "any"  # stands for the instruction set of code compiled once
 
 
 class Stage(NamedTuple):
-    function: str  # only what runs in it is counted
-    words: tuple[str, str]  # of stage_once.py's command line
+    function: str  # only what runs inside it is counted
+    words: tuple[str, str]  # arguments of one_stage.py
 
 
-_FILL = "ft_reader_fill*"  # whatever the compiler adds to a name
+_FILL = "ft_reader_fill*"  # matches any suffix that the compiler adds
 _TOPICS = "*Router_route_batch"
 STAGES = {
     "split 4 KiB": Stage(_FILL, ("split", "4096")),
@@ -69,9 +67,9 @@ STAGES = {
 QUICK_SHAPES = ("plain",)
 QUICK_SETS = ("avx2", "portable")
 COMPARED = ("compiler", "libc")
-"""Where one of these differs from the record's, the figures cannot be compared."""
+"""Figures are comparable only if these equal the record's."""
 
-ALLOWED = 1.05  # times the record, for --check
+ALLOWED = 1.05  # times the recorded figure, for --check
 
 PerShape = dict[str, dict[str, float]]  # shape or stage -> instruction set -> instructions per order
 
@@ -109,13 +107,13 @@ class Instructions:
         return f"{count:.1f}" if before is None else f"{count:.1f} ({(count / before - 1) * 100:+.1f} %)"
 
     def incomparable(self) -> str | None:
-        """Why the record says nothing of this build; None: it does."""
+        """Return why the record does not apply to this build, or None if it does."""
         ours, theirs = ("; ".join(tools.get(key, "unknown") for key in COMPARED)
                         for tools in (self.tools, self.recorded_tools))  # fmt: skip
         return None if ours == theirs else f"not checked: built with {ours}, the record with {theirs}"
 
     def over_budget(self) -> list[str]:
-        """What costs more than the record allows. What is not on record has no budget."""
+        """List what exceeds the record's allowance. Anything not recorded has no budget."""
         return [
             f"{shape}, {name}: {count:.1f}, at most {before * ALLOWED:.1f}"
             for shape, counts in self.per_order.items()
@@ -223,7 +221,7 @@ def _file(path: Path, data: bytes) -> _File:
 
 
 def _count(file: _File, name: str, out: Path) -> int | None:
-    """Instructions of a whole process. None if valgrind does not have this instruction set."""
+    """Return the instructions of a whole process, or None if valgrind lacks this instruction set."""
     natively = _answer(_run([], file.path, name, "--sums"))
     answer = Answer(natively["orders"], natively["sums"], natively["rejected"])
     check(f"{name}, natively", answer, file.expected)
@@ -251,7 +249,7 @@ def _run(before: list[str], path: Path, name: str, *options: str) -> subprocess.
 def _python(
     before: list[str], variables: dict[str, str], script: Path, *words: str
 ) -> subprocess.CompletedProcess[str]:
-    # A fixed seed of hashes: dictionaries of the interpreter are then filled alike in every run.
+    # A fixed hash seed fills the interpreter's dictionaries the same way in every run.
     env = {**os.environ, **variables, "PYTHONHASHSEED": "0"}
     return subprocess.run(
         [*before, sys.executable, "-P", str(script), *words], env=env, capture_output=True, text=True
@@ -260,11 +258,11 @@ def _python(
 
 @dataclass(frozen=True)
 class _Folder:
-    """A node's folder with one file of plain lines."""
+    """A node folder with one file of plain lines."""
 
     path: Path
     orders: int
-    old_orders: int  # that the old channels carry
+    old_orders: int  # carried by the old channels
 
 
 def _folder(path: Path, orders: int, seed: int) -> _Folder:
@@ -276,7 +274,7 @@ def _folder(path: Path, orders: int, seed: int) -> _Folder:
 
 
 def _count_stage(folder: _Folder, stage: str, out: Path) -> int:
-    """Instructions in the stage's function."""
+    """Return the instructions of the stage's function."""
     function, words = STAGES[stage]
     expected = folder.old_orders if "orderUpdate" in words else folder.orders
     valgrind = [
@@ -310,7 +308,7 @@ def tools() -> dict[str, str]:
 
 
 def _compiler() -> str:
-    """What built the package: compilers leave their names in what they make."""
+    """Return the compilers that built the package, from the names they leave in the binary."""
     content = Path(pipeline.__file__).read_bytes()
     names = re.findall(rb"GCC: \([^\0]+|[ -~]*clang version [^\0]+", content)
     texts = {name.decode(errors="replace").replace("GCC: ", "gcc ") for name in names}

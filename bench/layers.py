@@ -1,11 +1,10 @@
-"""Three layers alone, on a file in the page cache: blocks of lines (split), orders chosen (filter), orders
-written as text (encode).
+"""Measures three layers alone on a file in the page cache: split, filter and encode.
 
-split: `Reader` gives whole lines in blocks, a copy each, which the server does without. filter and encode:
-the way of `fasttail parse`, so parsing is part of both; what a filter costs is what its table takes more than
-that of everything. Each text is compared, by its length and CRC, with what orjson makes.
+split: `Reader` returns whole lines in blocks, copying each, which the server does not. filter and encode run
+the path of `fasttail parse`, so both include parsing; a filter's cost is its table's time beyond that of
+everything. Each output is compared with orjson's by length and CRC.
 
-What it does not show: the frames for WebSocket clients, which are made while a server runs: see `fanout`.
+It does not show the frames for WebSocket clients, which only a running server makes: see `fanout`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Format = Literal["json", "raw", "none"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A filter: for fasttail, and in Python."""
+    """A filter, as fasttail's conditions and as a Python predicate."""
 
     name: str
     passes: Callable[[Event], bool]
@@ -127,7 +126,7 @@ def _lines_answer(pieces: list[bytes]) -> Answer:
 
 # ---------------------------------------------------------------- filter, encode
 def filters(args: argparse.Namespace, path: Path) -> list[Table]:
-    for choice in CHOICES:  # not timed: the very orders, not only how many
+    for choice in CHOICES:  # untimed: compares the orders themselves, not only their number
         _same(choice, _fasttail(path, choice, "raw", 1), _python(path, choice, "raw"))
     return [_converted(args, path, f"filter, {choice.name}", choice, "none") for choice in CHOICES]
 
@@ -183,7 +182,7 @@ def _python(path: Path, choice: Choice, format: Format) -> tuple[int, list[bytes
 
 
 def _flat(event: Event) -> Event:
-    """As docs/parsing.md has it, for the plain layout."""
+    """Flatten a plain event as docs/parsing.md specifies."""
     return {
         "time": event["time"],
         "user": event["user"],

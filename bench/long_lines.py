@@ -1,8 +1,8 @@
-"""What a byte of one very long line costs beside a byte of short lines of the same shape.
+"""Measures the cost per byte of one very long line relative to short lines of the same shape.
 
-Each shape is a line made long by one thing: a text, children, unknown keys, events. The short lines have a
-few thousand bytes of it, so that it is most of them, and are together as many bytes as the long one. A parser
-that goes over anything once per level, or starts again after giving up, shows here.
+Each shape makes a line long by one thing: a string, children, unknown keys, events. The short lines hold a
+few thousand bytes of it, most of their length, and add up to as many bytes as the long line. A parser that
+rescans once per nesting level, or restarts after giving up, shows here.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ BLOCK = (
 
 
 def _several(piece: bytes, size: int, between: bytes = b"") -> bytes:
-    """About `size` bytes of a piece again and again, at least one."""
+    """Repeat a piece, at least once, to about `size` bytes."""
     times = max(1, size // len(piece + between))
     return (piece + between) * (times - 1) + piece
 
 
 def _keys(size: int) -> Iterator[bytes]:
-    """`"key0":0,"key1":1,` and so on, as many as give `size` bytes."""
+    """Yield `"key0":...,"key1":...,` and so on, up to `size` bytes in total."""
     for number in count():
         key = b'"key%d":{"a":[%d,"b"]},' % (number, number)
         size -= len(key)
@@ -70,7 +70,7 @@ def other_letters(size: int) -> bytes:
 
 
 def decimal(size: int) -> bytes:
-    """A decimal a trace above the middle of two float64: all its digits count."""
+    """Use a decimal just above the midpoint of two float64 values, so that every digit counts."""
     middle = b"1.00000000000000011102230246251565404236316680908203125"
     return HEAD + USER + TAIL % (middle + b"0" * size + b"1", b"")
 
@@ -100,7 +100,7 @@ def blanks(size: int) -> bytes:
 
 
 def unclosed(size: int) -> bytes:
-    """Rejected, and only at its end."""
+    """Return a line that is rejected only at its end."""
     return unknown_keys(size)[:-1]
 
 
@@ -109,11 +109,11 @@ def by_block(size: int) -> bytes:
 
 
 def by_block_turned(size: int) -> bytes:
-    """The rest of the envelope behind the events. No worker but one can have a part of it."""
+    """Put the rest of the envelope after the events, so that workers cannot share the line."""
     return b'{"events":[' + _several(EVENT, size, b",") + b"]," + BLOCK[1 : BLOCK.index(b',"events"')] + b"}"
 
 
-#: Shape -> what makes a line of it with about so many bytes of what makes it long, and with how many workers.
+# Shape -> function that makes a line with about `size` bytes of what lengthens it, and worker counts.
 LONG: dict[str, tuple[Callable[[int], bytes], tuple[int, ...]]] = {
     "string": (string, (1,)),
     "string, escapes": (escaped_string, (1,)),
@@ -133,7 +133,7 @@ LONG: dict[str, tuple[Callable[[int], bytes], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Best seconds of the long line and of the short ones; `ratio`: of the seconds per byte."""
+    """long, short: best seconds of each. ratio: of their seconds per byte."""
 
     shape: str
     workers: int
@@ -156,7 +156,7 @@ def _cost(shape: str, make: Callable[[int], bytes], workers: int, size: int, rou
     line = make(SHORT) + b"\n"
     short = _several(line, size)
     long = make(size) + b"\n"
-    # One short line by the plain rules; the long one has more of what adds nothing, or of the same events.
+    # Sum one short line by the plain rules; the long one repeats what adds nothing, or the same events.
     once, _ = checked(orjson.loads, io.BytesIO(line))
     each = read_line(orjson.loads, line)[0] if once.orders else (0, 0, 0.0, 0.0, 0.0)
     times = len(short) // len(line)

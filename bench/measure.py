@@ -1,7 +1,7 @@
-"""What every benchmark shares: engines timed in turns, answers checked, one table, one JSON file.
+"""Provides what all benchmarks share: engines timed in turns, checked answers, a table and a JSON file.
 
 Machines drift by a quarter within minutes, so the engines of one run take turns and each keeps its best
-round: ratios between rows of one table mean something, figures of two runs side by side mean little.
+round. Ratios between rows of one table are meaningful; comparing absolute figures of two runs is not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine found: how many orders, a sum for each column it filled, how many lines it rejected."""
+    """What an engine found: the number of orders, a sum per filled column, and the rejected lines."""
 
     orders: int
     sums: Mapping[str, int | float]
@@ -32,7 +32,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Engine:
-    """`run` is timed; `finish` makes the answer of what it gave, outside the time taken."""
+    """`run` is timed; `finish` turns its result into an answer, untimed."""
 
     name: str
     run: Callable[[], Any]
@@ -40,19 +40,19 @@ class Engine:
 
 
 class WrongAnswer(Exception):
-    """An engine's answer differs from the expected one: its time means nothing, and the run fails."""
+    """An engine's answer differs from the expected one, so its time means nothing and the run fails."""
 
 
 class OverBudget(Exception):
-    """A figure is worse than the one on record allows."""
+    """A figure exceeds what the recorded one allows."""
 
 
 class CannotRun(Exception):
-    """Something that the benchmark needs is not there."""
+    """Something that the benchmark needs is missing."""
 
 
 def check(name: str, got: Answer, expected: Answer) -> None:
-    """Integers must be equal; floats may differ by 1e-9 relative, for the order of additions is free."""
+    """Compare integers exactly and floats within 1e-9 relative, since the order of additions is free."""
     if got.orders != expected.orders:
         raise WrongAnswer(f"{name}: {got.orders} orders, expected {expected.orders}")
     if got.rejected != expected.rejected:
@@ -66,7 +66,7 @@ def check(name: str, got: Answer, expected: Answer) -> None:
 
 
 def take_turns(engines: Sequence[Engine], expected: Answer, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round, by engine. Every answer is checked, outside the time taken."""
+    """Return the seconds of each round, by engine. Every answer is checked, untimed."""
     seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
     for _ in range(rounds):
         for engine in engines:
@@ -79,25 +79,25 @@ def take_turns(engines: Sequence[Engine], expected: Answer, rounds: int) -> dict
             finally:
                 gc.enable()
             check(engine.name, engine.finish(given), expected)
-            del given  # a parser takes its memory back before the next one is timed
+            del given  # lets a parser reuse its memory before the next one is timed
     return seconds
 
 
 @dataclass(frozen=True)
 class Row:
     engine: str
-    seconds: list[float]  # every round, as taken
+    seconds: list[float]  # one per round
     best: float
     median: float
     gb_per_s: float
     lines_per_s: float
     orders_per_s: float
-    ratio: float  # how many times as fast as the base engine, best against best
+    ratio: float  # speed relative to the base engine, best against best
 
 
 @dataclass(frozen=True)
 class Table:
-    """Engines on the same input."""
+    """Engines measured on the same input."""
 
     title: str
     base: str
@@ -115,7 +115,7 @@ class Table:
         lines: int,
         expected: Answer,
     ) -> Table:
-        """Rows from the rounds: `size` bytes in `lines` lines are what every engine went through in one."""
+        """Make rows from the rounds, in which every engine processed `size` bytes in `lines` lines."""
         rows = [
             Row(
                 engine=name,
@@ -148,7 +148,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """Tables of engines, with what is to be said about them."""
+    """Tables of engines, with notes."""
 
     benchmark: str
     tables: list[Table]
@@ -164,14 +164,14 @@ class Report:
 
 
 class Result(Protocol):
-    """What a benchmark gives: a table for the reader, and a file for the record."""
+    """A benchmark's result: a table for the reader and a file for the record."""
 
     def table(self) -> str: ...
     def write(self, folder: Path) -> Path: ...
 
 
 def write_json(benchmark: str, content: Mapping[str, Any], folder: Path) -> Path:
-    """A dated file of its own for each run."""
+    """Write each run to a new dated file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{benchmark}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json"
     path.write_text(json.dumps(content, indent=2) + "\n")
@@ -187,12 +187,12 @@ class Benchmark:
 
 
 def load_text() -> str:
-    """Other work on the machine, for the foot of a table."""
+    """Describe other load on the machine, for the foot of a table."""
     return f"load of the machine over the last minute: {os.getloadavg()[0]:.1f}"
 
 
 def machine() -> dict[str, Any]:
-    """What a reader of the figures needs to know about where they were taken."""
+    """Describe the machine on which the figures were measured."""
     from fasttail._build_info import COMMIT, VERSION
 
     cpu = platform.machine()
@@ -206,7 +206,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "usable_cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory / 1e9),
-        "load": os.getloadavg(),  # other work on the machine shows here
+        "load": os.getloadavg(),  # shows other work on the machine
         "kernel": platform.release(),
         "python": platform.python_version(),
         "fasttail": VERSION,

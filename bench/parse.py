@@ -1,12 +1,11 @@
-"""Order-status lines to typed columns: fasttail beside other parsers, and what each rejects of broken lines.
+"""Measures order-status lines to typed columns, fasttail and other parsers, and compares rejected lines.
 
-Every engine gets the same bytes (a file as `fasttail synth` makes it, in memory; duckdb reads the file) and
-gives the number of orders and the sums of five columns; finding the lines is part of the work. `fasttail`
-fills all its columns and then adds; `columns only` is the same without the adding, which is done outside the
-time taken.
+Every engine gets the same bytes (a file of `fasttail synth` in memory; duckdb reads the file) and returns the
+number of orders and the sums of five columns; finding the lines is included. `fasttail` fills all its columns
+and then sums them; `columns only` does not time the summing.
 
-On the second input some lines are broken at random. Only engines that can apply all the rules take part; each
-must reject as many lines as orjson with every rule checked does, and fasttail the very same lines.
+In the second input some lines are broken at random. Only engines that can apply all rules take part. Each
+must reject as many lines as orjson with every rule checked, and fasttail must reject the same lines.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import fasttail
 from bench.acceptance import strict_json
 from bench.inputs import DATA, LAYOUTS, break_lines, replay_file
 from bench.measure import Answer, Benchmark, CannotRun, Engine, Report, Table, WrongAnswer, check, take_turns
-from bench.others import PACKAGES, Input
+from bench.parsers import PACKAGES, Input
 from bench.readers import COLUMNS, added, answer, checked, checked_answer, python_answer
 
 
@@ -124,7 +123,7 @@ def batch_answer(batch: fasttail.Batch) -> Answer:
 
 
 def columns_answer(data: bytes) -> Answer:
-    """Not timed: the columns as a caller sees them, added here and not by fasttail."""
+    """Sum the columns as a caller sees them, here and not in fasttail. Not timed."""
     batch = fasttail.parse(data)
     return answer(len(batch), added(memoryview(batch.column(name)) for name in COLUMNS), len(batch.rejected))
 

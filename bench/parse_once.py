@@ -1,4 +1,4 @@
-"""`python -P parse_once.py FILE [--sums]`: one parse, for the benchmark `instructions`."""
+"""Parses FILE once for the benchmark `instructions`: `python -P parse_once.py FILE [--sums]`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Runs a command and says, as the last line of standard error, the most KiB that it had resident.
+"""Runs a command and prints its peak RSS in KiB as the last line of standard error.
 
-A process of its own, for the kernel counts what a process had before its exec too, and that is its parent's.
+It is a separate process because the kernel's peak includes the memory from before exec, which is the
+parent's.
 """
 
 from __future__ import annotations

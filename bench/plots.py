@@ -1,4 +1,4 @@
-"""The report's plots, as SVG: equal results, equal files."""
+"""Draws the report's plots as SVG; equal results give equal files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 
 def draw(entries: Entries, folder: Path) -> None:
-    """Those that the page shows. Raises CannotRun without matplotlib."""
+    """Draw the plots that the page shows. Raise CannotRun without matplotlib."""
     try:
         import matplotlib
     except ModuleNotFoundError as error:
@@ -25,7 +25,7 @@ def draw(entries: Entries, folder: Path) -> None:
     from matplotlib import pyplot
 
     matplotlib.rcParams["svg.hashsalt"] = "bench"
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: half the size
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text instead of paths: half the size
     folder.mkdir(parents=True, exist_ok=True)
     for name, (what, kind) in planned(entries).items():
         figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
@@ -35,7 +35,7 @@ def draw(entries: Entries, folder: Path) -> None:
 
 
 def planned(entries: Entries) -> dict[str, tuple[Any, Callable[[Any, Any], None]]]:
-    """By file: what is drawn, and by which function."""
+    """Return, by file name, the data and the function that draws it."""
     found: dict[str, tuple[Any, Callable[[Any, Any], None]]] = {}
     for name, kind in DRAWN.items():
         if (entry := entries.get(name)) and entry["results"]:
@@ -58,7 +58,7 @@ def curve_file(curve: Mapping[str, Any]) -> str:
 
 
 def _bars(axes: Any, found: list[tuple[str, float, tuple[float, float]]], label: str, log: bool) -> None:
-    """With their spreads. On a logarithmic axis points: the length of a bar would mean nothing."""
+    """Draw values with their spreads: bars, or points on a log axis, where a bar's length means nothing."""
     for at, (_, value, (low, high)) in enumerate(reversed(found)):
         if log:
             axes.scatter(value, at, color="tab:blue")
@@ -74,7 +74,7 @@ def _bars(axes: Any, found: list[tuple[str, float, tuple[float, float]]], label:
 
 
 def _plain_ticks(axis: Any) -> None:
-    """1, 2, 5, 10 instead of powers."""
+    """Label 1, 2, 5, 10 instead of powers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -83,7 +83,7 @@ def _plain_ticks(axis: Any) -> None:
 
 
 def _ratios(axes: Any, entry: Mapping[str, Any]) -> None:
-    """Of the entry's first table, or of all its rows where it has none."""
+    """Draw the ratios of the entry's first table, or all ratios if it has no tables."""
     all_of_them = [figure for figure in figures(entry) if figure.ratios]
     tables = entry["results"][0].get("tables")
     title = tables[0]["title"].partition(":")[0] + ": " if tables else ""
@@ -131,7 +131,7 @@ def _sustained(axes: Any, entry: Mapping[str, Any]) -> None:
 
 
 def _delay(axes: Any, entry: Mapping[str, Any]) -> None:
-    """How large a share of the orders took longer; all runs of a rate in one colour."""
+    """Plot the share of orders that took longer; all runs of a rate share a colour."""
     for repeat, result in enumerate(entry["results"]):
         for index, run in enumerate(result.get("runs", [result])):
             shares = [1 - at for at in QUANTILES[:-1]]
@@ -145,7 +145,7 @@ def _delay(axes: Any, entry: Mapping[str, Any]) -> None:
     axes.legend()
 
 
-def _instead(axes: Any, entry: Mapping[str, Any]) -> None:
+def _alternatives(axes: Any, entry: Mapping[str, Any]) -> None:
     shown = [each for each in figures(entry) if each.name.endswith(", backlog")]
     rows = [(each.name.removesuffix(", backlog"), each.value, each.spread) for each in shown]
     _bars(axes, rows, "lines a second of a backlog", log=True)
@@ -156,7 +156,7 @@ def _curve(axes: Any, curve: Mapping[str, Any]) -> None:
     middles = [statistics.median(point["seconds"]) for point in curve["points"]]
     for point in curve["points"]:
         axes.scatter([point["x"]] * len(point["seconds"]), point["seconds"], color="tab:blue", s=8)
-    # The fitted line goes through the middle of the logarithms.
+    # The fitted line passes through the mean of the logarithms.
     log_x = statistics.fmean(map(_log, xs))
     log_y = statistics.fmean(_log(each) for point in curve["points"] for each in point["seconds"])
     fitted = [2 ** (log_y + curve["exponent"] * (_log(x) - log_x)) for x in xs]
@@ -183,5 +183,5 @@ DRAWN: dict[str, Callable[[Any, Any], None]] = {
     "end-to-end/sustained": _sustained,
     "end-to-end/delay": _delay,
     "end-to-end/delay-blocks": _delay,
-    "end-to-end/instead": _instead,
+    "end-to-end/instead": _alternatives,
 }

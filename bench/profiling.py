@@ -1,8 +1,7 @@
-"""`python -m bench.profiling parse|serve`: where the time goes. scripts/profile runs it on its own build.
+"""Shows where the time goes: `python -m bench.profiling parse|serve`.
 
-What a machine does not have (valgrind, perf, py-spy, the right to use them) is left out, and index.txt says
-so.
-docs/profiling.md tells how to read the results.
+scripts/profile runs it on its own build. What a machine lacks (valgrind, perf, py-spy, or the right to use
+them) is left out, and index.txt lists it. docs/profiling.md explains how to read the results.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ if __name__ == "__main__":
 
 from bench import callgrind_file, delay
 from bench.measure import CannotRun, machine
+from bench.one_stage import HOUR
 from bench.service import Service, serve
 from bench.soak_node import HOURLY, hour_name
-from bench.stage_once import HOUR
 from fasttail.streams import isa
 from fasttail.tools import synth
 
 ROOT = Path(__file__).resolve().parent.parent
 HERTZ = 997
-HOUR_ORDERS = 250_000  # of each file that is caught up with
-ORDERS_PER_S = 3_000_000  # more than one client is sent, so that there is always more to read
+HOUR_ORDERS = 250_000  # in each file of the backlog
+ORDERS_PER_S = 3_000_000  # more than one client is sent, so there is always more to read
 STARTED_S = 1.0
 SUBSCRIPTION = b'{"method":"subscribe","subscription":{"type":"orders","format":"ws"}}'
 
@@ -60,7 +59,7 @@ HOT = (
 
 @dataclass
 class Output:
-    """The folder, and what index.txt says of each file in it."""
+    """The results folder, and what index.txt says about each file in it."""
 
     folder: Path
     said: dict[str, str] = field(default_factory=dict)
@@ -91,12 +90,12 @@ class Output:
 
 # ---------------------------------------------------------------- callgrind
 def count(out: Output, name: str, orders: int, function: str, script: Path, *words: str) -> None:
-    """Instructions in `function`, per function and per line, in files that begin with `name`."""
+    """Count instructions in `function`, per function and per line, into files that begin with `name`."""
     if shutil.which("valgrind") is None:
         out.lack(f"{name}-*.txt: valgrind is not installed (apt-get install valgrind)")
         return
     raw = out.path(f"{name}.callgrind", "what callgrind wrote, for callgrind_annotate and KCachegrind")
-    # Names and positions in full: callgrind_file reads them.
+    # callgrind_file reads uncompressed names and positions.
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={raw}", "--compress-strings=no"]
     command += ["--compress-pos=no", f"--toggle-collect={function}"]
     command += [sys.executable, "-P", str(script), *words]
@@ -124,7 +123,7 @@ def count(out: Output, name: str, orders: int, function: str, script: Path, *wor
 
 # ---------------------------------------------------------------- sampling
 def perf_missing() -> str | None:
-    """Why perf cannot be used here."""
+    """Return why perf cannot be used here, or None."""
     if shutil.which("perf") is None:
         return "perf is not installed (apt-get install linux-perf)"
     with tempfile.TemporaryDirectory() as folder:
@@ -134,13 +133,13 @@ def perf_missing() -> str | None:
 
 
 def py_spy() -> str | None:
-    """Its program, beside this Python's or on the path."""
+    """Return the path of py-spy, next to this Python or on PATH."""
     beside = Path(sys.executable).with_name("py-spy")
     return str(beside) if beside.exists() else shutil.which("py-spy")
 
 
 def flame(out: Output, name: str, what: str, seconds: float, *of: str) -> None:
-    """A flame graph of a process (`--pid`) or a command (`--`)."""
+    """Record a flame graph of a process (`--pid`) or a command (`--`)."""
     program = py_spy()
     if program is None:
         out.lack(f"{name}: py-spy is not installed (pip install py-spy)")
@@ -157,7 +156,7 @@ def flame(out: Output, name: str, what: str, seconds: float, *of: str) -> None:
 
 
 class Samples:
-    """What perf saw: (thread, symbol, library, system call) -> seconds on a processor."""
+    """perf samples: (thread, symbol, library, system call) -> CPU seconds."""
 
     def __init__(self, data: Path) -> None:
         self.seconds: dict[tuple[str, str, str, str], float] = collections.defaultdict(float)
@@ -211,7 +210,7 @@ MAIN_LIBRARIES = (
 
 
 def call_of(symbols: list[str]) -> str:
-    """The system call, or what it does: the kernel's frames, innermost first. "": none to be seen."""
+    """Return the system call, or what it does, from kernel frames (innermost first), or "" if none shows."""
     for pattern, name in CALLS:
         for symbol in symbols:
             if match := pattern.match(symbol):
@@ -224,7 +223,7 @@ def is_kernel(library: str) -> bool:
 
 
 def stage_of(thread: str, symbol: str, library: str, call: str) -> str:
-    """The part of the way of the data that a sample belongs to."""
+    """Return the stage of the data flow that a sample belongs to."""
     worker = thread.startswith("fasttail-w")
     if library == "kernel":
         if worker:
@@ -253,13 +252,13 @@ def recording(data: Path, pid: int, seconds: float) -> Iterator[None]:
 
 
 def annotated(out: Output) -> None:
-    """The C of the hot modules beside their .pyx, as Cython shows it."""
+    """Write the C of the hot modules next to their .pyx, as annotated by Cython."""
     if importlib.util.find_spec("Cython") is None:
         out.lack("annotated/: Cython is not installed")
         return
     folder = out.path("annotated", "the C that Cython makes of each line of the hot modules (HTML)")
     folder.mkdir()
-    # As setup.py has them.
+    # The same directives as in setup.py.
     said = ["boundscheck=False", "initializedcheck=False", "wraparound=False", "cdivision=True"]
     for name in HOT:
         module = name.removesuffix(".pyx").replace("/", ".")
@@ -281,7 +280,7 @@ def profile_parse(args: argparse.Namespace, out: Output) -> None:
         small.parent.mkdir(parents=True)
         small.write_bytes(synth.generate(args.counted, "plain", args.seed))
         count(out, "parse", args.counted, PARSE, ROOT / "bench/parse_once.py", str(small))
-        child = ROOT / "bench/stage_once.py"
+        child = ROOT / "bench/one_stage.py"
         count(out, "encode-ws", args.counted, ENCODE, child, "encode", "ws", name)
 
         large = folder / "large.jsonl"
@@ -303,7 +302,7 @@ def profile_parse(args: argparse.Namespace, out: Output) -> None:
 
 # ---------------------------------------------------------------- serve
 def _client(port: int, ready: Any, total: Any) -> None:
-    """Counts bytes, and answers nothing: the least that a reader can do."""
+    """Count bytes and answer nothing, the least work that a client can do."""
     import asyncio
 
     import uvloop
@@ -346,7 +345,7 @@ def _threads(pid: int) -> dict[str, tuple[float, float]]:
 
 
 def _counters(server: Service) -> list[int]:
-    """Lines and batches so far."""
+    """Return the lines and batches so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=20) as answer:
         text = answer.read().decode()
     found = [re.search(rf"^fasttail_{name}_total (\S+)", text, re.MULTILINE) for name in ("lines", "batches")]
@@ -354,7 +353,7 @@ def _counters(server: Service) -> list[int]:
 
 
 def _served(args: argparse.Namespace, data: bytes, watch: Callable[[int], None]) -> Used:
-    """A server with a client, and a node that writes, or has written; `watch` lasts `seconds`."""
+    """Run a server with a client and a node that writes, or has written, and call `watch` for `seconds`."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory(prefix="fasttail-profile-") as name:
         base, ready = Path(name, "data"), Path(name, "ready")
@@ -363,7 +362,7 @@ def _served(args: argparse.Namespace, data: bytes, watch: Callable[[int], None])
         if args.mode == "catch-up":
             one = Path(name, "one")
             one.write_bytes(data)
-            two = Path(name, "two")  # the same file under the next name would be taken for a renamed one
+            two = Path(name, "two")  # the same file under the next name would count as a rename
             two.write_bytes(data)
             for hour in range(math.ceil(args.seconds * ORDERS_PER_S / HOUR_ORDERS) + 2):
                 path = ready / hour_name(hour)
@@ -432,7 +431,7 @@ def _usage(used: Used) -> str:
 def _stages(samples: Samples, used: Used) -> str:
     stages = samples.stages()
     total = sum(stages.values()) or 1.0
-    # perf's shares of what the kernel's account says: that also covers perf's own start and end.
+    # perf's shares of the kernel's CPU account, which also covers the start and end of perf itself.
     spent = sum(map(sum, used.threads.values()))
     rows = [f"{'share':>7}  {'ns an order':>11}  {'cores':>6}  stage"]
     for stage, seconds in stages.items():

@@ -1,6 +1,6 @@
-"""Order-status lines read with a JSON decoder and plain Python: the base of ratios, the expected answers.
+"""Reads order-status lines with a JSON decoder and plain Python: the base of ratios and the expected answers.
 
-The readers decode, look five fields up, convert and add, and keep nothing: the least they can do.
+The readers decode, look up five fields, convert and sum them, and keep nothing: the minimum of work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Loads = Callable[[bytes], Any]
 
 
 def python_answer(loads: Loads, lines: Iterable[bytes], layout: str) -> Answer:
-    """Lines known to be right but for what the decoder, a look-up or `float` refuse (plain layout only)."""
+    """Read valid lines; in the plain layout, reject what the decoder, a lookup or `float` refuses."""
     return (_plain if layout == "plain" else _enveloped)(loads, lines)
 
 
@@ -62,12 +62,12 @@ def answer(count: int, sums: Iterable[int | float], rejected: int = 0) -> Answer
 
 
 def checked_answer(loads: Loads, data: bytes) -> Answer:
-    """Every rule of acceptance checked on every line."""
+    """Check every rule of bench/acceptance.py on every line."""
     return checked(loads, io.BytesIO(data))[0]
 
 
 def checked(loads: Loads, lines: Iterable[bytes]) -> tuple[Answer, list[int]]:
-    """The answer with exact additions, and the offsets of the rejected lines."""
+    """Return the answer with exact sums, and the offsets of rejected lines."""
     lines = iter(lines)
     rejected: list[int] = []
     parts: list[tuple[int | float, ...]] = []
@@ -88,7 +88,7 @@ def checked(loads: Loads, lines: Iterable[bytes]) -> tuple[Answer, list[int]]:
 
 
 def added(columns: Iterable[Iterable[Any]]) -> tuple[int | float, ...]:
-    """The sum of each column of COLUMNS, without any error from the order of additions."""
+    """Sum each column of COLUMNS, without rounding errors from the order of additions."""
     return tuple(
         sum(column) if name in ("oid", "timestamp") else math.fsum(column)
         for name, column in zip(COLUMNS, columns, strict=True)

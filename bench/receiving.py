@@ -1,4 +1,4 @@
-"""Picows clients on /ws in processes of their own, for the benchmarks that measure a server from outside."""
+"""Runs picows clients on /ws in separate processes, for benchmarks that measure a server from outside."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ MARK = b'"statusTimestamp":'
 LIVE = b'{"channel":"live"'
 EVENTS_DONE = len("-0000001")
 TAIL = 200
-"""Bytes at the end of a message that hold its cursor and its numbers."""
+"""Bytes at the end of a message that hold its cursor and sequence numbers."""
 PATIENCE_S = 120.0
 
 
 def place(hour: int, offset: int) -> str:
-    """What the cursors of a streaming line begin with. hour: YYYYMMDDHH."""
+    """Return the beginning of a streaming line's cursors, without the event. hour: YYYYMMDDHH."""
     return CursorPosition(hour, offset).to_cursor("streaming")[:-EVENTS_DONE]
 
 
 def delays_since(marks: list[tuple[int, float]], seen: list[tuple[int, float]]) -> list[float]:
-    """Milliseconds from the write of a message's last order to its receipt.
+    """Return the milliseconds from the write of each message's last order to its receipt.
 
-    marks: (size of the file, when) of each write. seen: (offset of that order's line, when it came).
+    marks: (size of the file, when) per write. seen: (offset of that order's line, time of receipt).
     """
     sizes = [size for size, _ in marks]
     return [1e3 * (came - marks[bisect.bisect_right(sizes, offset)][1]) for offset, came in seen]
 
 
 class Message(NamedTuple):
-    """at: when it came, monotonic ns. hour, line: YYYYMMDDHH and offset of its last order's line.
+    """at: time of receipt, monotonic ns. hour, line: YYYYMMDDHH and offset of its last order's line.
 
-    orders: 0 if they were not counted. text: empty if it was not kept.
+    orders: 0 if not counted. text: empty if not kept.
     """
 
     at: int
@@ -59,10 +59,10 @@ class Message(NamedTuple):
 
 
 class Receiver(WSListener):
-    """One client with one subscription, until the message comes that ends with the line at `last`, a place.
+    """One client with one subscription, which runs until it gets the line at `last` (a cursor's beginning).
 
-    Checks that no `seq` is missing: a gap is a failure. Messages of a replay have no numbers: of these only
-    what is in them can be checked. progress: shared, the hour of the newest message.
+    It checks that no `seq` is missing; a gap is a failure. Replayed messages have no sequence numbers, so
+    only their content can be checked. progress: shared value, the hour of the newest message.
     """
 
     def __init__(self, last: str, *, counts: bool, keeps: bool = False, progress: Any = None) -> None:
@@ -74,7 +74,7 @@ class Receiver(WSListener):
         self._counts = counts
         self._keeps = keeps
         self._progress = progress
-        self._seq: int | None = 0  # None: a replay
+        self._seq: int | None = 0  # None during a replay
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         at = time.monotonic_ns()
@@ -117,13 +117,13 @@ class Receiver(WSListener):
 
 
 class Clients:
-    """Running clients, all subscribed. `take` gives the messages of each when all have the last line."""
+    """Running, subscribed clients. `take` returns the messages of each once all have the last line."""
 
     def __init__(self, pipes: list[Connection]) -> None:
         self._pipes = pipes
 
     def take(self) -> list[list[Message]]:
-        """Raises WrongAnswer if one of them missed something."""
+        """Raise WrongAnswer if a client missed anything."""
         received: list[list[Message]] = []
         for pipe in self._pipes:
             received += _answer(pipe)
@@ -142,9 +142,9 @@ def clients(
     keeps: bool = False,
     progress: Any = None,
 ) -> Iterator[Clients]:
-    """`count` clients, shared out to processes; the first `counting` of each process count their orders.
+    """Run `count` clients spread over processes; the first `counting` of each process count their orders.
 
-    keeps: all of them keep the texts of their messages. progress: a shared value, see Receiver.
+    keeps: all clients keep the text of their messages. progress: a shared value, see Receiver.
     """
     context = multiprocessing.get_context("fork")
     processes = min(processes, count)
@@ -169,7 +169,7 @@ def clients(
 
 
 class Replayer(WSListener):
-    """One client that resumes at a cursor and leaves when it is live."""
+    """One client that resumes at a cursor and leaves once it is live."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -186,7 +186,7 @@ class Replayer(WSListener):
 
 @contextmanager
 def replaying(port: int, count: int, subscription: dict[str, Any]) -> Iterator[Callable[[], float]]:
-    """`count` clients that resume with `subscription`, over and over. Yields what tells bytes a second."""
+    """Run `count` clients that resume over and over; yield a function that returns bytes per second."""
     total = multiprocessing.RawValue("q", 0)
     process = multiprocessing.get_context("fork").Process(
         target=_replay, args=(port, count, subscription, total)
@@ -231,9 +231,10 @@ def _receive(
     progress: Any,
     pipe: Connection,
 ) -> None:
-    gc.freeze()  # a garbage collection would look at all that this process has from its parent: 0.1 s
-    # A trader's client has another machine. Here it would wait, often for 4 ms, until the writer's slice of
-    # the core ends, and that would count as the server's delay.
+    # Keeps the garbage collector from scanning what this process inherits, which takes 0.1 s.
+    gc.freeze()
+    # A real client has its own machine. Here it would often wait 4 ms for the end of the writer's time slice,
+    # and that would count as the server's delay.
     set_time_slice()
 
     async def main() -> None:

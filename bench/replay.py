@@ -1,4 +1,4 @@
-"""A file of streaming lines made before, and which a filter takes of them: found with orjson."""
+"""Describes a file of streaming lines and which of them a filter selects, found with orjson."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ COINS = "HYPE,xyz:GOLD"
 
 @dataclass
 class Replay:
-    """starts: of each line, and the end of the last. chosen: numbers of the lines that the filter takes.
+    """starts: offset of each line, and the end of the last. chosen: numbers of the selected lines.
 
-    digest: of these lines' orders, in their order.
+    digest: of these lines' orders, in file order.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Replay:
 
     @classmethod
     def of(cls, path: Path, coins: Sequence[str]) -> Replay:
-        """Goes through all of the file, which is in the page cache then."""
+        """Scan the whole file, which is in the page cache afterwards."""
         replay = cls(path)
         marks = [f'"coin":"{coin}"'.encode() for coin in coins]
         sizes = array("Q")
@@ -44,7 +44,7 @@ class Replay:
                     sizes.append(len(line))
                     if any(mark in line for mark in marks):
                         (event,) = orjson.loads(line)["events"]
-                        if event["order"]["coin"] in coins:  # not only that of a child
+                        if event["order"]["coin"] in coins:  # the mark may also match a child's coin
                             replay.chosen.append(number)
                             yield event
 
@@ -59,7 +59,7 @@ class Replay:
         return len(self.starts) - 1
 
     def last(self) -> int:
-        """Offset of the last line that the filter takes."""
+        """Return the offset of the last selected line."""
         return self.starts[self.chosen[-1]]
 
     def mapped(self) -> mmap.mmap:
@@ -68,7 +68,7 @@ class Replay:
 
 
 def digest(events: Iterable[dict[str, Any]]) -> int:
-    """Of what the format `ws` has of an order, but for its status's time: same orders in the same order."""
+    """Hash what the format `ws` has of each order except the status time, in order."""
     value = 0
     for event in events:
         order = event["order"]

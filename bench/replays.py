@@ -1,16 +1,16 @@
-"""Clients that fall behind, or come back behind: who gets everything, how soon, and at what cost.
+"""Measures clients that fall behind or come back behind: who gets everything, how soon, at what cost.
 
-`--case` says which:
+`--case` selects one:
 
-sleeper:   one client with everything sleeps while 400,000 orders arrive at once, then reads on.
-comeback:  990 clients with one user's orders each and 10 with everything come back 60 s behind, while the
-           node goes on writing.
-slow:      100 clients with everything, of which 90 (`--slow`) read at a tenth of the rate while the node
-           writes, and at full speed afterwards. The delay of the 10 others is measured; `--slow 0` for
-           comparison.
+sleeper:      one client with everything sleeps while 400,000 orders arrive at once, then reads on.
+comeback:     990 clients with one user's orders each and 10 with everything come back 60 s behind, while the
+              node keeps writing.
+slow:         100 clients with everything, 90 of which (`--slow`) read at a tenth of the rate while the node
+              writes, and at full speed afterwards. The delay of the 10 others is measured; `--slow 0` for
+              comparison.
 
 Every client checks that it gets each of its orders once and in order. Clients, writer and server share the
-machine: a team's clients have their own.
+machine, unlike real clients.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 HOUR = 2026050509
 FIRST = 1_000_000_000
-"""The first order's oid: all have ten digits, and follow each other."""
+"""oid of the first order. All have ten digits and are consecutive."""
 USERS = 990
 SAMPLES = 2000
 HEAD = 3000
-"""Bytes: more than an order here has."""
+"""Bytes: longer than any order here."""
 TICK_S = 0.002
 CHUNK = 50_000
 OID = re.compile(rb'"oid":(\d{10})')
@@ -58,9 +58,9 @@ SETTINGS = ("rate", "seconds", "slow", "behind", "serve")
 
 @dataclass(frozen=True)
 class Group:
-    """What one kind of clients got. seconds: until the last of them was live or had the last order.
+    """The results of one kind of clients. seconds: until the last was live or had its last order.
 
-    left, gaps: how often they left the live path; were told that something is lost. delay_*: milliseconds.
+    left: how often they left the live path. gaps: losses reported to them. delay_*: milliseconds.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case. lines, bytes: that were written. cpu: seconds of cores that the server took."""
+    """One case. lines, bytes: written. cpu: CPU seconds of the server."""
 
     case: str
     lines: int
@@ -119,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Lines:
-    """Lines whose oids count up from FIRST, and whose users take turns."""
+    """Makes lines whose oids count up from FIRST and whose users take turns."""
 
     def __init__(self) -> None:
         made = synth.generate(SAMPLES, "streaming", 1).splitlines()
@@ -153,9 +153,10 @@ def user(number: int) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """Of one client. every: the distance between the oids that it is to get, from `first` on. last: its last
-    oid; None: until it is live. pace: bytes a second that it reads until `hurry` is set. counts: it looks at
-    all that is in a message.
+    """What one client subscribes to and expects.
+
+    every: distance between its oids, from `first` on. last: its last oid; None: it ends when live. pace:
+    bytes per second that it reads until `hurry` is set. counts: it checks the whole content of each message.
     """
 
     subscription: dict[str, Any]
@@ -168,7 +169,7 @@ class Plan:
 
 
 class Reader(WSListener):
-    """One client. seen: (offset of the last order's line, when it came) of each live message."""
+    """One client. seen: (offset of the last order's line, time of receipt) of each live message."""
 
     def __init__(self, plan: Plan, hurry: Any) -> None:
         self.plan = plan
@@ -191,8 +192,8 @@ class Reader(WSListener):
         size = len(payload)
         head = bytes(payload[:HEAD])
         if head.startswith(b'{"channel":"order'):
-            # The others of a kind look only at where each message begins and ends: clients on this machine
-            # take the time that the server needs.
+            # The other clients of a kind check only where each message begins and ends, because clients
+            # on this machine take CPU time from the server.
             text = bytes(payload) if self.plan.counts else head + bytes(payload[-HEAD:])
             self._take(text)
             if self.plan.pace == 0.0 and self.plan.last is not None:
@@ -211,7 +212,8 @@ class Reader(WSListener):
 
     def _take(self, text: bytes) -> None:
         every = self.plan.every
-        if every == 1:  # everything: to look at each oid would take longer than the server
+        # Everything: checking each oid would take longer than the server needs.
+        if every == 1:
             found = OID.search(text)
             count = text.count(MARK) or text.count(b'"oid":')
             assert found is not None
@@ -265,7 +267,7 @@ class Reader(WSListener):
 
 
 def read(port: int, plans: list[Plan], hurry: Any, pipe: Connection) -> None:
-    """A process of clients: says when all are subscribed, and what each got in the end."""
+    """Run one process of clients; report when all are subscribed, and finally what each got."""
     gc.freeze()
 
     async def connect(reader: Reader) -> WSTransport:
@@ -301,7 +303,7 @@ def read(port: int, plans: list[Plan], hurry: Any, pipe: Connection) -> None:
 
 
 def write(path: Path, count: int, rate: int, ready: Any, stop: Any, marks: Connection) -> None:
-    """A process that goes on writing; at the end it sends (size of the file, when) of each write."""
+    """Keep writing in a process; finally send (size of the file, when) of each write."""
     lines = Lines()
     lines.count = count
     made = []
@@ -321,7 +323,7 @@ def write(path: Path, count: int, rate: int, ready: Any, stop: Any, marks: Conne
 
 
 class Run:
-    """A server on a folder of one hour's file, with what was written, and its clients in processes."""
+    """A server on a folder with one hour's file, and its clients in processes."""
 
     def __init__(self, args: argparse.Namespace, folder: Path, server: Service, path: Path) -> None:
         self.args = args
@@ -342,7 +344,7 @@ class Run:
             self._heard(ours)
 
     def collect(self, marks: list[tuple[int, float]]) -> None:
-        """What the clients got. Raises WrongAnswer."""
+        """Add the clients' results to `groups`. Raise WrongAnswer if any failed."""
         for name, count, process, pipe in self._running:
             answer = self._heard(pipe)
             while answer is None:
@@ -379,7 +381,7 @@ class Run:
         return pipe.recv()
 
     def wait_read(self, lines: int) -> None:
-        """Until the server has read so many lines."""
+        """Wait until the server has read `lines` lines."""
         deadline = time.monotonic() + PATIENCE_S
         while read_metrics(self.server.port)["fasttail_lines_total"] < lines:
             if time.monotonic() > deadline:
@@ -387,7 +389,10 @@ class Run:
             time.sleep(0.2)
 
     def begin_writing(self, count: int) -> Callable[[], tuple[list[tuple[int, float]], int]]:
-        """Lines at the rate from now on; what is returned ends them, and gives the writes and all lines."""
+        """Start writing at the rate.
+
+        The returned function stops it and returns the writes and the line count.
+        """
         ready, stop = self.context.Event(), self.context.Event()
         ours, theirs = self.context.Pipe()
         process = self.context.Process(

@@ -1,7 +1,7 @@
-"""`python -m bench report`: docs/benchmarks.md and its plots, of recorded results and nothing else.
+"""Makes docs/benchmarks.md and its plots from recorded results only (`python -m bench report`).
 
 The newest result of each definition is kept in bench/results/recorded, so that the page can be made again.
-Equal results, definitions and costs.md give an equal page.
+The same results, definitions and costs.md give the same page.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ its own: `.venv/bin/python -m bench run catchup --help`.
 
 
 def make(files: Sequence[Path], results: Path, docs: Path, quick: bool) -> Path:
-    """The page's path. Raises CannotRun where there is nothing to tell."""
+    """Return the page's path. Raise CannotRun if there are no results."""
     recorded = results / "recorded"
     definitions = load()
     sources = list(files) or [*recorded.glob("*.json"), *results.glob("run-*.json")]
@@ -71,7 +71,7 @@ def costs() -> str:
 
 
 def newest(sources: Iterable[Path], definitions: Definitions, quick: bool) -> dict[str, Run]:
-    """By file name, in the order of time, the runs with a newest entry of a definition, and only these."""
+    """Return the runs, by file name and date, reduced to the newest entry of each definition."""
     runs = {path.name: json.loads(path.read_text()) for path in sources}
     ordered = sorted(runs.items(), key=lambda item: (item[1]["machine"]["date"], item[0]))
     chosen: dict[str, tuple[str, Entry]] = {}
@@ -88,7 +88,7 @@ def newest(sources: Iterable[Path], definitions: Definitions, quick: bool) -> di
 
 
 def record(runs: Mapping[str, Run], folder: Path) -> None:
-    """These, and no others."""
+    """Replace all recorded runs by these."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.json"):
         path.unlink()
@@ -183,7 +183,7 @@ def _lost(name: str, entry: Entry) -> Iterator[str]:
 
 
 def _behind(name: str, standings: Sequence[Any]) -> Iterator[str]:
-    """Rivals that do better than ours where the same is delivered."""
+    """Yield the rivals that beat fasttail where both deliver the same."""
     looked_at = (
         ("backlog", "rate", 1.0, "lines/s of the backlog", False),
         ("delay", "p50", 1.0, "ms in the median", True),
@@ -201,7 +201,8 @@ def _behind(name: str, standings: Sequence[Any]) -> Iterator[str]:
             for phase, key, divisor, unit, less in looked_at:
                 one, other = rival[phase][key] / divisor, ours[phase][key] / divisor
                 if rival[phase]["rate"] < ours[phase]["rate"] and phase == "delay":
-                    continue  # at a lower rate, which is no comparison
+                    # Figures at a lower rate are not comparable.
+                    continue
                 if (one < other) if less else (one > other):
                     yield f"`{name}`: {rival['name']} {_number(one)} {unit}, {ours['name']} {_number(other)}"
 
@@ -341,7 +342,7 @@ def _text(samples: list[float]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count."""
+    """Format with three significant digits."""
     if not value:
         return "0"
     if abs(value) >= 100:

@@ -1,4 +1,4 @@
-"""`python -m bench run [PATTERN...]`: definitions, one after the other, and one dated file of results."""
+"""Runs definitions one after the other into one dated result file (`python -m bench run [PATTERN...]`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DIGITS = 6
 def run(
     chosen: Sequence[Definition], benchmarks: Mapping[str, Benchmark], folder: Path, quick: bool
 ) -> tuple[Path, list[str]]:
-    """The file written, and what failed."""
+    """Return the path of the written file, and what failed."""
     entries = []
     begin = time.monotonic()
     with tqdm(chosen, unit="benchmark", file=sys.stderr) as progress:
@@ -51,7 +51,7 @@ def run(
 
 
 def run_one(definition: Definition, benchmark: Benchmark, quick: bool) -> tuple[dict[str, Any], str]:
-    """What stands in the file, and the tables."""
+    """Return the entry for the file, and its tables as text."""
     given = definition.all_arguments(quick)
     failed = cannot_run = ""
     results: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ def run_one(definition: Definition, benchmark: Benchmark, quick: bool) -> tuple[
 
 
 def parsed(benchmark: Benchmark, arguments: list[str]) -> argparse.Namespace:
-    """Raises CannotRun for arguments that the benchmark does not have."""
+    """Parse arguments. Raise CannotRun for those that the benchmark does not have."""
     parser = argparse.ArgumentParser(prog=benchmark.name, exit_on_error=False)
     benchmark.add_arguments(parser)
     try:
@@ -107,7 +107,7 @@ def parsed(benchmark: Benchmark, arguments: list[str]) -> argparse.Namespace:
 
 
 def left_out(definition: Definition, results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Engines that the definition names and the result has not: they are not installed."""
+    """Return engines that the definition names and the result lacks because they are not installed."""
     if not results:
         return []
     names = {row["engine"] for table in results[0].get("tables", ()) for row in table["rows"]}
@@ -115,7 +115,7 @@ def left_out(definition: Definition, results: Sequence[Mapping[str, Any]]) -> li
 
 
 def load() -> dict[str, float]:
-    """others: cores kept busy on the machine while nothing is done here."""
+    """others: cores kept busy by other processes, measured while this one waits."""
     cores = os.sched_getaffinity(0)
     shares = psutil.cpu_percent(WATCH_S, percpu=True)
     others = sum(share for core, share in enumerate(shares) if core in cores or len(shares) <= len(cores))
@@ -123,7 +123,7 @@ def load() -> dict[str, float]:
 
 
 def _taken() -> float:
-    """Seconds of cores that others have had, so far: all but those of this process and its ended children."""
+    """Return CPU seconds used by others so far, excluding this process and its finished children."""
     times = psutil.cpu_times()
     busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
     ours = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -131,7 +131,7 @@ def _taken() -> float:
 
 
 def versions() -> dict[str, str]:
-    """Of all engines that are installed."""
+    """Return the versions of all installed engines."""
     found = {}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""`fasttail serve` as a process of its own, for the benchmarks that measure it from outside."""
+"""Runs `fasttail serve` as a process, for benchmarks that measure it from outside."""
 
 from __future__ import annotations
 
@@ -21,27 +21,25 @@ from fasttail.tools import endpoint
 
 @dataclass(frozen=True)
 class Usage:
-    """What the process has used so far. cpu in seconds, rss in bytes, at: monotonic seconds."""
+    """What the process has used so far. cpu: seconds. rss: bytes. at: monotonic seconds."""
 
     cpu: float
     rss: int
     at: float
 
     def cores_since(self, before: Usage) -> float:
-        """Cores kept busy since then."""
+        """Return the mean number of cores kept busy since then."""
         return (self.cpu - before.cpu) / (self.at - before.at)
 
 
 class Service:
-    """A running server."""
-
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.port = port
         self.pid = process.pid
         self._process = psutil.Process(process.pid)
 
     def pin(self, cores: set[int]) -> None:
-        """Let all its threads run on these cores only."""
+        """Restrict all its threads to these cores."""
         for thread in self._process.threads():
             psutil.Process(thread.id).cpu_affinity(sorted(cores))
 
@@ -50,12 +48,12 @@ class Service:
         return Usage(times.user + times.system, self._process.memory_info().rss, time.monotonic())
 
     def busy_s(self) -> float:
-        """Seconds of cores that its threads have taken, exactly; `usage` counts in hundredths."""
+        """Return the exact CPU seconds of its threads; `usage` has a resolution of 0.01 s."""
         stats = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(each.read_text().split()[0]) for each in stats) / 1e9
 
     def most_rss(self) -> int:
-        """Bytes, the most since its start."""
+        """Return the peak RSS since start, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         match = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert match is not None
@@ -63,14 +61,14 @@ class Service:
 
 
 def read_metrics(port: int) -> dict[str, float]:
-    """The numbers of a server's /metrics, by name with labels."""
+    """Return the values of a server's /metrics, by name with labels."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return endpoint.parse_metrics(answer.read())
 
 
 @contextmanager
 def serve(folder: Path, *options: str) -> Iterator[Service]:
-    """Start it on a node's folder, on any free port of loopback; stopped at the end."""
+    """Run the server on a node folder and a free loopback port; stop it on exit."""
     command = [sys.executable, "-P", "-m", "fasttail", "serve", str(folder), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -1,4 +1,4 @@
-"""Order-status lines in other shapes than the node's usual one: for the parser's slower ways."""
+"""Makes order-status lines in shapes other than the node's usual one, for the parser's slower paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def by_block(orders: int, seed: int) -> bytes:
 
 
 def year_2024(orders: int, seed: int) -> bytes:
-    """Without `hash` and `builder`."""
+    """Make lines without `hash` and `builder`."""
     return synth.generate(orders, "plain", seed, style="2024")
 
 
@@ -38,7 +38,7 @@ def _lines(events: Iterator[dict[str, Any]]) -> bytes:
 
 
 def reversed_keys(orders: int, seed: int) -> bytes:
-    """All keys the other way round, in every line the same."""
+    """Reverse the keys, the same in every line."""
 
     def turn(event: dict[str, Any]) -> dict[str, Any]:
         event["order"] = dict(reversed(event["order"].items()))
@@ -48,7 +48,7 @@ def reversed_keys(orders: int, seed: int) -> bytes:
 
 
 def shuffled_keys(orders: int, seed: int) -> bytes:
-    """In every line another order."""
+    """Shuffle the keys differently in every line."""
     rng = random.Random(f"shuffled {seed}")
 
     def shuffle(value: dict[str, Any]) -> dict[str, Any]:
@@ -58,18 +58,18 @@ def shuffled_keys(orders: int, seed: int) -> bytes:
 
 
 def blanks(orders: int, seed: int) -> bytes:
-    """A blank after every colon and comma."""
+    """Put a blank after every colon and comma."""
     return b"".join(json.dumps(event).encode() + b"\n" for event in _events(orders, seed))
 
 
 def escapes(orders: int, seed: int) -> bytes:
-    r"""Each kind of escape in texts: \" \\ \/ \n \u00e9 and a pair of surrogates."""
+    r"""Put each kind of escape into strings: \" \\ \/ \n \u00e9 and a surrogate pair."""
     old, new = b'"triggerCondition":"', rb'"triggerCondition":"\"above\"\\ \/\n\u00e9\ud83d\ude00 '
     return plain(orders, seed).replace(old, new).replace(b'"user":"0x', rb'"user":"\u0030x')
 
 
 def children(orders: int, seed: int) -> bytes:
-    """Two children in each order, as a take-profit and a stop-loss are."""
+    """Add two children to each order, like a take-profit and a stop-loss."""
 
     def add(event: dict[str, Any]) -> dict[str, Any]:
         order = event["order"]
@@ -84,14 +84,14 @@ def children(orders: int, seed: int) -> bytes:
 
 
 def rejected(orders: int, seed: int) -> bytes:
-    """Every line wrong, at its end: in turns the last brace missing and `origSz` no decimal number."""
+    """Make every line wrong at its end: alternately the last brace is missing and `origSz` is no decimal."""
     lines = plain(orders, seed).splitlines()
     lines[::2] = [line[:-1] for line in lines[::2]]
     lines[1::2] = [line.replace(b'"origSz":"', b'"origSz":"x') for line in lines[1::2]]
     return b"\n".join(lines) + b"\n"
 
 
-#: Made from (orders, seed); one order a line but in by_block.
+# Functions of (orders, seed). One order per line, except in by_block.
 SHAPES: dict[str, Callable[[int, int], bytes]] = {
     "plain": plain,
     "streaming": streaming,

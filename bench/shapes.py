@@ -1,7 +1,7 @@
-"""Lines in other shapes: how many times as fast as orjson fasttail is on each, and what very long lines cost.
+"""Measures other line shapes: fasttail's speed relative to orjson on each, and the cost of very long lines.
 
-orjson reads each shape as it does in the benchmark `parse`. by_block is compared with streaming lines of the
-same orders: by time, and by bytes per second, of which streaming lines have more for their envelopes.
+orjson reads each shape as in the benchmark `parse`. by_block is compared with streaming lines of the same
+orders, by time and by bytes per second; streaming lines have more bytes because of their envelopes.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from bench.parse import fasttail_engines
 from bench.readers import checked, python_answer
 from bench.shape_lines import ENVELOPED, SHAPES
 
-# Times orjson, one worker; the shape that a node writes now, and every other.
+# Times orjson with one worker: for the shape that a node writes now, and for all others.
 USUAL, OTHER = 15.0, 5.0
 BY_BLOCK = 0.9
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A shape with one worker: bytes of a line in the mean, GB/s, ratio to orjson."""
+    """One shape with one worker. line: mean bytes per line. orjson, fasttail: GB/s. ratio: between them."""
 
     shape: str
     line: float
     orjson: float
     fasttail: float
     ratio: float
-    ratios: list[float]  # of each round
+    ratios: list[float]  # one per round
     target: float
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """by_block beside streaming lines of the same orders: ratio of speeds in orders and in bytes."""
+    """by_block relative to streaming lines of the same orders, in orders and in bytes per second."""
 
     workers: int
     by_orders: float

@@ -1,17 +1,17 @@
-"""A long run: a node with bursts and short hours, a real server, ten clients on /ws, one on the old channel.
+"""Runs a long test: a node with bursts and short hours, a real server, and clients on /ws and an old channel.
 
-Of the ten, two read slower than the node writes: one reads on from the files, until those that it has not
-read are deleted, the other has gaps. One comes and goes and resumes by its cursor, and the others read what
-they are given. It ends with a verdict, and exit code 1 if that is bad:
+Two of the clients on /ws read slower than the node writes: one replays from the files until unread files are
+deleted, the other gets gaps. One connects, disconnects and resumes by its cursor; the others keep up. The run
+ends with a verdict, and with exit code 1 if it is bad. A good run means:
 
-* every order written was read, and each client got it or was told of it by a gap; the one that comes and goes
+* every order written was read, and each client received it or saw it in a gap; the client that comes and goes
   got all of them, in order, byte for byte
-* memory did not grow: Theil-Sen slope after a warm-up, with its interval of 95 %, of what is resident, what
-  malloc has given out and what Python has (of a run of ten minutes or more)
-* open files and threads at the end as after the warm-up
+* memory did not grow: Theil-Sen slope after a warm-up, with its 95 % interval, of RSS, of what malloc has
+  allocated and of Python's blocks (in runs of at least ten minutes)
+* as many open files and threads at the end as after the warm-up
 * no error in the log
 
-And the delays from the write of a line to its receipt by those that keep up.
+It also reports the delays from the write of a line to its receipt by clients that keep up.
 """
 
 from __future__ import annotations
@@ -43,29 +43,31 @@ from bench.soak_clients import Account
 from bench.soak_node import Plan, Written
 
 WARM_UP = 0.2
-"""Share of the run that the verdicts on memory, files and threads leave out (at most WARM_UP_S)."""
+"""Share of the run excluded from the verdicts on memory, files and threads (at most WARM_UP_S)."""
 WARM_UP_S = 300.0
 LEAST_S = 600.0
-"""A shorter run tells nothing of memory: it is still finding its level."""
+"""Shorter runs say nothing about memory, which has not levelled off."""
 SETTLED_S = 1800.0
-"""In a shorter run, a heap that has not found its level yet cannot be told from a leak by RSS alone."""
+"""In a shorter run, RSS alone cannot distinguish a heap that has not levelled off from a leak."""
 STRETCH_S = 60.0
-"""Of so long the least is taken: nearest to what is really kept. Longer where bursts or hours are."""
+"""The minimum of each stretch is closest to what is really kept. At least a burst period and an hour long."""
 GROWTH = 0.02
-"""A growth over the rest of the run by less than this share of the memory counts as none."""
+"""Growth over the rest of the run below this share of the memory counts as none."""
 UNSETTLED = 0.1
-"""The same for RSS in a run of less than SETTLED_S."""
+"""The same for RSS in runs shorter than SETTLED_S."""
 CATCH_UP_S = 120.0
-"""How long the clients may take for what is left when the node has ended."""
+"""Time for clients to receive the rest after the node has ended."""
 TROUBLE = re.compile(r" (WARNING|ERROR) |❌|⏰|🚨")
 POINTS = 400
-"""On each line of the plot."""
+"""Points on each line of the plot."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The server at a moment. at: seconds of the run. cpu: seconds since its start. Bytes: rss, queued (they
-    wait for clients), used and free (malloc's; 0 where libc does not tell). blocks: Python's small ones.
+    """The server at one moment.
+
+    at: seconds into the run. cpu: seconds since its start. rss, queued (for clients), used and free (by
+    malloc; 0 if libc does not report it): bytes. blocks: Python's small blocks.
     """
 
     at: float
@@ -83,7 +85,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Slope:
-    """Bytes or blocks an hour, and the interval of 95 % around it."""
+    """Bytes or blocks per hour, with the 95 % interval."""
 
     per_hour: float
     low: float
@@ -96,10 +98,10 @@ class Slope:
 
 @dataclass(frozen=True)
 class Growth:
-    """How a size went after the warm-up. level: the median of the minutes' least. grows: it does, in the
-    later half too, and by more than `allowed`.
+    """How a size developed after the warm-up.
 
-    A heap that finds its level rises by steps that become rare; a leak goes on.
+    level: median of the stretches' minimums. grows: both the whole and the later half grow by more than
+    `allowed`, because a heap that levels off rises by ever rarer steps, while a leak continues.
     """
 
     slope: Slope
@@ -109,11 +111,11 @@ class Growth:
 
     @classmethod
     def of(cls, points: Sequence[tuple[float, float]], stretch_s: float, allowed: float = GROWTH) -> Growth:
-        """points: seconds, sizes. allowed: by this share of the size it may grow."""
+        """points: (seconds, size). allowed: tolerated growth, as a share of the size."""
         stretches: dict[int, list[tuple[float, float]]] = {}
         for at, size in points:
             stretches.setdefault(int((at - points[0][0]) / stretch_s), []).append((at, size))
-        # The last one may be short, and its least too high.
+        # The last stretch may be short, and its minimum too high.
         whole = list(stretches.values())[: max(1, int((points[-1][0] - points[0][0]) / stretch_s))]
         least = [(part[0][0], min(size for _, size in part)) for part in whole]
         slope, later = theil_sen(least), theil_sen(least[len(least) // 2 :])
@@ -124,7 +126,10 @@ class Growth:
 
 
 def theil_sen(points: Sequence[tuple[float, float]]) -> Slope:
-    """Median of the slopes of all pairs; the interval by Kendall's variance. points: seconds, bytes."""
+    """Return the median slope of all pairs, with the interval by Kendall's variance.
+
+    points: (seconds, bytes).
+    """
     slopes = sorted(
         (y - v) / (x - u) * 3600 for i, (x, y) in enumerate(points) for u, v in points[:i] if x != u
     )
@@ -138,7 +143,7 @@ def theil_sen(points: Sequence[tuple[float, float]]) -> Slope:
 
 
 def parts(delays: list[float]) -> dict[str, float]:
-    """Percentiles; the list gets sorted."""
+    """Return percentiles. Sorts the list."""
     delays.sort()
     if not delays:
         return {}
@@ -148,7 +153,7 @@ def parts(delays: list[float]) -> dict[str, float]:
 
 
 class Server:
-    """`fasttail serve` as a process of its own, with the lines of its log that tell of trouble."""
+    """`fasttail serve` as a process, with the lines of its log that report trouble."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         command = [sys.executable, "-P", "-m", "fasttail", "serve", str(folder), "--port", "0", *options]
@@ -205,7 +210,7 @@ class Server:
 
 
 class Crowd:
-    """The clients' processes. counts: what each has of its orders so far, shared with it."""
+    """The clients' processes. counts: orders that each has so far, shared with it."""
 
     def __init__(self, port: int) -> None:
         self.names: list[str] = []
@@ -235,7 +240,7 @@ class Crowd:
         ours.recv()
 
     def take(self) -> list[Account]:
-        """End all of them; what each of them got."""
+        """End all clients and return what each got."""
         self._ended.value = 1
         accounts = []
         for name, pipe in zip(self.names, self._pipes, strict=True):
@@ -254,7 +259,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Soak:
-    """A run. delays: milliseconds. Memory in bytes."""
+    """One run. Delays in milliseconds, memory in bytes."""
 
     seconds: float
     failures: list[str]
@@ -270,14 +275,14 @@ class Soak:
     rss_most: int
     slope: Slope
     later_slope: Slope  # of the later half
-    malloc: Growth  # what it has given out
-    blocks: Growth  # Python's small ones
+    malloc: Growth  # allocated bytes
+    blocks: Growth  # Python's small blocks
     fds: tuple[float, float]
     threads: tuple[float, float]
     cpu: float
-    delays: dict[str, float]  # all
-    calm_delays: dict[str, float]  # of what was written outside bursts
-    lag: list[tuple[float, float, float]]  # of each second: at, median, most
+    delays: dict[str, float]  # of all orders
+    calm_delays: dict[str, float]  # of orders written outside bursts
+    lag: list[tuple[float, float, float]]  # per second: at, median, maximum
     samples: list[Sample]
     trouble: list[str]
     settings: dict[str, Any]
@@ -363,7 +368,7 @@ def run(args: argparse.Namespace) -> Soak:
                     f"slow {index}", soak_clients.stay, bytes_per_s=args.slow, hurry=crowd.hurry,
                     on_slow=on_slow,
                 )  # fmt: skip
-            # All of them before the first order: they can then be held to the node's own count.
+            # All connect before the first order, so they can be checked against the node's own count.
             crowd.add(
                 "comes, goes", soak_clients.come_and_go, hurry=crowd.hurry, seed=args.seed,
                 stay_s=args.stay, away_s=args.away,
@@ -393,7 +398,7 @@ def run(args: argparse.Namespace) -> Soak:
 
 
 def _wait_for_the_last(crowd: Crowd, server: Server, written: Written) -> None:
-    """Until all clients have all, or have had the time for it."""
+    """Wait until all clients have everything, or CATCH_UP_S has passed."""
     deadline = time.monotonic() + CATCH_UP_S
     while time.monotonic() < deadline:
         due = [count.value >= written.orders for count in crowd.counts[:-1]]
@@ -421,7 +426,8 @@ def judge(
     for account in accounts:
         due = written.orders
         if account.name == "old channel":
-            # Closed for being too slow it misses what came until it was back, which nobody tells there.
+            # Once closed for being too slow, it misses what comes until it is back; the old channel reports
+            # no gaps.
             due = written.old_orders if not account.closed else account.orders
             if account.orders > written.old_orders:
                 failures.append(f"{account.name}: more orders than there were")
@@ -450,7 +456,7 @@ def judge(
     stretch_s = max(STRETCH_S, plan.hour_seconds, plan.burst_every_s)
     allowed = GROWTH if seconds >= SETTLED_S else UNSETTLED
     rss = Growth.of([(each.at, each.rss) for each in warm], stretch_s, allowed)
-    # What waits for the slow ones is not kept, and is 4 MB more or less at any moment.
+    # What is queued for slow clients is not kept, and varies by 4 MB.
     malloc = Growth.of([(each.at, each.used - each.queued) for each in warm], stretch_s)
     blocks = Growth.of([(each.at, each.blocks) for each in warm], stretch_s)
     if seconds >= LEAST_S:
@@ -460,7 +466,7 @@ def judge(
             failures.append(f"what malloc has given out grew: {malloc.slope.text()}")
         if blocks.grows:
             failures.append(f"Python's blocks grew: {blocks.slope.text('thousand', 1000)}")
-    # Medians: the one that comes and goes, and its replays, make both numbers go up and down.
+    # Medians, because the client that comes and goes, and its replays, change both numbers.
     first, last = warm[:third], warm[-third:]
     fds = (statistics.median(each.fds for each in first), statistics.median(each.fds for each in last))
     threads = (
@@ -498,7 +504,7 @@ def judge(
         threads=threads,
         cpu=(samples[-1].cpu - samples[0].cpu) / (samples[-1].at - samples[0].at),
         delays=parts([delay for _, delay, _ in delays]),
-        # For three seconds after a burst, what it left is still being worked off.
+        # Backlog from a burst is still being processed for three seconds afterwards.
         calm_delays=parts(
             [delay for _, delay, at in delays if all(plan.pace(at - x / 2) == plan.rate for x in range(7))]
         ),
@@ -510,14 +516,14 @@ def judge(
 
 
 def _medians(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most so many points: medians of neighbours."""
+    """Reduce to at most `most` points by medians of neighbours."""
     size = math.ceil(len(points) / most)
     runs = [points[at : at + size] for at in range(0, len(points), size)]
     return [(statistics.median(x for x, _ in part), statistics.median(y for _, y in part)) for part in runs]
 
 
 def _delays(account: Account, written: Written, begin: float) -> list[tuple[float, float, float]]:
-    """Of each sampled message: second of its receipt, delay in ms of its last line, second of the write."""
+    """Return per sampled message: second of receipt, delay of its last line in ms, second of the write."""
     starts: dict[int, int] = {}
     for place, hour in enumerate(written.hours):
         starts.setdefault(hour, place)
@@ -532,7 +538,7 @@ def _delays(account: Account, written: Written, begin: float) -> list[tuple[floa
 
 
 def plot(soak: Soak, path: Path) -> None:
-    """Memory and delay over time, as SVG; nothing where matplotlib is not installed."""
+    """Plot memory and delay over time as SVG; do nothing without matplotlib."""
     try:
         import matplotlib
 
@@ -541,8 +547,8 @@ def plot(soak: Soak, path: Path) -> None:
     except ModuleNotFoundError:
         print("no plot: matplotlib is not installed (pip install '.[bench]')", file=sys.stderr)
         return
-    matplotlib.rcParams["svg.hashsalt"] = "soak"  # equal input, equal file
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: half the size
+    matplotlib.rcParams["svg.hashsalt"] = "soak"  # the same input gives the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text instead of paths: half the size
     figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(9, 5), layout="constrained")
     memory = _medians([(each.at / 60, each.rss / 2**20) for each in soak.samples], POINTS)
     above.plot(*zip(*memory, strict=True), linewidth=1, label="RSS")
@@ -551,7 +557,7 @@ def plot(soak: Soak, path: Path) -> None:
     above.set_ylabel("MB")
     above.set_ylim(bottom=0)
     above.legend(loc="lower right")
-    lag = soak.lag or [(0.0, math.nan, math.nan)]  # no client keeps up: there is none
+    lag = soak.lag or [(0.0, math.nan, math.nan)]  # empty if no client keeps up
     middle = _medians([(at / 60, value) for at, value, _ in lag], POINTS)
     size = math.ceil(len(lag) / POINTS)
     most = [(part[0][0] / 60, max(value for *_, value in part)) for part in

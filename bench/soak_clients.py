@@ -1,7 +1,7 @@
-"""The soak's clients, each in a process of its own; they check all they get and count it.
+"""Runs the soak's clients, each in its own process; they check and count everything they get.
 
 On /ws: one that reads as fast as it can, one that reads slowly, and one that comes and goes and resumes by
-its cursor. And one on the old channel.
+its cursor. One more is on the old channel.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_conn
 from bench.soak_node import hour_of
 
 TAIL = 200
-"""Bytes at the end of a message that hold its cursor and its numbers."""
+"""Bytes at the end of a message that hold its cursor and sequence numbers."""
 EVENT = b'},{"time":"'
-"""Between two events of the raw format: bare quotes cannot stand inside a string."""
+"""Separates two events of the raw format: unescaped quotes cannot occur inside a string."""
 SAMPLED = 16
-"""Of so many messages one is kept for the delays."""
+"""One of this many messages is kept for the delays."""
 
 
 @dataclass
 class Account:
-    """What one client got, over all its connections.
+    """What one client got over all its connections.
 
-    crcs: by hour, of its events in the plain layout, as the node's count has them; only of the raw format.
+    crcs: by hour, of its events in the plain layout, comparable with the node's; raw format only.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Account:
     gap_orders: int = 0
     connections: int = 0
     closed: int = 0  # by the server
-    replays: int = 0  # that began because it was slow
-    lost: bool = False  # files that it had not read were deleted: nobody knows how many orders
+    replays: int = 0  # replays started because it was slow
+    lost: bool = False  # unread files were deleted: the number of lost orders is unknown
     faults: list[str] = field(default_factory=list)
     crcs: dict[int, int] = field(default_factory=dict)
     cursor: str = ""
-    seen_hours: array[int] = field(default_factory=lambda: array("q"))  # these three: of sampled messages
-    seen_offsets: array[int] = field(default_factory=lambda: array("q"))  # of their last order's line
+    seen_hours: array[int] = field(default_factory=lambda: array("q"))  # these three: per sampled message
+    seen_offsets: array[int] = field(default_factory=lambda: array("q"))  # offset of its last order's line
     seen_times: array[int] = field(default_factory=lambda: array("q"))  # monotonic ns
 
     def fault(self, text: str) -> None:
@@ -59,9 +59,9 @@ class Account:
 
 
 class Orders(WSListener):
-    """A connection on /ws with one subscription of all orders.
+    """A connection on /ws with one subscription to all orders.
 
-    bytes_per_s: reads no faster than that while `hurry` is not set.
+    bytes_per_s: reading speed limit while `hurry` is not set.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Orders(WSListener):
         self.subscribed = asyncio.Event()
         self.gone = asyncio.Event()
         self.leaving = False
-        self.missed = False  # a gap came
-        self._total = total  # shared: orders and those in gaps so far
+        self.missed = False  # a gap was received
+        self._total = total  # shared: orders so far, including those in gaps
         self._raw = raw
         self.on_slow = on_slow
         self._mark = EVENT if raw else b'"statusTimestamp":'
@@ -100,7 +100,7 @@ class Orders(WSListener):
         else:
             self._told(orjson.loads(payload))
         if self._bytes_per_s and not self._hurry.value:
-            if time.monotonic() - self._ponged > 20:  # the server's ping waits behind all the rest
+            if time.monotonic() - self._ponged > 20:  # the server's ping is queued behind everything else
                 self._ponged = time.monotonic()
                 transport.send_pong()
             time.sleep(len(payload) / self._bytes_per_s)
@@ -145,21 +145,21 @@ class Orders(WSListener):
                 self._seq = seq - 1
                 self.subscribed.set()
             case {"channel": "subscriptionResponse"}:
-                self.subscribed.set()  # the replay comes first
+                self.subscribed.set()  # a replay comes first
             case {"channel": "replay", "data": {"cursor": cursor}}:
-                if (cursor or "") < account.cursor:  # it may stand behind the last order's line
+                if (cursor or "") < account.cursor:  # it may be past the last order's line
                     account.fault(f"replay from {cursor}, but the last cursor was {account.cursor}")
                 account.replays += 1
                 self._seq = None  # until `live`
             case {"channel": "gap", "data": {"orders": None, "to": end}} if not self._raw:
                 account.gaps += 1
                 account.lost = True
-                self._total.value = 1 << 60  # nobody can wait for the last of them
+                self._total.value = 1 << 60  # the last of them cannot be awaited
                 account.cursor = end
             case {"channel": "gap", "data": {"orders": int(orders), "from": begin, "to": end}}:
                 self.missed = True
                 if self._raw:
-                    self.leaving = True  # it resumes where it is: what follows the gap is not taken
+                    self.leaving = True  # it resumes at its cursor and ignores what follows the gap
                     return
                 if (begin or "") != account.cursor:
                     account.fault(f"gap from {begin}, but the last cursor was {account.cursor}")
@@ -187,13 +187,13 @@ async def connect(port: int, client: Orders, cursor: str = "") -> WSTransport:
 
 
 async def until_over(ended: Any, gone: asyncio.Event) -> None:
-    """Until the run has ended (another process says so) or the connection has."""
+    """Wait until the run has ended (set by another process) or the connection has closed."""
     while not (ended.value or gone.is_set()):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
 
 async def stay(port: int, account: Account, total: Any, ended: Any, pipe: Connection, **options: Any) -> None:
-    """One connection from the begin to the end."""
+    """Keep one connection from beginning to end."""
     client = Orders(account, total, raw=False, **options)
     await connect(port, client)
     pipe.send("ready")
@@ -212,7 +212,7 @@ async def come_and_go(
     stay_s: float,
     away_s: float,
 ) -> None:
-    """Connected for a while, away for a while; takes up each time where it was, also when it missed some."""
+    """Connect and disconnect at random, resuming at the cursor each time, also after a gap."""
     chance = random.Random(seed)
     told = False
     while not ended.value:
@@ -234,7 +234,7 @@ async def come_and_go(
 
 
 class Old(WSListener):
-    """A client of /ws/orderUpdate, which counts."""
+    """A client of /ws/orderUpdate that counts messages."""
 
     def __init__(self, account: Account, total: Any) -> None:
         self.account = account
@@ -253,7 +253,7 @@ class Old(WSListener):
 
 
 async def listen_old(port: int, account: Account, total: Any, ended: Any, pipe: Connection) -> None:
-    """On the old channel; comes back when it was closed for being too slow, as the channel has it."""
+    """Stay on the old channel; reconnect when closed for being too slow, as that channel requires."""
     told = False
     while not ended.value:
         client = Old(account, total)
@@ -270,7 +270,7 @@ async def listen_old(port: int, account: Account, total: Any, ended: Any, pipe: 
 def run(
     what: Callable[..., Any], port: int, name: str, total: Any, ended: Any, pipe: Connection, **more: Any
 ) -> None:
-    """The process: the account goes through the pipe when all is over."""
+    """Run one client's process and send its account through the pipe at the end."""
     account = Account(name)
     try:
         uvloop.run(what(port, account, total, ended, pipe, **more))

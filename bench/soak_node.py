@@ -1,7 +1,7 @@
-"""The soak's node: the orders of `fasttail.tools.synth`, paced, with bursts, in short hours: a process.
+"""Simulates the soak's node: the orders of `fasttail.tools.synth`, paced with bursts, in short hours.
 
-It counts what it writes, so that what clients received can be checked against it, and notes when each piece
-stood in the file. `synth.run` itself has one pace only; the orders are the same.
+It counts what it writes, so that clients' data can be checked against it, and records when each piece was in
+the file. `synth.run` itself has only one pace; the orders are the same.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ FIRST_HOUR = datetime(2026, 6, 2, tzinfo=UTC)
 LAYOUT = "streaming"
 HOURLY = "node_order_statuses_streaming/hourly"
 BLOCK_LINES = 1506
-SLICE_S = 0.002  # lines due are written in slices this far apart
-LAG_NS = 350_000_000  # from the time of an order to its line in the node's file
+SLICE_S = 0.002  # interval between writes of the lines that are due
+LAG_NS = 350_000_000  # from an order's time to its line in the node's file
 OLD_STATUSES = ("open", "filled", "triggered", "canceled", "cancelled", "vaultWithdrawalCanceled")
-"""Those that the old channels carry."""
+"""Statuses that the old channels carry."""
 
 
 def hour_name(hour: int) -> str:
-    """The soak's hour as the node writes it: folder of the date, number of the hour."""
+    """Return the path of the soak's hour: folder of the date, number of the hour."""
     moment = FIRST_HOUR + timedelta(hours=hour)
     return f"{moment:%Y%m%d}/{moment.hour}"
 
 
 def hour_of(cursor: str) -> int:
-    """The soak's hour in which a cursor stands."""
+    """Return the soak's hour that a cursor points into."""
     moment = datetime.strptime(cursor[1:11], "%Y%m%d%H").replace(tzinfo=UTC)
     return int((moment - FIRST_HOUR).total_seconds()) // 3600
 
 
 @dataclass(frozen=True)
 class Plan:
-    """rate, burst_rate: lines a second. A burst of burst_s comes every burst_every_s; 0: none."""
+    """rate, burst_rate: lines per second. Bursts of burst_s seconds every burst_every_s; 0: no bursts."""
 
     folder: str
     seconds: float
@@ -54,11 +54,12 @@ class Plan:
     hour_seconds: float
     seed: int
     keep: int = 4
-    """Hours on disk; older ones are deleted, as whoever runs a node does."""
+    """Hours kept on disk; older ones are deleted, as a node's operator does."""
 
     def pace(self, at: float) -> float:
-        """Lines a second at a moment of the run."""
-        # In the middle of its period, so that some fall on a change of hour and the run begins calmly.
+        """Return the lines per second at a moment of the run."""
+        # Bursts are in the middle of their period, so that some fall on an hour change and the run begins
+        # calmly.
         every = self.burst_every_s
         in_burst = every > 0 and (at + every / 2) % every < self.burst_s
         return self.burst_rate if in_burst else self.rate
@@ -66,22 +67,22 @@ class Plan:
 
 @dataclass
 class Written:
-    """What stands in the files. crcs: by hour, of the events in the plain layout, each with its newline."""
+    """What is in the files. crcs: by hour, of the events in the plain layout with their newlines."""
 
     orders: int = 0
     old_orders: int = 0
     bytes: int = 0
     files: int = 0
-    fastest: float = 0.0  # lines a second, in the quickest burst
-    behind_s: float = 0.0  # the writer behind its own plan, at most
+    fastest: float = 0.0  # lines per second in the fastest burst
+    behind_s: float = 0.0  # largest lag of the writer behind its schedule
     crcs: dict[int, int] = field(default_factory=dict)
-    hours: array[int] = field(default_factory=lambda: array("q"))  # these three: of each piece
-    ends: array[int] = field(default_factory=lambda: array("q"))  # offset behind it in its hour's file
-    times: array[int] = field(default_factory=lambda: array("q"))  # monotonic ns at which it stood there
+    hours: array[int] = field(default_factory=lambda: array("q"))  # these three: per piece
+    ends: array[int] = field(default_factory=lambda: array("q"))  # end offset in its hour's file
+    times: array[int] = field(default_factory=lambda: array("q"))  # monotonic ns at which it was written
 
 
 def write(plan: Plan, stop: Any, total: Any, answer: Connection) -> None:
-    """The process. stop: a shared flag that ends it early. total: shared, the orders written so far."""
+    """Run the process. stop: shared flag to end early. total: shared count of orders written so far."""
     answer.send(_write(plan, lambda: bool(stop.value), total))
 
 
@@ -91,7 +92,7 @@ def _write(plan: Plan, stopped: Callable[[], bool], total: Any) -> Written:
     hourly = Path(plan.folder, HOURLY)
     fd, hour, offset = -1, -1, 0
     begin = due = time.monotonic()
-    burst: tuple[float, int] | None = None  # when it began, orders then
+    burst: tuple[float, int] | None = None  # when it began, and orders then
     while due - begin < plan.seconds and not stopped():
         rate = plan.pace(due - begin)
         if rate == plan.burst_rate and burst is None:
@@ -111,7 +112,8 @@ def _write(plan: Plan, stopped: Callable[[], bool], total: Any) -> Written:
             done.files += 1
             done.crcs[hour] = 0
             if hour >= plan.keep:
-                (hourly / hour_name(hour - plan.keep)).unlink(missing_ok=True)  # short hours may be left out
+                # Short hours may have been skipped.
+                (hourly / hour_name(hour - plan.keep)).unlink(missing_ok=True)
         while synth.events_left > 0:
             part = size - synth.events_left
             wait = due + part / rate - time.monotonic()

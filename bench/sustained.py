@@ -1,19 +1,19 @@
-"""The highest rate of lines at which the delay stays bounded: server, writer and client on two cores.
+"""Finds the highest line rate at which the delay stays bounded, with server, writer and client on two cores.
 
-A writer of its own process puts lines made before into hours of the node's, every two milliseconds those that
-are due, in writes of some 256 KB at most; a thread beside it deletes hours that the client has got, as
-whatever prunes a node's disk does. The server follows, one client has a filter that takes a tenth of the
-orders. Every order it gets is checked for its place, and its delay counts from the write of its line.
-Rates double until one is too much, then the step is halved a few times; what is left is held for longer.
+A separate writer process copies prepared lines into the node's hours: every two milliseconds those that are
+due, in writes of at most about 256 KB. A thread next to it deletes hours that the client has passed, as a
+node's pruning does. The server follows, and one client's filter selects a tenth of the orders. The position
+of every order it receives is checked, and its delay counts from the write of its line. Rates double until one
+is too high, then the step is halved a few times; the remaining rate is held for longer.
 
-A rate is held if the delay's p99 is below `--bound` and its median in the last third is not above the one in
-the first third by more than a tenth of that, and if the writer kept to its plan: at its end, and in between
-with moments of some tenths of a second, which are shown. One of three tries must hold: a shared machine
-stands still for a moment now and then, and the longer a try, the likelier in it. All tries are shown. A
-million lines are 600 MB: the kernel would hold the writer up where the disk takes less a second, so the
-hours lie in memory if there is room; `--folder` on a disk shows the disk.
+A rate is held if p99 is below `--bound`, if the median delay of the last third exceeds that of the first by
+at most a tenth of the bound, and if the writer kept its schedule: at its end, and in between except for
+moments of some tenths of a second, which are shown. One of three tries must hold, since a shared machine
+stalls now and then, more likely in a longer try. All tries are shown. A million lines are 600 MB; a slower
+disk would block the writer in the kernel, so the hours are kept in memory if they fit. `--folder` on a disk
+measures the disk.
 
-What it does not show: a filter that takes everything, many clients, the network, the time the node takes.
+It does not show a filter that selects everything, many clients, the network, or the node's own time.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from bench.soak_node import FIRST_HOUR, HOURLY, hour_name
 
 TICK_S = 0.002
 WRITTEN = 256_000
-"""Bytes of one write, and a line: what is overdue does not count from the beginning of all of it."""
+"""Largest write, in bytes: overdue lines are timed from their own write, not from the first of them."""
 LATE_S = 0.1
-"""The writer may be so far behind its plan at its end."""
+"""The writer may lag this far behind its schedule at the end."""
 BEHIND_S = 0.5
-"""… and so far at any moment."""
+"""The writer may lag this far behind its schedule at any moment."""
 TRIES = 3
 MOST_HOURS = 4
-"""On disk. The writer waits when the client has not got the oldest: it is late then."""
+"""Hours on disk. The writer waits, and is then late, if the client has not passed the oldest."""
 MEMORY = Path("/dev/shm")
 TARGET = 1e6
 LEAST = 1000.0
@@ -59,7 +59,7 @@ LEAST = 1000.0
 
 @dataclass(frozen=True)
 class Probe:
-    """One rate, tried. Delays in milliseconds; first, last: medians in that third of the orders."""
+    """One try of a rate. Delays in ms; first, last: medians of the first and last third of the orders."""
 
     rate: float
     seconds: float
@@ -71,10 +71,10 @@ class Probe:
     most: float
     first: float
     last: float
-    late: float  # seconds that the writer was behind its plan at its end,
-    behind: float  # … and the most at any moment
+    late: float  # seconds behind schedule at the end
+    behind: float  # largest lag at any moment, seconds
     cores: float  # kept busy by the server
-    rss: int  # bytes, the most
+    rss: int  # peak, bytes
     held: bool
 
     def text(self) -> str:
@@ -94,7 +94,7 @@ HEADS = (
 
 @dataclass(frozen=True)
 class Sustained:
-    """held: the highest rate held for `seconds`, lines a second; 0: none."""
+    """held: highest rate held for `seconds`, in lines per second; 0: none."""
 
     held: float
     seconds: float
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> Sustained:
         raise CannotRun(f"{len(cores)} cores here, {args.cores} are wanted")
     if args.folder is None:
         args.folder = memory_for((MOST_HOURS + 1) * replay.starts[-1])
-    os.sched_setaffinity(0, cores)  # server, writer and client inherit it
+    os.sched_setaffinity(0, cores)  # inherited by server, writer and client
     try:
         held, probes = _search(args, replay, coins)
     finally:
@@ -172,7 +172,7 @@ def run(args: argparse.Namespace) -> Sustained:
 
 
 def memory_for(size: int) -> Path | None:
-    """A file system in memory with room for so many bytes, and as many left of the machine's; else None."""
+    """Return MEMORY if it has room for `size` bytes and twice that is available in RAM, else None."""
     with open("/proc/meminfo") as file:
         left = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
     try:
@@ -214,7 +214,7 @@ def _search(args: argparse.Namespace, replay: Replay, coins: list[str]) -> tuple
 
 
 def _probe(args: argparse.Namespace, replay: Replay, coins: list[str], rate: float, seconds: float) -> Probe:
-    # At least one order is chosen: a whole hour has some.
+    # At least one order must be selected; a whole hour has some.
     lines = max(int(rate * seconds), replay.chosen[0] + 1)
     orders = _chosen_before(replay, lines)
     last = _place(replay, orders - 1)
@@ -273,7 +273,7 @@ def _probe(args: argparse.Namespace, replay: Replay, coins: list[str], rate: flo
 
 @dataclass
 class Pieces:
-    """What the writer wrote. ends: lines written with each piece and all before; times: when it began it."""
+    """What the writer wrote. ends: total lines after each piece. times: when its write began."""
 
     ends: array[int] = field(default_factory=lambda: array("Q"))
     times: array[int] = field(default_factory=lambda: array("Q"))
@@ -283,7 +283,7 @@ class Pieces:
 
 
 class Pruner(threading.Thread):
-    """Deletes hours that the client has got. `oldest`: the first that is there."""
+    """Deletes hours that the client has passed. oldest: the first remaining hour."""
 
     def __init__(self, hourly: Path, progress: Any) -> None:
         super().__init__(daemon=True)
@@ -302,9 +302,9 @@ class Pruner(threading.Thread):
 def write_hours(
     replay: Replay, folder: str, lines: int, rate: float, progress: Any, answer: Connection
 ) -> None:
-    """The writer's process: so many lines, over and over those of the file, each time as another hour.
+    """Run the writer's process: repeat the file's lines, each time as another hour, for `lines` lines.
 
-    progress: the hour that the client is at.
+    progress: hour that the client has reached.
     """
     answer.send(_write_hours(replay, Path(folder, HOURLY), lines, rate, progress))
 
@@ -349,25 +349,25 @@ def _write_hours(replay: Replay, hourly: Path, lines: int, rate: float, progress
 
 
 def _chosen_before(replay: Replay, lines: int) -> int:
-    """How many of the first lines, counted over the hours, the filter takes."""
+    """Return how many of the first `lines` lines, counted over all hours, the filter selects."""
     hours, rest = divmod(lines, replay.lines)
     return hours * len(replay.chosen) + sum(1 for number in replay.chosen if number < rest)
 
 
 def _place(replay: Replay, order: int) -> str:
-    """Where the order with this number among the chosen ones stands."""
+    """Return the cursor of the selected order with this number."""
     hour, number = divmod(order, len(replay.chosen))
     return place(_code(hour), replay.starts[replay.chosen[number]])
 
 
 @cache
 def _code(hour: int) -> int:
-    """YYYYMMDDHH of an hour that was written."""
+    """Return YYYYMMDDHH of a written hour."""
     return int(f"{FIRST_HOUR + timedelta(hours=hour):%Y%m%d%H}")
 
 
 def delays(replay: Replay, messages: list[Message], pieces: Pieces, orders: int) -> array[int]:
-    """Nanoseconds from the write of each chosen line to its receipt, in their order."""
+    """Return the ns from the write of each selected line to its receipt, in order."""
     waits = array("Q")
     piece = done = 0
     for message in messages:

@@ -1,4 +1,4 @@
-"""Checks what scripts/wheel has built; prints names, sizes and tags: COMMIT WHEEL PORTABLE_WHEEL SDIST."""
+"""Checks what scripts/wheel built; prints names, sizes and tags: COMMIT WHEEL PORTABLE_WHEEL SDIST."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main(commit: str, wheel: Path, portable: Path, sdist: Path) -> None:
     check_wheel(portable, commit, carries_libgomp=True)
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
-    # The tests have shims in C; of the package itself C is generated.
+    # The tests have shims in C; in the package itself, C is generated.
     stray = r"\.(so|pyc|orig|rej)$|__pycache__|^[^/]+/fasttail/.*\.c$"
     check(sdist, [name for name in names if re.search(stray, name)], "holds")
     check(sdist, [] if any(name.endswith("/LICENSE") for name in names) else ["LICENSE"], "lacks")

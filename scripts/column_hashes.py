@@ -1,4 +1,4 @@
-"""Prints a hash of each column that fasttail.parse makes of a FILE, so that machines can be compared."""
+"""Prints a hash of each column that fasttail.parse returns for FILE, to compare machines."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ if docker compose version >/dev/null 2>&1; then compose() { docker compose "$@";
 elif command -v docker-compose >/dev/null; then compose() { docker-compose "$@"; }
 else stop "neither 'docker compose' nor docker-compose here"; fi
 
-# Once the settings of the place are read: they may name another engine.
+# Call this after settings_of, since the settings may name another engine.
 engine_answers() {
     docker info >/dev/null 2>&1 || stop "no Docker engine answers (DOCKER_HOST=${DOCKER_HOST:-})"
 }
 
-# The settings of a place: HL_DATA, FASTTAIL_BIND, DOCKER_HOST and the like, as shell assignments.
+# Load a place's settings (HL_DATA, FASTTAIL_BIND, DOCKER_HOST …) from a file of shell assignments.
 settings_of() {
     local file=deploy/$1.env
     [ -f "$file" ] || return 0
@@ -28,14 +28,14 @@ settings_of() {
 
 running_image() { docker inspect --format '{{.Image}}' "$name" 2>/dev/null || :; }
 
-# version_of IMAGE: what its labels say
+# version_of IMAGE: print the version and revision in its labels.
 version_of() {
     docker image inspect --format \
         '{{index .Config.Labels "org.opencontainers.image.version"}} ({{index .Config.Labels "org.opencontainers.image.revision"}})' \
         "$1"
 }
 
-# swap_to IMAGE: it becomes :latest and runs. Whether it got healthy within HEALTH_S seconds.
+# swap_to IMAGE: tag it :latest and start it. Succeeds if it becomes healthy within HEALTH_S seconds.
 swap_to() {
     local state i health_s=${HEALTH_S:-90}
     docker tag "$1" "$name:latest"

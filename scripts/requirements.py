@@ -1,4 +1,4 @@
-"""Prints what pip has to install beside fasttail, a requirement a line: EXTRA (of pyproject.toml)."""
+"""Prints the requirements, one per line, of fasttail with EXTRA (of pyproject.toml), plus pip and wheel."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-# Sourced by the scripts beside it, in the root of the checkout. Installs what a build needs from the system, makes a
-# virtual environment there and installs fasttail into it: .venv, or .venv-KIND for the other kinds of build, so that
-# none displaces another.
+# Sourced by other scripts in the root of the checkout. Installs the system packages that a build needs, makes a virtual
+# environment and installs fasttail into it: .venv, or .venv-KIND for other kinds of build, so that they can coexist.
 # shellcheck shell=bash
 
 packages="build-essential python3-dev python3-venv"
@@ -14,7 +13,7 @@ yes=no # set by the scripts' option --yes: install system packages without askin
 say() { printf '== %s\n' "$*"; }
 stop() { printf '%s: %s\n' "$0" "$1" >&2; exit 2; }
 
-# What is missing for a build, in words; nothing where the machine has it all.
+# Print what is missing for a build, or nothing.
 missing() {
     command -v "$python" >/dev/null || { echo "there is no $python"; return; }
     "$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing"; return; }
@@ -25,7 +24,7 @@ missing() {
         echo "the C compiler cannot link programs with OpenMP"
 }
 
-# Installs the packages of a fresh Debian or Ubuntu that a build needs, after saying so. It asks on a terminal only.
+# Announce and install the packages that a build needs on a fresh Debian or Ubuntu. It asks only on a terminal.
 install_packages() {
     local as_root=() answer
     command -v apt-get >/dev/null || stop "$1. On Debian or Ubuntu: $apt_line"
@@ -44,7 +43,7 @@ install_packages() {
         stop "apt-get failed. When the network is there: $apt_line"
 }
 
-# A missing package is installed once; what is missing then, or is another Python's, is the user's to mend.
+# Install missing packages once. Anything still missing, or missing from another PYTHON or CC, is left to the user.
 check_machine() {
     local why
     why=$(missing)
@@ -57,7 +56,7 @@ check_machine() {
         stop "$("$python" --version) is too old: fasttail needs Python 3.11 or newer (PYTHON=/path/to/python3.11 picks one)"
 }
 
-# All that an installation depends on: sources, the commit it names, the kind of build, the Python.
+# Hash everything that an installation depends on: sources, commit, kind of build, Python.
 digest() {
     { printf '%s\n' "$kind" "$("$venv"/bin/python -VV)"
       find fasttail setup.py pyproject.toml .git/HEAD .git/packed-refs .git/refs/heads \
@@ -65,7 +64,7 @@ digest() {
     } | sha256sum | cut -d' ' -f1
 }
 
-# install [EXTRA]: what is already there, and unchanged, is not installed again.
+# install [EXTRA]: installs fasttail unless the installed one is up to date.
 install() {
     if ! "$venv"/bin/python -c 'import pip' 2>/dev/null; then
         check_machine

@@ -1,4 +1,4 @@
-"""Comparing the parser with the plain reader in everything that a row holds, for every instruction set."""
+"""Compares the parser with the plain reader in every value of a row, for every instruction set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import fasttail
 from fasttail.streams import isa
 from fasttail.streams.vocabulary import ORDER_TYPE_NAMES, STATUS_NAMES, TIF_NAMES
 
-PADDING = plain(event()) * 8  # behind the lines: the template path wants 2,048 readable bytes
+PADDING = plain(event()) * 8  # appended to the lines: the template path needs 2,048 readable bytes
 NUMBER = re.compile(rb"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 DECIMALS = ("limitPx", "sz", "triggerPx", "origSz")
 JSON_REASONS = {"not valid JSON", "not UTF-8", "nested deeper than 1024", "a number beyond float64"}
@@ -32,7 +32,7 @@ def isa_restored() -> Iterator[None]:
 
 
 def json_reasons(line: bytes) -> set[str]:
-    """What may be said of a line that orjson rejects; a line can have several faults."""
+    """Return the reasons that may be given for a line that orjson rejects; a line can have several faults."""
     found = set()
     try:
         line.decode()
@@ -47,13 +47,13 @@ def json_reasons(line: bytes) -> set[str]:
 
 
 def _key_reason(key: str, holder: dict[str, Any]) -> str | None:
-    """The one thing that may be said of this key, or None if it is right."""
+    """Return the only reason that may be given for this key, or None if it is valid."""
     if key not in holder:
         return None if key in ("hash", "builder", "tif", "cloid") else "missing"
     value: Any = holder[key]
     if key in ("oid", "timestamp", "block_number"):
         low, high = (-(2**63), 2**63 - 1) if key == "timestamp" else (0, 2**64 - 1)
-        if type(value) is float:  # orjson's reading of an integer beyond 64 bits, too
+        if type(value) is float:  # also how orjson reads an integer beyond 64 bits
             return "of another type|out of range" if abs(value) >= 2.0**63 else "of another type"
         if type(value) is not int:
             return "of another type"
@@ -96,7 +96,7 @@ def _event_reasons(value: Any) -> set[str]:
 
 
 def possible_reasons(line: bytes) -> set[str]:
-    """Every reason that is true of a rejected line."""
+    """Return every reason that applies to a rejected line."""
     line = line.lstrip(b"\0").removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
     try:
         value = orjson.loads(line)
@@ -113,18 +113,18 @@ def possible_reasons(line: bytes) -> set[str]:
 
 
 class Expected:
-    """What is to come out of some lines, by the plain reader; made once, compared many times."""
+    """The plain reader's result for some lines, made once and compared many times."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.orders, self.rejected = plain_reader.read(data)
         self.ends = [data.find(b"\n", at) if data.find(b"\n", at) >= 0 else len(data) for at in self.rejected]
         self.reasons: list[set[str]] | None = None
-        self.reprs = [repr(order) for order in self.orders]  # 1, 1.0, True and 0.0, -0.0 are told apart
+        self.reprs = [repr(order) for order in self.orders]  # distinguishes 1, 1.0, True and 0.0, -0.0
         self.lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
 
     def differs(self, batch: fasttail.Batch) -> str | None:
-        """What the batch has otherwise, in words; None: nothing."""
+        """Describe the first difference of the batch, or return None."""
         data = self.data
         found = [each.offset for each in batch.rejected]
         if found != self.rejected:
@@ -177,11 +177,11 @@ class Expected:
                 return f"column {name}_text"
             found = array("d", batch.column(name).tolist())
             numbers_ = array("d", map(float, texts))
-            if found.tobytes() != numbers_.tobytes():  # bit by bit: -0.0 is not 0.0
+            if found.tobytes() != numbers_.tobytes():  # bitwise, since -0.0 is not 0.0
                 return f"column {name}: {_first(found, numbers_)}"
         coins = [order["coin"] for order in orders]
         known = {coin: number for number, coin in enumerate(dict.fromkeys(filter(_has_code, coins)), 1)}
-        if batch.coins != ["", *known]:  # each once, in the order of the rows
+        if batch.coins != ["", *known]:  # each once, in row order
             return f"coins {batch.coins}, expected {list(known)}"
         codes = [known.get(coin, 0) for coin in coins]
         if batch.column("coin_code").tolist() != codes:
@@ -198,10 +198,10 @@ def _first(found: Any, wanted: Any) -> tuple[int, Any, Any]:
 
 
 def agree(lines: Iterable[bytes], workers: Iterable[int] = (1, 3)) -> Expected:
-    """The parser and the plain reader agree about these lines.
+    """Assert that the parser and the plain reader agree about these lines.
 
-    They come without their newlines. Each goes through the template path where that takes it, and, by a blank
-    in front, through the general one; for every instruction set and number of workers.
+    The lines come without newlines. Each goes through the template path, if that accepts it, and with a
+    leading blank through the general path, for every instruction set and number of workers.
     """
     lines = list(lines)
     first = Expected(b"\n".join(lines) + b"\n" + PADDING)
@@ -211,7 +211,7 @@ def agree(lines: Iterable[bytes], workers: Iterable[int] = (1, 3)) -> Expected:
             for count in workers:
                 said = first.differs(fasttail.parse(first.data, workers=count))
                 assert said is None, f"{name}, {count} workers: {said}"
-    # the general path is the same code whatever the instruction set
+    # the general path is the same code for every instruction set
     general = Expected(b"".join(b" " + line + b"\n" for line in lines))
 
     said = general.differs(fasttail.parse(general.data))

@@ -1,4 +1,4 @@
-"""The text of /metrics in which no metric is missing."""
+"""Renders /metrics with every metric present."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Autobahn's fuzzing client against this project's clients and server, and against picows alone, as a table.
+"""Runs Autobahn's fuzzing client against fasttail's client and server and against picows alone, as a table.
 
     python tests/autobahn_cases.py PYTHON2 LIBRARIES REPORTS [CASES...]
 
-Run by scripts/autobahn. Ends with 1 if a case fails here that picows alone passes.
+scripts/autobahn runs it. The exit code is 1 if a case fails here that picows alone passes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fasttail.server.server import Server
 
 BINARY = 0x2
 LARGEST = 32 << 20
-"""Some cases send messages of 16 MiB; the service itself takes 64 KiB."""
+"""Some cases send messages of 16 MiB; the service itself accepts 64 KiB."""
 
 GROUPS = {
     "1": "framing",
@@ -49,7 +49,7 @@ GOOD = ("OK", "NON-STRICT", "INFORMATIONAL")
 
 
 class Echo(Client):
-    """Sends back what comes."""
+    """Echoes every message."""
 
     def on_text(self, payload: bytes) -> None:
         self.send(text_frame(payload))
@@ -59,7 +59,7 @@ class Echo(Client):
 
 
 class PlainEcho(WSListener):
-    """The same as picows' own examples do it: frame by frame."""
+    """Echoes frame by frame, as picows' own examples do."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.CLOSE:
@@ -71,7 +71,7 @@ class PlainEcho(WSListener):
 
 
 async def serve(agent: str) -> None:
-    """Serve on a free port, told on standard output, until standard input ends."""
+    """Serve on a free port, printed to standard output, until standard input ends."""
     if agent == "picows":
         plain = await ws_create_server(
             lambda request: PlainEcho(), "127.0.0.1", 0, max_frame_size=LARGEST, use_aiofastnet=False
@@ -98,7 +98,7 @@ async def serve(agent: str) -> None:
 
 
 def fuzz(agent: str, python2: str, libraries: Path, reports: Path, cases: Sequence[str]) -> dict[str, Any]:
-    """Each case's result."""
+    """Return the result of each case."""
     command = [sys.executable, __file__, "--serve", agent]
     spec = reports / f"{agent}.json"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -116,7 +116,7 @@ def fuzz(agent: str, python2: str, libraries: Path, reports: Path, cases: Sequen
         with (reports / f"{agent}.log").open("w") as log:
             subprocess.run(
                 [python2, "-c", wstest, "--mode", "fuzzingclient", "--spec", str(spec)],
-                cwd=reports,  # not here: its own modules must be found first
+                cwd=reports,  # elsewhere, so that Autobahn's own modules are found first
                 env={**os.environ, "PYTHONPATH": str(libraries)},
                 stdout=log,
                 stderr=log,
@@ -128,7 +128,7 @@ def fuzz(agent: str, python2: str, libraries: Path, reports: Path, cases: Sequen
 
 
 def table(ours: dict[str, Any], plain: dict[str, Any]) -> list[str]:
-    """What is told: a line for each group of cases, then the cases that are not simply OK."""
+    """Return one row per group of cases, then the cases that are not simply OK."""
     lines = ["| cases | about | fasttail | picows alone |", "|---|---|---|---|"]
     for group, about in GROUPS.items():
         cases = [case for case in ours if case.split(".")[0] == group]
@@ -151,7 +151,7 @@ def counted(results: list[dict[str, Any]]) -> str:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """The case's result, or that of its closing handshake where that is worse."""
+    """Return the case's result, or that of its closing handshake if worse."""
     behavior, close = str(result["behavior"]), str(result["behaviorClose"])
     return close if behavior in GOOD and close not in GOOD else behavior
 

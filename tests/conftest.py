@@ -1,6 +1,4 @@
-"""What all tests share: the package under test is the installed one; nothing outlives a test; the genuine
-node lines; the sources.
-"""
+"""Provides what all tests share: the installed package, cleanup after each test, genuine lines, sources."""
 
 from __future__ import annotations
 
@@ -17,13 +15,13 @@ import fasttail
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Child processes (`python -m fasttail` from any folder) must not find the uncompiled package of the checkout.
+# Child processes (`python -m fasttail` from any folder) must not find the checkout's uncompiled package.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell without job control starts what runs in the background (`scripts/test &`) with SIGINT ignored,
-    # and the processes that the tests interrupt would inherit that.
+    # A shell without job control starts background jobs (`scripts/test &`) with SIGINT ignored, and the
+    # processes that the tests interrupt would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     where = Path(fasttail.__file__ or "")
@@ -38,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _ours = pytest.StashKey[set[int]]()
-"""Of a session: the guard. Of a test: all processes that are there when its fixtures are."""
+"""Session: the guard. Test: all processes that exist once its fixtures are set up."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,7 +47,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """What a test has started ends with it, what the fixtures of a file have started ends with the file."""
+    """End what a test started with the test, and what a file's fixtures started with the file."""
     try:
         return (yield)
     finally:
@@ -59,7 +57,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of genuine node lines (`node_order_statuses.*.jsonl` and others)."""
+    """Return the folder of genuine node lines (`node_order_statuses.*.jsonl` and others)."""
     folder = Path(os.environ.get("FASTTAIL_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
     if not any(folder.glob("node_order_statuses.*")):
         pytest.skip(f"no genuine node lines in {folder}: set FASTTAIL_REAL_DATA")
@@ -68,7 +66,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def checkout(sources: Path) -> Path:
-    """Where the sources lie beside bench/: not where a wheel is tested."""
+    """Return the checkout; skip where a wheel is tested, since bench/ has no sources next to it."""
     if sources != ROOT:
         pytest.skip(f"no sources of fasttail beside {ROOT / 'bench'}")
     return sources
@@ -76,7 +74,7 @@ def checkout(sources: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def sources() -> Path:
-    """The folder in which fasttail/ lies with all of its sources: the checkout, or FASTTAIL_SOURCES."""
+    """Return the folder with all of fasttail's sources: the checkout, or FASTTAIL_SOURCES."""
     folder = Path(os.environ.get("FASTTAIL_SOURCES") or ROOT)
     if not (folder / "fasttail" / "engine" / "pipeline.pyx").is_file():
         pytest.skip(f"no sources of fasttail in {folder}: set FASTTAIL_SOURCES")

@@ -1,4 +1,4 @@
-"""The pipeline as the main thread sees it: driven from Python, on a real folder, without a server."""
+"""Drives the pipeline from Python as the main thread does, on a real folder, without a server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ from fasttail.sources.watcher import Watcher
 
 
 class Drive:
-    """A pipeline and what belongs to it, with topics for the old channels (`frames`, `pieces`) if they are
-    wanted.
+    """A pipeline with its parts, and topics for the old channels (`frames`, `pieces`) if wanted.
 
-    Everything that `take` has drained stands in `notes`, in `changes` what it said of its topics, in
-    `files` of the files it opened.
+    What `take` drains is kept: topic changes in `changes`, opened files in `files`, the rest in `notes`.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class Drive:
     def __enter__(self) -> Drive:
         self.pipeline.start()
         if self._commands:
-            self.until(lambda: bool(self.changes), most=1)  # the first note of all
+            self.until(lambda: bool(self.changes), most=1)  # always the first event
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,7 +88,7 @@ class Drive:
         self.close()
 
     def close(self) -> None:
-        """Of a pipeline that has stopped."""
+        """Release what remains of a stopped pipeline."""
         os.close(self._wake_fd)
 
     @property
@@ -103,15 +101,15 @@ class Drive:
 
     @property
     def lines(self) -> int:
-        """In all batches that were drained."""
+        """Lines in all drained batches."""
         return sum(end.lines for end in self.ends)
 
     def ready(self, seconds: float = 0.0) -> bool:
-        """Whether the pipeline calls for `drain`, at once or within so many seconds."""
+        """Return whether the pipeline requests a `drain`, now or within `seconds`."""
         return bool(select.select([self.pipeline.ready_fd], [], [], seconds)[0])
 
     def take(self, most: int = 16) -> int:
-        """Drain once; how many notes there were."""
+        """Drain once and return the number of events."""
         notes = self.pipeline.drain(most)
         for note in notes:
             if isinstance(note, TopicsChanged):
@@ -123,11 +121,11 @@ class Drive:
         return len(notes)
 
     def until_applied(self, number: int) -> None:
-        """… the pipeline has taken its commands up to this one."""
+        """Wait until the pipeline has executed its commands up to this one."""
         self.until(lambda: bool(self.changes) and self.changes[-1].number >= number)
 
     def messages(self, topic: Topic) -> list[TopicMessage]:
-        """What was made for a topic, in order."""
+        """Return the messages made for a topic, in order."""
         return [message for end in self.ends for message in end.messages if message.topic == topic.id]
 
     def until(self, what: Callable[[], bool], most: int = 16) -> None:
@@ -144,7 +142,7 @@ class Drive:
         assert self.lines == count
 
     def stop(self) -> None:
-        """As the service stops: what the last batch made is still taken."""
+        """Stop like the service: the last batch's messages are still drained."""
         self.pipeline.stop()
         deadline = time.monotonic() + PATIENCE_S
         while not self.pipeline.stopped:
@@ -155,15 +153,15 @@ class Drive:
             pass
 
     def payloads(self) -> list[bytes]:
-        """The messages for orderUpdate, in order."""
+        """Return the payloads for orderUpdate, in order."""
         return [payload for each in self.messages(self.old_updates) for payload in split_frames(each.data)]
 
     def updates(self) -> list[dict[str, Any]]:
-        """Their Orders."""
+        """Return the Orders for orderUpdate."""
         return [json.loads(payload)["data"] for payload in self.payloads()]
 
     def batched(self) -> list[dict[str, Any]]:
-        """The Orders of the pieces for orderBatch, each piece checked."""
+        """Return the Orders for orderBatch, checking each piece."""
         orders = []
         for piece in self.messages(self.old_batches):
             held = json.loads(b"[" + piece.data + b"]")
@@ -173,7 +171,7 @@ class Drive:
 
 
 def split_frames(data: bytes) -> list[bytes]:
-    """Payloads of the text frames that `data` consists of: whole, unmasked, sizes in their shortest form."""
+    """Split `data` into the payloads of its text frames: whole, unmasked, sizes in their shortest form."""
     payloads = []
     at = 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""docs/faults.md and the tests marked with `fault`. Run as a program, it writes the tests into the table."""
+"""Maps docs/faults.md to the tests marked with `fault`; as a program, writes the tests into the table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROW = re.compile(r"\| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|")
 
 
 def marked(folder: Path = ROOT / "tests") -> dict[int, list[str]]:
-    """The tests by the numbers in their marks, as `file: test`, in the order of files and lines."""
+    """Return the tests by the numbers in their marks, as `file: test`, ordered by file and line."""
     found: dict[int, list[str]] = {}
     for path in sorted(folder.glob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
@@ -35,7 +35,7 @@ def _numbers(function: ast.FunctionDef) -> list[int]:
 
 
 def cell(tests: list[str]) -> str:
-    """The names as they stand in the table: each file once."""
+    """Format the names as in the table, each file once."""
     files: dict[str, list[str]] = {}
     for test in tests:
         file, _, name = test.partition(": ")
@@ -47,7 +47,7 @@ def cell(tests: list[str]) -> str:
 
 
 def rows(text: str) -> dict[int, str]:
-    """What the table says of each number's tests."""
+    """Return the table's cell with the tests of each number."""
     return {int(found[1]): found[4] for line in text.splitlines() if (found := _ROW.fullmatch(line))}
 
 

@@ -1,8 +1,8 @@
-"""No process and no temporary folder that a test makes outlives the test, however the test ends.
+"""Ensures that no process and no temporary folder of a test outlives it, however the test ends.
 
-A pytest process adopts what its children leave behind, so that `end` finds all of them at the end of each
-test. Where pytest itself is killed, a guard (this file, run as a program of its own) ends them: it knows them
-by a variable in their environment. It also removes the folder for temporary files, which all of them share.
+The pytest process adopts orphans of its children, so that `end` finds all of them after each test. If pytest
+itself is killed, a guard (this file run as a program) kills them: it recognizes them by a variable in their
+environment. It also removes the temporary folder that they share.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def begin() -> None:
-    """Adopt orphans, mark all processes that this one starts, give them a folder, and start the guard."""
+    """Adopt orphans, mark and give a temporary folder to all processes started from here, start the guard."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     unmarked = {name: value for name, value in os.environ.items() if name != VARIABLE}
     os.environ[VARIABLE] = mark = f"{os.getpid()}-{time.time_ns()}"
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path stays where it was
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # keeps tmp_path where it was
     tempfile.tempdir = os.environ["TMPDIR"] = folder = tempfile.mkdtemp(prefix="fasttail-tests-")
     os.chmod(folder, 0o1777)  # some tests run programs as another user
     command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark, folder]
@@ -37,7 +37,7 @@ def begin() -> None:
 
 
 def children() -> set[int]:
-    """The processes whose parent is this one; those that nobody has waited for are among them."""
+    """Return the children of this process, including those not yet waited for."""
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):  # the thread has ended
@@ -46,7 +46,7 @@ def children() -> set[int]:
 
 
 def end(*, but: set[int]) -> None:
-    """Kill the children that are not in `but`, and their children, which become ours."""
+    """Kill the children that are not in `but`, and their children, which this process adopts."""
     while others := children() - but:
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
@@ -57,19 +57,19 @@ def end(*, but: set[int]) -> None:
 
 
 def marked(mark: str) -> set[int]:
-    """The processes that were started with this mark in their environment."""
+    """Return the processes started with this mark in their environment."""
     wanted = f"{VARIABLE}={mark}".encode()
     found = set()
     for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if wanted in path.read_bytes().split(b"\0"):
                 found.add(int(path.parent.name))
     return found
 
 
 def guard(pid: int, mark: str, folder: str) -> None:
-    """Wait for the end of a pytest process, and end what it has left."""
-    with contextlib.suppress(ProcessLookupError):  # it has ended already
+    """Wait for a pytest process to end, then kill what it left."""
+    with contextlib.suppress(ProcessLookupError):  # it has already ended
         select.select([os.pidfd_open(pid)], [], [])
     while left := marked(mark):
         for each in left:

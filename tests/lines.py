@@ -1,4 +1,4 @@
-"""Order-status lines for tests, in the node's own form and in any other."""
+"""Makes order-status lines for tests, in the node's form and in others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BASE: dict[str, Any] = {
 
 
 def event(**changes: Any) -> dict[str, Any]:
-    """The base event with some values changed; `order` keys are found by themselves."""
+    """Return the base event with changed values; keys of `order` are recognized."""
     made: dict[str, Any] = {**BASE, "order": dict(BASE["order"])}
     for key, value in changes.items():
         (made["order"] if key in BASE["order"] else made)[key] = value
@@ -42,7 +42,7 @@ def event(**changes: Any) -> dict[str, Any]:
 
 
 def without(*keys: str, **changes: Any) -> dict[str, Any]:
-    """As `event`, but some keys are not there at all."""
+    """Return an event like `event`, without some keys."""
     made = event(**changes)
     for key in keys:
         (made["order"] if key in BASE["order"] else made).pop(key)
@@ -54,7 +54,7 @@ def plain(*events: dict[str, Any]) -> bytes:
 
 
 def envelope(events: list[dict[str, Any]], number: int = 985148182, **changes: Any) -> bytes:
-    """A streaming or by_block line."""
+    """Return a streaming or by_block line."""
     head = {
         "local_time": "2026-05-05T17:39:16.001886457",
         "block_time": "2026-05-05T17:39:14.852711983",

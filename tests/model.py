@@ -1,17 +1,17 @@
-"""A node that does anything a node may do to its files, at any moment, and what a tail must make of it.
+"""Models a node that does anything a node may do to its files, and checks what a tail must make of it.
 
-The tail is Follower, Reader and Watcher, driven as the pipeline drives them, on real files and with a clock
-of its own. The reference is a list of lines for each *content* (what stands in one file from its making or
-its truncation on) and three rules:
+The tail is Follower, Reader and Watcher, driven as the pipeline drives them, on real files and with a
+simulated clock. The reference is a list of lines for each *content* (what one file holds from its creation or
+truncation on) and three rules:
 
-* a line comes once, or again where the fault makes the tail begin a file anew (`again`)
-* a line is lost only where the tail cannot have it (`lost`): it was destroyed before it was read, or
+* a line is delivered once, or again if the fault makes the tail restart a file (`again`)
+* a line may be missing only if the tail cannot have read it (`lost`): it was destroyed before it was read, or
   written to an hour that was left longer than the grace time ago. Such lines are counted
-* the lines that cannot be lost come in the order of contents, and in each in the order of writing, but for
-  late ones; a piece of a line comes only where its rest stayed away for the grace time, and comes then. What
-  is written to an hour that is not looked after any more does not come, and no deleted file stays open
+* lines that cannot be lost arrive in the order of contents, and within each in the order of writing, except
+  late ones. A partial line is delivered only if its rest does not come within the grace time, and then it is.
+  Nothing is delivered from an hour that is no longer watched, and no deleted file stays open
 
-`python tests/model.py --minutes N` tries seeds that were not tried before, and prints each that fails.
+`python tests/model.py --minutes N` tries new seeds and prints each that fails.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class Line:
     """One numbered line. begun: when its first byte was written."""
 
     number: int
-    place: tuple[int, int]  # its hour, and which of that hour's contents it stands in
+    place: tuple[int, int]  # its hour, and the index of its content
     data: bytes
-    end: int  # offset behind it
+    end: int  # offset after it
     begun: float
-    tick: int  # which write it was
+    tick: int  # number of its write
     lost: bool = False
-    again: int = 0  # times that it may come once more
+    again: int = 0  # how many more deliveries are allowed
     came: int = 0
-    shut: bool = False  # its hour was not looked after any more
-    torn: bool = False  # its beginning was given out alone
+    shut: bool = False  # its hour was no longer watched
+    torn: bool = False  # its beginning was delivered as a partial line
 
 
 @dataclass(eq=False)
 class Content:
-    """What stands in one file. path is None once it has no name any more under which it is looked for."""
+    """What one file holds. path: None once the file has no name under which the tail looks for it."""
 
     hour: int
     path: Path | None
@@ -66,28 +66,28 @@ class Content:
     lines: list[Line] = field(default_factory=list)
     size: int = 0
     was: set[int] = field(default_factory=set)  # its inodes before it was copied
-    rest: bytes = b""  # of its last line, not written yet
-    deadline: float | None = None  # of the grace time, since the tail left it
-    left: int | None = None  # after which write that was
-    shut: bool = False  # the tail has come to rest after that time
-    gone: list[Line] = field(default_factory=list)  # cut off
-    fd: int = -1  # keeps it, without a name, so that the kernel does not give its inode to a new one
-    stale: bool = False  # by this descriptor a writer may go on that does not know yet
+    rest: bytes = b""  # unwritten rest of its last line
+    deadline: float | None = None  # of the grace time since the tail left it
+    left: int | None = None  # the last write before that
+    shut: bool = False  # the tail was idle after the deadline
+    gone: list[Line] = field(default_factory=list)  # truncated lines
+    fd: int = -1  # keeps the nameless file open, so that the kernel does not reuse its inode
+    stale: bool = False  # a writer unaware of the change may still append through fd
     deleted: bool = False  # it has no name at all
-    copied: bool = False  # a copy has taken its name since the tail last came to rest
-    looked: float | None = None  # when the tail was at its end without a name
+    copied: bool = False  # a copy took its name since the tail was last idle
+    looked: float | None = None  # when the tail reached its end while it had no name
     held: bool = False  # the tail had it open when it lost its name
-    changed: float = 0.0  # when it lost its name, or was written to since
+    changed: float = 0.0  # when it lost its name, or its last write since
 
 
 @dataclass
 class Counts:
-    """What a run did."""
+    """Totals of a run."""
 
     steps: int = 0
     lines: int = 0
-    lost: int = 0  # never came, and could not
-    again: int = 0  # came more than once
+    lost: int = 0  # not delivered, and could not have been
+    again: int = 0  # delivered more than once
     late: int = 0
     torn: int = 0
     restarts: int = 0
@@ -102,7 +102,7 @@ class Counts:
 
 
 class Model:
-    """One run by one seed. AssertionError: the tail did something wrong."""
+    """One run of one seed. An AssertionError means that the tail did something wrong."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -111,22 +111,22 @@ class Model:
         self.window = self.rng.choice([1, 7, 60, 4096, 1 << 16])
         self.inotify = self.rng.random() < 0.5
         self.stream = STREAM
-        self.hour = 0  # the newest
+        self.hour = 0  # the newest hour
         self.contents: list[Content] = []
         self.by_number: dict[int, Line] = {}
-        self.came: list[Line] = []  # on time, in the order in which they came first
+        self.came: list[Line] = []  # delivered on time, in the order of first delivery
         self.tick = 0
         self.fds: list[int] = []  # of files that a copy replaced
-        # Pieces whose rest will not come: hour, offset -> what stands there, and in which content.
+        # Partial lines whose rest will not come: (hour, offset) -> the text, and the index of its content.
         self.owed: dict[tuple[int, int], tuple[bytes, int]] = {}
-        self.given: set[tuple[int, int, bytes]] = set()  # beginnings of lines: hour, offset
+        self.given: set[tuple[int, int, bytes]] = set()  # delivered partial lines: hour, offset, text
         self.notices: list[str] = []
         self.done: list[str] = []
         self.counts = Counts()
-        self.saved: Position | None = None  # as a checkpoint
-        self.saved_came: list[Line] = []  # since then
+        self.saved: Position | None = None  # as in a checkpoint
+        self.saved_came: list[Line] = []  # delivered since then
         self.cut: dict[int, int] = {}  # inode -> the smallest size it was truncated to since then
-        self.unseen: dict[int, int] = {}  # the same, of what the tail has not looked at yet
+        self.unseen: dict[int, int] = {}  # the same, for truncations that the tail has not noticed yet
         self.start(None)
 
     # ---- the tail ----
@@ -143,16 +143,16 @@ class Model:
             clock=lambda: self.now,
         )
         self.resume = resume
-        self.down = False  # between two processes: only its checkpoint is there
+        self.down = False  # between two processes, when only the checkpoint exists
         previous_hours = {left.ino for left in resume.previous_hours} if resume else set()
         self.unseen = {ino: end for ino, end in self.unseen.items() if ino in previous_hours}
-        self.sure = True  # of when its grace times end
+        self.sure = True  # whether the model knows when grace times end
         self.due = 0.0
         self.idle = False
         self.pieces: set[tuple[int, bytes]] = set()
 
     def turn(self, most: int = 1 << 30, *, alone: bool = False) -> bool:
-        """One round of the pipeline's loop, with so many reads at most; whether there is more to do now.
+        """Run a round of the pipeline loop with at most `most` reads; return whether more can be done now.
 
         alone: the node does nothing meanwhile.
         """
@@ -173,7 +173,7 @@ class Model:
         if self.now < self.due:
             return not self.idle
         if self.idle and not alone and self.rng.random() < 0.03:
-            # Between the read that found the end and the look that follows.
+            # Between the read that found the end and the following check.
             self.rng.choice([self.append, self.finish, self.append_here, self.rotate])()
             self.append_here()
         before = self.position()
@@ -197,14 +197,14 @@ class Model:
         return self.follower.next_check_s == 0 or not self.idle
 
     def check_gone(self) -> None:
-        """A deleted file is not kept open for ever. The tail is at rest."""
+        """Check that a deleted file does not stay open forever. The tail is idle."""
         position = self.position()
         content = None if position is None else self.content(position.ino)
         if position is None or content is None or not content.deleted:
             return
         if content.looked is None or content.looked < content.changed or position.previous_hours:
             content.looked = self.now
-        # Twice: with a torn line, and the next file there meanwhile.
+        # Twice, for a partial line while the next file already exists.
         assert self.now < content.looked + 2 * (GRACE + RESCAN_S), "a deleted file is still open"
 
     def settle(self, *, alone: bool = False) -> None:
@@ -217,15 +217,15 @@ class Model:
         return self.saved if self.down else self.follower.position(self.reader)
 
     def content(self, ino: int) -> Content | None:
-        """The newest one in the file with that inode."""
+        """Return the newest content of the file with that inode."""
         return next((each for each in reversed(self.contents) if ino in {each.ino, *each.was}), None)
 
     def take(self, data: bytes, *, final: bool) -> None:
-        """The tail delivers a line."""
+        """Check a line that the tail delivers."""
         if final and self.follower.final_origin is not None:
             path, offset = self.follower.final_origin
             self.owed.pop((self.hour_of(path), offset), None)
-        data = data.lstrip(b"\0")  # a hole is not part of a line: the parser passes over it
+        data = data.lstrip(b"\0")  # a hole is not part of a line; the parser skips it
         if (found := WHOLE.fullmatch(data)) is None:
             self.take_piece(data, final)
             return
@@ -247,43 +247,43 @@ class Model:
             self.came.append(line)
 
     def given_up_late(self, line: Line, final: bool) -> bool:
-        """Whole but for its newline, of an hour whose grace time is over."""
+        """Return whether only its newline was missing when the grace time of its hour ended."""
         deadline = self.contents[line.place[1]].deadline
         return final and deadline is not None and self.now >= deadline
 
     def take_piece(self, data: bytes, final: bool) -> None:
-        """Only of a line whose rest did not come in time, or whose end was cut off."""
+        """Accept a piece only of a line whose rest did not come in time, or whose end was truncated."""
         if final:
             self.give_up(data)
             return
         for line in self.by_number.values():
             start = line.end - len(line.data) - 1
-            # One that was written anew may begin as the one did whose beginning was given out.
+            # A rewritten line may begin like the one whose beginning was delivered.
             given = (line.place[0], start, line.data.removesuffix(data)) in self.given
             if line.data.endswith(data) and (line.torn or given):
                 return
         raise AssertionError(f"{data!r} is no line")
 
     def give_up(self, data: bytes) -> None:
-        """The tail takes a line as it stands, since its rest did not come."""
+        """Check a partial line that the tail delivers because its rest did not come."""
         assert self.follower.final_origin is not None
         path, offset = self.follower.final_origin
         found = False
         self.given.add((self.hour_of(path), offset, data))
-        if len(data) > 9:  # the whole number: a shorter piece may be another line's
+        if len(data) > 9:  # contains the whole number; a shorter piece may be another line's
             assert (offset, data) not in self.pieces, f"gave out {data!r} twice"
             self.pieces.add((offset, data))
         for content in self.contents:
             for line in content.lines + content.gone:
                 if content.hour != self.hour_of(path) or line.end - len(line.data) - 1 != offset:
                     continue
-                # Two contents of an hour may begin alike: it is one whose end is not there.
+                # Two contents of an hour may begin alike; the right one has no end yet.
                 owed = line.lost or (content.rest and line is content.lines[-1])
                 if not owed or not line.data.startswith(data):
                     continue
                 if content.path is not None and line not in content.gone:
                     over = content.deadline is not None and self.now >= content.deadline
-                    # Also of one that was left empty: whatever takes its name then is the same hour.
+                    # Also if an emptied content was left: whatever takes its name is the same hour.
                     over = over or any(
                         each.hour == content.hour and each.deadline and self.now >= each.deadline
                         for each in self.contents
@@ -299,7 +299,7 @@ class Model:
     # ---- what the reference knows ----
 
     def reached(self, content: Content) -> bool:
-        """Whether the tail is bound to see what is written to it now."""
+        """Return whether the tail must see what is written to it now."""
         if content.path is None:
             return False
         position = self.position()
@@ -325,14 +325,14 @@ class Model:
         return (int(date[-2:]) - 1) * 24 + int(hour)
 
     def named(self, hour: int) -> Content | None:
-        """What stands under the hour's name."""
+        """Return the content under the hour's name."""
         path = self.path(hour)
         return next((each for each in reversed(self.contents) if each.path == path), None)
 
     # ---- what the node does ----
 
     def write(self, hour: int, count: int, torn: bool) -> None:
-        """So many lines; of the last one only a part if it is torn."""
+        """Write `count` lines; if `torn`, only a part of the last."""
         content = self.named(hour)
         path = self.path(hour)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -355,7 +355,8 @@ class Model:
                 cut = self.rng.randrange(1, len(data) + 1) if torn and i == count - 1 else len(data) + 1
                 whole = data + b"\n"
                 content.rest = whole[cut:]
-                if self.rng.random() < 0.1:  # byte by byte, with the tail in between
+                # Byte by byte, with turns of the tail in between.
+                if self.rng.random() < 0.1:
                     for at in range(cut):
                         file.write(whole[at : at + 1])
                         if at % 50 == 0:
@@ -379,14 +380,14 @@ class Model:
             self.write_rest(content)
 
     def append_here(self) -> None:
-        """To the hour that the tail is at."""
+        """Append to the hour that the tail is at."""
         position = self.position()
         content = None if position is None else self.content(position.ino)
         if content is not None and content.path is not None:
             self.write(content.hour, 1, torn=False)
 
     def append_stale(self) -> None:
-        """By a writer that does not know yet that its file has lost its name."""
+        """Append as a writer that does not know that its file has lost its name."""
         content = next((each for each in reversed(self.contents) if each.stale), None)
         if content is None:
             return
@@ -407,7 +408,7 @@ class Model:
         os.write(content.fd, data + b"\n")
 
     def append_late(self) -> None:
-        """To a former hour; also long after it was left, or when it is gone."""
+        """Append to a previous hour, perhaps long after it was left or deleted."""
         hour = max(0, self.hour - self.rng.choice([1, 1, 2, 3]))
         left = [each.hour for each in self.contents if each.path is not None and each.deadline is not None]
         if left and self.rng.random() < 0.5:
@@ -415,7 +416,10 @@ class Model:
         self.write(hour, self.rng.choice([1, 3]), self.rng.random() < 0.2)
 
     def rotate(self) -> None:
-        """The next hour, or one much later: also the next date. What is torn may get its rest or not."""
+        """Go to the next hour, or one much later, perhaps on another date.
+
+        Partial lines may get their rest or not.
+        """
         for content in self.contents[-4:]:
             if self.rng.random() < 0.6:
                 self.write_rest(content)
@@ -428,19 +432,19 @@ class Model:
             self.rotate()
 
     def some(self) -> Content | None:
-        """One with a name, most often the newest."""
+        """Return a content with a name, usually the newest."""
         there = [each for each in self.contents if each.path is not None]
         if not there:
             return None
         return there[-1] if self.rng.random() < 0.6 else self.rng.choice(there[-4:])
 
     def truncate(self) -> None:
-        """To nothing or to the end of a line, with a copy made before or without: the file begins anew."""
+        """Truncate to nothing or to the end of a line, perhaps after making a copy: the file starts over."""
         if (content := self.some()) is not None:
             self.cut_down(content)
 
     def rewrite(self) -> None:
-        """The same, and at once it is longer than before."""
+        """Do the same, then immediately write more than before."""
         if (content := self.some()) is None:
             return
         size = content.size
@@ -454,11 +458,12 @@ class Model:
                 return
 
     def cut_down(self, content: Content, *, look: bool = True, last: bool = False) -> None:
-        """look: the tail may have a look at it before it grows. last: it does not grow before that."""
+        """look: the tail may check it before it grows. last: it does not grow before that."""
         self.see_copy(content)
         if content.path is None:
             return
-        # Grown past the place again it is known by its content, where the checkpoint has any of it.
+        # Once it grows past the position again, only a fingerprint in the checkpoint distinguishes the
+        # content.
         inodes = {content.ino, *content.was}
         unmarked = (
             self.saved is not None and not self.saved.tail_fingerprint and inodes & self.inodes(self.saved)
@@ -499,7 +504,7 @@ class Model:
             content.size = end
             fresh = content
         if fresh.deadline is not None:
-            fresh.deadline = 0.0  # shorter than it was left, it is not looked after any more
+            fresh.deadline = 0.0  # shorter than when it was left, it is no longer watched
         if not self.down:
             here = position is not None and position.ino == content.ino
             if look and here and self.rng.random() < 0.5:
@@ -513,7 +518,7 @@ class Model:
         return {position.ino, *(left.ino for left in position.previous_hours)}
 
     def settle_on(self, ino: int) -> None:
-        """Until the tail has looked at the end of that file, which it has open."""
+        """Run until the tail has checked the end of that file, which it has open."""
         for _ in range(10_000):
             self.due, self.idle = 0.0, False
             more = self.turn(alone=True)
@@ -523,7 +528,7 @@ class Model:
         raise AssertionError("does not come to rest")
 
     def delete(self) -> None:
-        """Or renamed to a name that is not looked at. The next line makes the file anew."""
+        """Delete a file, or rename it to a name that is not watched. The next line creates the file again."""
         if (content := self.some()) is None:
             return
         self.remove(content, self.rng.random() < 0.5)
@@ -561,7 +566,7 @@ class Model:
         content.path = None
 
     def quiet(self) -> None:
-        """The file that is read is deleted, and for some time there is no other."""
+        """Delete the current file and have no other for some time."""
         self.append()
         self.settle(alone=True)
         position = self.position()
@@ -576,7 +581,7 @@ class Model:
                 self.append_stale()
 
     def wipe(self) -> None:
-        """The whole folder; the node makes it again."""
+        """Delete the whole folder; the node creates it again."""
         for content in self.contents:
             if content.path is not None:
                 self.remove(content, rename=False)
@@ -585,7 +590,7 @@ class Model:
         )
 
     def mirror(self) -> None:
-        """A copy takes the file's name, perhaps with more lines, perhaps twice before a look."""
+        """Replace a file by a copy, perhaps with more lines, perhaps twice before a check."""
         for _ in range(self.rng.choice([1, 1, 2])):
             content = self.some()
             if content is None or content.path is None:
@@ -602,14 +607,14 @@ class Model:
                 self.write(content.hour, self.rng.choice([1, 3]), self.rng.random() < 0.2)
 
     def see_copy(self, content: Content) -> None:
-        """What has been copied and then goes was seen by the tail first."""
+        """Let the tail notice a copy before it disappears."""
         if content.copied and not self.down:
             self.due, self.idle = 0.0, False
             self.settle(alone=True)
         content.copied = False
 
     def hole(self) -> None:
-        """Some lines are written behind others, which come later; in parts, in any order."""
+        """Write some lines past a gap in the file and fill the gap later, in parts and in any order."""
         self.append()
         self.finish()
         self.due, self.idle = 0.0, False
@@ -619,7 +624,8 @@ class Model:
         if content is None or content.path is None or position is None:
             return
         if (position.ino, position.offset) != (content.ino, content.size):
-            return  # it is elsewhere; or the file was cut, and it waits for it to be what it was
+            # It is elsewhere, or the file was truncated and the tail waits for its former size.
+            return
         self.counts.holes += 1
         begin, first = content.size, len(self.by_number)
         place = (content.hour, self.contents.index(content))
@@ -627,7 +633,7 @@ class Model:
             self.tick += 1
             data = b"%09d:%s:%09d" % (number, b"x" * self.rng.choice([0, 1, 30, 200]), number)
             content.size += len(data) + 1
-            # Lost: where they come in the order is not said. That they come is looked at here.
+            # Marked lost because their order is unspecified. Their delivery is checked below.
             line = Line(number, place, data, content.size, self.now, self.tick, lost=True)
             content.lines.append(line)
             self.by_number[number] = line
@@ -650,7 +656,7 @@ class Model:
         assert [line.came for line in lines] == [1] * len(lines), "of lines behind a hole and in it"
 
     def change_layout(self) -> None:
-        """The node is restarted to write another layout, and the old folder is removed."""
+        """Restart the node with another layout and remove the old folder."""
         self.finish()
         for _ in range(4):
             self.now += GRACE
@@ -682,7 +688,7 @@ class Model:
         self.save()
 
     def litter(self) -> None:
-        """What is none of the node's hours."""
+        """Create files and folders that are not node hours."""
         folder = self.path(self.hour).parent
         folder.mkdir(parents=True, exist_ok=True)
         name = self.rng.choice(["24", "07", "3.tmp", "x"])
@@ -701,7 +707,7 @@ class Model:
             self.turn()
 
     def save(self, *, marked: bool = False) -> None:
-        """A checkpoint: from here on a kill leads back to it. Some know nothing of the content."""
+        """Save a checkpoint, to which a kill returns. Some contain no fingerprints."""
         self.saved = self.position()
         seen = self.saved is None or self.inodes(self.saved).isdisjoint(self.unseen)
         if self.saved is not None and seen and not marked and self.rng.random() < 0.3:
@@ -713,7 +719,7 @@ class Model:
         self.cut = dict(self.unseen)
 
     def stop(self) -> None:
-        """In order, between two batches. The node goes on meanwhile."""
+        """Stop in order, between two batches, while the node continues."""
         position = self.position()
         content = None if position is None else self.content(position.ino)
         anew = None
@@ -725,19 +731,19 @@ class Model:
         self.restart(anew=anew)
 
     def kill(self) -> None:
-        """At any moment: what came since the last checkpoint comes again."""
+        """Kill at any moment: what was delivered since the last checkpoint comes again."""
         self.counts.kills += 1
         self.restart(killed=True)
 
     def check_order(self) -> None:
-        """Of what came since the last start: one that began anew may have found more in older hours."""
+        """Check the order since the last start: a restarted tail may have found more in older hours."""
         must = [(*line.place, line.number) for line in self.came if not line.lost]
         wrong = next(((a, b) for a, b in pairwise(must) if a > b), None)
         assert wrong is None, f"out of order: (hour, content, line) {wrong}"
         self.came = []
 
     def restart(self, *, killed: bool = False, anew: tuple[int, int] | None = None) -> None:
-        """anew: this hour grows meanwhile, beyond this size."""
+        """Restart from the checkpoint. anew: the hour that grows meanwhile, and beyond which size."""
         saved = self.saved
         self.check_order()
         self.owed.clear()
@@ -755,7 +761,7 @@ class Model:
             for line in content.lines + content.gone:
                 line.shut = False
             content.deadline = self.now + left.grace_left_s if left is not None and known else None
-            # A new process does not know what has lost its name, nor of hours that were left long ago.
+            # A new process does not know nameless files, or hours that were left long ago.
             content.held = False
             if content.path is None or (content.hour < at and not known):
                 self.lose(content.lines)
@@ -777,7 +783,7 @@ class Model:
             for line in self.saved_came if killed else []:
                 line.again += 1
         else:
-            # By policy all that is there, from the oldest on.
+            # By policy everything that exists, from the oldest on.
             for content in self.contents:
                 if content.path is not None:
                     for line in content.lines:
@@ -785,15 +791,15 @@ class Model:
         renew = saved is not None and not self.holds(saved)
         self.saved_came = []
         self.start(saved)
-        self.turn(0, alone=True)  # what is found at the first look decides
+        self.turn(0, alone=True)  # the first scan decides
         self.sure = self.reader.is_open
         if renew or copied:
-            self.save()  # the old one would hold again by mistake once that file has grown
+            self.save()  # the old checkpoint would wrongly be valid again once that file has grown
         if saved is not None and last is not None and self.rng.random() < 0.5:
             self.grow(last.hour, saved.offset)  # before anything is read
 
     def copy(self, saved: Position) -> bool:
-        """The file of a checkpoint that knows its content becomes another one with the same content."""
+        """Replace the file of a checkpoint with fingerprints by another with the same content."""
         content = self.content(saved.ino)
         if not (saved.head_fingerprint and saved.tail_fingerprint) or content is None or content.path is None:
             return False
@@ -817,7 +823,7 @@ class Model:
         return content.path == Path(saved.path) and self.uncut(saved)
 
     def uncut(self, place: Position | PreviousHour) -> bool:
-        """Whether what stands before that place is what stood there when the checkpoint was made."""
+        """Return whether the content before that position is unchanged since the checkpoint."""
         return self.cut.get(place.ino, place.offset) >= place.offset
 
     # ---- a run ----
@@ -842,9 +848,9 @@ class Model:
         return self.counts
 
     def went_on(self, place: tuple[int, int]) -> bool:
-        """Whether the piece was all of its file, and a later file of that name begins like it.
+        """Return whether the piece was all of its file and a later file of that name begins like it.
 
-        The tail cannot tell it from a copy.
+        The tail cannot distinguish that from a copy.
         """
         piece, index = self.owed[place]
         later = [each for each in self.contents[index + 1 :] if each.hour == place[0]]
@@ -853,7 +859,7 @@ class Model:
         )
 
     def end(self) -> None:
-        """The node writes all it owes, a last line and no more; then the tail has all it is going to have."""
+        """Let the node write what it owes and a last line; then the tail must have everything it can get."""
         for content in self.contents:
             self.write_rest(content)
         self.hour += 1
@@ -871,7 +877,7 @@ class Model:
 
 
 def try_seed(seed: int, steps: int) -> Counts:
-    """One run in a folder of its own. The error of a run that fails tells its seed and its last steps."""
+    """Run once in a new folder. The error of a failing run names its seed and last steps."""
     with tempfile.TemporaryDirectory(prefix="fasttail-model-") as folder:
         model = Model(Path(folder, "data"), seed)
         try:

@@ -1,15 +1,15 @@
-"""What must hold for any bytes that the parser gets: for the fuzzer and for the tests that replay its corpus.
+"""Checks what must hold for any input of the parser, for the fuzzer and the tests that replay its corpus.
 
-Every input is parsed in several surroundings, each in a buffer of exactly its size (a sanitizer's build sees
-what is read outside):
+Every input is parsed in several surroundings, each in a buffer of exactly its size, so that a sanitizer build
+detects reads outside:
 
-    alone            [data]                        the general path, but for lines far from the end
-    in front         [data, a line, blanks]        the template path may look at every line
-    blanks inside    [data, "{" now "{ "]          the template path declines every line
-    between          [a line, data, a line]        cuts at any place of it, for several workers
-    behind shuffled  [two lines, data, blanks]     the general path goes by the lines' outlines
-    by_block         [one huge line with data in]  cuts inside a line
-    in pieces        [data cut at a newline]
+    alone            [data]                         the general path, except for lines far from the end
+    in front         [data, a line, blanks]         the template path may try every line
+    blanks inside    [data, "{" now "{ "]           the template path declines every line
+    between          [a line, data, a line]         chunk boundaries anywhere in it, for several workers
+    behind shuffled  [two lines, data, blanks]      the general path uses the lines' structural index
+    by_block         [one huge line with data in]   chunk boundaries inside a line
+    in pieces        [data split at a newline]
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ FORMATS = {
 }  # fmt: skip
 FLOATS = ("limitPx", "sz", "origSz")
 DECIMALS = (*FLOATS, "triggerPx")
-LONGEST_DECODED = 250  # bytes: a decimal with escapes may be rejected from here on, see docs/parsing.md
+LONGEST_DECODED = 250  # bytes; a longer decimal with escapes may be rejected, see docs/parsing.md
 MOST_PIECES = 3
 
 NEIGHBOUR = plain(event(time="2026-05-05T17:39:15.000000001", coin="neighbour", oid=7))
-BLANKS = b" " * 2100  # as much as the template path wants to see in front of it before it looks at a line
-# Six events before the line, twelve behind it, each as long as the template path takes them: most cuts lie
-# inside.
+BLANKS = b" " * 2100  # as many bytes as the template path requires before it tries a line
+# Six events before the line and twelve after it, each at the longest that the template path accepts, so that
+# most chunk boundaries fall inside.
 LONG = {key: key[0] * 60 for key in ("status", "coin", "triggerCondition", "orderType")}
 FILLER = plain(event(hash="0x" + "ab" * 32, **LONG))[:-1]
 BEFORE, BEHIND = b",".join([FILLER] * 6), b",".join([FILLER] * 12)
 
 
 def shuffled(seed: int) -> bytes:
-    """The neighbour with its keys in any order."""
+    """Return the neighbour with its keys shuffled."""
     chance = random.Random(seed)
 
     def turn(value: Any) -> Any:
@@ -67,7 +67,7 @@ def shuffled(seed: int) -> bytes:
     return orjson.dumps(turn(orjson.loads(NEIGHBOUR))) + b"\n"
 
 
-# The second's keys come as the first does not let one guess.
+# Two lines with different key orders, so that the first does not predict the second's.
 SHUFFLED = shuffled(1) + shuffled(2)
 EMPTY_BLOCK = envelope([])[:-1]
 EVENTS = b'"events":['
@@ -84,13 +84,13 @@ _PYBUF_READ = 0x100
 
 @contextmanager
 def exact_address(data: bytes) -> Iterator[int]:
-    """Where a copy of `data` lies, in memory of its own size: a bytes object has a NUL behind it."""
+    """Yield the address of a copy of `data` without the NUL that follows a bytes object."""
     address = _libc.malloc(len(data))
     if address is None:
         raise MemoryError
     ctypes.memmove(address, data, len(data))
     yield address
-    # Not after an exception: its traceback may keep the batch, and then the memory must stay.
+    # Not in a finally: after an exception the traceback may keep the batch, which needs the memory.
     _libc.free(address)
 
 
@@ -99,7 +99,7 @@ def exactly(data: bytes) -> Iterator[memoryview]:
     with exact_address(data) as address:
         view = _view(address, len(data), _PYBUF_READ)
         yield view
-        view.release()  # raises BufferError if something still looks at it
+        view.release()  # raises BufferError if it is still in use
 
 
 def moved(rejected: list[Rejected], by: int) -> list[Rejected]:
@@ -108,18 +108,18 @@ def moved(rejected: list[Rejected], by: int) -> list[Rejected]:
 
 @dataclass(frozen=True)
 class Result:
-    """All that a batch shows. `numbers`: the columns' bytes, so that -0.0 is not 0.0."""
+    """Everything that a batch shows. numbers: the columns' bytes, so that -0.0 differs from 0.0."""
 
     rows: list[dict[str, Any]]
     numbers: list[bytes]
-    coins: list[str]  # of each row, by its code; "" if it has none
+    coins: list[str]  # of each row, from its code; "" without a code
     rejected: list[Rejected]
 
 
 def parsed(
     data: bytes, workers: int = 1, name: str = ISAS[0], *, before: bytes = b"", behind: bytes = b""
 ) -> Result:
-    """What `data` gives among others: all lines of `before`, and the neighbour in `behind`, are good."""
+    """Parse `data` between `before` and `behind`, in which all lines are valid, and return its own result."""
     isa.use(name)
     text = before + data + behind
     with exactly(text) as view:
@@ -147,7 +147,7 @@ def line_of(data: bytes, offset: int) -> bytes:
 
 
 def check_against_plain_reader(data: bytes, result: Result) -> None:
-    """Same lines accepted, same values."""
+    """Check that the plain reader accepts the same lines with the same values."""
     for each in result.rejected:
         assert each.offset <= each.at <= each.offset + len(line_of(data, each.offset)), each
     expected, rejected = plain_reader.read(data)
@@ -177,7 +177,7 @@ def check_against_plain_reader(data: bytes, result: Result) -> None:
 
 
 def check_raw(data: bytes) -> None:
-    """An event's own text gives the event's values again, and stands in the data."""
+    """Check that each event's raw text parses to the event's values and occurs in the data."""
     with exactly(data) as view:
         batch = fasttail.parse(view)
         rows, texts = batch.to_pylist(), [batch.raw(i) for i in range(len(batch))]
@@ -196,7 +196,7 @@ def same(one: Result, other: Result, where: str) -> None:
 
 
 def check_general_path(data: bytes, fast: Result) -> None:
-    """A blank behind each line's first brace: what the template path declines gives what it gives."""
+    """Check the general path: a blank after each line's first brace makes the template path decline."""
     lines = data.split(b"\n")
     slow = parsed(b"\n".join(b"{ " + line[1:] if line[:1] == b"{" else line for line in lines))
     starts, slow_starts = [0], [0]
@@ -210,7 +210,7 @@ def check_general_path(data: bytes, fast: Result) -> None:
 
 
 def by_block(data: bytes) -> bytes:
-    """A huge line with the first line of `data` as an event; or, of an envelope, with more events in it."""
+    """Return a huge line with the first line of `data` as an event, or an envelope with more events added."""
     line = next((line for line in data.split(b"\n") if line), b"")
     head, found, tail = line.partition(EVENTS)
     if not found:
@@ -220,7 +220,7 @@ def by_block(data: bytes) -> bytes:
 
 
 def check(data: bytes) -> None:
-    """All invariants. Raises AssertionError."""
+    """Check all invariants. Raise AssertionError."""
     alone = parsed(data)
     check_against_plain_reader(data, alone)
     if alone.rows:

@@ -1,4 +1,4 @@
-"""The slow, obvious twin of the parser: orjson and plain Python. What it gives is right by definition."""
+"""Reads lines with orjson and plain Python: the slow reference whose results are right by definition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NoOrder(ValueError):
-    """The line is no order status."""
+    """The line is not an order status."""
 
 
 def time_ns(text: object) -> int:
@@ -57,7 +57,7 @@ def _decimal(value: object) -> str:
 
 
 def read_event(event: object) -> dict[str, Any]:
-    """One flat order, the keys of `--format json` in their order. Raises NoOrder."""
+    """Return one flat order with the keys of `--format json`, in their order. Raise NoOrder."""
     _want(event, dict)
     assert isinstance(event, dict)
     order = _want(event.get("order"), dict)
@@ -91,7 +91,7 @@ def read_event(event: object) -> dict[str, Any]:
 
 
 def read_line(line: bytes) -> list[dict[str, Any]]:
-    """All orders of a line, of any layout; [] for a blank line. Raises NoOrder."""
+    """Return all orders of a line in any layout, [] for a blank line. Raise NoOrder."""
     line = line.lstrip(b"\0")
     line = line.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
     if not line:
@@ -114,7 +114,7 @@ def read_line(line: bytes) -> list[dict[str, Any]]:
 
 
 def read(data: bytes) -> tuple[list[dict[str, Any]], list[int]]:
-    """All orders of `data`, and the offsets of the rejected lines."""
+    """Return all orders of `data` and the offsets of the rejected lines."""
     orders: list[dict[str, Any]] = []
     rejected: list[int] = []
     at = 0

@@ -1,6 +1,6 @@
-"""Real proxies for the tests: nginx and HAProxy as Debian ships them, with their default timeouts.
+"""Runs real proxies for the tests: nginx and HAProxy as packaged by Debian, with default timeouts.
 
-FASTTAIL_NEED_PROXIES=1 makes it a failure that they are not there.
+With FASTTAIL_NEED_PROXIES=1, missing proxies fail the tests.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ defaults
 
 
 def proxy(name: str) -> str:
-    """The program, wherever Debian puts it."""
+    """Return the path of the program, also from the sbin folders."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
         text = f"no {name} here: apt-get install {name.replace('nginx', 'nginx-light')}"
@@ -60,7 +60,7 @@ def proxy(name: str) -> str:
 
 @contextlib.contextmanager
 def behind(name: str, settings: str, port: int, folder: Path) -> Iterator[str]:
-    """Address of a proxy with these settings, in which 8080 is its own port and 8000 that of fasttail."""
+    """Yield the address of a proxy; in `settings`, 8080 is its own port and 8000 fasttail's."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         own = sock.getsockname()[1]
     settings = re.sub(r"(listen|bind) \S*:8080", rf"\1 127.0.0.1:{own}", settings)

@@ -1,7 +1,7 @@
-"""A pytest plugin: which lines of the compiled parser ran. scripts/coverage runs it, on a coverage build.
+"""Records which lines of the compiled parser ran: a pytest plugin for scripts/coverage, on a coverage build.
 
-Compiled code tells Python's trace function of each line, also without the GIL. The C files that the build
-left say which lines there are. A thread of OpenMP has no trace function: of a team only the caller's counts.
+Compiled code calls Python's trace function for each line, even without the GIL. The C files left by the build
+list the existing lines. OpenMP threads have no trace function, so only the calling thread of a team counts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST = 90.0
-"""Percent, of each module. Below, the run fails."""
+"""Minimum percentage for each module; below it the run fails."""
 
-# `order_status.pyx` is compiled from copies, one for each instruction set; a line counts if it ran in any.
+# `order_status.pyx` is compiled from one copy per instruction set; a line counts if it ran in any.
 SOURCE = re.compile(
     r"(?:.*/per-isa/)?(fasttail/(?:streams/\w+?|engine/(?:columns|lines|parse|pool|rejects|table)))"
     r"(?:_(?:avx2|sse2|portable))?\.pyx"
 )
-# `"FILE":LINE` at the beginning of a comment, then the calls for that line.
+# `"FILE":LINE` at the beginning of a comment, then the trace calls for that line.
 MARK = re.compile(r'^ */\* "(?P<file>[^"]+)":\d+$|^ *__Pyx_TraceLine\((?P<line>\d+),', re.MULTILINE)
 
 ran: defaultdict[str, set[int]] = defaultdict(set)
@@ -33,7 +33,7 @@ _names: dict[str, str | None] = {}
 
 
 def source(path: str) -> str | None:
-    """The .pyx that a traced path stands for, relative to the checkout; None if it is not the parser's."""
+    """Return the .pyx of a traced path, relative to the checkout, or None if it is not the parser's."""
     if path not in _names:
         found = SOURCE.fullmatch(path)
         _names[path] = f"{found[1]}.pyx" if found else None
@@ -44,7 +44,7 @@ def trace(frame: FrameType, event: str, argument: object) -> Any:
     path = frame.f_code.co_filename
     name = source(path)
     if name is None:
-        # Tracing would end, for good, at a compiled frame that has no function for its lines.
+        # Returning None for a compiled frame would end tracing for good.
         return uncounted if path.endswith((".pyx", ".pxd")) else None
     lines = ran[name]
 
@@ -60,7 +60,7 @@ def uncounted(frame: FrameType, event: str, argument: object) -> Any:
 
 
 def executable() -> dict[str, set[int]]:
-    """Lines that the C files of the coverage build have code for."""
+    """Return the lines for which the coverage build's C files have code."""
     found: defaultdict[str, set[int]] = defaultdict(set)
     for path in ROOT.glob("build/coverage/c-cython*/**/*.c"):
         name = None
@@ -73,7 +73,7 @@ def executable() -> dict[str, set[int]]:
 
 
 def ranges(lines: set[int], within: set[int]) -> str:
-    """`3-5, 9`: runs of lines with no other line of `within` between them."""
+    """Format lines as `3-5, 9`: runs without other lines of `within` in between."""
     runs: list[list[int]] = []
     fresh = True
     for number in sorted(within):
@@ -126,6 +126,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Report())
 
 
-# At once: conftest imports the package, and a module's own lines run then.
+# At import, because conftest imports the package, and module-level lines run then.
 threading.settrace(trace)
 sys.settrace(trace)

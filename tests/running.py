@@ -1,4 +1,4 @@
-"""A real `fasttail serve` in a process of its own, a real writer, a real client."""
+"""Runs a real `fasttail serve` in a process and a real client, and locates node files and commands."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_S = 120.0
-"""How long a test waits for what must come; only a failing test waits that long."""
+"""How long tests wait for what must happen; only a failing test waits that long."""
 
 
 def command(*words: object) -> list[str]:
-    """The installed `fasttail`, whatever folder the tests run in."""
+    """Return the command of the installed `fasttail`, from any folder."""
     return [sys.executable, "-P", "-m", "fasttail", *map(str, words)]
 
 
 def program(name: str) -> list[str]:
-    """The command that runs programs/NAME.py."""
+    """Return the command that runs programs/NAME.py."""
     return [sys.executable, str(Path(__file__).parent / "programs" / f"{name}.py")]
 
 
 def wait_for(what: str, condition: Callable[[], Any]) -> Any:
-    """The first true value of `condition`; fails after PATIENCE_S."""
+    """Return the first true value of `condition`; fail after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         value = condition()
@@ -46,9 +46,9 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
 
 
 class Serve:
-    """`fasttail serve FOLDER …` on a free port, its log gathered line by line.
+    """`fasttail serve FOLDER …` on a free port, with its log collected line by line.
 
-    wrap: the command that executes it, such as unshare with its options. stdin: a descriptor.
+    wrap: a command that executes it, such as unshare with options. stdin: a descriptor.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Serve:
             self.log.append(line.rstrip("\n"))
 
     def find(self, pattern: str) -> re.Match[str] | None:
-        """The first match in the log."""
+        """Return the first match in the log."""
         return next((found for line in list(self.log) if (found := re.search(pattern, line))), None)
 
     def wait_log(self, pattern: str) -> re.Match[str]:
-        """The first line that matches, as soon as there is one."""
+        """Wait for the first line that matches, and return its match."""
         found: re.Match[str] = wait_for(f"{pattern} in the log", lambda: self.find(pattern))
         return found
 
@@ -109,7 +109,7 @@ class Serve:
             return error.code, error.read().decode()
 
     def metric(self, name: str) -> float:
-        """A number without labels from /metrics."""
+        """Return an unlabelled value from /metrics."""
         for line in self.get("/metrics")[1].splitlines():
             if line.split(" ")[0] == name:
                 return float(line.split(" ")[1])
@@ -119,7 +119,7 @@ class Serve:
         return Client(self.port, channel)
 
     def pause(self) -> None:
-        """Send SIGSTOP, and wait until no thread runs: one may be in a system call when the signal comes."""
+        """Send SIGSTOP and wait until no thread runs; one may be in a system call when the signal arrives."""
         self.process.send_signal(signal.SIGSTOP)
         threads = Path(f"/proc/{self.process.pid}/task")
         wait_for(
@@ -130,7 +130,7 @@ class Serve:
         )
 
     def end(self, how: int = signal.SIGTERM) -> int:
-        """Stop it, wait for the rest of its log, and give the exit code."""
+        """Stop the server, wait for the rest of its log and return the exit code."""
         self.process.send_signal(how)
         code = self.process.wait(timeout=PATIENCE_S)
         self._reader.join(timeout=PATIENCE_S)
@@ -141,9 +141,9 @@ class Serve:
 def serve(
     folder: Path, *options: object, env: dict[str, str] | None = None, wrap: Sequence[str] = ()
 ) -> Iterator[Serve]:
-    """A running server that is gone afterwards. What it logged is shown if the test fails.
+    """Run a server and end it afterwards; if the test fails, its log is shown.
 
-    wrap: a command that executes the server, such as one that gives it a name space of its own.
+    wrap: a command that executes the server, such as one that gives it its own namespace.
     """
     running = Serve(folder, *options, env=env, wrap=wrap)
     try:
@@ -156,7 +156,7 @@ def serve(
 
 
 class Client:
-    """A client of an old channel, by the `websockets` package. Gathers Orders in a thread of its own."""
+    """A client of an old channel, by the `websockets` package. A thread collects the Orders."""
 
     def __init__(self, port: int, channel: str = "orderUpdate") -> None:
         self.orders: list[dict[str, Any]] = []
@@ -184,7 +184,7 @@ class Client:
         self.close_code = self.socket.close_code
 
     def wait_orders(self, count: int) -> list[dict[str, Any]]:
-        """At least `count` orders, and a moment more in which none may come too much."""
+        """Wait for `count` orders, and briefly for any surplus."""
         wait_for(f"{count} orders (have {len(self.orders)})", lambda: len(self.orders) >= count)
         time.sleep(0.2)
         return self.orders
@@ -196,7 +196,7 @@ class Client:
 
 
 def order(event: dict[str, Any]) -> dict[str, Any]:
-    """The old service's Order for a node's event, by the operators' page."""
+    """Return the old service's Order for a node event, according to the operators' page."""
     data = event["order"]
     second, _, fraction = event["time"].partition(".")
     return {
@@ -214,7 +214,7 @@ def order(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def hour_file(folder: Path, layout: str, date: str, hour: int, *, make: bool = True) -> Path:
-    """The path of the node's file of that hour; its folders are made unless told otherwise."""
+    """Return the path of the node's file of that hour, by default creating its folders."""
     suffix = {"plain": "", "by_block": "_by_block", "streaming": "_streaming"}[layout]
     path = folder / f"node_order_statuses{suffix}" / "hourly" / date / str(hour)
     if make:
@@ -223,7 +223,7 @@ def hour_file(folder: Path, layout: str, date: str, hour: int, *, make: bool = T
 
 
 def docker_in(folder: Path) -> None:
-    """A command `docker` in the folder, which says what its files hold: see programs/docker.py."""
+    """Create a `docker` command in the folder that prints the folder's files: see programs/docker.py."""
     python, file = program("docker")
     (folder / "docker").write_text(f'#!/bin/sh\nexec {python} -I -S {file} {folder} "$@"\n')
     (folder / "docker").chmod(0o755)

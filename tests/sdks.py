@@ -1,6 +1,4 @@
-"""What the tests with the public API's SDKs share: events, what they are as elements of `orderUpdates`, and
-what becomes of the tests where an SDK is missing.
-"""
+"""Provides events and their `orderUpdates` elements for SDK tests, and handles missing SDKs."""
 
 from __future__ import annotations
 
@@ -18,14 +16,14 @@ FIELDS = ("coin", "side", "limitPx", "sz", "oid", "timestamp", "origSz", "cloid"
 
 
 def missing(what: str) -> NoReturn:
-    """For a module that cannot run: it is skipped, or fails with FASTTAIL_NEED_SDKS=1."""
+    """Skip a module that cannot run, or fail with FASTTAIL_NEED_SDKS=1."""
     if os.environ.get("FASTTAIL_NEED_SDKS") == "1":
         pytest.fail(what, pytrace=False)
     pytest.skip(what, allow_module_level=True)
 
 
 def update(event: dict[str, Any]) -> dict[str, Any]:
-    """The element for one event: the node's own values, and the event's time in milliseconds."""
+    """Return the element for an event: the node's own values, and the event's time in ms."""
     return {
         "order": {field: event["order"][field] for field in FIELDS},
         "status": event["status"],
@@ -34,12 +32,12 @@ def update(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def updates(events: list[dict[str, Any]], *users: str) -> list[dict[str, Any]]:
-    """The elements that a subscriber of these users gets."""
+    """Return the elements that a subscriber to these users gets."""
     return [update(event) for event in events if event["user"] in users]
 
 
 def mixed(first: int, count: int, users: tuple[str, ...] = (USER, OTHER)) -> list[dict[str, Any]]:
-    """Events of some users by turns: all kinds of statuses, times, coins; `oid` counts from `first` on."""
+    """Return events of alternating users with all kinds of statuses, times and coins; oids count up."""
     statuses = ("open", "filled", "canceled", "triggered", "badAloPxRejected", "scheduledCancel", "newSince")
     fractions = ("", ".852", ".852711", ".852711983", ".000000001")
     coins = ("BTC", "xyz:XYZ100", "@107", "PURR/USDC", "kPEPE")
@@ -64,7 +62,7 @@ def mixed(first: int, count: int, users: tuple[str, ...] = (USER, OTHER)) -> lis
 
 
 def render(events: list[dict[str, Any]], layout: str) -> bytes:
-    """The node's lines for events."""
+    """Render events as the node's lines."""
     if layout == "plain":
         return plain(*events)
     if layout == "streaming":

@@ -1,4 +1,4 @@
-"""A real server on a free port, and clients written from the protocol's description, for the tests."""
+"""Runs a real server on a free port, with test clients written from the protocol's description."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
 
 def run(main: Coroutine[Any, Any, T], limit_s: float = PATIENCE_S * 2) -> T:
-    """Run a test's coroutine on uvloop, with a limit."""
+    """Run a test's coroutine on uvloop, with a time limit."""
     return uvloop.run(asyncio.wait_for(main, limit_s))
 
 
 @dataclass
 class Serving:
-    """A started server, what belongs to it, and what it answers on /health and /health/live."""
+    """A started server with its parts, and its answers on /health and /health/live."""
 
     server: Server
     hub: Hub
@@ -46,7 +46,7 @@ class Serving:
         return self.server.port
 
     def client(self) -> Client:
-        """The only connected client, as the server knows it."""
+        """Return the server's view of the only connected client."""
         (client,) = self.hub.clients
         return client
 
@@ -93,9 +93,9 @@ async def serving(
 
 
 async def until(condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> None:
-    """Wait until condition() is true; TimeoutError if it takes too long."""
+    """Wait until `condition` is true; raise TimeoutError if it takes too long."""
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+        while not condition():  # noqa: ASYNC110 - no event is set for these conditions
             await asyncio.sleep(0.002)
 
 
@@ -117,9 +117,9 @@ async def http(
     host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    """One HTTP request over a socket of its own; reads to the end of the stream.
+    """Send one HTTP request over a new socket and read to the end of the stream.
 
-    Without a Connection header among `headers`, it asks for the connection to be closed.
+    Unless `headers` contains a Connection header, it asks to close the connection.
     """
     reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     close = [] if any(each.lower().startswith("connection:") for each in headers) else ["Connection: close"]
@@ -134,7 +134,7 @@ async def http(
 
 
 def upgrade(path: str, *headers: str, connection: str = "Upgrade") -> bytes:
-    """A handshake with the key of RFC 6455, 1.3."""
+    """Return a handshake with the key of RFC 6455, 1.3."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: {connection}\r\n"
         + "".join(f"{header}\r\n" for header in headers)
@@ -143,7 +143,7 @@ def upgrade(path: str, *headers: str, connection: str = "Upgrade") -> bytes:
 
 
 def masked(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
-    """A client's frame."""
+    """Return a client's frame."""
     mask = b"\x37\xfa\x21\x3d"
     first = opcode | rsv << 4 | (0x80 if fin else 0)
     if len(payload) < 126:
@@ -160,12 +160,12 @@ def close_frame(code: int, reason: bytes = b"") -> bytes:
 
 
 class RawClient:
-    """A WebSocket client of plain bytes that does only what it is told."""
+    """A WebSocket client at byte level, which sends only what it is asked to."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self.head = ""  # the server's part of the handshake
+        self.head = ""  # the server's handshake response
 
     @classmethod
     async def connect(
@@ -183,7 +183,7 @@ class RawClient:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        # A small limit: the stream reader stops reading the socket when nobody takes what came.
+        # With a small limit, the stream reader stops reading the socket when data is not consumed.
         name = "localhost" if tls else None
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096, ssl=tls, server_hostname=name)
         writer.write(upgrade(path, *headers, connection=connection))
@@ -198,13 +198,13 @@ class RawClient:
         self.writer.write(data)
 
     async def frame(self) -> tuple[int, bytes]:
-        """The next frame as (opcode, payload); asserts that it is whole, unmasked, without reserved bits."""
+        """Return the next frame as (opcode, payload); it must be whole, unmasked, without reserved bits."""
         first, payload = await self.any_frame()
         assert first & 0xF0 == 0x80
         return first & 0x0F, payload
 
     async def any_frame(self) -> tuple[int, bytes]:
-        """The next frame as (first byte, payload); asserts that it is unmasked, its size well told."""
+        """Return the next frame as (first byte, payload); it must be unmasked, in the shortest form."""
         first, second = await self.reader.readexactly(2)
         assert second & 0x80 == 0
         size = second
@@ -217,16 +217,16 @@ class RawClient:
         return first, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
-        """Read a close frame, which must come next, and the end of the stream right after it."""
+        """Read a close frame, which must come next, followed by the end of the stream."""
         opcode, payload = await self.frame()
         assert opcode == CLOSE, (opcode, payload)
         (code,) = struct.unpack(">H", payload[:2])
-        self.send(close_frame(code))  # the peer does not mind if it has closed already
+        self.send(close_frame(code))  # harmless if the peer has already closed
         assert await self.reader.read() == b"", "something was written after the close frame"
         return int(code)
 
     def reset(self) -> None:
-        """Go without a word: the peer gets a RST."""
+        """Abort the connection, so that the peer gets an RST."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -257,7 +257,7 @@ class PicowsClient(WSListener):
             transport.disconnect()
 
     async def count(self, texts: int, limit_s: float = PATIENCE_S) -> None:
-        """Wait until that many texts have come, the greeting included."""
+        """Wait until that many texts have come, including the greeting."""
         await until(lambda: len(self.texts) >= texts, limit_s)
 
     async def closed(self) -> int | None:

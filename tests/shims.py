@@ -1,4 +1,4 @@
-"""C libraries of tests/shims: before libc in a server, they do what no test can ask of a kernel."""
+"""Builds the C libraries of tests/shims, preloaded to produce what no test can make a kernel do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def preload(folder: Path, name: str, **variables: object) -> dict[str, str]:
-    """The environment for shims/NAME.c, compiled into `folder`; variables: what it reads itself."""
+    """Compile shims/NAME.c into `folder` and return the environment to use it; `variables` configure it."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")

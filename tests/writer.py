@@ -1,4 +1,4 @@
-"""A node's pen: a process that appends to a real file as it is told. `writer.py < instructions`.
+"""Appends to real files as instructed, like a node, in a process: `writer.py < instructions`.
 
 Each instruction is a line of JSON:
 {"path": …, "text": …, "cut": bytes per write, "pause": seconds between writes, "after": seconds}.

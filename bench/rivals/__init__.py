@@ -1,1 +1,1 @@
-"""What people would use instead of fasttail: how each is started, what it is given, what came of it."""
+"""What people would use instead of fasttail: how each is started, what it reads, and what it delivered."""

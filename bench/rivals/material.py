@@ -1,4 +1,4 @@
-"""The lines that all rivals get, each with a number of its own, and what has to come of them."""
+"""Makes the lines that all rivals get, each with a unique number, and what each rival must deliver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fasttail.tools import synth
 
 BASE = 500_000_000_000
-"""The oid of line 0; as many digits as the node's."""
+"""oid of line 0, with as many digits as the node's."""
 OID = re.compile(rb'"oid":(\d{12})')
 SYMBOLS = [{"symbol": coin, "min_liquidity": 100} for coin in ("BTC", "ETH", "HYPE", "SOL")]
 STATUSES = {
@@ -33,11 +33,11 @@ class Material:
     @classmethod
     def of(cls, lines: int, seed: int) -> Material:
         made = synth.generate(lines, "streaming", seed).splitlines(keepends=True)
-        # The first oid of a line is the order's own: children come later.
+        # The first oid of a line is the order's own; children come later.
         return cls([OID.sub(b'"oid":%d' % (BASE + i), line, count=1) for i, line in enumerate(made)])
 
     def expected(self, kind: str) -> Mapping[int, Any]:
-        """By number of the line: lines, events (the node's plain line), or orders (the old channel's)."""
+        """Return by line number: lines, events (the node's plain line) or orders (of the old channel)."""
         if kind == "lines":
             return dict(enumerate(line[:-1] for line in self.lines))
         if kind == "events":
@@ -50,7 +50,7 @@ class Material:
 
 
 def _order(event: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What /ws/orderUpdate has of an event; None: it does not pass."""
+    """Return what /ws/orderUpdate sends for an event, or None if it is filtered out."""
     order, status = event["order"], STATUSES.get(event["status"])
     least = {str(each["symbol"]): float(str(each["min_liquidity"])) for each in SYMBOLS}
     price, size = float(order["limitPx"]), float(order["origSz"])

@@ -1,7 +1,7 @@
-"""What one writes in an afternoon today: asyncio, orjson, `websockets`, a look at the file every 2 ms.
+"""The afternoon solution: asyncio, orjson and `websockets`, polling the file every 2 ms.
 
-A program of its own, without threads. Its messages are those of fasttail's /ws/orderUpdate. It keeps a torn
-line until its rest is there, and leaves a file when nothing more comes and the next hour's is there.
+It is a program of its own, without threads. Its messages are those of fasttail's /ws/orderUpdate. It keeps a
+partial line until the rest arrives, and leaves a file when nothing more comes and the next hour's exists.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def now() -> str:
 
 
 def micros(text: str) -> str:
-    """The node's time with six digits of fraction."""
+    """Return the node's time with six fractional digits."""
     whole, _, fraction = text.partition(".")
     return f"{whole}.{fraction[:6]:0<6}"
 
@@ -54,7 +54,10 @@ def messages(lines: list[bytes], least: dict[str, float]) -> Iterator[str]:
 
 
 def pick(event: dict[str, Any], least: dict[str, float]) -> dict[str, Any] | None:
-    """The order as it is sent; None: not one of those. least: by symbol; empty: everything passes."""
+    """Return the order as sent, or None if filtered out.
+
+    least: minimum notional by symbol; if empty, every order passes.
+    """
     order, status = event["order"], STATUSES.get(event["status"])
     if status is None or (least and order["coin"] not in least):
         return None
@@ -87,7 +90,7 @@ async def follow(hourly: Path, least: dict[str, float], clients: set[ServerConne
     fd = os.open(path, os.O_RDONLY)
     os.lseek(fd, 0, os.SEEK_END)
     partial = b""
-    later: Path | None = None  # once it is there, this one is read to its end again
+    later: Path | None = None  # once it exists, the current file is read to its end again
     looks = 0
     while True:
         if data := os.read(fd, READ):

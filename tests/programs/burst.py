@@ -1,4 +1,4 @@
-"""Prints the bytes that malloc keeps of eight megabytes that were freed. "set": told to give back."""
+"""Prints how many of eight freed megabytes malloc keeps. With "set", malloc is configured to release them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def free_bytes() -> int:
     return use[1]
 
 
-# A burst: a block as large as its messages is freed, and glibc takes it that such blocks come again.
+# A burst: a block as large as its messages is freed, and glibc raises its thresholds to match such blocks.
 libc.free(take(8 << 20))
 before = free_bytes()
-# Then blocks of a megabyte, with a message that somebody still waits for behind each.
+# Then blocks of a megabyte, each followed by a message that is still in use.
 blocks, kept = [], []
 for _ in range(8):
     blocks.append(take(1 << 20))

@@ -1,7 +1,7 @@
-"""A stand-in for the docker command, with one container: see running.docker_in.
+"""Stands in for the docker command, with one container: see running.docker_in.
 
-It says what stands in the folder's files inspect.json, log, stats, top and exec, and notes in `calls` how it
-was called.
+It prints the contents of the folder's files inspect.json, log, stats, top and exec, and records in `calls`
+how it was called.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`fasttail`, which tells from when on the signals are its own: nothing else has been done by then.
+"""Runs `fasttail` and signals the moment at which its signal handling is in place, before any other work.
 
-It writes "held" to standard error then, and goes on DELAY seconds later. What comes before that moment is the
-interpreter's own time.
+It then writes "held" to standard error and continues DELAY seconds later. The time before that moment is the
+interpreter's own.
 """
 
 from __future__ import annotations

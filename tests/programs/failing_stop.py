@@ -1,4 +1,4 @@
-"""`fasttail`, whose server has a bug that shows at a stop. ARGV: the command line of running.command."""
+"""Runs `fasttail` with a server whose stop raises. ARGV: the command line of running.command."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Puts objects of the class ARGV[2] in cycles with younger ones: the collector clears the oldest first.
+"""Puts objects of the class ARGV[2] in cycles with younger ones, since the collector clears the oldest first.
 
-Prints how many more bytes malloc has given out, and how many more descriptors there are. ARGV[1]: a folder.
+Prints how many more bytes malloc has allocated and how many more descriptors are open. ARGV[1]: a folder.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def with_pipeline() -> None:
     drive = Drive(folder, workers=2, window=1 << 20, log_every_s=None)
     drive.pipeline.start()
     while not drive.pipeline.stats()["orders"]:
-        drive.ready(0.01)  # nothing is drained: the messages stay in the ring
+        drive.ready(0.01)  # not drained, so the messages stay in the ring
     drive.pipeline.stop()
     while not drive.pipeline.stopped:
         drive.ready(0.01)
     assert drive.pipeline.ring_bytes()[1] > 1 << 20
-    # pipeline -> its topics -> the topic -> the key -> pipeline: all but the pipeline are younger
+    # pipeline -> its topics -> the topic -> the key -> pipeline: the pipeline is the oldest
     key = Key()
     key.holder = drive.pipeline
     drive.pipeline.add_topic(Topic("orders", key=key))

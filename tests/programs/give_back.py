@@ -1,4 +1,4 @@
-"""Frees forty megabytes below a block that stays, and gives them back: prints threads started, bytes gone."""
+"""Frees 40 MB below a block that stays and releases them; prints the threads started and bytes released."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # all of it from the heap
+libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # allocate everything from the heap
 blocks = [libc.malloc(100_000) for _ in range(400)]
 for block in blocks:
     libc.memset(block, 1, 100_000)
-kept = libc.malloc(100_000)  # behind them: the heap cannot shrink past it
+kept = libc.malloc(100_000)  # after them, so that the heap cannot shrink past it
 for block in blocks:
     libc.free(block)
 process = ResourceProbe()

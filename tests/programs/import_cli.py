@@ -1,4 +1,4 @@
-"""Imports the command line, which must load nothing compiled or heavy and must change nothing."""
+"""Imports the command line, which must not load anything compiled or heavy or change anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Watcher when not one descriptor is left: the same EMFILE as with the sysctl."""
+"""Creates a Watcher with no descriptor left, which gives the same EMFILE as the sysctl."""
 
 from __future__ import annotations
 

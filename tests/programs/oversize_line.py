@@ -1,4 +1,4 @@
-"""Reads a file with a line that is too long; prints what came, how many, the place, the peak's growth."""
+"""Reads a file with an oversize line; prints the lines, the oversize count, the offset, the peak's growth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fasttail`, whose command verify tells its progress twice a second."""
+"""Runs `fasttail` with verify reporting its progress twice a second."""
 
 from __future__ import annotations
 

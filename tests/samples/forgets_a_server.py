@@ -1,4 +1,7 @@
-"""Not collected by itself: test_leftovers.py runs it in a pytest of its own. How it ends stands in HOW."""
+"""Leaves a server, an orphan and a temporary folder behind.
+
+It is not collected itself: test_leftovers.py runs it in a separate pytest, and HOW says how it ends.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def test_forgets_a_server(tmp_path: Path) -> None:
     elif how == "killed":
         signal.raise_signal(signal.SIGKILL)
     elif how == "takes too long":
-        signal.raise_signal(signal.SIGALRM)  # what pytest-timeout waits for
+        signal.raise_signal(signal.SIGALRM)  # pytest-timeout's own signal
     assert how == "passes"
 
 

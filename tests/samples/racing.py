@@ -1,4 +1,4 @@
-"""Prints the total of race.pyx; with the argument "racing", all threads add to the same number."""
+"""Prints the total of race.pyx; with "racing", all threads add to the same number."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""bench/ is imported without its folder on sys.path, where the uncompiled fasttail is, too."""
+"""Imports bench/ without its folder on sys.path, which also holds the uncompiled fasttail."""
 
 from __future__ import annotations
 

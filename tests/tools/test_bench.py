@@ -39,7 +39,7 @@ from bench.instructions import Instructions
 from bench.measure import Answer, CannotRun, OverBudget, WrongAnswer, check
 from bench.receiving import Message
 from bench.replay import Replay
-from bench.rivals.collecting import account
+from bench.rivals.client import account
 from bench.soak_clients import Account
 from bench.soak_node import Plan, Written
 from fasttail.tools.synth import generate
@@ -170,10 +170,10 @@ SMALL: dict[str, tuple[str, str]] = {
     ),
     "fanout": ("--orders 5000 --clients 3 --stalled 1 --rounds 1 --cores 0 --queue 64M", "beside 1 stalled"),
     "delay": ("--rate 500,1000 --seconds 0.5 --clients 2", ""),
-    "beside": (
+    "contention": (
         "--rate 1000 --seconds 0.5 --neighbours 1 --folder {folder}", "each order received once and in order"
     ),
-    "instead": (
+    "alternatives": (
         "--lines 2000 --rate 1000 --seconds 0.5 --change-lines 900 --quiet 60 --only fasttail_serve "
         "--folder {folder}",
         "fasttail serve",

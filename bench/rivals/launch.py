@@ -1,4 +1,4 @@
-"""The rivals: the command of each, what it needs, and one of them running."""
+"""Defines the rivals (command and requirements) and starts one of them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DATE = "20260602"
 HOURS = ("8", "9", "10")
 HERE = Path(__file__).resolve().parent
 SETTLE_S = 0.7
-"""For those that do not say when they watch. All of them read what was written before."""
+"""For rivals that do not report when they watch. All of them read what was written before."""
 START_S = 30.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """data: the node's folder. symbols: the filter. scratch: for a rival's own files. sink: a port."""
+    """data: the node's folder. symbols: the filter. scratch: for a rival's own files. sink: a TCP port."""
 
     data: Path
     symbols: Path
@@ -51,7 +51,7 @@ class Place:
 
     @classmethod
     def make(cls, folder: Path) -> Place:
-        """With an empty first hour."""
+        """Create a place with an empty first hour."""
         place = cls(folder / "data", folder / "symbols.json", folder / "scratch")
         place.scratch.mkdir()
         place.symbols.write_text(json.dumps({"symbols_config": SYMBOLS}))
@@ -63,9 +63,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Rival:
-    """delivers: "orders" by WebSocket, or "lines", "events" to its standard output, or to a `sink` by TCP.
+    """delivers: "orders" over WebSocket; "lines" or "events" to standard output, or over TCP to a `sink`.
 
-    needs: packages; program: what must be on the path. sound: nothing may be lost, or the run fails.
+    needs: required packages. program: required on PATH. sound: any loss fails the run.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Rival:
     sound: bool = False
 
     def missing(self) -> str:
-        """What is not there that it needs; empty: nothing."""
+        """Return what it needs and is missing, or ""."""
         for package in self.needs:
             try:
                 version(package)
@@ -88,7 +88,7 @@ class Rival:
         return ""
 
     def versions(self) -> str:
-        """Of what it is made of."""
+        """Return the versions of its packages and program."""
         texts = [f"{package} {version(package)}" for package in self.needs]
         if self.program:
             option = "-v" if self.program == "rsyslogd" else "--version"
@@ -114,12 +114,12 @@ def _tail_command(place: Place) -> list[str]:
     return _python("-m", "fasttail", "tail", str(place.data), "--format", "raw", "--from", "oldest")
 
 
-def _old_way(place: Place) -> list[str]:
-    return _python(str(HERE / "old_way.py"), str(place.hourly), "--symbols", str(place.symbols))
+def _legacy_service(place: Place) -> list[str]:
+    return _python(str(HERE / "legacy_service.py"), str(place.hourly), "--symbols", str(place.symbols))
 
 
 def _mended(place: Place) -> list[str]:
-    return [*_old_way(place), "--mended"]
+    return [*_legacy_service(place), "--mended"]
 
 
 def _plain_asyncio(place: Place) -> list[str]:
@@ -127,12 +127,12 @@ def _plain_asyncio(place: Place) -> list[str]:
 
 
 def _coreutils_tail(place: Place) -> list[str]:
-    """It takes no pattern: whoever uses it names the hours that are to come."""
+    """tail takes no pattern, so its users name the coming hours."""
     return ["tail", "-q", "-n", "+1", "-F", *(str(place.hour(name)) for name in HOURS)]
 
 
 def _rsyslog(place: Place) -> list[str]:
-    """Its own defaults but for what sends the lines on as they are."""
+    """Run rsyslog with its defaults, except for what forwards the lines unchanged."""
     path = place.scratch / "rsyslog.conf"
     path.write_text(
         f'global(workDirectory="{place.scratch}" maxMessageSize="64k")\n'
@@ -148,7 +148,7 @@ def _rsyslog(place: Place) -> list[str]:
 OLD_NEEDS = ("watchdog", "pydantic", "fastapi", "uvicorn", "websockets")
 RIVALS = (
     Rival("fasttail serve", "orders", _serve, ("fasttail",), sound=True),
-    Rival("old way", "orders", _old_way, OLD_NEEDS),
+    Rival("old way", "orders", _legacy_service, OLD_NEEDS),
     Rival("old way mended", "orders", _mended, OLD_NEEDS),
     Rival("plain asyncio", "orders", _plain_asyncio, ("orjson", "websockets")),
     Rival("fasttail tail", "events", _tail_command, ("fasttail",), sound=True),
@@ -158,14 +158,14 @@ RIVALS = (
 
 
 class Running:
-    """source: see `collecting`."""
+    """A started rival. source: see `collecting`."""
 
     def __init__(self, process: subprocess.Popen[bytes], source: int | socket.socket) -> None:
         self.source = source
         self._process = psutil.Process(process.pid)
 
     def usage(self) -> Usage:
-        """Its children's too."""
+        """Return its usage, including child processes."""
         cpu, rss = 0.0, 0
         for each in [self._process, *self._process.children(recursive=True)]:
             times = each.cpu_times()
@@ -176,7 +176,7 @@ class Running:
 
 @contextmanager
 def started(rival: Rival, folder: Path) -> Iterator[tuple[Place, Running]]:
-    """One of them on a node's folder of its own, watching it."""
+    """Run a rival on a node folder of its own; enter the block once it watches."""
     place = Place.make(folder)
     listener = None
     if rival.sink:
@@ -210,7 +210,7 @@ def started(rival: Rival, folder: Path) -> Iterator[tuple[Place, Running]]:
 
 
 def _port(rival: Rival, process: subprocess.Popen[bytes], place: Place) -> int:
-    """What it says to listen on; the rest of what it says is read and thrown away."""
+    """Return the port it announces. Everything it prints afterwards is discarded."""
     assert process.stdout is not None
     text = b""
     deadline = time.monotonic() + START_S

@@ -1,16 +1,17 @@
-"""What people would use instead of fasttail, on the same lines, in one run: speed, delay, what is lost.
+"""Compares fasttail with what people would use instead, on the same lines: speed, delay and losses.
 
-Each line has a number of its own, and all that comes is compared with what has to come: losses are counted.
-For orders over WebSocket all have the same filter, messages and client; a rival whose messages differ fails
-the run. For lines (`tail -F`, rsyslog, `fasttail tail`) nothing is filtered: more is delivered.
+Each line has a unique number, and everything received is compared with what is expected, so losses are
+counted. For orders over WebSocket the filter, the messages and the client are the same for all; a rival with
+different messages fails the run. For lines (`tail -F`, rsyslog, `fasttail tail`) nothing is filtered, so more
+is delivered.
 
-*backlog*: all lines are appended at once to the file that is followed; until the last one came. *delay*: one
-write per line at a steady rate, at most 0.7 of what the backlog showed. *change*: three hours one after the
-other, in pieces that cut lines; the last piece of an hour comes when the next one has begun, as from a node
-that flushes late.
+*backlog*: all lines are appended at once to the followed file; timed until the last one arrives. *delay*: one
+write per line at a steady rate, at most 0.7 of the backlog's. *change*: three hours one after the other, in
+pieces that split lines; the last piece of an hour follows after the next hour has begun, as from a node that
+flushes late.
 
-What it does not show: many clients, more than one filter, hours of running; whether another configuration of
-a rival does better.
+It does not show many clients, more than one filter, hours of running, or whether a rival could be configured
+better.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from typing import Any
 
 from bench.delay import write_lines
 from bench.measure import Benchmark, CannotRun, WrongAnswer, load_text, machine, write_json
-from bench.rivals.collecting import Account, Collector, collecting
+from bench.rivals.client import Account, Collector, collecting
+from bench.rivals.launch import HOURS, RIVALS, Place, Rival, Running, started
 from bench.rivals.material import SYMBOLS, Material
-from bench.rivals.starting import HOURS, RIVALS, Place, Rival, Running, started
 
 WRITE = 1 << 20
 OF_BACKLOG = 0.7
@@ -42,9 +43,10 @@ LATE_PIECE_S = 0.02
 
 @dataclass(frozen=True)
 class Phase:
-    """One of the three. rate: lines a second: taken in the backlog, else written. Delays in milliseconds.
+    """One phase. rate: lines per second, processed in the backlog, written in the others.
 
-    came: of what was expected, without what came broken; cores, rss: of the rival, while it ran and after.
+    came: expected items received intact. cores, rss: of the rival, while running and at the end. Delays in
+    ms.
     """
 
     rate: float
@@ -59,7 +61,7 @@ class Phase:
     rss: int
     p50: float = 0.0
     p99: float = 0.0
-    behind: float = 0.0  # the writer behind its plan, at most
+    behind: float = 0.0  # largest lag of the writer behind its schedule, ms
 
     @classmethod
     def of(cls, account: Account, **more: Any) -> Phase:
@@ -79,7 +81,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Standing:
-    """What came of one rival."""
+    """The results of one rival."""
 
     name: str
     delivers: str
@@ -98,8 +100,8 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Instead:
-    """left_out: why, by rival."""
+class Alternatives:
+    """left_out: the reason, by rival."""
 
     lines: int
     standings: list[Standing]
@@ -126,7 +128,7 @@ class Instead:
         return "\n".join([*rows, load_text()])
 
     def write(self, folder: Path) -> Path:
-        return write_json("instead", asdict(self), folder)
+        return write_json("alternatives", asdict(self), folder)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,15 +145,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="for the files (default: the temporary folder)")
 
 
-def run(args: argparse.Namespace) -> Instead:
+def run(args: argparse.Namespace) -> Alternatives:
     chosen = args.only.split(",") if args.only else [rival.name for rival in RIVALS]
     if unknown := set(chosen) - {rival.name for rival in RIVALS}:
         raise CannotRun(f"no such rival: {', '.join(sorted(unknown))}")
     return compare(args, [rival for rival in RIVALS if rival.name in chosen])
 
 
-def compare(args: argparse.Namespace, rivals: Sequence[Rival]) -> Instead:
-    """Those of them that are installed, one after the other."""
+def compare(args: argparse.Namespace, rivals: Sequence[Rival]) -> Alternatives:
+    """Measure the installed ones of `rivals`, one after the other."""
     left_out = {rival.name: why for rival in rivals if (why := rival.missing())}
     standings = []
     for rival in rivals:
@@ -162,7 +164,7 @@ def compare(args: argparse.Namespace, rivals: Sequence[Rival]) -> Instead:
         raise CannotRun("; ".join(f"{name}: {why}" for name, why in left_out.items()))
     names = ("rate", "seconds", "change_lines", "change_rate", "quiet", "seed")
     settings = {name: getattr(args, name) for name in names}
-    return Instead(args.lines, standings, left_out, {**settings, "symbols": SYMBOLS})
+    return Alternatives(args.lines, standings, left_out, {**settings, "symbols": SYMBOLS})
 
 
 def _standing(args: argparse.Namespace, rival: Rival) -> Standing:
@@ -180,7 +182,7 @@ def _standing(args: argparse.Namespace, rival: Rival) -> Standing:
 def _running(
     args: argparse.Namespace, rival: Rival, material: Material
 ) -> Iterator[tuple[Place, Running, Collector]]:
-    """Place, rival and collector, ready."""
+    """Start the rival and the collector; yield both and their place when ready."""
     expected = material.expected(rival.delivers)
     if not expected:
         raise CannotRun("too few lines: the filter takes none of them")
@@ -267,7 +269,7 @@ def _change(args: argparse.Namespace, rival: Rival, rate: float) -> Phase:
 
 
 def write_hours(place: Place, lines: Sequence[bytes], rate: float, seed: int) -> None:
-    """Three hours in torn pieces; the last lines of one come when the next has its first."""
+    """Write three hours in pieces that split lines; an hour's last lines follow the next hour's first."""
     rng = random.Random(seed)
     share = -(-len(lines) // len(HOURS))
     fds: dict[str, int] = {}
@@ -302,5 +304,5 @@ def write_hours(place: Place, lines: Sequence[bytes], rate: float, seed: int) ->
 
 
 BENCHMARK = Benchmark(
-    "instead", "what people would use instead: speed, delay, what is lost", add_arguments, run
+    "alternatives", "what people would use instead: speed, delay, what is lost", add_arguments, run
 )

@@ -1,8 +1,8 @@
-"""The old way: watchdog, readline, json, pydantic, a thread pool, FastAPI. A program of its own.
+"""The old service: watchdog, readline, json, pydantic, a thread pool and FastAPI, as a program of its own.
 
-Its messages are those of fasttail's /ws/orderUpdate. It follows files as the old service did: each begins at
-its end, a partial last line counts as a line, and a file is left as soon as the next hour's is there.
-`--mended` does none of the three; the rest is the same.
+Its messages are those of fasttail's /ws/orderUpdate. It follows files as the old service did: it starts each
+file at its end, treats a partial last line as a line, and leaves a file as soon as the next hour's exists.
+`--mended` fixes these three; the rest is the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from watchdog.observers import Observer
 WORKERS = 4
 BATCH_LINES = 4000
 TORN_S = 1.0
-"""How long the mended one waits for the rest of a torn line once the next file is there."""
+"""With --mended, time to wait for the rest of a partial line once the next file exists."""
 STATUSES = {
     "open": "open",
     "filled": "filled",
@@ -79,13 +79,13 @@ def now() -> str:
 
 
 def micros(text: str) -> str:
-    """The node's time with six digits of fraction."""
+    """Return the node's time with six fractional digits."""
     whole, _, fraction = text.partition(".")
     return f"{whole}.{fraction[:6]:0<6}"
 
 
 class Parser:
-    """Lines to messages. least: by symbol; empty: everything passes."""
+    """Turns lines into messages. least: minimum notional by symbol; if empty, every order passes."""
 
     def __init__(self, least: dict[str, float]) -> None:
         self._least = least
@@ -132,7 +132,7 @@ class Changed(FileSystemEventHandler):
 
 
 class Follower:
-    """Batches of lines of the newest hour's file, for ever."""
+    """Yields batches of lines from the newest hour's file, forever."""
 
     def __init__(self, hourly: Path, mended: bool) -> None:
         self._hourly = hourly
@@ -160,7 +160,7 @@ class Follower:
                 continue
             yield from self._read()
             while self._next() is not None:
-                yield from self._read()  # what came before the next file was seen
+                yield from self._read()  # lines that came before the next file was seen
                 if self._partial:
                     torn_since = torn_since or time.monotonic()
                     if time.monotonic() - torn_since < TORN_S:
@@ -196,7 +196,7 @@ class Follower:
         return hours[-1] if hours else None
 
     def _next(self) -> Path | None:
-        """The hour to go on with: the newest; mended: the one behind the present one."""
+        """Return the hour to continue with: the newest, or with --mended the one after the current."""
         hours = self._hours()
         if self._path in hours:
             hours = hours[hours.index(self._path) + 1 :]

@@ -1,7 +1,7 @@
-"""The process at the other end: it takes what a rival delivers, and accounts for it when nothing more comes.
+"""Receives what a rival delivers, in a separate process, and compares it with what was expected.
 
-The same picows client for all that speak WebSocket; for lines a reader of a pipe or a socket. While it runs
-it only keeps what comes and when; everything is compared afterwards.
+All rivals that speak WebSocket get the same picows client; lines are read from a pipe or a socket. While
+running it only records what arrives and when; the comparison comes afterwards.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 CONNECT_S = 30.0
 LOOK_S = 0.02
 DONE_S = 0.2
-"""When all that is expected has come: so long for what comes twice."""
+"""Time to wait for duplicates once everything expected has arrived."""
 READ = 1 << 20
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}")
 
 
 @dataclass
 class Account:
-    """What came of the expected. lost: never came. twice: came again. late: behind one of a higher number.
+    """lost: never arrived. twice: duplicates. late: arrived after one with a higher number.
 
-    broken: what came and is none of the expected. at, numbers: of what came, its first time.
+    broken: arrived but not expected. at, numbers: of first arrivals.
     """
 
     expected: int
@@ -49,7 +49,7 @@ class Account:
     twice: int = 0
     late: int = 0
     broken: int = 0
-    sample: str = ""  # of the broken
+    sample: str = ""  # one of the broken
     at: array[int] = field(default_factory=lambda: array("q"))  # monotonic ns
     numbers: array[int] = field(default_factory=lambda: array("q"))
 
@@ -58,7 +58,7 @@ class Account:
         return len(self.numbers)
 
     def faults(self) -> str:
-        """In words; empty: everything came once and in order."""
+        """Describe the faults; empty if everything arrived once and in order."""
         counts = {
             "lost": self.lost, "broken": self.broken, "twice": self.twice, "out of order": self.late
         }  # fmt: skip
@@ -66,7 +66,7 @@ class Account:
 
 
 def account(pieces: Iterable[tuple[int, int, Any]], expected: Mapping[int, Any]) -> Account:
-    """pieces: when each came, its number, itself."""
+    """Compare pieces (time, number, content) with what was expected."""
     done = Account(len(expected))
     seen: set[int] = set()
     highest = -1
@@ -87,14 +87,14 @@ def account(pieces: Iterable[tuple[int, int, Any]], expected: Mapping[int, Any])
 
 
 class Collector:
-    """The running process. `take` waits until everything came, or nothing more for a while after `close`."""
+    """The running process. After `close`, `take` waits until everything has arrived or nothing more does."""
 
     def __init__(self, pipe: Connection, over: Any) -> None:
         self._pipe = pipe
         self._over = over
 
     def close(self) -> None:
-        """All is written."""
+        """Tell the process that everything is written."""
         self._over.value = 1
 
     def take(self, patience_s: float) -> Account:
@@ -109,8 +109,9 @@ class Collector:
 def collecting(
     source: int | socket.socket, kind: str, expected: Mapping[int, Any], quiet_s: float
 ) -> Iterator[Collector]:
-    """source: for orders the port of a WebSocket server, else what lines are read from: a descriptor, or a
-    socket that listens. Connected, where that is possible, when it yields.
+    """Run the collector; yield it once connected, if it connects.
+
+    source: for orders the port of a WebSocket server; for lines a descriptor or a listening socket.
     """
     context = multiprocessing.get_context("fork")
     over = context.RawValue("i", 0)
@@ -140,7 +141,7 @@ def _collect(
 
 
 class Client(WSListener):
-    """Keeps everything. left: how many of the expected have not come."""
+    """Stores everything. left: expected orders that have not arrived."""
 
     def __init__(self, expected: Mapping[int, Any]) -> None:
         self.greeted = asyncio.Event()
@@ -168,7 +169,7 @@ class Client(WSListener):
                 self._seen[number] = 1
                 self.left -= 1
         except (ValueError, IndexError):
-            pass  # it is looked at later
+            pass  # checked later
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.closed = True

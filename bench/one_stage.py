@@ -1,6 +1,6 @@
-"""`python -P stage_once.py split WINDOW FOLDER` or `encode FORMAT FOLDER`: for the benchmark `instructions`.
+"""Runs one stage for `instructions`: `python -P one_stage.py split WINDOW FOLDER` or `encode FORMAT FOLDER`.
 
-Under callgrind only what stands in the stage's function is counted: not Python, nor the other stages.
+Under callgrind only the stage's function is counted, not Python or the other stages.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fasttail.sources.watcher import Watcher
 from fasttail.streams import isa
 
 HOUR = "node_order_statuses/hourly/20260505/9"
-WINDOW = 1 << 16  # so many batches that the ring's slots are filled again, as they are in a long run
+WINDOW = 1 << 16  # enough batches to reuse the ring's slots, as in a long run
 PATIENCE_S = 300.0
 
 
 def split(window: int, folder: Path) -> int:
-    """Read the file as blocks of whole lines, and throw them away."""
+    """Read the file as blocks of whole lines and discard them."""
     reader = Reader(window=window)
     reader.open(folder / HOUR)
     orders = 0
@@ -38,7 +38,7 @@ def split(window: int, folder: Path) -> int:
 
 
 def encode(form: str, folder: Path) -> int:
-    """The pipeline, with one topic and nobody who listens."""
+    """Run the pipeline with one topic and no subscribers."""
     topic = Topic("orderUpdate") if form == "orderUpdate" else Topic("orders", format=form)  # type: ignore[arg-type]
     expected = (folder / HOUR).read_bytes().count(b"\n")
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

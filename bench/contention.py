@@ -1,10 +1,10 @@
-"""The server beside a busy node: its share of a core, its memory, its delay; and alone.
+"""Measures the server next to a busy node, and alone: CPU share, memory and delay.
 
-The neighbours keep cores busy as a node does: each hashes memory, copies more of it than a cache holds, and
-writes it to a file, without a pause. There is one fewer than cores, so that writer, client and server share
-what is left, and the neighbours' cores.
+Neighbour processes keep cores busy as a node does: each hashes memory, copies more of it than a cache holds
+and writes it to a file, without pause. By default there is one fewer than there are cores, so writer, client
+and server share the remaining core and compete for the others.
 
-What it does not show: a node that has a higher priority, a disk that is full of its writes.
+It does not show a node of higher priority or a disk saturated by the node's writes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from bench.measure import Benchmark, load_text, machine, write_json
 
 MOST_SHARE = 0.10
 MOST_BYTES = 120e6
-MEMORY = 64 << 20  # that each neighbour goes through
+MEMORY = 64 << 20  # working set of each neighbour
 PIECE = 1 << 20
-FILE = 256 << 20  # what it writes begins anew after so much
+FILE = 256 << 20  # each neighbour overwrites its file after this many bytes
 
 
 @dataclass(frozen=True)
-class Beside:
-    """alone: without neighbours, taken before."""
+class Contention:
+    """alone: measured first, without neighbours."""
 
     neighbours: int
     alone: delay.Delays
@@ -60,7 +60,7 @@ class Beside:
         return "\n".join([*rows, load_text()])
 
     def write(self, folder: Path) -> Path:
-        return write_json("beside", asdict(self), folder)
+        return write_json("contention", asdict(self), folder)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="for their files (default: the temporary folder)")
 
 
-def run(args: argparse.Namespace) -> Beside:
+def run(args: argparse.Namespace) -> Contention:
     count = args.neighbours
     if count is None:
         count = max(1, len(os.sched_getaffinity(0)) - 1)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> Beside:
     alone = delay.measure(args, args.rate)
     with neighbours(count, args.folder):
         busy = delay.measure(args, args.rate)
-    return Beside(
+    return Contention(
         neighbours=count,
         alone=alone,
         busy=busy,
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> Beside:
 
 @contextmanager
 def neighbours(count: int, folder: Path | None) -> Iterator[None]:
-    """So many busy processes, all of them at it."""
+    """Keep `count` neighbour processes busy; enter the block when all have started."""
     context = multiprocessing.get_context("fork")
     running = []
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-", dir=folder) as name:
@@ -114,7 +114,7 @@ def neighbours(count: int, folder: Path | None) -> Iterator[None]:
 
 
 def _be_busy(path: str, ready: Any) -> None:
-    """A neighbour's process: a third of its time each to hashes, copies and writes, about."""
+    """Run one neighbour: about a third of its time each for hashing, copying and writing."""
     memory = memoryview(bytearray(os.urandom(PIECE) * (MEMORY // PIECE)))
     half = MEMORY // 2
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -130,4 +130,6 @@ def _be_busy(path: str, ready: Any) -> None:
             at += os.pwrite(fd, memory[offset : offset + PIECE], at % FILE)
 
 
-BENCHMARK = Benchmark("beside", "share of a core, memory and delay beside a busy node", add_arguments, run)
+BENCHMARK = Benchmark(
+    "contention", "share of a core, memory and delay beside a busy node", add_arguments, run
+)

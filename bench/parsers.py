@@ -1,7 +1,8 @@
-"""Other parsers on the same lines, each in the quickest way it offers. All are optional (extra `bench`).
+"""Provides other parsers for the same lines, each in its fastest mode. All are optional (extra `bench`).
 
-Each function gives the engines of one package, or raises ModuleNotFoundError. None validates what fasttail
-does: msgspec checks types, not times and decimals; duckdb and polars make null of what they cannot read.
+Each function returns the engines of one package or raises ModuleNotFoundError. None validates as much as
+fasttail: msgspec checks types but not times and decimals; duckdb and polars turn what they cannot read into
+null.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Input:
 
 
 def msgspec_engines(input: Input) -> list[Engine]:
-    """By line, which is quicker than `decode_lines`; five fields with numbers converted, and all fields."""
+    """Decode line by line, faster than `decode_lines`: five fields with numbers converted, or all fields."""
     msgspec: Any = import_module("msgspec")
     text_or_none = (str | None, None)
     order_fields = {
@@ -97,7 +98,7 @@ def simdjson_engines(input: Input) -> list[Engine]:
                 limit_px += float(order["limitPx"])
                 sz += float(order["sz"])
                 orig_sz += float(order["origSz"])
-            # The parser refuses another document while anything of this one is alive.
+            # The parser refuses another document while any part of this one is alive.
             document = event = order = None
         return answer(count, (oid, timestamp, limit_px, sz, orig_sz))
 
@@ -105,7 +106,7 @@ def simdjson_engines(input: Input) -> list[Engine]:
 
 
 def duckdb_engines(input: Input) -> list[Engine]:
-    """From the file, in the page cache: it reads no memory of ours."""
+    """Read the file from the page cache, since duckdb cannot read our memory."""
     duckdb: Any = import_module("duckdb")
     order = 'STRUCT(oid UBIGINT, "timestamp" BIGINT, limitPx DOUBLE, sz DOUBLE, origSz DOUBLE)'
     if input.layout == "plain":
@@ -127,7 +128,7 @@ def duckdb_engines(input: Input) -> list[Engine]:
 
 
 def polars_engines(input: Input) -> list[Engine]:
-    """Its threads are fixed when it is imported: one, or POLARS_MAX_THREADS."""
+    """Use one thread or POLARS_MAX_THREADS; polars fixes the number at import."""
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     polars: Any = import_module("polars")
     text = polars.String
@@ -147,7 +148,7 @@ def polars_engines(input: Input) -> list[Engine]:
             orders.unnest("order")
             .select(
                 polars.len(),
-                polars.col("oid", "timestamp").cast(polars.Int128).sum(),  # oids do not fit 64 bits
+                polars.col("oid", "timestamp").cast(polars.Int128).sum(),  # the sum of oids exceeds 64 bits
                 polars.col("limitPx", "sz", "origSz").cast(polars.Float64).sum(),
             )
             .row(0)
