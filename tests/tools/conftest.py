@@ -1,4 +1,4 @@
-"""bench/ is imported without its folder on sys.path, where the uncompiled fasttail is, too."""
+"""Imports bench/ without putting its parent on sys.path, where the uncompiled fasttail is too."""
 
 from __future__ import annotations
 
