@@ -1,5 +1,5 @@
-"""What all tests share: the package under test is the installed one; nothing outlives a test; the genuine
-node lines; the sources.
+"""What all tests share: the installed package is tested, nothing outlives a test, and where genuine node
+lines and sources are found.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell without job control starts what runs in the background (`scripts/test &`) with SIGINT ignored,
-    # and the processes that the tests interrupt would inherit that.
+    # A shell without job control starts background jobs (`scripts/test &`) with SIGINT ignored, which the
+    # processes that tests interrupt would inherit.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     where = Path(fasttail.__file__ or "")
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _ours = pytest.StashKey[set[int]]()
-"""Of a session: the guard. Of a test: all processes that are there when its fixtures are."""
+"""For the session: the guard. For a test: all processes that exist when its fixtures do."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,7 +49,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """What a test has started ends with it, what the fixtures of a file have started ends with the file."""
+    """End what a test started when the test ends, and what a file's fixtures started when the file ends."""
     try:
         return (yield)
     finally:
@@ -59,7 +59,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of genuine node lines (`node_order_statuses.*.jsonl` and others)."""
+    """Return the folder of genuine node lines (`node_order_statuses.*.jsonl` and others)."""
     folder = Path(os.environ.get("FASTTAIL_REAL_DATA") or ROOT.parent / "shared" / "data" / "real")
     if not any(folder.glob("node_order_statuses.*")):
         pytest.skip(f"no genuine node lines in {folder}: set FASTTAIL_REAL_DATA")
@@ -68,7 +68,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def checkout(sources: Path) -> Path:
-    """Where the sources lie beside bench/: not where a wheel is tested."""
+    """Return the sources if bench/ is beside them; skip the test otherwise, as when a wheel is tested."""
     if sources != ROOT:
         pytest.skip(f"no sources of fasttail beside {ROOT / 'bench'}")
     return sources
@@ -76,7 +76,7 @@ def checkout(sources: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def sources() -> Path:
-    """The folder in which fasttail/ lies with all of its sources: the checkout, or FASTTAIL_SOURCES."""
+    """Return the folder that contains fasttail/ with all its sources: the checkout, or FASTTAIL_SOURCES."""
     folder = Path(os.environ.get("FASTTAIL_SOURCES") or ROOT)
     if not (folder / "fasttail" / "pipeline.pyx").is_file():
         pytest.skip(f"no sources of fasttail in {folder}: set FASTTAIL_SOURCES")

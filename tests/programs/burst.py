@@ -1,4 +1,4 @@
-"""Prints the bytes that malloc keeps of eight megabytes that were freed. "set": told to give back."""
+"""Prints how many bytes of eight freed megabytes malloc retains; "set" configures malloc to return them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def free_bytes() -> int:
     return use[1]
 
 
-# A burst: a block as large as its messages is freed, and glibc takes it that such blocks come again.
+# A burst: after a block as large as its messages is freed, glibc expects more blocks of that size.
 libc.free(take(8 << 20))
 before = free_bytes()
-# Then blocks of a megabyte, with a message that somebody still waits for behind each.
+# Then blocks of a megabyte, each followed by a message that a client still waits for.
 blocks, kept = [], []
 for _ in range(8):
     blocks.append(take(1 << 20))

@@ -1,7 +1,6 @@
 """A stand-in for the docker command, with one container: see running.docker_in.
 
-It says what stands in the folder's files inspect.json, log, stats, top and exec, and notes in `calls` how it
-was called.
+It prints the folder's files inspect.json, log, stats, top and exec, and records its arguments in `calls`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`fasttail`, which tells from when on the signals are its own: nothing else has been done by then.
+"""`fasttail` that reports when it has set up its signal handling.
 
-It writes "held" to standard error then, and goes on DELAY seconds later. What comes before that moment is the
-interpreter's own time.
+It then writes "held" to standard error and continues DELAY seconds later. The time before is the
+interpreter's.
 """
 
 from __future__ import annotations

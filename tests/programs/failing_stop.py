@@ -1,4 +1,4 @@
-"""`fasttail`, whose server has a bug that shows at a stop. ARGV: the command line of running.command."""
+"""`fasttail` whose server fails when it is stopped. ARGV is the command line of running.command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server, until its input ends, that may have 40 descriptors: from "before" or "after" its start on."""
+"""Runs a server with 40 descriptors, from "before" or "after" its start, until its input ends."""
 
 from __future__ import annotations
 

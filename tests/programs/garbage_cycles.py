@@ -1,6 +1,6 @@
-"""Puts objects of the class ARGV[2] in cycles with younger ones: the collector clears the oldest first.
+"""Puts objects of class ARGV[2] in cycles with younger ones; the collector clears the oldest first.
 
-Prints how many more bytes malloc has given out, and how many more descriptors there are. ARGV[1]: a folder.
+Prints by how much malloc's used bytes and the number of descriptors have grown. ARGV[1] is a folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes 20,000 synthetic lines of the seed 7 to standard output."""
+"""Writes 20,000 synthetic lines with seed 7 to standard output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frees forty megabytes below a block that stays, and gives them back: prints threads started, bytes gone."""
+"""Frees 40 MB below a block that stays and releases them; prints threads started and bytes released."""
 
 from __future__ import annotations
 

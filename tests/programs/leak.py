@@ -1,4 +1,4 @@
-"""Occupies 32 MB a second of a clock of its own, and watches its real RSS."""
+"""Leaks 32 MB per second of its own clock and watches its real RSS."""
 
 from __future__ import annotations
 

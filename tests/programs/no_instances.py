@@ -1,4 +1,4 @@
-"""A Watcher when not one descriptor is left: the same EMFILE as with the sysctl."""
+"""A Watcher without a free descriptor gets the same EMFILE as with the sysctl."""
 
 from __future__ import annotations
 

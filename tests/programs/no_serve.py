@@ -1,4 +1,4 @@
-"""Waits for the end of its input. The argument "handles": the signal that asks for stacks would end it."""
+"""Waits for the end of its input. With "handles", the signal that requests stacks would end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Watcher in a user namespace that may have one watch; in the folder ARGV[1]."""
+"""A Watcher in a user namespace that allows one watch; in the folder ARGV[1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a file with a line that is too long; prints what came, how many, the place, the peak's growth."""
+"""Reads a file with an oversize line; prints lines, oversize count, position and growth of the peak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers each connection with what it knows of itself; restarts when it is told so."""
+"""Answers each connection with facts about its process, and restarts on request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if before is None:
 else:
     (listener,) = before.sockets
     state = {"started": before.started, "restarts": before.restarts, "position": before.position}
-    time.sleep(0.2)  # the new image takes its time: connections wait
+    time.sleep(0.2)  # the new image is slow to start: connections wait
 while True:
     connection, _ = listener.accept()
     with connection:

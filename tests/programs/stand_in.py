@@ -1,7 +1,7 @@
-"""`fasttail` with a stand-in for what lies behind the command line.
+"""`fasttail` with a stand-in for what the command line calls.
 
-It notes in the file ARGV[1] what it is called with, and does ARGV[2]: "log" writes to descriptor 1, "print"
-prints one line, "much" more than standard output buffers. The rest are the words of the command line.
+It writes the arguments of the call to the file ARGV[1] and does ARGV[2]: "log" writes to descriptor 1,
+"print" prints one line, "much" prints more than standard output buffers. The rest is the command line.
 """
 
 from __future__ import annotations

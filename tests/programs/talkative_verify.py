@@ -1,4 +1,4 @@
-"""`fasttail`, whose command verify tells its progress twice a second."""
+"""`fasttail` whose verify command reports progress twice a second."""
 
 from __future__ import annotations
 

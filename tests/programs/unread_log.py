@@ -1,4 +1,4 @@
-"""Logs more than a pipe holds, and ends with code 7. The argument "stopped": it stops the log before."""
+"""Logs more than a pipe holds and ends with code 7. With "stopped", it stops the log first."""
 
 from __future__ import annotations
 
