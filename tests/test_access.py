@@ -479,7 +479,7 @@ def test_a_guarded_service(tmp_path: Path) -> None:
     token.chmod(0o604)
     options = ["--token-file", token, "--allowed-origins", "https://app.example", "--max-clients-per-ip", 1]
     options += ["--trusted-proxies", "127.0.0.1,fd00::/8"]
-    # serve() reads the process from its log, because /metrics needs the token.
+    # serve() finds the port in the log, so it needs no token.
     with serve(tmp_path, *options) as running:
         assert running.get("/metrics")[0] == 401
         assert running.get("/health")[0] == 200

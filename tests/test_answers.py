@@ -498,7 +498,7 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
 
 
 def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -> None:
-    """If a feed is paused again before a member wakes, the member does not go live."""
+    """A member that falls behind pauses the shared feed, for which the pipeline then makes no messages."""
 
     async def main() -> None:
         pipe = Pipe()

@@ -444,8 +444,7 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
             assert channel.clients == srv.hub.clients - {slow}
             assert channel.orders_sent == channel.messages_sent == given * 2 + 21
 
-            # Once it reads again, all queued messages are complete and in order, followed by 1013 and nothing
-            # else.
+            # Once it reads again, all queued messages are complete and in order, then 1013 and nothing more.
             await stalled.frame()
             for number in range(given):
                 assert (await stalled.frame())[1][:8] == b"%08d" % number

@@ -423,7 +423,7 @@ def _check_outlined(line: bytes, shuffled: list[bytes]) -> None:
 
 
 def test_lines_that_go_by_their_outline() -> None:
-    """After lines with shuffled keys, which enable the structural index, any line reads as before."""
+    """After lines with shuffled keys, which enable the structural index, any line reads as without it."""
     rng = random.Random(7)
     shuffled = [orjson.dumps(_shuffled(rng, event(oid=n, coin=f"C{n % 50}"))) for n in range(40)]
     base = event(coin="ODD", children=[{"a": {"b": [1, "{]"]}}, []], builder={"b": "0x}", "f": 1}, tif=None)
@@ -477,7 +477,7 @@ def test_lines_that_go_by_their_outline() -> None:
 
 
 def test_coins_of_rejected_lines_get_no_code() -> None:
-    """With one worker, coins get their codes while parsing, and those of a rejected line are taken back."""
+    """With one worker, coins get their codes while parsing, and those of a rejected line are revoked."""
     many = [event(coin=f"NEW{n}") for n in range(200)]
     for bad in (
         envelope([*many, event(coin="BAD", sz="x")]),
