@@ -1,4 +1,4 @@
-"""Who may connect: token, origins, connections per address and before their handshake. Real sockets."""
+"""Who may connect: token, origins, connections per address and before the handshake. Real sockets."""
 
 from __future__ import annotations
 
@@ -213,13 +213,13 @@ def test_only_pages_of_the_allowed_origins_may_connect() -> None:
     ("origin", "host", "fits"),
     [
         ("http://127.0.0.1:{port}", "127.0.0.1:{port}", True),  # as the Python SDK does
-        ("http://127.0.0.1:{port}", "x", True),  # the address at which the connection came in
+        ("http://127.0.0.1:{port}", "x", True),  # the address on which the connection arrived
         ("http://localhost:{port}", "localhost:{port}", True),
         ("HTTP://LocalHost:{port}", "x", True),
         ("http://192.0.2.7:{port}", "192.0.2.7:{port}", True),  # behind a container's NAT
         ("http://[2001:db8::7]:{port}", "[2001:db8::7]:{port}", True),
-        ("http://192.0.2.7:{port}", "127.0.0.1:{port}", False),  # somebody else's page on the same port
-        ("http://127.0.0.2:{port}", "127.0.0.1:{port}", True),  # loopback, as is the next
+        ("http://192.0.2.7:{port}", "127.0.0.1:{port}", False),  # another host's page on the same port
+        ("http://127.0.0.2:{port}", "127.0.0.1:{port}", True),  # loopback, like the next one
         ("http://[::1]:{port}", "127.0.0.1:{port}", True),
         ("http://[::2]:{port}", "127.0.0.1:{port}", False),
         ("https://127.0.0.1:{port}", "127.0.0.1:{port}", False),
@@ -303,7 +303,7 @@ def test_an_address_has_so_many_connections_until_one_goes() -> None:
             other.reset()
             first.reset()
             await until(lambda: len(srv.hub.clients) == 1)
-            for _ in range(5):  # handshakes that fail take no place
+            for _ in range(5):  # failed handshakes are not counted
                 assert (await http(srv.port, "/ws/", *UPGRADE, ONE)).status == 426
             again = await RawClient.connect(srv.port, headers=(ONE,))
             assert (await http(srv.port, "/ws/", *HANDSHAKE, ONE)).status == 429
@@ -328,7 +328,7 @@ def test_what_the_client_says_itself_does_not_count() -> None:
 
 
 def test_this_machine_is_not_counted() -> None:
-    """Behind a proxy on it that nobody has named, all clients would share one count."""
+    """Loopback is not counted: behind an undeclared local proxy, all clients would share one count."""
 
     async def main() -> None:
         async with serving(access=Access(max_per_address=1)) as srv:
@@ -342,7 +342,7 @@ def test_this_machine_is_not_counted() -> None:
     ("peer", "forwarded", "whose"),
     [
         ("192.0.2.1", [], "192.0.2.1"),
-        ("192.0.2.1", ["198.51.100.7"], "192.0.2.1"),  # no proxy of ours
+        ("192.0.2.1", ["198.51.100.7"], "192.0.2.1"),  # not a trusted proxy
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.7"], "198.51.100.7"),
         ("10.0.0.1", ["203.0.113.9, 198.51.100.7 ,10.0.0.2"], "198.51.100.7"),
@@ -361,7 +361,7 @@ def test_this_machine_is_not_counted() -> None:
         ("127.0.0.2", [], ""),
         ("::1", ["198.51.100.7"], ""),
         ("::ffff:127.0.0.1", [], ""),
-        ("10.0.0.1", ["127.0.0.1"], ""),  # somebody on the proxy's own machine
+        ("10.0.0.1", ["127.0.0.1"], ""),  # a client on the proxy's own machine
         ("", [], ""),
     ],
 )
@@ -372,7 +372,7 @@ def test_whose_a_connection_is(peer: str, forwarded: list[str], whose: str) -> N
 
 
 class Address(str):
-    """One to which there can be a weak reference."""
+    """A str that supports weak references."""
 
 
 def test_who_has_gone_leaves_no_count() -> None:
@@ -391,7 +391,7 @@ def test_who_has_gone_leaves_no_count() -> None:
 
 
 def test_the_oldest_of_too_many_that_say_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks at once still gets in, and clients are never cut off for it."""
+    """New requests still get in when silent connections are closed, and clients are never closed for it."""
 
     async def main() -> None:
         async with serving() as srv:
@@ -405,7 +405,7 @@ def test_the_oldest_of_too_many_that_say_nothing_is_cut_off(monkeypatch: pytest.
             await late.count(1)
             assert (await http(srv.port, "/health")).status == 200
             assert len(srv.hub.clients) == 2
-            # One that waits still may go on.
+            # A connection that is still pending may continue.
             reader, writer = silent[-1]
             writer.write(s.upgrade("/ws/"))
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
@@ -460,7 +460,7 @@ def test_connections_that_are_gone_are_kept_by_nothing() -> None:
     run(main())
 
 
-# The settings, and the service as a whole
+# The settings, and the whole service
 
 
 def settings(**more: object) -> ServeSettings:
@@ -479,7 +479,7 @@ def test_a_guarded_service(tmp_path: Path) -> None:
     token.chmod(0o604)
     options = ["--token-file", token, "--allowed-origins", "https://app.example", "--max-clients-per-ip", 1]
     options += ["--trusted-proxies", "127.0.0.1,fd00::/8"]
-    # serve() tells the process from its log; /metrics is not open to it.
+    # serve() finds the port in the log, so it needs no token.
     with serve(tmp_path, *options) as running:
         assert running.get("/metrics")[0] == 401
         assert running.get("/health")[0] == 200

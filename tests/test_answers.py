@@ -1,4 +1,4 @@
-"""/ws: each request has one answer, in the order of the requests, whatever takes time or hangs."""
+"""/ws: each request gets one answer, in the order of the requests, even if something is slow or hangs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def unsubscribe(subscription: dict[str, Any]) -> dict[str, Any]:
 
 
 def gist(message: dict[str, Any]) -> str:
-    """An answer in short: "subscribe orders", "pong", or how an error begins."""
+    """Summarize an answer: "subscribe orders", "pong", or the beginning of an error."""
     match message:
         case {"channel": "subscriptionResponse", "data": {"method": method, "subscription": {"type": kind}}}:
             return f"{method} {kind}"
@@ -72,13 +72,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(path: Path, tmp_path: Path) -> Iterator[Serve]:
-    # No replay is refused: there are places for all that one client may have here.
+    # No replay is refused: there are enough slots for all that one client may have here.
     with serve(tmp_path / "data", "--max-messages-per-minute", 0, "--max-replays", 16) as running:
         yield running
 
 
 def hanging(path: Path, seconds: float, *options: object) -> Any:
-    """A server whose first batch, which begins at once, hangs: it takes no topic for so long."""
+    """Start a server whose first batch hangs for `seconds`, during which it adds no topic."""
     folder = path.parents[3]
     stalled = ("--debug-stall", seconds, "--from", "oldest", "--max-messages-per-minute", 0)
     return serve(folder, *stalled, *options)
@@ -124,7 +124,7 @@ BURSTS: list[list[tuple[Message, str]]] = [
 
 
 def answers(bot: Bot, count: int) -> list[dict[str, Any]]:
-    """The next answers. What is none is passed over: data, and what is said of a replay."""
+    """Return the next answers, skipping data messages and replay notices."""
     found: list[dict[str, Any]] = []
     while len(found) < count:
         message = bot.next()
@@ -150,7 +150,7 @@ def test_a_burst_is_answered_in_its_order(path: Path, hangs: bool, burst: list[t
 
 
 class Model:
-    """A client that is served one request after the other."""
+    """A client whose requests are served one after the other."""
 
     def __init__(self) -> None:
         self.subscribed: set[str] = set()
@@ -248,7 +248,7 @@ def test_no_data_of_a_subscription_comes_before_its_answer_or_after_its_end(
 
 
 def test_a_long_replay_delays_no_answer_and_no_other_subscription(tmp_path: Path, path: Path) -> None:
-    """The client reads no further than the answers, so the replay cannot end: they come before its end."""
+    """The client reads only up to the answers, so the replay cannot end and they must come before its end."""
     path.write_bytes(plain(*(event(oid=i) for i in range(60_000))))
     with serve(tmp_path / "data", "--client-queue", "256k") as server, Bot(server) as bot:
         send(
@@ -278,7 +278,7 @@ def test_a_long_replay_delays_no_answer_and_no_other_subscription(tmp_path: Path
 
 
 def test_while_the_pipeline_hangs_there_is_an_answer_in_time(path: Path) -> None:
-    """Also to those behind the subscription that waits; and afterwards everything is as before."""
+    """While the pipeline hangs, every request is answered in time; afterwards everything works as before."""
     with hanging(path, public.REPLY_TIMEOUT_S + 4) as server, Bot(server) as bot:
         began = time.monotonic()
         send(bot, [subscribe(A), {"method": "ping"}, subscribe(B), unsubscribe(A), {"method": "ping"}])
@@ -331,7 +331,7 @@ def test_a_shutdown_ends_what_waits_for_its_answer(path: Path) -> None:
 
 
 def test_a_client_that_sends_more_than_can_be_answered_is_not_read_from(path: Path) -> None:
-    """So that what waits for answers is bounded; in the end everything has its answer."""
+    """A server with blocked answers stops reading from the client, and answers all in the end."""
     request = b"?" * 60_000
     frame = masked(TEXT, request)
     most = 200
@@ -369,7 +369,7 @@ def test_a_client_that_sends_more_than_can_be_answered_is_not_read_from(path: Pa
 
 
 def test_requests_that_inflate_while_they_wait_are_bounded_too(path: Path) -> None:
-    """They are small on the way, so that very many are read before reading stops."""
+    """Pending requests are also bounded when they inflate: the client is closed with 1008."""
     deflate = zlib.compressobj(wbits=-15)
     small = (deflate.compress(b"?" * 60_000) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
     burst = masked(TEXT, json.dumps(subscribe(A)).encode()) + masked(TEXT, small, rsv=4) * 100
@@ -389,7 +389,7 @@ def test_requests_that_inflate_while_they_wait_are_bounded_too(path: Path) -> No
 
 
 def test_control_frames_are_no_requests(path: Path) -> None:
-    """A pong that nobody asked for has no answer; a ping frame's does not wait for that of a subscribe."""
+    """An unsolicited pong has no answer, and a ping's pong does not wait for a subscribe's answer."""
     with (
         hanging(path, 3) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client,
@@ -405,11 +405,11 @@ def test_control_frames_are_no_requests(path: Path) -> None:
         assert got.count(b"channel") == 1
 
 
-# Both the client and the task of a subscription may end it
+# Both the client and the subscription's task may end it
 
 
 class Pipe:
-    """Takes topics, and says nothing of them."""
+    """Accepts topics and never confirms them."""
 
     def __init__(self) -> None:
         self.topics: list[int] = []
@@ -440,7 +440,7 @@ def served(pipe: Pipe, start_finder: public.ReplayStartFinder | None = None) -> 
 async def subscribed(
     service: public.PublicService, subscription: dict[str, Any]
 ) -> AsyncIterator[public.Member]:
-    """A client's subscription that waits for the pipeline; afterwards the client goes."""
+    """Yield a client's subscription that waits for the pipeline, then disconnect the client."""
     async with serving(hub=service.hub, routes={public.PATH: service.make_client}) as server:
         raw = await RawClient.connect(server.port, public.PATH)
         raw.send(masked(TEXT, json.dumps(subscribe(subscription)).encode()))
@@ -454,7 +454,7 @@ async def subscribed(
 
 
 class Ending:
-    """Its client goes, or begins the same subscription anew, just before its beginning is refused."""
+    """Refuses every start, after calling `before`."""
 
     def __init__(self, before: Callable[[], None]) -> None:
         self.before = before
@@ -498,7 +498,7 @@ def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:
 
 
 def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -> None:
-    """By an equal member that has fallen behind: the pipeline makes no messages then."""
+    """A member that falls behind pauses the shared feed, for which the pipeline then makes no messages."""
 
     async def main() -> None:
         pipe = Pipe()
@@ -509,7 +509,7 @@ def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -
             feed.active.set()
             service.feeds.pause_feed(feed)
             assert not pipe.topics
-            await until(lambda: bool(pipe.topics))  # it asks for them again
+            await until(lambda: bool(pipe.topics))  # it requests the topic again
             assert not member.live
             feed.active.set()
             await until(lambda: member.live)
@@ -518,7 +518,7 @@ def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -
 
 
 def test_what_was_sent_is_not_kept_once_it_is_answered() -> None:
-    """It may be as large as a message, mostly fields that nobody looks at."""
+    """The request, as large as a message may be, is released once it is answered."""
 
     async def main() -> None:
         sent = {**A, "more": ["x" * 100] * 30}

@@ -1,4 +1,4 @@
-"""What of the service takes timing that no process from outside can hit: how it ends, what it keeps."""
+"""Behaviour of the service that depends on timing no external process can hit: how it ends, what it keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fasttail.state.checkpoint import Checkpoint
 def test_a_batch_that_ends_after_the_last_look_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hangs longer than a restart waits, and ends while the clients are being closed: nobody got it."""
+    """A batch that outlasts the restart's wait and ends while clients are closed was delivered to nobody."""
     monkeypatch.setattr(lifecycle, "STOP_TIMEOUT_S", 0.05)
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.write_bytes(plain(*[event(oid=number) for number in range(5)]))
@@ -35,7 +35,7 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
     stop_server = app.server.stop
 
     async def stop(*given: Any, **named: Any) -> None:
-        await until(lambda: app.pipeline.stopped)  # so long the clients take to go
+        await until(lambda: app.pipeline.stopped)  # closing the clients takes that long
         await stop_server(*given, **named)
 
     async def main() -> None:
@@ -61,7 +61,7 @@ def test_a_batch_that_ends_after_the_last_look_is_read_again(
 def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the pipeline has read and made, but the main thread has not taken, is read again after a kill."""
+    """What the pipeline has published but the main thread has not taken is read again after a kill."""
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     line = plain(event(oid=1))
     path.write_bytes(line * 5)
@@ -88,7 +88,7 @@ def test_the_checkpoint_does_not_run_ahead_of_what_is_handed_out(
         await handed_out(5)
         with path.open("ab") as file:
             file.write(line * 995)
-        # The main thread takes nothing as long as it waits here, and the ring fills.
+        # While the main thread waits here, it takes nothing, and the ring fills.
         wait_for("a full ring", lambda: app.pipeline.stats()["batches"] >= 16)
         app.dispatcher.save_checkpoint()
         assert kept[-1] == 5 * len(line)

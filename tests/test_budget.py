@@ -1,4 +1,4 @@
-"""What subscriptions may cost: the budget, what is refused, and that no client pays for another."""
+"""The cost of subscriptions: the budget, what is refused, and that no client pays for another."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def path(folder: Path) -> Path:
     ],
 )
 def test_what_a_topic_costs(fields: dict[str, Any], cost: int) -> None:
-    """As the documentation says it."""
+    """The cost of a topic is as documented."""
     assert topic_cost(subscribe(**fields)) == cost
 
 
 def test_the_cost_of_many_is_refused_and_given_back(folder: Path, path: Path) -> None:
-    """A client's share, then all clients' budget; there is room again when something has ended."""
+    """A client's share and the total budget are enforced, and ended subscriptions free their cost."""
     one = SUBSCRIPTION_COST + 4
     options = ("--subscription-budget", 4 * one, "--subscription-budget-per-client", 3 * one)
     with serve(folder, *options) as server, Bot(server) as bot:
@@ -126,7 +126,7 @@ steps = st.lists(
 @given(steps=steps, limit=st.integers(1, 2500), share=st.integers(1, 2500))
 @settings(deadline=None)
 def test_the_sum_is_right_after_anything(steps: list[tuple[str, int, int]], limit: int, share: int) -> None:
-    """Whatever comes and goes: each topic once and each subscription once; and within the bounds."""
+    """After any sequence of changes, each topic and each subscription counts once, within the limits."""
     asked = [
         subscribe(type="status"),
         subscribe(type="orderUpdates", user=USERS[1]),
@@ -162,7 +162,7 @@ def test_the_sum_is_right_after_anything(steps: list[tuple[str, int, int]], limi
 def one_batch(drive: Drive, path: Path, events: list[dict[str, Any]]) -> None:
     made = path.with_name("made")
     made.write_bytes(plain(*events))
-    made.rename(path.with_name("18"))  # whole at once
+    made.rename(path.with_name("18"))  # complete at once
     drive.until_lines(len(events))
     assert len(drive.ends) == 1
 
@@ -172,7 +172,7 @@ def one_batch(drive: Drive, path: Path, events: list[dict[str, Any]]) -> None:
 def test_a_client_that_wants_too_much_makes_gaps_for_itself_only(
     folder: Path, path: Path, workers: int, together: bool
 ) -> None:
-    """One batch; one client has too many topics of everything, others have one each."""
+    """A client with too many topics of everything gets gaps in a batch; clients with one topic do not."""
     events = [event(oid=i, coin="AB"[i % 2], children=[{"note": "x" * 400}]) for i in range(1000)]
     noisy = [Topic("orders", format="raw", quota_group=1) for _ in range(200)]
     small = Topic("orders", selector=Selector(coins={"A": 0.0}), format="raw", quota_group=1)
@@ -180,7 +180,7 @@ def test_a_client_that_wants_too_much_makes_gaps_for_itself_only(
         Topic("orders", format="full", quota_group=2),
         Topic("orders", selector=Selector(coins={"A": 0.0}), format="full", quota_group=3),
         Topic("orderUpdates", user=events[0]["user"], quota_group=4),
-        Topic("orders", format="ws"),  # of several clients
+        Topic("orders", format="ws"),  # shared by several clients
     ]
     if not together:
         innocent[0].set_quota_group(0)
@@ -205,7 +205,7 @@ def test_a_client_that_wants_too_much_makes_gaps_for_itself_only(
 
 
 def test_topics_of_coins_and_users_that_share_a_list(folder: Path, path: Path) -> None:
-    """Thousands of topics, found by coins or users; others in the same list get nothing."""
+    """Of thousands of topics found by coin or user, others in the same list get nothing."""
     path.touch()
     topics: dict[Topic, set[int]] = {}
     for i in range(3000):
@@ -228,7 +228,7 @@ def test_topics_of_coins_and_users_that_share_a_list(folder: Path, path: Path) -
             by_user = sorted(i for i in wanted if i % 2000 in own)
             assert got == (of_coins if len(own) == 2 else by_user)
         drive.notes.clear()
-        for topic in list(topics)[::2]:  # those of coins go, out of the middle of their lists
+        for topic in list(topics)[::2]:  # topics of coins are removed from the middle of their lists
             number = drive.pipeline.remove_topic(topic)
         drive.until_applied(number)
         append(path, plain(*late))
@@ -248,7 +248,7 @@ def test_a_topic_for_which_there_is_no_room_says_so(folder: Path, path: Path) ->
             number = drive.pipeline.add_topic(topic)
         drive.until_applied(number)
         assert [topic.refused for topic in topics] == [False, False, True], "the old channels do not count"
-        drive.pipeline.remove_topic(topics[2])  # as any other, and no other goes for it
+        drive.pipeline.remove_topic(topics[2])  # like any other; no other topic is removed instead
         drive.until_applied(drive.pipeline.remove_topic(topics[0]))
         again = Topic("orders")
         drive.until_applied(drive.pipeline.add_topic(again))
@@ -295,7 +295,7 @@ class Recorded(PublicClient):
 def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
     folder: Path, path: Path, more: dict[str, str]
 ) -> None:
-    """Not active, nor for ever on its way; and whoever asks when there is room again is served."""
+    """The subscription is neither active nor pending forever, and works once there is space again."""
 
     async def main(drive: Drive) -> None:
         feeds = Feeds(drive.pipeline, "epoch")
@@ -341,7 +341,7 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
 
 
 def test_a_topic_counts_to_the_client_that_has_it_alone(folder: Path, path: Path) -> None:
-    """One that two have is neither's: what the one asks for must not be taken from the other."""
+    """A topic shared by two clients counts for neither."""
 
     class Counted:
         def __init__(self) -> None:

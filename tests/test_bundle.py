@@ -1,4 +1,4 @@
-"""`fasttail bundle`: what is in the archive, what is named as missing, and that no secret is in it."""
+"""`fasttail bundle`: what the archive contains, what it names as missing, and that it contains no secret."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_all_of_a_running_server_and_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_settings_are_those_of_the_process(tmp_path: Path) -> None:
-    """By its own command line, variables and folder, not by those of this shell."""
+    """Settings come from the process's command line, environment and folder, not from this shell."""
     (tmp_path / "f.toml").write_text("grace_s = 7\n")
     data = tmp_path / "node"
     data.mkdir()
@@ -157,7 +157,7 @@ def test_the_settings_are_those_of_the_process(tmp_path: Path) -> None:
 
 
 def test_no_code_of_the_process_is_run(tmp_path: Path) -> None:
-    """Root asks about a service's user, whose variables name modules of his own."""
+    """Root may inspect a service whose environment names modules of its user; bundle must not import them."""
     planted, marker = tmp_path / "planted", tmp_path / "ran"
     planted.mkdir()
     (planted / "sitecustomize.py").write_text(f"open({str(marker)!r}, 'a').close()\n")
@@ -175,7 +175,7 @@ def test_no_code_of_the_process_is_run(tmp_path: Path) -> None:
 def test_the_words_of_another_users_process_are_secret_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Everybody may read a process's words, only its user what is in its environment."""
+    """A process's command line is readable by every user, its environment only by its owner."""
 
     def refused(pid: int) -> dict[str, str]:
         raise PermissionError(13, "Permission denied")
@@ -265,7 +265,7 @@ def test_an_output_that_cannot_be_written(output: str, told: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- a container, by a stand-in for the docker command
+# ---- a container, with a stand-in for the docker command
 
 
 def inspected() -> dict[str, Any]:

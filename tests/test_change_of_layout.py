@@ -1,4 +1,4 @@
-"""`--layout auto`: the folder that is being written is followed, also when the node changes it."""
+"""`--layout auto` follows the folder that is being written, even if the node changes it."""
 
 # ruff: noqa: F811 (fixtures of test_follower)
 from __future__ import annotations
@@ -70,7 +70,7 @@ def by_block(tmp_path: Path) -> Node:
 def test_which_is_being_written(
     tmp_path: Path, ages: tuple[float, ...], dates: tuple[str, ...], chosen: str
 ) -> None:
-    """The one that was written to last; of several at once the newest date, then the order of preference."""
+    """The layout written last is chosen; on a tie, the newest date, then the order of preference."""
     for name, age, date in zip(layout.LAYOUTS, ages, dates, strict=True):
         path = hour_file(tmp_path, name, date, 9)
         path.write_bytes(b"{}\n")
@@ -81,7 +81,7 @@ def test_which_is_being_written(
 
 @pytest.mark.fault(44)
 def test_behind_the_last_block(begin: Any, streaming: Node, by_block: Node) -> None:
-    """No block twice, none left out; the older hours of the new folder too."""
+    """After the change, no block is repeated or missing, including those in older hours of the new folder."""
     for name, first in (("20260505/9", 100), ("20260505/10", 103)):
         streaming.write(name, b"".join(block(first + i // 2, 2 * first + i) for i in range(6)))
     tail = begin()
@@ -129,7 +129,7 @@ def test_without_a_block_number_at_the_first_line(
 
 @pytest.mark.fault(44)
 def test_stale_from_the_start(begin: Any, streaming: Node, by_block: Node) -> None:
-    """The folder's last file is a month old as fasttail starts: nothing is waited for."""
+    """If the last file is already old at the start, the change is not delayed."""
     aged(streaming.write("20260401/9", block(1, 1)), 30 * 86400)
     tail = begin()
     tail.wait(2)
@@ -153,7 +153,7 @@ def test_a_torn_line_of_the_old_layout(begin: Any, streaming: Node, by_block: No
 
 @pytest.mark.fault(44)
 def test_both_are_written(begin: Any, streaming: Node, by_block: Node) -> None:
-    """The one that is followed stays; what is set by hand stays as well, and the other one is named."""
+    """The followed layout is kept while it grows; a configured one always, but the growing one is named."""
     streaming.write("20260505/9", block(1, 1))
     by_block.write("20260505/9", block(1, 1))
     tail, fixed = begin(), begin(layout="by_block")
@@ -175,7 +175,7 @@ def test_both_are_written(begin: Any, streaming: Node, by_block: Node) -> None:
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("how", ["auto", "by hand"])
 def test_over_a_restart(begin: Any, streaming: Node, by_block: Node, how: str) -> None:
-    """The place of the last run is in the other layout: behind its block, whether that is seen or said."""
+    """If the position is in another layout, reading continues after its block."""
     streaming.write("20260505/9", block(1, 1) + block(2, 2))
     tail = begin()
     tail.settle()
@@ -197,7 +197,7 @@ def test_over_a_restart(begin: Any, streaming: Node, by_block: Node, how: str) -
 
 @pytest.mark.parametrize("column", ["streaming", "by_block"])
 def test_find_behind_a_block(tmp_path: Path, column: str) -> None:
-    """Wherever the block is: in, between, before and behind the files."""
+    """The search finds the right line for blocks in, between, before and after the files."""
     old = tmp_path / "old"
     paths = [hour_file(tmp_path, column, "20260505", hour) for hour in (9, 10, 11)]
     blocks = {9: (10, 20), 10: (20, 20), 11: (25, 40)}
@@ -225,7 +225,7 @@ def test_find_behind_a_block(tmp_path: Path, column: str) -> None:
 @pytest.mark.fault(44)
 @both_ways
 def test_under_the_server(tmp_path: Path, inotify: bool) -> None:
-    """Clients get each order once; a cursor of the old layout is refused, and /health is well again."""
+    """Clients get each order once, a cursor of the old layout is refused, and /health recovers."""
     old, new = (hour_file(tmp_path, name, "20260505", 9) for name in ("streaming", "by_block"))
     new.unlink(missing_ok=True)
     old.write_bytes(block(1, 1) + block(2, 2))

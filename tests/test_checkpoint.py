@@ -1,4 +1,4 @@
-"""The state folder of real processes: going on after a kill, what is no checkpoint, the lock, a full disk."""
+"""The state folder of real processes: resuming after a kill, invalid checkpoints, the lock, a full disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 class Service:
-    """A node's folder and a state folder, and the instances that come and go on them."""
+    """A node's folder, a state folder, and the instances that run on them one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
@@ -52,13 +52,13 @@ class Service:
         return server
 
     def position(self) -> dict[str, Any]:
-        """What the checkpoint on disk says; empty if there is none, or one from before the first file."""
+        """Return the checkpoint's position; {} if there is none yet."""
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return json.loads(self.file.read_text())["position"] or {}
         return {}
 
     def wait_position(self, path: Path) -> None:
-        """Until the checkpoint says: the end of this file."""
+        """Wait until the checkpoint has reached the end of this file."""
         name, size = str(path.relative_to(self.data)), path.stat().st_size
         wait_for(
             f"byte {size} of {name} in {self.position()}",
@@ -82,7 +82,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.mark.fault(27)
 def test_after_a_kill_reading_goes_on_behind_what_was_handed_out(service: Service) -> None:
-    """Over a change of the hour that nobody saw, and with the end of a line that was torn at the kill."""
+    """After a kill, reading resumes at the delivered position, across a new hour and a partial line."""
     append(service.path, lines(0, 100) + lines(100, 101)[:200])
     server = service.start("--from", "oldest")
     server.wait_metric("fasttail_lines_total", 100)
@@ -108,7 +108,7 @@ def test_after_a_kill_reading_goes_on_behind_what_was_handed_out(service: Servic
 @pytest.mark.fault(27, 4)
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_late_lines_over_a_kill(service: Service, end: signal.Signals) -> None:
-    """Those of an hour that may still grow: read up to where they were handed out, and on from there."""
+    """A previous hour that may still grow is resumed at its delivered position."""
     append(service.path, lines(0, 10))
     server = service.start("--from", "oldest", "--grace-s", 300)
     following = hour_file(service.data, "plain", "20260505", 10)
@@ -133,7 +133,7 @@ def test_late_lines_over_a_kill(service: Service, end: signal.Signals) -> None:
 
 @pytest.mark.fault(4)
 def test_a_former_hour_written_anew_meanwhile(service: Service) -> None:
-    """It is known by its content, over a kill too: nothing is read from the midst of the new one."""
+    """A previous hour rewritten before the restart is recognized and not read from its middle."""
     append(service.path, lines(0, 10))
     server = service.start("--from", "oldest", "--grace-s", 300)
     following = hour_file(service.data, "plain", "20260505", 10)
@@ -160,7 +160,7 @@ def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Serv
         append(service.path, lines(i, i + 10))
         server.wait_metric("fasttail_lines_total", i)
     since = time.monotonic()
-    # A checkpoint that has not moved is not written again, but is as young as if it had been.
+    # A checkpoint that has not moved is not written again, but its age restarts as if it had been.
     wait_for(
         "two more checkpoints",
         lambda: time.monotonic() - server.metric("fasttail_checkpoint_age_seconds") > since + 2,
@@ -173,7 +173,7 @@ def test_what_waits_for_the_next_order_batch_is_not_handed_out_yet(service: Serv
 
 @pytest.mark.fault(27)
 def test_a_kill_before_the_first_line(service: Service) -> None:
-    """Begun at the end of a file: that place is kept before anything has been read."""
+    """A start at the end of a file is saved before anything has been read."""
     append(service.path, lines(0, 10))
     service.start()
     service.wait_position(service.path)
@@ -208,7 +208,7 @@ def test_late_lines_leave_the_place_as_it_is(service: Service) -> None:
 
 
 def test_a_stop_keeps_the_last_line(service: Service) -> None:
-    """Without waiting for the second in which the checkpoint is due."""
+    """A stop writes the checkpoint at once instead of waiting until it is due."""
     append(service.path, b"")
     server = service.start()
     for i in range(5):
@@ -227,7 +227,7 @@ def test_the_start_can_be_chosen_all_the_same(service: Service) -> None:
 
 
 def test_a_moved_folder_and_a_copied_file_are_the_same(service: Service) -> None:
-    """The path is relative to the data folder, and the bytes count more than the inode."""
+    """The checkpoint's path is relative to the data folder, and content counts more than the inode."""
     append(service.path, lines(0, 10))
     service.start().end()
     moved = service.data.with_name("moved")
@@ -245,7 +245,7 @@ def test_a_moved_folder_and_a_copied_file_are_the_same(service: Service) -> None
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("change", ["shorter", "other bytes"])
 def test_an_offset_that_the_file_does_not_have(service: Service, change: str) -> None:
-    """The file is taken as a new one: read from its start, said, counted."""
+    """If the file does not match the checkpoint, it is read from its start, logged and counted."""
     append(service.path, lines(0, 100))
     service.start().end()
     service.path.write_bytes(lines(500, 540) if change == "shorter" else lines(500, 640))
@@ -257,7 +257,7 @@ def test_an_offset_that_the_file_does_not_have(service: Service, change: str) ->
 
 
 def test_a_file_that_is_gone(service: Service) -> None:
-    """The oldest one after it comes next; what it held is counted as a loss."""
+    """If the file is gone, the oldest one after it comes next, and the loss is counted."""
     append(service.path, lines(0, 100))
     service.start().end()
     service.path.unlink()
@@ -297,13 +297,13 @@ NO_CHECKPOINTS = {
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("content", NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
 def test_what_is_no_checkpoint(service: Service, content: bytes | str | None) -> None:
-    """Told, and the start is as without one; then there is a good one."""
+    """An invalid checkpoint is logged and ignored, and a valid one replaces it."""
     append(service.path, lines(0, 10))
     service.state.mkdir()
     if content == "folder":
         service.file.mkdir()
     elif content == "unreadable":
-        service.file.symlink_to("checkpoint.json")  # a loop: root is refused as well
+        service.file.symlink_to("checkpoint.json")  # a loop: fails for root too
     elif isinstance(content, bytes):
         service.file.write_bytes(content)
     server = service.start()
@@ -323,7 +323,7 @@ def second(service: Service) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_restart_out_of_another_version(service: Service) -> None:
-    """Installed while the process ran, it may not understand the place: the checkpoint counts then."""
+    """If another version saved the position before the restart, it is ignored and the checkpoint counts."""
     append(service.path, lines(0, 10))
     service.start().end()
     append(service.path, lines(10, 13))
@@ -354,7 +354,7 @@ def test_a_second_instance_refuses_to_start(service: Service) -> None:
     append(service.path, lines(10, 13))
     server.wait_metric("fasttail_lines_total", 3)
     service.kill()
-    service.start().end()  # the lock went with the process
+    service.start().end()  # the lock ended with the process
 
 
 @pytest.mark.plain_build
@@ -383,8 +383,8 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
     assert server.end() == 0
     assert service.position()["offset"] == service.path.stat().st_size
     stopped = [found for line in server.log if (found := re.search(r"stopped: (\d+) lines", line))]
-    # Each image says once what it is, and once what it has read. There are more than three of them where the
-    # third one reached the limit too before it was told to end.
+    # Each image logs once its version and once what it has read. There are more than three images if the
+    # third one also reached the limit before it was stopped.
     assert len(stopped) == server.count("(commit ") >= 3
     assert sum(int(found[1]) for found in stopped) == sent
     assert server.count("ignoring checkpoint") == 1, "only the first life has none"
@@ -393,7 +393,7 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
 
 @pytest.mark.fault(34)
 def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
-    """No file of the process may have another byte, which is told once, counted, and passes."""
+    """With a file size limit of 0, the failure is logged once and counted, and the checkpoint recovers."""
     append(service.path, b"")
     server = service.start()
     wait_for("a checkpoint", service.file.exists)
@@ -415,7 +415,7 @@ def test_a_full_disk_costs_the_checkpoint_only(service: Service) -> None:
 
 
 def fill(path: Path) -> None:
-    """Write until there is an OSError."""
+    """Write until an OSError."""
     with path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -426,7 +426,7 @@ MOUNT = 'mount -t tmpfs -o size=32k none "$0" && exec "$@"'
 
 @pytest.mark.fault(34)
 def test_a_full_file_system(service: Service) -> None:
-    """A tmpfs of eight pages, seen by the server alone, and filled by somebody else."""
+    """On a tmpfs of eight pages, filled by another process, the checkpoint fails and recovers."""
     service.state.mkdir()
     within = ["unshare", "-Urm", "sh", "-c", MOUNT, str(service.state)]
     if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
@@ -469,7 +469,7 @@ def test_without_a_state_folder_none_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.fault(26, 27)
 def test_hundreds_of_short_hours(service: Service) -> None:
-    """All of them are looked after for a while; the checkpoint is not to become too long to be read."""
+    """Only 64 previous hours are kept, so that the checkpoint stays small enough to be read."""
     for day in range(1, 21):
         for hour in range(24):
             append(hour_file(service.data, "plain", f"202604{day:02}", hour), lines(0, 1))
@@ -490,7 +490,7 @@ def test_folders_that_could_not_be_looked_at_are_not_empty(service: Service) -> 
     append(service.path, lines(0, 100))
     hourly = service.path.parents[1]
     away = hourly.rename(hourly.with_name("away"))
-    hourly.symlink_to(hourly)  # an error, also for root
+    hourly.symlink_to(hourly)  # an error for root too
     server = service.start(wait=False)
     server.wait_log("cannot follow")
     time.sleep(1.5)
@@ -503,7 +503,7 @@ def test_folders_that_could_not_be_looked_at_are_not_empty(service: Service) -> 
 
 @pytest.mark.fault(24, 27)
 def test_a_file_that_is_gone_before_its_content_is_known(service: Service) -> None:
-    """The next file of that name may have its inode, too."""
+    """A file deleted before its content is known is not confused with the next one, even if inodes match."""
     append(service.path, b"")
     server = service.start()
     service.wait_position(service.path)
@@ -540,7 +540,7 @@ def test_a_state_folder_that_was_made_anew_belongs_to_who_made_it(service: Servi
 @pytest.mark.fault(45)
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_fsync(tmp_path: Path, code: int) -> None:
-    """The checkpoint is written without it, which is said once; and it is good."""
+    """Without fsync, the checkpoint is still written and valid, and one warning is logged."""
     env = preload(tmp_path, "no_fsync", FSYNC_ERRNO=code)
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
@@ -570,7 +570,7 @@ def test_an_fsync_that_fails_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.fault(29, 45)
 def test_what_a_container_forbids_is_done_without(tmp_path: Path) -> None:
-    """A seccomp filter, gVisor, an old kernel: nothing of this is needed."""
+    """System calls forbidden by seccomp, gVisor or an old kernel are not needed."""
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event(oid=1)))
     options = ("--from", "oldest", "--state-dir", tmp_path / "state")

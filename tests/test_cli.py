@@ -17,7 +17,7 @@ from fasttail.cli import main
 from fasttail.tools.synth import NodeOptions
 
 COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
-# Standard output as it is by default, whatever the surroundings of the tests say.
+# Standard output buffered as by default, whatever the environment of the tests says.
 STAND_IN = program("stand_in")
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -35,7 +35,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line with which a user's mistake is answered."""
+    """Return the single line that reports a user's mistake."""
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -161,7 +161,7 @@ def test_what_is_called(command: str, kind: str, given: dict[str, str], tmp_path
 
 
 def test_a_closed_standard_output_is_no_file_of_ours(tmp_path: Path) -> None:
-    """Else the first file or socket opened gets its number, and then the log."""
+    """Otherwise the first file or socket opened would get descriptor 1, and then the log."""
     script = 'exec "$0" "$1" "$2" log serve x 0<&- 1>&- 2>&-'
     notes = tmp_path / "notes"
     done = subprocess.run(["sh", "-c", script, *STAND_IN, notes], check=False, timeout=120)

@@ -52,7 +52,7 @@ def test_greeting() -> None:
     )
 
 
-# What an old client may say
+# What an old client may send
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_fragments_are_put_together_with_control_frames_between() -> None:
             client.send(s.masked(s.PING, b"1") + s.masked(s.CONTINUATION, b"ing"))
             assert await client.frame() == (s.PONG, b"1")
             assert await client.frame() == (s.TEXT, b"pong")
-            # A fragmented binary message is not taken for text.
+            # A fragmented binary message is not treated as text.
             client.send(s.masked(s.BINARY, b"pi", fin=False) + s.masked(s.CONTINUATION, b"ng"))
             client.send(s.masked(s.PING, b"2"))
             assert await client.frame() == (s.PONG, b"2")
@@ -238,7 +238,7 @@ def test_nothing_is_heard_from_a_client_once_it_is_being_closed(monkeypatch: pyt
             rude.send(s.close_frame(999))
             for _ in range(5):
                 await asyncio.sleep(0.001)
-                with contextlib.suppress(RuntimeError):  # the connection has ended already
+                with contextlib.suppress(RuntimeError):  # the connection has already ended
                     rude.send(s.masked(s.TEXT, b"after a bad close"))
             await until(lambda: not srv.hub.clients)
 
@@ -271,7 +271,7 @@ def test_a_character_may_be_cut_by_fragments(monkeypatch: pytest.MonkeyPatch) ->
     assert heard == ["€".encode()]
 
 
-# Clients that say too much, or nothing
+# Clients that send too much, or nothing
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_too_many_messages_a_minute_close_with_1008(frame: bytes) -> None:
 
 def test_the_messages_of_a_minute_come_back_as_it_passes() -> None:
     async def main() -> None:
-        async with serving(max_messages_per_minute=600) as srv:  # ten a second
+        async with serving(max_messages_per_minute=600) as srv:  # ten per second
             client = await RawClient.connect(srv.port)
             await client.frame()
             client.send(s.masked(s.BINARY) * 600)
@@ -323,7 +323,7 @@ def test_the_messages_of_a_minute_come_back_as_it_passes() -> None:
 
 @pytest.fixture
 def waiting_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients as those on /ws that have subscribed to nothing."""
+    """Make clients subject to the idle timeout, like clients of /ws without subscriptions."""
     monkeypatch.setattr(LegacyClient, "exempt_from_idle", property(lambda client: False))
 
 
@@ -395,14 +395,14 @@ def numbered(number: int, size: int = PIECE) -> bytes:
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """Memory comes back by reference counts alone."""
+    """Disable the garbage collector, so that only reference counts free memory."""
     gc.disable()
     yield
     gc.enable()
 
 
 async def fill_until(condition: Callable[[], bool], channel: Channel) -> None:
-    """Publish until what is expected of a client that does not read has happened."""
+    """Publish to clients that do not read until the condition holds."""
     for _ in range(500):
         if condition():
             return
@@ -412,7 +412,7 @@ async def fill_until(condition: Callable[[], bool], channel: Channel) -> None:
 
 
 def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """One reads nothing, one reads all. The second gets each message before the next one is sent."""
+    """A client that reads nothing is closed; one that reads gets each message before the next one is sent."""
 
     async def main() -> None:
         limit = 1 << 20
@@ -438,13 +438,13 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
             await fast.count(1 + sent)
             assert [int(text[:8]) for text in fast.texts[1:]] == list(range(sent))
             assert limit < most_queued <= limit + len(numbered(0))
-            assert slow.queued_bytes <= limit + len(numbered(0)) + 64  # and the close frame
+            assert slow.queued_bytes <= limit + len(numbered(0)) + 64  # including the close frame
             assert slow.closing
             assert slow.send(numbered(0)) is False
             assert channel.clients == srv.hub.clients - {slow}
             assert channel.orders_sent == channel.messages_sent == given * 2 + 21
 
-            # It wakes up in time: everything it was given is whole and in order, then 1013 and nothing more.
+            # Once it reads again, all queued messages are complete and in order, then 1013 and nothing more.
             await stalled.frame()
             for number in range(given):
                 assert (await stalled.frame())[1][:8] == b"%08d" % number
@@ -462,7 +462,7 @@ def test_a_stalled_client_is_closed_and_delays_nobody(caplog: pytest.LogCaptureF
 def test_clients_that_are_too_slow_again_and_again_do_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each is counted; the log has one line a minute."""
+    """Every slow client is counted, but the log has only one line per minute."""
 
     async def main() -> None:
         async with serving(client_queue=100_000, close_timeout_s=0.05) as srv:
@@ -525,7 +525,7 @@ def test_a_stalled_client_that_never_wakes_is_dropped_with_its_queue(no_collecto
             assert srv.hub.connection_counters()["queued_bytes"] > 256 * 1024
             await until(lambda: not srv.hub.clients)
             assert srv.hub.connection_counters()["queued_bytes"] == 0
-            await until(lambda: gone() is None)  # else a cycle keeps it
+            await until(lambda: gone() is None)  # otherwise a cycle keeps it alive
             stalled.writer.close()
 
     run(main())
@@ -546,7 +546,7 @@ def test_one_large_write_does_not_close_a_client_that_keeps_up() -> None:
 
 
 def test_pings_of_a_client_that_does_not_read_fill_its_own_queue_only() -> None:
-    """Answers count like orders: a flood of pings cannot make the server hold more than the queue."""
+    """Pongs count toward the queue, so a flood of pings cannot make the server hold more."""
 
     async def main() -> None:
         async with serving(client_queue=64 * 1024, close_timeout_s=0.2) as srv:
@@ -575,7 +575,7 @@ def test_pings_of_a_client_that_does_not_read_fill_its_own_queue_only() -> None:
     run(main())
 
 
-# Coming and going
+# Connecting and disconnecting
 
 
 def test_clients_that_reset_at_any_moment_leave_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
@@ -609,7 +609,7 @@ def test_clients_that_reset_at_any_moment_leave_nothing_behind(caplog: pytest.Lo
 
 
 def test_a_peer_that_ended_its_side_without_reading_is_let_go() -> None:
-    """A half-closed connection with a full queue would otherwise wait for its peer for ever."""
+    """A half-closed connection with a full queue would otherwise wait for its peer forever."""
 
     async def main() -> None:
         async with serving(client_queue=1 << 30, close_timeout_s=0.2) as srv:
@@ -627,7 +627,9 @@ def test_a_peer_that_ended_its_side_without_reading_is_let_go() -> None:
 
 
 def test_a_stalled_peer_that_breaks_the_protocol_is_let_go() -> None:
-    """picows answers an unmasked frame itself and then waits for the queue to drain."""
+    """A stalled client that sends an unmasked frame is dropped. picows answers the frame itself and then
+    waits for the queue to drain.
+    """
 
     async def main() -> None:
         async with serving(client_queue=1 << 30, close_timeout_s=0.2) as srv:
@@ -663,7 +665,7 @@ def test_close_all_closes_with_the_code_and_drops_who_does_not_go() -> None:
             assert await polite.closed() == 1012
             opcode, payload = await deaf.frame()
             assert (opcode, payload) == (s.CLOSE, struct.pack(">H", 1012) + b"restarting")
-            # Who comes now is refused.
+            # New connections are refused.
             assert (await s.http(srv.port, "/ws/", "Upgrade: websocket", "Connection: Upgrade")).status == 503
 
     run(main())
@@ -728,7 +730,7 @@ def test_batch_messages_keep_their_limit_and_lose_nothing(max_message: int) -> N
         assert len(data["orders"]) == data["count"] == count
         seen += [int(order["id"]) for order in data["orders"]]
     assert seen == list(range(number))
-    # Packed: two neighbours never fit into one message.
+    # Messages are packed: no two neighbours would fit into one.
     sizes = [len(payload_of(frame)) for frame, _ in frames]
     assert all(a + b > max_message - OrderBatcher.OVERHEAD for a, b in pairwise(sizes))
 

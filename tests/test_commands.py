@@ -32,7 +32,7 @@ ENVIRON = {name: value for name, value in os.environ.items() if not name.startsw
 
 
 def run(*words: object, stdin: Any = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """The command with its output; `stdin`: bytes through a pipe, or a file or descriptor."""
+    """Run the command and capture its output. `stdin` is bytes for a pipe, or a file or descriptor."""
     given: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     return subprocess.run(
         command(*words), env=ENVIRON, capture_output=True, check=False, timeout=120, **given, **options
@@ -40,21 +40,21 @@ def run(*words: object, stdin: Any = b"", **options: Any) -> subprocess.Complete
 
 
 def parsed(*words: object, stdin: Any = b"") -> bytes:
-    """What `fasttail parse` prints when there is nothing to complain about."""
+    """Return the output of `fasttail parse`, which must succeed without messages."""
     done = run("parse", *words, stdin=stdin)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout
 
 
 def expected(data: bytes) -> bytes:
-    """`--format json` by the plain reader, for lines in the node's own compact form."""
+    """Return `--format json` made by the plain reader, for lines in the node's own compact form."""
     orders, rejected = plain_reader.read(data)
     assert rejected == []
     return b"".join(orjson.dumps(order) + b"\n" for order in orders)
 
 
 def oids(output: bytes) -> list[int]:
-    """Of `--format json`."""
+    """Return the oids of `--format json` output."""
     return [json.loads(line)["oid"] for line in output.splitlines()]
 
 
@@ -62,7 +62,7 @@ def numbered(first: int, count: int, **changes: Any) -> list[dict[str, Any]]:
     return [event(oid=i, **changes) for i in range(first, first + count)]
 
 
-# ---- what is printed
+# ---- output
 
 
 def test_genuine_files_equal_the_plain_reader_byte_for_byte(real_data: Path) -> None:
@@ -74,7 +74,7 @@ def test_genuine_files_equal_the_plain_reader_byte_for_byte(real_data: Path) -> 
 
 
 def test_the_twin_capture_is_equal_through_both_layouts(real_data: Path, tmp_path: Path) -> None:
-    """The node's plain lines come out of the envelopes of either layout, byte for byte."""
+    """Both layouts of the same capture give the node's plain lines, byte for byte."""
     by_block = real_data / "node_order_statuses.by_block.dz_20260505.jsonl"
     streaming = tmp_path / "streaming"
     blocks = {orjson.loads(line)["block_number"] for line in by_block.read_bytes().splitlines()}
@@ -103,7 +103,7 @@ def test_raw_is_the_event_as_it_stood() -> None:
 
 @pytest.mark.fault(18)
 def test_json_keeps_the_text_of_the_node() -> None:
-    """Decimals, escapes and inner JSON go over as they are; what is not there is null."""
+    """Decimals, escapes and nested JSON are copied verbatim, and missing fields become null."""
     line = plain(event(limitPx="1.50", builder={"b": "0x1", "f": 10}, children=[], tif=None, timestamp=-5))
     line = line.replace(b'"BTC"', rb'"B\u0054C"').replace(b'"f":10', b'"f" : 10')
     line = line.replace(b'"hash":null,', b"").replace(b'"oid":412036451268', b'"oid":18446744073709551615')
@@ -130,7 +130,7 @@ def test_all_layouts_of_a_seed_give_the_same_lines() -> None:
 
 
 def test_several_files_one_after_the_other(tmp_path: Path) -> None:
-    """A last line without a newline is whole, and does not run into the next file."""
+    """A last line without a newline is complete and is not joined with the next file."""
     (tmp_path / "a").write_bytes(plain(*numbered(0, 3))[:-1])
     (tmp_path / "b").write_bytes(b"")
     (tmp_path / "c").write_bytes(envelope(numbered(5, 3))[:-1])
@@ -152,7 +152,7 @@ def test_standard_input_of_every_kind(tmp_path: Path) -> None:
         assert oids(parsed("-", stdin=file)) == list(range(100, 500)), "from where the shell has left it"
     assert oids(parsed("-", stdin=data)) == list(range(500))
     assert parsed("-", stdin=subprocess.DEVNULL) == b""
-    ours, theirs = socket.socketpair()  # as with ssh and with inetd
+    ours, theirs = socket.socketpair()  # as with ssh and inetd
     with ours, theirs:
         process = subprocess.Popen(command("parse", "-"), stdin=theirs.fileno(), stdout=subprocess.PIPE)
         theirs.close()
@@ -163,7 +163,7 @@ def test_standard_input_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_comes_in_pieces(tmp_path: Path) -> None:
-    """What is whole is printed at once; a pipe that somebody made non-blocking is waited for."""
+    """Complete lines are printed at once, and a non-blocking pipe is waited for."""
     data = plain(*numbered(0, 3))
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -181,7 +181,7 @@ def test_a_pipe_that_comes_in_pieces(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-# ---- numbers
+# ---- statistics
 
 
 def test_stats(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_filters(options: str, passing: list[int]) -> None:
     assert oids(parsed(*options.split(), "-", stdin=data)) == passing
 
 
-# ---- what goes wrong
+# ---- errors
 
 
 def test_a_file_that_cannot_be_read_is_told_and_the_others_are_read(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_line_that_is_too_long_is_skipped_and_counted() -> None:
     assert (stats["lines"], stats["orders"], stats["rejected"], stats["bytes"]) == (3, 2, 1, len(data))
 
 
-# ---- where the output goes
+# ---- standard output
 
 
 @pytest.mark.parametrize("layout", ["plain", "by_block"])
@@ -386,7 +386,7 @@ def test_interrupted(tmp_path: Path) -> None:
 
 
 def mixture() -> bytes:
-    """All layouts, blank and malformed lines, escapes, children, empty blocks, short times."""
+    """Return all layouts, malformed lines, escapes, children, empty blocks and short times."""
     spoilt = plain(event(coin='a"b'), event(side="C"), event(oid="1")) + b"\n{}\n" + envelope([])
     parts = [
         generate(60, "plain", 1, children=0.2, short_times=0.2),
@@ -421,7 +421,7 @@ def test_any_workers_and_any_block_size_give_the_same(tmp_path: Path) -> None:
 
 
 def test_a_line_of_several_megabytes_gives_the_same(tmp_path: Path) -> None:
-    """By_block, thousands of events: the workers share it out within the line, whatever the blocks are."""
+    """The output is the same however workers share one `by_block` line with thousands of events."""
     events = [orjson.loads(line) for line in generate(8000, "plain", 4, children=0.01).splitlines()]
     data = plain(event(oid=1)) + envelope(events) + envelope([event(oid=2)])
     assert len(data) > 3 << 20
@@ -436,9 +436,9 @@ def test_a_line_of_several_megabytes_gives_the_same(tmp_path: Path) -> None:
 
 
 def on_a_terminal(*words: object, pause_s: float = 0.0) -> tuple[int, bytes, bytes]:
-    """Exit code, standard output and what standard error shows on a terminal.
+    """Run on a terminal; return the exit code, standard output, and what the terminal shows.
 
-    pause_s: so long nobody reads the pipe that standard output is, once something has come.
+    `pause_s` is how long standard output stays unread after its first bytes.
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (25, 100))
@@ -456,7 +456,7 @@ def on_a_terminal(*words: object, pause_s: float = 0.0) -> tuple[int, bytes, byt
             for fd in select.select(fds, [], [], PATIENCE_S)[0]:
                 try:
                     data = os.read(fd, 1 << 16)
-                except OSError:  # the terminal's other end is closed
+                except OSError:  # the other end of the terminal is closed
                     data = b""
                 if not data:
                     fds.remove(fd)
@@ -494,7 +494,7 @@ def test_short_runs_show_nothing(tmp_path: Path) -> None:
 
 
 def test_tail_without_following_reads_all_there_is(tmp_path: Path) -> None:
-    """Hours in their order as numbers, over a date; torn last lines as they are."""
+    """Hours are read in numeric order across a date, and partial last lines are printed as they are."""
     for i, (date, hour) in enumerate([("20260505", 9), ("20260505", 10), ("20260506", 0), ("20260506", 1)]):
         text = plain(*numbered(i * 10, 10))
         hour_file(tmp_path, "plain", date, hour).write_bytes(text[:-1] if i in (1, 3) else text)
@@ -529,7 +529,7 @@ def test_tail_filters_and_tells_what_it_rejects(tmp_path: Path) -> None:
 
 
 class Tail:
-    """A running `fasttail tail`, its standard output read line by line."""
+    """A running `fasttail tail` whose standard output is read line by line."""
 
     def __init__(self, *words: object) -> None:
         self.process = subprocess.Popen(
@@ -554,13 +554,13 @@ class Tail:
                 return
 
     def orders(self, count: int) -> list[int]:
-        """oids of the next lines; the test's time limit is the patience."""
+        """Return the oids of the next `count` lines; only the test's time limit bounds the wait."""
         return oids(b"".join(self.stdout.readline() for _ in range(count)))
 
 
 @pytest.mark.parametrize("inotify", [[], ["--no-inotify"]], ids=["inotify", "polling"])
 def test_tail_follows_until_it_is_interrupted(tmp_path: Path, inotify: list[str]) -> None:
-    """From the end, over an hour, a torn line included; each order as soon as it is written."""
+    """Orders are printed as soon as they are written, also across an hour with a partial line."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.write_bytes(plain(*numbered(0, 10)))
     later = hour_file(tmp_path, "plain", "20260505", 10)

@@ -1,4 +1,4 @@
-"""permessage-deflate: what is negotiated, what goes out and comes in; byte by byte, and another package."""
+"""permessage-deflate: negotiation and both directions, byte by byte and with another implementation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAIL = b"\x00\x00\xff\xff"
 
 
 def noisy(size: int) -> bytes:
-    """Text that hardly shrinks."""
+    """Return text that hardly compresses."""
     generator = random.Random(1)
     return bytes(generator.randrange(33, 127) for _ in range(size))
 
@@ -69,7 +69,7 @@ def offered(*headers: str) -> str | None:
         (f"{PMD}; client_max_window_bits; client_max_window_bits", None),
         ("x-webkit-deflate-frame", None),
         (f'other; a="x, {PMD}; y\\"", {PMD}', PLAIN),
-        (f'other; a="x, {PMD}', None),  # the quote does not end
+        (f'other; a="x, {PMD}', None),  # the quote is unterminated
         (f" , ,{PMD},", PLAIN),
         (f"{PMD} nonsense", None),
         ("", None),
@@ -107,11 +107,11 @@ def test_without_the_setting_nothing_is_negotiated() -> None:
     run(main())
 
 
-# What goes out
+# Outgoing messages
 
 
 def inflated(payload: bytes, bits: int = 15) -> bytes:
-    """In small steps: zlib sees what is further back than the window only within one."""
+    """Inflate in small steps: within one call, zlib also accepts references beyond the window."""
     inflate = zlib.decompressobj(-bits)
     message = inflate.decompress(payload + TAIL, 128)
     while inflate.unconsumed_tail:
@@ -177,7 +177,7 @@ def test_a_frame_is_compressed_once_for_all_who_asked(monkeypatch: pytest.Monkey
             for client in (*clients, plain):
                 await client.any_frame()
             made.clear()
-            # It repeats itself further back than the small window reaches.
+            # The payload repeats itself at a distance beyond the small window.
             payload = noisy(1000) * 3
             data = text_frame(payload) * 3
             assert srv.hub.channels["orderUpdate"].publish(data, 3) == 10
@@ -255,11 +255,11 @@ def test_the_queue_counts_what_is_really_written() -> None:
     run(main())
 
 
-# What comes in
+# Incoming messages
 
 
 class Heard:
-    """What a legacy client's text() got."""
+    """Records what LegacyClient.text() receives."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts: list[bytes] = []
@@ -409,7 +409,7 @@ def test_a_bomb_is_not_inflated_further_than_the_limit(monkeypatch: pytest.Monke
 
 
 def test_firefox_compresses_with_us() -> None:
-    """What it sends, in its order."""
+    """Firefox's own headers, in its order, negotiate compression."""
     sent = (
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
         "Accept: */*",

@@ -1,4 +1,4 @@
-"""The settings: where they come from, what is accepted, and what the errors say."""
+"""Settings: their sources, what is accepted, and the texts of errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def from_file(tmp_path: Path, text: str, name: str = "f.toml", **given: Any) -> 
     return serve(config=str(tmp_path / name), **given)
 
 
-# Where a value comes from
+# Sources of a value
 
 
 def test_a_webhook_is_a_url_of_which_only_the_host_is_shown(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_built_directly_it_is_the_same() -> None:
 
 @pytest.mark.parametrize("settings", COMMANDS.values())
 def test_every_setting_has_each_of_its_forms(settings: type[Settings], tmp_path: Path) -> None:
-    """What the help shows as the default can be typed, set in the environment and written in a file."""
+    """The default that the help shows can be typed, set in the environment and written in a file."""
     required = {option.dest: "/x" for option in options(settings) if option.positional}
     default = load(settings, required)
     for option in options(settings):
@@ -153,7 +153,7 @@ def test_one_file_for_all_commands(tmp_path: Path) -> None:
     assert load(ParseSettings, given).block_size == 1024
 
 
-# What is accepted
+# Accepted values
 
 
 @pytest.mark.parametrize(
@@ -287,8 +287,8 @@ def test_symbols_listed_twice(tmp_path: Path) -> None:
         ("f.toml", "grace_s = nan", "grace_s: expected a number of at least 0, got nan"),
         ("f.toml", "inotify = 1", "inotify: expected true or false, got 1"),
         ("f.toml", "block_size = 1.5", "block_size: expected a size"),
-        ("f.toml", "data_dir = 7", ""),  # given on the command line: not looked at
-        ("f.toml", "coin = 7", ""),  # another command's
+        ("f.toml", "data_dir = 7", ""),  # given on the command line: not checked
+        ("f.toml", "coin = 7", ""),  # a setting of another command
         ("f.toml", "port = ", "f.toml: not valid TOML: Invalid value"),
         ("f.json", "{", "f.json: not valid JSON: Expecting property name"),
         ("f.json", "[" * 100_000, "f.json: not valid JSON"),
@@ -371,7 +371,7 @@ def test_version_2_the_tightest_group_counts(tmp_path: Path) -> None:
 
 
 def test_version_1_in_a_container(tmp_path: Path) -> None:
-    """The path is the host's; what is mounted is the container's own group."""
+    """With cgroup v1, the path is the host's, but the mount shows the container's own group."""
     root = control_groups(
         tmp_path,
         "5:cpu,cpuacct:/docker/1234\n4:memory:/docker/1234",
@@ -418,7 +418,7 @@ def test_what_a_broken_file_says_is_not_quoted(tmp_path: Path, text: str) -> Non
     assert "s3cret" not in str(caught.value)
 
 
-# What would be lost in silence
+# What would be lost silently
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The assertions of fasttail/system/checks.h: alive in a debug build, not there in any other."""
+"""The assertions of fasttail/system/checks.h: active in a debug build, absent in any other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARK = b"fasttail: assertion failed"
 
 
 def checked(module: str) -> bool:
-    """Whether the compiled module has assertions in it."""
+    """Return whether the compiled module contains assertions."""
     return MARK in Path(import_module(module).__file__ or "").read_bytes()
 
 
@@ -61,7 +61,7 @@ def test_a_wrong_thread_aborts(tmp_path: Path, method: str) -> None:
 def test_the_macros(
     tmp_path: Path, sources: Path, flags: list[str], arguments: list[str], output: str, fault: str | None
 ) -> None:
-    """Without FASTTAIL_DEBUG nothing is evaluated."""
+    """Without FASTTAIL_DEBUG, the macros do not evaluate their arguments."""
     headers = ["-I", str(sources / "fasttail")]
     command = ["gcc", "-Wall", "-Wextra", "-Werror", *flags, *headers, "checked.c", "-o"]
     subprocess.run([*command, tmp_path / "checked"], cwd=TESTS / "samples", check=True)

@@ -1,4 +1,4 @@
-"""Up to where everything has been handed out: what is kept of hours that were left."""
+"""The delivered position: what is kept about previous hours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def opened(hour: int) -> FileOpened:
 
 
 class Name(str):
-    """One to which there can be a weak reference."""
+    """A str that supports weak references."""
 
 
 def test_hours_that_grow_no_more_are_forgotten_though_nobody_asks() -> None:

@@ -15,9 +15,9 @@ from running import PATIENCE_S, command
 
 
 def demo(folder: Path, *options: object, wrap: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """Started as a shell would, in a process group of its own; temporary files go to `folder`.
+    """Start the demo as a shell would, in its own process group, with temporary files in `folder`.
 
-    wrap: the command that executes it.
+    `wrap` is a command prefix.
     """
     return subprocess.Popen(
         [*wrap, *command("demo", *options)],
@@ -51,7 +51,7 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     check_summary(output)
     assert re.search(r" in [2-5] files", output), "hours went by"
     seconds = re.findall(r"^ +\d+ s  +[\d,]+ lines/s  +[\d,]+ orders/s  delay p50 ", output, re.M)
-    assert len(seconds) >= 3  # one more where it takes a while to end
+    assert len(seconds) >= 3  # one more if the end takes a while
     assert re.search(r"^ +\S+ (Bid|Ask) [\d.]+ @ [\d.]+ (open|canceled|filled|triggered)$", output, re.M)
     assert list(tmp_path.iterdir()) == [], "it cleans up"
 
@@ -64,10 +64,8 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
         pytest.param(signal.SIGTERM, ["env", "--ignore-signal=INT"], id="sigterm-in-the-background"),
     ],
 )
-def test_it_ends_early_without_leaving_anything(
-    tmp_path: Path, how: signal.Signals, wrap: list[str]
-) -> None:
-    """Ctrl-C reaches the whole group, the terminal's way; SIGTERM the demo alone, as from `timeout`.
+def test_it_ends_early_without_leaving_anything(tmp_path: Path, how: signal.Signals, wrap: list[str]) -> None:
+    """Ctrl-C reaches the whole group, as from a terminal; SIGTERM only the demo, as from `timeout`.
 
     A shell script starts its background jobs with SIGINT ignored.
     """

@@ -1,7 +1,7 @@
-"""What lies in deploy/ against a real server: the metrics it names; and Prometheus' and systemd's checkers.
+"""The files in deploy/ against a real server's metrics, and against the checkers of Prometheus and systemd.
 
-promtool (Debian: prometheus) and systemd-analyze (systemd) are used where they are installed;
-FASTTAIL_NEED_PROMTOOL=1 and FASTTAIL_NEED_SYSTEMD=1 make it a failure that they are not.
+promtool (Debian: prometheus) and systemd-analyze (systemd) are used if they are installed. With
+FASTTAIL_NEED_PROMTOOL=1 and FASTTAIL_NEED_SYSTEMD=1 their absence is a failure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DASHBOARD = DEPLOY / "grafana" / "fasttail.json"
 OPERATIONS = HERE.parent / "docs" / "operations.md"
 UNITS = (DEPLOY / "systemd" / "fasttail.service", DEPLOY / "systemd" / "fasttail.socket")
 
-# Absent from a server to which nothing happens: no batch runs, memory has no end in sight.
+# Absent while a server is idle: no batch runs, and memory will not reach the limit.
 SOMETIMES = {"fasttail_batch_running_seconds", "fasttail_memory_left_seconds"}
 
 
@@ -57,7 +57,7 @@ def systemd_analyze() -> str:
 
 
 def check(*words: str | Path, cwd: Path | None = None, text: str | None = None) -> str:
-    """What the command says; fails, with that, unless it succeeds."""
+    """Run a command that must succeed, and return its output."""
     done = subprocess.run(
         list(map(str, words)), cwd=cwd, input=text, capture_output=True, text=True, timeout=120
     )
@@ -65,7 +65,7 @@ def check(*words: str | Path, cwd: Path | None = None, text: str | None = None) 
     return done.stdout + done.stderr
 
 
-# ---- what is asked for
+# ---- metrics in use
 
 
 def rules() -> list[dict[str, Any]]:
@@ -73,13 +73,13 @@ def rules() -> list[dict[str, Any]]:
 
 
 def targets() -> list[tuple[str, dict[str, Any]]]:
-    """(title of the panel, target) of the dashboard."""
+    """Return (panel title, target) of the dashboard."""
     dashboard = json.loads(DASHBOARD.read_text())
     return [(panel["title"], target) for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
 def expressions() -> dict[str, str]:
-    """Every PromQL expression in deploy/, by where it stands."""
+    """Return every PromQL expression in deploy/, keyed by its location."""
     found = {f"alert {rule['alert']}": rule["expr"] for rule in rules()}
     found |= {f"panel {title} {target['refId']}": target["expr"] for title, target in targets()}
     for note in json.loads(DASHBOARD.read_text())["annotations"]["list"]:
@@ -88,7 +88,7 @@ def expressions() -> dict[str, str]:
 
 
 def types(text: str) -> dict[str, str]:
-    """Name of each sample -> type of its metric."""
+    """Return the metric type of each sample name."""
     return {
         sample.name: family.type
         for family in text_string_to_metric_families(text)
@@ -101,7 +101,7 @@ USE = re.compile(r"(?:(\w+)\()?\b(fasttail_\w+)(?:\{[^}]*\})?(\[[^\]]*\])?")
 
 
 def misuses(expression: str, known: dict[str, str]) -> list[str]:
-    """Names that no server tells, and functions that their types do not suit."""
+    """Return names that no server exports, and functions that do not suit the metric's type."""
     said = []
     for function, name, window in USE.findall(expression):
         kind = known.get(name)
@@ -141,7 +141,7 @@ def test_a_misuse_is_seen(expression: str, fault: str) -> None:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server's /metrics, with all that settings can add to it."""
+    """Return a real server's /metrics, with everything that settings can add."""
     folder = tmp_path_factory.mktemp("served")
     path = hour_file(folder / "data", "streaming", "20260505", 9)
     path.touch()
@@ -172,7 +172,7 @@ def test_promtool_has_nothing_to_say_about_the_metrics(promtool: str, text: str)
 
 
 def test_promtool_knows_complaints(promtool: str) -> None:
-    """It speaks up, and with what exit code: the test above rests on both."""
+    """promtool reports a wrong metric and fails, which the test above relies on."""
     done = subprocess.run(
         [promtool, "check", "metrics"],
         input="# HELP x_total A gauge.\n# TYPE x_total gauge\nx_total 1\n", capture_output=True, text=True,
@@ -271,7 +271,7 @@ def test_the_dashboard_is_whole() -> None:
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
-    """The unit's settings, each with all its values."""
+    """Return the unit's settings, each with all its values."""
     found: dict[str, list[str]] = {}
     for line in unit.read_text().splitlines():
         if "=" in line and not line.startswith("#"):
@@ -282,7 +282,7 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder with the units, which start what is really there."""
+    """Create a folder with the units, which start the installed program."""
     program = tmp_path / "fasttail"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
     program.chmod(0o755)
@@ -294,7 +294,7 @@ def installed(tmp_path: Path) -> Path:
 
 def test_systemd_takes_the_units(systemd_analyze: str, installed: Path) -> None:
     said = check(systemd_analyze, "verify", "--man=no", *(installed / unit.name for unit in UNITS))
-    assert "fasttail" not in said, said  # of other units of this machine it may complain
+    assert "fasttail" not in said, said  # it may complain about other units of this machine
 
 
 def test_little_is_exposed(systemd_analyze: str) -> None:

@@ -1,4 +1,4 @@
-"""scripts/deploy before it comes to an engine; test_container.py has the rest."""
+"""scripts/deploy before it needs an engine; test_container.py tests the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
     "words", [[], ["moon"], ["staging", "--minutes", "five"], ["staging", "--minuets", "5"]]
 )
 def test_a_mistake_comes_before_everything(words: list[str]) -> None:
-    """An engine that nobody reaches would be told of first."""
+    """A wrong argument is reported before the unreachable engine would be."""
     done = subprocess.run(
         [ROOT / "scripts" / "deploy", *words],
         env={**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:9"},

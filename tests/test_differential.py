@@ -58,7 +58,7 @@ STRANGE = (
 
 
 class Writer:
-    """Writes JSON text, mostly right, in every form that the grammar allows. Every choice is Hypothesis's."""
+    """Writes JSON text, mostly valid, in every form the grammar allows. Hypothesis makes every choice."""
 
     def __init__(self, source: random.Random, faults: bool) -> None:
         self.source = source
@@ -87,7 +87,6 @@ class Writer:
         return '"' + "".join(made) + '"'
 
     def value(self, depth: int = 0) -> str:
-        """Any value."""
         kind = self.source.randrange(8 if depth < 4 else 5)
         if self.faults and self.maybe(0.02):
             return self.source.choice(STRANGE + BROKEN_TEXTS)
@@ -128,7 +127,7 @@ class Writer:
         return f"{day}T{second}" + pick(("", ".1", ".123", ".123456", ".123456789", ".", ".1234567890", "Z"))
 
     def known(self, key: str) -> str:
-        """A value for a key of the schema, mostly of its type."""
+        """Return a value for a key of the schema, mostly of the right type."""
         if self.maybe(0.01):
             return self.value()
         if key in ("time", "block_time", "local_time"):
@@ -157,7 +156,7 @@ class Writer:
         return self.text(self.source.choice(TEXTS) if self.maybe(0.3) else "0x" + "ab" * 20)
 
     def holder(self, keys: list[str], value: Callable[[str], str]) -> str:
-        """An object with these keys: perhaps shuffled, with some missing, repeated, or unknown ones."""
+        """Return an object with these keys, possibly shuffled, with missing, repeated or unknown ones."""
         if self.maybe(0.4):
             self.source.shuffle(keys)
         if self.maybe(0.03):
@@ -195,7 +194,7 @@ def test_text_by_grammar(source: random.Random, faults: bool) -> None:
 
 
 def test_text_by_grammar_in_bulk() -> None:
-    """Many lines in one buffer: what one line leaves behind in the parser must not change the next."""
+    """Many lines in one buffer: state that one line leaves in the parser must not affect the next."""
     source = random.Random(20260505)
     lines = [Writer(source, faults=bool(number % 3)).line() for number in range(4000)]
     done = agree(lines)
@@ -205,7 +204,7 @@ def test_text_by_grammar_in_bulk() -> None:
 
 # ---------------------------------------------------------------- broken lines
 def branches() -> Iterator[bytes]:
-    """Lines in the node's own form that take every branch of the template path."""
+    """Yield lines in the node's own form that take every branch of the template path."""
     text = "0123456789abcdef" * 10
     changes: list[dict[str, object]] = [
         {},
@@ -234,7 +233,7 @@ def branches() -> Iterator[bytes]:
 
 
 def flipped(line: bytes, times: int = 2) -> Iterator[bytes]:
-    """One flipped bit at every position; which of the eight goes round."""
+    """Yield the line with one bit flipped, `times` times per position; the choice of the bit rotates."""
     for at in range(len(line)):
         for number in range(times):
             bit = FLIPS[(at * times + number) % 8]
@@ -257,7 +256,7 @@ def test_all_flipped_bits_of_one_line() -> None:
 
 
 def test_every_byte_at_every_place_of_the_values() -> None:
-    """All 256 bytes at each position of what the template path reads by hand."""
+    """All 256 bytes at each position that the template path reads by hand."""
     line = envelope([event()])[:-1]
     places: list[int] = []
     for mark, size in (
@@ -278,7 +277,7 @@ def test_cut_at_every_byte() -> None:
 
 
 def test_the_end_of_the_data_may_be_anywhere() -> None:
-    """The last line without a newline, behind others, of every length."""
+    """The last line, without a newline and behind others, may have any length."""
     line = plain(event(hash="0x" + "ab" * 32))
     for name in isa.available():
         isa.use(name)
@@ -290,7 +289,7 @@ def test_the_end_of_the_data_may_be_anywhere() -> None:
 
 
 def shortened(line: bytes) -> bytes:
-    """Of a long block the first events, of another long line its beginning."""
+    """Shorten a long block to its first events, and any other long line to its beginning."""
     if len(line) < 4000:
         return line
     at = line.find(b'},{"time":"', 1500)
@@ -318,7 +317,7 @@ def test_broken_genuine_lines(real_data: Path) -> None:
 
 # ---------------------------------------------------------------- numbers and times
 def test_decimals_of_every_length() -> None:
-    """1 to 20 digits before and behind the point, zeros in front, signs and exponents."""
+    """Decimals with 1 to 20 digits on each side of the point, leading zeros, signs and exponents."""
     digits = "98765432101234567899"
     texts = [f"{digits[:a]}.{digits[20 - b :]}" for a in range(1, 21) for b in range(1, 21)]
     texts += [f"0.{'0' * a}{digits[:b]}" for a in range(24) for b in range(1, 21)]
@@ -362,7 +361,7 @@ def test_decimals_that_are_hard_to_round() -> None:
         "18446744073709551616.0", "99999999999999999999.9", "179769313486231580793" + "0" * 288,
         "17976931348623157e292",
     ]  # fmt: skip
-    # halfway between two neighbours, exactly, and one unit in the 800th place beside it
+    # exactly halfway between two neighbours, and one unit beside it in the 800th place
     half = "1.00000000000000011102230246251565404236316680908203125"
     texts += [half, half + "0" * 750 + "1", half[:-1] + "4" + "9" * 750, half + "0" * 800]
     source = random.Random(17)
@@ -410,7 +409,7 @@ def test_times_at_every_edge() -> None:
     ]
     done = agree(lines, workers=(1,))
     assert len(done.orders) > 250
-    # every year's ends and leap day's neighbours in order: what is remembered of the last second must go
+    # Every year's ends and the neighbours of the leap day, in order: the cached second must be invalidated.
     years = [
         f"{year}-{day}T00:00:00.000000001"
         for year in range(1970, 2262)
@@ -468,7 +467,7 @@ def test_integers_at_every_edge() -> None:
 
 
 # ---------------------------------------------------------------- texts
-# What stands at each position: its bytes, and what they are (None: the line is no JSON).
+# What stands at each position: its bytes and their value (None: the line is invalid JSON).
 SPECIAL: tuple[tuple[bytes, str | None], ...] = (
     (b'\\"', '"'), (b"\\\\", "\\"), (b"\\u0041", "A"), (b"\\ud83d\\ude00", "😀"), (b"\\n", "\n"), (b"\\q",
     None), (b"\x00", None),
@@ -481,7 +480,7 @@ TEXT_KEYS = ("user", "status", "coin", "cloid", "hash", "triggerCondition", "ord
 
 @pytest.mark.parametrize("key", TEXT_KEYS)
 def test_texts_of_every_length_with_every_byte_everywhere(key: str) -> None:
-    """Length 0 to 130, each special byte at every position, and the plain text of that length."""
+    """Texts of length 0 to 130, plain and with each special byte at every position."""
     before, after = plain(event(**{key: "@@"})).split(b"@@")
     letters = (string.ascii_letters * 3)[:LONGEST]
     raw = letters.encode()
@@ -516,7 +515,7 @@ def test_texts_of_every_length_with_every_byte_everywhere(key: str) -> None:
 
 @pytest.mark.parametrize("key", TEXT_KEYS)
 def test_texts_around_each_width_with_every_special_byte(key: str) -> None:
-    """All special bytes at the first and last positions and about those of the kernels' widths."""
+    """Every special byte at the first and last positions and around those of the kernels' widths."""
     edges = [
         length
         for width in (0, 8, 16, 32, 34, 42, 48, 64, 66, 128)
@@ -540,7 +539,7 @@ def test_texts_around_each_width_with_every_special_byte(key: str) -> None:
 
 
 def test_words_of_the_lists_and_their_neighbours() -> None:
-    """Every status, order type and tif; cut, prolonged, and with one byte changed it is another word."""
+    """Every status, order type and tif is another word once it is cut, extended, or has one byte changed."""
     lines = []
     for key, names in (("status", STATUS_NAMES), ("orderType", ORDER_TYPE_NAMES), ("tif", TIF_NAMES)):
         for name in names:
@@ -551,7 +550,7 @@ def test_words_of_the_lists_and_their_neighbours() -> None:
 
 
 def test_coins_that_are_taken_back() -> None:
-    """New coins of lines, events, or keys that do not count in the end are not in the list of coins."""
+    """New coins of lines, events or keys that are discarded in the end are not in the list of coins."""
 
     def of(coin: str, **changes: object) -> bytes:
         return plain(event(coin=coin, **changes))[:-1]
@@ -577,7 +576,7 @@ def test_coins_that_are_taken_back() -> None:
 
 
 def test_the_smallest_lines_fill_no_array() -> None:
-    """The arrays are sized by the smallest line that is valid: a buffer of nothing but these."""
+    """The arrays are sized by the smallest valid line, so a buffer full of those must fit."""
     event_ = (
         b'{"time":"1970-01-01T00:00:00","user":"","status":"","order":{"coin":"","side":"A","limitPx":"0","sz":"0","oid":0,'
         b'"timestamp":0,"triggerCondition":"","isTrigger":true,"triggerPx":"0","children":[],"isPositionTpsl":true,'
@@ -622,7 +621,7 @@ def test_unlike_orjson_a_blank_line() -> None:
 
 
 def test_unlike_orjson_an_escaped_number_of_more_than_256_bytes() -> None:
-    """What holds escapes is decoded in a place of 256 bytes; without escapes any length goes."""
+    """A text with escapes is decoded into a buffer of 256 bytes; without escapes any length is accepted."""
     for key in ("limitPx", "sz", "triggerPx", "origSz"):
         before, after = plain(event(**{key: "@@"})).split(b"@@")
         for size in range(250, 262):
@@ -643,7 +642,7 @@ def test_coins_have_codes_up_to_255_bytes_also_beside_escapes() -> None:
 
 
 def _remapped(middle: int) -> tuple[mmap.mmap, memoryview, int]:
-    """`middle` bytes (of whole 64 MiB) of `x` with a page of room before and after, in 64 MiB of memory."""
+    """Map `middle` bytes of `x` onto 64 MiB of memory, with a writable page on both sides."""
     piece, page = 1 << 26, mmap.PAGESIZE
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -669,7 +668,9 @@ def _remapped(middle: int) -> tuple[mmap.mmap, memoryview, int]:
 
 
 def test_unlike_orjson_an_event_of_more_than_4_gib() -> None:
-    """The places of a row's texts are 32-bit numbers. The memory is one piece, mapped again and again."""
+    """An event of more than 4 GiB is rejected, because text offsets of a row have 32 bits. One piece of
+    memory is mapped repeatedly.
+    """
     _whole, view, page = _remapped(1 << 32)
     line = plain(event())[:-1]
     head, tail = b'{"more":"', b'",' + line[1:] + b"\n" + line

@@ -1,4 +1,4 @@
-"""The documents against the code: settings with their defaults, metrics, columns, modules, and links."""
+"""The documents against the code: settings and defaults, metrics, columns, modules, and links."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def expected_default(settings: type[Settings], option: Option) -> str:
 
 
 def faults(text: str) -> list[str]:
-    """What configuration.md leaves out, says otherwise, or says of settings that are not there."""
+    """Return settings that configuration.md omits, states wrongly, or invents."""
     table = rows(text)
     said: list[str] = []
     known: set[tuple[str, str]] = set()

@@ -1,4 +1,4 @@
-"""Signals in the first moments of a process, before there is anybody to heed them."""
+"""Signals in the first moments of a process, before it can handle them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from running import PATIENCE_S, command, program, wait_for
 
 
 def start(words: list[object], delay: float, folder: Path | None = None) -> subprocess.Popen[bytes]:
-    """`fasttail` when it has seen to the signals; it goes on by itself. folder: for its temporary files."""
+    """Start `fasttail` and return once it has set up its signals; it continues after `delay`."""
     process = subprocess.Popen(
         [*program("early"), *map(str, words)],
         env=os.environ | {"DELAY": str(delay), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder or "/tmp")},
@@ -46,7 +46,7 @@ def test_others_wait_until_they_can_be_answered(number: int, tmp_path: Path) -> 
             time.sleep(0.05)
         assert process.stdout is not None
         log = b""
-        # A reload that was asked for before the settings could be read again is made up for.
+        # A reload requested before the settings could be read again happens afterwards.
         wanted = rb"settings reloaded" if number == signal.SIGHUP else rb"http and ws on"
         while not re.search(wanted, log):
             line = process.stdout.readline()
@@ -59,7 +59,7 @@ def test_others_wait_until_they_can_be_answered(number: int, tmp_path: Path) -> 
 
 
 def test_signals_that_were_blocked_by_whoever_started_it(tmp_path: Path) -> None:
-    """A mask is inherited: a stop must be heeded all the same."""
+    """A signal mask is inherited, but must not block a stop."""
     words = ["env", "--block-signal=TERM,INT", *command("serve", tmp_path, "--port", 0)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     assert process.stdout is not None

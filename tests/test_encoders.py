@@ -1,4 +1,4 @@
-"""The old channels' messages, made by the compiled code, against the operators' page in plain Python."""
+"""The old channels' messages from compiled code, against the operators' page in plain Python."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DROPPED = ("badAloPxRejected", "marginCanceled", "scheduledCancel", "rejected", 
 
 
 def sent(folder: Path, data: bytes, layout: str = "plain", **options: Any) -> Drive:
-    """What a pipeline makes of a file, for listeners of both channels."""
+    """Run the pipeline on a file, with both old channels subscribed."""
     hour_file(folder, layout, "20260505", 9).write_bytes(data)
     with Drive(folder, **options) as drive:
         drive.until_lines(data.count(b"\n"))
@@ -30,7 +30,7 @@ def sent(folder: Path, data: bytes, layout: str = "plain", **options: Any) -> Dr
 
 
 def check(folder: Path, data: bytes, layout: str = "plain", **options: Any) -> Drive:
-    """Both channels carry the Orders of `data`, in order."""
+    """Check that both channels carry the orders of `data`, in order."""
     flat, rejected = plain_reader.read(data)
     assert rejected == []
     expected = [order({**each, "order": each}) for each in flat if each["status"] in LEGACY]
@@ -63,7 +63,7 @@ def test_a_message_byte_for_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
 def test_every_status(tmp_path: Path, layout: str) -> None:
-    """Those that are no state of an order are left out, known to the parser or not."""
+    """Statuses that are not an order's state are left out, whether the parser knows them or not."""
     names = [*LEGACY, *DROPPED]
     events = [event(oid=i, status=names[i % len(names)], side="AB"[i % 3 % 2]) for i in range(100)]
     if layout == "plain":
@@ -121,7 +121,7 @@ def test_times_have_six_digits(tmp_path: Path) -> None:
     ids="-".join,
 )  # fmt: skip
 def test_odd_values(tmp_path: Path, change: dict[str, Any]) -> None:
-    """Also that they do not change what stands around them."""
+    """Odd values are encoded correctly and do not affect their neighbours."""
     data = plain(event(oid=1), event(**change), event(oid=3))
     drive = check(tmp_path, data)
     if "limitPx" in change:
@@ -173,7 +173,7 @@ def test_no_message_is_longer_than_allowed(tmp_path: Path, most: int) -> None:
 
 
 def test_a_header_for_every_size(tmp_path: Path) -> None:
-    """Sizes that need two and eight bytes, at the edge between them too."""
+    """Frame headers are right for sizes that need two and eight bytes, and around the boundary."""
     overhead = len(sent(tmp_path / "a", plain(event(coin=""))).payloads()[0])
     sizes = [2**16 - 2, 2**16 - 1, 2**16, 2**16 + 1, 100_000]
     data = plain(*[event(coin="c" * (size - overhead)) for size in sizes], event())
@@ -204,10 +204,11 @@ def test_pieces_fill_messages_and_never_overfill_them(tmp_path: Path, most: int)
 
 
 def test_integers_of_any_length(tmp_path: Path) -> None:
-    """Around each power of ten, where a number gets a digit more."""
+    """Integers around each power of ten, where a digit is added, are encoded correctly."""
     edges = {10**digits + more for digits in range(20) for more in (-1, 0, 1)}
     oids = sorted(each for each in edges | {2**32, 2**63 - 1, 2**63, 2**64 - 1} if each < 2**64)
     rng = random.Random(7)
-    oids += [rng.randrange(10 ** rng.randint(1, 19)) for _ in range(3000)]  # eight digits are made at once
+    # eight digits are converted at once
+    oids += [rng.randrange(10 ** rng.randint(1, 19)) for _ in range(3000)]
     drive = check(tmp_path, plain(*(event(oid=oid) for oid in oids)))
     assert [each["id"] for each in drive.updates()] == [str(oid) for oid in oids]

@@ -1,7 +1,7 @@
-"""Extension types: what their __dealloc__ may touch, and that a garbage cycle costs no memory.
+"""Extension types: what their __dealloc__ may access, and that garbage cycles leak no memory.
 
-The garbage collector breaks a cycle by tp_clear, which replaces object fields by None; only then is the
-object freed. A __dealloc__ that reads such a field reads None's memory as if it were the object's.
+The garbage collector breaks a cycle with tp_clear, which replaces object fields by None, and only then frees
+the object. A __dealloc__ that reads such a field reads None's memory as if it were the object's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PYTHON = {"object", "dict", "list", "tuple", "set", "bytes", "str", "type", "byt
 
 
 def fields(body: str, classes: set[str]) -> dict[str, bool]:
-    """The declared fields of a class: name -> whether it is a Python object."""
+    """Return the declared fields of a class, mapped to whether they are Python objects."""
     found = {}
     for declared in FIELD.findall(body):
         words = declared.replace("const ", "").strip()
@@ -40,7 +40,7 @@ def fields(body: str, classes: set[str]) -> dict[str, bool]:
 
 
 def faults(pyx: str, pxd: str, classes: set[str]) -> list[str]:
-    """What the __dealloc__ methods of a module do that they must not."""
+    """Return what the __dealloc__ methods of a module access but must not."""
     found = []
     python_names = {
         name.split(" as ")[-1].strip() for names in IMPORT.findall(pyx) for name in names.split(",")
@@ -63,7 +63,7 @@ def faults(pyx: str, pxd: str, classes: set[str]) -> list[str]:
 
 
 def modules(sources: Path) -> dict[str, tuple[str, str]]:
-    """Module name -> its .pyx and its .pxd."""
+    """Map each module name to its .pyx and .pxd text."""
     return {
         ".".join(path.relative_to(sources).with_suffix("").parts): (
             path.read_text(),
@@ -80,10 +80,10 @@ def test_no_dealloc_reads_an_object(sources: Path) -> None:
 
 
 def test_every_extension_type_is_looked_at(sources: Path) -> None:
-    """The types that the compiled modules have are those that the test above finds in the sources."""
+    """The types of the compiled modules are those that the test above finds in the sources."""
     for module, (pyx, _) in modules(sources).items():
         if module.endswith(".order_status"):
-            continue  # built under other names, one for each instruction set; it has no types
+            continue  # built under other names, one per instruction set; it has no types
         made = {
             name
             for name, each in vars(import_module(module)).items()

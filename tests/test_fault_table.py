@@ -6,7 +6,7 @@ from fault_table import NONE, NUMBERS, TABLE, cell, marked, rows
 
 
 def test_the_table_and_the_marks_agree() -> None:
-    """After a change: python tests/fault_table.py."""
+    """To update the table, run python tests/fault_table.py."""
     tests = marked()
     assert rows(TABLE.read_text()) == {number: cell(tests.get(number, [])) for number in NUMBERS}
     assert set(tests) <= set(NUMBERS)

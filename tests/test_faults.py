@@ -1,6 +1,6 @@
-"""Faults of docs/faults.md that take the whole pipeline or the real server to show, on real files.
+"""Faults of docs/faults.md that need the whole pipeline or the real server, on real files.
 
-Most run with inotify and by polling. What the others show stands beside the part that keeps the promise.
+Most tests run with inotify and with polling. Other faults are tested next to the part that keeps the promise.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def test_bad_lines_are_counted_and_the_next_is_right(folder: Path, path: Path, i
     bad = [
         good[:-1].replace(b"BTC", b"B\xffC") + b"\n",
         good[:-1].replace(b"BTC", b"B\xed\xa0\x80C") + b"\n",
-        good[:-1] + good,  # two in one line
+        good[:-1] + good,  # two on one line
         good[:-1] + good[:40] + b"\n",
         good[:-1] + b"," + good,
         good[:-5] + b"\n",
@@ -117,7 +117,7 @@ def test_bad_lines_are_counted_and_the_next_is_right(folder: Path, path: Path, i
 @both_ways
 @pytest.mark.parametrize("size", [1, 5000, 100_000, 64 << 20])
 def test_a_hole_takes_no_line_along(folder: Path, path: Path, inotify: bool, size: int) -> None:
-    """Far longer than the longest line too; it is read once, not again and again."""
+    """A hole far longer than the longest line is read once, and the lines around it are intact."""
     path.write_bytes(plain(event(oid=0)))
     with Drive(folder, window=4096 if size < 1 << 20 else 1 << 20, max_line=8192, inotify=inotify) as drive:
         drive.until_lines(1)
@@ -171,10 +171,10 @@ def test_what_nobody_has_seen_before_is_delivered_as_it_is(folder: Path, path: P
 def test_truncated_and_grown_past_the_place_of_reading(
     folder: Path, path: Path, inotify: bool, more: int
 ) -> None:
-    """Again and again, at once or in pieces, while it is being read."""
+    """The file is rewritten repeatedly while it is being read, at once or in pieces."""
     count, first = 20, 0
     path.write_bytes(plain(*numbered(0, count)))
-    # Where there is more to read, reading it tells; the same size, only the next look.
+    # If there is more to read, the read detects the change; with the same size, only the next check does.
     with Drive(folder, rescan_s=60.0 if more else 0.05, window=4096, inotify=inotify) as drive:
         drive.until_lines(count)
         for turn in range(1, 11):
@@ -218,7 +218,7 @@ def test_copytruncate_under_a_writer_that_goes_on_where_it_was(
 def test_blocks_written_once_more_are_delivered_and_counted(
     folder: Path, layout: str, workers: int, inotify: bool
 ) -> None:
-    """Each step back counts once, wherever a batch ends, with or without orders in a block."""
+    """Each step back of the block number counts once, wherever batches end."""
     path = hour_file(folder, layout, "20260505", 9)
     heights = [*range(100, 200), *range(150, 260), *range(255, 300), 300, 300, 299, 300]
     path.touch()
@@ -259,7 +259,7 @@ def test_late_lines_of_a_former_hour_are_no_step_back(folder: Path) -> None:
 @pytest.mark.fault(42)
 @both_ways
 def test_a_file_beyond_4_gib(folder: Path, path: Path, inotify: bool) -> None:
-    """Offsets in cursors, positions and figures; and the next hour."""
+    """Offsets beyond 4 GiB are right in cursors, positions and metrics, and the next hour follows."""
     start = (5 << 30) + 7
     with path.open("wb") as file:
         file.seek(start - 1)
@@ -283,7 +283,7 @@ def test_a_file_beyond_4_gib(folder: Path, path: Path, inotify: bool) -> None:
 @pytest.mark.fault(42)
 @both_ways
 def test_a_former_hour_that_never_rests_starves_nobody(folder: Path, path: Path, inotify: bool) -> None:
-    """Late lines come at any rate: those of the current hour come between them."""
+    """Late lines may come at any rate: lines of the current hour are delivered between them."""
     path.write_bytes(plain(event(oid=0)))
     append(path.with_name("10"), plain(event(oid=1)))
     with Drive(folder, grace_s=60.0, min_batch_s=0, inotify=inotify) as drive:
@@ -297,11 +297,11 @@ def test_a_former_hour_that_never_rests_starves_nobody(folder: Path, path: Path,
     assert [number for number in got if number % 2 == 0] == list(range(0, 200, 2))
 
 
-# ---- the server in unfriendly surroundings ----
+# ---- the server in a hostile environment ----
 
 
 def own_namespace(*setup: str) -> list[str]:
-    """A command that runs another after `setup`, as root of name spaces of its own."""
+    """Return a command prefix that runs `setup`, then a command, as root of its own namespaces."""
     wrap = ["unshare", "--user", "--map-root-user", "--mount"]
     script = " && ".join((*setup, 'exec "$@"'))
     if subprocess.run([*wrap, "sh", "-c", script, "sh", "true"], capture_output=True).returncode:
@@ -314,7 +314,7 @@ def has(client: Client, *oids: int) -> Callable[[], bool]:
 
 
 def deliver(running: Serve, client: Client, path: Path, oid: int) -> None:
-    """A line, and that it comes."""
+    """Write a line and wait until it is delivered."""
     append(path, plain(event(oid=oid)))
     wait_for(f"order {oid}", has(client, oid))
 
@@ -342,7 +342,7 @@ def test_without_inotify_the_server_polls_and_names_the_sysctl(folder: Path, pat
 @pytest.mark.fault(30)
 @both_ways
 def test_a_file_system_that_tells_nothing(tmp_path: Path, inotify: bool) -> None:
-    """An overlay over a folder that is written to below it: reads see it, events do not come."""
+    """An overlay whose lower folder is written to: reads see the data, but no events arrive."""
     below, seen = tmp_path / "below", tmp_path / "seen"
     for name in ("below", "seen", "upper", "work"):
         (tmp_path / name).mkdir()
@@ -365,7 +365,7 @@ def test_a_file_system_that_tells_nothing(tmp_path: Path, inotify: bool) -> None
 def test_reads_that_fail_for_a_while(
     tmp_path: Path, folder: Path, path: Path, code: str, inotify: bool
 ) -> None:
-    """The server stays up and well, opens the file again, and nothing is missing or double in the end."""
+    """The server stays healthy and reopens the file, and no order is missing or duplicated in the end."""
     path.touch()
     flag = tmp_path / "flag"
     env = preload(tmp_path, "failing_reads", FAILS_WHILE=flag, FAILS_WITH=getattr(errno, code))
@@ -392,7 +392,7 @@ def test_reads_that_fail_for_a_while(
 @pytest.mark.fault(33)
 @pytest.mark.plain_build
 def test_without_descriptors_the_tail_goes_on(folder: Path, path: Path) -> None:
-    """All that the process may have is taken by connections: hours still change, who is there gets orders."""
+    """Without free descriptors, hours still change and connected clients get their orders."""
     path.touch()
     with serve(folder, "--max-clients-per-ip", 0, wrap=["prlimit", "--nofile=110:110"]) as running:
         running.wait_log("following")
@@ -417,13 +417,13 @@ def test_without_descriptors_the_tail_goes_on(folder: Path, path: Path) -> None:
 def _refused(running: Serve) -> float:
     try:
         return running.metric("fasttail_client_refused_total")
-    except (OSError, AssertionError):  # the held ones are still being cleared away
+    except (OSError, AssertionError):  # the held connections are still being closed
         return 0.0
 
 
 @pytest.mark.fault(34)
 def test_a_full_disk_under_the_log(tmp_path: Path, folder: Path, path: Path) -> None:
-    """A tmpfs of 64 KiB that the log fills: orders flow; once there is room the log says what it lost."""
+    """A full log disk delays no order; once there is space, the log reports what it lost."""
     path.touch()
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -484,7 +484,7 @@ def test_a_node_that_stops_is_told_and_the_server_stays_well(folder: Path, path:
 @pytest.mark.plain_build
 @both_ways
 def test_the_clock_jumps(tmp_path: Path, folder: Path, path: Path, inotify: bool) -> None:
-    """A day ahead, years back, and files whose own times make no sense: names decide, and nothing stalls."""
+    """The clock and file times may jump by years: names decide, and nothing stalls."""
     path.touch()
     jump = tmp_path / "jump"
     env = preload(tmp_path, "jumping_clock", JUMP=jump)
@@ -510,7 +510,7 @@ def test_the_clock_jumps(tmp_path: Path, folder: Path, path: Path, inotify: bool
             assert running.get("/health")[0] == 200
             assert running.get("/health/live")[0] == 200
         later = [day.with_name("3"), day.with_name("2"), day.with_name("1")]
-        for number, where in enumerate(later):  # the last is the first by its name
+        for number, where in enumerate(later):  # the last one created is the first by name
             append(where.with_name(f"x{number}"), plain(event(oid=len(steps) + 2 - number)))
             os.utime(where.with_name(f"x{number}"), (1e9 + number, 1e9 + number))
         running.pause()
@@ -525,7 +525,7 @@ def test_the_clock_jumps(tmp_path: Path, folder: Path, path: Path, inotify: bool
 @pytest.mark.fault(22, 23, 24)
 @both_ways
 def test_renamed_deleted_and_made_again_under_the_server(folder: Path, path: Path, inotify: bool) -> None:
-    """On a tmpfs, which gives a freed inode number to the next file."""
+    """A tmpfs reuses a freed inode number for the next file."""
     path.touch()
     options = ["--rescan-s", 0.1, "--grace-s", 0.3, *([] if inotify else ["--no-inotify"])]
     with serve(folder, *options) as running:
@@ -545,7 +545,7 @@ def test_renamed_deleted_and_made_again_under_the_server(folder: Path, path: Pat
 
 
 def _opened(running: Serve, folder: Path) -> list[str]:
-    """Files of the folder that the server has open."""
+    """Return the files of the folder that the server has open."""
     fds = Path(f"/proc/{running.process.pid}/fd")
     links = [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]
     return [link for link in links if link.startswith(str(folder.resolve()))]
@@ -554,7 +554,7 @@ def _opened(running: Serve, folder: Path) -> list[str]:
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("window", [1000, 4096, 1 << 18])
 def test_a_replay_that_passes_its_limit_within_a_hole(path: Path, window: int) -> None:
-    """The limit is where the live way was; the hole has grown since, and a line stands behind it."""
+    """The limit is the live position of that moment; the hole has grown since, and a line follows it."""
     lines = plain(*numbered(0, 10))
     path.write_bytes(lines + bytes(50_000) + plain(*numbered(10, 2)))
     for limit in (len(lines), len(lines) + 1, len(lines) + 1000, len(lines) + 49_999):

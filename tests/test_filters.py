@@ -1,4 +1,4 @@
-"""Which orders pass: every condition, at its edges, through the converter and through the pipeline."""
+"""Which orders pass: every condition, at its edges, through the converter and the pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = BASE["user"]
 
 
 def passed(data: bytes, workers: int = 2, **conditions: Any) -> list[int]:
-    """oids of the orders of `data` that pass."""
+    """Return the oids of the orders of `data` that pass."""
     converter = Converter(capacity=4 << 20, workers=workers, selector=Selector(**conditions), format="json")
     text = converter.convert_line(data, 0)
     assert converter.rejected == 0
@@ -30,7 +30,7 @@ def passed(data: bytes, workers: int = 2, **conditions: Any) -> list[int]:
 
 
 def numbered(*changes: dict[str, Any]) -> bytes:
-    """Events with oid 0, 1, 2 … and these changes."""
+    """Return events with oid 0, 1, 2 … and these changes."""
     return plain(*[event(oid=i, **change) for i, change in enumerate(changes)])
 
 
@@ -41,7 +41,7 @@ def test_without_a_condition_everything_passes() -> None:
 
 
 def test_an_empty_list_passes_nothing() -> None:
-    """Unlike no list: leaving a filter out is for the callers to decide."""
+    """An empty list matches nothing; to omit a filter is up to the caller."""
     empty: list[dict[str, Any]] = [{"coins": {}}, {"statuses": []}, {"users": []}, {"sides": []}]
     for conditions in empty:
         assert passed(numbered({}), **conditions) == []
@@ -64,7 +64,7 @@ def test_an_empty_list_passes_nothing() -> None:
     ],
 )  # fmt: skip
 def test_least_notional(price: str, size: str, least: float, passes: bool) -> None:
-    """Limit price times original size; what remains does not matter."""
+    """The notional is limit price times original size; the remaining size does not matter."""
     data = numbered({"limitPx": price, "origSz": size, "sz": "99999999.0", "triggerPx": "99999999.0"})
     expected = [0] if passes else []
     assert passed(data, min_notional=least) == expected
@@ -149,7 +149,7 @@ def test_a_side_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_order_is_kept_and_every_layout_is_alike(workers: int) -> None:
-    """Also with enough data for the workers to run side by side, and coins that they see at the same time."""
+    """Order is kept even if the data is large enough for parallel workers that see the same coins at once."""
     changes = [
         {"coin": f"C{i * 7919 % 301}", "side": "AB"[i % 2], "origSz": f"{i % 100}.5"} for i in range(2000)
     ]
@@ -170,7 +170,7 @@ def symbols_config(*filters: tuple[str, float]) -> Selector:
 
 
 def published(folder: Path, chosen: Selector, *events: dict[str, Any]) -> tuple[list[int], int]:
-    """ids that reach the old channels, and how many orders were selected."""
+    """Return the ids that reach the old channels, and the number of selected orders."""
     hour_file(folder, "plain", "20260505", 9).write_bytes(plain(*events))
     with Drive(folder, selector=chosen) as drive:
         drive.until_lines(len(events))

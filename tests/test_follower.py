@@ -1,6 +1,7 @@
-"""Follower with a real Reader and Watcher on real files: which file is read, from where, in which order.
+"""Follower, reader and watcher on real files: which file is read, from where, in which order.
 
-`Tail` is the pipeline's loop in plain Python. Most tests move their own clock; those of events take time.
+`Tail` is the pipeline's loop in plain Python. Most tests advance their own clock; those of inotify events use
+real time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Clock:
 
 
 class Tail:
-    """Follower, Reader and Watcher, driven as the pipeline drives them; collects the lines."""
+    """Drives a follower, reader and watcher as the pipeline does, and collects the lines."""
 
     def __init__(
         self, data_dir: Path, *, window: int = 1 << 19, inotify: bool = True, **options: Any
@@ -53,7 +54,7 @@ class Tail:
         self.watcher = Watcher(use_inotify=inotify, poll_ms=2)
 
     def fill(self) -> bool:
-        """Read once; whether there may be more."""
+        """Read once, and return whether there may be more."""
         code = self.reader.fill_once()
         if code == FILL_LINES:
             lines = self.reader.take_lines().split(b"\n")[:-1]
@@ -69,7 +70,7 @@ class Tail:
             self.lines.append(line)
 
     def settle(self) -> list[bytes]:
-        """Read and check until there is nothing to do without a change from outside; the lines so far."""
+        """Read and check until nothing is left to do, and return the lines so far."""
         for _ in range(1000):
             while self.fill():
                 pass
@@ -79,14 +80,14 @@ class Tail:
         raise AssertionError("does not come to rest")
 
     def wait(self, seconds: float) -> list[bytes]:
-        """Let the clock go on in small steps."""
+        """Advance the clock in small steps."""
         for _ in range(round(seconds / 0.1)):
             self.clock.now += 0.1
             self.settle()
         return self.lines
 
     def follow(self, enough: Callable[[], bool], timeout_s: float = 120.0, *, look: bool = True) -> None:
-        """The loop with waiting: events and timers decide when to look, with `look` also at once."""
+        """Run the loop until `enough()`, waiting for events and timers; with `look`, check at once."""
         end = time.monotonic() + timeout_s
         due = 0.0 if look else time.monotonic() + self.follower.next_check_s
         while True:
@@ -138,7 +139,7 @@ def node(tmp_path: Path) -> Node:
 
 @pytest.fixture(params=[True, False], ids=["inotify", "polling"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Tail]]:
-    """Makes a Tail of tmp_path; each test runs with inotify and without."""
+    """Return a factory of Tails on tmp_path. Each test runs with and without inotify."""
     made = []
 
     def make(data_dir: Path = tmp_path, **options: Any) -> Tail:
@@ -153,7 +154,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
 StartTail = Callable[..., Tail]
 
 
-# ---- where to begin ----
+# ---- where reading starts ----
 
 
 def test_start_at_the_end(node: Node, start: StartTail) -> None:
@@ -167,7 +168,7 @@ def test_start_at_the_end(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(9)
 def test_start_at_the_end_within_a_line(node: Node, start: StartTail) -> None:
-    """The line that is being written at the start is delivered once it is whole."""
+    """A line that is being written at the start is delivered once it is complete."""
     node.write("20260505/9", b"one\n" + b"x" * 200_000)
     tail = start()
     assert tail.settle() == []
@@ -193,7 +194,7 @@ def test_start_with_the_hour_or_the_oldest(node: Node, start: StartTail) -> None
 
 @pytest.mark.fault(3, 7)
 def test_missing_folder_is_waited_for(tmp_path: Path, start: StartTail) -> None:
-    """Faults 3 and 7: what appears after the start is new, all of it."""
+    """Faults 3 and 7: everything that appears after the start is read from its beginning."""
     tail = start(tmp_path / "later")
     assert tail.settle() == []
     assert tail.follower.caught_up
@@ -245,7 +246,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 
 @pytest.mark.fault(1, 2, 3)
 def test_change_of_hour_and_date(node: Node, start: StartTail) -> None:
-    """Faults 1, 2 and 3: the old file to its end, the new one from byte 0."""
+    """Faults 1, 2 and 3: the old file is read to its end, then the new one from byte 0."""
     node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -281,7 +282,7 @@ def test_no_change_while_there_are_lines(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(2)
 def test_new_folder_is_looked_at_twice(node: Node, start: StartTail) -> None:
-    """A file may be made in it before it is watched, and after it was listed."""
+    """A file may be created in the folder before the watch exists and after the listing."""
     node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -294,7 +295,7 @@ def test_new_folder_is_looked_at_twice(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(5, 6)
 def test_several_hours_at_once(node: Node, start: StartTail) -> None:
-    """Faults 5 and 6: all of them, oldest first, by number."""
+    """Faults 5 and 6: all files are read, oldest first, with hours compared as numbers."""
     tail = start()
     tail.settle()
     for hour in (11, 9, 2, 10, 1):
@@ -306,7 +307,7 @@ def test_several_hours_at_once(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(4)
 def test_late_lines(node: Node, start: StartTail) -> None:
-    """Fault 4: the former hour is looked after until its grace time is over."""
+    """Fault 4: the previous hour is watched until its grace time is over."""
     node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -346,7 +347,7 @@ def test_late_line_without_newline(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(4)
 def test_late_lines_of_the_last_moment(node: Node, start: StartTail) -> None:
-    """The visit lasts until all is read, whenever check is called."""
+    """The visit lasts until everything is read, no matter when `check` is called."""
     node.write("20260505/9", b"1\n")
     node.write("20260505/10", b"2\n")
     tail = start(start="oldest")
@@ -370,7 +371,7 @@ def test_late_position_is_that_of_the_current_file(node: Node, start: StartTail)
         tail.check(at_eof=True)
     assert tail.position() == before
     assert tail.follower.path == str(node.path("20260505/9"))
-    node.path("20260505/10").rename(node.path("20260505/10.moved"))  # meanwhile
+    node.path("20260505/10").rename(node.path("20260505/10.moved"))  # during the visit
     with node.path("20260505/10.moved").open("ab") as file:
         file.write(b"3\n")
     assert tail.settle() == [b"1", b"2", b"late", b"3"]
@@ -393,7 +394,7 @@ def test_torn_line_at_the_change_of_hour(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(11)
 def test_no_final_newline(node: Node, start: StartTail) -> None:
-    """Fault 11: after the grace time the line is handed out as it is, before those of the new hour."""
+    """Fault 11: after the grace time the partial line is delivered, before the lines of the new hour."""
     node.write("20260505/9", b"1\nlast")
     tail = start(start="oldest")
     tail.settle()
@@ -423,12 +424,12 @@ def test_caught_up(node: Node, start: StartTail) -> None:
     assert tail.reader.take_partial_line() == b"hal"
 
 
-# ---- files that change otherwise ----
+# ---- other changes to files ----
 
 
 @pytest.mark.fault(19)
 def test_truncated(node: Node, start: StartTail) -> None:
-    """Fault 19."""
+    """Fault 19: after a truncation, the file is read from its start."""
     path = node.write("20260505/9", b"one\ntwo\nhal")
     tail = start(start="oldest")
     tail.settle()
@@ -446,7 +447,7 @@ def test_truncated(node: Node, start: StartTail) -> None:
 def test_written_anew_past_the_place_of_reading(
     node: Node, start: StartTail, content: bytes, rest: bytes
 ) -> None:
-    """Between two looks: longer, or just as long. What is there now is new, all of it."""
+    """A file rewritten between two checks, to the same length or longer, is read again from its start."""
     path = node.write("20260505/9", b"one\ntwo\n" + rest)
     tail = start(start="oldest", window=3)
     tail.settle()
@@ -460,7 +461,7 @@ def test_written_anew_past_the_place_of_reading(
 
 @pytest.mark.fault(20)
 def test_only_the_torn_line_written_anew(node: Node, start: StartTail) -> None:
-    """A node that restarts may write its unfinished line anew: no line before it is delivered twice."""
+    """A restarting node may rewrite its partial line; no earlier line is delivered twice."""
     path = node.write("20260505/9", b"one\nhal")
     tail = start(start="oldest")
     tail.settle()
@@ -505,7 +506,7 @@ def test_a_former_hour_written_anew_is_not_read_again(node: Node, start: StartTa
 
 @pytest.mark.fault(19)
 def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
-    """A node that restarts may remove its unfinished line: no line before it is delivered twice."""
+    """A restarting node may cut off its partial line; no earlier line is delivered twice."""
     path = node.write("20260505/9", b"one\nhal")
     tail = start(start="oldest")
     tail.settle()
@@ -518,7 +519,7 @@ def test_torn_line_cut_off(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(19)
 def test_another_torn_line_in_place_of_one_cut_off(node: Node, start: StartTail) -> None:
-    """Its rest has the whole grace time."""
+    """A new partial line in place of the old one gets the whole grace time."""
     node.write("20260505/9", b"one\n")
     path = node.write("20260505/9", b"torn")
     node.write("20260505/10", b"next\n")
@@ -533,7 +534,7 @@ def test_another_torn_line_in_place_of_one_cut_off(node: Node, start: StartTail)
 
 @pytest.mark.fault(22)
 def test_renamed(node: Node, start: StartTail) -> None:
-    """Fault 22: the descriptor is kept, the next file follows."""
+    """Fault 22: the open descriptor is kept, and the next file follows."""
     path = node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -559,7 +560,7 @@ def test_renamed_to_a_later_hour(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(23, 24)
 def test_deleted(node: Node, start: StartTail) -> None:
-    """Fault 23: read to the end, then the descriptor is released; fault 24: a new file is read from 0."""
+    """Faults 23 and 24: a deleted file is read to its end and released; a new one is read from byte 0."""
     path = node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -579,7 +580,7 @@ def test_deleted(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(24)
 def test_made_again(node: Node, start: StartTail) -> None:
-    """Fault 24: whatever inode the new file gets."""
+    """Fault 24: the new file is read whichever inode it gets."""
     path = node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -592,7 +593,7 @@ def test_made_again(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(8)
 def test_root_made_again(node: Node, tmp_path: Path, start: StartTail) -> None:
-    """Fault 8, with the loop that waits for events."""
+    """Fault 8: the root folder is deleted and created again, seen by the loop that waits for events."""
     node.write("20260505/9", b"1\n")
     tail = start(start="oldest", clock=time.monotonic, grace_s=0.1)
     tail.follow(lambda: len(tail.lines) == 1)
@@ -610,14 +611,14 @@ def test_root_made_again(node: Node, tmp_path: Path, start: StartTail) -> None:
 
 @pytest.mark.fault(32)
 def test_read_error(node: Node, start: StartTail) -> None:
-    """Fault 32: the file is opened again and read on from where it was."""
+    """Fault 32: after a read error, the file is reopened and read from the same position."""
     path = node.write("20260505/9", b"1\n").resolve()
     tail = start(start="oldest")
     tail.settle()
     links = {int(fd): os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
     [fd] = [fd for fd, link in links.items() if link == str(path)]
     folder = os.open(path.parent, os.O_RDONLY)
-    os.dup2(folder, fd, inheritable=False)  # reading it answers EISDIR
+    os.dup2(folder, fd, inheritable=False)  # reading it returns EISDIR
     os.close(folder)
     node.write("20260505/9", b"2\n")
     assert tail.settle() == [b"1"]
@@ -647,7 +648,7 @@ def test_written_anew_while_it_could_not_be_read(node: Node, start: StartTail) -
 
 @contextmanager
 def ordinary_user() -> Iterator[None]:
-    """Permissions count, also when the tests run as root."""
+    """Make permissions apply even if the tests run as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -660,7 +661,7 @@ def ordinary_user() -> Iterator[None]:
 
 @pytest.mark.fault(31)
 def test_permission_lost_and_restored(start: StartTail, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 31: told once a minute, tried again."""
+    """Fault 31: a lost permission is reported once a minute and retried."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         node = Node(Path(folder))
@@ -701,7 +702,7 @@ def test_permission_lost_and_restored(start: StartTail, monkeypatch: pytest.Monk
 
 @pytest.mark.fault(31)
 def test_permission_missing_at_the_start(start: StartTail) -> None:
-    """Not being allowed to look is not the same as nothing being there."""
+    """A folder that may not be listed is not treated as an empty one."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         node = Node(Path(folder))
@@ -718,7 +719,7 @@ def test_permission_missing_at_the_start(start: StartTail) -> None:
             assert tail.settle() == [b"new"]
 
 
-# ---- going on after a restart ----
+# ---- resuming after a restart ----
 
 
 def test_position_is_json() -> None:
@@ -759,7 +760,7 @@ def test_resume(node: Node, start: StartTail) -> None:
 @pytest.mark.fault(4)
 @pytest.mark.parametrize("moment", ["before", "during"])
 def test_a_former_hour_is_looked_after_over_a_restart(node: Node, start: StartTail, moment: str) -> None:
-    """For what was left of its grace time, and no line comes twice."""
+    """A previous hour is watched for the rest of its grace time after a restart, and no line comes twice."""
     node.write("20260505/9", b"1\n")
     node.write("20260505/10", b"2\n")
     tail = start(start="oldest")
@@ -829,7 +830,9 @@ def test_resume_in_a_file_that_is_gone(node: Node, start: StartTail) -> None:
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("change", ["other inode", "shorter", "other bytes", "other start"])
 def test_resume_in_another_file_of_that_name(node: Node, start: StartTail, change: str, marked: bool) -> None:
-    """It is new: read from its start, with a notice, and counted. The bytes decide, where they are known."""
+    """A file with other content is read from its start, with a notice, and counted. The inode decides only if
+    no fingerprint is known.
+    """
     one = b"1" * 2000 + b"\n"
     path = node.write("20260505/9", one + b"two\n")
     tail = start(start="oldest")
@@ -859,7 +862,7 @@ def test_resume_in_another_file_of_that_name(node: Node, start: StartTail, chang
 
 @pytest.mark.fault(19)
 def test_stopped_before_a_truncation_was_seen(node: Node, start: StartTail) -> None:
-    """The file is empty when the position is taken, and longer than before when it is gone on from."""
+    """A truncation before the position is taken is noticed even if the file is longer again at the resume."""
     path = node.write("20260505/9", b"one\n")
     tail = start(start="oldest")
     tail.settle()
@@ -873,7 +876,7 @@ def test_stopped_before_a_truncation_was_seen(node: Node, start: StartTail) -> N
 
 
 def test_resume_in_a_file_of_another_folder(node: Node, start: StartTail) -> None:
-    """The policy of the start, and a notice."""
+    """A position in another folder falls back to the start policy, with a notice."""
     path = node.write("20260505/9", b"one\n")
     status = path.stat()
     resumed = start(resume=Position("/elsewhere/hourly/20260505/9", 0, status.st_dev, status.st_ino))
@@ -885,7 +888,7 @@ def test_resume_in_a_file_of_another_folder(node: Node, start: StartTail) -> Non
 
 
 def test_a_pipe_of_that_name_holds_nobody_up(node: Node, start: StartTail) -> None:
-    """To open it would take for ever. It is no file, so the hour is gone."""
+    """A FIFO under the file's name counts as a missing hour, because opening it would block forever."""
     path = node.write("20260505/9", b"one\n")
     tail = start(start="oldest")
     tail.settle()
@@ -901,7 +904,7 @@ def test_a_pipe_of_that_name_holds_nobody_up(node: Node, start: StartTail) -> No
 
 
 def test_resume_before_the_first_byte_of_another_file(node: Node, start: StartTail) -> None:
-    """Nothing has been read, so nothing can be lost or come twice."""
+    """No loss is counted if nothing of the replaced file had been read."""
     path = node.write("20260505/9", b"")
     tail = start(start="oldest")
     tail.settle()
@@ -918,7 +921,7 @@ def test_resume_before_the_first_byte_of_another_file(node: Node, start: StartTa
 
 @pytest.mark.fault(1, 2, 9, 10)
 def test_live(node: Node, start: StartTail) -> None:
-    """A writer thread with pauses, across hours and a date, in pieces that respect no line."""
+    """Every line arrives in order, across hours and a date, from a writer of small pieces."""
     names = ["20260505/9", "20260505/10", "20260505/23", "20260506/0"]
     expected = [f"{name} {number} ü".encode() for name in names for number in range(40)]
     rng = random.Random(7)
@@ -943,7 +946,7 @@ def test_live(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(1, 2)
 def test_events_are_quick_and_rare(node: Node, tmp_path: Path) -> None:
-    """With inotify a new hour, date or line is read though no rescan is due; idle checks are rare."""
+    """With inotify, new hours, dates and lines are read without a rescan, and idle checks are rare."""
     node.write("20260505/23", b"1\n")
     tail = Tail(tmp_path, start="oldest", clock=time.monotonic, grace_s=0.0, rescan_s=1000.0)
     tail.follow(lambda: len(tail.lines) == 1)
@@ -963,7 +966,7 @@ def test_events_are_quick_and_rare(node: Node, tmp_path: Path) -> None:
 
 @pytest.mark.fault(28)
 def test_a_queue_that_ran_over_hides_nothing(node: Node, tmp_path: Path) -> None:
-    """Events of a new date and its hours were lost: the look that follows finds them."""
+    """After an inotify overflow, a scan finds the new date and its hours."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     node.write("20260505/9", b"1\n")
     tail = Tail(tmp_path, start="oldest", clock=time.monotonic, rescan_s=1000.0)

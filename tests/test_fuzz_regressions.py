@@ -1,4 +1,4 @@
-"""The fuzzer's corpus and all that it ever found, through the same invariants, on the build under test."""
+"""The fuzzer's corpus and everything it ever found, with the same invariants, on the build under test."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_line_more_or_less_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_huge_line_is_cut_inside() -> None:
-    """Otherwise `by_block` would test nothing of cuts within a line."""
+    """The block is long enough to be cut inside a line; otherwise `by_block` would not test such cuts."""
     block = parser_invariants.by_block(plain(event()))
     assert len(block) > 2 * 4096 + 1000
     assert plain_reader.read(block)[1] == []

@@ -1,6 +1,6 @@
-"""Which histories are linear growth, and what the memory watch does about each: made-up ones, and real ones.
+"""Which histories are linear growth, and how the memory watch reacts: synthetic and recorded ones.
 
-tests/histories holds the resident memory of `fasttail serve`, once a second over two minutes, under the load
+tests/histories holds the resident memory of `fasttail serve`, once a second for two minutes, under the load
 that each file names.
 """
 
@@ -37,7 +37,7 @@ def ramp(begin: float, seconds: float, size: float) -> Shape:
     return lambda t: 80 + size * min(max((t - begin) / seconds, 0), 1)
 
 
-# name: (MB after so many seconds of two hours, what becomes of it)
+# name: (MB as a function of seconds, over two hours; expected outcome)
 TABLE: dict[str, tuple[Shape, str]] = {
     "flat": (lambda t: 80, "nothing"),
     "flat, noise of 3 MB": (noisy(3, 0), "nothing"),
@@ -55,7 +55,7 @@ TABLE: dict[str, tuple[Shape, str]] = {
     "peaks that grow over a flat base": (lambda t: 80 + (t / 60 if t % 10 else 0), "nothing"),
     "shrinking": (lambda t: 240 - t / 60, "nothing"),
     "a leak too slow to tell within the window": (lambda t: 80 + t / 60 * 0.5, "nothing"),
-    # Nothing tells it from a leak while it rises. It is told, and costs nobody anything.
+    # While these rise, nothing distinguishes them from a leak. An alert costs nobody anything.
     "caches that fill for hours, ever more slowly": (lambda t: 80 + 8 * math.log1p(t / 60), "alert"),
     "sawtooth longer than the window": (lambda t: 80 + t % 1800 / 20, "alert"),
     "a leak that will not reach the limit in time": (lambda t: 80 + t / 60, "alert"),
@@ -66,14 +66,14 @@ TABLE: dict[str, tuple[Shape, str]] = {
     "a leak with outliers": (lambda t: 80 + t / 60 * 3 + (100 if int(t) % 100 == 0 else 0), "restart"),
     "a leak in small stairs": (lambda t: 80 + t // 40 * 2, "restart"),
     "a leak that begins after an hour": (lambda t: 80 + max(t - 3600, 0) / 60 * 4, "restart"),
-    # No growth in the window, but no room left either.
+    # No growth in the window, but no memory left either.
     "a step past the limit": (steps(1, 1, 200), "restart"),
     "a leak of 200 MB a minute": (lambda t: 80 + max(t - 3000, 0) / 60 * 200, "restart"),
 }
 
 
 def outcome(samples: list[tuple[float, float]], window: float, warmup: float, limit_mb: float) -> list[str]:
-    """The watch's actions over (seconds, MB), each once, in the order in which they came first."""
+    """Return the watch's distinct actions on (seconds, MB) samples, in order of first occurrence."""
     now, size = samples[0]
     watch = MemoryWatch(
         int(limit_mb * MB),
@@ -125,8 +125,8 @@ def test_each_recorded_history_is_judged() -> None:
 
 @pytest.mark.parametrize("name", REAL)
 def test_recorded_histories(name: str) -> None:
-    """In a window of a minute, after ten seconds, with a limit 80 MB above the start; then with one that the
-    leaks reach.
+    """With a window of a minute and a warm-up of ten seconds, only leaks warn at a limit of 80 MB above the
+    start, and restart at a limit they reach.
     """
     recorded = json.loads((HISTORIES / f"{name}.json").read_text())
     samples = [(t, kib / 1024) for t, kib in zip(recorded["seconds"], recorded["rss_kib"], strict=True)]
@@ -158,7 +158,7 @@ def test_a_flat_line_is_half_sure() -> None:
 
 
 def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
-    """Of independent noise; 99.9 %: of 300 histories it misses none or one."""
+    """With independent noise, the 99.9 % interval contains the true slope in nearly all of 300 histories."""
     chance = random.Random(7)
     missed = 0
     for _ in range(300):
@@ -179,7 +179,7 @@ def test_too_short_is_nothing() -> None:
 @given(at=st.floats(0, 600), size=st.floats(1, 10_000), noise=st.floats(0, 0.1), seed=st.integers(0, 1000))
 @settings(max_examples=200, deadline=None)
 def test_one_step_is_never_growth(at: float, size: float, noise: float, seed: int) -> None:
-    """noise: a share of the step. A step that hardly stands out of the noise may pass for growth."""
+    """A single step is never growth if it stands out from the noise, which is a share of it."""
     chance = random.Random(seed)
     growth = estimate_growth(
         points(lambda t: 80 + (size if t > at else 0) + chance.gauss(0, noise * size)), WINDOW
@@ -211,7 +211,7 @@ def test_a_burst_that_levels_off_is_never_growth(at: float, seconds: float, size
 def test_a_leak_is_growth_whatever_stands_out_of_it(
     mb_per_min: float, noise: float, every: int, seed: int
 ) -> None:
-    """Noise of a part of what leaks in a minute; one point in `every` stands anywhere above."""
+    """A leak is growth despite noise proportional to it and one outlier in `every` points, of any height."""
     chance = random.Random(seed)
 
     def shape(t: float) -> float:
@@ -220,7 +220,7 @@ def test_a_leak_is_growth_whatever_stands_out_of_it(
 
     if every >= 10:
         assert estimate_growth(points(shape), WINDOW).growing
-    else:  # up to a quarter: the slope holds; whether each third shows it is not promised
+    else:  # up to a quarter: the slope holds, but not every third must show it
         slope = estimate_growth(points(shape), WINDOW).slope
         assert slope is not None
         assert slope > 0

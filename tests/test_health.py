@@ -1,4 +1,4 @@
-"""Freshness and progress, on a clock that the test moves."""
+"""Freshness and progress, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WALL = 1_777_000_000 * S
 
 
 class Pipeline:
-    """Stats and clocks to play with; the monotonic clock starts at 1000 s."""
+    """Adjustable stats and clocks; the monotonic clock starts at 1000 s."""
 
     def __init__(self) -> None:
         self.now = 1000 * S
@@ -88,7 +88,7 @@ def test_data_turns_stale_past_the_limit_and_fresh_again(pipeline: Pipeline) -> 
 
 
 def test_what_cannot_be_read_is_told(pipeline: Pipeline) -> None:
-    """At once where nothing has been read yet; past the limit where the last data are fresh."""
+    """A read error makes the state stale at once if nothing was read, otherwise when the data is too old."""
     why = "cannot follow /data: [Errno 13] Permission denied"
     pipeline.stats["trouble"] = why
     status, body = pipeline.health.health()

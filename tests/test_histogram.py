@@ -1,4 +1,4 @@
-"""Times into buckets: bounds, clocks that differ, what `read` promises."""
+"""Durations in buckets: bounds, clocks that differ, and the guarantees of `snapshot`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NS = 1_000_000_000
 
 
 def counts(histogram: Histogram) -> list[int]:
-    """Not cumulative, one for each bound."""
+    """Return the count of each bucket, not cumulative."""
     cumulative = [count for _, count in histogram.snapshot()[0]]
     return [now - before for before, now in itertools.pairwise([0, *cumulative])]
 
@@ -85,7 +85,7 @@ def test_what_is_read_never_contradicts_itself_nor_goes_back() -> None:
 
 @pytest.mark.plain_build
 def test_an_observation_costs_less_than_a_microsecond() -> None:
-    """As the main thread makes it, the clock included; in processor time; the best of some tries."""
+    """An observation costs less than 1 µs of CPU time, including the clock, in the best of some tries."""
     histogram, observe, clock = Histogram(), Histogram().observe, time.time_ns
     assert histogram.snapshot()[1] == 0
 
@@ -99,7 +99,7 @@ def test_an_observation_costs_less_than_a_microsecond() -> None:
 
 
 def test_a_server_counts_each_batch_and_how_late_it_is(tmp_path: Path) -> None:
-    """Orders of now, of an hour ago and of tomorrow: each batch in the bucket that it belongs to."""
+    """Batches with orders of now, an hour ago and tomorrow are counted in the right buckets."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.touch()
 
@@ -131,7 +131,7 @@ def test_a_server_counts_each_batch_and_how_late_it_is(tmp_path: Path) -> None:
 
 
 def test_the_node_s_lag_is_not_ours(tmp_path: Path) -> None:
-    """An order of an hour ago, whose line the node writes now: only one of the two histograms is late."""
+    """An old order whose line is written now is late in only one of the two histograms."""
 
     def stamp(age_s: float) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - age_s)) + ".000000000"

@@ -1,4 +1,4 @@
-"""Holes of NUL bytes that are filled later, or never: mirrors that write out of order, preallocation."""
+"""Holes of NUL bytes that are filled later or never: mirrors that write out of order, preallocation."""
 
 # ruff: noqa: F811 (fixtures of test_follower)
 from __future__ import annotations
@@ -38,14 +38,14 @@ def with_hole(content: bytes, begin: int, end: int) -> bytes:
 
 
 def whole(lines: list[bytes]) -> list[bytes]:
-    """Without the pieces beside a hole, which are no lines and are rejected by the parser."""
+    """Drop the pieces of lines beside a hole, which the parser rejects."""
     return [line for line in lines if line + b"\n" in LINES]
 
 
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 100_000])
 def test_a_preallocated_file(node: Node, start: StartTail, size: int) -> None:
-    """NUL bytes up to the end, which lines replace: in order, each once, no line late."""
+    """Lines that replace NUL bytes up to the end come in order, once each, and none counts as late."""
     path = node.write("20260505/9", bytes(size))
     tail = start(start="oldest", window=50)
     tail.settle()
@@ -67,7 +67,7 @@ def test_a_preallocated_file(node: Node, start: StartTail, size: int) -> None:
 
 @pytest.mark.fault(15)
 def test_preallocated_at_the_start(node: Node, start: StartTail) -> None:
-    """`--from end` begins behind the last line, not behind the NUL bytes, however many they are."""
+    """`--from end` starts after the last line, not after the NUL bytes, however many there are."""
     path = node.write("20260505/9", b"old\n")
     os.truncate(path, 200 << 20)
     assert last_line_start(str(path)) == 4
@@ -83,7 +83,7 @@ def test_preallocated_at_the_start(node: Node, start: StartTail) -> None:
 @pytest.mark.parametrize("end", [len(b"".join(LINES[:7])), len(b"".join(LINES[:7])) + 2])
 @pytest.mark.parametrize("window", [7, 1 << 16])
 def test_a_hole_is_filled(node: Node, start: StartTail, begin: int, end: int, window: int) -> None:
-    """What is behind it comes at once, its lines when they are there; its edges may cut lines."""
+    """Data behind a hole comes at once, and the hole's lines once they are written."""
     path = node.write("20260505/9", with_hole(CONTENT, begin, end))
     tail = start(start="oldest", window=window)
     before = whole(tail.settle())
@@ -112,12 +112,12 @@ def test_a_hole_is_filled(node: Node, start: StartTail, begin: int, end: int, wi
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("seed", range(30))
 def test_blocks_in_any_order(node: Node, start: StartTail, seed: int) -> None:
-    """A writer of blocks that come in any order; the tail looks in between, and may be restarted."""
+    """Blocks are written in any order while the tail reads in between and may be restarted."""
     rng = random.Random(seed)
     path = node.write("20260505/9", b"")
     size = rng.choice([5, 16, 64])
     blocks = list(range(0, len(CONTENT), size))
-    for i in range(len(blocks) - 1):  # each up to three places away from its own
+    for i in range(len(blocks) - 1):  # each up to three positions from its own
         j = min(len(blocks) - 1, i + rng.randrange(4))
         blocks[i], blocks[j] = blocks[j], blocks[i]
     tail = start(start="oldest", window=rng.choice([3, 1 << 16]))
@@ -140,7 +140,7 @@ def test_blocks_in_any_order(node: Node, start: StartTail, seed: int) -> None:
 
 @pytest.mark.fault(15)
 def test_a_hole_that_stays(node: Node, start: StartTail) -> None:
-    """When its time is over, what it holds comes, and the piece in front of it; nothing after that."""
+    """When a hole expires, its data and the partial line before it are delivered; later data is ignored."""
     path = node.write("20260505/9", b"one\ntorn" + bytes(30) + b"two\n")
     tail = start(start="oldest")
     assert tail.settle() == [b"one", b"two"]
@@ -156,7 +156,7 @@ def test_a_hole_that_stays(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(15)
 def test_many_holes(node: Node, start: StartTail) -> None:
-    """So many are looked after, and no more; every line beside them comes."""
+    """At most MAX_HOLES are watched, and every line beside a hole is delivered."""
     count = 3 * MAX_HOLES
     content = b"".join(b"%05d\n" % number + bytes(10) for number in range(count)) + b"end\n"
     node.write("20260505/9", content)
@@ -183,7 +183,7 @@ def test_a_hole_of_a_former_hour(node: Node, start: StartTail, where: str) -> No
 
 @pytest.mark.fault(15)
 def test_late_lines_behind_a_hole(node: Node, start: StartTail) -> None:
-    """A writer that goes on where it was, in an hour that was left and cut."""
+    """A writer continues at its position in a previous hour that was truncated."""
     path = node.write("20260505/9", b"1\n")
     node.write("20260505/10", b"2\n")
     tail = start(start="oldest")
@@ -196,7 +196,7 @@ def test_late_lines_behind_a_hole(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(15, 43)
 def test_replaced_while_there_is_a_hole(node: Node, start: StartTail) -> None:
-    """The copy has the lines of the hole."""
+    """The copy contains the lines of the hole."""
     path = node.write("20260505/9", with_hole(CONTENT, len(LINES[0]), len(LINES[0] + LINES[1])))
     tail = start(start="oldest")
     tail.settle()
@@ -209,7 +209,7 @@ def test_replaced_while_there_is_a_hole(node: Node, start: StartTail) -> None:
 
 @pytest.mark.fault(15, 20)
 def test_written_anew_with_a_hole_passed_over(node: Node, start: StartTail) -> None:
-    """What fills the hole of the old content is none of its lines."""
+    """If the file is rewritten, the hole of the old content is forgotten."""
     path = node.write("20260505/9", b"1\n" + bytes(20) + b"2\n")
     tail = start(start="oldest")
     tail.settle()
@@ -222,7 +222,7 @@ def test_written_anew_with_a_hole_passed_over(node: Node, start: StartTail) -> N
 @pytest.mark.fault(15, 27)
 @both_ways
 def test_a_kill_while_a_hole_is_open(tmp_path: Path, inotify: bool) -> None:
-    """The checkpoint knows the holes that were passed over, until their lines have been handed out."""
+    """The checkpoint keeps skipped holes until their lines have been delivered."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     parts = [plain(event(oid=oid)) for oid in range(5)]
     lines = b"".join(parts)

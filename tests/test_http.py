@@ -1,4 +1,4 @@
-"""Plain HTTP on the WebSockets' port: methods, versions, targets, bodies, and what is no HTTP."""
+"""Plain HTTP on the WebSocket port: methods, versions, targets, bodies, and invalid requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Answer:
-    """One answer off a stream."""
+    """One response read from a stream."""
 
     def __init__(self, head: bytes, body: bytes) -> None:
         first, *lines = head.decode().split("\r\n")
@@ -60,7 +60,7 @@ async def answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> An
 
 
 async def asked(port: int, request: bytes) -> Answer:
-    """The answer to these bytes; the connection must end after it, without being reset."""
+    """Return the response to these bytes; the connection must then close without a reset."""
     async with connection(port) as (reader, writer):
         writer.write(request)
         found = await answer(reader)
@@ -124,7 +124,7 @@ def test_http_1_0_needs_no_host_and_its_connection_ends() -> None:
         ("http://any.example?/health", 404),
         ("/health?a=http://b/c", 200),
         ("/health#x", 404),
-        ("/%68ealth", 404),  # nothing is decoded: a proxy's rules for paths hold
+        ("/%68ealth", 404),  # nothing is decoded, so a proxy's path rules cannot be bypassed
         ("/HEALTH", 404),
         ("//any.example/health", 404),
     ],
@@ -193,7 +193,7 @@ def test_requests_of_the_public_api_are_told_where_they_belong(path: str, method
             got = await http(srv.port, path, *more, method=method)
             assert got.status == 404
             told = got.json()
-            # `code` and `msg`: the Python SDK looks for them.
+            # The Python SDK looks for `code` and `msg`.
             assert told["code"] == 404
             assert told["msg"] == told["error"]
             assert "https://api.hyperliquid.xyz" in told["msg"]
@@ -253,7 +253,7 @@ def test_options_of_the_server_and_of_what_no_page_may_read() -> None:
     run(main())
 
 
-# Connections that are kept
+# Persistent connections
 
 
 def test_requests_follow_each_other_on_one_connection() -> None:
@@ -264,7 +264,8 @@ def test_requests_follow_each_other_on_one_connection() -> None:
                 got = await answer(reader)
                 assert got.status == {"/nothing": 404, "/ws/": 426}.get(path, 200)
                 assert "connection" not in got.headers or got.headers["connection"] == "Upgrade"
-            # Three at once, the second with a body, then a handshake: the connection becomes a client's.
+            # Three pipelined requests, the second with a body, then a handshake: the connection becomes a
+            # WebSocket client.
             post = b"POST /info HTTP/1.1\r\nHost: x\r\n" + CHUNKED + b"\r\n\r\n3\r\n{ }\r\n0\r\n\r\n"
             writer.write(LIVE + post + b"\r\n" + LIVE + s.upgrade("/ws/") + s.masked(s.TEXT, b"ping"))
             assert [(await answer(reader)).status for _ in range(3)] == [200, 404, 200]
@@ -293,9 +294,9 @@ def test_a_connection_that_asks_on_and_on_is_ended() -> None:
 
 
 def test_who_does_not_read_his_answers_is_given_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer is made only when nothing of the one before waits in the process.
+    """A response is made only once the previous one has left the process.
 
-    How much the sockets hold depends on the kernel, so the answers made so far are not counted.
+    How much the sockets buffer depends on the kernel, so the number of responses is not checked.
     """
     waiting: list[int] = []
     transport: asyncio.Transport
@@ -387,7 +388,7 @@ def test_requests_may_come_byte_by_byte(request_bytes: bytes) -> None:
     run(main())
 
 
-# Bodies, and what cannot be read
+# Bodies, and requests that cannot be parsed
 
 
 @pytest.mark.parametrize(
@@ -445,7 +446,7 @@ def test_what_cannot_be_read_is_explained(
 
 
 def test_who_still_sends_a_body_that_is_too_long_gets_the_answer() -> None:
-    """It is not reset away: what comes is read and thrown away until the peer ends."""
+    """A client that is still sending gets the answer without a reset; the rest is discarded."""
 
     async def main() -> None:
         async with serving() as srv, connection(srv.port) as (reader, writer):
@@ -543,7 +544,7 @@ def test_a_proxy_that_drops_the_upgrade_is_explained() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_curl() -> None:
-    """A client of another make: options that people and scripts use."""
+    """curl, an independent client, works with the options that people and scripts use."""
 
     async def main() -> None:
         async with serving() as srv:

@@ -1,4 +1,4 @@
-"""A file that is replaced while it is followed: its content says whether it is the same one."""
+"""A file replaced while it is followed: its content decides whether it is the same one."""
 
 # ruff: noqa: F811 (fixtures of test_follower)
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONG = b"first line " + b"x" * 3000 + b"\n"
 
 
 def by_rename(path: Path, content: bytes) -> None:
-    """As rsync does."""
+    """Replace the file as rsync does."""
     new = path.with_name(f".{path.name}.new")
     new.write_bytes(content)
     new.rename(path)
@@ -34,12 +34,12 @@ def by_deletion(path: Path, content: bytes) -> None:
 
 
 def in_place(path: Path, content: bytes) -> None:
-    """As cp does: the same inode, cut to nothing first."""
+    """Replace the file as cp does: truncated first, with the same inode."""
     path.write_bytes(content)
 
 
 def by_link(path: Path, content: bytes) -> None:
-    """The hour's name is a symbolic link, which is pointed elsewhere."""
+    """Replace the symbolic link behind the hour's name."""
     target = path.with_name(f"target{len(os.listdir(path.parent))}")
     target.write_bytes(content)
     link = path.with_name("link")
@@ -55,7 +55,7 @@ def by_hard_link(path: Path, content: bytes) -> None:
 
 
 def by_gzip(path: Path, content: bytes) -> None:
-    """Compressed, removed, and unpacked again, with more in it."""
+    """Compress, remove and unpack the file again, with more content."""
     packed = path.with_name(path.name + ".gz")
     packed.write_bytes(gzip.compress(content))
     path.unlink()
@@ -74,7 +74,7 @@ Replace = Callable[[Path, bytes], None]
 def test_replaced_by_a_longer_copy(
     node: Node, start: StartTail, replace: Replace, begin: bytes, looks: bool
 ) -> None:
-    """No line is lost and none comes twice, however often it happens between two looks."""
+    """No line is lost or repeated, no matter how many replacements happen between two checks."""
     path = node.write("20260505/9", begin)
     tail = start(start="oldest")
     tail.settle()
@@ -103,7 +103,7 @@ def test_replaced_by_other_content(node: Node, start: StartTail, replace: Replac
 @pytest.mark.fault(43)
 @ways
 def test_the_same_beginning_is_not_enough(node: Node, start: StartTail, replace: Replace) -> None:
-    """Another line stands right before the place of reading."""
+    """An equal beginning is not enough: the line before the reading position differs."""
     path = node.write("20260505/9", LONG + b"2\n")
     tail = start(start="oldest")
     tail.settle()
@@ -117,7 +117,7 @@ def test_the_same_beginning_is_not_enough(node: Node, start: StartTail, replace:
 def test_a_copy_that_is_still_being_written(
     node: Node, start: StartTail, size: int, replace: Replace
 ) -> None:
-    """It holds nothing else so far, and is waited for."""
+    """A copy in progress, with no other content so far, is waited for."""
     content = LONG + b"2\n"
     path = node.write("20260505/9", content)
     tail = start(start="oldest")
@@ -134,7 +134,7 @@ def test_a_copy_that_is_still_being_written(
 @pytest.mark.parametrize("later", [True, False], ids=["next-hour", "no-next-hour"])
 @pytest.mark.parametrize("replace", [by_rename, in_place], ids=lambda way: way.__name__)
 def test_fewer_bytes_that_stay(node: Node, start: StartTail, replace: Replace, later: bool) -> None:
-    """Once the grace time is over it counts as written anew, and is read before the next hour."""
+    """After the grace time, a shorter file counts as rewritten and is read before the next hour."""
     path = node.write("20260505/9", b"1\n2\n3\n")
     tail = start(start="oldest")
     tail.settle()
@@ -165,7 +165,7 @@ def test_replaced_while_a_line_is_held(node: Node, start: StartTail) -> None:
 def test_replaced_while_only_half_a_line_is_there(
     node: Node, start: StartTail, replace: Replace, size: int, later: bool
 ) -> None:
-    """The half that is held is all that is known of the content. While a copy may complete it, it waits."""
+    """If only half a line is known, a copy that may complete it is waited for."""
     content = b"half a line\n2\n"
     path = node.write("20260505/9", content[:6])
     tail = start(start="oldest")
@@ -193,7 +193,7 @@ def test_half_a_line_replaced_by_other_content(node: Node, start: StartTail, rep
 @pytest.mark.fault(15, 43)
 @pytest.mark.parametrize("replace", [by_rename, by_deletion], ids=lambda way: way.__name__)
 def test_replaced_by_a_copy_that_begins_with_a_hole(node: Node, start: StartTail, replace: Replace) -> None:
-    """Its first bytes are not known, but those before the place of reading are."""
+    """The first bytes of the copy are a hole, so the bytes before the reading position decide."""
     content = bytes(100) + b"1\n2\n"
     path = node.write("20260505/9", content)
     tail = start(start="oldest")
@@ -204,7 +204,7 @@ def test_replaced_by_a_copy_that_begins_with_a_hole(node: Node, start: StartTail
 
 @pytest.mark.fault(1, 43)
 def test_replaced_at_the_change_of_hour(node: Node, start: StartTail) -> None:
-    """What the copy has more comes before the next hour."""
+    """Additional lines of the copy come before the next hour."""
     path = node.write("20260505/9", b"1\n")
     tail = start(start="oldest")
     tail.settle()
@@ -234,7 +234,7 @@ def test_a_former_hour_replaced_by_a_longer_copy(node: Node, start: StartTail, r
 def test_a_former_hour_while_a_copy_of_the_next_is_being_written(
     node: Node, start: StartTail, replace: Replace
 ) -> None:
-    """Its late lines, and the end of its time, do not wait for the copy."""
+    """Late lines of the previous hour, and the end of its grace time, do not wait for the copy."""
     node.write("20260505/9", b"1\n")
     path = node.write("20260505/10", b"2\n3\n")
     tail = start(start="oldest", grace_s=2 * GRACE)
@@ -252,14 +252,14 @@ def test_a_former_hour_while_a_copy_of_the_next_is_being_written(
 
 @pytest.mark.fault(4, 43)
 def test_a_former_hour_replaced_while_its_late_lines_are_read(node: Node, start: StartTail) -> None:
-    """Its time ends before that file is left: what the copy has more comes, and each line once and whole."""
+    """If the grace time ends during a visit, the copy's additional lines still come once each."""
     path = node.write("20260505/9", b"1\n")
     node.write("20260505/10", b"2\n")
     tail = start(start="oldest")
     tail.settle()
     node.write("20260505/9", b"late 1\nhal")
     tail.clock.now += 1
-    tail.check(at_eof=True)  # turns to the former hour
+    tail.check(at_eof=True)  # starts a visit of the previous hour
     by_rename(path, b"1\nlate 1\nhalf\nlate 2\n")
     tail.clock.now += GRACE
     assert tail.settle() == [b"1", b"2", b"late 1", b"half", b"late 2"]
@@ -269,7 +269,7 @@ def test_a_former_hour_replaced_while_its_late_lines_are_read(node: Node, start:
 
 @pytest.mark.fault(4, 23)
 def test_a_former_hour_without_a_byte_made_anew(node: Node, start: StartTail) -> None:
-    """Nothing of it was read: whatever has its name is read from its start."""
+    """Nothing of the hour was read, so a new file under its name is read from its start."""
     path = node.write("20260505/9", b"")
     node.write("20260505/10", b"1\n")
     tail = start(start="oldest")
@@ -337,7 +337,7 @@ def test_deleted_and_made_again_as_it_was(node: Node, start: StartTail, seconds:
 @pytest.mark.parametrize("begin", [b"", b"1\n"], ids=["first", "second"])
 @pytest.mark.parametrize("rest", [b"\n2\n", b" line\n2\n"], ids=["whole", "half"])
 def test_let_go_within_a_line_and_made_again(node: Node, start: StartTail, begin: bytes, rest: bytes) -> None:
-    """A whole line that was given out without its newline does not come again; one given out in half does."""
+    """A complete line delivered without its newline is not repeated; one delivered in part is."""
     path = node.write("20260505/9", begin + b"last")
     tail = start(start="oldest")
     tail.settle()
@@ -364,7 +364,7 @@ def test_gone_at_a_restart_and_back_as_it_was(node: Node, start: StartTail) -> N
 
 @pytest.mark.fault(24, 27)
 def test_written_anew_right_before_the_checkpoint(node: Node, start: StartTail) -> None:
-    """The checkpoint keeps what is known of the content that was read, not of what is there now."""
+    """The checkpoint keeps fingerprints of the content that was read, not of the present content."""
     former = node.write("20260505/9", b"1\n")
     path = node.write("20260505/10", b"2\n")
     tail = start(start="oldest")
@@ -382,7 +382,7 @@ def test_written_anew_right_before_the_checkpoint(node: Node, start: StartTail) 
 def test_a_former_hour_without_a_mark_replaced_after_a_restart(
     node: Node, start: StartTail, replace: Replace
 ) -> None:
-    """The checkpoint knows device and inode, which hold at the restart. From then on the content counts."""
+    """Without a fingerprint, device and inode decide at the restart, and content from then on."""
     path = node.write("20260505/9", b"1\n")
     node.write("20260505/10", b"2\n")
     tail = start(start="oldest")
@@ -397,7 +397,7 @@ def test_a_former_hour_without_a_mark_replaced_after_a_restart(
 
 @pytest.mark.fault(32, 43)
 def test_replaced_while_it_could_not_be_read(node: Node, start: StartTail) -> None:
-    """ESTALE: the file of a network drive has another inode when it is opened again."""
+    """After ESTALE, the file of a network drive has another inode when it is reopened."""
     path = node.write("20260505/9", b"1\n").resolve()
     tail = start(start="oldest")
     tail.settle()
@@ -408,7 +408,7 @@ def test_replaced_while_it_could_not_be_read(node: Node, start: StartTail) -> No
 
 
 def break_descriptor(tail: Tail, path: Path) -> None:
-    """From now on its reads fail: EISDIR."""
+    """Make all further reads of the descriptor fail with EISDIR."""
     links = {int(fd): os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
     [fd] = [fd for fd, link in links.items() if link == str(path)]
     folder = os.open(path.parent, os.O_RDONLY)
@@ -435,7 +435,7 @@ both_ways = pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "p
 @pytest.mark.fault(43)
 @both_ways
 def test_a_mirror_under_the_pipeline(tmp_path: Path, inotify: bool) -> None:
-    """Each order once; and a checkpoint does not take the replaced file for an hour that was left."""
+    """Each order comes once, and the position has no previous hour for the replaced file."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     lines = plain(event(oid=0))
     path.write_bytes(lines)
@@ -454,7 +454,7 @@ def test_a_mirror_under_the_pipeline(tmp_path: Path, inotify: bool) -> None:
 
 @pytest.mark.fault(43)
 def test_a_replay_goes_on_in_the_file_that_took_the_name(tmp_path: Path) -> None:
-    """A client resumes while a mirror replaces the file again and again: it gets every order once."""
+    """A client that resumes while a mirror keeps replacing the file gets every order once."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     lines = b"".join(plain(event(oid=oid)) for oid in range(3000))
     path.write_bytes(lines)

@@ -1,7 +1,7 @@
-"""The way of the data is the way of the imports: an import or cimport against it is a fault of the design.
+"""Imports follow the direction of the data: any import or cimport against it is a design error.
 
-Each unit (a folder of fasttail, or a module at its top) may import itself and what ALLOWED says. Lazy imports
-inside functions and imports under TYPE_CHECKING count like any other.
+Each unit (a folder of fasttail or a module at its top) may import itself and what ALLOWED names. Lazy imports
+inside functions and imports under TYPE_CHECKING count too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-# Each folder on the data's way may import those before it, and what is named here of the folders beside it.
+# Each folder may import those before it in the data's direction, and what is named here of those beside it.
 ALLOWED: dict[str, set[str]] = {
-    # the data's way
+    # the data's direction
     "sources": {"monitoring.rate_limit"},
     "streams": set(),
     "engine": {"sources", "streams", "system.scheduling"},
@@ -31,10 +31,10 @@ ALLOWED: dict[str, set[str]] = {
     "system": set(),
     "version": {"_build_info"},
     "_build_info": set(),
-    # what puts it together
+    # composition
     "app": {"sources", "engine", "connection", "publish", "replay", "server"}
     | {"state", "monitoring", "config", "system", "version"},
-    # apart
+    # separate commands
     "commands": {"sources", "streams", "engine", "replay.find", "config"},
     "tools": {"config", "monitoring.growth", "monitoring.stacks", "sources.layout", "version"}
     | {"system.cgroup", "system.http_client"},
@@ -57,7 +57,7 @@ STRING = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
 
 
 def imported_by_python(text: str, package: str) -> Iterator[tuple[int, str]]:
-    """(line, absolute dotted name) of each import; `from a import b` gives `a.b`, whatever b is."""
+    """Yield (line, absolute dotted name) of each import; `from a import b` gives `a.b`, whatever b is."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -73,8 +73,9 @@ def imported_by_python(text: str, package: str) -> Iterator[tuple[int, str]]:
 
 
 def imported_by_cython(text: str, package: str) -> Iterator[tuple[int, str]]:
-    """The same for .pyx, .pxd and .pxi, which Python's own parser does not read."""
-    text = STRING.sub(lambda found: "\n" * found[0].count("\n"), text)  # an example in a docstring is none
+    """Yield the same for .pyx, .pxd and .pxi, which Python's own parser cannot read."""
+    # an example in a docstring is no import
+    text = STRING.sub(lambda found: "\n" * found[0].count("\n"), text)
     text = text.replace("\\\n", "  ")
     for found in FROM.finditer(text):
         base = absolute(found[1], package)
@@ -95,7 +96,7 @@ def absolute(name: str, package: str) -> str:
 
 
 def violations(root: Path) -> list[str]:
-    """Each import under root/fasttail that ALLOWED does not name, as `file:line: unit imports name`."""
+    """Return each import that ALLOWED does not name, as `file:line: unit imports name`."""
     found = []
     for path in sorted((root / "fasttail").rglob("*")):
         if path.suffix not in {".py", ".pyi", ".pyx", ".pxd", ".pxi"}:

@@ -1,4 +1,4 @@
-"""JSON's corner cases, in every place of a line where a value can stand: orjson's verdict holds."""
+"""JSON's corner cases, wherever a value can stand in a line; the parser must agree with orjson."""
 
 from __future__ import annotations
 
@@ -179,13 +179,13 @@ KEYS = sorted({*BASE, *BASE["order"], "local_time", "block_time", "block_number"
 
 
 def insert(line: bytes, mark: bytes, text: bytes, behind: bool = True) -> bytes:
-    """`text` behind (or before) the only `mark` of the line."""
+    """Insert `text` after (or before) the only `mark` of the line."""
     assert line.count(mark) == 1, (line, mark)
     return line.replace(mark, mark + text if behind else text + mark)
 
 
 def unknown_places() -> Iterator[bytes]:
-    """An event with a hole, in every place where a value that nobody asked for can stand."""
+    """Yield an event with a hole at every place where an unknown value can stand."""
     rich = plain(event(builder={"b": "0x12", "f": 5}, children=[dict(BASE["order"], oid=5)]))[:-1]
     base = plain(event())[:-1]
     more = b'"more":' + HOLE
@@ -204,7 +204,7 @@ def unknown_places() -> Iterator[bytes]:
 
 
 def repeated_places() -> Iterator[bytes]:
-    """An event with a key twice, a hole as the value of the first: the last one counts."""
+    """Yield events with a duplicate key whose first value is a hole; the last one counts."""
     base = plain(event())[:-1]
     for key in (
         b"time",
@@ -221,14 +221,14 @@ def repeated_places() -> Iterator[bytes]:
 
 
 def known_places() -> Iterator[bytes]:
-    """An event with a hole as the value of each key."""
+    """Yield an event with a hole as the value of each key."""
     for key in KEYS:
         if key in BASE or key in BASE["order"]:
             yield plain(event(**{key: "@"}))[:-1]
 
 
 def of_layouts(made: bytes) -> Iterator[bytes]:
-    """The event as a plain line, as a streaming one, and as the first, middle and last of a by_block line."""
+    """Yield the event as a plain line, a streaming line, and as first, middle and last of a by_block line."""
     good = plain(event())[:-1]
     yield made
     for events in ((made,), (made, good, good), (good, made, good), (good, good, made)):
@@ -270,7 +270,7 @@ def _isa() -> Iterator[None]:
 
 @pytest.fixture
 def deep() -> Iterator[None]:
-    """Comparing values of 1,024 levels needs more of Python's stack."""
+    """Raise the recursion limit, because comparing values of 1,024 levels needs it."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(20_000)
     yield
@@ -278,7 +278,7 @@ def deep() -> Iterator[None]:
 
 
 def test_the_cases_are_what_they_say() -> None:
-    """Not the parser but this file: orjson accepts VALID alone."""
+    """This checks the cases themselves: orjson accepts exactly those in VALID."""
     for cases in VALID.values():
         for case in cases:
             orjson.loads(case)
@@ -293,7 +293,7 @@ def test_the_cases_are_what_they_say() -> None:
 @pytest.mark.parametrize("kind", VALID)
 def test_valid(kind: str) -> None:
     done = agree(filled(case, place) for case in VALID[kind] for place in PLACES)
-    # the parser agrees with the oracle; the oracle accepts each case where nobody asks for it
+    # the parser agrees with the oracle, which accepts each case as an unknown value
     wrong = set(done.rejected)
     at = 0
     for _ in VALID[kind]:
@@ -323,7 +323,7 @@ def test_as_keys(kind: str) -> None:
 
 
 def nests(depth: int) -> Iterator[bytes]:
-    """Values with `depth` open brackets: arrays, objects, both in turn, and with neighbours on each level."""
+    """Yield values of nesting `depth`: arrays, objects, alternating, and with neighbours."""
     yield b"[" * depth + b"]" * depth
     yield b'{"a":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
     yield b'[{"a":' * (depth // 2) + (b"[]" if depth % 2 else b"0") + b"}]" * (depth // 2)
@@ -333,7 +333,7 @@ def nests(depth: int) -> Iterator[bytes]:
 
 
 def depth_around(place: bytes) -> int:
-    """Brackets that are open where the hole is."""
+    """Return the number of brackets open at the hole."""
     before = re.sub(rb'"[^"]*"', b"", place[: place.index(HOLE)])
     return before.count(b"[") + before.count(b"{") - before.count(b"]") - before.count(b"}")
 
@@ -363,7 +363,7 @@ def test_a_very_deep_line_needs_no_stack() -> None:
 
 
 def test_marks_and_holes_at_every_place() -> None:
-    """A byte order mark, a NUL, a control byte, 0x7f, 0x80 before each byte of a line."""
+    """A byte order mark, NUL, control byte, 0x7f or 0x80 before any byte of a line."""
     lines = []
     for line in (plain(event(builder={"b": "0x12", "f": 5}))[:-1], envelope([event()])[:-1]):
         for at in range(len(line) + 1):

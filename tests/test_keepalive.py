@@ -1,4 +1,4 @@
-"""Pings: a client to whom nothing is sent gets one, and a client that does not answer is closed."""
+"""Pings: an idle client is pinged, and a client that does not answer is closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fasttail.connection.wire import text_frame
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second is a fiftieth of one here: the ratios stay."""
+    """Run 50 times as fast, with the same ratios."""
     for name in ("SWEEP_S", "MAX_SILENCE_S", "PONG_TIMEOUT_S"):
         monkeypatch.setattr(keepalive, name, getattr(keepalive, name) / 50)
 
@@ -102,13 +102,14 @@ def test_dead_peers_are_found_and_living_ones_kept() -> None:
 
 
 def test_a_slow_client_that_reads_on_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its ping stands behind megabytes that it takes bit by bit."""
-    # Longer than the pauses of the kernel, which looks now and then whether a full socket has room.
+    """A slow client whose ping waits behind megabytes of data is alive as long as it reads."""
+    # Longer than the kernel's pauses between checks whether a full socket has space.
     monkeypatch.setattr(keepalive, "PONG_TIMEOUT_S", 2.0)
 
     async def main() -> None:
         async with serving(ping_interval_s=0.1, client_queue=32 << 20) as srv:
-            # The queue shrinks when a third of the kernel's own buffer is free: else by a megabyte at a time.
+            # The queue shrinks once a third of the kernel's buffer is free; with the default buffer, by a
+            # megabyte at a time.
             srv.server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
             client = await RawClient.connect(srv.port, receive_buffer=4096)
             (server_side,) = srv.hub.clients

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments under load, seen by three clients: one that resumes, and two that do not."""
+"""`kill -9` at random moments under load, seen by three clients: one resumes and two do not."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 KILLS = int(os.environ.get("FASTTAIL_KILLS") or 5)
-"""`FASTTAIL_KILLS=200 pytest -s tests/test_kill.py`: more of them, and a table of what became of each."""
+"""`FASTTAIL_KILLS=200 pytest -s tests/test_kill.py` runs more kills and prints a table of their outcomes."""
 
 RATE = 6000
-"""Lines a second, and now and then ten times as many."""
+"""Lines per second; ten times as many during bursts."""
 
 HOUR_S = 7.0
 FIRST = 10**11
@@ -37,9 +37,7 @@ HEAD, TAIL = envelope([event(oid=FIRST)]).split(b"%d" % FIRST)
 
 
 class Node:
-    """Writes numbered orders at a rate with bursts, in pieces that cut lines anywhere, over hours that last
-    for seconds.
-    """
+    """Writes numbered orders with bursts, in pieces that cut lines anywhere, with hours of a few seconds."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.written = 0
@@ -79,7 +77,7 @@ class Node:
 
 @dataclass
 class Connection:
-    """What one connection got."""
+    """What one connection received."""
 
     epoch: str = ""
     begin: str = ""  # cursor of its first live message, or the one it asked for
@@ -88,7 +86,7 @@ class Connection:
 
 
 class Watching(threading.Thread):
-    """A client that connects again and again; a Connection for each time that it was answered."""
+    """A client that keeps reconnecting, with one Connection per answered attempt."""
 
     def __init__(self, port: int, path: str, talk: Callable[[ClientConnection, Connection], None]) -> None:
         super().__init__(daemon=True)
@@ -121,7 +119,7 @@ def subscribe(ws: ClientConnection, **more: Any) -> dict[str, Any]:
 
 
 class Resuming(Watching):
-    """Goes on at its cursor each time."""
+    """Resumes at its cursor each time."""
 
     def __init__(self, port: int) -> None:
         self.cursor = ""
@@ -144,7 +142,7 @@ class Resuming(Watching):
 
 
 def live(ws: ClientConnection, connection: Connection) -> None:
-    """Begins anew each time: what is published from the answer on, without a hole."""
+    """Subscribe anew; everything published after the answer arrives without a gap."""
     answer = subscribe(ws)
     connection.epoch, connection.begin = answer["epoch"], answer["cursor"]
     seq: int | None = answer["seq"] - 1
@@ -167,7 +165,7 @@ def live(ws: ClientConnection, connection: Connection) -> None:
 
 
 def old(ws: ClientConnection, connection: Connection) -> None:
-    """The old service's channel."""
+    """Read a channel of the old service."""
     assert orjson.loads(ws.recv(timeout=120))["type"] == "connected"
     while True:
         message = orjson.loads(ws.recv(timeout=120))
@@ -184,15 +182,15 @@ def free_port() -> int:
 @pytest.mark.fault(27)
 @pytest.mark.timeout(120 + 6 * KILLS)
 def test_kills_at_random_moments(tmp_path: Path) -> None:
-    """The one that resumes has each order once; the others have all that was published while they were
-    connected; every life has an epoch of its own and begins where the checkpoint of the one before is.
+    """The client that resumes gets each order once, and the others everything published while they were
+    connected. Each life has its own epoch and starts at the previous one's checkpoint.
     """
     seed = int(os.environ.get("FASTTAIL_SEED") or time.time_ns() % 1_000_000)
     print(f"FASTTAIL_SEED={seed}")
     chance = random.Random(seed)
     folder, state, port = tmp_path / "data", tmp_path / "state", free_port()
     node = Node(folder, seed)
-    # A queue of the least size: those on /ws leave the live path and come back under the load.
+    # With the smallest queue, clients of /ws leave the live path and return under the load.
     words = command(
         *("serve", folder, "--port", port, "--state-dir", state, "--workers", 1),
         *("--client-queue", "64k", "--max-message", "64k"),
@@ -206,9 +204,9 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     process = subprocess.Popen(words, stdout=log, stderr=log)
     try:
         wait_for("the first order", lambda: resuming.orders)
-        wait_for("the first checkpoint", (state / "checkpoint.json").exists)  # before it nothing is promised
+        wait_for("the first checkpoint", (state / "checkpoint.json").exists)  # nothing is promised before it
         for _ in range(KILLS):
-            # Mostly in the midst of it, and now and then before it has come up.
+            # Mostly while it is working, and sometimes before it is up.
             delay = chance.random() ** 2 * 3.0
             time.sleep(delay)
             assert process.poll() is None, "it ended by itself"
@@ -252,7 +250,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     assert text.count("ignoring checkpoint") == 1, "only the first life has none"
     for (_, _, name, offset), (begin, end) in zip(table, itertools.pairwise(starts), strict=False):
         found = re.search(rb"following .*/(\d+) from byte (\d+)", whole[begin:end])
-        if found is not None:  # else it was killed before it had looked
+        if found is not None:  # otherwise it was killed before its first scan
             assert (found[1].decode(), int(found[2])) == (name, offset)
     print(
         f"\n{KILLS} kills, {node.written} orders in {len(node.files)} files; to the one that resumes: "

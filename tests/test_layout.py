@@ -1,4 +1,4 @@
-"""Names of the node's files: order, what is ignored, which layout."""
+"""Names of the node's files: order, what is ignored, and the layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However a test ends, nothing of it is left: here of one that forgets a server and a folder."""
+"""However a test ends, nothing of it remains, here for one that forgets a server and a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLE = Path(__file__).parent / "samples" / "forgets_a_server.py"
         ("passes", []),
         ("fails", []),
         ("interrupted", []),
-        ("killed", []),  # as the thread of pytest-timeout does it, too
+        ("killed", []),  # also as pytest-timeout's thread does it
         ("killed", ["-n", "1", "--max-worker-restart", "0"]),
         ("takes too long", ["--timeout", "600", "--timeout-method", "signal"]),
     ],
@@ -37,12 +37,12 @@ def test_nothing_is_left(tmp_path: Path, how: str, options: list[str]) -> None:
     wait_for("the end of its processes", lambda: not alive(server) and not alive(orphan))
     wait_for("the end of its folder", lambda: not Path(temporary).exists())
     assert (done.returncode == 0) == (how == "passes"), done.stdout
-    # Who goes on with the next test has ended them before it.
+    # If the session continues with the next test, they ended before it.
     assert (tmp_path / "next").exists() == (how in ("passes", "fails", "takes too long")), done.stdout
 
 
 def alive(pid: str) -> bool:
-    """Not gone, and not merely waiting for its parent to notice."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return ") Z " not in Path("/proc", pid, "stat").read_text()
     except FileNotFoundError:

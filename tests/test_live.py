@@ -54,7 +54,7 @@ def expected(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write(tasks: list[dict[str, Any]]) -> subprocess.Popen[str]:
-    """Have a process of its own do the writing."""
+    """Let a separate process do the writing."""
     process = subprocess.Popen([sys.executable, WRITER], stdin=subprocess.PIPE, text=True)
     assert process.stdin is not None
     for task in tasks:
@@ -67,7 +67,7 @@ def write(tasks: list[dict[str, Any]]) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("inotify", [True, False], ids=["inotify", "polling"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_order_once_and_in_order(tmp_path: Path, layout: str, inotify: bool) -> None:
-    """Whole and half lines, one byte at a time, over an hour and a date, from a folder not there yet."""
+    """Every line arrives, written whole, in halves or bytewise, across hours, from a folder created later."""
     folder = tmp_path / "data"
     parts = [numbered(0, 500), numbered(500, 30), numbered(530, 300), numbered(830, 700), numbered(1530, 100)]
     texts = [render(part, layout).decode() for part in parts]
@@ -117,7 +117,7 @@ def test_each_order_once_and_in_order(tmp_path: Path, layout: str, inotify: bool
 
 
 def test_what_is_seen_from_outside(tmp_path: Path) -> None:
-    """inotify watches are held, N pool threads exist, and waiting costs next to no CPU."""
+    """inotify watches are held, one thread per worker exists, and waiting needs almost no CPU."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.write_bytes(plain(event()))
     with serve(tmp_path, "--workers", 3) as running:
@@ -139,7 +139,7 @@ def test_what_is_seen_from_outside(tmp_path: Path) -> None:
 
 
 def test_start_end_hour_oldest(tmp_path: Path) -> None:
-    """`end` begins at the line that is being written; hours are numbers."""
+    """`end` starts at the line that is being written, and hours are compared as numbers."""
     parts = [numbered(0, 7), numbered(7, 7), numbered(14, 7)]
     for hour, part in zip((8, 9, 10), parts, strict=True):
         hour_file(tmp_path, "plain", "20260505", hour).write_bytes(plain(*part))
@@ -197,7 +197,7 @@ def test_filter_of_the_old_settings_file(tmp_path: Path) -> None:
 
 
 def test_the_markers_tell_the_whole_way(tmp_path: Path) -> None:
-    """Every grep of the operators' page gives the stated answer, for every batch and for one a second."""
+    """Every grep of the operators' page gives the stated answer, logging every batch or one per second."""
     for mode in ("all", "second"):
         path = hour_file(tmp_path / mode, "plain", "20260505", 9)
         path.touch()
@@ -242,7 +242,7 @@ def test_a_batch_that_hangs_shows_its_beginning(tmp_path: Path) -> None:
         status, text = running.get("/health/live")
         assert status == 503
         assert "a batch has run for" in json.loads(text)["reason"]
-        # What was read before all of it had been written is a batch of its own.
+        # Lines read before all of them were written form a batch of their own.
         running.wait_metric("fasttail_lines_total", 50)
         assert running.count("✅ All parallel tasks completed") >= 1
         assert running.get("/health/live")[0] == 200
@@ -292,9 +292,9 @@ def test_orders_flow_whatever_becomes_of_the_log(tmp_path: Path, output: str) ->
 
 
 def test_what_is_written_after_the_greeting_arrives(tmp_path: Path) -> None:
-    """From the first moment on: before clients can come it is known where reading begins."""
+    """The start of reading is fixed before the first client can connect."""
     for date in range(20200101, 20200101 + 400):
-        hour_file(tmp_path, "plain", str(date), 9).touch()  # to look at them takes a while
+        hour_file(tmp_path, "plain", str(date), 9).touch()  # scanning them takes a while
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.touch()
     port = 20_000 + os.getpid() % 20_000
@@ -320,7 +320,7 @@ def _try_client(port: int) -> Client | None:
 
 @pytest.mark.plain_build
 def test_a_leak_is_told_and_ends_in_a_restart_that_loses_nothing(tmp_path: Path) -> None:
-    """🚨, the same pid, the port kept, clients told by 1012, every line processed exactly once."""
+    """A leak leads to a restart with the same pid and port; every line is processed once."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.touch()
     options = ["--debug-leak", 25, "--memory-limit-mb", 130, "--memory-warmup-s", 0, "--memory-window-s", 2]
@@ -364,7 +364,7 @@ def _reached(running: Any, path: Path) -> bool:
 
 @pytest.mark.plain_build
 def test_what_is_written_after_the_greeting_comes_though_the_thread_was_about_to_read(tmp_path: Path) -> None:
-    """Each read begins 30 ms late, so that most clients come between the look for them and the read."""
+    """Each read starts 30 ms late, so most clients connect between the check for clients and the read."""
     path = hour_file(tmp_path / "data", "plain", "20260505", 17)
     path.touch()
     with serve(tmp_path / "data", env=preload(tmp_path, "slow_reads")) as server:

@@ -1,4 +1,4 @@
-"""The log: its lines, its bounds, and what a stuck output does to whoever logs (nothing)."""
+"""The log: its lines, its bounds, and that a stuck output never blocks the caller."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def logging_to_file(path: Path, level: str = "info", *, as_json: bool = False) -
 
 
 def texts(data: str) -> str:
-    """The lines without their prefixes, each of which must be well formed."""
+    """Return the lines without their prefixes, which must be well formed."""
     assert all(PREFIX.match(line) for line in data.splitlines())
     return "".join(PREFIX.sub("", line) + "\n" for line in data.splitlines())
 
 
 def drain(fd: int, idle_s: float = 2.0) -> bytes:
-    """What comes out of a pipe until nothing does for a while."""
+    """Read from a pipe until nothing arrives for `idle_s`."""
     data = b""
     while select.select([fd], [], [], idle_s)[0]:
         piece = os.read(fd, 1 << 16)
@@ -84,7 +84,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             assert fd == reader, "only the reading end may have been closed by the test"
 
 
-# Form
+# Format
 
 
 def test_form_of_a_line() -> None:
@@ -138,7 +138,7 @@ def test_levels_and_the_root_logger_is_given_back(tmp_path: Path) -> None:
     assert (root.level, list(root.handlers)) == before
 
 
-# The format json
+# JSON format
 
 
 def test_form_of_an_object() -> None:
@@ -272,7 +272,7 @@ def test_a_batch_that_times_out_and_one_that_fails(tmp_path: Path) -> None:
     ]
 
 
-# Outputs that do not take the log
+# Outputs that do not accept the log
 
 
 def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
@@ -280,14 +280,14 @@ def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
     log = logging.getLogger("test")
     with logging_to(writer, capacity=1000) as service:
         batches = BatchLog(service)
-        for number in range(20_000):  # which would not end if logging waited for the reader
+        for number in range(20_000):  # would never end if logging waited for the reader
             log.info("line %d", number)
             if number % 10 == 0 and batches.start(100, 4, 4):
                 assert batches.end(100, 4, 90, 0, 90, 90, 1), "the beginning was logged"
         dropped = service.dropped
         assert dropped > 15_000
 
-        data = drain(reader, 5.0).decode()  # the reader comes back, and may have to wait on a busy machine
+        data = drain(reader, 5.0).decode()  # the reader returns, and may have to wait on a busy machine
         written = texts(data)
         assert service.flush()
         numbers = [int(number) for number in re.findall(r"^line (\d+)$", written, re.MULTILINE)]
@@ -301,7 +301,7 @@ def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
         more = drain(reader)
         assert b"goes on" in more
         assert service.dropped == dropped
-    # Told once a second at most; what was not told yet, at the end.
+    # Drops are reported at most once a second, and the rest at the end.
     told = re.findall(r"log: (\d+) lines dropped", written + texts((more + drain(reader)).decode()))
     assert sum(map(int, told)) == dropped
 
@@ -354,7 +354,7 @@ def test_a_full_disk_and_its_recovery(tmp_path: Path) -> None:
             assert service.write_errors >= 1
 
             good = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
-            os.dup2(good, fd)  # somebody makes room
+            os.dup2(good, fd)  # space is freed
             os.close(good)
             assert service.flush(PATIENCE_S)
             assert service.stop()
@@ -435,6 +435,6 @@ def test_many_threads_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["stopped", "not stopped"])
 def test_a_process_ends_although_nobody_reads_its_log(how: str) -> None:
-    """Blocked in the middle of its log, a process still ends at once, by its own will."""
+    """A process whose log output is blocked still ends at once."""
     with subprocess.Popen([*program("unread_log"), how], stdout=subprocess.PIPE) as process:
         assert process.wait() == 7

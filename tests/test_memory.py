@@ -1,4 +1,4 @@
-"""The memory watch: which histories are linear growth, what it logs, and a leak that is real."""
+"""The memory watch: which histories are linear growth, what it logs, and a real leak."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noisy(size: float, mb_per_min: float) -> Callable[[float], float]:
 def history(
     shape: Callable[[float], float], seconds: float = 1800, warmup: float = 120, every: float = 5
 ) -> Trend:
-    """A trend fed with `shape`: seconds since the start -> MB."""
+    """Return a trend fed with `shape`, which maps seconds since the start to MB."""
     trend = Trend(WINDOW, warmup)
     for step in range(int(seconds / every)):
         trend.add(1000 + step * every, int(shape(step * every) * MB))
@@ -93,7 +93,7 @@ def test_limit(setting: float | None, group: int | None, limit: int | None) -> N
 
 
 def test_a_slow_answer_to_pss_holds_nobody_up() -> None:
-    """The kernel may take long over it, and the event loop samples."""
+    """The event loop does not wait for PSS, which the kernel may be slow to report."""
     answer = threading.Event()
 
     def pss() -> int:
@@ -112,7 +112,7 @@ def test_a_slow_answer_to_pss_holds_nobody_up() -> None:
 
 
 class Process:
-    """A process whose clock and memory a test moves."""
+    """A process whose clock and memory the test controls."""
 
     def __init__(self, size_mb: float = 80) -> None:
         self.now = 5000.0
@@ -184,5 +184,5 @@ def test_a_limit_that_no_restart_can_reach_is_not_obeyed(caplog: pytest.LogCaptu
 
 
 def test_a_real_leak_is_seen_in_the_real_rss() -> None:
-    """In a process of its own: in this one, what other tests free would be seen too."""
+    """The leak runs in a separate process, whose RSS other tests do not distort."""
     subprocess.run(program("leak"), check=True)

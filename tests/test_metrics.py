@@ -96,7 +96,7 @@ def render(stats: dict[str, Any] = STATS, memory: dict[str, float | None] | None
         clock=lambda: 100 * S,
         wall_clock=lambda: 5007 * S,
     )
-    assert metrics.render() == metrics.render()  # counting does not depend on who looks
+    assert metrics.render() == metrics.render()  # rendering does not change the counters
     return metrics.render().decode()
 
 

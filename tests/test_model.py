@@ -1,4 +1,4 @@
-"""The model test (model.py) with seeds of its own; and a real server, killed while a client resumes."""
+"""The model test (model.py) with its own seeds; and a real server, killed while a client resumes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 STEPS = 150
 
 KEPT = [2007, 2204]
-"""Seeds that alone found a fault, were it only a planted one: add those that scripts/soak --model finds."""
+"""Seeds that alone found a fault, even an injected one. Add those that scripts/soak --model finds."""
 
 
 @pytest.mark.parametrize("first", range(1000, 1040, 20))
@@ -32,7 +32,7 @@ def test_model(first: int) -> None:
     for seed in range(first, first + 20):
         total.add(try_seed(seed, STEPS))
     assert total.steps == 20 * STEPS
-    # It does what it is for: every kind of fault was met, and most lines came.
+    # The test is meaningful: every kind of fault occurred, and most lines arrived.
     assert min(total.again, total.late, total.torn, total.restarts, total.kills, total.lost) > 0
     assert min(total.copies, total.holes, total.layouts) > 0
     assert total.lost < total.lines / 2
@@ -46,9 +46,9 @@ def test_kept_seeds(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1))
 @pytest.mark.parametrize("how", ["inotify", "no-inotify"])
 def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
-    """The node writes on, torn, over hours and dates; who resumes by cursor gets each order once.
+    """While the node writes partial lines across hours and dates, a client that resumes gets each order once.
 
-    What was in a gap is had again by the cursor from before it.
+    Orders in a gap are retrieved with the cursor from before it.
     """
     chance = random.Random(seed)
     folder = tmp_path / "data"
@@ -112,7 +112,7 @@ def test_killed_servers(tmp_path: Path, seed: int, how: str) -> None:
                         got += [each["order"]["oid"] for each in message["data"]]
                         cursor = message["cursor"]
                     elif message["channel"] in ("error", "gap"):
-                        break  # nothing read yet, by a server that has just begun; or too slow for it
+                        break  # the server has just started and read nothing yet, or the client was too slow
             if not doomed and server.process.poll() is None:
                 server.process.terminate()
             server.process.wait(timeout=120)

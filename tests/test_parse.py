@@ -1,4 +1,4 @@
-"""What the parser accepts, what it gives, and what it says of the rest; always against the plain reader."""
+"""What the parser accepts, the values it returns, and its errors, always compared with the plain reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import fasttail
 
 
 def check(data: bytes, workers: int = 1) -> fasttail.Batch:
-    """Parse, compare with the plain reader, and give the batch."""
+    """Parse, compare with the plain reader, and return the batch."""
     expected, rejected = plain_reader.read(data)
     batch = fasttail.parse(data, workers=workers)
     assert [each.offset for each in batch.rejected] == rejected, batch.rejected
@@ -25,7 +25,7 @@ def check(data: bytes, workers: int = 1) -> fasttail.Batch:
     return batch
 
 
-PADDING = plain(event()) * 8  # what follows decides whether the fast path may look at a line
+PADDING = plain(event()) * 8  # the bytes that follow decide whether the fast path may read a line
 
 
 @pytest.mark.fault(17)
@@ -206,7 +206,7 @@ def test_numbers_and_times_may_be_escaped(value: bytes, escaped: bytes) -> None:
 
 
 def test_a_time_is_looked_at_whatever_came_before() -> None:
-    """The last second is remembered; NUL bytes must not pass for it, be it empty or behind a wrong one."""
+    """NUL bytes never match the cached second, neither when it is empty nor after a wrong time."""
     wrong = plain(event(time="2026-13-05T17:39:14.852711983"))
     nul, nuls = (plain(event()).replace(b"2026-05-05T17:39:14"[:n], b"\0" * n) for n in (1, 19))
     for data in (nuls, nul, plain(event()) + wrong + nul, wrong + nul, wrong + nuls):
@@ -215,7 +215,7 @@ def test_a_time_is_looked_at_whatever_came_before() -> None:
 
 
 def test_one_flipped_byte_at_every_position() -> None:
-    """The fast path must not accept what JSON does not, nor reject what it does."""
+    """The fast path must accept and reject exactly what JSON does."""
     for line in (plain(event(hash="0x" + "ab" * 32, builder={"b": "0x12", "f": 5})), envelope([event()])):
         for at in range(len(line) - 1):
             for flip in (0x01, 0x02, 0x20, 0x80):
@@ -233,7 +233,7 @@ def test_cut_at_every_byte() -> None:
 
 
 def test_nothing_is_read_past_the_end() -> None:
-    """Exactly allocated buffers of every length near the fast path's margin (a sanitizer's build tells)."""
+    """Buffers have exact sizes near the fast path's margin; a sanitizer build detects an overread."""
     line = plain(event())
     for size in range(1, 6):
         for spare in range(40):
@@ -324,7 +324,7 @@ def test_output_does_not_depend_on_the_workers(workers: int, kind: str) -> None:
 
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_a_huge_line_that_only_looks_shareable(workers: int) -> None:
-    """`},{"time":"` that starts no event, a broken event, keys behind the events: as one worker has it."""
+    """A line with false cut points or a broken event gives the same as with one worker."""
     decoy = event(more=[{"a": 1}, {"time": "x"}] * 300)
     events = many(2000)
     good = envelope(events)
@@ -345,7 +345,7 @@ def test_a_huge_line_that_only_looks_shareable(workers: int) -> None:
 
 
 def test_rejected_lines_are_all_listed() -> None:
-    """More than a worker's list holds, among good ones, for any number of workers."""
+    """Rejected lines are all listed for any number of workers, even more than a worker's list holds."""
     data = b"".join(b"broken\n" * 7 + plain(event(oid=i)) for i in range(1500))
     for workers in (1, 2, 4):
         batch = check(data, workers)
@@ -390,7 +390,7 @@ def test_takes_any_buffer_and_holds_it() -> None:
 
 @pytest.mark.parametrize("distinct", [9, 3_000, 15_000])
 def test_coins_are_numbered_in_the_order_of_the_lines(distinct: int) -> None:
-    """Few that are new, and more than a worker takes note of; some are known before."""
+    """Coin codes follow the order of lines, with few new coins and with more than a worker's list holds."""
     lines = [event(oid=i, coin=f"C{i * i * 7919 % distinct}") for i in range(16_000)]
     data = plain(*lines)
     alone = fasttail.parse(data)
@@ -402,7 +402,7 @@ def test_coins_are_numbered_in_the_order_of_the_lines(distinct: int) -> None:
 
 
 def test_columns_and_sums_at_the_same_time() -> None:
-    """To make columns moves the rows that another thread adds up."""
+    """Making columns moves rows that another thread is adding up."""
     data = plain(*many(30_000))
     expected = fasttail.parse(data).sums()
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""What other tests of the parser do not come by: rare forms of JSON and numbers, and what Python asks for."""
+"""Parser paths that other tests do not reach: rare forms of JSON and numbers, and the Python interface."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def check(line: bytes) -> fasttail.Batch:
 
 
 def with_coin(text: bytes) -> bytes:
-    """The base line with `text` inside the quotes of its coin."""
+    """Return the base line with `text` inside the quotes of its coin."""
     return plain(event()).replace(b'"BTC"', b'"' + text + b'"')
 
 
 def with_unknown(value: bytes) -> bytes:
-    """The base line with one more key and this value, as it stands."""
+    """Return the base line with one more key and this raw value."""
     return plain(event()).replace(b'"user"', b'"more":' + value + b',"user"')
 
 
@@ -230,7 +230,7 @@ def test_what_is_no_time(time: str) -> None:
 
 @pytest.mark.parametrize("kind", [b"[", b'{"a":'])
 def test_the_deepest_nesting(kind: bytes) -> None:
-    """1,024 open brackets, the line's own among them."""
+    """At most 1,024 nested brackets are accepted, including the line's own."""
     close = b"]" if kind == b"[" else b"}"
     for depth, accepted in ((1023, True), (1024, False), (3000, False)):
         batch = fasttail.parse(PADDING + with_unknown(kind * depth + b"1" + close * depth))
@@ -286,7 +286,7 @@ def test_events_that_are_none(value: bytes) -> None:
 
 
 def test_a_last_line_without_newline_whose_events_are_long() -> None:
-    """Nothing but the data's end bounds it: the fast path hands each event near it to the general one."""
+    """Near the end of the data, the fast path leaves events of an unterminated line to the general path."""
     for data in (envelope([event()] * 9), PADDING + envelope([event(), event(oid=5)])):
         assert fasttail.parse(data[:-1]).to_pylist() == fasttail.parse(data).to_pylist()
         assert len(fasttail.parse(data[:-2]).rejected) == 1
@@ -353,7 +353,7 @@ def test_every_instruction_set_gives_the_same() -> None:
 
 @pytest.mark.parametrize("escaped", [False, True])
 def test_keys_that_are_nearly_known(escaped: bool) -> None:
-    """None of them is taken for the key that it resembles: the value would be of another type."""
+    """Keys that resemble known ones are not mistaken for them; their values would have the wrong type."""
     keys = list(BASE) + list(BASE["order"]) + ["block_number", "events"]
     nearly = {made for key in keys for made in (key + "x", key[:-1], key + "\0", key + "\0x", key.swapcase())}
     nearly |= {"", "\0", *(start + "n" * n for start in ("", "triggerCondition") for n in range(1, 40))}
@@ -380,7 +380,7 @@ def test_blanks_in_runs_of_any_length(blank: bytes) -> None:
 
 
 def test_a_line_ends_at_a_newline_as_at_the_end_of_the_data() -> None:
-    """Cut anywhere: the same is said of the same byte, whatever comes behind the newline."""
+    """A line cut anywhere gives the same error at the same byte, whatever follows the newline."""
     made = event(coin="é\N{EURO SIGN}\n\U0001f600", children=[{"a": [1.5e-3, True, None, {}]}], hash="0x1")
     line = orjson.dumps(made).replace(b":", b" : ").replace(b'"BTC', rb'"\ud83d\ude00')
     for cut in range(1, len(line)):
@@ -391,7 +391,7 @@ def test_a_line_ends_at_a_newline_as_at_the_end_of_the_data() -> None:
 
 
 def test_what_is_said_of_rejected_lines() -> None:
-    """Of more lines than a worker's list holds, in the order of the data, each a Rejected."""
+    """Rejected lines are listed in order as `Rejected`, even more than a worker's list holds."""
     line = b'{"time":5,"order":{}}\n'
     for workers in (1, 2, 3):
         batch = fasttail.parse(line * 30_000, workers=workers)
@@ -411,7 +411,7 @@ def _shuffled(rng: random.Random, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_outlined(line: bytes, shuffled: list[bytes]) -> None:
-    """The line among lines with shuffled keys, and alone: at the end of the data none goes by its outline."""
+    """Parse the line among shuffled ones, and alone, where it does not use the structural index."""
     warm = b"\n".join(shuffled[:2]) + b"\n"
     batch = fasttail.parse(warm + line + b"\n" + b"\n".join(shuffled[2:8]) + b"\n")
     alone = fasttail.parse(line)
@@ -423,7 +423,7 @@ def _check_outlined(line: bytes, shuffled: list[bytes]) -> None:
 
 
 def test_lines_that_go_by_their_outline() -> None:
-    """After lines with shuffled keys: whatever stands among them reads as it does elsewhere."""
+    """After lines with shuffled keys, which enable the structural index, any line reads as without it."""
     rng = random.Random(7)
     shuffled = [orjson.dumps(_shuffled(rng, event(oid=n, coin=f"C{n % 50}"))) for n in range(40)]
     base = event(coin="ODD", children=[{"a": {"b": [1, "{]"]}}, []], builder={"b": "0x}", "f": 1}, tif=None)
@@ -433,9 +433,9 @@ def test_lines_that_go_by_their_outline() -> None:
             made = _shuffled(rng, json.loads(orjson.dumps(base)))
             line = json.dumps(made).encode() if spaced else orjson.dumps(made)
             tried.append(line)
-            tried += [line[:at] + line[at + 1 :] for at in range(len(line))]  # a byte left out
+            tried += [line[:at] + line[at + 1 :] for at in range(len(line))]  # one byte missing
             tried += [
-                line[:at] + bytes([byte]) + line[at + cut :]  # a byte in front of, or instead of, another
+                line[:at] + bytes([byte]) + line[at + cut :]  # a byte inserted, or replaced by another
                 for byte in b' "{}[]:,\\\t\r\x00\x7f\x80a0-'
                 for at in range(0, len(line), 7)
                 for cut in (0, 1)
@@ -456,7 +456,7 @@ def test_lines_that_go_by_their_outline() -> None:
     ):
         at = text.index(old)
         tried.append(text[:at] + new + text[at + len(old) :])
-    # keys twice, keys unknown, and lines of about the longest that has an outline, and about 64 bytes' bounds
+    # duplicate and unknown keys, lines near the maximum length for an index, and 64-byte boundaries
     tried += [text[:-1] + b"," + text[1:], text[:-1] + b',"more":1}', text.replace(b'"user":', b'"time":')]
     tried += [
         b"{" + more + text[1:] for more in (b'"user":x,', b'"order":1,', b'"order":{"coin":x},', b'"oid":1,')
@@ -477,7 +477,7 @@ def test_lines_that_go_by_their_outline() -> None:
 
 
 def test_coins_of_rejected_lines_get_no_code() -> None:
-    """With one worker coins get their codes as they come; a rejected line's are taken back."""
+    """With one worker, coins get their codes while parsing, and those of a rejected line are revoked."""
     many = [event(coin=f"NEW{n}") for n in range(200)]
     for bad in (
         envelope([*many, event(coin="BAD", sz="x")]),
@@ -496,7 +496,7 @@ def test_coins_of_rejected_lines_get_no_code() -> None:
 
 
 def test_large_data_and_a_shared_line_within() -> None:
-    """Enough for large pages, and for pages that are given back with the table."""
+    """The data is large enough for huge pages, and for pages that are released with the table."""
     line = plain(event())
     data = line * ((40 << 20) // len(line)) + line[:-1]
     batch = fasttail.parse(data, workers=3)
@@ -507,7 +507,7 @@ def test_large_data_and_a_shared_line_within() -> None:
 
 
 def test_rejects_while_a_line_is_shared() -> None:
-    """The lists of rejected lines fill up beside a shared line: the batch is cut again at newlines."""
+    """Rejected lines fill their lists beside a shared line, so the batch is cut again at newlines."""
     data = b"broken\n" * 3000 + envelope([event(oid=i) for i in range(2000)]) + b"broken\n" * 3000
     for workers in (2, 3, 4):
         batch = fasttail.parse(data, workers=workers)
@@ -515,7 +515,7 @@ def test_rejects_while_a_line_is_shared() -> None:
 
 
 def test_memory_of_a_long_line_is_given_back(tmp_path: Path) -> None:
-    """The pipeline's tables, after a line that is longer than its window."""
+    """The pipeline releases tables that only a line longer than its window needed."""
     events = [event(oid=i) for i in range(1500)]
     hour_file(tmp_path, "by_block", "20260505", 9).write_bytes(envelope(events) + envelope([event()]))
     with Drive(tmp_path) as drive:

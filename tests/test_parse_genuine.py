@@ -53,7 +53,7 @@ def test_columns_hold_the_same_numbers(files: list[Path]) -> None:
 
 
 def test_twin_capture_is_equal_through_both_layouts(real_data: Path) -> None:
-    """One node wrote these blocks as streaming, another one as by_block: the same events, in order."""
+    """Blocks that one node wrote as streaming and another as by_block contain the same events, in order."""
     by_block = fasttail.parse((real_data / "node_order_statuses.by_block.dz_20260505.jsonl").read_bytes())
     streaming = fasttail.parse((real_data / "node_order_statuses.streaming.dz_20260505.jsonl").read_bytes())
     blocks = set(by_block.column("block_number"))
@@ -66,7 +66,7 @@ def test_twin_capture_is_equal_through_both_layouts(real_data: Path) -> None:
 
 
 def test_genuine_lines_in_other_forms(files: list[Path]) -> None:
-    """The same values with blanks, with keys in another order, with escapes: equal rows."""
+    """The same values with spaces, reordered keys or escapes give equal rows."""
     for path in files:
         lines = path.read_bytes().splitlines()[:400]
         values = [orjson.loads(line) for line in lines]

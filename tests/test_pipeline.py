@@ -58,7 +58,7 @@ def test_orders_come_once_and_in_order(folder: Path, path: Path) -> None:
         assert [end.number for end in drive.ends] == list(range(1, len(drive.ends) + 1))
 
 
-@pytest.mark.plain_build  # it is about speed; with a sanitizer's runtime other threads answer
+@pytest.mark.plain_build  # measures speed; with a sanitizer's runtime other threads answer
 def test_its_threads_run_soon_after_a_wake_up(folder: Path, path: Path) -> None:
     def slice_ns(task: Path) -> int:
         match = re.search(r"se\.slice +: +(\d+)", (task / "sched").read_text())
@@ -78,7 +78,7 @@ def test_its_threads_run_soon_after_a_wake_up(folder: Path, path: Path) -> None:
 
 
 def comes_by(drive: Drive) -> None:
-    """Wait until the pipeline has begun two turns more, so that one of them was whole."""
+    """Wait until the pipeline has started two more loop iterations, so that one was complete."""
     seen = {drive.pipeline.stats()["loop_ns"]}
 
     def turns() -> int:
@@ -97,7 +97,7 @@ def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Pa
         assert drive.pipeline.stats()["batches"] == SLOTS, "the file is the queue"
         read_on = drive.reader.bytes_read
         assert read_on < path.stat().st_size / 4
-        comes_by(drive)  # waiting is no standstill: /health/live stays 200
+        comes_by(drive)  # waiting is no stall: /health/live stays 200
         assert drive.pipeline.stats()["batches"] == SLOTS
         assert drive.reader.bytes_read == read_on
         assert drive.take(1) == 1
@@ -111,8 +111,8 @@ def test_a_full_ring_holds_reading_back_and_loses_nothing(folder: Path, path: Pa
 @pytest.mark.fault(2, 9)
 @pytest.mark.parametrize("inotify", [True, False])
 def test_no_write_is_passed_over_between_batches(folder: Path, path: Path, inotify: bool) -> None:
-    """Lines that come while a batch runs, or right after it: word of them is not lost, and nothing but word
-    makes the pipeline look (a rescan would come too late for this test).
+    """Lines that arrive during or right after a batch are read. A missed event would show, because the next
+    rescan is too late for this test.
     """
     path.write_bytes(b"")
     rng = random.Random(3)
@@ -132,7 +132,7 @@ def test_no_write_is_passed_over_between_batches(folder: Path, path: Path, inoti
 
 
 def test_a_few_lines_before_a_long_one(folder: Path, path: Path) -> None:
-    """What a read of a whole block gives may be little: there is more, and no word of it comes."""
+    """A read of a whole block may return few lines; more data follows, for which no event arrives."""
     path.write_bytes(b"")
     with Drive(folder, workers=1, window=4096, rescan_s=3600.0, log_every_s=None) as drive:
         for round_ in range(20):
@@ -145,7 +145,7 @@ def test_a_few_lines_before_a_long_one(folder: Path, path: Path) -> None:
 
 
 def test_what_is_written_in_one_go_comes_together(folder: Path, path: Path) -> None:
-    """A line a write, 20 of them a moment apart: not a batch each."""
+    """Twenty writes of one line each, a moment apart, are coalesced into few batches."""
     path.write_bytes(b"")
     with Drive(folder, workers=1, min_batch_s=0.05, log_every_s=None) as drive:
         for burst in range(10):
@@ -158,7 +158,7 @@ def test_what_is_written_in_one_go_comes_together(folder: Path, path: Path) -> N
 
 
 def test_the_ring_keeps_what_calm_batches_need(folder: Path, path: Path) -> None:
-    """After a burst that went through all its slots, it gives the memory back as they come round again."""
+    """After a burst through all ring slots, memory is released as calm batches reuse them."""
     burst = 40 * SLOTS * 16
     path.write_bytes(plain(*numbered(0, burst)))
     with Drive(folder, workers=1, window=1 << 18, min_batch_s=0, log_every_s=None) as drive:
@@ -168,14 +168,14 @@ def test_the_ring_keeps_what_calm_batches_need(folder: Path, path: Path) -> None
             for number in range(2 * SLOTS):
                 file.write(plain(*numbered(burst + number, 1)))
                 drive.until_lines(burst + number + 1)
-        # For the texts of the messages, and where each begins.
+        # For the messages' text and their index.
         assert drive.pipeline.ring_bytes()[1] <= 2 * SLOTS << 16
     assert ids(drive) == list(range(burst + 2 * SLOTS))
 
 
 @pytest.mark.fault(37)
 def test_a_slow_main_thread_loses_nothing(folder: Path, path: Path) -> None:
-    """The ring runs full and empty again and again."""
+    """The ring runs full and empty repeatedly, and no order is lost."""
     path.write_bytes(plain(*numbered(0, 6000)))
     rng = random.Random(1)
     with Drive(folder, window=2048, min_batch_s=0, log_every_s=0) as drive:
@@ -189,10 +189,10 @@ def test_a_slow_main_thread_loses_nothing(folder: Path, path: Path) -> None:
 
 
 def test_after_stop_the_position_lies_behind_what_was_drained(folder: Path, path: Path) -> None:
-    """Stopped at any moment, a next one goes on with the next line: no order twice, none missing."""
+    """After a stop at any moment, the next pipeline loses and repeats nothing."""
     events = numbered(0, 3000)
     text = plain(*events)
-    path.write_bytes(text[:-10])  # the last line is not whole yet
+    path.write_bytes(text[:-10])  # the last line is incomplete
     ends = [index for index in range(len(text)) if text[index] == ord("\n")]
     rng = random.Random(2)
     received: list[int] = []
@@ -219,7 +219,7 @@ def test_after_stop_the_position_lies_behind_what_was_drained(folder: Path, path
 
 
 def test_notes_say_which_file_they_are_of(folder: Path, path: Path) -> None:
-    """Also where a file is made again under its name, and before its first line has come."""
+    """Events name their file, even if it is created again under its name before its first line arrives."""
 
     def file() -> tuple[str, int, int]:
         status = path.stat()
@@ -230,7 +230,7 @@ def test_notes_say_which_file_they_are_of(folder: Path, path: Path) -> None:
     with Drive(folder, rescan_s=0.02) as drive:
         drive.until_lines(3)
         first = file()
-        path.rename(path.with_name("kept"))  # or its inode would come again
+        path.rename(path.with_name("kept"))  # or its inode would be reused
         path.touch()
         drive.until(lambda: len(drive.files) == 2)
         path.write_bytes(line * 2)
@@ -242,7 +242,7 @@ def test_notes_say_which_file_they_are_of(folder: Path, path: Path) -> None:
 
 
 def test_stop_with_a_full_ring(folder: Path, path: Path) -> None:
-    """The thread ends once the main thread has taken enough, and its position counts all that."""
+    """The thread ends once the main thread has taken enough events, and its position counts all of them."""
     path.write_bytes(plain(*numbered(0, 4000)))
     with Drive(folder, window=4096, min_batch_s=0) as drive:
         wait_for("a full ring", lambda: drive.pipeline.stats()["batches"] >= SLOTS - 1)
@@ -480,7 +480,7 @@ def test_what_ends_the_thread_is_told(folder: Path, path: Path) -> None:
 
 @pytest.mark.plain_build
 def test_what_many_topics_made_does_not_stay(tmp_path: Path) -> None:
-    """The slots of the ring give their memory back once their messages are taken."""
+    """Ring slots release their memory once their messages are taken."""
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.touch()
     lines = plain(*(event(oid=i) for i in range(2000)))
@@ -497,7 +497,7 @@ def test_what_many_topics_made_does_not_stay(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_too_many_want_leaves_orders_out_and_counts_them(folder: Path, path: Path) -> None:
-    """Memory has a bound, and what was left out is told to the topics that it was left out of."""
+    """The messages of a batch are bounded, and each topic is told how many orders were left out."""
     events = [event(oid=i, children=[{"note": "x" * 400}]) for i in range(1000)]
     path.touch()
     topics = [Topic("orders", selector=Selector(), format="raw") for _ in range(150)]
@@ -507,7 +507,7 @@ def test_a_batch_that_too_many_want_leaves_orders_out_and_counts_them(folder: Pa
         drive.until_applied(number)
         made_before = folder / "made"
         made_before.write_bytes(plain(*events))
-        made_before.rename(path.with_name("10"))  # whole at once: one batch
+        made_before.rename(path.with_name("10"))  # complete at once: one batch
         drive.until_lines(1000)
         assert len(drive.ends) == 1
     size = len(plain(*events))
@@ -525,7 +525,7 @@ def test_a_batch_that_too_many_want_leaves_orders_out_and_counts_them(folder: Pa
 
 
 def test_the_place_is_not_asked_of_a_thread_that_runs(folder: Path, path: Path) -> None:
-    """Reader and follower are its own: who asks meanwhile gets no answer, rather than a wrong one."""
+    """While the pipeline thread runs, which owns reader and follower, `position` returns None."""
     path.write_bytes(plain(event()))
     with Drive(folder) as drive:
         drive.until_lines(1)
@@ -537,7 +537,7 @@ def test_the_place_is_not_asked_of_a_thread_that_runs(folder: Path, path: Path) 
 
 
 def test_what_a_cursor_begins_with_fits(path: Path) -> None:
-    """A file's name that is no hour gives none; a longer one than there is room for is refused."""
+    """A file name that is no hour gives no cursor prefix, and one too long for the buffer is refused."""
     path.write_bytes(plain(event()))
     assert prefix("plain", str(path)) == "p2026050509-"
     for name in ("123456789012", "24", "009", "x"):

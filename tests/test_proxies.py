@@ -26,7 +26,7 @@ backend fasttail
 
 
 def test_nginx_with_nothing_but_proxy_pass(server: Serve, tmp_path: Path) -> None:
-    """It asks in HTTP/1.0 and passes no upgrade on."""
+    """nginx then uses HTTP/1.0 and does not pass on the upgrade."""
     with behind("nginx", PLAIN_NGINX, server.port, tmp_path) as address:
         check_plain(address)
         with pytest.raises(InvalidStatus) as caught:
@@ -40,7 +40,7 @@ def test_nginx_with_nothing_but_proxy_pass(server: Serve, tmp_path: Path) -> Non
 def test_haproxy_finds_the_server_up(check: str, server: Serve, tmp_path: Path) -> None:
     with behind("haproxy", PLAIN_HAPROXY % check, server.port, tmp_path) as address:
         check_plain(address)
-        time.sleep(1)  # for five checks more
+        time.sleep(1)  # for five more checks
         assert ask(address, "/health/live")[0] == 200
         with connect(f"ws://{address}/ws/") as client:
             assert json.loads(client.recv(timeout=120))["type"] == "connected"

@@ -1,4 +1,4 @@
-"""What is told now and then: the first time at once, then with what was held back meanwhile."""
+"""Rate-limited messages: the first is logged at once, the next with what was held back meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reader: whole lines out of a growing file, wherever reads cut it, and memory that stays bounded."""
+"""Reader: complete lines of a growing file, wherever reads cut them, in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MB = 1 << 20
 
 
 def drain(reader: Reader) -> list[bytes]:
-    """The complete lines up to the end of what is there, without their newlines."""
+    """Return the complete lines up to the current end of the file, without their newlines."""
     blocks = []
     while (code := reader.fill_once()) != FILL_EOF:
         assert code in (FILL_LINES, FILL_PARTIAL, FILL_SKIPPED)
@@ -39,12 +39,11 @@ def drain(reader: Reader) -> list[bytes]:
 
 
 def rss() -> int:
-    """Resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def descriptors(path: Path) -> list[int]:
-    """This process' descriptors of one file."""
+    """Return this process's descriptors of one file."""
     links = {int(fd): os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
     return [fd for fd, link in links.items() if link == str(path.resolve())]
 
@@ -82,7 +81,7 @@ def test_growing_file(path: Path) -> None:
 @pytest.mark.fault(10, 13)
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 64, 1 << 19])
 def test_cut_anywhere(path: Path, window: int) -> None:
-    """Inside UTF-8, an escape, at CR LF, in empty lines: every line comes whole."""
+    """Every line is complete wherever it is cut: inside UTF-8, an escape or CR LF, or at an empty line."""
     lines = ['{"coin":"ü🚀"}', "", r'{"error":"a\"b\\"}', "crlf\r", "x" * 1000, "", "end"]
     content = "\n".join(lines).encode() + b"\n"
     path.write_bytes(content)
@@ -94,7 +93,7 @@ def test_cut_anywhere(path: Path, window: int) -> None:
 
 @pytest.mark.fault(10, 12, 15)
 def test_any_window_and_limit_against_plain_python(path: Path) -> None:
-    """The same lines and the same count of oversize ones, whatever the window and the writer's pieces."""
+    """Lines and the count of oversize lines do not depend on the window and the writer's pieces."""
     rng = random.Random(1)
     for _ in range(300):
         limit = rng.choice([1, 2, 5, 20, 100])
@@ -123,7 +122,7 @@ def test_any_window_and_limit_against_plain_python(path: Path) -> None:
 
 
 def test_long_line_takes_time_in_proportion(path: Path) -> None:
-    """Looking through all that is held at every read would be 64 GB of looking."""
+    """A long line takes linear time: scanning all of it at every read would touch 64 GB."""
     path.write_bytes(b"x" * (32 * MB) + b"\ny\n")
     reader = Reader(window=8192)
     reader.open(path)
@@ -148,7 +147,7 @@ def test_memory_of_a_long_line_is_given_back(path: Path) -> None:
 
 @pytest.mark.fault(12)
 def test_oversize_line_in_bounded_memory(path: Path) -> None:
-    """400 MB without a newline, nearly all a hole, between two lines; in its own process, for the peak."""
+    """A line of 400 MB, nearly all a hole, needs bounded memory. A separate process measures the peak."""
     with path.open("wb") as file:
         file.write(b"before\n{")
         file.seek(400 * MB)
@@ -160,7 +159,7 @@ def test_oversize_line_in_bounded_memory(path: Path) -> None:
 
 
 def test_oversize_line_is_one_line_for_tell(path: Path) -> None:
-    """While it is skipped, the place to resume is its start; a second reader from there skips it too."""
+    """While an oversize line is skipped, its start is the position to resume at."""
     path.write_bytes(b"a\n" + b"x" * 100)
     reader = Reader(window=8, max_line=10)
     reader.open(path)
@@ -217,7 +216,7 @@ def test_beyond_4_gib(path: Path) -> None:
 
 
 def lines_of(reader: Reader, rounds: int = 50) -> list[bytes]:
-    """As `drain`, but it goes on at an end."""
+    """Return lines like `drain`, but continue at the end of the file."""
     blocks = [reader.take_lines() for _ in range(rounds) if reader.fill_once() == FILL_LINES]
     return b"".join(blocks).split(b"\n")[:-1]
 
@@ -226,7 +225,7 @@ def lines_of(reader: Reader, rounds: int = 50) -> list[bytes]:
 @pytest.mark.parametrize("window", [2, 7, 64, 1 << 19])
 @pytest.mark.parametrize("size", [1, 3, 100, 1023, 1024, 1025, 5000])
 def test_a_wary_reader_knows_when_what_it_has_read_is_another(path: Path, window: int, size: int) -> None:
-    """Whatever was read last, and in whichever pieces: one byte of it differs, and nothing more is given."""
+    """With `check_rewrites`, one changed byte before the position stops the reader."""
     content = b"".join(b"%d\n" % number for number in range(size))[-size:-1] + b"\n"
     for back in {1, min(size, 2), min(size, 1024)}:
         for rest in (b"", b"the rest of a line", b"x" * 2000):
@@ -277,7 +276,7 @@ def test_what_was_read_before_is_known_after_a_visit_and_a_long_line(path: Path)
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("window", [1, 3, 16, 1 << 19])
 def test_a_hole_is_passed_over_where_a_line_should_begin(path: Path, window: int) -> None:
-    """However long it is, and whatever the longest line: the lines beside it are whole."""
+    """A hole at the start of a line is skipped, however long, and the lines around it are intact."""
     holes = (1, 2, 15, 16, 17, 1000)
     path.write_bytes(b"".join(b"before\n" + bytes(size) + b"x" * 16 + b"\n" for size in holes))
     reader = Reader(window=window, max_line=16)
@@ -350,7 +349,7 @@ def test_visit(path: Path) -> None:
     reader.begin_visit(former, 4)
     with pytest.raises(ValueError, match="nested"):
         reader.begin_visit(former, 4)
-    path.rename(path.with_name("gone"))  # the file left behind stays open
+    path.rename(path.with_name("gone"))  # the previous file stays open
     assert drain(reader) == [b"late"]
     assert (reader.tell(), reader.partial_bytes) == (9, 1)
     reader.end_visit()
@@ -382,7 +381,7 @@ def test_descriptors(path: Path) -> None:
 
 
 def test_read_error_is_a_code(path: Path) -> None:
-    """The descriptor is made one that cannot be read; opening again helps."""
+    """A read error is returned as a code, and reopening the file recovers."""
     path.write_bytes(b"a\n")
     reader = Reader()
     reader.open(path)
@@ -398,7 +397,7 @@ def test_read_error_is_a_code(path: Path) -> None:
 
 
 def test_pipe(path: Path) -> None:
-    """A pipe is read in order to its end, which comes when its writers are gone."""
+    """A pipe is read in order to its end, after its writers have closed it."""
     os.mkfifo(path)
 
     def write() -> None:
@@ -420,7 +419,7 @@ def test_pipe(path: Path) -> None:
 
 
 def test_open_descriptor(path: Path) -> None:
-    """A descriptor is duplicated, the caller keeps his own; a regular file begins at the offset asked for."""
+    """Reader duplicates a descriptor, and a regular file starts at the requested offset."""
     path.write_bytes(b"a\nb\n")
     reader = Reader()
     with path.open("rb") as file:
@@ -439,7 +438,7 @@ def test_open_descriptor(path: Path) -> None:
 
 
 def test_bad_arguments() -> None:
-    """A Reader that was not made closes no descriptor of others (0 first of all)."""
+    """A Reader whose construction failed closes no foreign descriptor, especially not 0."""
     state = os.fstat(0)
     for kwargs in ({"window": 0}, {"max_line": 0}):
         with pytest.raises(ValueError, match="at least 1"):

@@ -1,4 +1,4 @@
-"""Commands whose reader of standard output leaves: they end, with nothing to say, whatever they wait for."""
+"""Commands whose standard output is closed by its reader end silently, whatever they wait for."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_wait_ends(tmp_path: Path, output: Callable[[Path], Ends], use_inotify
 @outputs
 @pytest.mark.parametrize("how", ["--inotify", "--no-inotify"])
 def test_tail(tmp_path: Path, output: Callable[[Path], Ends], how: str) -> None:
-    """No order matches any more, so that nothing is ever written."""
+    """`tail` ends even if no further order matches, so that nothing is ever written."""
     path = hour_file(tmp_path, "plain", "20260505", 9)
     path.write_bytes(plain(event(coin="ETH")))
     fd, leave = output(tmp_path)

@@ -1,4 +1,4 @@
-"""SIGHUP: settings read anew while the server runs; and what --print-config shows."""
+"""SIGHUP reloads settings while the server runs; and the output of --print-config."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_token_and_origins_are_taken_at_sighup(tmp_path: Path) -> None:
 
             return run(ask())
 
-        # 426: all but the handshake itself is well.
+        # 426: everything but the handshake itself is accepted.
         assert [status("one", "one"), status("two", "one"), status("one", "two")] == [426, 401, 403]
         put("two", 'allowed_origins = ["https://two.example"]')
         hang_up("settings reloaded")
@@ -103,7 +103,7 @@ def test_token_and_origins_are_taken_at_sighup(tmp_path: Path) -> None:
         put("t w o", 'allowed_origins = ["https://one.example"]')
         hang_up("keeping the current ones: ")
         assert status("two", "two") == 426
-        put("two", "")  # what is asked for at all stays until the next start
+        put("two", "")  # what is required at all changes only at the next start
         hang_up("allowed_origins changed, still using https://two.example until the next restart")
         config.write_text("")
         hang_up("token_file changed, still using")

@@ -1,7 +1,7 @@
-"""Members that leave the live path and come back at random, over a real pipeline and real files.
+"""Members that fall behind and catch up at random, over a real pipeline and real files.
 
-The node appends, begins hours and dates, writes late lines, truncates and deletes; clients read as they like,
-some go and resume. What each subscription is given is compared with what was written.
+The node appends, starts hours and dates, writes late lines, truncates and deletes. Clients read at any pace,
+and some disconnect and resume. The messages of each subscription are compared with what was written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fasttail.sources.cursor import CursorPosition
 from fasttail.sources.layout import parse_hour_path
 
 SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
-"""`FASTTAIL_REPLAY_SEEDS=100 pytest tests/test_replays.py`: more of them."""
+"""More seeds: `FASTTAIL_REPLAY_SEEDS=100 pytest tests/test_replays.py`."""
 
 USERS = [f"0x{number:040x}" for number in range(5)]
 QUEUE = 64 << 10
@@ -44,7 +44,7 @@ QUEUE = 64 << 10
 
 @dataclass
 class Wanted:
-    """A subscription, and what its client has had of it."""
+    """A subscription, and what its client has received."""
 
     subscription: dict[str, Any]
     wants: Callable[[int], bool]
@@ -83,7 +83,7 @@ class Wanted:
 
 
 class Reader(PublicClient):
-    """A client of one subscription, whose socket takes what `read` takes out of its queue."""
+    """A client of one subscription, whose socket accepts only what `read` takes from its queue."""
 
     def __init__(self, service: PublicService, wanted: Wanted) -> None:
         super().__init__(service)
@@ -91,7 +91,7 @@ class Reader(PublicClient):
         self.queue: deque[bytes] = deque()
         self.waiting = 0
         self.gone = False
-        self.breaking = False  # its connection has ended, which nobody has found out yet
+        self.breaking = False  # its connection is broken, but the server does not know yet
         service.hub.clients.add(self)
         subscription = {**wanted.subscription, **({"cursor": wanted.cursor} if wanted.cursor else {})}
         self.on_text(json.dumps({"method": "subscribe", "subscription": subscription}).encode())
@@ -139,7 +139,7 @@ class World:
         self.hour = 22
         self.written = 0
         self.late: set[int] = set()
-        self.lost: set[int] = set()  # stood in a file that was truncated or deleted
+        self.lost: set[int] = set()  # were in a file that was truncated or deleted
         self.of_hour: dict[int, list[int]] = {}
         self.feeds = Feeds(drive.pipeline, "epoch")
         hub = Hub(CHANNELS)
@@ -218,7 +218,7 @@ class World:
                 client.read(self.chance.choice([1, 20_000, 1 << 20]))
 
     def cut_off(self) -> None:
-        """One client goes and comes back: what it had not read it is given again."""
+        """Disconnect one client and reconnect it at its cursor."""
         at = self.chance.randrange(len(self.clients))
         if self.clients[at].wanted.cursor:
             self.clients[at].breaking = True
@@ -235,7 +235,7 @@ class World:
             await asyncio.sleep(0.002)
 
     async def settle(self) -> None:
-        """Until everybody has read everything."""
+        """Wait until every client has read everything."""
 
         def settled() -> bool:
             for client in self.clients:
@@ -359,7 +359,7 @@ def test_each_order_once(tmp_path: Path, kind: str, layout: str, seed: int) -> N
 
 
 def test_a_truncated_hour_that_stays_empty_is_told(tmp_path: Path) -> None:
-    """Whoever is behind when an hour is truncated gets a gap, though that hour holds no line any more."""
+    """A client that is behind when an hour is truncated gets a gap, even if the hour stays empty."""
 
     async def main(drive: Drive) -> None:
         world = World(tmp_path, drive, "by_block", random.Random(1))
@@ -371,7 +371,7 @@ def test_a_truncated_hour_that_stays_empty_is_told(tmp_path: Path) -> None:
             world.hour += 1
             world.append()
             await truncate(world)
-            # The pipeline says once more how far it is in the file: at its beginning.
+            # The pipeline reports its position in the file once more: its beginning.
             newcomer = Reader(world.service, Wanted({"type": "orders", "coins": ["new"]}, lambda _: False))
             await world.until(lambda: bool(newcomer.queue))
             newcomer.go()

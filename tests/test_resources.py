@@ -1,4 +1,4 @@
-"""malloc, as `fasttail serve` sets it: what was freed goes back to the system, also after a burst."""
+"""malloc as `fasttail serve` configures it returns freed memory to the system, even after a burst."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc"
 
 
 def kept_free(how: str, **environ: str) -> int:
-    """Bytes that malloc keeps of eight megabytes that were freed."""
+    """Return how many bytes of eight freed megabytes malloc retains."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [*program("burst"), how]
     return int(subprocess.check_output(command, env=env | environ, text=True).split()[0])

@@ -1,4 +1,4 @@
-"""Restart in place: a real process executes itself with its listening socket kept."""
+"""Restart in place: a real process executes itself and keeps its listening socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(port: int, word: bytes) -> dict[str, object]:
 @pytest.mark.parametrize("started_as", ["script", "module"])
 def test_same_pid_same_port_nothing_refused(started_as: str, tmp_path: Path) -> None:
     shutil.copy(program("restarting")[-1], tmp_path / "serving.py")
-    # By a bare name, with interpreter options, from a relative path: all of it has to come back.
+    # A bare name, interpreter options and a relative path must all survive.
     target = ["serving.py"] if started_as == "script" else ["-m", "serving"]
     command = ["python3", "-B", "-X", "utf8=1", *target, "an argument", "--é"]
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}

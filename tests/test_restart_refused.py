@@ -1,4 +1,4 @@
-"""A restart in place is not begun where the next image would not find what it needs."""
+"""A restart in place is not started if the next image would not find what it needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_what_is_gone_prevents_it(gone: str, told: str, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     hour_file(tmp_path / "data", "plain", "20260505", 17).touch()
     (tmp_path / "release" / "link").symlink_to("../data")
-    # As a deploy does it: a folder for each release, the settings relative to it.
+    # As in a deployment with a folder per release and settings relative to it.
     wrap = ["sh", "-c", f'cd "{tmp_path}/release" && exec "$@"', "sh"]
     with serve(Path("link"), "--state-dir", "../state", *LEAK, wrap=wrap) as server:
         shutil.rmtree(tmp_path / gone)
@@ -40,7 +40,7 @@ def test_what_is_gone_prevents_it(gone: str, told: str, tmp_path: Path) -> None:
 
 @pytest.mark.plain_build
 def test_a_folder_of_the_same_name_is_as_good(tmp_path: Path) -> None:
-    """Removed and made anew, as by a deploy to the same place: relative paths begin there again."""
+    """A folder removed and created again at the same path is used, also by relative paths."""
     for name in ("release", "release/data"):
         (tmp_path / name).mkdir()
     wrap = ["sh", "-c", f'cd "{tmp_path}/release" && exec "$@"', "sh"]
@@ -50,7 +50,7 @@ def test_a_folder_of_the_same_name_is_as_good(tmp_path: Path) -> None:
             (tmp_path / name).mkdir()
         server.wait_log(r"restart 1 in place")
         assert Path(os.readlink(f"/proc/{server.process.pid}/cwd")) == tmp_path / "release"
-        # Signals over the execve end it in an orderly way, whenever they come.
+        # A signal at any moment around the execve leads to an orderly end.
         server.process.send_signal(signal.SIGHUP)
         assert server.end() == 0
 

@@ -1,4 +1,4 @@
-"""Resuming on /ws: from a cursor or a time to the live way, without a hole or a double."""
+"""Resuming on /ws from a cursor or a time until the subscription is live, without gaps or duplicates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def oids(message: dict[str, Any]) -> list[int]:
 
 
 def received(bot: Bot, last: int) -> list[int]:
-    """The oids up to `last`; the counting of live messages is checked, and that no cursor goes back."""
+    """Return the oids up to `last`; check sequence numbers and that cursors never go back."""
     got: list[int] = []
     seq, cursor = None, ""
     while not got or got[-1] < last:
@@ -58,7 +58,7 @@ def received(bot: Bot, last: int) -> list[int]:
 
 @pytest.mark.parametrize("layout", ["plain", "by_block", "streaming"])
 def test_from_every_cursor(tmp_path: Path, layout: str) -> None:
-    """Behind each message and, in by_block, within the lines; over a change of hour, and then live."""
+    """A client resumes from cursors between and within lines, across a change of hour, and goes live."""
     folder = tmp_path / "data"
     first = hour_file(folder, layout, "20260505", 23)
     first.write_bytes(by_layout(layout, numbered(0, 200)))
@@ -164,7 +164,7 @@ def test_since_a_time(tmp_path: Path) -> None:
 
 
 def test_replays_wait_for_their_turn(tmp_path: Path) -> None:
-    """More than may run at a time, some of clients that do not read: none is refused, all are given all."""
+    """Replays beyond `max_replays` wait for their turn, and all complete despite stalled clients."""
     folder = tmp_path / "data"
     path = hour_file(folder, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 60_000)))
@@ -201,7 +201,7 @@ def test_replays_wait_for_their_turn(tmp_path: Path) -> None:
 
 
 def test_members_share_a_reading_from_where_each_is(tmp_path: Path) -> None:
-    """Equal and different subscriptions, from places between and within lines; one place for a reading."""
+    """Subscriptions resume from positions between and within lines through one replay slot."""
     folder = tmp_path / "data"
     path = hour_file(folder, "by_block", "20260505", 17)
     users = [f"0x{number:040x}" for number in range(20)]
@@ -234,7 +234,7 @@ def test_members_share_a_reading_from_where_each_is(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path: Path) -> None:
-    """Nobody can read address 0, root included."""
+    """The error of an unreadable file is sent without a traceback; not even root can read address 0."""
     folder = tmp_path / "data"
     hour_file(folder, "plain", "20260505", 17).symlink_to("/proc/self/mem")
     hour_file(folder, "plain", "20260505", 18).write_bytes(plain(*numbered(0, 5)))
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_read_is_told_without_a_traceback(tmp_path: Path) 
 
 
 def test_a_client_that_is_cut_off_over_and_over_gets_each_order_once(tmp_path: Path) -> None:
-    """A hundred times at random moments while the node writes, over changes of hour: exactly once."""
+    """A client disconnected a hundred times at random gets each order once, across hours."""
     folder = tmp_path / "data"
     chance = random.Random(4)
     hours = [hour_file(folder, "streaming", "20260505", hour, make=False) for hour in range(17, 21)]
@@ -307,7 +307,7 @@ def test_a_client_that_is_cut_off_over_and_over_gets_each_order_once(tmp_path: P
 
 @pytest.mark.plain_build
 def test_replays_that_are_cut_off_leave_nothing_behind(tmp_path: Path) -> None:
-    """Clients that go while they are given what they missed: what their replays read with goes with them."""
+    """The memory of a replay is freed when its client disconnects."""
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(*numbered(0, 60_000)))
     cursor = "p2026050509-0000000000000-0000000"
@@ -315,7 +315,7 @@ def test_replays_that_are_cut_off_leave_nothing_behind(tmp_path: Path) -> None:
     with serve(tmp_path / "data", "--workers", 1, "--max-replays", 1) as server:
 
         def cut_off(times: int) -> float:
-            """Bytes that malloc has given out after so many."""
+            """Return the bytes malloc has in use after `times` disconnected replays."""
             for _ in range(times):
                 with socket.create_connection(("127.0.0.1", server.port), timeout=120) as client:
                     client.sendall(upgrade("/ws"))
@@ -328,12 +328,12 @@ def test_replays_that_are_cut_off_leave_nothing_behind(tmp_path: Path) -> None:
 
         few = cut_off(10)
         cut_off(60)
-        # The last ones may still be on their way out.
+        # The last ones may still be closing.
         wait_for("their memory", lambda: server.metric("fasttail_malloc_used_bytes") - few < 8 << 20)
 
 
 def test_a_cursor_that_lies_ahead_waits_for_the_server(tmp_path: Path) -> None:
-    """The server begins anew at the oldest file, and comes by what the client has."""
+    """A cursor ahead of the server waits until the server, which starts at the oldest file, has passed it."""
     folder = tmp_path / "data"
     path = hour_file(folder, "by_block", "20260505", 17)
     path.write_bytes(by_layout("by_block", numbered(0, 20_000)))
@@ -369,12 +369,12 @@ LONG = [{"note": "x" * 600}]
 
 
 def until_it_waits(server: Serve) -> None:
-    """Until the replay to a client that does not read has filled the sockets and its queue, of 256 KiB."""
+    """Wait until a replay to a client that does not read has filled the sockets and the 256 KiB queue."""
     wait_for("the queue", lambda: server.metric("fasttail_client_queued_bytes") > 256 << 10)
 
 
 def until_live(bot: Bot) -> tuple[list[int], list[dict[str, Any]]]:
-    """The oids and the gaps before a subscription is live."""
+    """Return the oids and the gaps before a subscription goes live."""
     got: list[int] = []
     gaps: list[dict[str, Any]] = []
     while (message := bot.next())["channel"] != "live":
@@ -387,7 +387,7 @@ def until_live(bot: Bot) -> tuple[list[int], list[dict[str, Any]]]:
 
 
 def until_refused(bot: Bot) -> tuple[list[int], str]:
-    """The oids before an error, and its text."""
+    """Return the oids before an error, and the error's text."""
     got: list[int] = []
     while (message := bot.next())["channel"] == "orders":
         got += oids(message)
@@ -422,7 +422,7 @@ def test_a_file_that_is_truncated_under_a_replay_is_told(tmp_path: Path) -> None
         append(path, plain(*(event(oid=n, children=LONG) for n in range(100_000, 120_000))))
         server.wait_metric("fasttail_lines_total", 20_000)
         got, gaps = until_live(bot)
-        while got[-1] != 119_999:  # it was live at once if it had read on just before
+        while got[-1] != 119_999:  # it went live at once if it had just read on
             message = bot.next()
             got += oids(message) if message["channel"] == "orders" else []
         first = got.index(100_000)
@@ -432,7 +432,7 @@ def test_a_file_that_is_truncated_under_a_replay_is_told(tmp_path: Path) -> None
 
 
 def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path: Path) -> None:
-    """It must not take the end of what is left for the place where it can go live."""
+    """A replay must not mistake the end of a truncated file for the position where it can go live."""
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 10)))
     size = path.stat().st_size
@@ -445,7 +445,7 @@ def test_a_replay_that_is_faster_than_the_pipeline_sees_the_truncation(tmp_path:
 
 
 def test_a_client_that_comes_before_the_first_look_resumes(tmp_path: Path) -> None:
-    """After a restart clients wait at the port already."""
+    """A client that connects before the first scan, as after a restart, can resume."""
     folder = tmp_path / "data"
     hour_file(folder, "plain", "20260505", 17).write_bytes(plain(*numbered(0, 5)))
     for _ in range(5):
@@ -471,7 +471,7 @@ def try_connect(port: int) -> ClientConnection | None:
 
 
 def gathered(bot: Bot, count: int) -> tuple[list[int], str]:
-    """The oids of the next so many orders, which may come in several messages, and the last cursor."""
+    """Return the oids of the next `count` orders and the last cursor."""
     got: list[int] = []
     while len(got) < count:
         message = bot.next()
@@ -481,7 +481,7 @@ def gathered(bot: Bot, count: int) -> tuple[list[int], str]:
 
 @pytest.mark.parametrize("layout", ["plain", "by_block"])
 def test_late_lines_come_once(tmp_path: Path, layout: str) -> None:
-    """Lines of a former hour, to clients that are live, that resume meanwhile, and that resume afterwards."""
+    """Late lines of a previous hour reach live clients and clients that resume meanwhile or afterwards."""
     folder = tmp_path / "data"
     former = hour_file(folder, layout, "20260505", 17)
     present = hour_file(folder, layout, "20260505", 18)
@@ -525,7 +525,7 @@ def test_late_lines_that_come_during_a_replay(tmp_path: Path) -> None:
             append(present, plain(*(event(oid=n, children=LONG) for n in range(100, 20_000))))
             server.wait_metric("fasttail_lines_total", 19_900)
             bot.subscribe(type="orders", format="raw", cursor="p2026050517-0000000000000-0000000")
-            until_it_waits(server)  # in the present hour
+            until_it_waits(server)  # in the current hour
             append(former, plain(*(event(oid=n, coin="ETH") for n in range(10, 13))))
             assert gathered(live, 3)[0] == [10, 11, 12]
         got: list[int] = []
@@ -539,7 +539,7 @@ def test_late_lines_that_come_during_a_replay(tmp_path: Path) -> None:
 
 @pytest.mark.plain_build
 def test_thousands_of_files_hold_nobody_up(tmp_path: Path) -> None:
-    """Looking for a cursor's file is not done by the thread that serves all clients."""
+    """Finding a cursor's file does not block the thread that serves all clients."""
     folder = tmp_path / "data"
     for day in range(417):
         path = hour_file(folder, "plain", f"{20250101 + day}", 0)

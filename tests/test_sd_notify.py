@@ -1,4 +1,4 @@
-"""What the service manager hears, on a real datagram socket, from a real server."""
+"""What the service manager receives from a real server, on a real datagram socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WATCHDOG_S = 0.4
 
 
 class Manager:
-    """The other side: binds `address`, gathers what comes. As it does, the environment names it."""
+    """The manager's side: binds `address` and collects messages. `env` names the socket as systemd would."""
 
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -30,7 +30,7 @@ class Manager:
         self.env = {"NOTIFY_SOCKET": address}
 
     def listen(self, wait_s: float = 0.0) -> None:
-        """Take what is there, and what comes within `wait_s`."""
+        """Receive what is pending and what arrives within `wait_s`."""
         deadline = time.monotonic() + wait_s
         while True:
             self.socket.settimeout(max(0.001, deadline - time.monotonic()))
@@ -58,7 +58,7 @@ def managing(address: str) -> Iterator[Manager]:
 
 
 def watched(manager: Manager) -> tuple[dict[str, str], list[str]]:
-    """Environment and wrapping command of a server that systemd watches: the variable names its own pid."""
+    """Return the environment and command prefix of a server under systemd's watchdog."""
     env = {**manager.env, "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))}
     return env, ["sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh"]
 
@@ -108,7 +108,7 @@ def test_without_a_manager_nothing_happens(address: str, monkeypatch: pytest.Mon
     Notifier({"NOTIFY_SOCKET": address}).ready("x")
     Notifier({}).ready("x")
     if not address.startswith(("/", "@")):
-        monkeypatch.setattr(socket, "socket", None)  # not even a socket is made
+        monkeypatch.setattr(socket, "socket", None)  # not even a socket is created
         Notifier({"NOTIFY_SOCKET": address}).ready("x")
 
 
@@ -137,7 +137,7 @@ def test_a_server_from_start_to_stop(tmp_path: Path) -> None:
             manager.listen(WATCHDOG_S * 4)
             assert len(manager.said("WATCHDOG")) >= count + 8, "less than twice in its time"
 
-            server.process.send_signal(signal.SIGSTOP)  # a main loop that does not come by
+            server.process.send_signal(signal.SIGSTOP)  # the main loop is stopped
             manager.listen(WATCHDOG_S)
             count = len(manager.said("WATCHDOG"))
             manager.listen(WATCHDOG_S * 2)
@@ -159,11 +159,11 @@ def test_a_server_from_start_to_stop(tmp_path: Path) -> None:
 
 @pytest.mark.plain_build
 def test_a_restart_in_place_is_the_same_service(tmp_path: Path) -> None:
-    """READY comes again, the watchdog goes on; the manager is never told of a stop."""
+    """After a restart, READY is sent again, the watchdog continues, and the manager never sees a stop."""
     path = hour_file(tmp_path / "data", "plain", "20260505", 9)
     path.write_bytes(plain(event()))
     options = ["--from", "oldest", "--debug-stall", 60, "--stall-after-s", 1, "--batch-timeout-s", 1]
-    options += ["--memory-window-s", 6]  # the watchdog looks each 0.1 s
+    options += ["--memory-window-s", 6]  # the watchdog checks every 0.1 s
     with managing(str(tmp_path / "n")) as manager:
         env, wrap = watched(manager)
         with serve(tmp_path / "data", *options, env=env, wrap=wrap) as server:
@@ -173,7 +173,7 @@ def test_a_restart_in_place_is_the_same_service(tmp_path: Path) -> None:
             began = statuses.index("restarting in place")
             after = manager.heard[began:]
             meanwhile = itertools.takewhile(lambda message: "READY" not in message, after)
-            # The batch that hangs is waited for some seconds, in which the main loop runs.
+            # The hung batch is awaited for some seconds, during which the main loop runs.
             assert len([message for message in meanwhile if "WATCHDOG" in message]) > 20
             count = len(manager.said("WATCHDOG"))
             manager.wait("WATCHDOG", count + 3)
@@ -191,9 +191,9 @@ def listening() -> socket.socket:
 
 
 def activated(listener: socket.socket, folder: Path, pid: str = "$$") -> Serve:
-    """A server that gets the socket as systemd hands it over: descriptor 3, named by variables.
+    """Start a server that gets the socket as systemd passes it: descriptor 3, named in the environment.
 
-    Its stdin carries the descriptor as far as the shell: only 0 to 2 get through Popen under their number.
+    Popen passes only 0 to 2 under their own number, so stdin carries the descriptor to the shell.
     """
     wrap = ["sh", "-c", f'LISTEN_PID={pid} LISTEN_FDS=1 exec "$@" 3<&0 0</dev/null', "sh"]
     return Serve(folder, env={}, wrap=wrap, stdin=listener.fileno())

@@ -24,11 +24,11 @@ except ModuleNotFoundError as error:
     missing(f"no hyperliquid-python-sdk ({error}): pip install it, or run scripts/test")
 
 NO_META: dict[str, Any] = {"meta": {"universe": []}, "spot_meta": {"tokens": [], "universe": []}}
-"""What Info would otherwise ask the public API's /info for, which is not served here."""
+"""What Info would otherwise request from the public API's /info, which is not served here."""
 
 
 class Bot:
-    """What users write around the SDK. The SDK tells nobody what the server answers, but it logs it."""
+    """What users write around the SDK, which logs the server's answers but does not pass them on."""
 
     def __init__(self, info: Info, log: pytest.LogCaptureFixture) -> None:
         self.info = info
@@ -37,7 +37,7 @@ class Bot:
 
     @property
     def received(self) -> list[dict[str, Any]]:
-        """The elements of all messages."""
+        """All elements of all messages."""
         return [element for message in list(self.messages) for element in message["data"]]
 
     def subscribe(self, user: str) -> int:
@@ -60,7 +60,7 @@ class Bot:
         assert len(answers) == 1
 
     def answers(self, channel: str) -> list[dict[str, Any]]:
-        """All messages of a channel that the SDK has seen, by its log."""
+        """Return all messages of a channel that appear in the SDK's log."""
         texts = [record.getMessage() for record in self._log.records]
         seen = [
             json.loads(text.removeprefix("on_message ")) for text in texts if text.startswith("on_message ")
@@ -68,7 +68,7 @@ class Bot:
         return [message for message in seen if message["channel"] == channel]
 
     def wait_received(self, count: int) -> list[dict[str, Any]]:
-        """At least so many elements, and a moment more in which none may come too much."""
+        """Wait for `count` elements, and a moment longer to catch surplus ones."""
         wait_for(f"{count} elements", lambda: len(self.received) >= count)
         time.sleep(0.2)
         return self.received
@@ -82,8 +82,8 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @contextmanager
 def connected(running: Serve, log: pytest.LogCaptureFixture) -> Iterator[Bot]:
-    """The SDK's Info, connected to a server, which ends with it: if the server goes first, the SDK's thread
-    ends at once, otherwise it sits out its ten seconds.
+    """Connect the SDK's Info, and end the server with it. The server must end first; otherwise the SDK's
+    thread waits out its ten seconds.
     """
     info = Info(f"http://127.0.0.1:{running.port}", **NO_META)
     try:
@@ -98,7 +98,7 @@ def connected(running: Serve, log: pytest.LogCaptureFixture) -> Iterator[Bot]:
 
 @contextmanager
 def bot(folder: Path, log: pytest.LogCaptureFixture) -> Iterator[Bot]:
-    """… to a server of its own, that follows `folder`."""
+    """Connect to a separate server that follows `folder`."""
     with serve(folder) as running, connected(running, log) as user:
         yield user
 
@@ -143,7 +143,7 @@ def test_after_unsubscribe_nothing_comes(
         path.write_bytes(render(mixed(0, 10), "streaming"))
         assert user.wait_received(5) == updates(mixed(0, 10), USER)
         user.unsubscribe(USER, number)
-        # The SDK takes one user at a time, and hands over whatever comes on the channel.
+        # The SDK accepts one user at a time, and passes on whatever arrives on the channel.
         user.messages.clear()
         user.subscribe(OTHER)
         with path.open("ab") as file:
@@ -153,14 +153,14 @@ def test_after_unsubscribe_nothing_comes(
 
 
 class Sooner(threading.Event):
-    """In place of the SDK's `stop_event`: what it does every 50 s comes every 50 ms."""
+    """Replaces the SDK's `stop_event`, so that its period of 50 s becomes 50 ms."""
 
     def wait(self, timeout: float | None = None) -> bool:
         return super().wait(None if timeout is None else timeout / 1000)
 
 
 def test_its_pings_are_answered(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    """By the SDK's part for the WebSocket alone, which needs no Info."""
+    """The SDK's WebsocketManager, which needs no Info, gets pongs for its pings."""
     path = hour_file(tmp_path, "streaming", "20260505", 17)
     got: list[dict[str, Any]] = []
     with serve(tmp_path) as running:
@@ -178,7 +178,7 @@ def test_its_pings_are_answered(tmp_path: Path, log: pytest.LogCaptureFixture) -
 
 
 def test_one_user_a_connection(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    """The SDK has no place for a second one; so each has its own."""
+    """The SDK accepts no second user, so each needs its own connection."""
     path = hour_file(tmp_path, "streaming", "20260505", 17)
     events = mixed(0, 20)
     with serve(tmp_path) as running, connected(running, log) as one, connected(running, log) as other:
@@ -192,7 +192,7 @@ def test_one_user_a_connection(tmp_path: Path, log: pytest.LogCaptureFixture) ->
 
 
 def test_the_next_connection_goes_on_at_the_cursor(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    """The SDK does not connect again by itself: its thread ends with the connection."""
+    """The SDK does not reconnect by itself: its thread ends with the connection."""
     data = tmp_path / "data"
     path = hour_file(data, "streaming", "20260505", 17)
     with serve(data) as first, connected(first, log) as before:
@@ -223,14 +223,14 @@ def test_a_refusal_costs_nothing_but_the_subscription(tmp_path: Path, log: pytes
         assert [message["data"] for message in user.answers("error")] == [
             'Invalid subscription: {"type":"orderUpdates","user":"0x1"}'
         ]
-        user.info.unsubscribe(wrong, number)  # or the SDK lets nobody else subscribe
+        user.info.unsubscribe(wrong, number)  # or the SDK refuses further subscriptions
         user.subscribe(USER)
         path.write_bytes(render(mixed(0, 10), "streaming"))
         assert user.wait_received(5) == updates(mixed(0, 10), USER)
 
 
 def test_its_own_origin_passes_a_list_of_others(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    """It sends the server's own address as Origin, as browsers do for a page of the server's."""
+    """The SDK sends the server's own address as Origin, as browsers do for a page of the server."""
     hour_file(tmp_path, "plain", "20260505", 17).touch()
     with (
         serve(tmp_path, "--allowed-origins", "https://app.example") as running,

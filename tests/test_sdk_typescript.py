@@ -1,4 +1,4 @@
-"""The unmodified TypeScript SDK against a running server. tests/sdk/client.mjs does with it as told."""
+"""The unmodified TypeScript SDK, driven by tests/sdk/client.mjs, against a running server."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ UPPER = "0x" + USER[2:].upper()
 
 
 class Script:
-    """client.mjs, told what to do and listened to."""
+    """Sends commands to client.mjs and collects its events."""
 
     def __init__(self, folder: Path, port: int, **options: Any) -> None:
-        # Node looks for packages beside the script.
+        # Node resolves packages relative to the script.
         (folder / CLIENT.name).write_bytes(CLIENT.read_bytes())
         (folder / "node_modules").symlink_to(MODULES)
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
@@ -61,7 +61,7 @@ class Script:
             self.events.append(json.loads(line))
 
     def end(self) -> None:
-        """No more commands: it closes its connection and goes."""
+        """Close its input, so that it closes its connection and exits."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         assert self._process.wait(timeout=PATIENCE_S) == 0
@@ -72,7 +72,7 @@ class Script:
         self._process.wait()
 
     def send(self, what: str, **more: Any) -> int:
-        """Give a command; its id."""
+        """Send a command and return its id."""
         assert self._process.stdin is not None
         number = next(self._ids)
         self._process.stdin.write(json.dumps({"id": number, "do": what, **more}) + "\n")
@@ -80,14 +80,14 @@ class Script:
         return number
 
     def do(self, what: str, **more: Any) -> int:
-        """Give a command that must succeed, and wait for it; its id."""
+        """Send a command that must succeed, wait for it, and return its id."""
         number = self.send(what, **more)
         answer = self._answer(number)
         assert "done" in answer, answer
         return number
 
     def fail(self, what: str, **more: Any) -> str:
-        """Give a command that the SDK must report as refused by the server; the error's message."""
+        """Send a command that the SDK must report as refused by the server, and return the error message."""
         answer = self._answer(self.send(what, **more))
         assert answer.get("name") == "WebSocketRequestError", answer
         return str(answer["message"])
@@ -104,15 +104,15 @@ class Script:
         return [each for each in list(self.events) if each.get("event") == name]
 
     def messages(self, channel: str) -> list[dict[str, Any]]:
-        """As the server sent them."""
+        """Return the messages of a channel as the server sent them."""
         return [each["message"] for each in self.heard("message") if each["message"]["channel"] == channel]
 
     def received(self, number: int) -> list[dict[str, Any]]:
-        """The elements of all messages that the listener of a subscription was given."""
+        """Return the elements of all messages that a subscription's listener received."""
         return [element for each in self.heard("data") if each["id"] == number for element in each["data"]]
 
     def wait_received(self, number: int, count: int) -> list[dict[str, Any]]:
-        """At least so many, and a moment more in which none may come too much."""
+        """Wait for `count` elements, and a moment longer to catch surplus ones."""
         wait_for(f"{count} elements", lambda: len(self.received(number)) >= count)
         time.sleep(0.2)
         return self.received(number)
@@ -144,16 +144,14 @@ def test_order_updates_arrive(tmp_path: Path, layout: str) -> None:
                 file.write(render(events[start : start + 100], layout))
             expected = updates(events[: start + 100], USER)
             assert client.wait_received(number, len(expected)) == expected
-        # The SDK passes on `data`; what stands beside it is there for who listens to the socket.
+        # The SDK passes on `data`; the fields beside it are for those who listen to the socket.
         for message in client.messages("orderUpdates"):
             assert message["user"] == USER
             assert {"cursor", "seq", "prev"} < set(message)
 
 
 def test_users_on_one_connection(tmp_path: Path) -> None:
-    """The SDK hands each message of a channel to all its listeners, as with the public API: whose orders they
-    are stands in the message.
-    """
+    """The SDK passes each message to all listeners of its channel; the message names the user."""
     path = hour_file(tmp_path, "streaming", "20260505", 17)
     events = mixed(0, 20)
     with serve(tmp_path) as running, script(tmp_path, running.port) as client:
@@ -174,7 +172,7 @@ def test_after_unsubscribe_nothing_comes(tmp_path: Path) -> None:
         path.write_bytes(render(mixed(0, 10), "streaming"))
         assert client.wait_received(mine, 5) == updates(mixed(0, 10), USER)
         client.do("unsubscribe", of=mine)
-        # All listeners are on one channel, whatever user they are for.
+        # All listeners share one channel, whatever their user.
         other = client.do("orderUpdates", **{"with": {"user": OTHER}})
         with path.open("ab") as file:
             file.write(render(mixed(10, 20), "streaming"))
@@ -190,7 +188,7 @@ def test_after_unsubscribe_nothing_comes(tmp_path: Path) -> None:
 
 
 def test_what_is_refused_is_told_at_once(tmp_path: Path) -> None:
-    """The SDK finds the request in the error's text; otherwise it would wait for its time limit."""
+    """The SDK finds the request in the error text; otherwise it would wait for its timeout."""
     with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
         assert client.fail("trades", **{"with": {"coin": "BTC"}}) == (
             'Invalid subscription: {"type":"trades","coin":"BTC"}: "trades" is not served here'
@@ -234,7 +232,7 @@ def test_orders_of_our_own_type_through_the_transport(tmp_path: Path) -> None:
 
 
 def test_gaps_through_the_transport(tmp_path: Path) -> None:
-    """A listener of its own on the channel of gaps, for a subscription that is there already."""
+    """A separate listener on the gap channel works for an existing subscription."""
     path = hour_file(tmp_path, "plain", "20260505", 17)
     path.touch()
     payload = {"type": "orders", "format": "raw"}
@@ -270,7 +268,7 @@ def test_resuming_through_the_transport(tmp_path: Path) -> None:
 
 
 def test_pings_are_answered(tmp_path: Path) -> None:
-    """The SDK reconnects if they are not."""
+    """Pings are answered; otherwise the SDK would reconnect."""
     keep_alive = {"interval": 50, "timeout": 60_000}
     with serve(tmp_path) as running, script(tmp_path, running.port, keepAlive=keep_alive) as client:
         client.do("orderUpdates", **{"with": {"user": USER}})

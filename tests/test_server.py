@@ -1,4 +1,4 @@
-"""Routes, handshakes, limits and the listening socket: a real server, real clients of three makes."""
+"""Routes, handshakes, limits and the listening socket: a real server and three kinds of real clients."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_large_answer_arrives_whole() -> None:
     run(main())
 
 
-# Handshakes of others
+# Handshakes of other clients
 
 
 CONNECTIONS = ["keep-alive, Upgrade", "keep-alive,upgrade", "UPGRADE", "a, upgrade , b"]
@@ -305,8 +305,8 @@ def test_who_does_not_finish_the_handshake_is_dropped(
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("bounded", [True, False], ids=["bounded", "accept fails"])
 def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
-    """More connections than the process has descriptors: the surplus is shed, then all is as before."""
-    # Where the server could not know of the limit, it is the kernel that says that there are too many.
+    """Connections beyond the descriptor limit are closed, and the server then works as before."""
+    # If the server does not know the limit, the kernel reports it on accept.
     command = [*program("few_descriptors"), "before" if bounded else "after"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -340,7 +340,7 @@ def test_too_few_descriptors_kill_nothing(bounded: bool) -> None:
             try:
                 status = run(alive())
             except (OSError, IndexError):
-                time.sleep(0.05)  # shed once more: the old connections are still being cleared away
+                time.sleep(0.05)  # refused again: the old connections are still being closed
         assert status == 200
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
@@ -376,7 +376,7 @@ def options(**more: Any) -> dict[str, Any]:
 
 
 def test_connections_wait_while_the_sockets_change_hands() -> None:
-    """What a restart does: stop with the sockets kept, then a new server on them. Nobody is refused."""
+    """As in a restart, a new server takes over the sockets, and no connection is refused."""
 
     async def main() -> None:
         async with serving() as srv:
@@ -502,7 +502,7 @@ def test_only_the_loopback_is_listened_on_by_default() -> None:
 
 
 def test_clients_write_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Not a line for coming, going, asking or misbehaving, at the operators' level."""
+    """Connecting, disconnecting, requests and misbehaviour write no line at the operators' log level."""
 
     async def main() -> None:
         async with serving() as srv:
@@ -520,7 +520,7 @@ def test_clients_write_nothing_into_the_log(caplog: pytest.LogCaptureFixture) ->
 
     caplog.set_level(logging.INFO)
     run(main())
-    # The client of the test is picows as well: its lines are not the server's.
+    # The test's client is also picows, and its lines are not the server's.
     assert [record for record in caplog.records if not record.name.startswith("picows.client")] == []
 
 

@@ -1,4 +1,4 @@
-"""Clients of /ws that do not keep up: they get all from the files, and cost others nothing."""
+"""Clients of /ws that do not keep up get everything from the files, and cost others nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 
 def slow(tmp_path: Path) -> AbstractContextManager[Serve]:
-    """A server whose clients are soon too slow."""
+    """Start a server on which clients soon become too slow."""
     return serve(tmp_path / "data", "--client-queue", "256k")
 
 
@@ -26,7 +26,7 @@ def is_read(server: Serve, lines: float) -> bool:
 
 
 def flood(server: Serve, path: Path, first: int, last: int) -> None:
-    """Orders of some size, more than sockets and queue of a stalled client hold."""
+    """Write long orders, more than the sockets and queue of a stalled client hold."""
     step = 5_000
     for i in range(first, last, step):
         long = [{"note": "x" * 600}]
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class Following:
-    """One subscription's messages in a row: its orders, whichever way they come, and what was told."""
+    """The messages of one subscription: its orders, live or replayed, and the notices in between."""
 
     def __init__(self) -> None:
         self.orders: list[int] = []
@@ -82,7 +82,7 @@ class Following:
 
 
 def test_a_client_that_sleeps_misses_nothing(tmp_path: Path, path: Path) -> None:
-    """With default settings: it leaves the live path and comes back, as often as it falls asleep."""
+    """With default settings, a client that sleeps repeatedly misses nothing."""
     with serve(tmp_path / "data") as server, Bot(server) as bot:
         following = Following()
         following.seq = bot.subscribe(type="orders", format="raw")["seq"] - 1
@@ -112,7 +112,7 @@ def test_its_status_says_how_far_behind_a_client_is(tmp_path: Path, path: Path) 
         count = 0
         while count < 30_000:
             message = bot.next()
-            time.sleep(0 if behind else 0.1)  # so that it takes longer than from one status to the next
+            time.sleep(0 if behind else 0.1)  # so that it takes longer than the interval between two statuses
             if message["channel"] == "status":
                 behind += message["data"].get("behind", [])
             count += len(message["data"]) if message["channel"] == "orders" else 0
@@ -125,7 +125,7 @@ def test_its_status_says_how_far_behind_a_client_is(tmp_path: Path, path: Path) 
 
 
 def test_who_is_too_far_behind_goes_on_at_the_newest_order(tmp_path: Path, path: Path) -> None:
-    """And its client is told so: a client that is slower than the node must not cost a reading for ever."""
+    """A client that is too far behind gets a gap and continues with the newest order."""
     options = ("--client-queue", "256k", "--max-behind-s", 1)
     with serve(tmp_path / "data", *options) as server, Bot(server) as bot:
         bot.subscribe(type="orders", format="raw")
@@ -147,13 +147,13 @@ def test_who_is_too_far_behind_goes_on_at_the_newest_order(tmp_path: Path, path:
 
 
 def test_all_queues_together_have_a_bound(tmp_path: Path, path: Path) -> None:
-    """Past it those for whom most waits are given the rest from the files; nobody misses anything."""
+    """Past the total bound, clients with the longest queues continue from the files and miss nothing."""
     options = ("--client-queue", "64M", "--queues-total", "16M")
     with serve(tmp_path / "data", *options) as server:
         bots = [Bot(server) for _ in range(6)]
         for bot in bots:
             bot.subscribe(type="orders", format="raw")
-        flood(server, path, 0, 30_000)  # some 30 MB for each, of which the kernel holds a part
+        flood(server, path, 0, 30_000)  # about 30 MB per client, of which the kernel holds a part
         assert server.metric("fasttail_client_queued_bytes") < 24 << 20
         server.wait_metric("fasttail_replays_running", 6)
         for bot in bots:
@@ -165,7 +165,7 @@ def test_all_queues_together_have_a_bound(tmp_path: Path, path: Path) -> None:
 
 
 def test_what_a_stalled_client_missed_is_told_and_can_be_had(tmp_path: Path, path: Path) -> None:
-    """Every order is in a message or in a gap, and the gap's cursors bring back exactly what is missing."""
+    """Every order is in a message or a gap, and the gap's cursors retrieve exactly what is missing."""
     count = 60_000
     with slow(tmp_path) as server, Bot(server) as bot, Bot(server) as other:
         bot.subscribe(type="orders", format="raw", onSlow="gap")
@@ -201,7 +201,7 @@ def test_what_a_stalled_client_missed_is_told_and_can_be_had(tmp_path: Path, pat
             assert again[: gap["orders"]] == list(range(begin, begin + gap["orders"]))
             assert message["cursor"] >= gap["to"]
             break
-        # and it goes on
+        # and it continues
         append(path, plain(*numbered(count, count + 3)))
         while len(got) < count + 3 - len(missing):
             message = bot.next()
@@ -238,7 +238,7 @@ def test_a_client_may_ask_to_be_closed_instead(tmp_path: Path, path: Path) -> No
 
 
 def test_a_stalled_client_costs_the_others_nothing(tmp_path: Path, path: Path) -> None:
-    """One that does not read among some that do: these get everything, in time and without a gap."""
+    """Clients that read get everything in time and without gaps beside one that does not."""
     with slow(tmp_path) as server:
         bots = [Bot(server) for _ in range(6)]
         for bot in bots:
@@ -271,7 +271,7 @@ def test_who_unsubscribes_is_told_what_was_missed(tmp_path: Path, path: Path) ->
             if server.metric("fasttail_client_queued_bytes") > 128 << 10:
                 break
         huge = event(oid=1, children=[{"note": "x" * (300 << 10)}])
-        append(path, plain(huge))  # fits into no message; the queue is too full to tell so at once
+        append(path, plain(huge))  # fits into no message, and the queue is too full to say so at once
         server.wait_metric("fasttail_lines_total", i + 101)
         assert 128 << 10 < server.metric("fasttail_client_queued_bytes") <= 256 << 10
         bot.send({"method": "unsubscribe", "subscription": {"type": "orders", "format": "raw"}})

@@ -1,4 +1,4 @@
-"""What each thread does: of this process, and of a server that is asked from outside."""
+"""What each thread does, in this process and in a server that is asked from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fasttail.monitoring.stacks import dump_stacks, request_stacks
 
 
 def open_files() -> list[str]:
-    """Descriptors come and go in the threads of other tests: one that is gone has no name."""
+    """Return the open files, skipping those that other threads close meanwhile."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -48,7 +48,7 @@ def test_stacks_name_the_threads() -> None:
 
 
 def test_a_server_tells_what_it_does_whatever_it_does(tmp_path: Path) -> None:
-    """Twice, and it goes on. One that takes no notice of any signal is not waited for."""
+    """A server answers twice and keeps running, and a stopped one is not waited for."""
     with serve(tmp_path) as server:
         pid = server.process.pid
         for _ in range(2):
@@ -74,7 +74,7 @@ def test_a_server_tells_what_it_does_whatever_it_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("handles", [False, True])
 def test_who_would_not_answer_is_not_asked(handles: bool) -> None:
-    """The signal would end it, or mean something else to it."""
+    """The signal is not sent to a process that it would end, or to which it means something else."""
     words = [*program("no_serve"), *(["handles"] if handles else [])]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -1,4 +1,4 @@
-"""The stall watch: what counts as standing still, and what the stacks tell."""
+"""The stall watch: what counts as a stall, and what the stacks show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ S = 1_000_000_000
 
 
 class Pipeline:
-    """Stats and a clock to play with. It comes by at each step unless told otherwise."""
+    """Adjustable stats and clock. The loop advances at each step unless told otherwise."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.now = 1000 * S
@@ -34,7 +34,7 @@ class Pipeline:
         )
 
     def looked(self) -> bool:
-        """Whether the look ahead has ended; the step before has begun one."""
+        """Return whether the probe that the previous step started has ended."""
         return all(thread.name != stall.PROBE_THREAD for thread in threading.enumerate())
 
     def step(self, seconds: float = 5, *, comes_by: bool = True, **stats: Any) -> str | None:
@@ -82,7 +82,7 @@ def test_a_pipeline_that_comes_by_and_does_not_read(tmp_path: Path) -> None:
         assert pipeline.step() is None
         wait_for("the look", pipeline.looked)
     path.write_bytes(b"a line\nanother\n")
-    assert pipeline.step() is None  # now it is seen
+    assert pipeline.step() is None  # detected now
     wait_for("the look", pipeline.looked)
     assert pipeline.step() is None
     assert pipeline.step() is None

@@ -1,4 +1,4 @@
-"""From the command line to ready: whatever keeps a command from starting is one line and exit code 2."""
+"""From the command line to ready: whatever prevents a start is reported in one line with exit code 2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
 
 
 def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
-    """One line on standard error that says this, no traceback, exit code 2."""
+    """Check for one line on standard error with this text, no traceback, and exit code 2."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stdout + done.stderr
     (line,) = done.stderr.splitlines()
@@ -142,7 +142,7 @@ def test_too_few_descriptors(limit: int, tmp_path: Path) -> None:
 @pytest.mark.plain_build
 @pytest.mark.parametrize("megabytes", [100, 150, 200, 300])
 def test_too_little_memory(megabytes: int, tmp_path: Path) -> None:
-    """Wherever it ends: in one line, or it runs."""
+    """With any amount of memory, the server runs or ends with one line."""
     words = [
         "prlimit",
         f"--as={megabytes << 20}",

@@ -1,4 +1,4 @@
-"""Threads that run steps of rereaders: the messages are the same as without, and nothing is left behind."""
+"""Threads that run steps of replay readers give the same messages as without, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_arguments_that_are_none() -> None:
-    """Nothing is closed that is not its own."""
+    """A pool whose construction failed closes no foreign descriptor."""
     status = os.fstat(0)
     with pytest.raises(TypeError):
         ReplayThreadPool("several")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What clients of /ws ask for: requests, the one form of equal subscriptions, and the texts of the errors."""
+"""Requests of /ws clients: parsing, the canonical form of equal subscriptions, and the texts of errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EVERYTHING = {
 
 
 def text(value: Any) -> str:
-    """As JavaScript's JSON.stringify writes it."""
+    """Serialize as JavaScript's JSON.stringify does."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -63,7 +63,7 @@ def error(payload: bytes | str) -> str:
 
 
 def refused(subscription: dict[str, Any], method: str = "subscribe") -> str:
-    """The reason of an error that is about the subscription; empty if there is none."""
+    """Return the reason of a subscription error, or "" if the error gives none."""
     said = error(text({"method": method, "subscription": subscription}))
     public = "Invalid subscription: " + text(subscription)
     assert said.startswith(public)
@@ -113,7 +113,7 @@ def test_status() -> None:
     assert one.on_slow == "close"
 
 
-# Of type orders
+# Subscriptions of type orders
 
 
 def test_orders_without_a_field_are_all_orders() -> None:
@@ -274,7 +274,7 @@ def test_status_has_no_selection() -> None:
     assert refused({"type": "status", "coins": ["BTC"]}) == 'unknown field "coins"'
 
 
-# How to begin: cursor, since, onSlow
+# Where to start: cursor, since, onSlow
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_how_to_begin_means_nothing_to_an_unsubscribe() -> None:
     assert (made.subscription.cursor, made.subscription.since) == (None, None)
 
 
-# What public clients send and match
+# Public types that this server does not offer
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ SERVED = {"orders", "orderUpdates", "status"}
 @pytest.mark.parametrize("kind", sorted(PUBLIC_TYPES - SERVED))
 @pytest.mark.parametrize("method", ["subscribe", "unsubscribe"])
 def test_a_public_type_that_is_not_served_is_told_from_a_slip(method: str, kind: str) -> None:
-    """Whatever its fields, and whether or not they would be right."""
+    """A type that is not served gets the same error with any fields, valid or not."""
     for fields in ({}, {"user": USER}, {"coin": "SOL", "nSigFigs": None}, {"coins": [], "x" * 99: {"": []}}):
         assert refused({"type": kind, **fields}, method) == f'"{kind}" is not served here'
 
@@ -423,7 +423,7 @@ def test_order_updates_do_not_pass_over_what_looks_like_ours(name: str, reason: 
 
 
 def test_a_subscription_of_many_fields_is_refused() -> None:
-    """Each unknown one is compared with the known ones, which takes its time."""
+    """The number of fields is limited, because each unknown one is compared with the known ones."""
     many = {f"x{i}": 0 for i in range(30)}
     assert subscribe(type="orderUpdates", user=USER, **many).users == (USER,)
     assert refused({"type": "orderUpdates", "user": USER, **many, "one": 1}) == "33 fields, at most 32"
@@ -483,7 +483,7 @@ def test_a_binary_message_is_no_request() -> None:
 
 
 def posted(message: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a post that has an id."""
+    """Return the answer to a post that has an id."""
     with pytest.raises(PostError) as caught:
         parse_request(text({"method": "post", **message}).encode())
     assert caught.value.channel == "post"
@@ -537,13 +537,13 @@ def test_a_broken_post_is_answered_with_its_id_too(broken: dict[str, Any]) -> No
     "identity", ["", ',"id":null', ',"id":true', ',"id":1.5', ',"id":[1]', ',"id":' + "9" * 30]
 )
 def test_a_post_without_an_id_is_no_request(identity: str) -> None:
-    """As to the public API: there is nothing by which its sender would know the answer."""
+    """As in the public API: without an id, the sender could not recognize the answer."""
     post = '{"method":"post"' + identity + ',"request":{"type":"info","payload":{"type":"meta"}}}'
     assert error(post) == NO_REQUEST + post + ": a post request needs an id, a 64-bit integer"
 
 
 def is_subset(part: Any, whole: Any) -> bool:
-    """How the TypeScript SDK finds the request that a subscriptionResponse answers."""
+    """Match as the TypeScript SDK does to find the request that a subscriptionResponse answers."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(key in whole and is_subset(value, whole[key]) for key, value in part.items())
     if isinstance(part, list) and isinstance(whole, list):
@@ -585,7 +585,7 @@ def test_the_answer_holds_what_was_sent_and_the_rest_of_the_echo(method: str, se
     assert made.response_fields.get("user", USER) == USER
 
 
-# Whatever comes
+# Arbitrary input
 
 
 JSON = st.recursive(
@@ -621,7 +621,7 @@ ODD = st.fixed_dictionaries(
 
 
 def selection(sent: dict[str, Any]) -> tuple[Any, ...]:
-    """The same by other means: the set of what passes, for each field by itself, and the form."""
+    """Compute a selection independently: the set of values that pass, for each field, and the format."""
 
     def passing(name: str, universe: set[str]) -> frozenset[str]:
         wanted = sent.get(name)

@@ -1,4 +1,4 @@
-"""The synthetic node: what its orders look like, that all layouts hold them, how files grow and rotate."""
+"""The synthetic node: the form of its orders, equal content in all layouts, and how files grow and rotate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parsed(data: bytes) -> list[dict[str, Any]]:
 
 
 def events_of(data: bytes) -> list[bytes]:
-    """The events' own bytes out of envelopes; relies on the compact form, which other tests check."""
+    """Return the raw bytes of the events in envelopes of the compact form, which other tests check."""
     events = []
     for line in data.splitlines():
         inner = line[line.index(b'"events":[') + 10 : -2]
@@ -50,7 +50,7 @@ def events_of(data: bytes) -> list[bytes]:
 
 
 def hour_files(root: Path, layout: str = "plain") -> list[Path]:
-    """A layout's hour files, oldest first."""
+    """Return a layout's hour files, oldest first."""
     hourly = root / synth.LAYOUTS[layout] / "hourly"
     return sorted(hourly.glob("*/*"), key=lambda path: (path.parent.name, int(path.name)))
 
@@ -115,7 +115,7 @@ def test_slices_of_a_block_are_the_block() -> None:
             assert b"".join(synth.render(part, layout) for part in slices) == synth.render(block, layout)
 
 
-# -- what an order looks like
+# -- the form of an order
 
 
 def check_order(order: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def check_order(order: dict[str, Any]) -> None:
 def test_every_line_has_the_nodes_fields_order_and_form(children: float) -> None:
     for line in synth.generate(60_000, seed=2, children=children).splitlines():
         event = orjson.loads(line)
-        assert orjson.dumps(event) == line  # compact, ASCII, no escapes, no key twice
+        assert orjson.dumps(event) == line  # compact, ASCII, no escapes, no duplicate keys
         assert list(event) == EVENT_KEYS
         assert TIME.fullmatch(event["time"])
         assert re.fullmatch("0x[0-9a-f]{40}", event["user"])
@@ -195,7 +195,7 @@ def test_the_mix_is_that_of_all_coins(many: list[dict[str, Any]]) -> None:
     assert {"BTC", "xyz:XYZ100", "flx:BTC", "@107", "PURR/USDC", "kPEPE", "W"} <= set(counts["coin"])
     assert len({event["user"] for event in many}) > 300
     assert sum(bool(order["children"]) for order in orders) <= 20  # about 3
-    assert any(len(order["sz"].partition(".")[2]) == 10 for order in orders)  # the noise of binary floats
+    assert any(len(order["sz"].partition(".")[2]) == 10 for order in orders)  # noise of binary floats
 
 
 def test_lines_are_as_long_as_genuine_ones() -> None:
@@ -374,7 +374,7 @@ def test_the_clock_rotates_hours_and_dates(tmp_path: Path) -> None:
         assert blocks == sorted(blocks)
     first = parsed(files[1].read_bytes())[0]
     assert first["local_time"].startswith("2026-06-01T00:00:00.")
-    assert first["block_time"].startswith("2026-05-31T23:59:59.")  # the hour is that of this node's clock
+    assert first["block_time"].startswith("2026-05-31T23:59:59.")  # the hour follows this node's clock
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -387,7 +387,7 @@ def test_hours_may_be_short(tmp_path: Path, torn: bool) -> None:
     assert content(tmp_path) == synth.generate(60_000, seed=2, start=START)
     assert all(
         path.read_bytes().endswith(b"}}\n") for path in hour_files(tmp_path)
-    )  # finished before the next
+    )  # each file is completed before the next
 
 
 def test_real_clock_with_short_hours(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_real_clock_with_short_hours(tmp_path: Path) -> None:
     assert hours == [hours[0] + i for i in range(len(hours))]
     assert 0 <= hours[0] - before.timestamp() // 3600 <= 1
     assert total.orders == content(tmp_path).count(b"\n")
-    # a second run goes on where the first one stopped, as a restarted node never goes back an hour
+    # A second run continues where the first one stopped, because a restarted node never goes back an hour.
     for hour_seconds in (None, 3600.0):
         before_run = files[-1].stat().st_size
         again = synth.run(tmp_path, NodeOptions(lines=10, hour_seconds=hour_seconds))
@@ -423,7 +423,7 @@ def test_foreign_names_in_the_folder_are_ignored(tmp_path: Path) -> None:
 
 
 class Writes:
-    """Stands in for os.write: notes each call, and writes at most `most` bytes of it."""
+    """Replaces os.write: records each call and writes at most `most` bytes of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int = 1 << 30) -> None:
         self.calls: list[tuple[float, bytes]] = []
@@ -454,7 +454,7 @@ def test_the_rest_of_a_torn_line_comes_soon(tmp_path: Path, monkeypatch: pytest.
     assert waits
     assert (
         sorted(waits)[len(waits) // 2] < 0.1
-    )  # 1 to 3 ms but for a busy machine; the next line is 250 ms away
+    )  # 1 to 3 ms unless the machine is busy; the next line is 250 ms away
 
 
 def test_by_default_writes_are_whole_lines_and_smooth(
@@ -524,12 +524,12 @@ def test_local_times_rise_though_the_clock_steps_back() -> None:
     assert times[-1] > 10**18 + 10**9
 
 
-# -- ends and errors
+# -- termination and errors
 
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """SIGINT's and SIGTERM's handlers must be as before after a run."""
+    """Check that a run restores the handlers of SIGINT and SIGTERM."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -544,7 +544,7 @@ def test_a_signal_ends_the_run_at_a_lines_end(
 ) -> None:
     calls = 0
 
-    def interrupt() -> bool:  # asked often during a run: the signal comes surely within it
+    def interrupt() -> bool:  # called often during a run, so the signal arrives within it
         nonlocal calls
         calls += 1
         if calls == 8:

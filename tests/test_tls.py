@@ -1,4 +1,4 @@
-"""TLS: handshakes, versions, slow clients, files that are of no use, and a restart in place. Real sockets."""
+"""TLS: handshakes, versions, slow clients, unusable files, and a restart in place. Real sockets."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def trusting(files: Files) -> ssl.SSLContext:
 
 
 def for_threads(files: Files) -> ssl.SSLContext:
-    """For the `websockets` package's client, which reads in one thread and writes in another.
+    """Return a context for the `websockets` client, which reads and writes in different threads.
 
-    OpenSSL allows only one of them at a time. With TLS 1.3 the server's session tickets come just when the
-    client writes its request, and one request in some thousand was lost.
+    OpenSSL allows only one of them at a time. With TLS 1.3, the server's session tickets arrive just when the
+    client writes its request, and one request in thousands was lost.
     """
     context = trusting(files)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -173,7 +173,7 @@ def test_a_stalled_client_is_closed_and_its_queue_bounded(files: Files) -> None:
                 assert sent < 64 << 20, "the queue never filled"
             assert srv.hub.closed_slow == 1
             assert limit < most <= limit + 2 * len(piece)
-            # What the kernel took, and what the transport below TLS holds: no more than its mark and a piece.
+            # The kernel and the transport below TLS hold no more than their limit and one piece.
             assert sent < limit + (6 << 20)
             await until(lambda: not srv.hub.clients)
             stalled.writer.transport.abort()
@@ -216,7 +216,7 @@ def test_the_port_outlives_a_restart_in_place(files: Files, tmp_path: Path) -> N
             with pytest.raises(websockets.ConnectionClosed):
                 client.recv(timeout=120)
             assert client.close_code == 1012
-        # It waits in the kernel meanwhile.
+        # The connection waits in the kernel meanwhile.
         with connect(url, ssl=for_threads(files), open_timeout=120) as client:
             assert json.loads(client.recv(timeout=120))["type"] == "connected"
         wait_for("the restart", lambda: running.find("restart 1 in place"))
@@ -229,7 +229,7 @@ def served_certificate(port: int) -> str:
 
 
 def hang_up(running: Serve, text: str) -> None:
-    """SIGHUP, until the log has one such line more."""
+    """Send SIGHUP and wait until the log has one more line with this text."""
     before = running.count(text)
     running.process.send_signal(signal.SIGHUP)
     wait_for(text, lambda: running.count(text) > before)
@@ -266,7 +266,7 @@ def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files,
             put(files)
             hang_up(running, "settings reloaded")
             assert served_certificate(running.port) == files.cert.read_text()
-            client.send("ping")  # it has been there all the time
+            client.send("ping")  # connected all the time
             assert client.recv(timeout=120) == "pong"
         assert running.count("not reloaded") == 3
         assert running.end(signal.SIGTERM) == 0
@@ -283,7 +283,9 @@ def test_a_new_certificate_is_taken_at_sighup_and_a_bad_one_is_not(files: Files,
 def test_a_name_that_looks_like_this_machine_gets_no_token(
     host: str, asked: bool, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it resolves to: a certificate that nobody vouches for ends the handshake."""
+    """A name that looks like this machine gets no token: an unverified certificate ends the handshake,
+    whatever it resolves to.
+    """
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda _, *more, **options: resolve("127.0.0.1", *more, **options)

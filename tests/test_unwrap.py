@@ -1,4 +1,4 @@
-"""A log as engines and journald store it: the same lines come out, and the same verdict."""
+"""A log as engines and journald store it gives the same lines and the same verdict."""
 
 from __future__ import annotations
 

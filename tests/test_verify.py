@@ -1,4 +1,4 @@
-"""`fasttail verify`: a good log of a real server passes, and fails with each old fault in it."""
+"""`fasttail verify`: the log of a real server passes, and fails with each known fault injected into it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def statuses(done: Done) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A simulated node's folder that grows."""
+    """Run a simulated node and return its growing folder."""
     folder = tmp_path_factory.mktemp("node")
     words = command("synth", folder, "--rate", 3000, "--seconds", 100)
     writer = subprocess.Popen(words, stdout=subprocess.DEVNULL)
@@ -64,7 +64,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def good(node: Path) -> list[str]:
-    """The log of a real server over its whole life."""
+    """Return the log of a real server over its whole life."""
     with serve(node, *OPTIONS) as server:
         wait_for("batches", lambda: server.count("📡 WebSocket") >= 40)
         server.end()
@@ -80,7 +80,7 @@ def checks_of(lines: list[str]) -> list[Check]:
 
 
 def judged(lines: list[str], now: float | None = None) -> tuple[dict[str, str], bool]:
-    """Status of each check, and the verdict."""
+    """Return the status of each check, and the verdict."""
     log_stats = LogStats()
     for line in lines:
         log_stats.feed(line.encode(), 0.0)
@@ -92,17 +92,17 @@ START = "fasttail 0.1.0 (commit c0ffee): ws://127.0.0.1:8000/ws"
 
 
 def logged(text: str, level: int = logging.INFO, after_s: float = 0.0) -> list[str]:
-    """Lines as the log writes them."""
+    """Return lines as the log writes them."""
     return format_lines(BEGIN + after_s, level, text).decode().splitlines()
 
 
 def at(lines: list[str], words: str, which: int = 0) -> int:
-    """The number of a line that holds these words."""
+    """Return the index of a line that contains these words."""
     return [number for number, line in enumerate(lines) if words in line][which]
 
 
 def sized(lines: list[str], size: Callable[[int], int]) -> list[str]:
-    """With other sizes: `size` of the batch's number."""
+    """Give each batch the size `size(number)`, where `number` counts the batches."""
     numbers = itertools.count()
     return [
         re.sub(r"(snapshot: )\d+", lambda found: f"{found[1]}{size(next(numbers))}", line) for line in lines
@@ -114,13 +114,13 @@ def without(lines: list[str], *words: str) -> list[str]:
 
 
 def hanging(lines: list[str]) -> list[str]:
-    """The twentieth batch has no end; the others go on."""
+    """The twentieth batch never completes; the others do."""
     begin = at(lines, "⏳", 20)
     return lines[: begin + 1] + lines[at(lines, "📡", 20) + 1 :]
 
 
 def hanging_last(lines: list[str]) -> list[str]:
-    """The last batch has no end, and time goes by."""
+    """The last batch never completes, and time passes."""
     begin = at(lines, "⏳", -1)
     return lines[: begin + 1] + [line.replace("2026-05-05", "2100-05-05") for line in logged("memory: RSS")]
 
@@ -131,7 +131,7 @@ def swapped(lines: list[str]) -> list[str]:
 
 
 def memory(mb: Callable[[int], float]) -> list[str]:
-    """What the watch logs once a minute, over half an hour."""
+    """Return what the memory monitor logs once a minute, over half an hour."""
     text = "memory: RSS {:.1f} MB, slope not known yet"
     return [line for minute in range(30) for line in logged(text.format(mb(minute)), after_s=60 * minute)]
 
@@ -325,12 +325,12 @@ def test_any_bytes_are_a_log(good: list[str]) -> None:
     assert not verdict(checklist(log_stats, Observations()))
 
 
-# ---- the format json
+# ---- JSON logs
 
 
 @pytest.fixture(scope="module")
 def good_json(node: Path) -> list[str]:
-    """The same as `good`, of a server that logs objects."""
+    """Return the log of a server that logs JSON objects; otherwise the same as `good`."""
     with serve(node, *OPTIONS, "--log-format", "json") as server:
         wait_for("batches", lambda: server.count("📡 WebSocket") >= 40)
         server.end()
@@ -338,7 +338,7 @@ def good_json(node: Path) -> list[str]:
 
 
 def as_text(lines: list[str]) -> list[str]:
-    """What the same run would have logged as text."""
+    """Return what the same run would have logged as text."""
     return [
         f"{entry['time']} {entry['level']:<8} {text}"
         for entry in map(json.loads, lines)
@@ -437,13 +437,13 @@ def test_a_running_server_by_its_url(node: Path) -> None:
         assert found[name] == "PASS", found
     assert found["order"] == "SKIP"
     assert found["metrics"] == "PASS"
-    # Of a process alone: its memory. Whether batches complete nobody tells.
+    # With only a process, memory can be judged, but not whether batches complete.
     assert pid.returncode == 1
     assert (statuses(pid)["memory"], statuses(pid)["batches"]) == ("PASS", "FAIL")
 
 
 def copied(server: Serve, verifier: subprocess.Popen[bytes]) -> None:
-    """A pipe from the server's log, as `docker logs -f` is one, that stays open."""
+    """Copy the server's log into verify's pipe, which stays open as with `docker logs -f`."""
     assert verifier.stdin is not None
     done = 0
     while verifier.poll() is None:
@@ -458,7 +458,7 @@ def copied(server: Serve, verifier: subprocess.Popen[bytes]) -> None:
 
 
 def watched(server: Serve, minutes: float) -> dict[str, str]:
-    """What verify says of a running server by its log and its url."""
+    """Return verify's verdicts on a running server, from its log and its URL."""
     words = command(
         "verify", "--log", "-", "--url", f"http://127.0.0.1:{server.port}", "--minutes", minutes, "--json"
     )
@@ -482,7 +482,7 @@ def test_a_running_server_by_its_log_and_url(node: Path) -> None:
 
 
 def test_a_server_whose_batch_hangs_fails(node: Path) -> None:
-    # More than GRACE_S, so that the batch is held against it.
+    # More than GRACE_S, so that the batch counts as hung.
     with serve(node, *OPTIONS, "--debug-stall", 60, "--batch-timeout-s", 1, "--stall-after-s", 60) as server:
         server.wait_log("📦 Processing")
         found = watched(server, 0.15)
@@ -568,7 +568,7 @@ def test_mistakes_are_told_in_one_line(words: list[str], line: str) -> None:
 
 
 def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
-    """A deploy shows for five minutes that something goes on."""
+    """Progress is printed even without a terminal, so that a deployment shows signs of life."""
     with serve(node, *OPTIONS) as server:
         words = ["verify", "--url", f"http://127.0.0.1:{server.port}", "--minutes", "0.03"]
         done = subprocess.run(
@@ -579,12 +579,12 @@ def test_progress_is_told_where_there_is_no_terminal(node: Path) -> None:
     assert re.fullmatch(r"watching: 1 of 2 s, \d+ MB", lines[0]), done.stderr
 
 
-# ---- a container, by a stand-in for the docker command
+# ---- a container, with a stand-in for the docker command
 
 
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
-    """A folder with a command `docker` that knows one container, its log and what inspect says."""
+    """Create a folder with a `docker` command that knows one container, its log and the output of inspect."""
     docker_in(tmp_path)
     (tmp_path / "stats").write_text("84.1MiB / 7.6GiB\n")
     (tmp_path / "exec").write_text("fasttail 9.9.9 (commit c0ffee)\n")
@@ -627,7 +627,7 @@ def test_a_container(docker: Path, node: Path, good: list[str]) -> None:
     [(0, 0, "PASS"), (0, 6, "WARN"), (6, 0, "FAIL"), (6, 6, "FAIL"), (None, 6, "FAIL")],
 )
 def test_whose_memory_grows(rss: int | None, stats: int, status: str) -> None:
-    """MB a minute. A container's files are not its process."""
+    """RSS decides over docker's figure, which includes cached files; rates are MB per minute."""
     observations = Observations()
     for name, pace in (("docker stats", stats), ("RSS", rss)):
         if pace is not None:

@@ -1,4 +1,4 @@
-"""The watchdog in a real process: a real leak, slow clients, a stall, as clients and operators see them."""
+"""The watchdog in a real process: a leak, slow clients and a stall, as seen by clients and operators."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Resuming:
-    """A client of /ws that begins at the file's start, and goes on by its cursor whenever it is cut off."""
+    """A client of /ws that starts at the file's beginning and resumes at its cursor."""
 
     def __init__(self, server: Serve) -> None:
         self.oids: list[int] = []
@@ -87,7 +87,7 @@ class Resuming:
                 assert message["channel"] in ("status", "subscriptionResponse"), message
 
     def wait(self, count: int) -> None:
-        """Each of so many orders has come once, in order, and no other."""
+        """Wait for `count` orders, which must have come once each, in order, and no others."""
         wait_for(f"{count} orders", lambda: len(self.oids) >= count or not self._thread.is_alive())
         assert self.oids == list(range(count))
 
@@ -97,7 +97,7 @@ class Resuming:
 
 
 class Writer:
-    """Appends numbered orders, some every 10 ms, until it is ended."""
+    """Appends some numbered orders every 10 ms until it is stopped."""
 
     def __init__(self, path: Path) -> None:
         self.count = 0
@@ -120,7 +120,9 @@ class Writer:
 @pytest.mark.plain_build
 @pytest.mark.parametrize("kind", ["--debug-leak", "--debug-leak-c"])
 def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> None:
-    """Told, shed, restarted twice, and then only told: a client that resumes has every order once."""
+    """A leak is reported, memory is shed, and after two restarts it is only reported. A client that resumes
+    gets every order once.
+    """
     with serve(
         tmp_path / "data", kind, 25, "--memory-limit-mb", 130, "--memory-warmup-s", 0, "--memory-window-s", 2,
         "--max-restarts-per-hour", 2, "--alert-webhook", receiver.url("/s3cret"),
@@ -144,7 +146,7 @@ def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> No
         log = "\n".join(server.log)
     assert client.closes[:2] == [1012, 1012]
     assert len(client.epochs) == 3
-    # In each life: growth is told before the limit, then what grew; memory is shed before a restart.
+    # In each life, growth is reported before the limit with its cause, and memory is shed before a restart.
     lives = log.split("restarting in place")
     assert len(lives) == 3
     for life in lives:
@@ -155,7 +157,7 @@ def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> No
         assert grew.startswith("malloc in use +"), "both kinds of leaks are blocks of malloc"
         assert "exceeds the limit of 130.0 MB; grew most: malloc in use" in life
         assert shed < life.index("exceeds the limit of 130.0 MB; ", shed)
-    # The same by the other ways.
+    # The other alert channels report the same.
     assert {alert["kind"] for alert in alerts} == {"memory"}
     assert {"shed", "restart"} <= {alert["action"] for alert in alerts}
     posted = [each for each in receiver.got if each["action"] == "restart"]
@@ -166,7 +168,7 @@ def test_a_leak(tmp_path: Path, path: Path, receiver: Receiver, kind: str) -> No
 
 
 def reading_on(port: int, end: threading.Event) -> threading.Thread:
-    """A client that reads as fast as it can, and looks at nothing."""
+    """Start a client that reads as fast as it can and ignores the content."""
     client = old_client(port)
     client.settimeout(0.1)
 
@@ -197,8 +199,8 @@ def old_client(port: int) -> socket.socket:
 @pytest.mark.fault(38)
 @pytest.mark.plain_build
 def test_slow_clients_are_shed_before_anything_else(tmp_path: Path, path: Path) -> None:
-    """Queues push the memory past the limit. The client with the fullest is cut off, with which half of what
-    waits is gone; one that is slow since later, and one that reads, go on. No restart is made.
+    """If queues push memory past the limit, the client with the longest queue is closed, which frees half of
+    all queued bytes. A client that became slow later and one that reads continue, and no restart follows.
     """
     lines = plain(*numbered(0, 20_000))
     end = threading.Event()
@@ -222,10 +224,10 @@ def test_slow_clients_are_shed_before_anything_else(tmp_path: Path, path: Path) 
         assert server.metric('fasttail_clients{channel="orderUpdate"}') == 2
         append(path, lines)
         server.wait_metric("fasttail_lines_total", written + 20_000)
-        time.sleep(0.5)  # some samples more
+        time.sleep(0.5)  # a few more samples
         end.set()
         reader.join()
-        with contextlib.suppress(ConnectionResetError):  # the end, in the midst of what was on its way
+        with contextlib.suppress(ConnectionResetError):  # closed in the middle of a message
             while slow.recv(1 << 20):
                 pass
         slow.close()
@@ -241,7 +243,7 @@ def test_slow_clients_are_shed_before_anything_else(tmp_path: Path, path: Path) 
 @pytest.mark.plain_build
 @pytest.mark.parametrize("where", ["batch", "hang", "blind"])
 def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> None:
-    """In a batch, in a read, or by reading nothing: ⏰, stacks, an alert, a restart that loses nothing."""
+    """A stall in a batch, in a read, or without reads leads to an alert and a restart without loss."""
     env: dict[str, str] = {}
     options: list[object] = ["--debug-stall", 600] if where == "batch" else []
     trigger = tmp_path / "trigger"
@@ -252,7 +254,7 @@ def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> 
         "--memory-window-s", 6, "--alert-webhook", receiver.url(), *options, env=env,
     ) as server:  # fmt: skip
         old = server.client()
-        with Bot(server) as bot:  # there is nothing to resume from yet
+        with Bot(server) as bot:  # there is no position to resume from yet
             bot.subscribe(type="status")
             written = 0
             if where != "batch":
@@ -279,7 +281,7 @@ def test_a_stall(tmp_path: Path, path: Path, receiver: Receiver, where: str) -> 
         append(path, plain(*numbered(written + 200, written + 300)))
         client.wait(written + 300)
         client.end()
-        # Behind the last batch that was handed over: none of it is read again.
+        # Reading resumes after the last delivered batch, so nothing is read again.
         assert server.metric("fasttail_lines_total") == 300
         assert server.metric("fasttail_restarts_total") == 1
         assert [int(each["id"]) for each in old.orders] == list(range(written))
@@ -326,14 +328,14 @@ def test_a_process_that_was_paused_is_not_stalled(tmp_path: Path, path: Path) ->
             append(path, plain(event(oid=i)))
             server.process.send_signal(signal.SIGCONT)
             server.wait_metric("fasttail_lines_total", i + 1)
-            time.sleep(1.2)  # a sample more
+            time.sleep(1.2)  # one more sample
         assert server.metric("fasttail_restarts_total") == 0
         assert server.count("stalled") == 0
 
 
 def test_alerts_for_nobody_cost_nothing(tmp_path: Path, path: Path) -> None:
-    """A webhook that nobody answers, no limit, and a leak: the orders flow."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+    """A webhook without answers, no memory limit, and a leak do not delay orders."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/s3cret"
         with serve(
             tmp_path / "data", "--debug-leak-c", 20, "--memory-limit-mb", 0, "--memory-warmup-s", 0,
@@ -356,7 +358,7 @@ def test_a_sigterm_during_a_restart_ends_the_process(tmp_path: Path, path: Path)
     append(path, plain(*numbered(0, 100)))
     with serve(tmp_path / "data", "--from", "oldest", *STALL) as server:
         server.wait_log("restarting in place")
-        time.sleep(0.3)  # it waits for the batch that hangs
+        time.sleep(0.3)  # it waits for the hung batch
         assert server.end() == 0
         assert not server.find("restart 1 in place, running")
 

@@ -1,4 +1,4 @@
-"""Watcher: what ends a wait, on real inotify, and polling where there is none."""
+"""Watcher: what ends a wait, with real inotify, and with polling where there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from running import program
 
 from fasttail.sources.watcher import WAIT_DATA, WAIT_DIRS, WAIT_TIMER, WAIT_WAKE, Watcher
 
-SOON = 2_000_000  # µs: far more than an event takes
+SOON = 2_000_000  # µs: far longer than an event takes
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def watcher() -> Iterator[Watcher]:
 
 
 def pending(watcher: Watcher) -> int:
-    """All that has happened up to now."""
+    """Return the flags of everything that has happened so far."""
     answer = 0
     while (got := watcher.wait_once(0)) != WAIT_TIMER:
         answer |= got
@@ -197,7 +197,7 @@ def test_queue_overflow(watcher: Watcher, tmp_path: Path) -> None:
 
 
 def run(name: str, *words: str, wrap: Sequence[str] = ()) -> str:
-    """Standard output of a program in `programs`, `wrap` before its command."""
+    """Run a program of `programs`, prefixed by `wrap`, and return its standard output."""
     command = [*wrap, *program(name), *words]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr

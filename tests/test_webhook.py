@@ -1,4 +1,4 @@
-"""Alerts by HTTP, against a real server that takes them, refuses, hangs, dawdles, or answers nonsense."""
+"""Alerts over HTTP, against a real server that accepts, refuses, hangs, is slow, or sends nonsense."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "s3cret"
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers with `answers`, one after the other, and with 200 when they are used up."""
+    """Responds with `answers` in turn, then with 200."""
 
     daemon_threads = True
 
@@ -97,7 +97,7 @@ def test_an_alert_arrives_with_the_secrets_that_the_url_holds(receiver: Receiver
 @pytest.mark.parametrize("fault", [500, 503, 429, "nonsense", "hang", "dawdle"])
 def test_a_fault_is_tried_again(receiver: Receiver, fault: int | str) -> None:
     receiver.answers = [fault, fault]
-    # Only these two end by the timeout; it has to leave a busy machine the time for a good answer.
+    # Only these two end by the timeout, which otherwise must leave a busy machine time for a good response.
     timeout_s = 3.0 if fault in ("hang", "dawdle") else PATIENCE_S
     hook = Webhook(receiver.url(), timeout_s=timeout_s, backoff_s=0.1)
     hook.post({"n": 1})
@@ -126,7 +126,7 @@ def test_pauses_grow_and_attempts_end(receiver: Receiver, caplog: pytest.LogCapt
 def test_an_answer_that_will_not_change_ends_it(
     receiver: Receiver, answer: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A redirection too: what is posted may go to nobody else."""
+    """A final error, including a redirect, is not retried; an alert must not be sent to another host."""
     receiver.answers = [answer]
     hook = Webhook(receiver.url())
     hook.post({"n": 1})

@@ -20,10 +20,8 @@ USERS = [f"0x{i:040x}" for i in range(1, 6)]
 
 
 class Bot:
-    """A client of /ws."""
-
     def __init__(self, server: Serve) -> None:
-        # Its pings would end it where it reads late, for a pong stands behind all that was sent before.
+        # No keepalive pings: a pong waits behind all data, so a client that reads late would be closed.
         self.socket: ClientConnection = connect(
             f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True, ping_interval=None
         )
@@ -43,7 +41,7 @@ class Bot:
         return message
 
     def ask(self, method: str, **subscription: object) -> dict[str, Any]:
-        """The answer to a request, which must be the next message."""
+        """Return the answer to a request, which must be the next message."""
         self.send({"method": method, "subscription": subscription})
         return self.next()
 
@@ -53,7 +51,7 @@ class Bot:
         return answer
 
     def orders(self, count: int) -> list[Any]:
-        """So many orders from the next data messages, whose counting is checked."""
+        """Return `count` orders from the next data messages."""
         orders: list[Any] = []
         while len(orders) < count:
             message = self.next()
@@ -65,7 +63,7 @@ class Bot:
 
 
 def public(each: dict[str, Any]) -> dict[str, Any]:
-    """What the public API makes of an event."""
+    """Convert an event to the form of the public API."""
     order = each["order"]
     names = ("coin", "side", "limitPx", "sz", "oid", "timestamp", "origSz", "cloid")
     return {"order": {name: order[name] for name in names}, "status": each["status"]}
@@ -150,7 +148,7 @@ def test_no_greeting(server: Serve) -> None:
 
 
 def by_layout(layout: str, events: list[dict[str, Any]]) -> bytes:
-    """Events as lines of a layout; in by_block ten a line."""
+    """Render events as lines of a layout, ten per line in by_block."""
     if layout == "plain":
         return plain(*events)
     if layout == "streaming":
@@ -203,7 +201,7 @@ def test_forms_of_orders(folder: Path, layout: str, form: str) -> None:
 
 
 def parsed(path: Path) -> list[bytes]:
-    """What `fasttail parse --format json` makes of a file."""
+    """Return what `fasttail parse --format json` prints for a file."""
     return subprocess.run(command("parse", path), capture_output=True, check=True).stdout.splitlines()
 
 
@@ -222,7 +220,7 @@ SELECTIONS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
 
 
 def test_selections_side_by_side(server: Serve, path: Path) -> None:
-    """Each as its own subscription of one client; every message belongs to one of them, by its counting."""
+    """Clients with different selections each get exactly the orders that match theirs."""
     events = mixed(400)
     bots = []
     try:
@@ -235,7 +233,7 @@ def test_selections_side_by_side(server: Serve, path: Path) -> None:
             want = [each for each in events if wanted(each)]
             assert want
             assert bot.orders(len(want)) == want
-        # and nothing more comes
+        # and nothing else arrives
         append(path, plain(event(oid=99999, coin="BTC", side="A", status="filled", user="0x" + "9" * 40)))
         assert bots[0].orders(1)[0]["order"]["oid"] == 99999
         with pytest.raises(TimeoutError):
@@ -258,12 +256,12 @@ def test_equal_subscriptions_share_their_counting(server: Serve, path: Path) -> 
         both = one.next(), other.next()
         assert both[0] == both[1]
         assert (both[0]["seq"], both[0]["prev"]) == (2, 1)
-        # a subscription of its own counts for itself
+        # another subscription has sequence numbers of its own
         assert other.subscribe(type="orders", coins=["BTC"])["seq"] == 1
 
 
 def test_cursors_are_in_the_order_of_the_files(folder: Path) -> None:
-    """Messages that end within a by_block line, over a change of hour and date."""
+    """Cursors of messages that end within a by_block line, across hours and a date, sort in file order."""
     first = hour_file(folder, "by_block", "20260505", 23)
     first.touch()
     with serve(folder, "--workers", 2, "--max-message", "64k") as server, Bot(server) as bot:
@@ -332,7 +330,7 @@ def test_subscriptions_are_bounded(folder: Path, path: Path) -> None:
 
 
 def test_a_change_of_hour_is_noticed_while_subscriptions_come(tmp_path: Path, path: Path) -> None:
-    """By the kernel's word, not by the next look at the folders; and the pipeline waits, it does not spin."""
+    """inotify, not the next rescan, reveals the new hour, and the waiting pipeline does not spin."""
     with serve(tmp_path / "data", "--rescan-s", "600") as server, Bot(server) as bot:
         bot.subscribe(type="orders", format="raw")
         append(path, plain(event(oid=1)))
@@ -358,7 +356,7 @@ def test_a_user_who_comes_back_gets_his_orders(server: Serve, path: Path) -> Non
 
 
 def test_subscriptions_come_and_go(server: Serve, path: Path) -> None:
-    """Thousands of topics, most of them gone again; those that are left get theirs and nothing else."""
+    """After thousands of topics were added and most removed, the remaining ones get only their orders."""
     with Bot(server) as bot:
         for i in range(2500):
             user = f"0x{i + 1000:040x}"
@@ -366,7 +364,7 @@ def test_subscriptions_come_and_go(server: Serve, path: Path) -> None:
             if i % 500:
                 bot.ask("unsubscribe", type="orderUpdates", user=user)
         append(path, plain(*(event(oid=i, user=f"0x{i + 1000:040x}") for i in range(2500))))
-        # those of one batch come in any order: the users are shared out to the workers
+        # Orders of one batch may come in any order, because users are divided among the workers.
         assert sorted(each["order"]["oid"] for each in bot.orders(5)) == [0, 500, 1000, 1500, 2000]
     server.wait_metric('fasttail_clients{channel="orderUpdates"}', 0)
 
@@ -386,7 +384,7 @@ def test_users_who_come_and_go_cost_little(server: Serve, path: Path) -> None:
 
 
 def test_numbers_of_an_epoch_are_not_given_twice(server: Serve, path: Path) -> None:
-    """A client that finds the number it expects has missed nothing, though all others had left meanwhile."""
+    """Sequence numbers of an epoch are never reused, even if all other subscribers had left in between."""
     with Bot(server) as bot:
         epoch = bot.subscribe(type="orders", coins=["BTC"])["epoch"]
         append(path, plain(event(oid=1)))
@@ -424,7 +422,7 @@ def test_who_has_subscribed_to_nothing_is_idle_in_the_end(folder: Path, path: Pa
 
 
 def test_compressed_and_plain_clients_get_the_same(folder: Path, path: Path) -> None:
-    """The package's own permessage-deflate, in both directions."""
+    """Compression works in both directions with the permessage-deflate of `websockets`."""
     with serve(folder, "--compression") as server, Bot(server) as bot:
         assert bot.socket.protocol.extensions
         url = f"ws://127.0.0.1:{server.port}/ws"

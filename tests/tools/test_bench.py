@@ -1,4 +1,4 @@
-"""Each benchmark runs, at its smallest, and its check fails on a wrong answer."""
+"""Each benchmark runs at its smallest size, and its check fails on a wrong answer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ VALGRIND = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
-    """`python -m bench` as a user starts it: in the checkout, whose folder Python then puts on sys.path."""
+    """Run `python -m bench` as a user does: in the checkout, whose folder Python then puts on sys.path."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     command = [sys.executable, "-m", "bench", *args]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
@@ -83,7 +83,7 @@ def test_definitions_name_what_there_is() -> None:
 
 
 def test_run_by_pattern(tmp_path: Path) -> None:
-    """One file for all."""
+    """A run of several benchmarks writes one file."""
     result = bench("run", "spl*", "filter/", "--quick", "--results", str(tmp_path))
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.glob("run-*.json")
@@ -109,7 +109,7 @@ def test_an_unexpected_count_fails_a_run(expected: dict[str, Any], failed: bool)
 
 
 def test_compare(tmp_path: Path) -> None:
-    """By ratios within the run: a machine that is slower throughout changes nothing."""
+    """Runs are compared by ratios within each run, so a machine that is slower throughout changes nothing."""
 
     def written(name: str, ours: float, drift: float = 1.0, cpu: str = "a") -> str:
         def row(engine: str, seconds: float) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def test_the_page_is_what_the_recorded_results_give(monkeypatch: pytest.MonkeyPa
     assert all(str(Path.home()) not in path.read_text() for path in recorded)
 
 
-# ---- each benchmark, at its smallest
+# ---- each benchmark at its smallest size
 
 SMALL: dict[str, tuple[str, str]] = {
     "parse": ("--orders 2000 --rounds 1 --broken-rounds 1 --broken 400 --data {folder}", "2000 orders"),
@@ -201,7 +201,7 @@ def test_every_benchmark_is_run_here() -> None:
 
 
 def test_runs_a_soak(tmp_path: Path) -> None:
-    """Whatever else its verdict, for a busy machine slows the server down: no client lacks an order."""
+    """No client misses an order. The verdict may be bad, because a busy machine slows the server down."""
     args = ["--minutes", "0.1", "--hour-seconds", "2", "--rate", "2000", "--burst-rate", "20000"]
     args += ["--burst-every", "4", "--slow", "500000", "--folder", str(tmp_path)]
     result = bench("run", "soak", *args, "--results", str(tmp_path))
@@ -214,7 +214,7 @@ def test_runs_a_soak(tmp_path: Path) -> None:
 
 @VALGRIND
 def test_instructions_over_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record of one instruction per order: whatever is built is over it."""
+    """With a record of one instruction per order, every build is over budget."""
     record = tmp_path / "record.json"
     monkeypatch.setattr(instructions, "RECORD", record)
     content = {"tools": instructions.tools(), "per_order": {"encode raw": {"any": 1.0}}}
@@ -294,7 +294,7 @@ def test_an_order_that_is_missing_or_moved_fails_a_run(tmp_path: Path) -> None:
         with pytest.raises(WrongAnswer):
             catchup.check("wrong", [message(wrong)], replay)
 
-    # Two hours of the same lines; a message for each order.
+    # Two hours of the same lines, with one message per order.
     orders = 2 * len(replay.chosen)
     pieces = sustained.Pieces()
     pieces.ends.extend((450, 600))
@@ -359,7 +359,7 @@ def test_an_exponent_and_its_interval() -> None:
     assert 275 < sum(low < 1.5 < high for low, high in intervals) < 296
 
 
-# ---- what a soak calls bad
+# ---- what a soak reports as bad
 
 Change = Callable[[Written, list[Account], dict[str, float]], object]
 ByTime = Callable[[float], float]
@@ -383,7 +383,7 @@ def verdict(
     metrics = {"fasttail_lines_total": 100.0}
     change(written, accounts, metrics)
     samples = [
-        # What waits for clients was given out by malloc, too.
+        # Bytes queued for clients were allocated by malloc too.
         soak.Sample(
             float(at), int(rss(at)), 20 if at < seconds / 2 else fds, 4, at / 5, at, at, at % 45 << 16,
             int(used(at)) + (at % 45 << 16), 1 << 20, int(blocks(at)),
@@ -435,7 +435,7 @@ def test_a_soak_whose_server_grows_is_bad() -> None:
     ids=["flat", "levels off", "steps"],
 )
 def test_a_leak_in_the_noise_of_bursts(shape: ByTime) -> None:
-    """Bursts and slow clients: up by megabytes for a while, never below what is kept."""
+    """A leak is found among bursts and slow clients, which never lower memory below its base."""
     chance = random.Random(2)
     noise, state = [], 0.0
     for at in range(3600):

@@ -1,4 +1,4 @@
-"""setup.py, run on a small package of its own: what must stop a build, and what a build must carry."""
+"""setup.py, run on a small package: what must stop a build, and what a build must contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout with one OpenMP extension in a subpackage."""
+    """Create a checkout with one OpenMP extension in a subpackage."""
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in"):
         shutil.copy(ROOT / name, tmp_path)
     package = tmp_path / "fasttail"
@@ -48,13 +48,13 @@ def setup(tree: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
 
 
 def built(tree: Path, kind: str = "release") -> Path:
-    """The folder that a build left, with the built package in it."""
+    """Return the folder that holds the built package."""
     (lib,) = (tree / "build" / kind).glob("lib.*")
     return lib
 
 
 def run(lib: Path, program: str, **env: str) -> str:
-    """What a program of `samples` prints that imports what was built."""
+    """Run a program of `samples` against the built package and return its output."""
     done = subprocess.run(
         [sys.executable, SAMPLES / program],
         env=os.environ | {"PYTHONPATH": str(lib)} | env,
@@ -79,7 +79,7 @@ def test_release(tree: Path) -> None:
     assert not list(lib.rglob("*.pyx"))
     assert not list((tree / "fasttail").rglob("*.c"))
 
-    # A module that is gone does not ship again, compiled or not.
+    # A removed module is not shipped again, compiled or not.
     (tree / "fasttail" / "parser" / "pool.pyx").rename(tree / "fasttail" / "parser" / "team.pyx")
     (tree / "fasttail" / "parser" / "pool.pyi").unlink()
     result = setup(tree, "build")
@@ -133,7 +133,7 @@ def test_a_sanitizer_names_the_line_of_an_over_read(tree: Path) -> None:
 
 
 def test_the_thread_sanitizer_names_the_line_of_a_race(tree: Path) -> None:
-    """And is silent about what OpenMP's fork and join put in order."""
+    """ThreadSanitizer reports a race with its line, and nothing that OpenMP's fork and join order."""
     clang = shutil.which("clang-19") or shutil.which("clang")
     if clang is None:
         pytest.skip("no clang here: sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev")
@@ -141,7 +141,7 @@ def test_the_thread_sanitizer_names_the_line_of_a_race(tree: Path) -> None:
     result = setup(tree, "build", FASTTAIL_BUILD="tsan", CC=clang)
     assert result.returncode == 0, result.stdout
     env = os.environ | {"PYTHONPATH": str(built(tree, "tsan"))}
-    script = f". scripts/tsan.sh; stop() {{ echo $1 >&2; exit 2; }}; CC={clang}; under_tsan \"$@\""
+    script = f'. scripts/tsan.sh; stop() {{ echo $1 >&2; exit 2; }}; CC={clang}; under_tsan "$@"'
 
     def total(*words: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-c", script, "bash", sys.executable, f"{SAMPLES}/racing.py", *words]
@@ -172,7 +172,7 @@ def test_an_unknown_kind_is_refused(tree: Path) -> None:
 
 def test_a_performance_hint_stops_a_strict_build_each_time(tree: Path) -> None:
     shutil.copy(SAMPLES / "hinted.pyx", tree / "fasttail")
-    for _ in range(2):  # the second time nothing is newer than the C files of the first
+    for _ in range(2):  # the second time, nothing is newer than the C files of the first
         result = setup(tree, "build", FASTTAIL_STRICT_BUILD="1")
         assert result.returncode != 0
         assert "hinted.pyx" in result.stdout
@@ -188,7 +188,7 @@ def test_a_compiler_without_openmp_stops_the_build(tree: Path) -> None:
 
 
 def build_info(tree: Path) -> str:
-    result = setup(tree, "build_py", PATH="/nonexistent")  # no git program
+    result = setup(tree, "build_py", PATH="/nonexistent")  # no git
     assert result.returncode == 0, result.stdout
     return run(built(tree), "build_info.py")
 

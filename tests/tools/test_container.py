@@ -1,8 +1,9 @@
-"""The image, the compose project and the scripts that deploy it, by a real Docker engine.
+"""The image, the compose project and the deployment scripts, with a real Docker engine.
 
-Run with FASTTAIL_DOCKER=1 only: they take the container's name and image tags, hyperliquid-parser, for
-themselves.
-The tests of this file go together, in their order: what one deploys, the next ones look at.
+Run only with FASTTAIL_DOCKER=1: these tests take over the container name and image tags of
+hyperliquid-parser.
+
+The tests of this file run together and in order, because each uses what earlier ones deployed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ pytestmark = [
 
 
 class Site:
-    """A checkout from which is deployed, a node that writes, and a port of its own."""
+    """A checkout to deploy from, a node that writes, and a port of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.checkout = folder / "checkout"
@@ -71,7 +72,7 @@ class Site:
         self.node: subprocess.Popen[bytes] | None = None
 
     def shell(self, line: str, *, timeout: float = 600, code: int | None = 0) -> str:
-        """What a line of bash prints (standard error too)."""
+        """Return what a line of bash prints, including standard error."""
         done = subprocess.run(
             ["bash", "-c", line],
             cwd=self.checkout,
@@ -86,7 +87,7 @@ class Site:
         return done.stdout
 
     def write(self) -> None:
-        """A node that writes from now on, hours of a minute."""
+        """Start a node whose hours last a minute."""
         self.node = subprocess.Popen(
             command("synth", self.data, "--rate", RATE, "--hour-seconds", 60), stdout=subprocess.DEVNULL
         )
@@ -114,7 +115,7 @@ def inspect(what: str) -> Any:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("site"))
     try:
-        made.write()  # here and not in a test, at whose end it would be ended
+        made.write()  # here, because what a test starts ends with the test
         yield made
     finally:
         made.close()
@@ -150,7 +151,7 @@ def test_the_container_is_shut_in(site: Site) -> None:
 
 
 def test_the_operators_commands(site: Site) -> None:
-    """Those of the operators' page, one by one, each with the answer it is to give."""
+    """Every command of the operators' page gives its documented answer."""
     assert NAME in site.shell(f"docker ps | grep {NAME}")
     words = "📦|🔄|📊|🚀|⏳|✅ All|✅ Parallel|📡"
     follow = f"timeout 4 docker logs {NAME} -f --since 5s 2>&1"
@@ -188,7 +189,7 @@ def test_verify_from_outside(site: Site) -> None:
 
 
 def test_a_bundle_from_outside(site: Site, tmp_path: Path) -> None:
-    """With the container's own settings, and the stacks of a server that nobody else may look into."""
+    """The bundle has the container's settings, and the stacks of a server that no other user may inspect."""
     file = tmp_path / "report.tar.gz"
     said = run(*command("bundle", "--container", NAME, "-o", file)).stdout
     with tarfile.open(file) as opened:
@@ -207,14 +208,14 @@ def test_a_bundle_from_outside(site: Site, tmp_path: Path) -> None:
 
 
 def orders(text: str | bytes) -> Iterator[bytes]:
-    """Each order status of a message's data, or of a line of the node, in one and the same form."""
+    """Yield each order status of a message or a node's line, in one canonical form."""
     record = orjson.loads(text)
     for each in record["data"] if "data" in record else record.get("events", [record]):
         yield orjson.dumps(each, option=orjson.OPT_SORT_KEYS)
 
 
 def test_a_client_over_a_stop_and_a_start(site: Site) -> None:
-    """Told 1001, and afterwards it goes on where it was: the checkpoint lies in the volume."""
+    """A stop closes clients with 1001; they resume at their cursor after the start."""
     wanted = {"type": "orders", "format": "raw"}
     got: list[bytes] = []
     stop: subprocess.Popen[bytes] | None = None
@@ -277,7 +278,7 @@ def test_a_deploy_that_never_gets_healthy_rolls_back(site: Site) -> None:
 
 
 def test_a_deploy_that_is_not_verified_rolls_back(site: Site) -> None:
-    """Healthy, but its log does not show what the operators look for."""
+    """A deployment that is healthy but does not log what operators look for is rolled back."""
     before = inspect(NAME)["Image"]
     dockerfile = site.checkout / "Dockerfile"
     good = dockerfile.read_text()
@@ -294,7 +295,7 @@ def test_a_deploy_that_is_not_verified_rolls_back(site: Site) -> None:
 
 
 def test_a_log_that_is_silent_holds_nothing_up(site: Site) -> None:
-    """Nothing is written after the start, for which a reader of the log would wait for ever."""
+    """A log that stays silent after the start does not block the deployment."""
     before = inspect(NAME)["Image"]
     dockerfile = site.checkout / "Dockerfile"
     good = dockerfile.read_text()
@@ -314,7 +315,7 @@ def test_the_way_back_survives_a_deploy_of_the_same(site: Site) -> None:
     assert "== before: the same image" in said
     assert inspect(NAME)["Image"] == before
     assert run("docker", "images", "-q", f"{NAME}:previous").stdout == way_back
-    # One that fails, too, and if no other tag holds the image that it would go back to.
+    # A failed deployment keeps it too, even if no other tag holds the image to return to.
     tags = json.loads(run("docker", "image", "inspect", f"{NAME}:previous").stdout)[0]["RepoTags"]
     for tag in tags:
         if tag != f"{NAME}:previous":
@@ -368,7 +369,7 @@ def test_an_empty_folder_without_a_volume_of_a_name(site: Site, tmp_path: Path) 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 0.1, 0.2, 0.4])
 def test_a_stop_at_any_moment_of_the_start(tmp_path: Path, wait_s: float) -> None:
-    """Without an init process a signal that comes before there is a handler would never arrive."""
+    """Without an init process, a signal that arrives before its handler is installed would be lost."""
     data = tmp_path / "empty"
     data.mkdir(mode=0o755)
     name = run("docker", "run", "-d", "--init", "-v", f"{data}:/data:ro", f"{NAME}:latest").stdout.strip()

@@ -1,6 +1,6 @@
-"""`--container` with a real engine that has the image FASTTAIL_IMAGE, which `docker compose build` makes.
+"""`--container` with a real engine that has the image FASTTAIL_IMAGE, built by `docker compose build`.
 
-Run with FASTTAIL_DOCKER=1, like test_container.py, which makes the image. Nothing is mounted: the made-up
+Run with FASTTAIL_DOCKER=1, like test_container.py, which builds the image. Nothing is mounted: the synthetic
 node writes inside the container.
 """
 
@@ -30,7 +30,7 @@ def docker(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def absent() -> str:
-    """Why there can be no container; empty if there can."""
+    """Return why no container can run, or ""."""
     try:
         done = docker("image", "inspect", IMAGE)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -40,7 +40,7 @@ def absent() -> str:
 
 @pytest.fixture(scope="module")
 def container() -> Iterator[str]:
-    """A server in a container, beside a node that writes."""
+    """Run a server in a container, beside a node that writes."""
     if why := absent():
         pytest.fail(why)
     name = f"fasttail-test-{os.getpid()}"
@@ -68,7 +68,7 @@ def test_verify_a_container(container: str) -> None:
     )
     assert re.fullmatch(r"watching: 3\d of 42 s, \d+ batches, \d+ MB\n", done.stderr)
     checks = {row["name"]: row for row in json.loads(done.stdout)["checks"]}
-    memory = checks.pop("memory")  # the node's files are in the container's memory here
+    memory = checks.pop("memory")  # the node's files count as the container's memory here
     assert memory["status"] in {"PASS", "WARN"}, memory
     assert {row["status"] for row in checks.values()} == {"PASS"}, checks
     assert "docker stats" in memory["figure"]

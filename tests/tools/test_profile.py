@@ -1,4 +1,4 @@
-"""scripts/profile, small: that each file it promises is there, and what is missing is said."""
+"""scripts/profile at a small size: each promised file exists, and what is missing is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PER_ORDER = re.compile(r"^ *([\d,.]+) +100\.0 % +all", re.MULTILINE)
 
 
 def profile(tmp_path: Path, *args: str, **more: str) -> Path:
-    """The folder that a run writes. more: variables of its environment."""
+    """Run the profiler and return its folder. `more` are environment variables."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | more
     command = [sys.executable, "-m", "bench.profiling", *args, "--results", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
@@ -30,7 +30,7 @@ def profile(tmp_path: Path, *args: str, **more: str) -> Path:
 
 
 def listed(folder: Path) -> set[str]:
-    """What index.txt names: all that is there, and nothing else."""
+    """Return the names in index.txt, which must match the files in the folder."""
     about, _, rest = (folder / "index.txt").read_text().partition("\n\n")[2].partition("\n\n")
     names = {line.split()[0] for line in about.splitlines()}
     assert names == {path.name for path in folder.iterdir()} - {"index.txt"}, rest
@@ -84,7 +84,7 @@ def test_serve(tmp_path: Path, mode: str) -> None:
 
 
 def test_what_the_machine_lacks_is_said(tmp_path: Path) -> None:
-    """Without valgrind and perf, all else is made."""
+    """Without valgrind and perf, everything else is produced."""
     args = ["--orders", "500", "--seconds", "0.001", "--counted", "100"]
     folder = profile(tmp_path, "parse", *args, PATH="/nowhere")
     listed(folder)

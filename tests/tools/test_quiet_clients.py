@@ -1,4 +1,4 @@
-"""Behind nginx and HAProxy: quiet clients outlast their default timeouts. Each test takes over a minute."""
+"""Behind nginx and HAProxy, quiet clients outlast the default timeouts. Each test takes over a minute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIET_S = 62.0
 
 
 def snippet(sources: Path, language: str) -> str:
-    """What the docs tell to write, word for word."""
+    """Return the configuration that the docs recommend, verbatim."""
     page = (sources / "docs" / "operations.md").read_text()
     found = re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)
     assert found is not None
@@ -30,7 +30,7 @@ def snippet(sources: Path, language: str) -> str:
 def test_quiet_clients_stay_with_the_settings_of_the_docs(
     name: str, server: Serve, sources: Path, tmp_path: Path
 ) -> None:
-    """A client that asks for nothing itself, on which no order comes, behind default timeouts."""
+    """A client that sends nothing and receives no order stays connected behind default timeouts."""
     with behind(name, snippet(sources, name), server.port, tmp_path) as address:
         check_plain(address)
         with connect(f"ws://{address}/ws", ping_interval=None) as client:
@@ -42,7 +42,7 @@ def test_quiet_clients_stay_with_the_settings_of_the_docs(
                 client.recv(timeout=QUIET_S)
             client.send('{"method":"ping"}')
             assert json.loads(client.recv(timeout=120)) == {"channel": "pong"}
-            # Each client's own address counts, not the proxy's: two are allowed.
+            # The client's own address counts, not the proxy's, and two clients are allowed.
             far = {"X-Forwarded-For": "192.0.2.1"}
             with (
                 connect(f"ws://{address}/ws", additional_headers=far),
