@@ -28,7 +28,8 @@ debug_build = pytest.mark.skipif(not DEBUG, reason="no debug build: FASTTAIL_BUI
 def test_the_kind_of_build_is_as_asked() -> None:
     if os.environ.get("FASTTAIL_BUILD") == "debug":
         assert DEBUG, "FASTTAIL_BUILD=debug, and no assertion in it"
-    modules = ("engine.pool", "engine.buffer", "streams.json", "streams.order_status_portable", "sources.reader")
+    modules = [f"engine.{name}" for name in ("pool", "buffer", "router")]
+    modules += ["sources.reader", "streams.json", "streams.order_status_portable"]
     assert {checked(f"fasttail.{module}") for module in modules} == {DEBUG}
 
 
@@ -62,7 +63,7 @@ def test_the_macros(
     tmp_path: Path, sources: Path, flags: list[str], arguments: list[str], output: str, fault: str | None
 ) -> None:
     """Without FASTTAIL_DEBUG, the macros do not evaluate their arguments."""
-    headers = ["-I", str(sources / "fasttail")]
+    headers = ["-I", str(sources / "fasttail" / "system")]
     command = ["gcc", "-Wall", "-Wextra", "-Werror", *flags, *headers, "checked.c", "-o"]
     subprocess.run([*command, tmp_path / "checked"], cwd=TESTS / "samples", check=True)
     done = subprocess.run([tmp_path / "checked", *arguments], capture_output=True, text=True)

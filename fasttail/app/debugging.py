@@ -10,8 +10,12 @@ from fasttail.engine.pipeline import leak
 from fasttail.monitoring.growth import MB
 
 
+TICK_S = 0.1
+"""Interval between ticks, so short that the growth has no steps between two samples of the watchdog."""
+
+
 def leaks(settings: ServeSettings) -> list[LeakInjector]:
-    """Return the leaks to inject, in Python and in C; call `tick` of each every few seconds."""
+    """Return the leaks to inject, in Python and in C; call `tick` of each every `TICK_S`."""
     found: list[LeakInjector] = []
     if settings.debug_leak:
         found.append(LeakInjector(settings.debug_leak))

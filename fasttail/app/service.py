@@ -218,9 +218,9 @@ class App:
             (CHECKPOINT_INTERVAL_S, self.dispatcher.save_checkpoint),
         ]
         if s.debug_leak or s.debug_leak_c:
-            from fasttail.app.debugging import leaks
+            from fasttail.app.debugging import TICK_S, leaks
 
-            timers += [(monitoring.period_s, leak.tick) for leak in leaks(s)]
+            timers += [(TICK_S, leak.tick) for leak in leaks(s)]
         return [asyncio.create_task(_run_every(seconds, action)) for seconds, action in timers]
 
     def _drain_events(self) -> bool:
