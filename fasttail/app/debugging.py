@@ -9,7 +9,6 @@ from fasttail.config import ServeSettings
 from fasttail.engine.pipeline import leak
 from fasttail.monitoring.growth import MB
 
-
 TICK_S = 0.1
 """Interval between ticks, so short that the growth has no steps between two samples of the watchdog."""
 
