@@ -127,6 +127,27 @@ def test_every_folder_is_in_the_architecture(sources: Path) -> None:
     assert {name for name in folders if f"| `{name}/` |" not in text} == set()
 
 
+RETIRED = re.compile(
+    r"\b(handed out|hand(s|ed)? over|let go|goes? on|going on|looked after|cannot be had|hang(s|ing)? up|"
+    r"frontier|setbacks?|oddit(y|ies)|untold|rereaders?|MOST_\w+|LEAST_\w+|LONGEST_\w+)\b"
+)
+"""Words of this project's past that a reader would have to guess. The field has words of its own for them."""
+
+
+def test_retired_words_stay_away(sources: Path) -> None:
+    texts = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+    for pattern in ("*.py", "*.pyx", "*.pxd", "*.pyi", "*.h"):
+        texts += (sources / "fasttail").rglob(pattern)
+    assert len(texts) > 100
+    found = [
+        f"{path.name}:{number}: {word[0]}"
+        for path in texts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if (word := RETIRED.search(line))
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
 )
