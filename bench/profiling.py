@@ -198,9 +198,9 @@ CALLS = (
 )
 LIBRARIES = (
     (r"^(router|topics|quotas|encoders|legacy_encoder|buffer|filters)\b", "filter and encode"),
-    (r"^blocks\b", "read and split"),
-    (r"^(order_status_\w+|general|json|numbers|words|pool|lines|table|streams|vocabulary)\b", "parse"),
-    (r"^(pipeline|ring|inotify|histogram)\b", "pipeline's loop and ring"),
+    (r"^reader\b", "read and split"),
+    (r"^(order_status_\w+|general|json|numbers|intern|pool|lines|table|registry|vocabulary)\b", "parse"),
+    (r"^(pipeline|ring|watcher|histogram)\b", "pipeline's loop and ring"),
 )
 MAIN_LIBRARIES = (
     (r"^(pipeline|ring|topics|buffer)\b", "main: drain"),

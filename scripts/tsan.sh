@@ -1,7 +1,7 @@
 # Sourced by other scripts after venv.sh: runs Python with the thread sanitizer of a tsan build.
 # shellcheck shell=bash
 
-tsan_apt_line="sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev"
+tsan_apt_line="sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev llvm-19"
 
 # need_tsan: sets tsan_library (the runtime to preload) and tsan_archer (which reports OpenMP's synchronization to it).
 need_tsan() {

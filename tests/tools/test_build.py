@@ -136,7 +136,7 @@ def test_the_thread_sanitizer_names_the_line_of_a_race(tree: Path) -> None:
     """ThreadSanitizer reports a race with its line, and nothing that OpenMP's fork and join order."""
     clang = shutil.which("clang-19") or shutil.which("clang")
     if clang is None:
-        pytest.skip("no clang here: sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev")
+        pytest.skip("no clang here: sudo apt-get install clang-19 libclang-rt-19-dev libomp-19-dev llvm-19")
     shutil.copy(SAMPLES / "race.pyx", tree / "fasttail" / "parser" / "pool.pyx")
     result = setup(tree, "build", FASTTAIL_BUILD="tsan", CC=clang)
     assert result.returncode == 0, result.stdout
