@@ -45,7 +45,7 @@ def test_a_wrong_thread_aborts(tmp_path: Path, method: str) -> None:
     assert done.stdout == "drained\n"
     assert done.returncode == -signal.SIGABRT
     assert re.search(
-        r"fasttail/ring\.pyx:\d+: fasttail: assertion failed: called by another thread", done.stderr
+        r"fasttail/engine/ring\.pyx:\d+: fasttail: assertion failed: called by another thread", done.stderr
     ), done.stderr
 
 
