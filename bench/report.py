@@ -24,6 +24,8 @@ Run = Mapping[str, Any]
 HEAD = """\
 # Benchmarks
 
+For readers who compare fasttail with what else there is, and for contributors who change its speed.
+
 Made by `python -m bench report` of what stands in `bench/results/recorded`: do not edit it. What is run
 stands in `bench/definitions.toml`. Every answer is checked in the timed run; a wrong one fails it.
 

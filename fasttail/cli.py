@@ -32,9 +32,9 @@ from fasttail.config import (
     SynthSettings,
     TailSettings,
     VerifySettings,
+    loading,
     options,
 )
-from fasttail.config import loading as sources
 from fasttail.version import commit, version
 
 S = TypeVar("S", bound=Settings)
@@ -112,7 +112,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     settings = read()
     if print_config:
-        print(sources.format_settings(settings), end="")
+        print(loading.format_settings(settings), end="")
         _print_notices("serve", settings)
         return 0
     _use_passive_wait()
@@ -284,7 +284,7 @@ def _settings(
         for name, value in vars(arguments).items()
         if name not in extra
     }
-    return sources.load(settings_type, given, os.environ, base=base, **extra)
+    return loading.load(settings_type, given, os.environ, base=base, **extra)
 
 
 def _use_passive_wait() -> None:
@@ -401,9 +401,9 @@ def _add_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
         if option.file_only:
             continue
         value_type = option.value_type
-        default = sources.describe_default(settings, option)
+        default = loading.describe_default(settings, option)
         text = (option.help + (f" (default: {default})" if default else "")).replace("%", "%%")
-        flag = sources.flag(option)
+        flag = loading.flag(option)
         group: argparse._ActionsContainer = parser
         if option.debugging:
             debugging = debugging or parser.add_argument_group(

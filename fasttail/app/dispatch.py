@@ -94,8 +94,8 @@ class Dispatcher:
         clients = len(publishing.hub.clients)
         if (
             self._checkpoint is not None
-            and publishing.old.has_batch_clients
-            and not publishing.old.has_pending
+            and publishing.legacy.has_batch_clients
+            and not publishing.legacy.has_pending
         ):
             self._order_batch_position = self._delivered.position()
         publishing.feeds.deliver_batch(event.messages, event)
@@ -127,7 +127,7 @@ class Dispatcher:
             return
         # Orders that are pending for orderBatch have not been delivered yet.
         position = (
-            self._order_batch_position if self._publishing.old.has_pending else self._delivered.position()
+            self._order_batch_position if self._publishing.legacy.has_pending else self._delivered.position()
         )
         if position is not None or self._follower.no_file_yet:
             self._checkpoint.save(position)

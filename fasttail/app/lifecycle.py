@@ -95,7 +95,7 @@ class StartBarrier:
         self._initial_scan_done.set()
         self._accepting.wait()
 
-    async def first_look(self, pipeline: Pipeline) -> None:
+    async def wait_for_initial_scan(self, pipeline: Pipeline) -> None:
         """Wait for the first scan, for about 10 s at most."""
         for _ in range(2000):
             if self._initial_scan_done.is_set() or pipeline.stopped:

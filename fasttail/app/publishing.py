@@ -44,7 +44,7 @@ class Publishing:
             idle_timeout_s=settings.idle_timeout_s,
         )
         self.feeds = _feeds(settings, pipeline, resume)
-        self.old = LegacyChannels(self.hub, self.feeds, settings.max_message)
+        self.legacy = LegacyChannels(self.hub, self.feeds, settings.max_message)
         self.queue_limit = QueueLimit(self.hub, settings.queues_total)
         self.start_finder = ReplayStartFinder(
             settings.data_dir,

@@ -171,7 +171,7 @@ class App:
         loop.add_reader(self.pipeline.ready_fd, self._drain_events)
         self.pipeline.start()
         try:
-            await self._barrier.first_look(self.pipeline)
+            await self._barrier.wait_for_initial_scan(self.pipeline)
             await self.server.start()
         except BaseException:
             self.pipeline.stop()
@@ -211,7 +211,7 @@ class App:
     def _start_timers(self) -> list[asyncio.Task[None]]:
         s, monitoring = self._settings, self._monitoring
         timers: list[tuple[float, Callable[[], object]]] = [
-            (s.batch_interval_ms / 1000, self._publishing.old.flush),
+            (s.batch_interval_ms / 1000, self._publishing.legacy.flush),
             (min(0.5, s.batch_timeout_s / 4), self.dispatcher.check_batches),
             (monitoring.period_s, monitoring.watchdog.sample),
             (1.0, monitoring.publish_status),
@@ -264,7 +264,7 @@ class App:
         position = await stop_pipeline(self.pipeline, self._drain_events)
         if position is None:  # it hangs in a batch, which will be read again
             position = self.dispatcher.position()
-        self._publishing.old.flush()
+        self._publishing.legacy.flush()
         self.dispatcher.save_checkpoint()
         restarting = restarting and not self._exit_requested
         self._publishing.close()
@@ -374,7 +374,7 @@ def _server(
         live=monitoring.health.live,
         metrics=metrics,
         routes=old | {public.PATH: publishing.public.make_client},
-        status=publishing.old.status,
+        status=publishing.legacy.status,
         compression=publishing.compression,
         ping_interval_s=settings.ping_interval_s,
         access=Access(max_per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),

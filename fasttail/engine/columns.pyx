@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport usleep
 
-from fasttail.engine.table cimport RowTable, row_block, table_release
+from fasttail.engine.table cimport RowTable, row_envelope, table_release
 from fasttail.streams.types cimport (
     ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
     F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row)
@@ -260,7 +260,7 @@ cdef class Batch:
             return row.timestamp
         if name == "side":
             return chr(row.side)
-        e = row_block(self.table, row)
+        e = row_envelope(self.table, row)
         if e == NULL:
             return None
         if name == "block_number":

@@ -2,7 +2,7 @@
 
 Encoders return 1, or 0 if out of memory.
 """
-from fasttail.engine.table cimport RowTable, row_block
+from fasttail.engine.table cimport RowTable, row_envelope
 from fasttail.streams.types cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row
 from fasttail.engine.buffer cimport Buffer, put, put_bool, put_int, put_signed, buffer_reserve
 
@@ -34,7 +34,7 @@ cdef inline void _put_value_or_null(Buffer* out, const char* event, TextSpan val
 
 cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* data) noexcept nogil:
     """Append one flat object with the keys of `fasttail.engine.columns.COLUMNS`, and a newline."""
-    cdef const Envelope* e = row_block(table, row)
+    cdef const Envelope* e = row_envelope(table, row)
     cdef const char* event = data + row.offset
     # Every value is part of the event; the keys and their nulls need less than 512 bytes.
     if not buffer_reserve(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):

@@ -55,7 +55,7 @@ cdef class Pipeline:
     cdef bint late
     cdef Counters counters
     cdef readonly Histogram batch_times  # durations of batches; only the pipeline thread adds
-    cdef object _look(self, bint at_end)
+    cdef object _check_follower(self, bint at_end)
     cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil
     cdef void _read_lines(self) noexcept nogil
     cdef void _run_commands(self) noexcept nogil
@@ -63,8 +63,8 @@ cdef class Pipeline:
     cdef RingSlot* _claim_slot(self, EventKind kind, uint64_t number) noexcept nogil
     cdef void _run_batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil
     cdef void _publish(self, RingSlot* slot, const char* begin, uint64_t offset) noexcept nogil
-    cdef void _tell_parsed(self, RingSlot* slot, uint64_t offset) noexcept nogil
-    cdef void _tell_newest(self, RingSlot* slot) noexcept nogil
+    cdef void _record_batch_counts(self, RingSlot* slot, uint64_t offset) noexcept nogil
+    cdef void _record_newest_times(self, RingSlot* slot) noexcept nogil
     cdef void _count(self, const RingSlot* slot) noexcept nogil
     cdef void _count_height_regressions(self) noexcept nogil
     cdef object _run_final_line(self, bytes line, uint64_t offset)

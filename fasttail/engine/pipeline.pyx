@@ -24,7 +24,7 @@ from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.lines cimport count_lines
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.streams.registry cimport ORDER_STATUSES
-from fasttail.engine.table cimport RowTable, row_block, table_new
+from fasttail.engine.table cimport RowTable, row_envelope, table_new
 from fasttail.streams.types cimport Chunk, Envelope, Row
 from fasttail.engine.filters cimport Selector
 from fasttail.engine.router cimport MAX_TOPICS, Router
@@ -249,7 +249,7 @@ cdef class Pipeline:
             ft_set_timer_slack()
             self.truncations = self.follower.truncations
             while loop_exit != EXIT_STOP:
-                self._look(loop_exit == EXIT_AT_END)
+                self._check_follower(loop_exit == EXIT_AT_END)
                 check_at_end = self.follower.next_check_s <= 0
                 check_ns = monotonic_ns() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
                 with nogil:
@@ -264,7 +264,7 @@ cdef class Pipeline:
             self.error = error
             ft_eventfd_signal(self.ring.ready_fd)
 
-    cdef object _look(self, bint at_end):
+    cdef object _check_follower(self, bint at_end):
         """Let the follower check the folders, and apply what it found: final lines, or another file."""
         self.follower.check(self.reader, self.watcher, at_end)
         if self.start_barrier is not None:
@@ -448,8 +448,8 @@ cdef class Pipeline:
         slot.started_ns = now
         self._publish(slot, begin, offset)
         slot.ended_ns = monotonic_ns()
-        self._tell_parsed(slot, offset)
-        self._tell_newest(slot)
+        self._record_batch_counts(slot, offset)
+        self._record_newest_times(slot)
         self._count(slot)
         self.ring.post()
 
@@ -473,7 +473,7 @@ cdef class Pipeline:
             slot.failed += slot.outboxes[k].payload.out_of_memory or slot.outboxes[k].entries.out_of_memory
             slot.failed += self.pool.chunks[k].bound_exceeded
 
-    cdef void _tell_parsed(self, RingSlot* slot, uint64_t offset) noexcept nogil:
+    cdef void _record_batch_counts(self, RingSlot* slot, uint64_t offset) noexcept nogil:
         """Record the counts of the parsed lines in the slot."""
         cdef int k
         slot.lines = self.pool.lines()
@@ -487,7 +487,7 @@ cdef class Pipeline:
             slot.worker_counts[2 * k] = self.pool.chunks[k].lines
             slot.worker_counts[2 * k + 1] = self.pool.chunks[k].rows_len
 
-    cdef void _tell_newest(self, RingSlot* slot) noexcept nogil:
+    cdef void _record_newest_times(self, RingSlot* slot) noexcept nogil:
         """Record the newest order's time, its line's time and the height, unless a chunk failed."""
         cdef Counters* c = &self.counters
         cdef Chunk* chunk
@@ -502,7 +502,7 @@ cdef class Pipeline:
             if chunk.rows_len == 0:
                 continue
             row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
-            envelope = row_block(self.table, row)
+            envelope = row_envelope(self.table, row)
             if envelope != NULL:
                 slot.local_ns = max(slot.local_ns, envelope.local_time_ns)
                 if envelope.block_number > c.height:

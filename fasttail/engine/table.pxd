@@ -34,12 +34,12 @@ cdef RowTable table_acquire(const StreamSpec* stream, size_t data_bytes, size_t 
 cdef int table_release(RowTable table) except -1
 
 
-cdef inline const Envelope* row_block(RowTable table, const Row* row) noexcept nogil:
+cdef inline const Envelope* row_envelope(RowTable table, const Row* row) noexcept nogil:
     """Return the envelope of the row's line, or NULL for a plain line."""
     return &table.envelopes[row.envelope] if row.envelope != <uint32_t>NO_ENVELOPE else NULL
 
 
 cdef inline uint64_t row_line(RowTable table, const Row* row) noexcept nogil:
     """Return the offset of the row's line in the data (of a plain line: that of its event)."""
-    cdef const Envelope* block = row_block(table, row)
+    cdef const Envelope* block = row_envelope(table, row)
     return block.offset if block != NULL else row.offset

@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fasttail.system.atomics cimport ft_store_relaxed
-from fasttail.engine.table cimport RowTable, row_block, row_line
+from fasttail.engine.table cimport RowTable, row_envelope, row_line
 from fasttail.streams.types cimport Envelope, Row
 from fasttail.engine.buffer cimport (
     ENTRY_DATA, ENTRY_OVER_QUOTA, ENTRY_OVERSIZE, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, put_padded,
@@ -154,7 +154,7 @@ cdef class Topic:
         cdef const Envelope* block
         if self.format != FULL:
             return <size_t>row.size + self.format_overhead
-        block = row_block(table, row)
+        block = row_envelope(table, row)
         return <size_t>row.size + self.format_overhead + (block.block_time.size + block.local_time.size if block != NULL else 0)
 
     cdef int _encode_order(self, Outbox* outbox, RowTable table, const Row* row, const char* data) noexcept nogil:
@@ -181,7 +181,7 @@ cdef class Topic:
                            const BatchLocation* location) noexcept nogil:
         """Append an order to the message, or to a new one if it does not fit. Return 1, or 0 if out of memory."""
         cdef Buffer* out = &outbox.payload
-        cdef const Envelope* block = row_block(table, row)
+        cdef const Envelope* block = row_envelope(table, row)
         cdef size_t tail_bound = MAX_TAIL + self.message_tail_size
         cdef size_t needs
         cdef bint fits
@@ -248,7 +248,7 @@ cdef class Topic:
             outbox_append(outbox, &builder.entry)
             builder.entry.orders = 0
             return 1
-        block = row_block(table, builder.last_row)
+        block = row_envelope(table, builder.last_row)
         if not buffer_reserve(out, MAX_TAIL + self.message_tail_size + (block.block_time.size if block != NULL else 0)):
             out.size = builder.entry.begin
             return 0

@@ -114,7 +114,7 @@ class ScanRunner:
                 continue
             if step.final_stretch:
                 self._requeue_undrained(scan)
-            self._go_on_near(scan, high_watermark)
+            self._activate_near(scan, high_watermark)
             try:
                 if step.final_stretch:
                     has_more = scan.read_step(step.limit, step.exact)
@@ -165,7 +165,7 @@ class ScanRunner:
             self._members.report_truncation(lagging, position)
         return True
 
-    def _go_on_near(self, scan: SharedScan, high_watermark: CursorPosition) -> None:
+    def _activate_near(self, scan: SharedScan, high_watermark: CursorPosition) -> None:
         """Near the high watermark, let the pipeline make the members' live messages."""
         if (
             scan.position.hour == high_watermark.hour
