@@ -310,6 +310,8 @@ def test_a_log_that_is_silent_holds_nothing_up(site: Site) -> None:
 
 
 def test_the_way_back_survives_a_deploy_of_the_same(site: Site) -> None:
+    if not run("docker", "images", "-q", f"{NAME}:previous").stdout:  # as on an engine that is new
+        run("docker", "commit", NAME, f"{NAME}:previous")
     before, way_back = inspect(NAME)["Image"], run("docker", "images", "-q", f"{NAME}:previous").stdout
     said = site.shell("scripts/deploy staging --minutes 0.2")
     assert "== before: the same image" in said
