@@ -164,7 +164,8 @@ def test_all_queues_together_have_a_bound(tmp_path: Path, path: Path) -> None:
         for bot in bots:
             bot.subscribe(type="orders", format="raw")
         flood(server, path, 0, 30_000)  # about 30 MB per client, of which the kernel holds a part
-        # Queues may pass the bound by what two batches give six clients. Without it they would hold 150 MB.
+        # The bound of 16 MiB, a sixteenth of it until the next check, a quarter in which clients stay live,
+        # and a batch of 1 MiB for each client. Without the bound they would hold 150 MB.
         assert server.metric("fasttail_client_queued_bytes") < 32 << 20
         server.wait_metric("fasttail_replays_running", 6)
         for bot in bots:
