@@ -117,7 +117,8 @@ def test_its_status_says_how_far_behind_a_client_is(tmp_path: Path, path: Path) 
                 behind += message["data"].get("behind", [])
             count += len(message["data"]) if message["channel"] == "orders" else 0
         assert [each["subscription"]["format"] for each in behind]
-        assert behind[0]["bytes"] > 1 << 20
+        # It was more than 1 MiB; a slow machine has read some of it by the time of the status.
+        assert 0 < behind[0]["bytes"] < path.stat().st_size
         assert behind[0]["lagMs"] >= 0
         server.wait_metric("fasttail_replays_running", 0)
         while "behind" in (message := bot.next())["data"]:
@@ -135,9 +136,9 @@ def test_who_is_too_far_behind_goes_on_at_the_newest_order(tmp_path: Path, path:
         following = Following()
         following.seq = 0
         got: list[dict[str, Any]] = []
-        while not got or got[-1]["channel"] != "live":
+        # On a slow machine it may catch up and fall behind again, before a gap and after it.
+        while not (got and got[-1]["channel"] == "live" and any(each["channel"] == "gap" for each in got)):
             got.append(bot.next())
-        # A slow machine may fall behind again and again, so there may be several gaps.
         runs: list[list[int]] = [[]]
         for message in got:
             if message["channel"] == "gap":
