@@ -115,6 +115,14 @@ class Serve:
                 return float(line.split(" ")[1])
         raise AssertionError(f"no metric {name}")
 
+    def open_files(self) -> list[str]:
+        """Return the names of its open files, without those that it closes meanwhile."""
+        names = []
+        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                names.append(os.readlink(fd))
+        return names
+
     def client(self, channel: str = "orderUpdate") -> Client:
         return Client(self.port, channel)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import os
 import re
 import resource
 import shutil
@@ -358,15 +356,6 @@ def test_a_second_instance_refuses_to_start(service: Service) -> None:
     service.start().end()  # the lock ended with the process
 
 
-def open_files(pid: int) -> list[str]:
-    """Return the names of a process's open files, without those that it closes meanwhile."""
-    names = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            names.append(os.readlink(fd))
-    return names
-
-
 @pytest.mark.plain_build
 @pytest.mark.fault(41)
 def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> None:
@@ -393,7 +382,7 @@ def test_a_restart_in_place_keeps_the_lock_and_the_place(service: Service) -> No
 
     wait_for("all", has_read_all)
     assert second(service).returncode == 2
-    assert open_files(server.process.pid).count(str(lock)) == 1
+    assert server.open_files().count(str(lock)) == 1
     assert lock.stat().st_mtime_ns == locked, "it was taken again: another could have come in between"
     assert server.end() == 0
     assert service.position()["offset"] == service.path.stat().st_size

@@ -546,9 +546,7 @@ def test_renamed_deleted_and_made_again_under_the_server(folder: Path, path: Pat
 
 def _opened(running: Serve, folder: Path) -> list[str]:
     """Return the files of the folder that the server has open."""
-    fds = Path(f"/proc/{running.process.pid}/fd")
-    links = [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]
-    return [link for link in links if link.startswith(str(folder.resolve()))]
+    return [name for name in running.open_files() if name.startswith(str(folder.resolve()))]
 
 
 @pytest.mark.fault(15)
