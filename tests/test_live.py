@@ -244,8 +244,8 @@ def test_a_batch_that_hangs_shows_its_beginning(tmp_path: Path) -> None:
         assert "a batch has run for" in json.loads(text)["reason"]
         # Lines read before all of them were written form a batch of their own.
         running.wait_metric("fasttail_lines_total", 50)
-        assert running.count("✅ All parallel tasks completed") >= 1
-        assert running.get("/health/live")[0] == 200
+        wait_for("the log", lambda: running.count("✅ All parallel tasks completed") >= 1)
+        wait_for("health", lambda: running.get("/health/live")[0] == 200)
 
 
 @pytest.mark.fault(16)
