@@ -33,10 +33,12 @@ def main() -> int:
     except (ImportError, OSError, MemoryError) as error:  # no descriptors or memory left, for example
         print(f"fasttail: cannot be loaded: {error or type(error).__name__}", file=sys.stderr)
         return 2
-    if not serving:
-        signal.signal(signal.SIGINT, on_interrupt)
     try:
+        if not serving:
+            signal.signal(signal.SIGINT, on_interrupt)
         return cli.main()
+    except KeyboardInterrupt:  # before or after the part in which cli.main handles it
+        return 130
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback at interpreter exit either

@@ -169,7 +169,9 @@ def test_replays_wait_for_their_turn(tmp_path: Path) -> None:
     path = hour_file(folder, "plain", "20260505", 17)
     path.write_bytes(plain(*numbered(0, 60_000)))
     start = "p2026050517-0000000000000-0000000"
-    with serve(folder, "--max-replays", 1, "--client-queue", "256k") as server:
+    # On a slow machine it may take longer than the 40 s after which a client that answers no ping is closed.
+    options = ("--max-replays", 1, "--client-queue", "256k", "--ping-interval-s", 3600)
+    with serve(folder, *options) as server:
         stalled = [Bot(server) for _ in range(3)]
         for bot in stalled:
             bot.subscribe(type="orders", format="raw", cursor=start)

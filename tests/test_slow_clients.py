@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 def slow(tmp_path: Path) -> AbstractContextManager[Serve]:
     """Start a server on which clients soon become too slow."""
-    return serve(tmp_path / "data", "--client-queue", "256k")
+    return serve(tmp_path / "data", "--client-queue", "256k", "--ping-interval-s", 3600)
 
 
 def is_read(server: Serve, lines: float) -> bool:
