@@ -1,9 +1,9 @@
-"""Writes 20,000 synthetic lines of seed 7 to standard output."""
+"""Writes 20,000 generated lines of seed 7 to standard output."""
 
 from __future__ import annotations
 
 import sys
 
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
-sys.stdout.buffer.write(synth.generate(20_000, "streaming", 7))
+sys.stdout.buffer.write(exchange.generate(20_000, "streaming", 7))
