@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import soak_clients, soak_node
+from bench.inputs import write_lines
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.soak import Crowd, Sample, Server
-from fasttail.tools.synth import iter_blocks, render
 
 LINE_BYTES = 560  # a streaming line, about
 HELD_BYTES_A_CLIENT = 16 << 20
@@ -84,9 +84,7 @@ def _make(folder: Path, hours: int, orders: int) -> int:
     """Create `hours` files of `orders` orders each in `folder` and return their total bytes."""
     kept = [folder / f"orders.{seed}" for seed in range(2)]
     for seed, path in enumerate(kept):
-        with path.open("wb") as file:
-            for block in iter_blocks(orders, seed):
-                file.write(render(block, soak_node.LAYOUT))
+        write_lines(path, orders, soak_node.LAYOUT, seed)
     size = 0
     for hour in range(hours):
         path = folder / soak_node.hour_name(hour)

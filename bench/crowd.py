@@ -29,7 +29,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import delays_since
 from bench.service import Service, serve
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 TICK_S = 0.002
@@ -211,7 +211,7 @@ class Writer:
 
 
 def run(args: argparse.Namespace) -> Crowd:
-    data = synth.generate(MADE, "streaming", 1)
+    data = exchange.generate(MADE, "streaming", 1)
     options = [
         "--max-clients", str(args.clients + 10), "--max-messages-per-minute", "0",
         *(f"--{each}" for each in args.serve),

@@ -26,7 +26,7 @@ from typing import Any
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import Message, clients, place, replaying
 from bench.service import serve
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 HOUR = 2026050509
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> Delays | SeveralRates:
 
 def measure(args: argparse.Namespace, rate: float) -> Delays:
     """Run once at one rate, with a new server."""
-    lines = synth.generate(int(rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
+    lines = exchange.generate(int(rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
     offsets = [0, *accumulate(len(line) for line in lines)][:-1]
     last = place(HOUR, offsets[-1])
     times = multiprocessing.RawArray("q", len(lines))
@@ -174,7 +174,7 @@ def measure(args: argparse.Namespace, rate: float) -> Delays:
         hours = Path(folder, FOLDER)
         hours.mkdir(parents=True)
         if args.replays:
-            (hours / "8").write_bytes(synth.generate(BACKLOG, "streaming", args.seed + 1))
+            (hours / "8").write_bytes(exchange.generate(BACKLOG, "streaming", args.seed + 1))
         path = hours / "9"
         path.touch()
         writer = multiprocessing.get_context("fork").Process(

@@ -25,7 +25,7 @@ import orjson
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import Message, clients, place
 from bench.service import serve
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 HOUR = 2026050510
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> FanOut:
-    data = synth.generate(args.orders, "streaming", args.seed)
+    data = exchange.generate(args.orders, "streaming", args.seed)
     rounds = [_round(args, data) for _ in range(args.rounds)]
     return FanOut(
         clients=args.clients,

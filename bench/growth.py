@@ -36,7 +36,7 @@ from bench.measure import Answer, Benchmark, Engine, WrongAnswer, load_text, mac
 from bench.parse import parse_answer
 from bench.readers import checked
 from bench.service import serve
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 FOLDER = "node_order_statuses_streaming/hourly/20260505"
 PATIENCE_S = 60.0
@@ -143,7 +143,7 @@ def _parsed(
 
 
 def lines(args: argparse.Namespace) -> Curve:
-    data = synth.generate(args.orders << (args.points - 2), "plain", args.seed)
+    data = exchange.generate(args.orders << (args.points - 2), "plain", args.seed)
     ends = [0]
     while (end := data.find(b"\n", ends[-1])) >= 0:
         ends.append(end + 1)
@@ -155,7 +155,7 @@ def lines(args: argparse.Namespace) -> Curve:
 
 def line_length(args: argparse.Namespace) -> Curve:
     """Lengthen one string in each line; the number of lines stays the same."""
-    data = synth.generate(args.orders // 2, "plain", args.seed)
+    data = exchange.generate(args.orders // 2, "plain", args.seed)
 
     def points() -> Iterator[tuple[float, bytes, int]]:
         for index in range(args.points):
@@ -168,7 +168,7 @@ def line_length(args: argparse.Namespace) -> Curve:
 
 def workers(args: argparse.Namespace) -> Curve:
     """Measure 1 to `points` workers, at most one per usable core but at least 2; -1 would be ideal."""
-    data = synth.generate(args.orders * 8, "plain", args.seed)
+    data = exchange.generate(args.orders * 8, "plain", args.seed)
     counts = range(1, max(2, min(len(sched_getaffinity(0)), args.points)) + 1)
     return _parsed(args, "workers", "workers of fasttail.parse", ((count, data, count) for count in counts))
 
@@ -201,7 +201,7 @@ def _filters(count: int) -> list[Subscription]:
 def _served(
     args: argparse.Namespace, name: str, of: str, connections: Callable[[int], list[list[Subscription]]]
 ) -> Curve:
-    data = synth.generate(args.orders, "streaming", args.seed)
+    data = exchange.generate(args.orders, "streaming", args.seed)
     events = [event for line in data.splitlines() for event in orjson.loads(line)["events"]]
     points = []
     for index in range(args.points):

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 LAYOUTS = ("plain", "streaming", "by_block")
 DATA = Path(__file__).resolve().parent / "data"
@@ -18,20 +18,25 @@ DATA = Path(__file__).resolve().parent / "data"
 def replay_file(folder: Path, orders: int, layout: str, seed: int) -> Path:
     """Return a generated file, made once.
 
-    Its name holds a digest of synth's source, so a change makes a new one.
+    Its name holds a digest of the exchange's source, so a change makes a new one.
     """
-    sources = sorted(Path(synth.__file__).parent.glob("*.py"))
+    sources = sorted(Path(exchange.__file__).parent.rglob("*.py"))
     made_by = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
     path = folder / f"{layout}-{orders}-{seed}-{made_by}.jsonl"
     if not path.exists():
         print(f"making {path} ...", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
-        with new.open("wb") as file:
-            for block in synth.iter_blocks(orders, seed):
-                file.write(synth.render(block, layout))
+        write_lines(new, orders, layout, seed)
         new.replace(path)
     return path
+
+
+def write_lines(path: Path, orders: int, layout: str, seed: int) -> None:
+    """Write what `exchange.generate` returns to a file, block by block."""
+    with path.open("wb") as file:
+        for block in exchange.Exchange(exchange.ExchangeOptions(seed=seed)).blocks(orders):
+            file.write(exchange.block_lines(block, layout))
 
 
 # ---------------------------------------------------------------- broken lines

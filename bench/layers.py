@@ -41,7 +41,7 @@ class Choice:
 
 
 COINS = ("HYPE", "xyz:GOLD")
-LEAST = 10_000.0
+LEAST = 5_000.0
 CHOICES = (
     Choice("everything", lambda event: True),
     Choice("two coins", lambda event: event["order"]["coin"] in COINS, {"coins": dict.fromkeys(COINS, 0.0)}),

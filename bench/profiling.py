@@ -38,7 +38,7 @@ from bench.one_stage import HOUR
 from bench.service import Service, serve
 from bench.soak_node import HOURLY, hour_name
 from fasttail.streams import isa
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 ROOT = Path(__file__).resolve().parent.parent
 HERTZ = 997
@@ -278,13 +278,13 @@ def profile_parse(args: argparse.Namespace, out: Output) -> None:
         folder = Path(name)
         small = folder / HOUR
         small.parent.mkdir(parents=True)
-        small.write_bytes(synth.generate(args.counted, "plain", args.seed))
+        small.write_bytes(exchange.generate(args.counted, "plain", args.seed))
         count(out, "parse", args.counted, PARSE, ROOT / "bench/parse_once.py", str(small))
         child = ROOT / "bench/one_stage.py"
         count(out, "encode-ws", args.counted, ENCODE, child, "encode", "ws", name)
 
         large = folder / "large.jsonl"
-        large.write_bytes(synth.generate(args.orders, "plain", args.seed))
+        large.write_bytes(exchange.generate(args.orders, "plain", args.seed))
         times = max(1, round(args.seconds * 4e6 / args.orders))
         command = [sys.executable, "-P", "-m", "fasttail", "parse", *[str(large)] * times]
         command += ["--format", "none", "--workers", "1"]
@@ -446,7 +446,7 @@ def _stages(samples: Samples, used: Used) -> str:
 def profile_serve(args: argparse.Namespace, out: Output) -> None:
     orders = HOUR_ORDERS if args.mode == "catch-up" else int(args.rate * (args.seconds + STARTED_S + 2))
     orders = min(orders, args.orders) if args.mode == "catch-up" else orders
-    data = synth.generate(orders, "streaming", args.seed)
+    data = exchange.generate(orders, "streaming", args.seed)
     if (reason := perf_missing()) is not None:
         out.lack(f"serve-stages.txt, serve-perf.txt: {reason}")
         used = _served(args, data, lambda pid: time.sleep(args.seconds))

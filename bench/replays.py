@@ -34,7 +34,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
 from bench.receiving import delays_since, place
 from bench.service import Service, read_metrics, serve
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ class Lines:
     """Makes lines whose oids count up from FIRST and whose users take turns."""
 
     def __init__(self) -> None:
-        made = synth.generate(SAMPLES, "streaming", 1).splitlines()
+        made = exchange.generate(SAMPLES, "streaming", 1).splitlines()
         self._samples: list[bytes] = []
         for line in made:
             block = orjson.loads(line)

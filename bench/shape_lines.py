@@ -1,32 +1,42 @@
-"""Makes order-status lines in shapes other than the node's usual one, for the parser's slower paths."""
+"""Makes order-status lines in the node's usual shapes, and in others for the parser's slower paths."""
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
-from fasttail.tools import synth
+from fasttail.tools import exchange
+
+NEWER_KEYS = re.compile(rb'"hash":(?:null|"[^"]*"),"builder":(?:null|\{[^}]*\}),')
+TIME = re.compile(rb'^(\{"time":"[^".]*)(?:\.000|(\.\d{3}))\d*', re.MULTILINE)
+"""A line's time: before its fraction, and its milliseconds if there are any."""
 
 
 def plain(orders: int, seed: int) -> bytes:
-    return synth.generate(orders, "plain", seed)
+    return exchange.generate(orders, "plain", seed)
 
 
 def streaming(orders: int, seed: int) -> bytes:
-    return synth.generate(orders, "streaming", seed)
+    return exchange.generate(orders, "streaming", seed)
 
 
 def by_block(orders: int, seed: int) -> bytes:
-    return synth.generate(orders, "by_block", seed)
+    return exchange.generate(orders, "by_block", seed)
 
 
 def year_2024(orders: int, seed: int) -> bytes:
-    """Make lines without `hash` and `builder`."""
-    return synth.generate(orders, "plain", seed, style="2024")
+    """Leave out `hash` and `builder`, and give times three digits."""
+    return TIME.sub(rb"\1\2", NEWER_KEYS.sub(b"", plain(orders, seed)))
+
+
+def busy_hour(orders: int, seed: int) -> bytes:
+    """Reject a third of the orders instead of 60 %, so more lines open and end orders."""
+    return exchange.generate(orders, "plain", seed, options=exchange.ExchangeOptions(rejected=0.34))
 
 
 def _events(orders: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -96,6 +106,7 @@ SHAPES: dict[str, Callable[[int, int], bytes]] = {
     "plain": plain,
     "streaming": streaming,
     "by_block": by_block,
+    "busy hour": busy_hour,
     "keys reversed": reversed_keys,
     "keys shuffled": shuffled_keys,
     "blanks": blanks,

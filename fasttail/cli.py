@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import io
 import os
@@ -176,28 +177,15 @@ def _synth(arguments: argparse.Namespace) -> int:
     settings = _settings(SynthSettings, arguments)
     _print_notices("synth", settings)
     with _default_sigint():
-        from fasttail.tools import synth
+        from fasttail.tools.exchange import SynthError, command
 
     # --lines alone asks for a set of files and not for a stream, so it is written at full speed.
-    whole_set = settings.lines is not None and settings.sources["rate"] == "default"
+    if settings.lines is not None and settings.sources["rate"] == "default":
+        settings = dataclasses.replace(settings, rate=None)
     try:
-        done = synth.run(
-            settings.directory,
-            synth.NodeOptions(
-                rate=None if whole_set else settings.rate,
-                lines=settings.lines,
-                seconds=settings.seconds,
-                layout=settings.layout,
-                seed=settings.seed,
-                hour_seconds=settings.hour_seconds,
-                torn=settings.torn,
-            ),
-        )
-    except synth.SynthError as error:
+        return command.synth(settings)
+    except SynthError as error:
         raise ConfigError(str(error)) from error
-    written = f"{done.lines} lines, {done.orders} orders, {done.bytes} bytes, {done.files} files"
-    print(f"{written}, {done.seconds:.1f} s")
-    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

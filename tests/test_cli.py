@@ -14,7 +14,7 @@ import pytest
 from running import program
 
 from fasttail.cli import main
-from fasttail.tools.synth import NodeOptions
+from fasttail.config import SynthSettings
 
 COMMANDS = ("serve", "tail", "parse", "synth", "demo", "verify", "bundle")
 # Standard output buffered as by default, whatever the environment of the tests says.
@@ -195,10 +195,10 @@ def test_the_code_of_the_command_goes_before_that_of_the_output(tmp_path: Path) 
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: object, **more: object) -> None:
+    def interrupt(settings: SynthSettings) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fasttail.tools.synth.run", interrupt)
+    monkeypatch.setattr("fasttail.tools.exchange.command.synth", interrupt)
     assert main(["synth", "/nowhere"]) == 130
 
 
@@ -218,19 +218,19 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_surroundings_refuse(
     error: OSError, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*arguments: object, **more: object) -> None:
+    def refuse(settings: SynthSettings) -> int:
         raise error
 
-    monkeypatch.setattr("fasttail.tools.synth.run", refuse)
+    monkeypatch.setattr("fasttail.tools.exchange.command.synth", refuse)
     assert main(["synth", "/nowhere"]) == code
     assert capsys.readouterr().err == (line + "\n" if line else "")
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object, **more: object) -> None:
+    def fail(settings: SynthSettings) -> int:
         raise KeyError("a name that is not there")
 
-    monkeypatch.setattr("fasttail.tools.synth.run", fail)
+    monkeypatch.setattr("fasttail.tools.exchange.command.synth", fail)
     with pytest.raises(KeyError, match="a name that is not there"):
         main(["synth", "/nowhere"])
 
@@ -238,11 +238,11 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
 def test_without_a_rate_a_number_of_lines_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
 
-    def note(directory: Path, options: NodeOptions) -> None:
-        rates.append(options.rate)
-        raise KeyboardInterrupt
+    def note(settings: SynthSettings) -> int:
+        rates.append(settings.rate)
+        return 0
 
-    monkeypatch.setattr("fasttail.tools.synth.run", note)
+    monkeypatch.setattr("fasttail.tools.exchange.command.synth", note)
     for arguments in ([], ["--lines", "9"], ["--lines", "9", "--rate", "7"], ["--rate", "max"]):
         main(["synth", "/nowhere", *arguments])
     assert rates == [23_500.0, None, 7.0, None]

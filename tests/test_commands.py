@@ -21,7 +21,7 @@ import pytest
 from lines import envelope, event, plain
 from running import PATIENCE_S, command, hour_file, wait_for
 
-from fasttail.tools.synth import generate
+from fasttail.tools.exchange import ExchangeOptions, generate
 
 KEYS = [
     "time", "user", "hash", "builder", "status", "coin", "side", "limitPx", "sz", "oid", "timestamp",
@@ -385,15 +385,20 @@ def test_interrupted(tmp_path: Path) -> None:
 # ---- the output does not depend on workers and blocks
 
 
+def first_lines(count: int, layout: str, seed: int, options: ExchangeOptions) -> bytes:
+    """Return the first lines of many: the last hundred orders of what is generated are only simple ones."""
+    return b"".join(generate(1000, layout, seed, options=options).splitlines(keepends=True)[:count])
+
+
 def mixture() -> bytes:
     """Return all layouts, malformed lines, escapes, children, empty blocks and short times."""
     spoilt = plain(event(coin='a"b'), event(side="C"), event(oid="1")) + b"\n{}\n" + envelope([])
     parts = [
-        generate(60, "plain", 1, children=0.2, short_times=0.2),
+        first_lines(60, "plain", 8, ExchangeOptions(children=0.1, short_times=0.2, block_lines=10)),
         spoilt,
-        generate(60, "streaming", 2, children=0.2),
+        first_lines(60, "streaming", 2, ExchangeOptions(children=0.1)),
         envelope([event(oid=1), event(status=None), event(oid=3)]),
-        generate(150, "by_block", 3, block_lines=40, children=0.2),
+        first_lines(5, "by_block", 5, ExchangeOptions(block_lines=40, children=0.1)),
         spoilt,
         plain(event(oid=7))[:-1],
     ]
@@ -422,7 +427,8 @@ def test_any_workers_and_any_block_size_give_the_same(tmp_path: Path) -> None:
 
 def test_a_line_of_several_megabytes_gives_the_same(tmp_path: Path) -> None:
     """The output is the same however workers share one `by_block` line with thousands of events."""
-    events = [orjson.loads(line) for line in generate(8000, "plain", 4, children=0.01).splitlines()]
+    lines = generate(8000, "plain", 4, options=ExchangeOptions(children=0.01)).splitlines()
+    events = [orjson.loads(line) for line in lines]
     data = plain(event(oid=1)) + envelope(events) + envelope([event(oid=2)])
     assert len(data) > 3 << 20
     (tmp_path / "a").write_bytes(data)

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from fasttail.sources import layout
-from fasttail.tools import synth
+from fasttail.tools.exchange import LAYOUTS, folder_name
 
 
 def make(data_dir: Path, name: str, stream: str = "node_order_statuses_streaming") -> Path:
@@ -114,4 +114,5 @@ def test_layouts_have_one_set_of_names() -> None:
     assert set(get_args(layout.Layout)) == set(layout.LAYOUTS)
     assert len({name[0] for name in layout.LAYOUTS}) == len(layout.LAYOUTS), "a cursor's letter tells which"
     made = {name: os.path.basename(layout.stream_folder("", name)) for name in layout.LAYOUTS}
-    assert made == synth.LAYOUTS, "the simulated node shares no code with what reads it"
+    simulated = {name: folder_name("orders", name) for name in LAYOUTS}
+    assert made == simulated, "the simulated node shares no code with what reads it"

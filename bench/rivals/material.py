@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fasttail.tools import synth
+from fasttail.tools import exchange
 
 BASE = 500_000_000_000
 """oid of line 0, with as many digits as the node's."""
@@ -32,7 +32,7 @@ class Material:
 
     @classmethod
     def of(cls, lines: int, seed: int) -> Material:
-        made = synth.generate(lines, "streaming", seed).splitlines(keepends=True)
+        made = exchange.generate(lines, "streaming", seed).splitlines(keepends=True)
         # The first oid of a line is the order's own; children come later.
         return cls([OID.sub(b'"oid":%d' % (BASE + i), line, count=1) for i, line in enumerate(made)])
 

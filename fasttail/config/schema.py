@@ -398,6 +398,45 @@ class SynthSettings(Settings):
     torn: bool = _option(
         types.boolean(), "write in blocks that cut lines anywhere, as a buffering node does", default=False
     )
+    streams: tuple[str, ...] = _option(
+        types.comma_list("streams' names", "STREAM,..."),
+        "what to write: orders, fills, nodeTrades, bookDiffs, twapStatuses, miscEvents, oracleUpdates, "
+        "writerActions, or all",
+        default=("orders",),
+    )
+    resting: int = _option(types.integer(0, 10_000_000), "orders in the books at the start", default=20_000)
+    rejected: float = _option(
+        types.number(metavar="SHARE"), "share of the orders that are rejected, at most 0.9", default=0.6055
+    )
+    first_height: int = _option(types.integer(1), "number of the first block", default=1_019_927_126)
+    funding_deltas: int = _option(
+        types.integer(0, 10_000_000), "least number of entries in an hourly Funding line", default=0
+    )
+    long_sides: bool = _option(
+        types.boolean(), "write Bid and Ask instead of B and A in book diffs", default=False
+    )
+    second_node: Path | None = _option(
+        types.path("a folder", "DIR"), "folder of a second node of the same chain", default=None
+    )
+    fault: tuple[str, ...] = _option(
+        types.comma_list("faults", "NAME@TIME"),
+        "what goes wrong in the node, so many seconds after its start",
+        default=(),
+    )
+    truth: Path | None = _option(
+        types.path("a folder", "DIR"), "folder for the true books and trades at the end", default=None
+    )
+    info_port: int | None = _option(
+        types.integer(0, 65535),
+        "port of a stand-in for the node's info server; 0: any free one",
+        default=None,
+    )
+    prepare: Path | None = _option(
+        types.path("a file", "FILE"), "write the blocks to this file, for --replay", default=None
+    )
+    replay: Path | None = _option(
+        types.path("a file", "FILE"), "write the blocks of this file instead of new ones", default=None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

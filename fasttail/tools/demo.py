@@ -24,7 +24,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fasttail.config import ConfigError, DemoSettings
-from fasttail.tools import synth
+from fasttail.tools import exchange
 from fasttail.tools.endpoint import Endpoint, EndpointError, parse_metrics
 
 SHOWN_PER_S = 2
@@ -121,12 +121,12 @@ class _Server:
 
 
 class _Node(threading.Thread):
-    """Runs `synth` on a thread. `write_times` maps sampled order ids to write times (monotonic ns)."""
+    """Runs a simulated node on a thread. `write_times`: sampled order ids to write times (monotonic ns)."""
 
     def __init__(self, settings: DemoSettings, folder: Path) -> None:
         super().__init__(daemon=True)
         self.write_times: dict[str, int] = {}
-        self.summary = synth.Summary()
+        self.summary = exchange.Summary()
         self.failure: Exception | None = None
         self._settings = settings
         self._folder = folder
@@ -135,10 +135,14 @@ class _Node(threading.Thread):
     def run(self) -> None:
         s = self._settings
         try:
-            self.summary = synth.run(
+            self.summary = exchange.run(
                 self._folder,
-                synth.NodeOptions(
-                    rate=s.rate, layout=s.layout, seed=s.seed, hour_seconds=s.hour_seconds, live=True
+                exchange.NodeOptions(
+                    rate=s.rate,
+                    layout=s.layout,
+                    hour_seconds=s.hour_seconds,
+                    live=True,
+                    market=exchange.ExchangeOptions(seed=s.seed),
                 ),
                 stop=self._stopped.is_set,
                 progress=self._progress,
@@ -151,14 +155,14 @@ class _Node(threading.Thread):
         self._stopped.set()
         self.join(timeout=END_TIMEOUT_S)
 
-    def _progress(self, summary: synth.Summary) -> None:
+    def _progress(self, summary: exchange.Summary) -> None:
         self.summary = summary
         if len(self.write_times) > 1_000_000:  # entries of orders that the channel does not carry
             self.write_times.clear()
 
-    def _on_write(self, block: synth.Block) -> None:
+    def _on_write(self, block: exchange.Block) -> None:
         now = time.monotonic_ns()
-        for event in block.events[-SAMPLED_PER_WRITE:]:
+        for event in block.events["orders"][-SAMPLED_PER_WRITE:]:
             found = _OID.search(event)
             if found is not None:
                 self.write_times[found[1]] = now

@@ -11,8 +11,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from bench import (
     report,
     runner,
     soak,
+    soak_node,
     sustained,
 )
 from bench.__main__ import modules
@@ -41,8 +46,8 @@ from bench.receiving import Message
 from bench.replay import Replay
 from bench.rivals.client import account
 from bench.soak_clients import Account
-from bench.soak_node import Plan, Written
-from fasttail.tools.synth import generate
+from bench.soak_node import LAG_NS, Ahead, Plan, Written
+from fasttail.tools.exchange import generate
 
 pytestmark = pytest.mark.plain_build
 
@@ -357,6 +362,63 @@ def test_an_exponent_and_its_interval() -> None:
     chance = random.Random(1)
     intervals = (exponent(xs, [1.5 * x + chance.gauss(0, 0.3) for x in xs])[1:] for _ in range(300))
     assert 275 < sum(low < 1.5 < high for low, high in intervals) < 296
+
+
+# ---- the soak's node
+
+
+def utc_ns(text: str) -> int:
+    """Return a node's time as ns since 1970."""
+    second, _, fraction = text.partition(".")
+    return int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * 10**9 + int(fraction.ljust(9, "0"))
+
+
+def test_a_soak_follows_its_plan() -> None:
+    """Each block is due when the one before ends, and has the time at which it is due or made."""
+    plan = Plan("", 2.0, 5000, 20000, 1.0, 0.5, 0.5, 1)
+    ahead = Ahead(plan)
+    begin_ns = time.time_ns() + int((ahead.begin - time.monotonic()) * 1e9)
+    blocks = []
+    for made in ahead:
+        lines = [orjson.loads(line) for line in made.data.splitlines()]
+        due_ns = begin_ns + int(made.at * 1e9)
+        at_ns = utc_ns(lines[0]["block_time"]) + LAG_NS
+        assert due_ns - 10**7 < at_ns < max(due_ns, time.time_ns()) + 10**7
+        assert utc_ns(lines[0]["local_time"]) >= at_ns - 10**7
+        blocks.append((made, lines))
+    ahead.close()
+    for (before, _), (later, _) in pairwise(blocks):
+        assert later.at == before.at + before.orders / before.rate
+    assert all(made.rate == plan.pace(made.at) for made, _ in blocks)
+    assert {made.rate for made, _ in blocks} == {5000, 20000}
+    local = [utc_ns(line["local_time"]) for _, lines in blocks for line in lines]
+    assert local == sorted(local)
+    crcs: dict[int, int] = {}
+    for made, lines in blocks:
+        assert len(lines) == made.orders
+        assert made.hour == int(made.at / 0.5)
+        text = b"".join(orjson.dumps(event) + b"\n" for line in lines for event in line["events"])
+        crcs[made.hour] = zlib.crc32(text, crcs.get(made.hour, 0))
+        assert made.crc == crcs[made.hour]
+
+
+def test_a_soak_holds_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak_node, "MOST_AHEAD_BYTES", 1)
+    ahead = Ahead(Plan("", 1e6, 1e6, 1e6, 0, 0, 60, 1))
+    for _ in range(3):
+        next(iter(ahead))
+        time.sleep(0.1)
+        assert len(ahead._made) <= 1
+    ahead.close()
+
+
+def test_a_soak_whose_blocks_cannot_be_made_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> Any:
+        raise ValueError("no block")
+
+    monkeypatch.setattr(soak_node, "_make", fail)
+    with pytest.raises(ValueError, match="no block"):
+        list(Ahead(Plan("", 1, 1000, 1000, 0, 0, 60, 1)))
 
 
 # ---- what a soak reports as bad

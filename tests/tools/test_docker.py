@@ -1,6 +1,6 @@
 """`--container` with a real engine that has the image FASTTAIL_IMAGE, built by `docker compose build`.
 
-Run with FASTTAIL_DOCKER=1, like test_container.py, which builds the image. Nothing is mounted: the synthetic
+Run with FASTTAIL_DOCKER=1, like test_container.py, which builds the image. Nothing is mounted: the simulated
 node writes inside the container.
 """
 
