@@ -32,6 +32,9 @@ def generate(
 ) -> bytes:
     """Return the lines of one stream for exactly `orders` order statuses.
 
+    The last 100 of them come from actions with one status each, and the exchange acts by itself (funding,
+    oracles, TWAPs, changes of coins) only while some 3,000 are left.
+
     options: what kind of exchange; its `seed` and `streams` are replaced. Equal arguments give equal bytes,
              anywhere and on any day. Raises SynthError for an unknown layout or stream.
     """
