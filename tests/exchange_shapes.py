@@ -150,6 +150,7 @@ TIME = form(
 COIN = form("coin", r"[A-Za-z0-9]+|[a-z0-9]+:[A-Za-z0-9]+|@\d+|[A-Za-z0-9]+/[A-Za-z0-9]+|#\d+")
 HIP3_COIN = form("HIP-3 coin", r"[a-z0-9]+:[A-Za-z0-9]+")
 SIDE = form("side", "[AB]")
+DIFF_SIDE = form("side", "[AB]|Bid|Ask")  # a page of the docs has the words
 INTEGER = kind(int)
 FLAG = kind(bool)
 
@@ -215,7 +216,7 @@ BOOK_DIFFS = record(
     user=ADDRESS,
     oid=INTEGER,
     coin=COIN,
-    side=SIDE,
+    side=DIFF_SIDE,
     px=AMOUNT,
     raw_book_diff=either(
         form("remove", "remove"),

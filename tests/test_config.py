@@ -107,7 +107,7 @@ def test_every_setting_has_each_of_its_forms(settings: type[Settings], tmp_path:
         )
         assert load(settings, required | {option.dest: shown}) == default
         assert load(settings, required, environ) == default
-        if option.name not in {"grace_s", "rescan_s", "debug_leak", "debug_stall"}:
+        if option.name not in {"grace_s", "rescan_s", "debug_leak", "debug_stall", "rejected"}:
             in_file = load(settings, required | {"config": str(tmp_path / "f.json")})
             assert dataclasses.replace(in_file, config=None) == default
             assert in_file.sources[option.name] == f"file {tmp_path}/f.json:{option.name}"

@@ -27,7 +27,7 @@ ORDERS = 20_000
     [
         {"seed": 7},
         {"seed": 8, "rejected": 0.6, "block_lines": 1506.0, "resting": 20_000},
-        {"seed": 9, "funding_deltas": 5000, "lifecycle": 3, "children": 0.1},
+        {"seed": 9, "funding_deltas": 5000, "lifecycle": 3, "children": 0.1, "long_sides": True},
     ],
 )
 def test_all_streams_agree(tmp_path: Path, layout: str, options: dict[str, Any]) -> None:

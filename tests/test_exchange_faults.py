@@ -396,6 +396,8 @@ def test_a_paced_run_has_its_faults_in_seconds_of_its_own(tmp_path: Path) -> Non
         ("clock-jump:-5@1+9", Fault("clock-jump", 1.0, 9.0, amount=-5.0)),
         ("disk-full@1+9", Fault("disk-full", 1.0, 9.0)),
         ("missing-block@1.5", Fault("missing-block", 1.5)),
+        ("restart:1000000@0+31536000", Fault("restart", 0.0, 31_536_000.0, amount=1_000_000.0)),
+        ("clock-jump:-315360000@0", Fault("clock-jump", 0.0, 2.0, amount=-315_360_000.0)),
     ],
 )
 def test_a_request_names_fault_arguments_time_and_duration(text: str, fault: Fault) -> None:
@@ -419,10 +421,17 @@ def test_a_request_names_fault_arguments_time_and_duration(text: str, fault: Fau
         ("restart:1.5@1", "fault restart takes a number of blocks, not 1.5"),
         ("clock-jump:far@1", "fault clock-jump takes seconds, not far"),
         ("late-hole:-1@1", "fault late-hole takes seconds, not -1"),
+        ("restart:1000001@0", "fault restart takes at most 1000000 blocks, not 1000001"),
+        ("restart:99999999999999999999@0",
+         "fault restart takes at most 1000000 blocks, not 99999999999999999999"),
+        ("clock-jump:1e30@0", "fault clock-jump takes at most 315360000 seconds, not 1e30"),
+        ("clock-jump:-1e12@0", "fault clock-jump takes at most 315360000 seconds, not -1e12"),
+        ("late-hole:1e10@0", "fault late-hole takes at most 31536000 seconds, not 1e10"),
+        ("disk-full@1+1e300", "fault disk-full lasts at most 31536000 seconds, not 1e300"),
         ("silent-stream:trades@1", f"fault silent-stream takes {', '.join(STREAMS)}, not trades"),
         ("torn-line:half@1", f"fault torn-line takes {', '.join(STREAMS)}, glued, cut, nul, not half"),
     ],
-)
+)  # fmt: skip
 def test_a_bad_request_is_named(text: str, message: str) -> None:
     with pytest.raises(SynthError) as raised:
         parse_fault(text)

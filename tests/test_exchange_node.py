@@ -398,7 +398,7 @@ def test_at_low_rates_each_line_is_written_by_itself(tmp_path: Path, monkeypatch
 def test_at_low_rates_most_blocks_are_empty(tmp_path: Path) -> None:
     total = run_node(tmp_path, NodeOptions(rate=5, seconds=1.0, layout="by_block"))
     lines = lines_of(tmp_path, layout="by_block")
-    assert total.lines == len(lines) > 8
+    assert total.lines == len(lines) > 2
     assert total.blocks - len(lines) in (0, 1)
     assert total.orders == sum(len(line.events) for line in lines) <= 10
     assert sum(not line.events for line in lines) > len(lines) / 2
@@ -522,7 +522,8 @@ def test_local_times_rise_though_the_clock_steps_back(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_second_node_has_the_same_events_at_other_places(tmp_path: Path, layout: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    options = NodeOptions(lines=5000, streams=ALL, layout=layout, start=START, second_node=two)
+    market = ExchangeOptions(block_lines=100)
+    options = NodeOptions(lines=5000, streams=ALL, layout=layout, start=START, second_node=two, market=market)
     total = run_node(one, options)
     blocks = chain_blocks(options, 20)
     for stream in ALL:
@@ -538,7 +539,9 @@ def test_a_second_node_has_the_same_events_at_other_places(tmp_path: Path, layou
             for root in (one, two)
         ]
         assert min(local[1]) == blocks[-1].number + 1
-        assert all(170_000_000 < local[1][number] - local[0][number] < 190_000_000 for number in local[1])
+        later = [local[1][number] - local[0][number] for number in local[1]]
+        assert all(-200_000_000 < ns < 300_000_000 for ns in later)
+        assert min(later) < 0 < max(later), "now one node is ahead and now the other"
 
 
 def test_a_second_node_changes_its_hours_at_other_blocks(tmp_path: Path) -> None:
@@ -661,9 +664,9 @@ def test_no_lines_make_no_file(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"layout": "wide"}, "layout must be one of plain, by_block, streaming, not wide"),
-        ({"rate": 0.0}, "rate must be above 0, not 0.0"),
-        ({"rate": float("nan")}, "rate must be above 0, not nan"),
-        ({"rate": float("inf")}, "rate must be above 0, not inf"),
+        ({"rate": 0.0}, "rate must be from 0.01 to 10,000,000, not 0"),
+        ({"rate": float("nan")}, "rate must be from 0.01 to 10,000,000, not nan"),
+        ({"rate": 1e9}, "rate must be from 0.01 to 10,000,000, not 1e+09"),
         ({"seconds": -1.0}, "seconds must be above 0, not -1.0"),
         ({"hour_seconds": 0.0}, "hour_seconds must be above 0, not 0.0"),
         ({"lines": -1}, "lines must not be negative, not -1"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -163,6 +165,22 @@ def change_number(head: dict[str, Any]) -> None:
     head["number"] = "one"
 
 
+def set_to(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda head: head.update(values)
+
+
+def change_size(length: int) -> Callable[[dict[str, Any]], None]:
+    return lambda head: head["streams"].update(orders=[head["streams"]["orders"][0], length])
+
+
+def with_options(data: bytes, **changes: Any) -> bytes:
+    """Return a file whose options are changed."""
+    magic, options, rest = data.split(b"\n", 2)
+    value = json.loads(options)
+    value["options"] |= changes
+    return b"\n".join([magic, json.dumps(value).encode(), rest])
+
+
 DAMAGED = "is damaged: prepare it again"
 OTHER_VERSION = "was prepared by another version of fasttail"
 EARLY = "ends too early: it was not prepared to its end"
@@ -188,6 +206,25 @@ EARLY = "ends too early: it was not prepared to its end"
         (lambda data: with_head(data, change_streams), DAMAGED),
         (lambda data: with_head(data, change_number), DAMAGED),
         (lambda data: data[:3000] + bytes(range(128, 256)) * 20 + data[5560:], DAMAGED),
+        (lambda data: with_head(data, set_to(number=True)), DAMAGED),
+        (lambda data: with_head(data, set_to(number=-1)), DAMAGED),
+        (lambda data: with_head(data, set_to(number=7)), DAMAGED),  # the next one is not 8
+        (lambda data: with_head(data, set_to(time_ns=10**30)), DAMAGED),
+        (lambda data: with_head(data, set_to(time_ns=253_402_300_799 * 10**9)), DAMAGED),  # the next: earlier
+        (lambda data: with_head(data, change_size(2**63)), DAMAGED),
+        (lambda data: with_head(data, change_size(10**18)), DAMAGED),
+        (lambda data: with_head(data, change_size(-1)), DAMAGED),
+        (lambda data: with_head(data, change_size(True)), DAMAGED),
+        (lambda data: with_options(data, block_lines=float("inf")), DAMAGED),
+        (lambda data: with_options(data, block_lines=1e308), DAMAGED),
+        (lambda data: with_options(data, block_lines=1e-308), DAMAGED),
+        (lambda data: with_options(data, block_lines=10**400), DAMAGED),
+        (lambda data: with_options(data, block_lines=True), DAMAGED),
+        (lambda data: with_options(data, streams=[["orders"]]), DAMAGED),
+        (lambda data: with_options(data, streams=["orders", "orders"]), DAMAGED),
+        (lambda data: data.split(b"\n", 1)[0] + b"\n" + b"[" * 60_000 + b"\n", DAMAGED),
+        (lambda data: data.replace(b'"coin":"', b'"coin":\xff', 1), DAMAGED),
+        (lambda data: data[:-1], DAMAGED),
     ],
 )  # fmt: skip
 def test_other_and_damaged_files_are_named(
@@ -196,7 +233,7 @@ def test_other_and_damaged_files_are_named(
     path = tmp_path / "blocks"
     path.write_bytes(damage(file.read_bytes()))
     with pytest.raises(SynthError) as raised:
-        replay(tmp_path / "node", path, NodeOptions(streams=ALL))
+        replay(tmp_path / "node", path, NodeOptions(streams=ALL, rate=1e6))
     assert str(raised.value) == f"{path} {message}"
 
 
@@ -209,10 +246,34 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
         SynthError, match=rf"^cannot write {tmp_path}/none/blocks: No such file or directory$"
     ):
         prepare(tmp_path / "none" / "blocks", exchange_options(), blocks=1)
-    (tmp_path / "full.part").symlink_to("/dev/full")
-    with pytest.raises(SynthError, match=rf"^cannot write {tmp_path}/full: No space left on device$"):
-        prepare(tmp_path / "full", exchange_options(), blocks=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(SynthError, match=rf"^cannot write {tmp_path}/full: File too large$"):
+            prepare(tmp_path / "full", exchange_options(), blocks=50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/"), Path("."), Path("/dev/full")):
+        with pytest.raises(SynthError) as raised:
+            prepare(path, exchange_options(), blocks=1)
+        assert str(raised.value) == f"cannot write {path}: it is not a regular file"
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_files_of_other_names_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "blocks").write_text("old")
+    (tmp_path / "blocks.part").write_text("mine")
+    (tmp_path / "link").symlink_to("blocks")
+    prepare(tmp_path / "link", exchange_options(), blocks=1)
+    assert (tmp_path / "blocks.part").read_text() == "mine"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "blocks").read_bytes().startswith(b"fasttail exchange blocks 1\n")
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_options_that_do_not_fit_are_named(tmp_path: Path, file: Path) -> None:

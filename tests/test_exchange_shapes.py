@@ -16,11 +16,7 @@ from exchange_shapes import EVENTS, TIME, line_problem, shape_table
 STREAM_OF = {name: stream for stream, name in STREAMS.items()}
 OTHER_FORMS = {
     "node_order_statuses.plain.docs_2024.jsonl": {1: "of 2024: neither hash nor builder"},
-    "node_raw_book_diffs.plain.docs.jsonl": {
-        1: "a page of the docs: Bid in place of B",
-        2: "a page of the docs: Bid in place of B",
-        3: "a page of the docs: Ask in place of A, and side and px before coin",
-    },
+    "node_raw_book_diffs.plain.docs.jsonl": {3: "a page of the docs: side and px before coin"},
 }
 """File -> line -> why it has another shape than today's lines."""
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import pytest
 
+from fasttail.cli import main
 from fasttail.tools.exchange import STREAMS, Exchange, ExchangeOptions, NodeOptions, SynthError, Truth, run
 from fasttail.tools.exchange.info_server import InfoServer
-from fasttail.tools.exchange.truth import read_truth, snapshot_parts, write_truth
+from fasttail.tools.exchange.node import Summary
+from fasttail.tools.exchange.truth import read_truth, replacing, snapshot_parts, write_truth
 
 pytestmark = pytest.mark.plain_build
 
@@ -100,10 +107,12 @@ def test_the_files_hold_what_is_true(tmp_path: Path) -> None:
     shown = sum(len(side) for _, book in books for side in (*book["book_orders"], book["untriggered_orders"]))
     assert sum(len(line["orders"]) for line in lines["open_orders"]) == shown
     (fills,) = (tmp_path / "node" / "node_fills" / "hourly").glob("*/*")
-    written = [orjson.loads(line) for line in fills.read_bytes().splitlines()]
-    assert [(line["user"], line["tid"], line["side"]) for line in lines["fills"]] == [
-        (user, fill["tid"], fill["side"]) for user, fill in written
-    ]
+    assert (tmp_path / "truth" / "fills.jsonl").read_bytes() == fills.read_bytes()
+    sides = {(fill["tid"], fill["side"]): (user, fill["oid"]) for user, fill in lines["fills"]}
+    for trade in lines["trades"]:
+        users = list(zip(trade["users"], trade["oids"], strict=True))
+        assert users == [sides.get((trade["tid"], side), (None, None)) for side in ("B", "A")]
+    assert len(list((tmp_path / "truth").iterdir())) == 6
     again, told = read_truth(tmp_path / "truth" / "chain.json")
     assert told == height
     assert again.snapshot(height) + b"\n" == snapshot
@@ -151,6 +160,92 @@ def test_files_that_are_no_truth_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SynthError, match=r"cannot write .*file"):
         write_truth(tmp_path / "file", Truth(OPTIONS))
+
+
+def test_a_truth_without_history_keeps_no_trades(tmp_path: Path) -> None:
+    truth = Truth(OPTIONS, history=False)
+    truth.at(OPTIONS.first_height + 30)
+    assert truth.history.trades == []
+    assert truth.snapshot(truth.exchange.height) == Truth(OPTIONS).snapshot(truth.exchange.height)
+    with pytest.raises(SynthError, match="without its history, so it has no trades to write"):
+        write_truth(tmp_path / "truth", truth)
+
+
+def test_a_leg_of_one_user_has_no_other_user(tmp_path: Path) -> None:
+    truth = Truth(OPTIONS)
+    truth.at(OPTIONS.first_height + 30)
+    trade = truth.history.trades[0]
+    assert trade.buyer is not None
+    truth.history.trades = [trade._replace(seller=None)]
+    write_truth(tmp_path, truth)
+    told = orjson.loads((tmp_path / "trades.jsonl").read_bytes())
+    user, fill = orjson.loads((tmp_path / "fills.jsonl").read_bytes())
+    assert told["users"] == [trade.buyer.order.maker.account.address, None] == [user, None]
+    assert told["oids"] == [trade.buyer.order.oid, None] == [fill["oid"], None]
+
+
+def test_an_interrupted_truth_leaves_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = Truth(OPTIONS)
+    truth.at(OPTIONS.first_height + 5)
+    write_truth(tmp_path, truth)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    truth.at(OPTIONS.first_height + 10)
+
+    def interrupt(*_: object) -> Iterator[str]:
+        yield "{}\n"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasttail.tools.exchange.truth._open_order_lines", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_truth(tmp_path, truth)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_truth_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fills.jsonl")
+    truth = Truth(OPTIONS)
+    with pytest.raises(SynthError, match=rf"^cannot write {tmp_path}/fills\.jsonl: it is not a regular"):
+        write_truth(tmp_path, truth)
+    assert [path.name for path in tmp_path.iterdir()] == ["fills.jsonl"]
+
+    def fill_disk() -> None:
+        with replacing(tmp_path / "out") as file:
+            file.write(b"some")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(SynthError, match=rf"^cannot write {tmp_path}/out: No space left on device$"):
+        fill_disk()
+    assert [path.name for path in tmp_path.iterdir()] == ["fills.jsonl"]
+
+
+def test_the_command_tries_the_folder_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def do_not_run(*_: object, **__: object) -> Summary:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr("fasttail.tools.exchange.command.run", do_not_run)
+    (tmp_path / "special").mkdir()
+    os.mkfifo(tmp_path / "special" / "chain.json")
+    for folder in ("/proc/nope", str(tmp_path / "special")):
+        assert main(["synth", str(tmp_path / "node"), "--lines", "9", "--truth", folder]) == 2
+        assert capsys.readouterr().err.startswith(f"fasttail synth: cannot write {folder}")
+
+
+def test_the_command_keeps_a_history_only_for_a_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def note(*_: object, source: Truth, **__: object) -> Summary:
+        kept.append(source.has_history)
+        return Summary()
+
+    monkeypatch.setattr("fasttail.tools.exchange.command.run", note)
+    server, files = ["--info-port", "0"], ["--truth", str(tmp_path / "truth")]
+    for arguments in (server, files, [*server, *files]):
+        assert main(["synth", str(tmp_path / "node"), "--lines", "9", *arguments]) == 0
+    assert kept == [False, True, True]
 
 
 # -- the info server
@@ -274,15 +369,129 @@ def test_other_questions_have_plausible_answers(server: InfoServer, truth: Truth
         ({"type": "meta"}, "/other", 422),
         ({"type": "fileSnapshot", "request": {"type": "referrerStates"}, "outPath": "/x"}, "/info", 422),
         (file_snapshot(Path("/no/such/folder/x")), "/info", 500),
+        (file_snapshot(Path("/dev/full")), "/info", 500),
+        (file_snapshot(Path("/")), "/info", 500),
+        (file_snapshot(Path("relative")), "/info", 422),
+        (file_snapshot(Path("/tmp/\0")), "/info", 422),
+        (b"[" * 60_000, "/info", 422),
+        (b" " * 5_000_000, "/info", 413),
     ],
 )
 def test_what_it_does_not_know_is_refused(
-    server: InfoServer, request_: object, path: str, status: int
+    server: InfoServer, request_: object, path: str, status: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(urllib.error.HTTPError) as raised:
         ask(server, request_, path)
     assert raised.value.code == status
+    assert "\n" not in json.loads(raised.value.read())
     raised.value.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_pipe_is_refused_and_the_exchange_goes_on(server: InfoServer, truth: Truth, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        ask(server, file_snapshot(path))
+    assert json.loads(raised.value.read()) == f"cannot write {path}: it is not a regular file"
+    raised.value.close()
+    assert truth.next_block().number == truth.exchange.height
+    assert path.is_fifo()
+
+
+def test_a_snapshot_is_written_while_blocks_are_made(
+    server: InfoServer, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = "".join(snapshot_parts(truth.exchange))
+
+    def make_block_first(path: Path) -> AbstractContextManager[IO[bytes]]:
+        assert truth.lock.acquire(timeout=10)
+        truth.exchange.next_block()
+        truth.lock.release()
+        return replacing(path)
+
+    monkeypatch.setattr("fasttail.tools.exchange.info_server.replacing", make_block_first)
+    (tmp_path / "out.json").write_text("old")
+    ask(server, file_snapshot(tmp_path / "out.json"))
+    assert (tmp_path / "out.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def reset(client: socket.socket) -> None:
+    """Close a connection so that the other side's next use of it fails."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("length", "sent"), [(15, b'{"type":"meta"}'), (5_000_000, b" " * 100_000), (500, b'{"type')]
+)
+def test_nothing_is_said_of_a_client_that_leaves(
+    server: InfoServer, truth: Truth, length: int, sent: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answering() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if "process_request" in thread.name]
+
+    client = socket.create_connection(("127.0.0.1", server.port))
+    with truth.lock:  # so that it is gone before its answer comes
+        client.sendall(b"POST /info HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % length + sent)
+        wait_until(lambda: bool(answering()))
+        time.sleep(0.1)  # it reads
+        reset(client)
+    wait_until(lambda: not answering())
+    assert capfd.readouterr().err == ""
+    assert ask(server, {"type": "exchangeStatus"})
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_fault_of_the_program_is_shown(
+    server: InfoServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fasttail.tools.exchange.info_server.answer", fail)
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        ask(server, {"type": "meta"})
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_orders_are_those_of_a_dex(server: InfoServer, truth: Truth) -> None:
+    names: dict[str, str] = {}  # dex -> a user with an order there
+    for market in truth.exchange.markets:
+        for order in market.bids.orders():
+            names.setdefault(market.dex, order.maker.account.address)
+    assert len(names) > 3
+    assert "" in names
+    for dex, user in names.items():
+        for kind in ("openOrders", "frontendOpenOrders"):
+            opened = ask(server, {"type": kind, "user": user, "dex": dex})
+            assert {one["coin"].rpartition(":")[0] for one in opened} == {dex}
+            assert len({one["oid"] for one in opened}) == len(opened)
+        every = truth.open_orders(user, truth.exchange.height)
+        shown = [ask(server, {"type": "openOrders", "user": user, "dex": one}) for one in names]
+        assert sum(map(len, shown)) == len(every)
+    main_orders = ask(server, {"type": "openOrders", "user": names[""], "dex": ""})
+    assert ask(server, {"type": "openOrders", "user": names[""]}) == main_orders
+    assert ask(server, {"type": "openOrders", "user": names[""], "dex": None}) == main_orders
+
+
+def test_the_dexs_of_perps_are_named(server: InfoServer, truth: Truth) -> None:
+    first, *others = ask(server, {"type": "perpDexs"})
+    assert first is None
+    names = [dex["name"] for dex in others]
+    assert set(names) == {market.dex for market in truth.exchange.markets} - {""}
+    assert len(names) == len(set(names))
+    for dex in others:
+        assert dex["deployer"].startswith("0x")
+        universe = ask(server, {"type": "meta", "dex": dex["name"]})["universe"]
+        assert [coin for coin, _ in dex["assetToStreamingOiCap"]] == [one["name"] for one in universe]
 
 
 def test_a_port_in_use_is_named(server: InfoServer, truth: Truth) -> None:

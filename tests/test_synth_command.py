@@ -74,10 +74,16 @@ def test_a_second_node_and_faults(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     printed = synth(
         one, "--lines", 60_000, "--streams", "orders,bookDiffs", "--layout", "by_block", "--second-node", two,
-        "--fault", "missing-block@0.5", "--fault", "restart:3@1+0.1",
+        "--fault", "missing-block@0.5", "--fault", "restart:3@1+0.1", "--fault", "torn-line@999",
     )  # fmt: skip
-    assert re.search(r"^fault missing-block: \d+ events of orders in block \d+ lost$", printed, re.MULTILINE)
-    assert re.search(r"^fault restart: \d+ events of bookDiffs in block \d+ repeated$", printed, re.MULTILINE)
+    for line in (
+        r"fault missing-block: events are lost from block \d+ on",
+        r"fault missing-block: \d+ events lost in blocks (\d+) to \1",
+        r"fault restart: \d+ events repeated in blocks \d+ to \d+",
+        "fault torn-line did not happen",
+        r"second node: \d+ lines, \d+ orders, \d+ bytes, 2 files",
+    ):
+        assert re.search(f"^{line}$", printed, re.MULTILINE), line
     assert "number" in check(one).broken
     assert "number" not in check(two).broken, "faults befall the first node only"
 
@@ -125,7 +131,10 @@ def test_the_info_server_answers_during_the_run(tmp_path: Path) -> None:
         (["--fault", "restart"], r"fault restart needs a time: restart@TIME\[\+DURATION\]"),
         (["--prepare", "x"], "--prepare needs --lines, the number of order statuses to prepare"),
         (["--prepare", "x", "--replay", "y"], "--prepare and --replay exclude each other"),
-        (["--truth", "x", "--replay", "y"], "--truth needs an exchange, which --replay does not run .*"),
+        (["--truth", "x", "--replay", "y"], "--truth has no effect with --replay"),
+        (["--seed", "3", "--replay", "y"], "--seed has no effect with --replay"),
+        (["--fault", "restart@1", "--prepare", "y"], "--fault has no effect with --prepare"),
+        (["--rate", "1e9"], "rate must be from 0.01 to 10,000,000, not 1e\\+09"),
         (["--replay", "/no/such/file"], "cannot read /no/such/file: No such file or directory"),
         (["--lines", "3", "--streams", "fills"], "lines counts order statuses, so it needs .*"),
     ],
@@ -133,3 +142,7 @@ def test_the_info_server_answers_during_the_run(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, words: list[str], message: str) -> None:
     assert re.fullmatch(message, refused(tmp_path / "node", *words))
     assert not (tmp_path / "node").exists()
+
+
+def test_two_nodes_in_one_folder_are_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--second-node", tmp_path) == f"two nodes cannot share the folder {tmp_path}"

@@ -386,9 +386,9 @@ class SynthSettings(Settings):
         types.path("a folder", "DIR"), "where to create the node's folder", positional=True
     )
     rate: float | None = _option(
-        types.rate(), "lines a second; with --lines, max if not given", default=23_500.0
+        types.rate(), "order statuses a second; with --lines, max if not given", default=23_500.0
     )
-    lines: int | None = _option(types.integer(0), "stop after this many lines", default=None)
+    lines: int | None = _option(types.integer(0), "stop after this many order statuses", default=None)
     seconds: float | None = _option(types.number(metavar="S"), "stop after this time", default=None)
     layout: Layout = _option(types.choice(*_LAYOUTS), "the node's layout to write", default="streaming")
     seed: int = _option(types.integer(0), "the same seed gives the same orders", default=1)

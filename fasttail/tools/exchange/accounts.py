@@ -182,5 +182,5 @@ def seed_position(account: Account, market: Market, rng: random.Random) -> None:
         account.positions[market.name] = Position(szi, market.first_px)
     else:
         account.positions[market.name] = Position(
-            rng.choice(market.sizes) * 100_000 + rng.randrange(10**6), 0
+            rng.choice(market.sizes) * 100_000 + rng.randrange(10**6), market.first_px
         )

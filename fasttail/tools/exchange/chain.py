@@ -37,6 +37,7 @@ _JITTER_NS = 20_000_000
 _MEDIAN, _LARGEST = 1243 / BLOCK_LINES, 3886 / BLOCK_LINES
 _SIGMA = 0.62
 _EMPTY_SHARE = 0.05
+_MOST_HEIGHT = (1 << 32) - 100_000_000  # transaction hashes have 32 bits for the block's number
 _CAREFUL = 100  # statuses before the exact end, in which no action may have several
 
 
@@ -82,6 +83,8 @@ class ExchangeOptions:
         for name in ("resting", "funding_deltas", "lifecycle", "first_height"):
             if getattr(self, name) < 0:
                 raise SynthError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.first_height > _MOST_HEIGHT:
+            raise SynthError(f"first_height must be at most {_MOST_HEIGHT}, not {self.first_height}")
         unknown = [stream for stream in self.streams if stream not in STREAMS]
         if unknown:
             raise SynthError(f"streams are {', '.join(STREAMS)}, not {unknown[0]}")
@@ -118,6 +121,7 @@ class Exchange:
             engine, self.markets, self.accounts, makers, self._prices, seed, options.lifecycle
         )
         self._hyperliquidity = Hyperliquidity(engine, self.markets)
+        self._events.begin(self.height, self.time_ns)  # the block before the first one; its events are lost
         now_ms = self.time_ns // 1_000_000
         self._hyperliquidity.populate(now_ms)
         self._traffic.populate(now_ms)

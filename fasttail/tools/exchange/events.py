@@ -51,6 +51,35 @@ class Trade(NamedTuple):
         return "B" if self.buyer is not None and self.buyer.crossed else "A"
 
 
+def fill_text(trade: Trade, side: Side, letter: str, texts: DecimalTexts) -> str:
+    """Return one side of a trade as an event of the fills: `[user, fill]`. letter: `B` or `A`."""
+    account: Account = side.order.maker.account
+    optional = [""] * 5
+    if side.builder_fee:
+        optional[0] = f'"builderFee":"{texts[side.builder_fee]}",'
+    if side.order.cloid != "null":
+        optional[1] = f'"cloid":{side.order.cloid},'
+    if trade.liquidation is not None:
+        user, mark, method = trade.liquidation
+        optional[2] = (
+            f'"liquidation":{{"liquidatedUser":"{user}","markPx":"{texts[mark]}","method":"{method}"}},'
+        )
+    if account.builder_address:
+        optional[3] = f'"builder":"{account.builder_address}",'
+    if trade.deployer_fee and side.crossed:
+        optional[4] = f',"deployerFee":"{texts[trade.deployer_fee]}"'
+    gas = f',"priorityGas":"{texts[trade.priority_gas]}"' if trade.priority_gas and side.crossed else ""
+    twap = "null" if side.twap_id is None else side.twap_id
+    return (
+        f'["{account.address}",{{"coin":"{trade.coin}","px":"{texts[trade.px]}","sz":"{texts[trade.sz]}",'
+        f'"side":"{letter}","time":{trade.time_ms},"startPosition":"{texts[side.start]}",'
+        f'"dir":"{side.direction}","closedPnl":"{texts[side.closed_pnl]}","hash":"{trade.hash}",'
+        f'"oid":{side.order.oid},"crossed":{"true" if side.crossed else "false"},'
+        f'"fee":"{texts[side.fee]}",{optional[0]}"tid":{trade.tid},{optional[1]}{optional[2]}'
+        f'"feeToken":"{side.fee_token}",{optional[3]}"twapId":{twap}{optional[4]}{gas}}}]'
+    )
+
+
 class BlockEvents:
     """The events of the current block. The lists of streams that are not wanted stay empty.
 
@@ -169,37 +198,9 @@ class BlockEvents:
             fills = self.by_stream["fills"]
             for side, letter in ((trade.buyer, "B"), (trade.seller, "A")):
                 if side is not None:
-                    fills.append(self._fill_text(trade, side, letter))
+                    fills.append(fill_text(trade, side, letter, self.texts))
         if self._want_trades and trade.buyer is not None and trade.seller is not None:
             self.by_stream["nodeTrades"].append(self._trade_text(trade, trade.buyer, trade.seller))
-
-    def _fill_text(self, trade: Trade, side: Side, letter: str) -> str:
-        texts = self.texts
-        account: Account = side.order.maker.account
-        optional = [""] * 5
-        if side.builder_fee:
-            optional[0] = f'"builderFee":"{texts[side.builder_fee]}",'
-        if side.order.cloid != "null":
-            optional[1] = f'"cloid":{side.order.cloid},'
-        if trade.liquidation is not None:
-            user, mark, method = trade.liquidation
-            optional[2] = (
-                f'"liquidation":{{"liquidatedUser":"{user}","markPx":"{texts[mark]}","method":"{method}"}},'
-            )
-        if account.builder_address:
-            optional[3] = f'"builder":"{account.builder_address}",'
-        if trade.deployer_fee and side.crossed:
-            optional[4] = f',"deployerFee":"{texts[trade.deployer_fee]}"'
-        gas = f',"priorityGas":"{texts[trade.priority_gas]}"' if trade.priority_gas and side.crossed else ""
-        twap = "null" if side.twap_id is None else side.twap_id
-        return (
-            f'["{account.address}",{{"coin":"{trade.coin}","px":"{texts[trade.px]}","sz":"{texts[trade.sz]}",'
-            f'"side":"{letter}","time":{trade.time_ms},"startPosition":"{texts[side.start]}",'
-            f'"dir":"{side.direction}","closedPnl":"{texts[side.closed_pnl]}","hash":"{trade.hash}",'
-            f'"oid":{side.order.oid},"crossed":{"true" if side.crossed else "false"},'
-            f'"fee":"{texts[side.fee]}",{optional[0]}"tid":{trade.tid},{optional[1]}{optional[2]}'
-            f'"feeToken":"{side.fee_token}",{optional[3]}"twapId":{twap}{optional[4]}{gas}}}]'
-        )
 
     def _trade_text(self, trade: Trade, buyer: Side, seller: Side) -> str:
         texts = self.texts

@@ -9,7 +9,7 @@ the run's first block (a paced run's own seconds). Faults change what one node w
     late-hole      the blocks of DURATION are written later, after newer ones: so many seconds after the
                    hole's end (the argument; 2)
     restart        the node stops within a block, and after DURATION writes again the last blocks (their
-                   number is the argument; 10) before it goes on
+                   number is the argument; 10) before it continues
     torn-line      one line of a stream (an argument; orders) stays a half, in a form (an argument): `glued`,
                    without a newline, so that the next line is stuck to it; `cut`, with a newline; `nul`, with
                    its second half as NUL bytes
@@ -34,6 +34,7 @@ from fasttail.tools.exchange.constants import NS, STREAMS, SynthError
 from fasttail.tools.exchange.layouts import Part, events_per_line, line_count, render
 
 TORN_FORMS = ("glued", "cut", "nul")
+_YEAR_S = 365 * 86_400
 
 
 class FaultRecord(NamedTuple):
@@ -74,11 +75,16 @@ class Fault:
 
 
 class _Kind(NamedTuple):
-    """What a fault's text may hold. duration_s, amount: the defaults; None if it takes none."""
+    """What a fault's text may hold.
+
+    duration_s, amount: the defaults; None if it takes none.
+    most:               limit of the amount.
+    """
 
     effect: type[_Effect]
     duration_s: float | None = None
     amount: float | None = None
+    most: int = 0
     takes_stream: bool = False
     takes_form: bool = False
 
@@ -98,6 +104,8 @@ def parse_fault(text: str) -> Fault:
         if kind.duration_s is None:
             raise SynthError(f"fault {name} takes no duration: {text}")
         fault = replace(fault, duration_s=_seconds(text, duration_text))
+        if fault.duration_s > _YEAR_S:
+            raise SynthError(f"fault {name} lasts at most {_YEAR_S} seconds, not {duration_text}")
     for word in words.split(":") if words else ():
         fault = _with_argument(fault, kind, word)
     return fault
@@ -109,7 +117,7 @@ def _with_argument(fault: Fault, kind: _Kind, word: str) -> Fault:
     if kind.takes_form and word in TORN_FORMS:
         return replace(fault, form=word)
     if kind.amount is not None:
-        return replace(fault, amount=_amount(fault.name, word))
+        return replace(fault, amount=_amount(fault.name, word, kind.most))
     takes = [*(STREAMS if kind.takes_stream else ()), *(TORN_FORMS if kind.takes_form else ())]
     valid = f"takes {', '.join(takes)}" if takes else "takes no argument"
     raise SynthError(f"fault {fault.name} {valid}, not {word}")
@@ -122,12 +130,15 @@ def _seconds(text: str, number: str) -> float:
     return value
 
 
-def _amount(name: str, word: str) -> float:
+def _amount(name: str, word: str, most: int) -> float:
     value = _number(word)
     if name == "restart" and (value is None or value < 0 or value != int(value)):
         raise SynthError(f"fault restart takes a number of blocks, not {word}")
     if value is None or (name == "late-hole" and value < 0):
         raise SynthError(f"fault {name} takes seconds, not {word}")
+    if abs(value) > most:
+        unit = "blocks" if name == "restart" else "seconds"
+        raise SynthError(f"fault {name} takes at most {most} {unit}, not {word}")
     return value
 
 
@@ -493,13 +504,13 @@ class _DiskFull(_Effect):
 
 _KINDS: dict[str, _Kind] = {  # in the order in which they are applied
     "missing-block": _Kind(_MissingBlock),
-    "late-hole": _Kind(_LateHole, duration_s=2.0, amount=2.0),
-    "restart": _Kind(_Restart, duration_s=1.0, amount=10.0),
+    "late-hole": _Kind(_LateHole, duration_s=2.0, amount=2.0, most=_YEAR_S),
+    "restart": _Kind(_Restart, duration_s=1.0, amount=10.0, most=1_000_000),
     "silent-stream": _Kind(_SilentStream, duration_s=5.0, takes_stream=True),
     "disk-full": _Kind(_DiskFull, duration_s=2.0),
     "lost-diff": _Kind(_LostDiff),
     "torn-line": _Kind(_TornLine, takes_stream=True, takes_form=True),
-    "clock-jump": _Kind(_ClockJump, duration_s=2.0, amount=3700.0),
+    "clock-jump": _Kind(_ClockJump, duration_s=2.0, amount=3700.0, most=10 * _YEAR_S),
 }
 
 FAULTS: tuple[str, ...] = tuple(_KINDS)

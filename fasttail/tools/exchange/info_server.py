@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fasttail.tools.exchange.accounts import Account
+from fasttail.tools.exchange.accounts import Account, hex_digits
 from fasttail.tools.exchange.book import Order
 from fasttail.tools.exchange.chain import Exchange
 from fasttail.tools.exchange.constants import SynthError
 from fasttail.tools.exchange.decimals import SCALE, decimal_text, product
 from fasttail.tools.exchange.markets import Market
-from fasttail.tools.exchange.truth import Truth, open_orders, snapshot_parts
+from fasttail.tools.exchange.truth import Truth, open_orders, replacing, snapshot_parts
 
 _MAX_BODY = 65_536
+_MAX_DRAINED = 1 << 26  # of a body that is too large
+_TIMEOUT_S = 60.0
 _LEVERAGE = 10
 
 
@@ -29,10 +33,9 @@ class InfoServer:
     def __init__(self, truth: Truth, port: int) -> None:
         handler = type("Handler", (_Handler,), {"truth": truth})
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+            self._server = _Server(("127.0.0.1", port), handler)
         except OSError as error:
             raise SynthError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
-        self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -44,25 +47,67 @@ class InfoServer:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that left."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _TooLargeError(Exception):
+    """The body of a request is too large."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     truth: Truth
+    timeout = _TIMEOUT_S
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
     def do_POST(self) -> None:
+        status, reply = 200, None
         try:
-            length = int(self.headers.get("Content-Length", "0"))
-            request = json.loads(self.rfile.read(length)) if 0 < length <= _MAX_BODY else None
-            if self.path != "/info" or not isinstance(request, dict):
-                raise ValueError("expected a JSON object on /info")
-            with self.truth.lock:
-                reply = answer(self.truth.exchange, request)
-            self._send(200, reply)
+            reply = self._reply(self._request())
+        except _TooLargeError as error:
+            status, reply = 413, str(error)
+        except SynthError as error:
+            status, reply = 500, str(error)
         except (ValueError, KeyError, TypeError) as error:
-            self._send(422, f"Failed to deserialize the JSON body into the target type: {error}")
-        except OSError as error:
-            self._send(500, f"cannot write the snapshot: {error.strerror}")
+            status, reply = 422, f"Failed to deserialize the JSON body into the target type: {error}"
+        self._send(status, reply)
+
+    def _request(self) -> dict[str, Any]:
+        length = int(self.headers.get("Content-Length", "0"))
+        if length > _MAX_BODY:
+            self._drain(length)
+            raise _TooLargeError(f"a body has at most {_MAX_BODY} bytes, not {length}")
+        try:
+            request = json.loads(self.rfile.read(max(length, 0)))
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        if self.path != "/info" or not isinstance(request, dict):
+            raise ValueError("expected a JSON object on /info")
+        return request
+
+    def _drain(self, length: int) -> None:
+        """Read a body, so that the client, which sends before it reads, gets its reply. A huge one is cut."""
+        left = min(length, _MAX_DRAINED)
+        while left > 0 and (data := self.rfile.read(min(left, _MAX_BODY))):
+            left -= len(data)
+
+    def _reply(self, request: dict[str, Any]) -> object:
+        """Return the answer, or write a snapshot: not under the lock, on which the run waits."""
+        path = _out_path(request) if request["type"] == "fileSnapshot" else None
+        with self.truth.lock:
+            reply = answer(self.truth.exchange, request)
+        if path is None:
+            return reply
+        with replacing(path) as file:
+            file.write(str(reply).encode("ascii"))
+        return None
 
     def _send(self, status: int, body: object) -> None:
         data = json.dumps(body).encode()
@@ -74,36 +119,61 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def answer(exchange: Exchange, request: dict[str, Any]) -> object:
-    """Return the answer to an info request. Raises ValueError or KeyError for one that is not known."""
-    kind = request["type"]
+    """Return the answer to an info request, or the text of the snapshot that it asks for.
+
+    Raises ValueError, KeyError or TypeError for a request that is not known.
+    """
+    kind, dex = request["type"], str(request.get("dex") or "")
     if kind == "fileSnapshot":
-        return _file_snapshot(exchange, request)
+        return _snapshot_text(exchange, request)
+    if kind == "perpDexs":
+        return _perp_dexs(exchange)
     if kind == "meta":
-        return _meta(exchange, str(request.get("dex", "")))
+        return _meta(exchange, dex)
     if kind == "spotMeta":
         return _spot_meta(exchange)
     if kind == "exchangeStatus":
         return {"time": exchange.time_ns // 1_000_000, "specialStatuses": None}
     if kind in ("openOrders", "frontendOpenOrders"):
-        return [_open_order(order, kind) for order in open_orders(exchange, str(request["user"]).lower())]
+        orders = open_orders(exchange, str(request["user"]).lower())
+        return [_open_order(order, kind) for order in orders if order.maker.market.dex == dex]
     if kind == "clearinghouseState":
-        return _clearinghouse_state(exchange, str(request["user"]).lower(), str(request.get("dex", "")))
+        return _clearinghouse_state(exchange, str(request["user"]).lower(), dex)
     raise ValueError(f"unknown type {kind}")
 
 
-def _file_snapshot(exchange: Exchange, request: dict[str, Any]) -> object:
+def _out_path(request: dict[str, Any]) -> Path:
+    path = Path(request["outPath"])
+    if not path.is_absolute():
+        raise ValueError(f"outPath must be absolute, not {path}")
+    return path
+
+
+def _snapshot_text(exchange: Exchange, request: dict[str, Any]) -> str:
     inner = request["request"]
     if inner["type"] != "l4Snapshots":
         raise ValueError(f"unknown type {inner['type']}")
-    parts = snapshot_parts(
+    return "".join(snapshot_parts(
         exchange,
         users=bool(inner.get("includeUsers")),
         triggers=bool(inner.get("includeTriggerOrders")),
         height=bool(request.get("includeHeightInOutput")),
-    )
-    with Path(request["outPath"]).open("w", encoding="ascii") as file:
-        file.writelines(parts)
-    return None
+    ))  # fmt: skip
+
+
+def _perp_dexs(exchange: Exchange) -> object:
+    by_dex: dict[str, list[str]] = {}
+    for market in exchange.markets:
+        if market.dex:
+            by_dex.setdefault(market.dex, []).append(market.name)
+    return [None] + [
+        {
+            "name": dex, "fullName": dex, "deployer": f"0x{hex_digits(random.Random(dex), 40)}",
+            "oracleUpdater": None, "feeRecipient": None,
+            "assetToStreamingOiCap": [[coin, "10000000.0"] for coin in coins], "assetToFundingMultiplier": [],
+        }
+        for dex, coins in by_dex.items()
+    ]  # fmt: skip
 
 
 def _meta(exchange: Exchange, dex: str) -> object:

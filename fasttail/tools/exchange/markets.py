@@ -71,7 +71,7 @@ class Market:
     tick:     step of its prices, scaled by 10^8; valid up to twice its first price.
     lot:      step of its sizes, scaled by 10^8.
     fair:     price around which its users quote, scaled; it moves with time.
-    offsets:  256 distances from the touch, in ticks, most of them small.
+    offsets:  1,024 distances from the touch, in ticks.
     sizes:    64 sizes of orders, scaled.
     state:    "halted" coins reject orders; "closed" ones were delisted or settled.
     bids, asks: the book.
@@ -135,6 +135,19 @@ def _tick(px: float, size_decimals: int, kind: Kind) -> int:
     return min(tick, SCALE) if px >= 1 else tick  # whole prices are always allowed
 
 
+def _distances(ticks: int, rng: random.Random) -> list[int]:
+    """Return 1,024 distances of quotes for a price of so many ticks.
+
+    A quarter is some ticks from the touch. The others reach far, log-normally around 1 % of the price, so
+    that a large book has thousands of levels, as a genuine one has.
+    """
+    near = [int(rng.expovariate(0.1)) for _ in range(256)]
+    far = [int(ticks * min(rng.lognormvariate(-4.6, 1.5), 0.9)) for _ in range(1024 - len(near))]
+    distances = [min(distance, max(ticks * 9 // 10, 1)) for distance in near + far]
+    rng.shuffle(distances)
+    return distances
+
+
 def make_market(
     name: str, weight: float, px: float, size_decimals: int, asset: int, rng: random.Random
 ) -> Market:
@@ -143,8 +156,7 @@ def make_market(
     tick = _tick(px, size_decimals, kind)
     lot = 10 ** (8 - size_decimals)
     first = max(scaled(px) // tick, 1) * tick
-    reach = max(first // tick // 3, 1)  # no quote is farther than a third of the price
-    offsets = [min(int(rng.expovariate(400.0 / (first / tick))), reach) for _ in range(256)]
+    offsets = _distances(first // tick, rng)
     sizes = [max(scaled(max(12.0, rng.lognormvariate(6.5, 1.5)) / px) // lot, 1) * lot for _ in range(64)]
     return Market(name, kind, weight, asset, size_decimals, first, tick, lot, first, offsets, sizes)
 

@@ -42,6 +42,8 @@ _MAX_SLEEP_S = 0.05  # bounds how late a stop is noticed
 _DIFFS_DELAY_S = 0.0015  # at most, from a block's due time to a stream's first line
 _OTHERS_DELAY_S = (0.001, 0.005)
 _LAG_JITTER_NS = 400_000
+_TWO_NODES_JITTER_S = 0.2  # of two nodes, now one and now the other is the later one
+_LEAST_RATE, _MOST_RATE = 0.01, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class NodeOptions:
                   the seed determines every byte of them.
     torn:         cut lines anywhere, as a node with buffered output does.
     faults:       what goes wrong in the first node (see `faults.parse_fault`).
-    second_node:  folder of a second node of the same chain. It sees each block second_lag_s later, and the
-                  first time the one after `second_skip` others.
+    second_node:  folder of a second node of the same chain. It sees a block second_lag_s later on average,
+                  but now and then earlier, and the first time the one after `second_skip` others.
     market:       the exchange, apart from its streams, and from `start` and `rate` if these are given. Its
                   seed also determines what nodes do by chance.
     """
@@ -104,14 +106,16 @@ class NodeOptions:
     torn: bool = False
     faults: Sequence[Fault] = ()
     second_node: str | os.PathLike[str] | None = None
-    second_lag_s: float = 0.18
+    second_lag_s: float = 0.05
     second_skip: int = 20
     market: ExchangeOptions = field(default_factory=ExchangeOptions)
 
     def __post_init__(self) -> None:
         check_layout(self.layout)
         check_streams(self.streams)
-        limits = {"rate": self.rate, "seconds": self.seconds, "hour_seconds": self.hour_seconds}
+        if self.rate is not None and not _LEAST_RATE <= self.rate <= _MOST_RATE:
+            raise SynthError(f"rate must be from {_LEAST_RATE:g} to {_MOST_RATE:,}, not {self.rate:g}")
+        limits = {"seconds": self.seconds, "hour_seconds": self.hour_seconds}
         for name, value in limits.items():
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise SynthError(f"{name} must be above 0, not {value}")
@@ -182,7 +186,7 @@ def run(
     """Write a node's streams under `directory`, which is created if missing. Return the totals.
 
     The run ends at the limits in `options`, or with the source's last block. SIGINT and SIGTERM (main
-    thread), or stop() returning True, end it earlier, after a line.
+    thread), or stop() returning True, end it earlier, after a block.
 
     source:   gives the blocks; None: the exchange of `options`.
     speed:    by how much a paced run is faster than the blocks' times.
@@ -202,6 +206,8 @@ def run(
 
     nodes = [_Node(Path(directory), options, speed, on_write=on_write, on_fault=tell)]
     if options.second_node is not None:
+        if Path(options.second_node).resolve() == Path(directory).resolve():
+            raise SynthError(f"two nodes cannot share the folder {directory}")
         nodes.append(_Node(Path(options.second_node), options, speed, second=True, on_fault=tell))
     runner = _Run(options, nodes, source, speed, records, progress, stop)
     with _stop_signals(runner.stopped):
@@ -247,6 +253,7 @@ class _Node:
         self._rng = random.Random(name)
         self._lag_s = options.lag_s + (options.second_lag_s if second else 0.0)
         self._due_lag_s = options.second_lag_s if second else 0.0
+        self._jitter_s = _TWO_NODES_JITTER_S if options.second_node is not None else 0.0
         self._skip = options.second_skip if second else 0
         self._real_clock = options.start is None
         self._paced = options.rate is not None
@@ -291,7 +298,8 @@ class _Node:
 
     def _add(self, writings: list[Writing], now_ns: int, due: float) -> None:
         delays = {stream: self._delay_s(stream) for stream in self._writers}
-        lag_ns = int(self._lag_s * NS) + self._rng.randrange(_LAG_JITTER_NS)
+        jitter_s = self._rng.uniform(0.0, self._jitter_s)
+        lag_ns = int((self._lag_s + jitter_s) * NS) + self._rng.randrange(_LAG_JITTER_NS)
         span_s = _WRITE_SHARE * BLOCK_S / self._speed if self._paced else 0.0
         span_ns = BLOCK_NS
         if self._real_clock:
@@ -305,7 +313,7 @@ class _Node:
                     writing.time_ns,
                     events,
                     None if self._real_clock else seen_ns + int(delay_s * NS),
-                    due + self._due_lag_s + delay_s,
+                    due + self._due_lag_s + jitter_s + delay_s,
                     0.0 if writing.late else max(span_s - delay_s, 0.0),
                     span_ns,
                     writing.jump_ns,
@@ -401,6 +409,7 @@ class _Run:
         if not (self._write_paced() if self._paced else self._write_unpaced()):
             for node in self._nodes:
                 node.abandon()
+                node.write_due(math.inf)  # completes the last block, so that the files hold all that was made
 
     def _write_paced(self) -> bool:
         """Write each block at its time. Return whether the run came to its own end."""
@@ -411,11 +420,10 @@ class _Run:
         due = begin
         while block is not None:
             due = begin + (block.time_ns - first_ns) / NS / self._speed
-            if not self._write_until(due):
-                return False
+            in_time = self._write_until(due)
             for node in self._nodes:
                 node.take(block, due)
-            if not self._write_until(due + _WRITE_SHARE * BLOCK_S / self._speed):
+            if not in_time or not self._write_until(due + _WRITE_SHARE * BLOCK_S / self._speed):
                 return False
             block = self._next_block()
         return self._write_rest() and self._finish(due) and self._write_rest()

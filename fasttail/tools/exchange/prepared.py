@@ -19,20 +19,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeGuard
 
 from fasttail.tools.exchange.blocks import Block
 from fasttail.tools.exchange.chain import Exchange, ExchangeOptions
-from fasttail.tools.exchange.constants import BLOCK_S, STREAMS, SynthError
+from fasttail.tools.exchange.constants import BLOCK_S, NS, STREAMS, SynthError
 from fasttail.tools.exchange.faults import FaultRecord
-from fasttail.tools.exchange.files import write_error
 from fasttail.tools.exchange.layouts import Chunk
 from fasttail.tools.exchange.node import NodeOptions, Summary, run
+from fasttail.tools.exchange.truth import replacing
 
 _MAGIC = b"fasttail exchange blocks 1\n"
 _MAGIC_NAME = b"fasttail exchange blocks "
 _MAX_HEAD = 65_536
 _BUFFER = 1 << 20
+_MAX_TEXT = 1 << 30  # bytes of a stream in a block, unless the file is larger
+_MAX_NS = 253_402_300_800 * NS  # the year 10000
+_LEAST_BLOCK_LINES, _MOST_BLOCK_LINES = 1e-12, 1e12
 
 
 @dataclass(frozen=True)
@@ -67,25 +70,15 @@ def prepare(
     blocks: blocks to write.
     stop:   asked after each block; True ends the file there.
 
-    The file appears when it is complete. Raises SynthError for values out of range, or if the file cannot be
-    written.
+    The file appears when it is complete. Raises SynthError for values out of range, if the file cannot be
+    written, or if the path is there and no regular file.
     """
     if lines is None and blocks is None:
         raise SynthError("a prepared file needs an end: lines or blocks")
     if lines is not None and "orders" not in options.streams:
         raise SynthError("lines counts order statuses, so it needs the stream orders")
-    target = Path(path)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        try:
-            with part.open("wb", buffering=_BUFFER) as file:
-                done = _write_blocks(file, options, lines, blocks, stop)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(target, error) from error
-    return done
+    with replacing(Path(path)) as file:
+        return _write_blocks(file, options, lines, blocks, stop)
 
 
 def _write_blocks(
@@ -139,7 +132,9 @@ class PreparedBlocks:
             raise self._read_error(error) from error
         self._total: Prepared | None = None  # once the end was read
         self._done = Prepared()
+        self._last: PreparedBlock | None = None
         try:
+            self._max_text = max(os.fstat(self._file.fileno()).st_size, _MAX_TEXT)
             self._check_magic()
             options = self._head().get("options")
             if not isinstance(options, dict):
@@ -174,7 +169,7 @@ class PreparedBlocks:
         if "end" in head:
             self._check_end(head["end"])
             return None
-        block = self._block(head)
+        block = self._last = self._block(head)
         done = self._done
         orders = block.events.get("orders")
         self._done = Prepared(
@@ -188,18 +183,21 @@ class PreparedBlocks:
 
     def _block(self, head: dict[str, Any]) -> PreparedBlock:
         number, time_ns, sizes = head.get("number"), head.get("time_ns"), head.get("streams")
-        if not (isinstance(number, int) and isinstance(time_ns, int) and isinstance(sizes, dict)):
+        if not (_is_count(number) and _is_count(time_ns) and isinstance(sizes, dict)):
+            raise self._damaged()
+        last = self._last
+        if time_ns >= _MAX_NS or (last and (number != last.number + 1 or time_ns <= last.time_ns)):
             raise self._damaged()
         if sorted(sizes) != sorted(self.streams):
             raise self._damaged()
         events = {}
         for stream, size in sizes.items():
             match size:
-                case [int(count), int(length)] if count >= 0 and length >= 0:
+                case [count, length] if _is_count(count) and _is_count(length) and length <= self._max_text:
                     text = self._read(length)
                 case _:
                     raise self._damaged()
-            if text.count(b"\n") != count or (text and not text.endswith(b"\n")):
+            if text.count(b"\n") != count or (text and not text.endswith(b"\n")) or not text.isascii():
                 raise self._damaged()
             events[stream] = Chunk(text, count)
         return PreparedBlock(number, time_ns, events)
@@ -213,9 +211,13 @@ class PreparedBlocks:
 
     def _checked(self, options: dict[str, Any]) -> tuple[tuple[str, ...], float]:
         streams, block_lines = options.get("streams"), options.get("block_lines")
-        if not (isinstance(streams, list) and streams and all(stream in STREAMS for stream in streams)):
+        if not (isinstance(streams, list) and streams and all(isinstance(name, str) for name in streams)):
             raise self._damaged()
-        if not (isinstance(block_lines, int | float) and block_lines > 0):
+        if len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
+            raise self._damaged()
+        if not isinstance(block_lines, int | float) or isinstance(block_lines, bool):
+            raise self._damaged()
+        if not _LEAST_BLOCK_LINES <= block_lines <= _MOST_BLOCK_LINES:
             raise self._damaged()
         return tuple(streams), float(block_lines)
 
@@ -235,9 +237,9 @@ class PreparedBlocks:
             raise SynthError(f"{self.path} ends too early: it was not prepared to its end")
         try:
             head = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._damaged() from None
-        if not isinstance(head, dict):
+        if not (isinstance(head, dict) and line.endswith(b"\n")):
             raise self._damaged()
         return head
 
@@ -255,6 +257,11 @@ class PreparedBlocks:
 
     def _read_error(self, error: OSError) -> SynthError:
         return SynthError(f"cannot read {self.path}: {error.strerror or error}")
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Return whether a value of a JSON line is a whole number from 0 on (and not `true`)."""
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def replay(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from itertools import accumulate
 
-from fasttail.tools.exchange.accounts import HIP2_USER, Account, Maker
+from fasttail.tools.exchange.accounts import HIP2_USER, Account, Maker, hex_digits
 from fasttail.tools.exchange.book import Order, ParentOrder, TriggerOrder, terms_text
 from fasttail.tools.exchange.decimals import SCALE, decimal_text
 from fasttail.tools.exchange.engine import Engine
@@ -28,6 +29,10 @@ _CANCELS = {
     "scheduledCancel": 0.005, "marginCanceled": 0.004, "vaultWithdrawalCanceled": 0.0005,
     "openInterestCapCanceled": 0.0005, "internalCancel": 0.0005,
 }  # fmt: skip
+_TRIGGER_DISTANCES = math.log(0.0002), math.log(0.08)  # shares of the price
+_MOST_REDUCE_ONLY = (
+    3  # of a user in a coin before the first block, so that closing a position ends few orders
+)
 _TRIGGER_KINDS = ("Stop Market", "Stop Limit", "Take Profit Market", "Take Profit Limit")
 
 
@@ -64,6 +69,7 @@ class RareActions:
             self._self_trade: 0.010,
             self._reduce_only: 0.012,
             self._gtc: 0.3,
+            self._batch: 0.2,
             self._modify: 0.3,
             self._trigger_open: 0.014,
             self._trigger_cancel: 0.006,
@@ -231,6 +237,20 @@ class RareActions:
         self._engine.place(order)
         self._remember(order)
 
+    def _batch(self, maker: Maker, digits: str) -> None:
+        """Open some orders with one transaction, so that they share its hash."""
+        engine = self._engine
+        tx_digits = engine.events.tx_digits()
+        for index in range(self._rng.randrange(2, 6)):
+            cloid_digits = f"{digits[:-1]}{index:x}"
+            order = self._order(maker, self._away(maker, 2 + 3 * index), cloid_digits, "Alo")
+            if engine.can_match(order):
+                engine.reject(order, "badAloPxRejected")
+            else:
+                engine.events.opened(order, tx_digits)
+                engine.rest(order)
+                self.resting.append(order)
+
     def _modify(self, maker: Maker, digits: str) -> None:
         """Replace a resting order by one with another size, under a new oid."""
         old = self._pick_resting()
@@ -285,7 +305,7 @@ class RareActions:
         rng, market = self._rng, maker.market
         kind = rng.choices(_TRIGGER_KINDS, (5, 2, 4, 1))[0]
         above = maker.is_bid == kind.startswith("Stop")
-        distance = rng.uniform(0.0005, 0.08) * (1 if above else -1)
+        distance = math.exp(rng.uniform(*_TRIGGER_DISTANCES)) * (1 if above else -1)
         trigger_px = market.on_tick(round(near * (1 + distance)))
         limit = market.on_tick(trigger_px * (108 if maker.is_bid else 92) // 100)
         tpsl = not child and rng.random() < 0.3  # for a whole position, so it has no size
@@ -335,10 +355,18 @@ class RareActions:
         maker, rng, engine = self._perp(maker), self._rng, self._engine
         px = self._away(maker, rng.choice((-1, 0, 1)))
         tif = rng.choice(("Gtc", "Gtc", "Alo"))
-        parent = ParentOrder(
-            maker, engine.next_oid(), px, rng.choice(maker.market.sizes), engine.events.time_ms, f'"{tif}"',
-            maker.cloid(digits),
-        )  # fmt: skip
+        parent = self._new_parent(
+            maker, px, rng.choice(maker.market.sizes), engine.events.time_ms, tif, digits
+        )
+        if tif == "Alo" and engine.can_match(parent):
+            engine.reject(parent, "badAloPxRejected")
+            return
+        engine.place(parent)
+        self._remember(parent)
+
+    def _new_parent(self, maker: Maker, px: int, sz: int, placed: int, tif: str, digits: str) -> ParentOrder:
+        rng, engine = self._rng, self._engine
+        parent = ParentOrder(maker, engine.next_oid(), px, sz, placed, f'"{tif}"', maker.cloid(digits))
         other = self.other_side(maker)
         parent.children = [
             self._new_trigger(other, digits, px, parent.sz, child=True) for _ in range(rng.choice((1, 1, 2)))
@@ -355,8 +383,35 @@ class RareActions:
             f'"limitPx":"{events.order_text(child, child.sz)}'
             for child in parent.children
         ))  # fmt: skip
-        if tif == "Alo" and engine.can_match(parent):
-            engine.reject(parent, "badAloPxRejected")
-            return
-        engine.place(parent)
-        self._remember(parent)
+        return parent
+
+    # -- before the first block
+
+    def older_order(self, maker: Maker, px: int, sz: int, placed: int, digits: str, roll: int) -> Order:
+        """Return an order that rests since before the first block. roll: a random number below 1024.
+
+        Of a genuine book's orders, 70 % are Gtc, 6 % have children, 13 % only reduce, a few were triggered.
+        """
+        market, account = maker.market, maker.account
+        tif = "Gtc" if roll % 10 < 7 else "Alo"
+        if market.is_perp and roll < 64:
+            return self._new_parent(maker, px, sz, placed, tif, digits)
+        order = Order(maker, self._engine.next_oid(), px, sz, placed, f'"{tif}"', maker.cloid(digits))
+        if roll == 64:
+            order.terms, order.tif = terms_text("Stop Limit", triggered=True), '"Gtc"'
+        elif market.is_perp and roll < 256 and account.reducible(market.name, maker.is_bid):
+            others = account.reduce_only.setdefault(market.name, {})
+            if len(others) < _MOST_REDUCE_ONLY:
+                others[order.oid] = order
+                order.terms, order.reduce_only = terms_text(reduce_only=True), True
+        elif roll % 16 == 0:
+            order.orig += (1 + roll % 7) * market.lot  # partly filled
+        return order
+
+    def populate_triggers(self, count: int) -> None:
+        """Let orders wait for their triggers since before the first block."""
+        for _ in range(min(count, MAX_TRIGGERS // 2)):
+            maker = self._perp(self._rng.choice(self._makers))
+            order = self._new_trigger(maker, hex_digits(self._rng, 16), maker.market.fair)
+            self._engine.await_trigger(order)
+            self._triggers.append(order)

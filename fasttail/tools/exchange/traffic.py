@@ -3,8 +3,8 @@
 How it is fast in plain Python
     Random numbers are drawn in chunks of 64-bit words. Each action uses one word. Its bits make the choices:
 
-        0..15 kind of action   16..28 maker   29..36 distance   37..42 size   43..45 ticks past the touch
-        48..53 place in the queue   29..63 which of the resting orders
+        0..15 kind of action   16..28 maker   29..38 distance   39..44 size   45..47 ticks past the touch
+        48..53 place in the queue   54..63 share of the distance   29..63 which of the resting orders
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _CHUNK = 4096  # words drawn at once
 # Kinds of action by the word's low 16 bits. The shares are per cent of the actions; the rest are cancels.
 _BAD_ALO, _MARGIN, _IOC, _OPEN, _CANCEL, _TAKE, _RARE = range(7)
 _OPEN_SHARE, _TAKE_SHARE = 19.6, 0.11
+_STATUSES_PER_ACTION = 1.013
 _REJECTED = {_BAD_ALO: 59.0, _MARGIN: 1.0, _IOC: 0.55}
 REJECTED_SHARE = sum(_REJECTED.values()) / 100
 
@@ -46,6 +47,7 @@ class Traffic:
         self._words = chain.from_iterable(self._word_chunks())
         self._target = resting
         self._resting = rare.resting
+        self._older: list[Order] = []  # mostly Gtc, and rarely canceled
         self._kinds = self._kind_table(rejected, rare.share)
         self._single_kinds = bytes(_CANCEL if kind in (_TAKE, _RARE) else kind for kind in self._kinds)
 
@@ -53,7 +55,10 @@ class Traffic:
     def _kind_table(rejected: float, rare: float) -> bytes:
         """Return the kind for each value of a word's low 16 bits. rare: per cent of rare actions."""
         active = (1 - rejected) / (1 - REJECTED_SHARE)
-        shares = {kind: share * rejected / REJECTED_SHARE for kind, share in _REJECTED.items()}
+        shares = {
+            kind: share * rejected / REJECTED_SHARE * _STATUSES_PER_ACTION
+            for kind, share in _REJECTED.items()
+        }
         shares |= {_OPEN: _OPEN_SHARE * active, _TAKE: _TAKE_SHARE, _RARE: rare}
         kinds = b"".join(bytes([kind]) * max(1, round(share * 655.36)) for kind, share in shares.items())
         return (kinds + bytes([_CANCEL]) * 65536)[:65536]
@@ -68,22 +73,28 @@ class Traffic:
 
     def populate(self, now_ms: int) -> None:
         """Put the first resting orders into the books, without events. They are up to a day old."""
-        engine, makers = self._engine, self._makers
+        makers = self._makers
         step = 86_400_000 // max(self._target, 1)
         for index, (word, digits) in zip(range(self._target), self._words, strict=False):
             maker = makers[word >> 16 & 0x1FFF]
             px = self._quote(maker, word)
-            sz = maker.market.sizes[word >> 37 & 0x3F]
+            sz = maker.market.sizes[word >> 39 & 0x3F]
             placed = now_ms - (self._target - index) * step
-            order = Order(maker, engine.next_oid(), px, sz, placed, '"Alo"', maker.cloid(digits))
+            if index % 5:
+                order = self._rare.older_order(maker, px, sz, placed, digits, word >> 45 & 0x3FF)
+                self._older.append(order)
+            else:
+                order = Order(maker, self._engine.next_oid(), px, sz, placed, '"Alo"', maker.cloid(digits))
+                self._resting.append(order)
             maker.market.ladder(maker.is_bid).add(order)
-            self._resting.append(order)
+        self._rare.populate_triggers(self._target // 200)
 
     @staticmethod
     def _quote(maker: Maker, word: int) -> int:
         """Return the price of a quote that does not cross: some ticks behind the coin's price."""
         market = maker.market
-        away = market.offsets[word >> 29 & 0xFF] * market.tick
+        # A share of the distance, so that there are more prices than distances.
+        away = market.offsets[word >> 29 & 0x3FF] * (512 + (word >> 54)) // 1024 * market.tick
         if maker.is_bid:
             px, best = market.fair - away, market.asks.best()
             if best and px >= best:
@@ -102,6 +113,7 @@ class Traffic:
         texts, head = events.texts, events.head
         middle = f',"timestamp":{events.time_ms},{PLAIN_TERMS}"origSz":"'
         append = out.append
+        most = self._target * 1.1 + 100
         if len(out) >= until:
             return
         for word, digits in self._words:
@@ -109,14 +121,14 @@ class Traffic:
             maker = makers[word >> 16 & 0x1FFF]
             if kind == _BAD_ALO:
                 market = maker.market
-                away = (word >> 43 & 7) * market.tick
+                away = (word >> 45 & 7) * market.tick
                 if maker.is_bid:
                     px = (market.asks.best() or market.fair) + away
                 else:
                     px = (market.bids.best() or market.fair) - away
                     if px <= 0:
                         px = market.tick
-                sz = texts[market.sizes[word >> 37 & 0x3F]]
+                sz = texts[market.sizes[word >> 39 & 0x3F]]
                 engine.oid += 1
                 cloid = "null" if maker.prefix is None else f'"0x{maker.prefix}{digits}"'
                 append(
@@ -126,7 +138,7 @@ class Traffic:
             elif kind == _CANCEL:
                 self._cancel_one(word, maker, digits)
             elif kind == _OPEN:
-                if len(self._resting) > self._target * 1.1 + 100:
+                if len(self._resting) + len(self._older) > most:
                     self._cancel_one(word, maker, digits)
                 else:
                     self._open_one(word, maker, digits)
@@ -140,7 +152,7 @@ class Traffic:
     def _new_order(self, maker: Maker, px: int, word: int, digits: str, tif: str) -> Order:
         engine = self._engine
         engine.oid += 1
-        sz = maker.market.sizes[word >> 37 & 0x3F]
+        sz = maker.market.sizes[word >> 39 & 0x3F]
         return Order(maker, engine.oid, px, sz, engine.events.time_ms, tif, maker.cloid(digits))
 
     def _open_one(self, word: int, maker: Maker, digits: str) -> None:
@@ -160,7 +172,10 @@ class Traffic:
     def _cancel_one(self, word: int, maker: Maker, digits: str) -> None:
         resting = self._resting
         chosen = word >> 29
-        while len(resting) > self._target * 0.9 - 100 and resting:
+        if word >> 57 == 0 and len(self._older) > self._target // 2:
+            resting = self._older
+        least = self._target * 0.9 - 100 - len(self._older)
+        while resting and len(resting) > least:
             index = chosen % len(resting)
             order = resting[index]
             resting[index] = resting[-1]
@@ -181,7 +196,7 @@ class Traffic:
             )
             taker = maker if side == maker.side else self._rare.other_side(maker)
             best = best_ask if taker.is_bid else best_bid
-            px = (best or market.fair) + (market.tick if taker.is_bid else -market.tick) * (word >> 43 & 3)
+            px = (best or market.fair) + (market.tick if taker.is_bid else -market.tick) * (word >> 45 & 3)
             order = self._new_order(taker, max(px, market.tick), word, digits, '"Ioc"')
             if market.state != "open":
                 engine.reject(order, "rejected")

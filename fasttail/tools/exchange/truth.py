@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fasttail.tools.exchange.blocks import Block
 from fasttail.tools.exchange.book import Order
 from fasttail.tools.exchange.chain import Exchange, ExchangeOptions
 from fasttail.tools.exchange.constants import SynthError
-from fasttail.tools.exchange.decimals import decimal_text
-from fasttail.tools.exchange.events import Side, Trade
+from fasttail.tools.exchange.decimals import DecimalTexts, decimal_text
+from fasttail.tools.exchange.events import Trade, fill_text
 from fasttail.tools.exchange.markets import Market
 
 _MINUTE_MS = 60_000
+_BUFFER = 1 << 20
 CHAIN_FILE = "chain.json"
+_FILES = (
+    CHAIN_FILE, "l4_snapshot.json", "trades.jsonl", "candles.jsonl", "open_orders.jsonl", "fills.jsonl"
+)  # fmt: skip
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file, which takes the place of `path` once it is complete.
+
+    Raises SynthError if it cannot be written, or if anything but a regular file has that name.
+    """
+    try:
+        _refuse_special(path)
+        target = Path(os.path.realpath(path))
+        part = target.with_name(f".fasttail-{secrets.token_hex(8)}.part")
+        with part.open("xb", buffering=_BUFFER) as file:
+            try:
+                yield file
+                file.close()
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise SynthError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _refuse_special(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise SynthError(f"cannot write {path}: it is not a regular file")
 
 
 def order_json(order: Order) -> str:
@@ -140,13 +174,20 @@ class Truth:
     orders:        number of all order statuses, if a run has set an end.
     clocked:       whether later blocks, too, got their times from the run, so that the chain cannot be made
                    again.
+    history:       its trades and what follows from them; `history=False` saves the memory for it.
     lock:          held while a block is made; who looks at the exchange from another thread holds it.
     """
 
     def __init__(
-        self, options: ExchangeOptions, first_time_ns: int | None = None, orders: int | None = None
+        self,
+        options: ExchangeOptions,
+        first_time_ns: int | None = None,
+        orders: int | None = None,
+        *,
+        history: bool = True,
     ) -> None:
         self.options = options
+        self.has_history = history
         self.first_time_ns = first_time_ns
         self.orders = orders
         self.clocked = False
@@ -168,7 +209,8 @@ class Truth:
     def _make(self, time_ns: int | None, max_orders: int | None) -> Block:
         with self.lock:
             block = self.exchange.next_block(time_ns, max_orders)
-            self.history.add(self.exchange.trades)
+            if self.has_history:
+                self.history.add(self.exchange.trades)
         return block
 
     def at(self, height: int) -> Exchange:
@@ -222,47 +264,62 @@ def open_orders(exchange: Exchange, user: str) -> list[Order]:
     return sorted(found, key=lambda order: order.oid)
 
 
+def make_folder(folder: Path) -> None:
+    """Create the folder for `write_truth`. Raises SynthError if no files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SynthError(f"cannot write {folder}: {error.strerror or error}") from error
+    for name in _FILES:
+        _refuse_special(folder / name)
+
+
 def write_truth(folder: Path, truth: Truth) -> None:
     """Write what is true after the last block as files. Raises SynthError if they cannot be written.
 
     chain.json              the options that make the chain, and the height
     l4_snapshot.json        the books, as the node's `fileSnapshot` gives them
-    trades.jsonl            all trades since the first block
+    trades.jsonl            all trades since the first block; users and oids: of the buyer and the seller
     candles.jsonl           one-minute candles in the public API's shape
     open_orders.jsonl       a line a user: its open orders
-    fills.jsonl             a line a fill: user, side, and the trade
+    fills.jsonl             a line a fill: `[user, fill]`, as the node writes it
+
+    The files appear when all of them are complete, `chain.json` as the last one.
     """
-    try:
-        _write_files(folder, truth)
-    except OSError as error:
-        raise SynthError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    if not truth.has_history:
+        raise SynthError("the truth was made without its history, so it has no trades to write")
+    make_folder(folder)
+    exchange, trades = truth.exchange, truth.history.trades
+    texts = DecimalTexts()
+    contents: tuple[Iterable[str], ...] = (
+        [json.dumps(_chain_json(truth), indent=1), "\n"],
+        chain(snapshot_parts(exchange), "\n"),
+        (f"{json.dumps(_trade_json(trade))}\n" for trade in trades),
+        (
+            f"{json.dumps(candle.public(market.name))}\n"
+            for market in exchange.markets for candle in truth.history.candles(market.name)
+        ),
+        _open_order_lines(exchange),
+        (
+            f"{fill_text(trade, side, letter, texts)}\n" for trade in trades
+            for letter, side in (("B", trade.buyer), ("A", trade.seller)) if side is not None
+        ),
+    )  # fmt: skip
+    with ExitStack() as stack:
+        for name, lines in zip(_FILES, contents, strict=True):
+            file = stack.enter_context(replacing(folder / name))
+            file.writelines(line.encode("ascii") for line in lines)
+            file.flush()
 
 
-def _write_files(folder: Path, truth: Truth) -> None:
-    exchange, options = truth.exchange, truth.options
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def write(name: str, lines: Iterable[str]) -> None:
-        with (folder / name).open("w", encoding="ascii") as file:
-            file.writelines(lines)
-
-    head = asdict(options) | {"start": options.start.isoformat()}
-    run: dict[str, Any] = {"height": exchange.height, "orders": truth.orders}
-    run["first_time_ns"] = truth.first_time_ns
+def _chain_json(truth: Truth) -> dict[str, Any]:
+    run: dict[str, Any] = {
+        "height": truth.exchange.height, "orders": truth.orders, "first_time_ns": truth.first_time_ns,
+    }  # fmt: skip
     if truth.clocked:
         run["clocked"] = True
-    write(CHAIN_FILE, [json.dumps({"options": head, "run": run}, indent=1), "\n"])
-    write("l4_snapshot.json", chain(snapshot_parts(exchange), "\n"))
-    write("trades.jsonl", (f"{json.dumps(_trade_json(trade))}\n" for trade in truth.history.trades))
-    write("candles.jsonl", (
-        f"{json.dumps(candle.public(market.name))}\n"
-        for market in exchange.markets for candle in truth.history.candles(market.name)
-    ))  # fmt: skip
-    write("open_orders.jsonl", _open_order_lines(exchange))
-    write("fills.jsonl", (
-        f"{json.dumps(_trade_json(trade) | _fill_json(side, letter))}\n" for trade in truth.history.trades
-        for letter, side in (("B", trade.buyer), ("A", trade.seller)) if side is not None
-    ))  # fmt: skip
+    return {"options": asdict(truth.options) | {"start": truth.options.start.isoformat()}, "run": run}
 
 
 def read_truth(path: Path) -> tuple[Truth, int]:
@@ -294,12 +351,11 @@ def _open_order_lines(exchange: Exchange) -> Iterator[str]:
         yield f'{{"user":"{user}","orders":[{",".join(orders)}]}}\n'
 
 
-def _fill_json(side: Side, letter: str) -> dict[str, Any]:
-    return {"user": side.order.maker.account.address, "side": letter, "oid": side.order.oid}
-
-
 def _trade_json(trade: Trade) -> dict[str, Any]:
+    orders = [None if side is None else side.order for side in (trade.buyer, trade.seller)]
     return {
         "coin": trade.coin, "side": trade.taker_side, "px": decimal_text(trade.px),
         "sz": decimal_text(trade.sz), "time": trade.time_ms, "hash": trade.hash, "tid": trade.tid,
+        "users": [order and order.maker.account.address for order in orders],
+        "oids": [order and order.oid for order in orders],
     }  # fmt: skip

@@ -84,7 +84,7 @@ class Twaps:
             heappush(self._due, (now + _SLICE_NS + jitter, twap.twap_id, twap))
 
     def _end_of(self, twap: Twap) -> str | None:
-        """Return the status with which a TWAP ends now, as JSON, or None if it goes on."""
+        """Return the status with which a TWAP ends now, as JSON, or None if it continues."""
         if twap.slices_left <= 0 or twap.executed >= twap.sz or twap.maker.market.state == "closed":
             return '"finished"'
         chance = self._rng.random()
@@ -95,6 +95,8 @@ class Twaps:
     def _slice(self, twap: Twap) -> None:
         engine, maker = self._engine, twap.maker
         market = maker.market
+        if market.state != "open":
+            return
         sz = max((twap.sz - twap.executed) // max(twap.slices_left, 1) // market.lot, 1) * market.lot
         far = market.fair * (103 if maker.is_bid else 97) // 100
         order = Order(
