@@ -267,7 +267,9 @@ class Engine:
         ):
             self._end_taker(order)
         else:
-            order.terms = terms_text(order.kind, reduce_only=order.reduce_only, triggered=True)
+            order.terms = terms_text(
+                order.kind, tpsl=order.orig == 0, reduce_only=order.reduce_only, triggered=True
+            )
             order.tif, order.timestamp = '"Gtc"', events.time_ms
             self.rest(order)
         if order.sz < before and order.sibling is not None and order.sibling.waiting:
