@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import plain_reader
 
 from fasttail.tools.exchange.blocks import Block
 from fasttail.tools.exchange.chain import Exchange, ExchangeOptions
@@ -115,7 +116,5 @@ def events_of(root: Path, stream: str = "orders", layout: str = "plain") -> list
 
 def ns_of(text: str) -> int:
     """Return a text time as UTC ns."""
-    second, _, fraction = text.partition(".")
-    assert len(fraction) in (0, 3, 6, 9), text
-    whole = int(datetime.fromisoformat(second).replace(tzinfo=UTC).timestamp())
-    return whole * 10**9 + int(fraction.ljust(9, "0"))
+    assert len(text.partition(".")[2]) in (0, 3, 6, 9), text
+    return plain_reader.time_ns(text)

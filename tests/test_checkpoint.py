@@ -438,7 +438,8 @@ def test_a_full_file_system(service: Service) -> None:
     append(service.path, b"")
     server = Serve(service.data, "--state-dir", service.state, wrap=within)
     service.running.append(server)
-    service.state = Path(f"/proc/{server.process.pid}/root/{service.state}")
+    root = Path("/proc", str(server.process.pid), "root")
+    service.state = root / service.state.relative_to("/")
     service.file = service.state / "checkpoint.json"
     service.wait_position(service.path)
     with pytest.raises(OSError, match="No space left"):

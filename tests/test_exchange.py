@@ -17,6 +17,7 @@ from running import program
 
 from fasttail.tools import exchange
 from fasttail.tools.exchange import STREAMS, Exchange, ExchangeOptions, SynthError
+from fasttail.tools.exchange.events import BlockEvents
 
 pytestmark = pytest.mark.plain_build
 
@@ -174,6 +175,16 @@ def test_a_transaction_hash_tells_its_block(many: list[dict[str, Any]]) -> None:
             assert number in (-1, block)
             number = block
     assert number > first
+
+
+def test_a_hash_has_64_digits_whatever_its_transactions_number() -> None:
+    events = BlockEvents((), 1, long_sides=False)
+    events.begin(1_019_927_126, 0)
+    hashes = [events.tx_digits() for _ in range(70_000)]
+    assert {len(digits) for digits in hashes} == {64}
+    head = "043ccada56"
+    for number, text in ((0, "0000"), (255, "01ff00"), (256, "02010000"), (65_536, "0301000000")):
+        assert hashes[number][20:].startswith(head + text)
 
 
 def test_the_books_keep_their_size() -> None:

@@ -16,7 +16,9 @@ from exchange_compare import compare_layouts
 from running import command, wait_for
 from test_commands import ENVIRON, run
 
-from fasttail.tools.exchange import STREAMS, folder_name, read_truth
+from fasttail.config import SynthSettings, loading
+from fasttail.tools.exchange import STREAMS, ExchangeOptions, folder_name, read_truth
+from fasttail.tools.exchange.command import node_options
 
 pytestmark = pytest.mark.plain_build
 
@@ -142,6 +144,11 @@ def test_the_info_server_answers_during_the_run(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, words: list[str], message: str) -> None:
     assert re.fullmatch(message, refused(tmp_path / "node", *words))
     assert not (tmp_path / "node").exists()
+
+
+def test_the_settings_defaults_are_the_exchanges() -> None:
+    settings = loading.load(SynthSettings, {"directory": "x"}, {})
+    assert node_options(settings).market == ExchangeOptions()
 
 
 def test_two_nodes_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from plain_reader import time_ns
 
 from bench import (
     catchup,
@@ -367,12 +367,6 @@ def test_an_exponent_and_its_interval() -> None:
 # ---- the soak's node
 
 
-def utc_ns(text: str) -> int:
-    """Return a node's time as ns since 1970."""
-    second, _, fraction = text.partition(".")
-    return int(datetime.fromisoformat(f"{second}+00:00").timestamp()) * 10**9 + int(fraction.ljust(9, "0"))
-
-
 def test_a_soak_follows_its_plan() -> None:
     """Each block is due when the one before ends, and has the time at which it is due or made."""
     plan = Plan("", 2.0, 5000, 20000, 1.0, 0.5, 0.5, 1)
@@ -382,16 +376,16 @@ def test_a_soak_follows_its_plan() -> None:
     for made in ahead:
         lines = [orjson.loads(line) for line in made.data.splitlines()]
         due_ns = begin_ns + int(made.at * 1e9)
-        at_ns = utc_ns(lines[0]["block_time"]) + LAG_NS
+        at_ns = time_ns(lines[0]["block_time"]) + LAG_NS
         assert due_ns - 10**7 < at_ns < max(due_ns, time.time_ns()) + 10**7
-        assert utc_ns(lines[0]["local_time"]) >= at_ns - 10**7
+        assert time_ns(lines[0]["local_time"]) >= at_ns - 10**7
         blocks.append((made, lines))
     ahead.close()
     for (before, _), (later, _) in pairwise(blocks):
         assert later.at == before.at + before.orders / before.rate
     assert all(made.rate == plan.pace(made.at) for made, _ in blocks)
     assert {made.rate for made, _ in blocks} == {5000, 20000}
-    local = [utc_ns(line["local_time"]) for _, lines in blocks for line in lines]
+    local = [time_ns(line["local_time"]) for _, lines in blocks for line in lines]
     assert local == sorted(local)
     crcs: dict[int, int] = {}
     for made, lines in blocks:

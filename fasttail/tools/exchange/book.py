@@ -69,6 +69,14 @@ class Order:
         self.resting = False
 
 
+def swap_out(orders: list[Order], index: int) -> Order:
+    """Take an order out of a list, in which the last one takes its place."""
+    order = orders[index]
+    orders[index] = orders[-1]
+    orders.pop()
+    return order
+
+
 class ParentOrder(Order):
     """An order whose take-profit and stop orders wait until it is filled."""
 

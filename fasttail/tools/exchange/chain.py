@@ -105,7 +105,6 @@ class Exchange:
         self.height = options.first_height - 1
         self.time_ns = utc_ns(options.start) - BLOCK_NS + _JITTER_NS // 2
         self.orders = 0
-        self._blocks = 0
         self._random = random.Random(f"{seed}:blocks")
         self._events = BlockEvents(options.streams, seed, options.long_sides)
         self._engine = engine = Engine(self._events)
@@ -141,7 +140,6 @@ class Exchange:
         """
         size, now = self._size_and_time(time_ns)
         self.height += 1
-        self._blocks += 1
         self.time_ns = now
         events = self._events
         events.begin(self.height, now)
@@ -177,7 +175,8 @@ class Exchange:
         """Return the next block's number of order statuses (0: no events at all) and its time."""
         rng, mean = self._random, self.options.block_lines
         factor = _MEDIAN * rng.lognormvariate(0.0, _SIGMA)
-        deficit = self._blocks * mean - self.orders  # keeps the mean exact in the long run
+        blocks = self.height - self.options.first_height + 1
+        deficit = blocks * mean - self.orders  # keeps the mean exact in the long run
         target = min(max(0.0, mean * factor + 0.1 * deficit), mean * _LARGEST)
         rounding, empty, gap, short = (rng.random() for _ in range(4))
         size = 0 if empty < _EMPTY_SHARE else int(target + rounding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 STREAMS: dict[str, str] = {
     "orders": "node_order_statuses",
@@ -31,3 +32,8 @@ LAG_NS = 350_000_000  # from a block's time to its first line in a node
 
 class SynthError(Exception):
     """The simulated exchange cannot do what was asked (bad argument, no permission, full disk); one line."""
+
+
+def write_error(path: Path, error: OSError) -> SynthError:
+    """Return the error for a path that cannot be written."""
+    return SynthError(f"cannot write {path}: {error.strerror or error}")

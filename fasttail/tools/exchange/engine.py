@@ -47,7 +47,7 @@ class Engine:
     def rest(self, order: Order, anchor: Order | None = None) -> None:
         """Put an order into the book: at the back of its price level, or in front of `anchor`."""
         maker = order.maker
-        ladder = maker.market.bids if maker.is_bid else maker.market.asks
+        ladder = maker.market.ladder(maker.is_bid)
         if anchor is None:
             ladder.add(order)
             self.events.diff_new(order)
@@ -73,7 +73,7 @@ class Engine:
 
     def _take_out(self, order: Order) -> None:
         maker = order.maker
-        (maker.market.bids if maker.is_bid else maker.market.asks).remove(order)
+        maker.market.ladder(maker.is_bid).remove(order)
         if order.reduce_only:
             maker.account.reduce_only[maker.market.name].pop(order.oid, None)
 
@@ -111,7 +111,7 @@ class Engine:
         self.events.opened(order, digits)
         if self.can_match(order):
             self._match(order, digits, None, None)
-        if order.sz and not self.can_match(order) and not (order.reduce_only and not self._room(order)):
+        if self._may_rest(order):
             self.rest(order, anchor)
         else:
             self._end_taker(order)
@@ -121,12 +121,20 @@ class Engine:
             self.events.status(order, "filled", 0)
             self._filled(order)
         else:
-            stopped = order.reduce_only and not self._room(order)
-            self.events.status(order, "reduceOnlyCanceled" if stopped else "canceled", order.sz)
+            status = "canceled" if self._may_trade(order) else "reduceOnlyCanceled"
+            self.events.status(order, status, order.sz)
 
     def _room(self, order: Order) -> int:
+        """Return by how much an order may reduce its account's position."""
         maker = order.maker
         return maker.account.reducible(maker.market.name, maker.is_bid)
+
+    def _may_trade(self, order: Order) -> bool:
+        """Whether an order is not one that may only reduce a position that is not there."""
+        return not order.reduce_only or self._room(order) > 0
+
+    def _may_rest(self, order: Order) -> bool:
+        return order.sz > 0 and not self.can_match(order) and self._may_trade(order)
 
     def _match(self, taker: Order, digits: str, liquidation: Liquidation | None, twap_id: int | None) -> None:
         """Match an order against the other side, best price first, within a price by time."""
@@ -215,7 +223,7 @@ class Engine:
         orders = account.reduce_only.get(coin)
         if orders:
             for order in list(orders.values()):
-                if not self._room(order):
+                if not self._may_trade(order):
                     self.cancel(order, "reduceOnlyCanceled")
 
     # -- triggers
@@ -226,8 +234,7 @@ class Engine:
         market = order.maker.market
         heap = market.rising if order.above else market.falling
         if len(heap) > _MAX_ENDED_TRIGGERS and sum(entry[2].waiting for entry in heap) < len(heap) // 2:
-            kept = sorted(entry for entry in heap if entry[2].waiting)
-            heap[:] = kept
+            heap[:] = sorted(entry for entry in heap if entry[2].waiting)
         heappush(heap, (order.trigger_px if order.above else -order.trigger_px, order.oid, order))
 
     def move_price(self, market: Market, fair: int) -> None:
@@ -244,12 +251,11 @@ class Engine:
         order.waiting = False
         events = self.events
         events.status(order, "triggered", order.sz)
-        room = self._room(order)
-        if order.reduce_only and room == 0:
+        if not self._may_trade(order):
             events.status(order, "reduceOnlyRejected", order.sz)
             return
         if order.orig == 0:  # for a whole position
-            order.sz = room
+            order.sz = self._room(order)
         if product(order.px, order.sz) < _MIN_NOTIONAL:
             events.status(order, "minTradeNtlRejected", order.sz if order.orig else 0)
             return
@@ -259,12 +265,7 @@ class Engine:
             return
         if self.can_match(order):
             self._match(order, events.tx_digits(), None, None)
-        if (
-            order.is_market
-            or order.sz == 0
-            or self.can_match(order)
-            or (order.reduce_only and not self._room(order))
-        ):
+        if order.is_market or not self._may_rest(order):
             self._end_taker(order)
         else:
             order.terms = terms_text(
@@ -293,11 +294,7 @@ class Engine:
         position = account.positions.get(market.name)
         if position is None or position.szi == 0 or not market.is_perp:
             return False
-        own = [
-            order
-            for order in (*market.bids.orders(), *market.asks.orders())
-            if order.maker.account is account
-        ]
+        own = [order for order in market.orders() if order.maker.account is account]
         if len(own) > _MOST_MATCHES:
             return False
         for order in own:
@@ -316,26 +313,18 @@ class Engine:
     def close_market(self, market: Market, accounts: list[Account], status: str, px: int) -> None:
         """Cancel all orders of a coin and settle all positions in it at a price."""
         market.state = "closed"
-        for order in [*market.bids.orders(), *market.asks.orders()]:
+        for order in list(market.orders()):
             self.cancel(order, status)
         for _, _, trigger in [*market.rising, *market.falling]:
             if trigger.waiting:
                 self.cancel(trigger, status)
         market.rising, market.falling = [], []
         for account in accounts:
-            position = account.positions.pop(market.name, None)
+            position = account.positions.get(market.name)
             if position is not None and position.szi:
-                account.positions[market.name] = position
-                self.one_sided(
-                    account,
-                    market,
-                    "A" if position.szi > 0 else "B",
-                    abs(position.szi),
-                    px,
-                    "Settlement",
-                    NO_HASH,
-                )
-                del account.positions[market.name]
+                side = "A" if position.szi > 0 else "B"
+                self.one_sided(account, market, side, abs(position.szi), px, "Settlement", NO_HASH)
+            account.positions.pop(market.name, None)
 
     def one_sided(
         self, account: Account, market: Market, side: str, sz: int, px: int, direction: str, tx_hash: str

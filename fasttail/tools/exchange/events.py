@@ -80,6 +80,21 @@ def fill_text(trade: Trade, side: Side, letter: str, texts: DecimalTexts) -> str
     )
 
 
+def _order_text(order: Order, sz: int, texts: DecimalTexts) -> str:
+    """Return an order's text from its price on, without the quote before it, to its closing brace."""
+    return (
+        f'{texts[order.px]}","sz":"{texts[sz]}","oid":{order.oid},"timestamp":{order.timestamp},{order.terms}'
+        f'"origSz":"{texts[order.orig]}","tif":{order.tif},"cloid":{order.cloid}}}'
+    )
+
+
+def order_json(order: Order, texts: DecimalTexts) -> str:
+    """Return an order as the node's snapshots and a parent's `children` have it."""
+    maker = order.maker
+    head = f'{{"coin":"{maker.market.name}","side":"{maker.side}","limitPx":"'
+    return head + _order_text(order, order.sz, texts)
+
+
 class BlockEvents:
     """The events of the current block. The lists of streams that are not wanted stay empty.
 
@@ -138,28 +153,23 @@ class BlockEvents:
         digits = next(self._hashes)
         action = self._actions
         self._actions = action + 1
-        index = "00" if action == 0 else f"01{action:02x}" if action < 256 else f"02{action:04x}"
+        if action < 256:
+            index = f"01{action:02x}" if action else "00"
+        else:
+            index = f"02{action:04x}" if action < 65_536 else f"03{action:06x}"
         head = f"{digits[:20]}{self._hash_block}{index}00"
         return head + digits[len(head) - 64 :]
 
     # -- order statuses
 
-    def order_text(self, order: Order, sz: int) -> str:
-        """Return an order's text from its price on, without the quote before it, to its closing brace."""
-        texts = self.texts
-        return (
-            f'{texts[order.px]}","sz":"{texts[sz]}","oid":{order.oid},"timestamp":{order.timestamp},{order.terms}'
-            f'"origSz":"{texts[order.orig]}","tif":{order.tif},"cloid":{order.cloid}}}'
-        )
-
     def opened(self, order: Order, digits: str) -> None:
         """Report an order as `open`. digits: of its transaction's hash, see `tx_digits`."""
         before, after = order.maker.open_head
-        self.orders.append(f"{self.head}{before}{digits}{after}{self.order_text(order, order.sz)}}}")
+        self.orders.append(f"{self.head}{before}{digits}{after}{_order_text(order, order.sz, self.texts)}}}")
 
     def status(self, order: Order, status: str, sz: int) -> None:
         """Report another status of an order. sz: what remains of it."""
-        self.orders.append(f"{self.head}{order.maker.heads[status]}{self.order_text(order, sz)}}}")
+        self.orders.append(f"{self.head}{order.maker.heads[status]}{_order_text(order, sz, self.texts)}}}")
 
     # -- book diffs
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fasttail.tools.exchange.blocks import Block
-from fasttail.tools.exchange.constants import BLOCK_NS, NS, SynthError
+from fasttail.tools.exchange.constants import BLOCK_NS, NS, write_error
 from fasttail.tools.exchange.faults import FaultRecord, Torn, torn_lines
 from fasttail.tools.exchange.layouts import (
     LINE_GAP_NS,
@@ -142,10 +142,6 @@ class HourFiles:
                 raise write_error(self._path, error) from error
             self.bytes += written
             view = view[written:]
-
-
-def write_error(path: Path, error: OSError) -> SynthError:
-    return SynthError(f"cannot write {path}: {error.strerror or error}")
 
 
 @dataclass(slots=True)

@@ -141,8 +141,8 @@ class Ledger:
         account = rng.choice(self._accounts)
         roll = rng.random()
         if roll < 0.3:
-            action = self._contract_order(rng.choice(self._makers))
-            account = self._order_account
+            maker = rng.choice(self._makers)
+            account, action = maker.account, self._contract_order(maker)
         elif roll < 0.6:
             action = (
                 f'"type":"SystemSendAssetAction","destination":"0x{hex_digits(rng, 40)}",'
@@ -173,7 +173,6 @@ class Ledger:
             engine.execute(order, no_match="iocCancelRejected")
         else:
             engine.reject(order, "rejected")
-        self._order_account = maker.account
         return (
             f'"type":"order","orders":[{{"a":{market.asset},"b":{"true" if maker.is_bid else "false"},'
             f'"p":"{_short(px)}","s":"{_short(sz)}","r":false,"t":{{"limit":{{"tif":"Ioc"}}}}}}],"grouping":"na"'

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fasttail.tools.exchange.book import Ladder, TriggerOrder
+from fasttail.tools.exchange.book import Ladder, Order, TriggerOrder
 from fasttail.tools.exchange.decimals import SCALE, scaled
 
 Kind = Literal["perp", "hip3", "spot", "outcome"]
@@ -101,6 +102,11 @@ class Market:
 
     def __post_init__(self) -> None:
         self.is_perp = self.kind in ("perp", "hip3")
+
+    def orders(self) -> Iterator[Order]:
+        """Yield the orders in the book: the bids, then the asks, each best first."""
+        yield from self.bids.orders()
+        yield from self.asks.orders()
 
     def on_tick(self, px: int) -> int:
         """Return a price rounded down to the coin's steps, at least one of them."""

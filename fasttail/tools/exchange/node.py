@@ -23,6 +23,7 @@ from fasttail.tools.exchange.constants import (
     LAG_NS,
     NS,
     SynthError,
+    write_error,
 )
 from fasttail.tools.exchange.faults import ChainBlock, Fault, FaultRecord, Faults, Writing
 from fasttail.tools.exchange.files import (
@@ -32,7 +33,6 @@ from fasttail.tools.exchange.files import (
     HourFiles,
     StreamWriter,
     newest_hour,
-    write_error,
 )
 from fasttail.tools.exchange.layouts import check_layout, check_streams, folder_name
 
@@ -154,7 +154,7 @@ class BlockSource(Protocol):
 
 @contextmanager
 def _stop_signals(stopped: list[bool]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set stopped[0], so that a run ends after a line. Main thread only."""
+    """Let SIGINT and SIGTERM set stopped[0], so that a run ends after a block. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -426,7 +426,10 @@ class _Run:
             if not in_time or not self._write_until(due + _WRITE_SHARE * BLOCK_S / self._speed):
                 return False
             block = self._next_block()
-        return self._write_rest() and self._finish(due) and self._write_rest()
+        if not self._write_rest():
+            return False
+        self._finish(due)
+        return self._write_rest()
 
     def _write_unpaced(self) -> bool:
         """Write each block at once. Return whether the run came to its own end."""
@@ -456,10 +459,9 @@ class _Run:
                 self._orders_left -= len(block.events["orders"])
         return block
 
-    def _finish(self, due: float) -> bool:
+    def _finish(self, due: float) -> None:
         for node in self._nodes:
             node.finish(self._block_ns, due)
-        return True
 
     def _write_rest(self) -> bool:
         """Write all that the nodes have, each line at its time. Return False if the run must end before."""

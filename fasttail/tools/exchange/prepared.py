@@ -99,9 +99,7 @@ def _write_blocks(
             done.orders + len(block.events.get("orders", ())),
             done.events + sum(map(len, block.events.values())),
         )
-    totals = asdict(done)
-    del totals["bytes"]
-    file.write(_json_line({"end": totals}))
+    file.write(_json_line({"end": _totals(done)}))
     return replace(done, bytes=file.tell())
 
 
@@ -111,6 +109,10 @@ def _write_block(file: IO[bytes], block: Block) -> None:
     file.write(_json_line({"number": block.number, "time_ns": block.time_ns, "streams": sizes}))
     for chunk in chunks.values():
         file.write(chunk.text)
+
+
+def _totals(done: Prepared) -> dict[str, int]:
+    return {"blocks": done.blocks, "orders": done.orders, "events": done.events}
 
 
 def _json_line(value: object) -> bytes:
@@ -222,9 +224,7 @@ class PreparedBlocks:
         return tuple(streams), float(block_lines)
 
     def _check_end(self, end: object) -> None:
-        done = asdict(self._done)
-        del done["bytes"]
-        if end != done or self._read(1, short=True):
+        if end != _totals(self._done) or self._read(1, short=True):
             raise self._damaged()
         self._total = self._done
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from itertools import accumulate
 
 from fasttail.tools.exchange.accounts import HIP2_USER, Account, Maker, hex_digits
-from fasttail.tools.exchange.book import Order, ParentOrder, TriggerOrder, terms_text
+from fasttail.tools.exchange.book import Order, ParentOrder, TriggerOrder, swap_out, terms_text
 from fasttail.tools.exchange.decimals import SCALE, decimal_text
 from fasttail.tools.exchange.engine import Engine
+from fasttail.tools.exchange.events import order_json
 from fasttail.tools.exchange.markets import Market
 from fasttail.tools.exchange.twaps import Twaps
 
@@ -30,9 +31,7 @@ _CANCELS = {
     "openInterestCapCanceled": 0.0005, "internalCancel": 0.0005,
 }  # fmt: skip
 _TRIGGER_DISTANCES = math.log(0.0002), math.log(0.08)  # shares of the price
-_MOST_REDUCE_ONLY = (
-    3  # of a user in a coin before the first block, so that closing a position ends few orders
-)
+_MOST_REDUCE_ONLY = 3  # of a user in a coin before the first block, so that closing a position ends few
 _TRIGGER_KINDS = ("Stop Market", "Stop Limit", "Take Profit Market", "Take Profit Limit")
 
 
@@ -149,12 +148,8 @@ class RareActions:
 
     def _pick_resting(self) -> Order | None:
         """Take a random resting order out of the list."""
-        resting = self.resting
-        while resting:
-            index = self._rng.randrange(len(resting))
-            order = resting[index]
-            resting[index] = resting[-1]
-            resting.pop()
+        while self.resting:
+            order = swap_out(self.resting, self._rng.randrange(len(self.resting)))
             if order.resting:
                 return order
         return None
@@ -254,13 +249,12 @@ class RareActions:
     def _modify(self, maker: Maker, digits: str) -> None:
         """Replace a resting order by one with another size, under a new oid."""
         old = self._pick_resting()
-        if old is None or type(old) is not Order or old.reduce_only or old.maker.market.state != "open":
-            if old is not None:
-                self._engine.cancel(old)
-            else:
-                self._gtc(maker, digits)
+        if old is None:
+            self._gtc(maker, digits)
             return
         self._engine.cancel(old)
+        if type(old) is not Order or old.reduce_only or old.maker.market.state != "open":
+            return
         new = self._order(old.maker, old.px, digits, "Alo")
         new.cloid = old.cloid
         if self._engine.can_match(new):
@@ -377,12 +371,8 @@ class RareActions:
             child.cloid = parent.cloid
             if rng.random() < 0.7:
                 child.oid = parent.oid  # gets an own one when it opens
-        events = engine.events
-        parent.terms = terms_text(children=",".join(
-            f'{{"coin":"{maker.market.name}","side":"{other.side}",'
-            f'"limitPx":"{events.order_text(child, child.sz)}'
-            for child in parent.children
-        ))  # fmt: skip
+        texts = engine.events.texts
+        parent.terms = terms_text(children=",".join(order_json(child, texts) for child in parent.children))
         return parent
 
     # -- before the first block

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from fasttail.tools.exchange.accounts import Maker
-from fasttail.tools.exchange.book import PLAIN_TERMS, Order
+from fasttail.tools.exchange.book import PLAIN_TERMS, Order, swap_out
 from fasttail.tools.exchange.engine import Engine
 from fasttail.tools.exchange.rare import RareActions
 
@@ -27,7 +27,7 @@ _BAD_ALO, _MARGIN, _IOC, _OPEN, _CANCEL, _TAKE, _RARE = range(7)
 _OPEN_SHARE, _TAKE_SHARE = 19.6, 0.11
 _STATUSES_PER_ACTION = 1.013
 _REJECTED = {_BAD_ALO: 59.0, _MARGIN: 1.0, _IOC: 0.55}
-REJECTED_SHARE = sum(_REJECTED.values()) / 100
+REJECTED_SHARE = round(sum(_REJECTED.values()) / 100, 6)
 
 
 class Traffic:
@@ -176,10 +176,7 @@ class Traffic:
             resting = self._older
         least = self._target * 0.9 - 100 - len(self._older)
         while resting and len(resting) > least:
-            index = chosen % len(resting)
-            order = resting[index]
-            resting[index] = resting[-1]
-            resting.pop()
+            order = swap_out(resting, chosen % len(resting))
             if order.resting:
                 self._engine.cancel(order)
                 return

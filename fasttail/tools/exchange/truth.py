@@ -18,9 +18,9 @@ from typing import IO, Any
 from fasttail.tools.exchange.blocks import Block
 from fasttail.tools.exchange.book import Order
 from fasttail.tools.exchange.chain import Exchange, ExchangeOptions
-from fasttail.tools.exchange.constants import SynthError
+from fasttail.tools.exchange.constants import SynthError, write_error
 from fasttail.tools.exchange.decimals import DecimalTexts, decimal_text
-from fasttail.tools.exchange.events import Trade, fill_text
+from fasttail.tools.exchange.events import Trade, fill_text, order_json
 from fasttail.tools.exchange.markets import Market
 
 _MINUTE_MS = 60_000
@@ -49,22 +49,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             finally:
                 part.unlink(missing_ok=True)
     except OSError as error:
-        raise SynthError(f"cannot write {path}: {error.strerror or error}") from error
+        raise write_error(path, error) from error
 
 
 def _refuse_special(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise SynthError(f"cannot write {path}: it is not a regular file")
-
-
-def order_json(order: Order) -> str:
-    """Return an order as the node's snapshots and its info server give it."""
-    maker = order.maker
-    head = f'{{"coin":"{maker.market.name}","side":"{maker.side}","limitPx":"{decimal_text(order.px)}",'
-    return (
-        f'{head}"sz":"{decimal_text(order.sz)}","oid":{order.oid},"timestamp":{order.timestamp},{order.terms}'
-        f'"origSz":"{decimal_text(order.orig)}","tif":{order.tif},"cloid":{order.cloid}}}'
-    )
 
 
 def waiting_orders(market: Market) -> list[Order]:
@@ -83,20 +73,20 @@ def snapshot_parts(
     height:   the books stand in `[height, books]`.
     """
 
+    texts = DecimalTexts()
+
+    def with_users(orders: Iterable[Order]) -> str:
+        return ",".join(f'["{order.maker.account.address}",{order_json(order, texts)}]' for order in orders)
+
     def side(orders: Iterable[Order]) -> str:
-        if users:
-            return ",".join(f'["{order.maker.account.address}",{order_json(order)}]' for order in orders)
-        return ",".join(map(order_json, orders))
+        return with_users(orders) if users else ",".join(order_json(order, texts) for order in orders)
 
     yield f"[{exchange.height},[" if height else "["
     comma = ""
     for market in exchange.markets:
         book = f"[[{side(market.bids.orders())}],[{side(market.asks.orders())}]]"
         if triggers:
-            waiting = ",".join(
-                f'["{order.maker.account.address}",{order_json(order)}]' for order in waiting_orders(market)
-            )
-            book = f'{{"book_orders":{book},"untriggered_orders":[{waiting}]}}'
+            book = f'{{"book_orders":{book},"untriggered_orders":[{with_users(waiting_orders(market))}]}}'
         yield f'{comma}["{market.name}",{book}]'
         comma = ","
     yield "]]" if height else "]"
@@ -136,7 +126,7 @@ class History:
 
     def __init__(self) -> None:
         self.trades: list[Trade] = []
-        self._candles: dict[tuple[str, int], Candle] = {}
+        self._candles: dict[str, dict[int, Candle]] = {}  # by coin and time
 
     def add(self, trades: Iterable[Trade]) -> None:
         """Add the trades of the next block. One-sided ones count as fills, not in candles."""
@@ -145,14 +135,14 @@ class History:
             if trade.buyer is None or trade.seller is None:
                 continue
             open_ms = trade.time_ms - trade.time_ms % _MINUTE_MS
-            key = (trade.coin, open_ms)
-            if key not in self._candles:
-                self._candles[key] = Candle(open_ms, trade.px, trade.px, trade.px, trade.px)
-            self._candles[key].add(trade)
+            candles = self._candles.setdefault(trade.coin, {})
+            if open_ms not in candles:
+                candles[open_ms] = Candle(open_ms, trade.px, trade.px, trade.px, trade.px)
+            candles[open_ms].add(trade)
 
     def candles(self, coin: str) -> list[Candle]:
         """Return a coin's one-minute candles, oldest first. Minutes without a trade have none."""
-        return [candle for (name, _), candle in self._candles.items() if name == coin]
+        return list(self._candles.get(coin, {}).values())
 
     def fills(self, user: str) -> list[tuple[str, Trade]]:
         """Return a user's fills, oldest first, as (side, trade). A trade with itself does not happen."""
@@ -255,13 +245,14 @@ def _market(exchange: Exchange, coin: str) -> Market:
 
 def open_orders(exchange: Exchange, user: str) -> list[Order]:
     """Return a user's orders that rest or wait for their trigger now, oldest first."""
-    found = [
-        order
-        for market in exchange.markets
-        for order in chain(market.bids.orders(), market.asks.orders(), waiting_orders(market))
-        if order.maker.account.address == user
-    ]
+    found = (order for order in _all_open_orders(exchange) if order.maker.account.address == user)
     return sorted(found, key=lambda order: order.oid)
+
+
+def _all_open_orders(exchange: Exchange) -> Iterator[Order]:
+    for market in exchange.markets:
+        yield from market.orders()
+        yield from waiting_orders(market)
 
 
 def make_folder(folder: Path) -> None:
@@ -270,7 +261,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise SynthError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise write_error(folder, error) from error
     for name in _FILES:
         _refuse_special(folder / name)
 
@@ -344,9 +335,9 @@ def read_truth(path: Path) -> tuple[Truth, int]:
 
 def _open_order_lines(exchange: Exchange) -> Iterator[str]:
     by_user: dict[str, list[str]] = {}
-    for market in exchange.markets:
-        for order in chain(market.bids.orders(), market.asks.orders(), waiting_orders(market)):
-            by_user.setdefault(order.maker.account.address, []).append(order_json(order))
+    texts = DecimalTexts()
+    for order in _all_open_orders(exchange):
+        by_user.setdefault(order.maker.account.address, []).append(order_json(order, texts))
     for user, orders in sorted(by_user.items()):
         yield f'{{"user":"{user}","orders":[{",".join(orders)}]}}\n'
 
