@@ -49,7 +49,9 @@ def test_it_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     check_summary(output)
-    assert re.search(r" in [2-5] files", output), "hours went by"
+    files = re.search(r" in (\d+) files", output)
+    assert files is not None
+    assert int(files[1]) > 1, "hours went by"
     seconds = re.findall(r"^ +\d+ s  +[\d,]+ lines/s  +[\d,]+ orders/s  delay p50 ", output, re.M)
     assert len(seconds) >= 3  # one more if the end takes a while
     assert re.search(r"^ +\S+ (Bid|Ask) [\d.]+ @ [\d.]+ (open|canceled|filled|triggered)$", output, re.M)
