@@ -11,8 +11,9 @@ from fasttail.engine.columns cimport add_row, column_sums_to_dict
 from fasttail.engine.pool cimport WorkerPool, check_batch
 from fasttail.engine.rejects cimport reason_text
 from fasttail.streams.registry cimport ORDER_STATUSES
-from fasttail.engine.table cimport RowTable, table_new
-from fasttail.streams.types cimport Row
+from fasttail.engine.table cimport RowTable, table_new, table_row
+from fasttail.streams.orders cimport OrderRow
+from fasttail.streams.types cimport RowHead
 from fasttail.engine.buffer cimport buffer_clear, buffer_free
 from fasttail.engine.encoders cimport encode_json, encode_raw
 from fasttail.sources.reader cimport RETAINED_WINDOWS, Reader
@@ -73,7 +74,7 @@ cdef class Converter:
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
         cdef int code
         cdef size_t i, n = 0
-        cdef Row* row
+        cdef const RowHead* row
         buffer_clear(&self.out, KEEP_TEXT)
         with nogil:
             self.table.clear()
@@ -86,9 +87,9 @@ cdef class Converter:
         with nogil:
             n = self.selector.select(self.table, begin, self.selection)
             for i in range(n):
-                row = &(<Row*>self.table.rows)[self.selection[i]]
+                row = table_row(self.table, self.selection[i])
                 if self.compute_sums:
-                    add_row(&self.sums, row)
+                    add_row(&self.sums, <const OrderRow*>row)
                 if self.format == FORMAT_RAW:
                     encode_raw(&self.out, row, begin)
                 elif self.format == FORMAT_JSON:

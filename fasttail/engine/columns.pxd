@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.table cimport RowTable
-from fasttail.streams.types cimport Row
+from fasttail.streams.orders cimport OrderRow
 
 cdef extern from *:
     """
@@ -27,7 +27,7 @@ cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil
 cdef dict column_sums_to_dict(const ColumnSums* sums)
 
 
-cdef inline void add_row(ColumnSums* sums, const Row* row) noexcept nogil:
+cdef inline void add_row(ColumnSums* sums, const OrderRow* row) noexcept nogil:
     sums.oid += row.oid
     sums.timestamp += row.timestamp
     sums.limitPx += row.limitPx
@@ -45,4 +45,4 @@ cdef class Batch:
     cdef int _compact_rows(self) except -1
     cdef readonly list rejected
     cdef readonly uint64_t lines
-    cdef object _value(self, const Row* row, str name)
+    cdef object _value(self, const OrderRow* row, str name)

@@ -9,9 +9,10 @@ from libc.string cimport memset
 from posix.unistd cimport usleep
 
 from fasttail.engine.table cimport RowTable, row_envelope, table_release
+from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, ORDER_TYPE, REDUCE_ONLY, STATUS, TIF, OrderRow
 from fasttail.streams.types cimport (
     ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
-    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row)
+    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, Envelope, TextSpan)
 
 # The keys of `to_pylist` and of `--format json`, in order.
 COLUMNS = (
@@ -29,13 +30,13 @@ _JSON_FIELDS = {"builder": F_BUILDER, "children": F_CHILDREN}
 _FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOnly": REDUCE_ONLY}
 
 
-cdef const char* _field_text(const Row* row, const char* data, int field, size_t* size) noexcept nogil:
+cdef const char* _field_text(const OrderRow* row, const char* data, int field, size_t* size) noexcept nogil:
     """Return the JSON text of one value, without quotes, or NULL for null. Valid as long as the data is."""
     cdef const TextSpan* span
     if field == F_TIME:
         span = &row.time
     elif field == F_USER:
-        span = &row.user
+        span = &row.head.user
     elif field == F_HASH:
         span = &row.hash
     elif field == F_BUILDER:
@@ -43,7 +44,7 @@ cdef const char* _field_text(const Row* row, const char* data, int field, size_t
     elif field == F_STATUS:
         span = &row.status_text
     elif field == F_COIN:
-        span = &row.coin_text
+        span = &row.head.coin_text
     elif field == F_LIMIT_PX:
         span = &row.limitPx_text
     elif field == F_SZ:
@@ -63,7 +64,7 @@ cdef const char* _field_text(const Row* row, const char* data, int field, size_t
     else:
         span = &row.cloid
     size[0] = span.size
-    return data + row.offset + span.offset if span.offset else NULL
+    return data + row.head.offset + span.offset if span.offset else NULL
 
 
 cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil:
@@ -71,7 +72,7 @@ cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil:
     cdef size_t i, k
     for k in range(table.segments_len):
         for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-            add_row(sums, &(<Row*>table.rows)[i])
+            add_row(sums, &(<OrderRow*>table.rows)[i])
 
 
 cdef dict column_sums_to_dict(const ColumnSums* sums):
@@ -122,7 +123,7 @@ cdef object _column(Batch batch, void* first, const char* format, Py_ssize_t ite
     column.format = format
     column.itemsize = itemsize
     column.shape[0] = <Py_ssize_t>batch.table.rows_len
-    column.strides[0] = sizeof(Row)
+    column.strides[0] = sizeof(OrderRow)
     return memoryview(column)
 
 
@@ -173,14 +174,14 @@ cdef class Batch:
 
         A list: every other key of `to_pylist`, and the exact text of decimals as `limitPx_text`, `sz_text`, `origSz_text`.
         """
-        cdef Row* r = <Row*>self.table.rows
+        cdef OrderRow* r = <OrderRow*>self.table.rows
         self._compact_rows()
         if name == "oid":
             return _column(self, &r.oid, "Q", 8)
         if name == "timestamp":
             return _column(self, &r.timestamp, "q", 8)
         if name == "time_ns":
-            return _column(self, &r.time_ns, "q", 8)
+            return _column(self, &r.head.time_ns, "q", 8)
         if name == "limitPx":
             return _column(self, &r.limitPx, "d", 8)
         if name == "sz":
@@ -188,21 +189,21 @@ cdef class Batch:
         if name == "origSz":
             return _column(self, &r.origSz, "d", 8)
         if name == "coin_code":
-            return _column(self, &r.coin, "H", 2)
+            return _column(self, &r.head.coin, "H", 2)
         if name == "status_code":
-            return _column(self, &r.status, "B", 1)
+            return _column(self, &r.head.codes[<int>STATUS], "B", 1)
         if name == "orderType_code":
-            return _column(self, &r.orderType, "B", 1)
+            return _column(self, &r.head.codes[<int>ORDER_TYPE], "B", 1)
         if name == "tif_code":
-            return _column(self, &r.tif, "B", 1)
+            return _column(self, &r.head.codes[<int>TIF], "B", 1)
         if name == "flags":
-            return _column(self, &r.flags, "B", 1)
+            return _column(self, &r.head.flags, "B", 1)
         if name in _DECIMAL_TEXTS:
             name = _DECIMAL_TEXTS[name]
         elif name not in COLUMNS:
             raise KeyError(name)
         cdef size_t i
-        return [self._value(&(<Row*>self.table.rows)[i], name) for i in range(self.table.rows_len)]
+        return [self._value(&(<OrderRow*>self.table.rows)[i], name) for i in range(self.table.rows_len)]
 
     def sums(self) -> dict:
         """Return the sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in line order)."""
@@ -229,8 +230,8 @@ cdef class Batch:
         if not 0 <= index < <Py_ssize_t>self.table.rows_len:
             raise IndexError(index)
         self._compact_rows()
-        cdef const Row* row = &(<Row*>self.table.rows)[index]
-        return (<const char*>self.data.buf + row.offset)[:row.size]
+        cdef const OrderRow* row = &(<OrderRow*>self.table.rows)[index]
+        return (<const char*>self.data.buf + row.head.offset)[:row.head.size]
 
     def to_pylist(self) -> list:
         """Return one dict per order. It has all keys of COLUMNS, with None where the node has no value.
@@ -239,28 +240,28 @@ cdef class Batch:
         """
         cdef size_t i
         self._compact_rows()
-        return [{name: self._value(&(<Row*>self.table.rows)[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
+        return [{name: self._value(&(<OrderRow*>self.table.rows)[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
 
-    cdef object _value(self, const Row* row, str name):
+    cdef object _value(self, const OrderRow* row, str name):
         cdef const char* data = <const char*>self.data.buf
         cdef const char* text
         cdef size_t size = 0
         cdef const Envelope* e
         if name in _TEXT_FIELDS:
             text = _field_text(row, data, _TEXT_FIELDS[name], &size)
-            return None if text == NULL else _decode(text, size, row.flags & ESCAPED)
+            return None if text == NULL else _decode(text, size, row.head.flags & ESCAPED)
         if name in _JSON_FIELDS:
             text = _field_text(row, data, _JSON_FIELDS[name], &size)
             return None if text == NULL else _loads(text[:size])
         if name in _FLAGS:
-            return bool(row.flags & <uint8_t>_FLAGS[name])
+            return bool(row.head.flags & <uint8_t>_FLAGS[name])
         if name == "oid":
             return row.oid
         if name == "timestamp":
             return row.timestamp
         if name == "side":
-            return chr(row.side)
-        e = row_envelope(self.table, row)
+            return chr(row.head.side)
+        e = row_envelope(self.table, &row.head)
         if e == NULL:
             return None
         if name == "block_number":

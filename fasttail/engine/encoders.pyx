@@ -3,11 +3,12 @@
 Encoders return 1, or 0 if out of memory.
 """
 from fasttail.engine.table cimport RowTable, row_envelope
-from fasttail.streams.types cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, Envelope, TextSpan, Row
+from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, OrderRow
+from fasttail.streams.types cimport Envelope, RowHead, TextSpan
 from fasttail.engine.buffer cimport Buffer, put, put_bool, put_int, put_signed, buffer_reserve
 
 
-cdef int encode_raw(Buffer* out, const Row* row, const char* data) noexcept nogil:
+cdef int encode_raw(Buffer* out, const RowHead* row, const char* data) noexcept nogil:
     """Append the event as it is in the file, and a newline."""
     if not buffer_reserve(out, <size_t>row.size + 1):
         return 0
@@ -32,17 +33,18 @@ cdef inline void _put_value_or_null(Buffer* out, const char* event, TextSpan val
         put(out, event + value.offset, value.size)
 
 
-cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* data) noexcept nogil:
+cdef int encode_json(Buffer* out, const RowHead* head, RowTable table, const char* data) noexcept nogil:
     """Append one flat object with the keys of `fasttail.engine.columns.COLUMNS`, and a newline."""
-    cdef const Envelope* e = row_envelope(table, row)
-    cdef const char* event = data + row.offset
+    cdef const OrderRow* row = <const OrderRow*>head
+    cdef const Envelope* e = row_envelope(table, head)
+    cdef const char* event = data + row.head.offset
     # Every value is part of the event; the keys and their nulls need less than 512 bytes.
-    if not buffer_reserve(out, <size_t>row.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
+    if not buffer_reserve(out, <size_t>row.head.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
         return 0
     put(out, b'{"time":', 8)
     _put_string_or_null(out, event, row.time)
     put(out, b',"user":', 8)
-    _put_string_or_null(out, event, row.user)
+    _put_string_or_null(out, event, row.head.user)
     put(out, b',"hash":', 8)
     _put_string_or_null(out, event, row.hash)
     put(out, b',"builder":', 11)
@@ -50,9 +52,9 @@ cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* da
     put(out, b',"status":', 10)
     _put_string_or_null(out, event, row.status_text)
     put(out, b',"coin":', 8)
-    _put_string_or_null(out, event, row.coin_text)
+    _put_string_or_null(out, event, row.head.coin_text)
     put(out, b',"side":"', 9)
-    out.data[out.size] = <char>row.side
+    out.data[out.size] = <char>row.head.side
     out.size += 1
     put(out, b'","limitPx":', 12)
     _put_string_or_null(out, event, row.limitPx_text)
@@ -65,15 +67,15 @@ cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* da
     put(out, b',"triggerCondition":', 20)
     _put_string_or_null(out, event, row.triggerCondition)
     put(out, b',"isTrigger":', 13)
-    put_bool(out, row.flags & IS_TRIGGER)
+    put_bool(out, row.head.flags & IS_TRIGGER)
     put(out, b',"triggerPx":', 13)
     _put_string_or_null(out, event, row.triggerPx_text)
     put(out, b',"children":', 12)
     _put_value_or_null(out, event, row.children)
     put(out, b',"isPositionTpsl":', 18)
-    put_bool(out, row.flags & IS_POSITION_TPSL)
+    put_bool(out, row.head.flags & IS_POSITION_TPSL)
     put(out, b',"reduceOnly":', 14)
-    put_bool(out, row.flags & REDUCE_ONLY)
+    put_bool(out, row.head.flags & REDUCE_ONLY)
     put(out, b',"orderType":', 13)
     _put_string_or_null(out, event, row.orderType_text)
     put(out, b',"origSz":', 10)
@@ -95,16 +97,17 @@ cdef int encode_json(Buffer* out, const Row* row, RowTable table, const char* da
     return 1
 
 
-cdef int encode_ws(Buffer* out, const Row* row, const char* data) noexcept nogil:
+cdef int encode_ws(Buffer* out, const RowHead* head, const char* data) noexcept nogil:
     """Append an element of the public API's `orderUpdates`."""
-    cdef const char* event = data + row.offset
+    cdef const OrderRow* row = <const OrderRow*>head
+    cdef const char* event = data + row.head.offset
     # Every value is part of the event; keys and numbers need less than 256 bytes.
-    if not buffer_reserve(out, <size_t>row.size + 256):
+    if not buffer_reserve(out, <size_t>row.head.size + 256):
         return 0
     put(out, b'{"order":{"coin":', 17)
-    _put_string_or_null(out, event, row.coin_text)
+    _put_string_or_null(out, event, row.head.coin_text)
     put(out, b',"side":"', 9)
-    out.data[out.size] = <char>row.side
+    out.data[out.size] = <char>row.head.side
     out.size += 1
     put(out, b'","limitPx":', 12)
     _put_string_or_null(out, event, row.limitPx_text)
@@ -121,6 +124,6 @@ cdef int encode_ws(Buffer* out, const Row* row, const char* data) noexcept nogil
     put(out, b'},"status":', 11)
     _put_string_or_null(out, event, row.status_text)
     put(out, b',"statusTimestamp":', 19)
-    put_signed(out, row.time_ns // 1000000)
+    put_signed(out, row.head.time_ns // 1000000)
     put(out, b"}", 1)
     return 1

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttail.engine.table cimport RowTable
-from fasttail.streams.types cimport NO_CODE, TextSpan, Row
+from fasttail.streams.types cimport NO_CODE, RowHead, StreamSpec, TextSpan
 from fasttail.streams.intern cimport InternTable
 
 
@@ -16,7 +16,7 @@ cdef struct FilterKey:           # what filters check first, in a quarter of a c
     double notional
     uint32_t event_number        # number of the event in its line, from 1
     uint16_t coin                # the parser's code
-    uint8_t status               # the parser's code
+    uint8_t word                 # the row's first code, of a status for orders
     uint8_t side                 # 1 = A, 2 = B
 
 
@@ -29,6 +29,7 @@ cdef struct StringSet:           # an immutable set of texts, as small as possib
 
 
 cdef struct Filter:
+    const StreamSpec* stream     # whose rows it is for
     bint match_all               # no condition: all rows pass
     bint any_coin
     bint any_status
@@ -49,27 +50,28 @@ cdef class Selector:
     cdef size_t select(self, RowTable table, const char* data, uint32_t* out) noexcept nogil
 
 
-cdef uint32_t find_interned(const InternTable* words, const Row* row, const char* data, const TextSpan* ref,
+cdef uint32_t find_interned(const InternTable* words, const RowHead* row, const char* data, const TextSpan* ref,
                             bint lower) noexcept nogil
-cdef const char* decode_text(const Row* row, const char* data, const TextSpan* ref, bint lower, char* scratch,
+cdef const char* decode_text(const RowHead* row, const char* data, const TextSpan* ref, bint lower, char* scratch,
                              size_t* size) noexcept nogil
 cdef uint64_t text_hash(const char* p, size_t n) noexcept nogil
-cdef bint matches_texts(Filter* self, const FilterKey* key, const Row* row, const char* data) noexcept nogil
+cdef bint matches_texts(Filter* self, const FilterKey* key, const RowHead* row, const char* data) noexcept nogil
 
 
-cdef inline FilterKey filter_key(const Row* row, uint32_t event_number) noexcept nogil:
+cdef inline FilterKey filter_key(const StreamSpec* stream, const RowHead* row, uint32_t event_number) noexcept nogil:
     cdef FilterKey key
-    key.notional = row.limitPx * row.origSz
+    key.notional = ((<const double*>(<const char*>row + stream.price))[0]
+                    * (<const double*>(<const char*>row + stream.quantity))[0])
     key.event_number = event_number
     key.coin = row.coin
-    key.status = row.status
+    key.word = row.codes[0]
     key.side = 1 if row.side == c'A' else 2
     return key
 
 
 # Defined here, so that it is inlined into the loop over a batch's keys.
 
-cdef inline bint matches(Filter* self, const FilterKey* key, const Row* row, const char* data) noexcept nogil:
+cdef inline bint matches(Filter* self, const FilterKey* key, const RowHead* row, const char* data) noexcept nogil:
     """Whether a row passes. The key alone rejects most rows, which are then not touched."""
     if self.match_all:
         return True
@@ -79,6 +81,6 @@ cdef inline bint matches(Filter* self, const FilterKey* key, const Row* row, con
         return False
     if self.min_notional > 0 and not (key.notional >= self.min_notional):
         return False
-    if not self.any_status and key.status != NO_CODE and not (self.statuses >> key.status) & 1:
+    if not self.any_status and key.word != NO_CODE and not (self.statuses >> key.word) & 1:
         return False
     return matches_texts(self, key, row, data)

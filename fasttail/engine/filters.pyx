@@ -5,9 +5,9 @@ from libc.string cimport memcmp, memcpy
 
 from fasttail.system.checks cimport ft_assert
 from fasttail.streams.json cimport DECODED_TEXT_BYTES, unescape
-from fasttail.streams.vocabulary cimport STATUSES
-from fasttail.engine.table cimport RowTable
-from fasttail.streams.types cimport ESCAPED, NO_CODE, TextSpan, Row
+from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.engine.table cimport RowTable, table_row
+from fasttail.streams.types cimport ESCAPED, NO_CODE, RowHead, TextSpan
 from fasttail.streams.intern cimport InternTable, ft_load8, intern_find, intern_hash, intern_prefix
 
 cdef enum:
@@ -73,7 +73,7 @@ cdef uint32_t _string_set_find(const StringSet* self, const char* p, size_t n) n
 
 # ------------------------------------------------------------------------------------------------------------- texts of rows
 
-cdef const char* decode_text(const Row* row, const char* data, const TextSpan* ref, bint lower, char* scratch,
+cdef const char* decode_text(const RowHead* row, const char* data, const TextSpan* ref, bint lower, char* scratch,
                              size_t* size) noexcept nogil:
     """Return a text of a row with its escapes decoded, and in lower case if asked. NULL: it is too long for any filter.
 
@@ -97,7 +97,7 @@ cdef const char* decode_text(const Row* row, const char* data, const TextSpan* r
     return p
 
 
-cdef uint32_t find_interned(const InternTable* words, const Row* row, const char* data, const TextSpan* ref,
+cdef uint32_t find_interned(const InternTable* words, const RowHead* row, const char* data, const TextSpan* ref,
                             bint lower) noexcept nogil:
     """Return the code of a row's text in `words`, or 0. The text is decoded, and in lower case if asked."""
     cdef char scratch[DECODED_TEXT_BYTES]
@@ -106,7 +106,7 @@ cdef uint32_t find_interned(const InternTable* words, const Row* row, const char
     return intern_find(words, p, n) if p != NULL else 0
 
 
-cdef uint32_t _find_in_set(const StringSet* texts, const Row* row, const char* data, const TextSpan* ref,
+cdef uint32_t _find_in_set(const StringSet* texts, const RowHead* row, const char* data, const TextSpan* ref,
                            bint lower) noexcept nogil:
     cdef char scratch[DECODED_TEXT_BYTES]
     cdef size_t n = 0
@@ -116,7 +116,7 @@ cdef uint32_t _find_in_set(const StringSet* texts, const Row* row, const char* d
 
 # ------------------------------------------------------------------------------------------------------------------- filters
 
-cdef bint matches_texts(Filter* self, const FilterKey* key, const Row* row, const char* data) noexcept nogil:
+cdef bint matches_texts(Filter* self, const FilterKey* key, const RowHead* row, const char* data) noexcept nogil:
     """Whether a row passes whose numbers and codes already do; only its texts are left to check."""
     cdef uint32_t code
     cdef double minimum
@@ -132,8 +132,8 @@ cdef bint matches_texts(Filter* self, const FilterKey* key, const Row* row, cons
             minimum = self.coin_min_notional[code - 1]
             if minimum > 0 and not (key.notional >= minimum):
                 return False
-    if not self.any_status and key.status == NO_CODE and not _find_in_set(&self.unknown_statuses, row, data, &row.status_text,
-                                                                          False):
+    if not self.any_status and key.word == NO_CODE and not _find_in_set(
+            &self.unknown_statuses, row, data, <const TextSpan*>(<const char*>row + self.stream.word), False):
         return False
     return self.any_user or _find_in_set(&self.users, row, data, &row.user, True) != 0
 
@@ -154,6 +154,7 @@ cdef class Selector:
         cdef uint32_t code
         cdef Filter* f = &self.filter
         cdef list unknown_statuses = []
+        f.stream = &ORDER_STATUSES
         f.any_coin = coins is None
         f.any_status = statuses is None
         f.any_user = users is None
@@ -180,7 +181,7 @@ cdef class Selector:
                 f.sides |= 1 if side == "A" else 2
         for status in statuses or ():
             raw = status.encode()
-            code = intern_find(&STATUSES, raw, <size_t>len(raw))
+            code = intern_find(f.stream.words, raw, <size_t>len(raw))
             if code:
                 f.statuses |= <uint64_t>1 << code
             else:
@@ -200,14 +201,14 @@ cdef class Selector:
         """Write the indices of the selected rows to `out` (capacity: table.rows_len), in order. Return their number."""
         cdef size_t k, i, n = 0
         cdef uint32_t index
-        cdef const Row* row
+        cdef const RowHead* row
         cdef FilterKey key
         for k in range(table.segments_len):
             for i in range(table.segments[k].count):
                 index = <uint32_t>(table.segments[k].first + i)
-                row = &(<Row*>table.rows)[index]
+                row = table_row(table, index)
                 if not self.filter.match_all:
-                    key = filter_key(row, 0)
+                    key = filter_key(self.filter.stream, row, 0)
                     if not matches(&self.filter, &key, row, data):
                         continue
                 ft_assert(n < table.rows_len)

@@ -4,8 +4,9 @@ from libc.string cimport memchr, memcpy, memmove
 
 from fasttail.system.checks cimport ft_assert
 from fasttail.streams.json cimport DECODED_TEXT_BYTES, unescape
-from fasttail.engine.table cimport RowTable
-from fasttail.streams.types cimport TextSpan, Row
+from fasttail.engine.table cimport RowTable, table_row
+from fasttail.streams.orders cimport STATUS, OrderRow
+from fasttail.streams.types cimport TextSpan
 from fasttail.streams.vocabulary cimport STATUSES
 from fasttail.streams.intern cimport intern_find
 from fasttail.engine.buffer cimport ENTRY_DATA, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, buffer_reserve
@@ -64,14 +65,14 @@ cdef void _put_legacy_time(Buffer* out, const char* event, TextSpan time) noexce
         out.data[out.size - 26 + i] = text[i]
 
 
-cdef void _put_legacy_order(Buffer* out, const Row* row, const char* data) noexcept nogil:
+cdef void _put_legacy_order(Buffer* out, const OrderRow* row, const char* data) noexcept nogil:
     """Append the old service's Order object. The caller has reserved the space."""
-    cdef const char* event = data + row.offset
+    cdef const char* event = data + row.head.offset
     put(out, b'{"id":"', 7)
     put_int(out, row.oid)
     put(out, b'","symbol":"', 12)
-    put(out, event + row.coin_text.offset, row.coin_text.size)
-    if row.side == c'B':
+    put(out, event + row.head.coin_text.offset, row.head.coin_text.size)
+    if row.head.side == c'B':
         put(out, b'","side":"Bid","price":', 23)
     else:
         put(out, b'","side":"Ask","price":', 23)
@@ -79,11 +80,11 @@ cdef void _put_legacy_order(Buffer* out, const Row* row, const char* data) noexc
     put(out, b',"size":', 8)
     _put_unquoted(out, event, row.origSz_text)
     put(out, b',"owner":"', 10)
-    put(out, event + row.user.offset, row.user.size)
+    put(out, event + row.head.user.offset, row.head.user.size)
     put(out, b'","timestamp":"', 15)
     _put_legacy_time(out, event, row.time)
     put(out, b'","status":"', 12)
-    put(out, LEGACY_STATUS[row.status], LEGACY_STATUS_SIZE[row.status])
+    put(out, LEGACY_STATUS[row.head.codes[<int>STATUS]], LEGACY_STATUS_SIZE[row.head.codes[<int>STATUS]])
     put(out, b'"}', 2)
 
 
@@ -125,11 +126,11 @@ cdef void _format_utc_time(char* text, int64_t now_ns) noexcept nogil:
             numbers[k] //= 10
 
 
-cdef inline bint _fits_legacy_message(const Row* row, size_t max_payload) noexcept nogil:
+cdef inline bint _fits_legacy_message(const OrderRow* row, size_t max_payload) noexcept nogil:
     """Whether the row's Order fits into a message of `max_payload` bytes."""
     # Symbol and owner are the only unbounded texts; escaped numbers have at most DECODED_TEXT_BYTES.
-    return (<size_t>row.size + 2 * DECODED_TEXT_BYTES + 512 <= max_payload
-            or <size_t>row.coin_text.size + row.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= max_payload)
+    return (<size_t>row.head.size + 2 * DECODED_TEXT_BYTES + 512 <= max_payload
+            or <size_t>row.head.coin_text.size + row.head.user.size + row.limitPx_text.size + row.origSz_text.size + 512 <= max_payload)
 
 
 cdef size_t encode_legacy_updates(RowTable table, const char* data, const uint32_t* rows, size_t n, int64_t now_ns,
@@ -141,7 +142,7 @@ cdef size_t encode_legacy_updates(RowTable table, const char* data, const uint32
     cdef char head[128]
     cdef size_t i, start, size
     cdef Buffer* out = &outbox.payload
-    cdef const Row* row
+    cdef const OrderRow* row
     cdef int header
     cdef OutboxEntry entry
     entry.topic = topic
@@ -152,13 +153,13 @@ cdef size_t encode_legacy_updates(RowTable table, const char* data, const uint32
     _format_utc_time(head + 59, now_ns)
     memcpy(head + 85, b'","data":', 9)
     for i in range(n):
-        row = &(<Row*>table.rows)[rows[i]]
-        if LEGACY_STATUS[row.status] == NULL:
+        row = <const OrderRow*>table_row(table, rows[i])
+        if LEGACY_STATUS[row.head.codes[<int>STATUS]] == NULL:
             continue
         if not _fits_legacy_message(row, max_payload):
             oversize[0] += 1
             continue
-        if not buffer_reserve(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
+        if not buffer_reserve(out, <size_t>row.head.size + 2 * DECODED_TEXT_BYTES + 512):
             break
         start = out.size
         out.size += SHORT_FRAME_HEADER
@@ -191,20 +192,20 @@ cdef size_t encode_legacy_fragments(RowTable table, const char* data, const uint
     cdef size_t i, start, sent = 0
     cdef size_t max_fragment = FRAGMENT_BYTES if max_payload > 2 * FRAGMENT_BYTES else max_payload // 2
     cdef Buffer* out = &outbox.payload
-    cdef const Row* row
+    cdef const OrderRow* row
     cdef OutboxEntry entry
     entry.topic = topic
     entry.kind = ENTRY_DATA
     entry.begin = out.size
     entry.orders = 0
     for i in range(n):
-        row = &(<Row*>table.rows)[rows[i]]
-        if LEGACY_STATUS[row.status] == NULL:
+        row = <const OrderRow*>table_row(table, rows[i])
+        if LEGACY_STATUS[row.head.codes[<int>STATUS]] == NULL:
             continue
         if not _fits_legacy_message(row, max_payload):
             oversize[0] += 1
             continue
-        if not buffer_reserve(out, <size_t>row.size + 2 * DECODED_TEXT_BYTES + 512):
+        if not buffer_reserve(out, <size_t>row.head.size + 2 * DECODED_TEXT_BYTES + 512):
             break
         start = out.size
         if entry.orders:

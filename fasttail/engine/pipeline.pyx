@@ -25,7 +25,7 @@ from fasttail.engine.lines cimport count_lines
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.streams.registry cimport ORDER_STATUSES
 from fasttail.engine.table cimport RowTable, row_envelope, table_new
-from fasttail.streams.types cimport Chunk, Envelope, Row
+from fasttail.streams.types cimport Chunk, Envelope, RowHead
 from fasttail.engine.filters cimport Selector
 from fasttail.engine.router cimport MAX_TOPICS, Router
 from fasttail.engine.topics cimport BatchLocation, Topic, set_prefix
@@ -491,7 +491,7 @@ cdef class Pipeline:
         """Record the newest order's time, its line's time and the height, unless a chunk failed."""
         cdef Counters* c = &self.counters
         cdef Chunk* chunk
-        cdef const Row* row
+        cdef const RowHead* row
         cdef const Envelope* envelope
         cdef int k
         slot.event_ns = slot.local_ns = 0
@@ -501,7 +501,7 @@ cdef class Pipeline:
             chunk = &self.pool.chunks[k]
             if chunk.rows_len == 0:
                 continue
-            row = &(<Row*>chunk.rows)[chunk.rows_len - 1]
+            row = <const RowHead*>(chunk.rows + (chunk.rows_len - 1) * self.table.row_bytes)
             envelope = row_envelope(self.table, row)
             if envelope != NULL:
                 slot.local_ns = max(slot.local_ns, envelope.local_time_ns)

@@ -189,6 +189,7 @@ cdef class WorkerPool:
             c.readable = self.readable
             c.first_line_done = False
             c.scanned_newline = NULL
+            c.stream = self.stream
             c.rows = self.table.rows + row * self.stream.row_bytes
             c.rows_cap = size // self.stream.min_event_bytes + 2
             ft_store_relaxed(<uint64_t*>&c.rows_len, 0)  # relaxed, as below: the main thread reads workers' progress
@@ -283,7 +284,7 @@ cdef class WorkerPool:
             self.stream.finish(c)
             ft_assert(self.table.segments_len < self.table.segments_cap)
             self.table.segments[self.table.segments_len].first = \
-                <size_t>(<char*>c.rows - self.table.rows) // self.stream.row_bytes
+                <size_t>(c.rows - self.table.rows) // self.stream.row_bytes
             self.table.segments[self.table.segments_len].count = c.rows_len
             self.table.segments_len += 1
             self.table.rows_len += c.rows_len

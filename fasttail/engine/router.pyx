@@ -16,8 +16,8 @@ from fasttail.system.atomics cimport ft_add_single_writer
 from fasttail.system.checks cimport ft_assert
 from fasttail.streams.json cimport DECODED_TEXT_BYTES
 from fasttail.engine.pool cimport openmp_usable
-from fasttail.engine.table cimport RowTable, row_line
-from fasttail.streams.types cimport NO_CODE, Row
+from fasttail.engine.table cimport RowTable, row_line, table_row
+from fasttail.streams.types cimport NO_CODE, RowHead
 from fasttail.streams.intern cimport intern_add, intern_clear, intern_find, intern_free, intern_init
 from fasttail.engine.buffer cimport Outbox
 from fasttail.engine.filters cimport FilterKey, find_interned, filter_key, decode_text, text_hash
@@ -40,15 +40,15 @@ cdef void _make_filter_keys(RowTable table, FilterKey* keys, bint filtered) noex
     cdef size_t k, i
     cdef uint64_t line, before = ~<uint64_t>0
     cdef uint32_t n = 0
-    cdef const Row* row
+    cdef const RowHead* row
     for k in range(table.segments_len):
         for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-            row = &(<Row*>table.rows)[i]
+            row = table_row(table, i)
             line = row_line(table, row)
             n = n + 1 if line == before else 1
             before = line
             if filtered:
-                keys[i] = filter_key(row, n)
+                keys[i] = filter_key(table.stream, row, n)
             else:
                 keys[i].event_number = n
 
@@ -232,7 +232,7 @@ cdef class Router:
         """Add a job for each topic for which the batch may have something. Return their number."""
         cdef uint32_t jobs = 0, i, code, bucket
         cdef size_t k, r, n
-        cdef const Row* row
+        cdef const RowHead* row
         cdef const char* text
         cdef char scratch[DECODED_TEXT_BYTES]
         self.batch_number += 1
@@ -242,7 +242,7 @@ cdef class Router:
         if self.coin_indexed or self.user_indexed:
             for k in range(table.segments_len):
                 for r in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-                    row = &(<Row*>table.rows)[r]
+                    row = table_row(table, r)
                     if self.coin_indexed:
                         code = self.keys[r].coin
                         if code == NO_CODE or self.bucket_of_coin[code] == 0:
@@ -266,10 +266,10 @@ cdef class Router:
         """Add a job for each user topic with orders in the batch, its rows linked in order. Return the new number of jobs."""
         cdef size_t k, i
         cdef uint32_t code, j, first = jobs
-        cdef const Row* row
+        cdef const RowHead* row
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-                row = &(<Row*>table.rows)[i]
+                row = table_row(table, i)
                 code = find_interned(&self.users, row, data, &row.user, True)
                 ft_assert(code < self.users_capacity or code == 0)
                 if code == 0 or self.topic_of_user[code] == NULL:

@@ -68,7 +68,7 @@ cdef void _release_pages(char* base, size_t n, size_t keep) noexcept nogil:
 
 cdef void _trim_rows(RowTable table, size_t budget) noexcept nogil:
     """Keep `budget` bytes of rows resident, at the start of each segment, where the next rows will be written."""
-    cdef size_t k, begin, end, kept, segments_left = table.segments_len, size = table.stream.row_bytes
+    cdef size_t k, begin, end, kept, segments_left = table.segments_len, size = table.row_bytes
     for k in range(table.segments_len):
         begin = table.segments[k].first * size
         end = table.rows_cap * size if segments_left == 1 else table.segments[k + 1].first * size
@@ -93,6 +93,7 @@ cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shar
     """Return a table for the rows of up to `data_bytes` of data in `shares` chunks. Raises MemoryError."""
     cdef RowTable table = RowTable.__new__(RowTable)
     table.stream = stream
+    table.row_bytes = stream.row_bytes
     table.rows_cap = _rows_cap(stream, data_bytes, shares)
     table.envelopes_cap = _envelopes_cap(stream, data_bytes, shares)
     table.segments_cap = shares
@@ -113,7 +114,7 @@ cdef class RowTable:
 
     def __dealloc__(self):
         if self.rows != NULL:
-            munmap(self.rows, self.rows_cap * self.stream.row_bytes)
+            munmap(self.rows, self.rows_cap * self.row_bytes)
         if self.envelopes != NULL:
             munmap(self.envelopes, self.envelopes_cap * sizeof(Envelope))
         if self.segments != NULL:
@@ -130,14 +131,14 @@ cdef class RowTable:
 
     cdef void trim(self, size_t keep_bytes) noexcept nogil:
         """Return pages that only an oversize line needed. Rows for `keep_bytes` of data stay resident."""
-        _release_pages(self.rows, self.rows_cap * self.stream.row_bytes,
-                       (keep_bytes // self.stream.min_event_bytes + 2) * self.stream.row_bytes)
+        _release_pages(self.rows, self.rows_cap * self.row_bytes,
+                       (keep_bytes // self.stream.min_event_bytes + 2) * self.row_bytes)
         _release_pages(<char*>self.envelopes, self.envelopes_cap * sizeof(Envelope),
                        (keep_bytes // self.stream.min_envelope_bytes + 3) * sizeof(Envelope))
 
     cdef void compact(self) noexcept nogil:
         """Move all rows to the front, into one segment, so that a column is one strided array."""
-        cdef size_t i, next_row = 0, size = self.stream.row_bytes
+        cdef size_t i, next_row = 0, size = self.row_bytes
         for i in range(self.segments_len):
             if self.segments[i].first != next_row and self.segments[i].count:
                 memmove(self.rows + next_row * size, self.rows + self.segments[i].first * size, self.segments[i].count * size)

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.engine.table cimport RowTable
-from fasttail.streams.types cimport Row
+from fasttail.streams.types cimport RowHead
 from fasttail.engine.buffer cimport Outbox, OutboxEntry
 from fasttail.engine.filters cimport FilterKey, Selector
 
@@ -28,7 +28,7 @@ cdef enum Format:
 cdef struct MessageBuilder:  # a message that is being written
     OutboxEntry entry        # .orders is 0 until the message has begun
     size_t total_orders      # orders of all messages so far
-    const Row* last_row      # row of the message's last order
+    const RowHead* last_row      # row of the message's last order
     size_t max_end           # outbox size that the message may not exceed,
     size_t quota_end         # … and that none of the topic's messages may exceed
 
@@ -90,19 +90,19 @@ cdef class Topic:
                               size_t quota, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil
     cdef size_t measure(self, RowTable table, const FilterKey* keys, const BatchLocation* location) noexcept nogil
     cdef size_t measure_linked(self, RowTable table, const uint32_t* next, uint32_t first, uint32_t last) noexcept nogil
-    cdef bint _is_skipped(self, RowTable table, const Row* row, uint32_t event_number,
+    cdef bint _is_skipped(self, RowTable table, const RowHead* row, uint32_t event_number,
                           const BatchLocation* location) noexcept nogil
     cdef void _begin_batch(self, MessageBuilder* builder, const Outbox* outbox, size_t quota) noexcept nogil
-    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const Row* row, uint32_t event_number,
+    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const RowHead* row, uint32_t event_number,
                            const BatchLocation* location) noexcept nogil
     cdef int _finish_message(self, MessageBuilder* builder, Outbox* outbox, RowTable table,
                              const BatchLocation* location) noexcept nogil
-    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const Row* row, uint32_t event_number,
+    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const RowHead* row, uint32_t event_number,
                               const BatchLocation* location) noexcept nogil
-    cdef size_t _size_bound(self, RowTable table, const Row* row) noexcept nogil
+    cdef size_t _size_bound(self, RowTable table, const RowHead* row) noexcept nogil
     cdef size_t _with_messages(self, size_t bytes, size_t orders) noexcept nogil
     cdef int _choose_buckets(self) except -1
-    cdef int _encode_order(self, Outbox* outbox, RowTable table, const Row* row, const char* data) noexcept nogil
+    cdef int _encode_order(self, Outbox* outbox, RowTable table, const RowHead* row, const char* data) noexcept nogil
 
 
 cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const BatchLocation* location)

@@ -12,8 +12,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fasttail.system.atomics cimport ft_store_relaxed
-from fasttail.engine.table cimport RowTable, row_envelope, row_line
-from fasttail.streams.types cimport Envelope, Row
+from fasttail.engine.table cimport RowTable, row_envelope, row_line, table_row
+from fasttail.streams.types cimport Envelope, RowHead
 from fasttail.engine.buffer cimport (
     ENTRY_DATA, ENTRY_OVER_QUOTA, ENTRY_OVERSIZE, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, put_padded,
     buffer_reserve)
@@ -149,7 +149,7 @@ cdef class Topic:
                 self.nodes_len += 1
         return 0
 
-    cdef size_t _size_bound(self, RowTable table, const Row* row) noexcept nogil:
+    cdef size_t _size_bound(self, RowTable table, const RowHead* row) noexcept nogil:
         """Return an upper bound for the order's bytes in a message."""
         cdef const Envelope* block
         if self.format != FULL:
@@ -157,7 +157,7 @@ cdef class Topic:
         block = row_envelope(table, row)
         return <size_t>row.size + self.format_overhead + (block.block_time.size + block.local_time.size if block != NULL else 0)
 
-    cdef int _encode_order(self, Outbox* outbox, RowTable table, const Row* row, const char* data) noexcept nogil:
+    cdef int _encode_order(self, Outbox* outbox, RowTable table, const RowHead* row, const char* data) noexcept nogil:
         """Append the order without a newline. Return 1, or 0 if out of memory."""
         if self.format == WS:
             return encode_ws(&outbox.payload, row, data)
@@ -177,7 +177,7 @@ cdef class Topic:
         builder.entry.seq = 0
         builder.total_orders = 0
 
-    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const Row* row, uint32_t event_number,
+    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const RowHead* row, uint32_t event_number,
                            const BatchLocation* location) noexcept nogil:
         """Append an order to the message, or to a new one if it does not fit. Return 1, or 0 if out of memory."""
         cdef Buffer* out = &outbox.payload
@@ -228,7 +228,7 @@ cdef class Topic:
         builder.total_orders += 1
         return 1
 
-    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const Row* row, uint32_t event_number,
+    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const RowHead* row, uint32_t event_number,
                               const BatchLocation* location) noexcept nogil:
         builder.entry.line_offset = location.resume_offset if location.late else row_line(table, row) + location.offset
         builder.entry.events_consumed = 0 if location.late else event_number
@@ -281,7 +281,7 @@ cdef class Topic:
         builder.entry.orders = 0
         return 1
 
-    cdef bint _is_skipped(self, RowTable table, const Row* row, uint32_t event_number,
+    cdef bint _is_skipped(self, RowTable table, const RowHead* row, uint32_t event_number,
                           const BatchLocation* location) noexcept nogil:
         """Whether the order, the line's `event_number`-th, is one that the replay skips."""
         cdef uint64_t line
@@ -295,12 +295,12 @@ cdef class Topic:
         """Write the messages of the selected orders, within the quota. Return the number of orders."""
         cdef MessageBuilder builder
         cdef size_t k, i
-        cdef const Row* row
+        cdef const RowHead* row
         cdef bint match_all = self.selector.filter.match_all
         self._begin_batch(&builder, outbox, quota)
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-                row = &(<Row*>table.rows)[i]
+                row = table_row(table, i)
                 if self._is_skipped(table, row, keys[i].event_number, location):
                     continue
                 if match_all or matches(&self.selector.filter, &keys[i], row, location.data):
@@ -316,8 +316,8 @@ cdef class Topic:
         cdef uint32_t i = first
         self._begin_batch(&builder, outbox, quota)
         while True:
-            if not self._is_skipped(table, &(<Row*>table.rows)[i], keys[i].event_number, location):
-                if not self._append_order(&builder, outbox, table, &(<Row*>table.rows)[i], keys[i].event_number, location):
+            if not self._is_skipped(table, table_row(table, i), keys[i].event_number, location):
+                if not self._append_order(&builder, outbox, table, table_row(table, i), keys[i].event_number, location):
                     break
             if i == last:
                 break
@@ -328,10 +328,10 @@ cdef class Topic:
     cdef size_t measure(self, RowTable table, const FilterKey* keys, const BatchLocation* location) noexcept nogil:
         """Return an upper bound for the bytes that `encode_selected` writes."""
         cdef size_t k, i, bytes = 0, orders = 0
-        cdef const Row* row
+        cdef const RowHead* row
         for k in range(table.segments_len):
             for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-                row = &(<Row*>table.rows)[i]
+                row = table_row(table, i)
                 if matches(&self.selector.filter, &keys[i], row, location.data):
                     bytes += self._size_bound(table, row)
                     orders += 1
@@ -342,7 +342,7 @@ cdef class Topic:
         cdef size_t bytes = 0, orders = 0
         cdef uint32_t i = first
         while True:
-            bytes += self._size_bound(table, &(<Row*>table.rows)[i])
+            bytes += self._size_bound(table, table_row(table, i))
             orders += 1
             if i == last:
                 return self._with_messages(bytes, orders)

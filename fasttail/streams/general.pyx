@@ -16,12 +16,11 @@ from fasttail.streams.types cimport (
     ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
     F_HASH, F_IS_POSITION_TPSL, F_IS_TRIGGER, F_LIMIT_PX, F_LOCAL_TIME, F_NONE, F_OID, F_ORDER, F_ORDER_TYPE, F_ORIG_SZ,
     F_REDUCE_ONLY, F_SIDE, F_STATUS, F_SZ, F_TIF, F_TIME, F_TIMESTAMP, F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER,
-    IS_POSITION_TPSL, IS_TRIGGER, MISPREDICTED_KEYS, K_ABSENT, K_ARRAY, K_ESCAPED_STRING, K_FALSE, K_INT, K_NULL, K_OBJECT,
-    K_STRING, K_TRUE,
-    NO_CODE, NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_NOT_OBJECT, R_RANGE, R_SIDE, R_TIME,
-    R_TYPE,
-    REDUCE_ONLY, FIRST_KEY_OF_EVENT, FIRST_KEY_OF_LINE, FIRST_KEY_OF_ORDER, Chunk, Envelope, ParseError, TextSpan, Reject, Row,
+    MISPREDICTED_KEYS, K_ABSENT, K_ARRAY, K_ESCAPED_STRING, K_FALSE, K_INT, K_NULL, K_OBJECT,
+    K_STRING, K_TRUE, NO_CODE, NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_NOT_OBJECT, R_RANGE, R_SIDE, R_TIME,
+    R_TYPE, FIRST_KEY_OF_EVENT, FIRST_KEY_OF_LINE, FIRST_KEY_OF_ORDER, Chunk, Envelope, ParseError, TextSpan, Reject, RowHead,
     JsonValue)
+from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, ORDER_TYPE, REDUCE_ONLY, STATUS, TIF, OrderRow
 from fasttail.streams.vocabulary cimport FIELD_KEYS, ORDER_TYPES, STATUSES, TIFS
 from fasttail.streams.intern cimport InternTable, intern_add, intern_find, intern_truncate
 
@@ -44,6 +43,10 @@ cdef ObjectSchema ORDER_SCHEMA = ObjectSchema(FIRST_KEY_OF_ORDER, ORDER_LO, ORDE
 cdef ObjectSchema EVENT_SCHEMA = ObjectSchema(FIRST_KEY_OF_EVENT, EVENT_LO, EVENT_HI, F_ORDER, &ORDER_SCHEMA)
 # the outer object of a line: an envelope, or an event of the plain layout
 cdef ObjectSchema LINE_SCHEMA = ObjectSchema(FIRST_KEY_OF_LINE, ENVELOPE_LO, EVENT_HI, F_ORDER, &ORDER_SCHEMA)
+
+
+cdef inline RowHead* _row(const Chunk* c, size_t i) noexcept nogil:
+    return <RowHead*>(c.rows + i * c.stream.row_bytes)
 
 
 cdef inline void _set_span(TextSpan* span, const char* start, const char* p, const char* q) noexcept nogil:
@@ -191,7 +194,7 @@ cdef int _read_side(const JsonValue* fields, const char* start, uint8_t* side, P
     return 1
 
 
-cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fields, Row* row,
+cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fields, OrderRow* row,
                    ParseError* error) noexcept nogil:
     """Fill `row` from the values of an event and its order, fields[EVENT_LO:ORDER_HI]."""
     cdef uint8_t flags = 0
@@ -204,13 +207,13 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fi
     if order.kind != K_OBJECT:
         return _reject_value(error, start if order.kind == K_ABSENT else order.text, R_MISSING if order.kind == K_ABSENT
                              else R_TYPE, F_ORDER)
-    if not (_read_time(c, fields, F_TIME, start, &row.time, &row.time_ns, &flags, error)
-            and _read_text(fields, F_USER, False, start, &row.user, &flags, error)
+    if not (_read_time(c, fields, F_TIME, start, &row.time, &row.head.time_ns, &flags, error)
+            and _read_text(fields, F_USER, False, start, &row.head.user, &flags, error)
             and _read_text(fields, F_HASH, True, start, &row.hash, &flags, error)
             and _read_json(fields, F_BUILDER, K_OBJECT, True, start, &row.builder, error)
             and _read_text(fields, F_STATUS, False, start, &row.status_text, &flags, error)
-            and _read_text(fields, F_COIN, False, start, &row.coin_text, &flags, error)
-            and _read_side(fields, start, &row.side, error)
+            and _read_text(fields, F_COIN, False, start, &row.head.coin_text, &flags, error)
+            and _read_side(fields, start, &row.head.side, error)
             and _read_decimal(c, fields, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, &flags, error)
             and _read_decimal(c, fields, F_SZ, start, &row.sz_text, &row.sz, &flags, error)
             and _read_int(c, fields, F_OID, start, False, &row.oid, error)
@@ -228,22 +231,22 @@ cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fi
         return 0
     row.timestamp = <int64_t>number
     _read_code(&STATUSES, &fields[<int>F_STATUS], &code)
-    row.status = <uint8_t>code
+    row.head.codes[<int>STATUS] = <uint8_t>code
     _read_code(&ORDER_TYPES, &fields[<int>F_ORDER_TYPE], &code)
-    row.orderType = <uint8_t>code
+    row.head.codes[<int>ORDER_TYPE] = <uint8_t>code
     _read_code(&TIFS, &fields[<int>F_TIF], &code)
-    row.tif = <uint8_t>code
+    row.head.codes[<int>TIF] = <uint8_t>code
     _read_code(c.coins, &fields[<int>F_COIN], &code)
-    row.coin = <uint16_t>code
-    row.flags = flags
-    row.offset = <uint64_t>(start - c.data)
-    row.size = <uint32_t>(after - start)
+    row.head.coin = <uint16_t>code
+    row.head.flags = flags
+    row.head.offset = <uint64_t>(start - c.data)
+    row.head.size = <uint32_t>(after - start)
     if code == NO_CODE:
-        resolve_new_coin(c, row)
+        resolve_new_coin(c, &row.head)
     return 1
 
 
-cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, Row* row, ParseError* error) noexcept nogil:
+cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, OrderRow* row, ParseError* error) noexcept nogil:
     """Parse any event at p into `row` and return the byte after it, or NULL with the error."""
     cdef JsonValue fields[MAX_KEYS]
     cdef const char* q = scan_object(p, end, depth, &FIELD_KEYS, &EVENT_SCHEMA, fields, c.next_key, error)
@@ -270,17 +273,17 @@ cdef int _events_general(Chunk* c, const JsonValue* events, uint32_t envelope, P
     """Parse all events of a validated array into rows, which the caller discards after an error."""
     cdef const char* p = skip_whitespace(events.text + 1, events.text + events.size)
     cdef const char* end = events.text + events.size - 1
-    cdef Row* row
+    cdef RowHead* row
     if p >= end:
         return 1
     while True:
         if c.rows_len >= c.rows_cap:
             c.bound_exceeded = True
             return _reject_value(error, p, R_JSON, F_NONE)
-        row = &(<Row*>c.rows)[c.rows_len]
+        row = _row(c, c.rows_len)
         if p[0] != c'{':
             return _reject_value(error, p, R_TYPE, F_EVENTS)
-        p = event_general(c, p, end, 2, row, error)
+        p = event_general(c, p, end, 2, <OrderRow*>row, error)
         if p == NULL:
             return 0
         row.envelope = envelope
@@ -356,8 +359,8 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
             elif c.rows_len >= c.rows_cap:
                 c.bound_exceeded = True
                 _reject_value(&error, p, R_JSON, F_NONE)
-            elif _fill_row(c, p, q, fields, &(<Row*>c.rows)[c.rows_len], &error):
-                (<Row*>c.rows)[c.rows_len].envelope = NO_ENVELOPE
+            elif _fill_row(c, p, q, fields, <OrderRow*>_row(c, c.rows_len), &error):
+                _row(c, c.rows_len).envelope = NO_ENVELOPE
                 ft_add_single_writer(<uint64_t*>&c.rows_len, 1)
                 accepted = True
     if not accepted:
@@ -383,7 +386,7 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
     c.pos = after if after == end else after + 1
 
 
-cdef void _assign_coin_code(InternTable* coins, const char* text, Row* row) noexcept nogil:
+cdef void _assign_coin_code(InternTable* coins, const char* text, RowHead* row) noexcept nogil:
     """Set the row's coin to the code of the (perhaps escaped) name at `text`, a new code if necessary."""
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n = <ssize_t>row.coin_text.size
@@ -396,7 +399,7 @@ cdef void _assign_coin_code(InternTable* coins, const char* text, Row* row) noex
         row.coin = <uint16_t>(code if code else intern_add(coins, text, <size_t>n))
 
 
-cdef void resolve_new_coin(Chunk* c, Row* row) noexcept nogil:
+cdef void resolve_new_coin(Chunk* c, RowHead* row) noexcept nogil:
     """Assign a new coin's code now, or after the region if other workers read the table.
 
     The coins of a line that is rejected later are removed again.
@@ -405,18 +408,16 @@ cdef void resolve_new_coin(Chunk* c, Row* row) noexcept nogil:
         _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
         return
     if c.uncoded_len < c.uncoded_cap:
-        c.uncoded_rows[c.uncoded_len] = <uint32_t>(row - <Row*>c.rows)
+        c.uncoded_rows[c.uncoded_len] = <uint32_t>(<size_t>(<char*>row - c.rows) // c.stream.row_bytes)
     c.uncoded_len += 1
 
 
-cdef void _check_row(const Chunk* c, const Row* row) noexcept nogil:
-    """Assert that the row's texts lie within its event, and the event within the data."""
-    cdef const TextSpan* refs = &row.time        # the first text of a row; `cloid` is the last
-    cdef int i
+cdef void _check_row(const Chunk* c, const RowHead* row) noexcept nogil:
+    """Assert that the head's texts lie within the event, and the event within the data."""
     ft_assert(row.size > 0)
     ft_assert(row.offset + row.size <= <uint64_t>(c.limit - c.data))
-    for i in range(<int>(&row.cloid - refs) + 1):
-        ft_assert(<uint64_t>refs[i].offset + refs[i].size <= row.size)
+    ft_assert(<uint64_t>row.coin_text.offset + row.coin_text.size <= row.size)
+    ft_assert(<uint64_t>row.user.offset + row.user.size <= row.size)
     if row.envelope != <uint32_t>NO_ENVELOPE:
         ft_assert(row.envelope >= c.envelope_base)
         ft_assert(row.envelope < c.envelope_base + c.envelopes_len)
@@ -425,22 +426,22 @@ cdef void _check_row(const Chunk* c, const Row* row) noexcept nogil:
 cdef void assign_coin_codes(Chunk* c) noexcept nogil:
     """Assign codes to new coins in row order. Called after the region, by one thread at a time."""
     cdef size_t i, n = c.uncoded_len
-    cdef Row* row
+    cdef RowHead* row
     if FT_DEBUG_CHECKS:
         for i in range(c.rows_len):
-            _check_row(c, &(<Row*>c.rows)[i])
+            _check_row(c, _row(c, i))
     c.uncoded_len = 0
     if n <= c.uncoded_cap:
         for i in range(n):
-            row = &(<Row*>c.rows)[c.uncoded_rows[i]]
+            row = _row(c, c.uncoded_rows[i])
             if c.uncoded_rows[i] < c.rows_len and row.coin == NO_CODE:
                 _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)
         return
     for i in range(c.rows_len):
-        row = &(<Row*>c.rows)[i]
+        row = _row(c, i)
         # Rows and texts are no longer in the cache, so prefetch them.
         if i + 16 < c.rows_len:
-            ft_prefetch_at(&row[16])
-            ft_prefetch_at(c.data + row[8].offset + row[8].coin_text.offset)
+            ft_prefetch_at(_row(c, i + 16))
+            ft_prefetch_at(c.data + _row(c, i + 8).offset + _row(c, i + 8).coin_text.offset)
         if row.coin == NO_CODE:
             _assign_coin_code(c.coins, c.data + row.offset + row.coin_text.offset, row)

@@ -24,8 +24,8 @@ from fasttail.streams.general cimport STRATEGY_LINES, event_general, line_genera
 from fasttail.streams.json cimport MAX_STRUCTURALS, INDEX_READABLE_BYTES, scan_value
 from fasttail.streams.numbers cimport parse_decimal, parse_datetime_seconds, parse_datetime_ns
 from fasttail.streams.types cimport (
-    FAST_MARGIN, IS_POSITION_TPSL, IS_TRIGGER, NO_CODE, NO_ENVELOPE, REDUCE_ONLY, Chunk, Envelope, ParseError, TextSpan, Row,
-    JsonValue)
+    FAST_MARGIN, NO_CODE, NO_ENVELOPE, Chunk, Envelope, ParseError, TextSpan, JsonValue)
+from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, ORDER_TYPE, REDUCE_ONLY, STATUS, TIF, OrderRow
 from fasttail.streams.vocabulary cimport ORDER_TYPES, STATUSES, TIFS
 from fasttail.streams.intern cimport intern_find, intern_truncate
 
@@ -181,7 +181,7 @@ cdef const char* _scan_children(Chunk* c, const char* p, int depth) noexcept nog
     return p
 
 
-cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexcept nogil:
+cdef const char* _event_fast(Chunk* c, const char* p, int depth, OrderRow* row) noexcept nogil:
     """Parse an event in the node's own form into `row`. depth: number of brackets open around it.
 
     Needs FAST_MARGIN readable bytes, which suffice because each text is scanned for a bounded number of bytes.
@@ -197,7 +197,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     ft_prefetch_event(p)
     if not ft_bytes_equal(p, b'{"time":"', 9):
         return NULL
-    n = _block_time_fast(c, p + 9, &row.time_ns)
+    n = _block_time_fast(c, p + 9, &row.head.time_ns)
     if n == 0:
         return NULL
     row.time.offset = 9
@@ -207,7 +207,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
         return NULL
     p += 10
     q = p + 42 if ft_plain_then_quote(p, 42) else ft_skip_plain_max64(p)
-    _set_span(&row.user, start, p, q)
+    _set_span(&row.head.user, start, p, q)
     p = q
     if ft_bytes_equal(p, b'","hash":', 9):
         p += 9
@@ -267,15 +267,15 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     _set_span(&row.status_text, start, p, q)
     if not ft_bytes_equal(q, b'","order":{"coin":"', 19):
         return NULL
-    row.status = <uint8_t>intern_find(&STATUSES, p, <size_t>(q - p))
+    row.head.codes[<int>STATUS] = <uint8_t>intern_find(&STATUSES, p, <size_t>(q - p))
     p = q + 19
     q = ft_skip_plain_max64(p)
-    _set_span(&row.coin_text, start, p, q)
+    _set_span(&row.head.coin_text, start, p, q)
     if not ft_bytes_equal(q, b'","side":"', 10):
         return NULL
-    row.coin = <uint16_t>intern_find(c.coins, p, <size_t>(q - p))
+    row.head.coin = <uint16_t>intern_find(c.coins, p, <size_t>(q - p))
     p = q + 10
-    row.side = <uint8_t>p[0]
+    row.head.side = <uint8_t>p[0]
     if (p[0] != c'A' and p[0] != c'B') or not ft_bytes_equal(p + 1, b'","limitPx":"', 13):
         return NULL
     p += 14
@@ -303,7 +303,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
         row.triggerPx_text.size = 3
         row.children.offset = <uint32_t>(p - start) + 73
         row.children.size = 2
-        row.orderType = <uint8_t>ORDER_TYPE_LIMIT
+        row.head.codes[<int>ORDER_TYPE] = <uint8_t>ORDER_TYPE_LIMIT
         row.orderType_text.offset = <uint32_t>(p - start) + 131
         row.orderType_text.size = 5
         p += 148
@@ -339,7 +339,7 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
         _set_span(&row.orderType_text, start, p, q)
         if not ft_bytes_equal(q, b'","origSz":"', 12):
             return NULL
-        row.orderType = <uint8_t>intern_find(&ORDER_TYPES, p, <size_t>(q - p))
+        row.head.codes[<int>ORDER_TYPE] = <uint8_t>intern_find(&ORDER_TYPES, p, <size_t>(q - p))
         p = q + 12
     q = _decimal_text(p, &row.origSz)
     if q == NULL or not ft_bytes_equal(q, b'","tif":', 8):
@@ -348,13 +348,13 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     p = q + 8
     if ft_bytes_equal(p, b'"Alo","cloid":', 14):
         _set_span(&row.tif_text, start, p + 1, p + 4)
-        row.tif = <uint8_t>TIF_ALO
+        row.head.codes[<int>TIF] = <uint8_t>TIF_ALO
         p += 14
     else:
         p = _nullable_text_fast(start, p, &row.tif_text)
         if p == NULL or not ft_bytes_equal(p, b',"cloid":', 9):
             return NULL
-        row.tif = <uint8_t>intern_find(&TIFS, start + row.tif_text.offset, row.tif_text.size) if row.tif_text.offset \
+        row.head.codes[<int>TIF] = <uint8_t>intern_find(&TIFS, start + row.tif_text.offset, row.tif_text.size) if row.tif_text.offset \
             else <uint8_t>NO_CODE
         p += 9
     if p[0] == c'"' and ft_plain_then_quote(p + 1, 34):
@@ -365,11 +365,11 @@ cdef const char* _event_fast(Chunk* c, const char* p, int depth, Row* row) noexc
     if p == NULL or p[0] != c'}' or p[1] != c'}':
         return NULL
     p += 2
-    row.flags = flags
-    row.offset = <uint64_t>(start - c.data)
-    row.size = <uint32_t>(p - start)
-    if row.coin == NO_CODE:
-        resolve_new_coin(c, row)
+    row.head.flags = flags
+    row.head.offset = <uint64_t>(start - c.data)
+    row.head.size = <uint32_t>(p - start)
+    if row.head.coin == NO_CODE:
+        resolve_new_coin(c, &row.head)
     return p
 
 
@@ -380,7 +380,7 @@ cdef const char* _parse_events(Chunk* c, const char* p, uint32_t envelope) noexc
     discards the rows and lets the general path decide.
     """
     cdef const char* q
-    cdef Row* row
+    cdef OrderRow* row
     cdef ParseError error
     if c.limit - p >= 3 and ft_bytes_equal(p, b"]}\n", 3):
         return p + 3
@@ -388,14 +388,14 @@ cdef const char* _parse_events(Chunk* c, const char* p, uint32_t envelope) noexc
         if c.rows_len >= c.rows_cap:
             c.bound_exceeded = True
             return NULL
-        row = &(<Row*>c.rows)[c.rows_len]
+        row = &(<OrderRow*>c.rows)[c.rows_len]
         q = _event_fast(c, p, 2, row) if c.readable - p >= FAST_MARGIN else NULL
         ft_set_readable_end(c.readable)
         if q == NULL:
             q = event_general(c, p, c.limit, 2, row, &error)
             if q == NULL:
                 return NULL
-        row.envelope = envelope
+        row.head.envelope = envelope
         ft_add_single_writer(<uint64_t*>&c.rows_len, 1)  # relaxed, like `lines`: the main thread may ask for the progress
         if c.limit - q < 3:
             return NULL
@@ -466,9 +466,9 @@ cdef void _parse_line(Chunk* c) noexcept nogil:
     if c.readable - p >= FAST_MARGIN:
         if ft_bytes_equal(p, b'{"time":"', 9):
             if c.rows_len < c.rows_cap:
-                q = _event_fast(c, p, 0, &(<Row*>c.rows)[rows])
+                q = _event_fast(c, p, 0, &(<OrderRow*>c.rows)[rows])
                 if q != NULL and q[0] == c'\n':
-                    (<Row*>c.rows)[rows].envelope = NO_ENVELOPE
+                    (<OrderRow*>c.rows)[rows].head.envelope = NO_ENVELOPE
                     ft_add_single_writer(<uint64_t*>&c.rows_len, 1)
                     c.pos = q + 1
                     ft_add_single_writer(&c.lines, 1)

@@ -99,46 +99,22 @@ cdef struct TextSpan:
 
 cdef enum:
     NO_ENVELOPE = 0xFFFFFFFF
-    IS_TRIGGER = 1
-    IS_POSITION_TPSL = 2
-    REDUCE_ONLY = 4
-    ESCAPED = 8          # some text of this row contains a backslash: decode it before comparing
-    NO_CODE = 0          # coin, status, orderType or tif: not (yet) in the table; tif: or null
+    ESCAPED = 8          # flag: some text of this row contains a backslash: decode it before comparing
+    NO_CODE = 0          # coin or word: not (yet) in the table
 
 
-# One order status: 192 bytes, three cache lines. A batch is an array of rows; columns read it with a stride.
-cdef struct Row:
+# What begins every row, whatever its stream. Code that handles rows of any stream knows nothing else of them.
+cdef struct RowHead:
     uint64_t offset      # of the event's first byte from the start of the data
     uint32_t size        # the event's length in bytes
     uint32_t envelope    # index into the batch's envelopes, or NO_ENVELOPE
-    uint64_t oid
-    int64_t timestamp    # ms since 1970
-    int64_t time_ns      # `time`, ns since 1970
-    double limitPx
-    double sz
-    double origSz
-    uint16_t coin        # code in the batch's coin names
-    uint8_t status       # code in STATUSES
-    uint8_t side         # ord("A") or ord("B")
-    uint8_t orderType    # code in ORDER_TYPES
-    uint8_t tif          # code in TIFS; NO_CODE: null or unknown (see `tif_text`)
-    uint8_t flags
-    uint8_t padding
-    TextSpan time
-    TextSpan user
-    TextSpan hash
-    TextSpan builder
-    TextSpan status_text
+    int64_t time_ns      # the event's time, ns since 1970
     TextSpan coin_text
-    TextSpan limitPx_text
-    TextSpan sz_text
-    TextSpan triggerCondition
-    TextSpan triggerPx_text
-    TextSpan children
-    TextSpan orderType_text
-    TextSpan origSz_text
-    TextSpan tif_text
-    TextSpan cloid
+    TextSpan user
+    uint16_t coin        # code in the batch's coin names
+    uint8_t side         # ord("A") or ord("B")
+    uint8_t flags        # ESCAPED, and the stream's own
+    uint8_t codes[4]     # of words that the stream has lists of; the first is the one that filters select by
 
 
 # The block that a streaming or by_block line belongs to.
@@ -163,6 +139,9 @@ cdef enum:
     FAST_MARGIN = 2048
 
 
+cdef struct StreamSpec
+
+
 # One worker's part of a batch. The pool owns all arrays; during the parallel region only the chunk's worker touches them.
 cdef struct Chunk:
     # set before the region
@@ -176,7 +155,8 @@ cdef struct Chunk:
     bint starts_inside_line      # begins at an event within a line
     bint ends_inside_line        # the next chunk begins at an event within a line
     bint first_line_done         # the rest of the line that began in another chunk has been parsed
-    void* rows                   # of the stream's row type
+    const StreamSpec* stream
+    char* rows                   # stream.row_bytes bytes each
     size_t rows_cap
     size_t rows_len
     Envelope* envelopes
@@ -217,6 +197,9 @@ cdef struct StreamSpec:      # what the pool needs to know about a stream
     chunk_function parse     # parses one chunk into rows; runs in the parallel region
     chunk_function finish    # runs after the region, chunk by chunk in one thread: assigns codes to new coins
     size_t row_bytes
+    size_t price, quantity   # offsets in a row of the two float64 whose product is its notional
+    size_t word              # offset in a row of the text of codes[0]
+    const InternTable* words  # texts that have a code there
     size_t min_event_bytes   # no valid event is shorter, which bounds the rows
     size_t min_envelope_bytes  # the same for envelopes
     const char* event_separator  # text between two events of a line; cannot occur within a string
