@@ -52,7 +52,7 @@ ENCODE = "*Router_route_batch"
 HOT = (
     "fasttail/streams/order_status.pyx", "fasttail/streams/general.pyx", "fasttail/streams/json.pyx",
     "fasttail/streams/numbers.pyx", "fasttail/streams/intern.pyx", "fasttail/engine/pool.pyx",
-    "fasttail/engine/encoders.pyx", "fasttail/engine/topics.pyx", "fasttail/engine/router.pyx",
+    "fasttail/engine/encoders.pyx", "fasttail/engine/public_shapes.pyx", "fasttail/engine/topics.pyx", "fasttail/engine/router.pyx",
     "fasttail/sources/reader.pyx", "fasttail/engine/pipeline.pyx", "fasttail/engine/ring.pyx",
 )  # fmt: skip
 
@@ -197,9 +197,10 @@ CALLS = (
     (re.compile(r"^(?:__(?:x64|arm64)_sys_|ksys_)(\w+)$"), ""),
 )
 LIBRARIES = (
-    (r"^(router|topics|quotas|encoders|legacy_encoder|buffer|filters)\b", "filter and encode"),
+    (r"^(router|topics|quotas|encoders|public_shapes|legacy_encoder|buffer|filters)\b", "filter and encode"),
     (r"^reader\b", "read and split"),
     (r"^(order_status_\w+|general|json|numbers|intern|pool|lines|table|registry|vocabulary)\b", "parse"),
+    (r"^(spec|orders|fills)\b", "parse"),
     (r"^(pipeline|ring|watcher|histogram)\b", "pipeline's loop and ring"),
 )
 MAIN_LIBRARIES = (

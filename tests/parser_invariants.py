@@ -123,7 +123,7 @@ def parsed(
     isa.use(name)
     text = before + data + behind
     with exactly(text) as view:
-        batch = fasttail.parse(view, workers=workers)
+        batch = fasttail.parse(view, workers=workers, stream="orders")
         assert batch.lines == text.count(b"\n") + (text != b"" and not text.endswith(b"\n"))
         skip, drop = before.count(b"\n"), int(NEIGHBOUR in behind)
         until = len(batch) - drop
@@ -179,7 +179,7 @@ def check_against_plain_reader(data: bytes, result: Result) -> None:
 def check_raw(data: bytes) -> None:
     """Check that each event's raw text parses to the event's values and occurs in the data."""
     with exactly(data) as view:
-        batch = fasttail.parse(view)
+        batch = fasttail.parse(view, stream="orders")
         rows, texts = batch.to_pylist(), [batch.raw(i) for i in range(len(batch))]
         del batch
     at = 0

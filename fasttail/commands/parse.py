@@ -1,4 +1,4 @@
-"""`fasttail parse`: prints the orders of whole files, block by block."""
+"""`fasttail parse`: prints the events of whole files of one stream, block by block."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fasttail.commands.text_converter import Converter
 from fasttail.commands.text_output import make_selector, print_rejects, wait_for_input, write_stdout
-from fasttail.config import ParseSettings
+from fasttail.config import ConfigError, ParseSettings
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, Reader
+from fasttail.streams.registry import stream_of_path
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -30,13 +31,17 @@ PROGRESS_AFTER_S = 1.0
 def parse_files(settings: ParseSettings) -> int:
     """Convert the files once. Return 1 if one could not be read to its end, else 0."""
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
-    converter = Converter(
-        capacity=settings.block_size + settings.max_line,
-        workers=settings.workers,
-        selector=make_selector(settings),
-        format=settings.format,
-        compute_sums=settings.stats,
-    )
+    try:
+        converter = Converter(
+            capacity=settings.block_size + settings.max_line,
+            workers=settings.workers,
+            selector=make_selector(settings),
+            format=settings.format,
+            compute_sums=settings.stats,
+            stream=settings.stream or stream_of_path(os.path.abspath(settings.files[0])),
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     code = 0
     started = time.perf_counter()
     with _Progress(settings.files) as progress:

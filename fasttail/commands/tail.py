@@ -39,6 +39,7 @@ def tail_folder(settings: TailSettings) -> int:
         workers=settings.workers,
         selector=make_selector(settings),
         format=settings.format,
+        stream="orders",
     )
     at_end = True
     while True:

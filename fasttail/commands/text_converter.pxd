@@ -8,11 +8,14 @@ from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.table cimport RowTable
 from fasttail.engine.buffer cimport Buffer
 from fasttail.engine.filters cimport Selector
+from fasttail.streams.types cimport StreamSpec
 
 
 @cython.final
 cdef class Converter:
-    cdef RowTable table
+    cdef RowTable table              # None: the stream is not known yet
+    cdef size_t capacity
+    cdef int workers
     cdef WorkerPool pool
     cdef Selector selector
     cdef int format
@@ -26,4 +29,5 @@ cdef class Converter:
     cdef readonly uint64_t bytes
     cdef readonly list rejects              # (line offset, reason) of the last call, at most 64
     cdef readonly uint64_t rejects_omitted  # rejected lines of the last call beyond `rejects`
+    cdef int _open(self, const StreamSpec* stream) except -1
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1

@@ -14,6 +14,7 @@ class Converter:
         selector: Selector,
         format: Literal["json", "raw", "none"] = "none",
         compute_sums: bool = False,
+        stream: str | None = None,
     ) -> None: ...
     @property
     def lines(self) -> int: ...

@@ -10,10 +10,10 @@ from libc.string cimport memset
 from fasttail.engine.columns cimport add_row, column_sums_to_dict
 from fasttail.engine.pool cimport WorkerPool, check_batch
 from fasttail.engine.rejects cimport reason_text
-from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.streams.orders cimport ORDERS
+from fasttail.streams.registry cimport detect_stream, find_stream
 from fasttail.engine.table cimport RowTable, table_new, table_row
-from fasttail.streams.orders cimport OrderRow
-from fasttail.streams.types cimport RowHead
+from fasttail.streams.types cimport RowHead, StreamSpec
 from fasttail.engine.buffer cimport buffer_clear, buffer_free
 from fasttail.engine.encoders cimport encode_json, encode_raw
 from fasttail.sources.reader cimport RETAINED_WINDOWS, Reader
@@ -33,25 +33,38 @@ cdef class Converter:
 
     capacity:     bytes of the largest block.
     format:       "json" (one flat object per line), "raw" (the node's plain line) or "none".
-    compute_sums: whether to sum the columns of the selected orders, which `orders` counts.
+    compute_sums: whether to sum the columns of the selected events, which `orders` counts.
+    stream:       "orders" or "fills"; None: that of the first event of the first block.
+
+    Raises ValueError for an unknown stream, and for a selection by status in another stream than "orders".
     """
 
     def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none",
-                  bint compute_sums=False):
+                  bint compute_sums=False, str stream=None):
         self.format = _FORMATS[format]
         self.compute_sums = compute_sums
         self.selector = selector
-        self.table = table_new(&ORDER_STATUSES, capacity, <size_t>workers)
-        self.pool = WorkerPool(workers, self.table, max_rejects=MAX_REJECTS)
-        self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
-        if self.selection == NULL:
-            raise MemoryError
+        self.capacity = capacity
+        self.workers = workers
         memset(&self.sums, 0, sizeof(self.sums))
         self.rejects = []
+        if stream is not None:
+            self._open(find_stream(stream))
 
     def __dealloc__(self):
         free(self.selection)
         buffer_free(&self.out)
+
+    cdef int _open(self, const StreamSpec* stream) except -1:
+        """Make the table and the workers for a stream."""
+        if not self.selector.accepts_stream(stream):
+            raise ValueError(f"statuses are those of orders, not of {stream.name.decode()}")
+        self.table = table_new(stream, self.capacity, <size_t>self.workers)
+        self.pool = WorkerPool(self.workers, self.table, max_rejects=MAX_REJECTS)
+        self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
+        if self.selection == NULL:
+            raise MemoryError
+        return 0
 
     def convert_block(self, Reader reader not None) -> bytes:
         """Convert and consume the lines that the reader holds after FILL_LINES. Return the text."""
@@ -69,18 +82,21 @@ cdef class Converter:
 
     def sums_dict(self) -> dict:
         """Return the sums of all orders selected so far, in the form of `Batch.sums`."""
-        return column_sums_to_dict(&self.sums)
+        return column_sums_to_dict(&self.sums, self.table.stream if self.table is not None else &ORDERS)
 
     cdef int _convert(self, const char* begin, const char* limit, const char* readable, uint64_t offset) except -1:
         cdef int code
         cdef size_t i, n = 0
         cdef const RowHead* row
+        if self.table is None:
+            self._open(detect_stream(begin, <size_t>(limit - begin)))
         buffer_clear(&self.out, KEEP_TEXT)
         with nogil:
             self.table.clear()
             code = self.pool.parse_batch(begin, begin, limit, readable)
         self.rejected += self.pool.rejected
-        self.rejects = [(self.pool.kept[i].line_offset + offset, reason_text(self.pool.kept[i].reason, self.pool.kept[i].field))
+        self.rejects = [(self.pool.kept[i].line_offset + offset, reason_text(self.table.stream, self.pool.kept[i].reason,
+                                                                                 self.pool.kept[i].field))
                         for i in range(self.pool.kept_len)]
         self.rejects_omitted = self.pool.rejected - self.pool.kept_len
         check_batch(code)
@@ -89,7 +105,7 @@ cdef class Converter:
             for i in range(n):
                 row = table_row(self.table, self.selection[i])
                 if self.compute_sums:
-                    add_row(&self.sums, <const OrderRow*>row)
+                    add_row(&self.sums, self.table.stream, row)
                 if self.format == FORMAT_RAW:
                     encode_raw(&self.out, row, begin)
                 elif self.format == FORMAT_JSON:

@@ -368,9 +368,14 @@ class ParseSettings(_FilterSettings, _ParsingSettings):
     """Settings of `fasttail parse`."""
 
     files: tuple[str, ...] = dataclasses.field(default=())
+    stream: Literal["orders", "fills"] | None = _option(
+        types.choice("orders", "fills"),
+        "the stream that the files hold (default: by the first one's folder, else by its first event)",
+        default=None,
+    )
     format: Literal["json", "raw", "none"] = _option(
         types.choice("json", "raw", "none"),
-        "one flat JSON object per order, the node's own line, or nothing",
+        "one flat JSON object per event, the node's own line, or nothing",
         default="json",
     )
     stats: bool = _option(

@@ -5,34 +5,21 @@ from libc.stdint cimport uint64_t
 
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.table cimport RowTable
-from fasttail.streams.orders cimport OrderRow
+from fasttail.streams.types cimport MAX_FIELDS, FieldSpec, RowHead, StreamSpec
 
 cdef extern from *:
     """
-    typedef unsigned __int128 ft_u128;
     typedef __int128 ft_i128;
     """
-    ctypedef unsigned long long ft_u128
     ctypedef long long ft_i128
 
 
-cdef struct ColumnSums:
-    ft_u128 oid
-    ft_i128 timestamp
-    double limitPx
-    double sz
-    double origSz
+cdef struct ColumnSums:          # in the order of the stream's fields
+    ft_i128 integers[MAX_FIELDS]
+    double decimals[MAX_FIELDS]
 
-cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil
-cdef dict column_sums_to_dict(const ColumnSums* sums)
-
-
-cdef inline void add_row(ColumnSums* sums, const OrderRow* row) noexcept nogil:
-    sums.oid += row.oid
-    sums.timestamp += row.timestamp
-    sums.limitPx += row.limitPx
-    sums.sz += row.sz
-    sums.origSz += row.origSz
+cdef void add_row(ColumnSums* sums, const StreamSpec* stream, const RowHead* row) noexcept nogil
+cdef dict column_sums_to_dict(const ColumnSums* sums, const StreamSpec* stream)
 
 
 @cython.final
@@ -45,4 +32,7 @@ cdef class Batch:
     cdef int _compact_rows(self) except -1
     cdef readonly list rejected
     cdef readonly uint64_t lines
-    cdef object _value(self, const OrderRow* row, str name)
+    cdef object _number_column(self, str name)
+    cdef object _value(self, const RowHead* row, const FieldSpec* field)
+    cdef object _envelope_value(self, const RowHead* row, str name)
+    cdef dict _to_dict(self, const RowHead* row)

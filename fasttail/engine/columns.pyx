@@ -4,89 +4,80 @@ A numeric column is a view of one member of all rows, with a stride of one row, 
 """
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport usleep
 
-from fasttail.engine.table cimport RowTable, row_envelope, table_release
-from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, ORDER_TYPE, REDUCE_ONLY, STATUS, TIF, OrderRow
+from fasttail.engine.table cimport RowTable, row_envelope, table_release, table_row
+from fasttail.streams.orders cimport ORDERS
+from fasttail.streams.spec cimport NULLABLE, OPTIONAL, field_named
 from fasttail.streams.types cimport (
-    ESCAPED, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_HASH, F_LIMIT_PX, F_ORDER_TYPE, F_ORIG_SZ, F_STATUS, F_SZ, F_TIF, F_TIME,
-    F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER, Envelope, TextSpan)
+    AS_AMOUNT, AS_BOOL, AS_DECIMAL, AS_INT, AS_JSON, AS_NESTED, AS_SIDE, AS_TIME_MS, AS_UINT, AS_WORD, ESCAPED, NOT_STORED,
+    Amount, Envelope, FieldSpec, RowHead, StreamSpec, TextSpan)
 
-# The keys of `to_pylist` and of `--format json`, in order.
-COLUMNS = (
-    "time", "user", "hash", "builder", "status", "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition",
-    "isTrigger", "triggerPx", "children", "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
-    "block_number", "block_time", "local_time",
-)
-_TEXT_FIELDS = {
-    "time": F_TIME, "user": F_USER, "hash": F_HASH, "status": F_STATUS, "coin": F_COIN, "limitPx": F_LIMIT_PX, "sz": F_SZ,
-    "triggerCondition": F_TRIGGER_CONDITION, "triggerPx": F_TRIGGER_PX, "orderType": F_ORDER_TYPE, "origSz": F_ORIG_SZ,
-    "tif": F_TIF, "cloid": F_CLOID,
-}
-_DECIMAL_TEXTS = {f"{name}_text": name for name in ("limitPx", "sz", "origSz")}
-_JSON_FIELDS = {"builder": F_BUILDER, "children": F_CHILDREN}
-_FLAGS = {"isTrigger": IS_TRIGGER, "isPositionTpsl": IS_POSITION_TPSL, "reduceOnly": REDUCE_ONLY}
+cdef tuple _ENVELOPE_KEYS = ("block_number", "block_time", "local_time")
 
 
-cdef const char* _field_text(const OrderRow* row, const char* data, int field, size_t* size) noexcept nogil:
-    """Return the JSON text of one value, without quotes, or NULL for null. Valid as long as the data is."""
-    cdef const TextSpan* span
-    if field == F_TIME:
-        span = &row.time
-    elif field == F_USER:
-        span = &row.head.user
-    elif field == F_HASH:
-        span = &row.hash
-    elif field == F_BUILDER:
-        span = &row.builder
-    elif field == F_STATUS:
-        span = &row.status_text
-    elif field == F_COIN:
-        span = &row.head.coin_text
-    elif field == F_LIMIT_PX:
-        span = &row.limitPx_text
-    elif field == F_SZ:
-        span = &row.sz_text
-    elif field == F_TRIGGER_CONDITION:
-        span = &row.triggerCondition
-    elif field == F_TRIGGER_PX:
-        span = &row.triggerPx_text
-    elif field == F_CHILDREN:
-        span = &row.children
-    elif field == F_ORDER_TYPE:
-        span = &row.orderType_text
-    elif field == F_ORIG_SZ:
-        span = &row.origSz_text
-    elif field == F_TIF:
-        span = &row.tif_text
-    else:
-        span = &row.cloid
-    size[0] = span.size
-    return data + row.head.offset + span.offset if span.offset else NULL
+cdef tuple _keys(const StreamSpec* stream):
+    cdef int i
+    return tuple([stream.fields[i].key[:stream.fields[i].key_size].decode() for i in range(stream.fields_len)
+                  if stream.fields[i].conversion != AS_NESTED]) + _ENVELOPE_KEYS
 
 
-cdef void column_sums_add(ColumnSums* sums, RowTable table) noexcept nogil:
-    """Add the rows' numbers to `sums`."""
-    cdef size_t i, k
-    for k in range(table.segments_len):
-        for i in range(table.segments[k].first, table.segments[k].first + table.segments[k].count):
-            add_row(sums, &(<OrderRow*>table.rows)[i])
+# The keys of `to_pylist` and of `--format json` for order statuses, in order.
+COLUMNS = _keys(&ORDERS)
 
 
-cdef dict column_sums_to_dict(const ColumnSums* sums):
+cdef inline bint _is_integer(const FieldSpec* field) noexcept nogil:
+    return field.conversion == AS_UINT or field.conversion == AS_INT or field.conversion == AS_TIME_MS
+
+
+cdef inline bint _is_decimal(const FieldSpec* field) noexcept nogil:
+    return (field.conversion == AS_DECIMAL or field.conversion == AS_AMOUNT) and field.value != NOT_STORED
+
+
+cdef inline bint _is_summed(const FieldSpec* field) noexcept nogil:
+    """Whether every row has the number."""
+    return not field.kinds & (OPTIONAL | NULLABLE) and (_is_integer(field) or _is_decimal(field))
+
+
+cdef void add_row(ColumnSums* sums, const StreamSpec* stream, const RowHead* row) noexcept nogil:
+    """Add the numbers that every row has to `sums`."""
+    cdef const FieldSpec* field
+    cdef const char* at
+    cdef int i
+    for i in range(stream.fields_len):
+        field = &stream.fields[i]
+        if not _is_summed(field):
+            continue
+        at = <const char*>row + field.value
+        if field.conversion == AS_UINT:
+            sums.integers[i] += (<const uint64_t*>at)[0]
+        elif _is_decimal(field):
+            sums.decimals[i] += (<const double*>at)[0]
+        else:
+            sums.integers[i] += (<const int64_t*>at)[0]
+
+
+cdef dict column_sums_to_dict(const ColumnSums* sums, const StreamSpec* stream):
     """Return the sums as Python numbers: exact integers, and decimals as float64."""
-    cdef ft_i128 t = sums.timestamp
-    return {
-        "oid": (int(<uint64_t>(sums.oid >> 64)) << 64) + int(<uint64_t>sums.oid),
-        "timestamp": (int(<int64_t>(t >> 64)) << 64) + int(<uint64_t>t),
-        "limitPx": sums.limitPx, "sz": sums.sz, "origSz": sums.origSz,
-    }
+    cdef const FieldSpec* field
+    cdef dict integers = {}, decimals = {}
+    cdef int i
+    for i in range(stream.fields_len):
+        field = &stream.fields[i]
+        if not _is_summed(field):
+            continue
+        name = field.key[:field.key_size].decode()
+        if _is_decimal(field):
+            decimals[name] = sums.decimals[i]
+        else:
+            integers[name] = (int(<int64_t>(sums.integers[i] >> 64)) << 64) + int(<uint64_t>sums.integers[i])
+    return integers | decimals
 
 
 cdef class Column:
-    """One number of every row, in place: shape (orders,), stride one row, read-only. Keeps its batch alive."""
+    """One number of every row, in place: shape (rows,), stride one row, read-only. Keeps its batch alive."""
 
     cdef Batch batch
     cdef char* first
@@ -116,14 +107,15 @@ cdef class Column:
         view.internal = NULL
 
 
-cdef object _column(Batch batch, void* first, const char* format, Py_ssize_t itemsize):
+cdef object _column(Batch batch, size_t offset, const char* format, Py_ssize_t itemsize):
+    """Return the column of the numbers at `offset` in the rows."""
     cdef Column column = Column.__new__(Column)
     column.batch = batch
-    column.first = <char*>first
+    column.first = batch.table.rows + offset
     column.format = format
     column.itemsize = itemsize
     column.shape[0] = <Py_ssize_t>batch.table.rows_len
-    column.strides[0] = sizeof(OrderRow)
+    column.strides[0] = <Py_ssize_t>batch.table.row_bytes
     return memoryview(column)
 
 
@@ -142,10 +134,10 @@ cdef str _decode(const char* p, size_t size, bint escaped):
 
 @cython.no_gc_clear              # __dealloc__ returns the table
 cdef class Batch:
-    """Order statuses as typed columns.
+    """The events of one stream as typed columns.
 
-    `len()` is the number of orders. `lines` counts all lines, and `rejected` lists those that are no order status (an envelope
-    counts as one line and is rejected as a whole). The batch holds the buffer it was made from.
+    `len()` is the number of events. `lines` counts all lines, and `rejected` lists those that are no event of the stream (an
+    envelope counts as one line and is rejected as a whole). The batch holds the buffer it was made from.
     """
 
     def __init__(self):
@@ -161,6 +153,16 @@ cdef class Batch:
         return self.table.rows_len
 
     @property
+    def stream(self) -> str:
+        """The name of the stream."""
+        return self.table.stream.name.decode()
+
+    @property
+    def keys(self) -> tuple:
+        """The keys of `to_pylist`, in order."""
+        return _keys(self.table.stream)
+
+    @property
     def coins(self) -> list:
         """The coin of each code of column "coin_code". Code 0: more than 32,767 coins, or a name over 255 bytes."""
         return self.pool.coin_names()
@@ -168,52 +170,72 @@ cdef class Batch:
     def column(self, str name):
         """Return a column by name. Raises KeyError for an unknown name.
 
-        A memoryview, in place: oid (uint64), timestamp (ms), time_ns (ns since 1970), limitPx, sz, origSz (float64), coin_code
-        (index into `coins`), flags, and status_code, orderType_code, tif_code (index into STATUS_NAMES, ORDER_TYPE_NAMES,
-        TIF_NAMES of `fasttail.streams.vocabulary`, starting at 1; 0: another).
+        A memoryview, in place:
+            each integer, by its key
+            each decimal as float64, by its key (NaN: null or absent)
+            KEY_units, KEY_exact: a fill's decimals in units of 10**-8 (int64), and whether that is the exact value (uint8)
+            time_ns (ns since 1970), flags, coin_code (index into `coins`)
+            KEY_code: of order statuses' status, orderType and tif, and fills' dir (index into STATUS_NAMES, ORDER_TYPE_NAMES,
+            TIF_NAMES, DIRECTION_NAMES of `fasttail.streams.vocabulary`, starting at 1; 0: another)
 
-        A list: every other key of `to_pylist`, and the exact text of decimals as `limitPx_text`, `sz_text`, `origSz_text`.
+        A list: every other key, and the exact text of decimals as KEY_text.
         """
-        cdef OrderRow* r = <OrderRow*>self.table.rows
-        self._compact_rows()
-        if name == "oid":
-            return _column(self, &r.oid, "Q", 8)
-        if name == "timestamp":
-            return _column(self, &r.timestamp, "q", 8)
-        if name == "time_ns":
-            return _column(self, &r.head.time_ns, "q", 8)
-        if name == "limitPx":
-            return _column(self, &r.limitPx, "d", 8)
-        if name == "sz":
-            return _column(self, &r.sz, "d", 8)
-        if name == "origSz":
-            return _column(self, &r.origSz, "d", 8)
-        if name == "coin_code":
-            return _column(self, &r.head.coin, "H", 2)
-        if name == "status_code":
-            return _column(self, &r.head.codes[<int>STATUS], "B", 1)
-        if name == "orderType_code":
-            return _column(self, &r.head.codes[<int>ORDER_TYPE], "B", 1)
-        if name == "tif_code":
-            return _column(self, &r.head.codes[<int>TIF], "B", 1)
-        if name == "flags":
-            return _column(self, &r.head.flags, "B", 1)
-        if name in _DECIMAL_TEXTS:
-            name = _DECIMAL_TEXTS[name]
-        elif name not in COLUMNS:
-            raise KeyError(name)
+        cdef const FieldSpec* field
         cdef size_t i
-        return [self._value(&(<OrderRow*>self.table.rows)[i], name) for i in range(self.table.rows_len)]
+        self._compact_rows()
+        column = self._number_column(name)
+        if column is not None:
+            return column
+        if name in _ENVELOPE_KEYS:
+            return [self._envelope_value(table_row(self.table, i), name) for i in range(self.table.rows_len)]
+        field = field_named(self.table.stream, name.encode())
+        if field == NULL and name.endswith("_text"):
+            field = field_named(self.table.stream, name.removesuffix("_text").encode())
+            if field != NULL and not _is_decimal(field):
+                field = NULL
+        if field == NULL or field.conversion == AS_NESTED:
+            raise KeyError(name)
+        return [self._value(table_row(self.table, i), field) for i in range(self.table.rows_len)]
+
+    cdef object _number_column(self, str name):
+        """Return a column of numbers, in place, or None."""
+        cdef RowHead* head = NULL
+        cdef Amount* amount = NULL
+        cdef const FieldSpec* field
+        if name == "time_ns":
+            return _column(self, <size_t>&head.time_ns, "q", 8)
+        if name == "coin_code":
+            return _column(self, <size_t>&head.coin, "H", 2)
+        if name == "flags":
+            return _column(self, <size_t>&head.flags, "B", 1)
+        field = field_named(self.table.stream, name.encode())
+        if field != NULL:
+            if _is_integer(field):
+                return _column(self, field.value, "Q" if field.conversion == AS_UINT else "q", 8)
+            return _column(self, field.value, "d", 8) if _is_decimal(field) else None
+        key, _, kind = name.rpartition("_")
+        field = field_named(self.table.stream, key.encode())
+        if field != NULL:
+            if kind == "code" and field.conversion == AS_WORD:
+                return _column(self, field.value, "B", 1)
+            if kind == "units" and field.conversion == AS_AMOUNT:
+                return _column(self, field.exact + <size_t>&amount.units, "q", 8)
+            if kind == "exact" and field.conversion == AS_AMOUNT:
+                return _column(self, field.exact + <size_t>&amount.exact, "B", 1)
+        return None
 
     def sums(self) -> dict:
-        """Return the sums of oid and timestamp (exact) and of limitPx, sz, origSz (float64, in line order)."""
+        """Return the sums of the integers (exact) and decimals (float64, in line order) that every row has."""
         cdef ColumnSums sums
+        cdef size_t i, k
         memset(&sums, 0, sizeof(ColumnSums))
         self.active_sums += 1
         with nogil:
-            column_sums_add(&sums, self.table)
+            for k in range(self.table.segments_len):
+                for i in range(self.table.segments[k].first, self.table.segments[k].first + self.table.segments[k].count):
+                    add_row(&sums, self.table.stream, table_row(self.table, i))
         self.active_sums -= 1
-        return column_sums_to_dict(&sums)
+        return column_sums_to_dict(&sums, self.table.stream)
 
     cdef int _compact_rows(self) except -1:
         """Move all rows into one segment, for columns. Waits while other threads read them."""
@@ -230,38 +252,61 @@ cdef class Batch:
         if not 0 <= index < <Py_ssize_t>self.table.rows_len:
             raise IndexError(index)
         self._compact_rows()
-        cdef const OrderRow* row = &(<OrderRow*>self.table.rows)[index]
-        return (<const char*>self.data.buf + row.head.offset)[:row.head.size]
+        cdef const RowHead* row = table_row(self.table, <size_t>index)
+        return (<const char*>self.data.buf + row.offset)[:row.size]
 
     def to_pylist(self) -> list:
-        """Return one dict per order. It has all keys of COLUMNS, with None where the node has no value.
+        """Return one dict per event, with all `keys` in order.
 
-        Values are as the node wrote them: decimals and times stay text; `builder` and `children` are decoded JSON.
+        Values are as the node wrote them: decimals and times stay text; objects and arrays are decoded JSON. Order statuses
+        have None for what is null or absent. Of fills, what is absent is left out. Without an envelope, its keys are None.
         """
         cdef size_t i
         self._compact_rows()
-        return [{name: self._value(&(<OrderRow*>self.table.rows)[i], name) for name in COLUMNS} for i in range(self.table.rows_len)]
+        return [self._to_dict(table_row(self.table, i)) for i in range(self.table.rows_len)]
 
-    cdef object _value(self, const OrderRow* row, str name):
-        cdef const char* data = <const char*>self.data.buf
+    cdef dict _to_dict(self, const RowHead* row):
+        cdef const StreamSpec* stream = self.table.stream
+        cdef const FieldSpec* field
+        cdef const TextSpan* span
+        cdef dict values = {}
+        cdef int i
+        for i in range(stream.fields_len):
+            field = &stream.fields[i]
+            if field.conversion == AS_NESTED:
+                continue
+            span = <const TextSpan*>(<const char*>row + field.span)
+            if field.kinds & OPTIONAL and not field.null_if_absent and span.offset == 0 and span.size == 0:
+                continue
+            values[field.key[:field.key_size].decode()] = self._value(row, field)
+        for name in _ENVELOPE_KEYS:
+            values[name] = self._envelope_value(row, name)
+        return values
+
+    cdef object _value(self, const RowHead* row, const FieldSpec* field):
+        cdef const char* at = <const char*>row + field.value
         cdef const char* text
-        cdef size_t size = 0
-        cdef const Envelope* e
-        if name in _TEXT_FIELDS:
-            text = _field_text(row, data, _TEXT_FIELDS[name], &size)
-            return None if text == NULL else _decode(text, size, row.head.flags & ESCAPED)
-        if name in _JSON_FIELDS:
-            text = _field_text(row, data, _JSON_FIELDS[name], &size)
-            return None if text == NULL else _loads(text[:size])
-        if name in _FLAGS:
-            return bool(row.head.flags & <uint8_t>_FLAGS[name])
-        if name == "oid":
-            return row.oid
-        if name == "timestamp":
-            return row.timestamp
-        if name == "side":
-            return chr(row.head.side)
-        e = row_envelope(self.table, &row.head)
+        cdef const TextSpan* span = NULL
+        if field.span != NOT_STORED:
+            span = <const TextSpan*>(<const char*>row + field.span)
+            if span.offset == 0:
+                return None
+        if field.conversion == AS_BOOL:
+            return bool(row.flags & field.flag)
+        if field.conversion == AS_SIDE:
+            return chr(row.side)
+        if field.conversion == AS_UINT:
+            return (<const uint64_t*>at)[0]
+        if _is_integer(field):
+            return (<const int64_t*>at)[0]
+        text = <const char*>self.data.buf + row.offset + span.offset
+        if field.conversion == AS_JSON:
+            return _loads(text[:span.size])
+        return _decode(text, span.size, row.flags & ESCAPED)
+
+    cdef object _envelope_value(self, const RowHead* row, str name):
+        cdef const char* data = <const char*>self.data.buf
+        cdef const Envelope* e = row_envelope(self.table, row)
         if e == NULL:
             return None
         if name == "block_number":

@@ -1,10 +1,15 @@
-"""Encodes one order in each of the formats. Text is copied as the node wrote it; nothing is formatted again.
+"""Encodes one event in each of the formats. Text is copied as the node wrote it; nothing is formatted again.
 
-Encoders return 1, or 0 if out of memory.
+What a format consists of is written down in the stream's description. Encoders return 1, or 0 if out of memory.
 """
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+from fasttail.system.checks cimport ft_assert
 from fasttail.engine.table cimport RowTable, row_envelope
-from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, REDUCE_ONLY, OrderRow
-from fasttail.streams.types cimport Envelope, RowHead, TextSpan
+from fasttail.streams.types cimport (
+    LITERAL_BYTES, PUT_INT, PUT_JSON, PUT_NOTHING, PUT_SIDE, PUT_STRING, PUT_TEXT, PUT_UINT, Envelope, Piece, Pieces,
+    RowHead, TextSpan)
 from fasttail.engine.buffer cimport Buffer, put, put_bool, put_int, put_signed, buffer_reserve
 
 
@@ -17,73 +22,75 @@ cdef int encode_raw(Buffer* out, const RowHead* row, const char* data) noexcept 
     return 1
 
 
-cdef inline void _put_string_or_null(Buffer* out, const char* event, TextSpan text) noexcept nogil:
-    if text.offset == 0:
-        put(out, b"null", 4)
+cdef inline char* _copy(char* to, const char* event, size_t event_size, size_t offset, size_t n) noexcept nogil:
+    """Copy n bytes of the event and return the end of the copy. May write LITERAL_BYTES."""
+    if n <= LITERAL_BYTES and offset + LITERAL_BYTES <= event_size:
+        memcpy(to, event + offset, LITERAL_BYTES)    # of constant size: no call
     else:
-        put(out, b'"', 1)
-        put(out, event + text.offset, text.size)
-        put(out, b'"', 1)
+        memcpy(to, event + offset, n)
+    return to + n
 
 
-cdef inline void _put_value_or_null(Buffer* out, const char* event, TextSpan value) noexcept nogil:
-    if value.offset == 0:
-        put(out, b"null", 4)
-    else:
-        put(out, event + value.offset, value.size)
+cdef inline char* _copy_null(char* to) noexcept nogil:
+    memcpy(to, b"null", 4)
+    return to + 4
 
 
-cdef int encode_json(Buffer* out, const RowHead* head, RowTable table, const char* data) noexcept nogil:
-    """Append one flat object with the keys of `fasttail.engine.columns.COLUMNS`, and a newline."""
-    cdef const OrderRow* row = <const OrderRow*>head
-    cdef const Envelope* e = row_envelope(table, head)
-    cdef const char* event = data + row.head.offset
-    # Every value is part of the event; the keys and their nulls need less than 512 bytes.
-    if not buffer_reserve(out, <size_t>row.head.size + 640 + (e.block_time.size + e.local_time.size if e != NULL else 0)):
+cdef inline void _put_pieces(Buffer* out, const Pieces* pieces, const RowHead* row, const char* event) noexcept nogil:
+    """Append the pieces, for which the caller has reserved the event's size, their overhead and LITERAL_BYTES."""
+    cdef const Piece* piece = &pieces.pieces[0]
+    cdef const Piece* end = piece + pieces.count
+    cdef const char* at
+    cdef const TextSpan* span
+    cdef size_t size = row.size
+    cdef char* to = out.data + out.size              # kept here: the compiler takes `out` to change with each byte written
+    while piece < end:
+        at = <const char*>row + piece.at
+        span = <const TextSpan*>at
+        ft_assert(to + LITERAL_BYTES <= out.data + out.capacity)
+        memcpy(to, piece.literal, LITERAL_BYTES)
+        to += piece.literal_size
+        if piece.value_kind == PUT_TEXT:
+            to = _copy(to, event, size, span.offset, span.size)
+        elif piece.value_kind == PUT_STRING:
+            if span.offset:
+                to = _copy(to, event, size, span.offset - 1, span.size + 2)  # with its quotes
+            elif piece.optional and span.size == 0:
+                to -= piece.literal_size
+            else:
+                to = _copy_null(to)
+        elif piece.value_kind == PUT_JSON:
+            if span.offset:
+                to = _copy(to, event, size, span.offset, span.size)
+            elif piece.optional and span.size == 0:
+                to -= piece.literal_size
+            else:
+                to = _copy_null(to)
+        elif piece.value_kind == PUT_SIDE:
+            to[0] = <char>row.side
+            to += 1
+        elif piece.value_kind != PUT_NOTHING:
+            out.size = <size_t>(to - out.data)
+            if piece.value_kind == PUT_UINT:
+                put_int(out, (<const uint64_t*>at)[0])
+            elif piece.value_kind == PUT_INT:
+                put_signed(out, (<const int64_t*>at)[0])
+            else:
+                put_bool(out, row.flags & piece.flag)
+            to = out.data + out.size
+        piece += 1
+    out.size = <size_t>(to - out.data)
+
+
+cdef int encode_json(Buffer* out, const RowHead* row, RowTable table, const char* data) noexcept nogil:
+    """Append one flat object with the fields of the stream and of the envelope, and a newline."""
+    cdef const Envelope* e = row_envelope(table, row)
+    cdef const Pieces* pieces = &table.stream.flat
+    # Every value is part of the event; what follows the pieces needs less than 128 bytes.
+    if not buffer_reserve(out, <size_t>row.size + pieces.overhead + 128
+                          + (e.block_time.size + e.local_time.size if e != NULL else 0)):
         return 0
-    put(out, b'{"time":', 8)
-    _put_string_or_null(out, event, row.time)
-    put(out, b',"user":', 8)
-    _put_string_or_null(out, event, row.head.user)
-    put(out, b',"hash":', 8)
-    _put_string_or_null(out, event, row.hash)
-    put(out, b',"builder":', 11)
-    _put_value_or_null(out, event, row.builder)
-    put(out, b',"status":', 10)
-    _put_string_or_null(out, event, row.status_text)
-    put(out, b',"coin":', 8)
-    _put_string_or_null(out, event, row.head.coin_text)
-    put(out, b',"side":"', 9)
-    out.data[out.size] = <char>row.head.side
-    out.size += 1
-    put(out, b'","limitPx":', 12)
-    _put_string_or_null(out, event, row.limitPx_text)
-    put(out, b',"sz":', 6)
-    _put_string_or_null(out, event, row.sz_text)
-    put(out, b',"oid":', 7)
-    put_int(out, row.oid)
-    put(out, b',"timestamp":', 13)
-    put_signed(out, row.timestamp)
-    put(out, b',"triggerCondition":', 20)
-    _put_string_or_null(out, event, row.triggerCondition)
-    put(out, b',"isTrigger":', 13)
-    put_bool(out, row.head.flags & IS_TRIGGER)
-    put(out, b',"triggerPx":', 13)
-    _put_string_or_null(out, event, row.triggerPx_text)
-    put(out, b',"children":', 12)
-    _put_value_or_null(out, event, row.children)
-    put(out, b',"isPositionTpsl":', 18)
-    put_bool(out, row.head.flags & IS_POSITION_TPSL)
-    put(out, b',"reduceOnly":', 14)
-    put_bool(out, row.head.flags & REDUCE_ONLY)
-    put(out, b',"orderType":', 13)
-    _put_string_or_null(out, event, row.orderType_text)
-    put(out, b',"origSz":', 10)
-    _put_string_or_null(out, event, row.origSz_text)
-    put(out, b',"tif":', 7)
-    _put_string_or_null(out, event, row.tif_text)
-    put(out, b',"cloid":', 9)
-    _put_string_or_null(out, event, row.cloid)
+    _put_pieces(out, pieces, row, data + row.offset)
     if e == NULL:
         put(out, b',"block_number":null,"block_time":null,"local_time":null}\n', 58)
         return 1
@@ -94,36 +101,4 @@ cdef int encode_json(Buffer* out, const RowHead* head, RowTable table, const cha
     put(out, b'","local_time":"', 16)
     put(out, data + e.offset + e.local_time.offset, e.local_time.size)
     put(out, b'"}\n', 3)
-    return 1
-
-
-cdef int encode_ws(Buffer* out, const RowHead* head, const char* data) noexcept nogil:
-    """Append an element of the public API's `orderUpdates`."""
-    cdef const OrderRow* row = <const OrderRow*>head
-    cdef const char* event = data + row.head.offset
-    # Every value is part of the event; keys and numbers need less than 256 bytes.
-    if not buffer_reserve(out, <size_t>row.head.size + 256):
-        return 0
-    put(out, b'{"order":{"coin":', 17)
-    _put_string_or_null(out, event, row.head.coin_text)
-    put(out, b',"side":"', 9)
-    out.data[out.size] = <char>row.head.side
-    out.size += 1
-    put(out, b'","limitPx":', 12)
-    _put_string_or_null(out, event, row.limitPx_text)
-    put(out, b',"sz":', 6)
-    _put_string_or_null(out, event, row.sz_text)
-    put(out, b',"oid":', 7)
-    put_int(out, row.oid)
-    put(out, b',"timestamp":', 13)
-    put_signed(out, row.timestamp)
-    put(out, b',"origSz":', 10)
-    _put_string_or_null(out, event, row.origSz_text)
-    put(out, b',"cloid":', 9)
-    _put_string_or_null(out, event, row.cloid)
-    put(out, b'},"status":', 11)
-    _put_string_or_null(out, event, row.status_text)
-    put(out, b',"statusTimestamp":', 19)
-    put_signed(out, row.head.time_ns // 1000000)
-    put(out, b"}", 1)
     return 1

@@ -29,7 +29,7 @@ cdef struct StringSet:           # an immutable set of texts, as small as possib
 
 
 cdef struct Filter:
-    const StreamSpec* stream     # whose rows it is for
+    const StreamSpec* stream     # whose words `statuses` are
     bint match_all               # no condition: all rows pass
     bint any_coin
     bint any_status
@@ -47,6 +47,7 @@ cdef struct Filter:
 @cython.final
 cdef class Selector:
     cdef Filter filter
+    cdef bint accepts_stream(self, const StreamSpec* stream) noexcept nogil
     cdef size_t select(self, RowTable table, const char* data, uint32_t* out) noexcept nogil
 
 

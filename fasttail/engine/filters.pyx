@@ -5,9 +5,9 @@ from libc.string cimport memcmp, memcpy
 
 from fasttail.system.checks cimport ft_assert
 from fasttail.streams.json cimport DECODED_TEXT_BYTES, unescape
-from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.streams.orders cimport ORDERS
 from fasttail.engine.table cimport RowTable, table_row
-from fasttail.streams.types cimport ESCAPED, NO_CODE, RowHead, TextSpan
+from fasttail.streams.types cimport ESCAPED, NO_CODE, RowHead, StreamSpec, TextSpan
 from fasttail.streams.intern cimport InternTable, ft_load8, intern_find, intern_hash, intern_prefix
 
 cdef enum:
@@ -139,11 +139,11 @@ cdef bint matches_texts(Filter* self, const FilterKey* key, const RowHead* row, 
 
 
 cdef class Selector:
-    """Selects the rows for which all given conditions hold. Notional is limitPx × origSz.
+    """Selects the rows for which all given conditions hold. Notional is limitPx × origSz, of fills px × sz.
 
     coins: coin -> its minimum notional in USD (0: any size); None: all coins, with `min_notional`
     sides: "A", "B"
-    statuses: as the node spells them
+    statuses: of orders, as the node spells them
     users: addresses in any case
 
     Use it for the rows of one pool only, because it caches that pool's coin codes. Raises ValueError for an unknown side or
@@ -154,7 +154,7 @@ cdef class Selector:
         cdef uint32_t code
         cdef Filter* f = &self.filter
         cdef list unknown_statuses = []
-        f.stream = &ORDER_STATUSES
+        f.stream = &ORDERS
         f.any_coin = coins is None
         f.any_status = statuses is None
         f.any_user = users is None
@@ -197,6 +197,10 @@ cdef class Selector:
         free(self.filter.coin_min_notional)
         free(self.filter.coin_cache)
 
+    cdef bint accepts_stream(self, const StreamSpec* stream) noexcept nogil:
+        """Whether the conditions are ones that rows of this stream can be checked for."""
+        return self.filter.any_status or stream == self.filter.stream
+
     cdef size_t select(self, RowTable table, const char* data, uint32_t* out) noexcept nogil:
         """Write the indices of the selected rows to `out` (capacity: table.rows_len), in order. Return their number."""
         cdef size_t k, i, n = 0
@@ -208,7 +212,7 @@ cdef class Selector:
                 index = <uint32_t>(table.segments[k].first + i)
                 row = table_row(table, index)
                 if not self.filter.match_all:
-                    key = filter_key(self.filter.stream, row, 0)
+                    key = filter_key(table.stream, row, 0)
                     if not matches(&self.filter, &key, row, data):
                         continue
                 ft_assert(n < table.rows_len)

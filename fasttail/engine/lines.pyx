@@ -57,7 +57,7 @@ cdef void split_into_chunks(const StreamSpec* stream, const char* data, const ch
                 newline = <const char*>memchr(cursor, c'\n',
                                               <size_t>(limit - cursor if limit - cursor < NEWLINE_SEARCH_BYTES
                                                        else NEWLINE_SEARCH_BYTES))
-                if newline == NULL and split_inside_lines and limit - target > NEWLINE_SEARCH_BYTES:
+                if newline == NULL and split_inside_lines and stream.event_separator != NULL and limit - target > NEWLINE_SEARCH_BYTES:
                     # Search for the separator first: it comes soon, while the end of a huge line does not.
                     cursor = <const char*>memmem(target, <size_t>(limit - target if limit - target < SEPARATOR_SEARCH_BYTES
                                                                   else SEPARATOR_SEARCH_BYTES),

@@ -6,7 +6,8 @@ from fasttail.system.checks cimport ft_assert
 from fasttail.engine.columns cimport Batch
 from fasttail.engine.pool cimport WorkerPool, check_batch
 from fasttail.engine.rejects cimport rejected_lines
-from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.streams.registry cimport detect_stream, find_stream
+from fasttail.streams.types cimport StreamSpec
 from fasttail.engine.table cimport table_acquire
 
 cdef enum:
@@ -14,14 +15,16 @@ cdef enum:
     MAX_WORKERS = 256
 
 
-def parse(data, int workers=1) -> Batch:
-    """Parse order-status lines of any layout.
+def parse(data, int workers=1, str stream=None) -> Batch:
+    """Parse lines of one stream, in any layout.
 
     data: an object with a contiguous buffer of bytes, which is held and not copied
     workers: number of threads, 1 to 256
+    stream: "orders" or "fills"; None: that of the first event
 
-    Callable from any thread; releases the GIL while parsing. Lines that are no order status do not raise; `Batch.rejected`
-    lists them in the order of the data. Raises ValueError for another number of workers, and MemoryError.
+    Callable from any thread; releases the GIL while parsing. Lines that are no event of the stream do not raise;
+    `Batch.rejected` lists them in the order of the data. Raises ValueError for another number of workers or an
+    unknown stream, and MemoryError.
     """
     cdef Batch batch = Batch.__new__(Batch)
     cdef const char* start
@@ -31,6 +34,7 @@ def parse(data, int workers=1) -> Batch:
     cdef size_t shares, size
     cdef int code
     cdef WorkerPool pool
+    cdef const StreamSpec* spec
     PyObject_GetBuffer(data, &batch.data, PyBUF_SIMPLE)
     batch.has_data = True
     batch.rejected = []
@@ -42,7 +46,8 @@ def parse(data, int workers=1) -> Batch:
     if workers > MAX_WORKERS:
         raise ValueError(f"workers must be at most {MAX_WORKERS}, not {workers}")     # without threads, libgomp exits
     shares = 2 * <size_t>workers
-    batch.table = table_acquire(&ORDER_STATUSES, size, shares)
+    spec = find_stream(stream) if stream is not None else detect_stream(start, size)
+    batch.table = table_acquire(spec, size, shares)
     pool = batch.pool = WorkerPool(workers, batch.table, max_rejects=<size_t>-1)
     p = start
     while p < end:

@@ -23,7 +23,7 @@ from fasttail.system.clock cimport monotonic_ns, utc_ns
 from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.lines cimport count_lines
 from fasttail.engine.pool cimport WorkerPool
-from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.streams.orders cimport ORDERS
 from fasttail.engine.table cimport RowTable, row_envelope, table_new
 from fasttail.streams.types cimport Chunk, Envelope, RowHead
 from fasttail.engine.filters cimport Selector
@@ -110,7 +110,7 @@ cdef class Pipeline:
         self.log_every_ns = ~<uint64_t>0 if log_every_s is None else <uint64_t>(log_every_s * 1e9)
         self.stall_ms = <uint64_t>stall_ms
         self.start_barrier = start_barrier
-        self.table = table_new(&ORDER_STATUSES, reader.capacity, <size_t>workers)
+        self.table = table_new(&ORDERS, reader.capacity, <size_t>workers)
         self.pool = WorkerPool(workers, self.table, max_rejects=1)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
         if self.selection == NULL:
@@ -479,6 +479,7 @@ cdef class Pipeline:
         slot.lines = self.pool.lines()
         slot.orders = self.table.rows_len
         slot.rejected = self.pool.rejected
+        slot.stream = self.table.stream
         if self.pool.kept_len:
             slot.reject_offset = self.pool.kept[0].line_offset + offset
             slot.reject_reason = self.pool.kept[0].reason

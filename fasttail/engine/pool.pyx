@@ -19,7 +19,8 @@ from fasttail.system.atomics cimport ft_add_single_writer, ft_load_relaxed, ft_s
 from fasttail.system.checks cimport ft_assert, ft_begin_exclusive, ft_end_exclusive
 from fasttail.system.clock cimport monotonic_ns
 from fasttail.engine.lines cimport split_into_chunks
-from fasttail.streams.types cimport Chunk, Reject
+from fasttail.streams.types cimport MIN_ENVELOPE_BYTES, Chunk, Reject
+from fasttail.streams.general cimport assign_coin_codes
 from fasttail.streams.intern cimport intern_free, intern_init
 
 cdef extern from *:
@@ -195,7 +196,7 @@ cdef class WorkerPool:
             ft_store_relaxed(<uint64_t*>&c.rows_len, 0)  # relaxed, as below: the main thread reads workers' progress
             c.envelopes = &self.table.envelopes[envelope]
             c.envelope_base = <uint32_t>envelope
-            c.envelopes_cap = size // self.stream.min_envelope_bytes + 2
+            c.envelopes_cap = size // <size_t>MIN_ENVELOPE_BYTES + 2
             c.envelopes_len = 1 if c.starts_inside_line else 0
             c.rejects = &self.rejects[k * MAX_REJECTS_PER_WORKER]
             c.rejects_cap = MAX_REJECTS_PER_WORKER
@@ -281,7 +282,7 @@ cdef class WorkerPool:
                 c.envelopes[0] = previous.envelopes[previous.envelopes_len - 1]
             if c.begin < c.end:
                 previous = c
-            self.stream.finish(c)
+            assign_coin_codes(c)
             ft_assert(self.table.segments_len < self.table.segments_cap)
             self.table.segments[self.table.segments_len].first = \
                 <size_t>(c.rows - self.table.rows) // self.stream.row_bytes

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t
 
 from fasttail.engine.pool cimport WorkerPool
+from fasttail.streams.types cimport StreamSpec
 
-cpdef str reason_text(uint8_t reason, uint8_t field)
+cdef str reason_text(const StreamSpec* stream, uint8_t reason, uint8_t field)
 cdef list rejected_lines(WorkerPool pool)

@@ -4,5 +4,3 @@ class Rejected(NamedTuple):
     offset: int
     at: int
     reason: str
-
-def reason_text(reason: int, field: int) -> str: ...

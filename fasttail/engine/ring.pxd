@@ -3,6 +3,7 @@ cimport cython
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from fasttail.streams.types cimport StreamSpec
 from fasttail.engine.buffer cimport Outbox
 from fasttail.engine.topics cimport BatchLocation
 
@@ -54,6 +55,7 @@ cdef struct RingSlot:
     uint64_t rejected
     uint64_t reject_offset   # offset of the first rejected line in its file
     uint8_t reject_reason
+    const StreamSpec* stream
     uint8_t reject_field
     uint64_t started_ns
     uint64_t ended_ns

@@ -196,8 +196,8 @@ cdef class Ring:
         # Constructed through the base class, because the named tuple's __new__ is a Python function.
         return tuple.__new__(BatchEnd, (
             slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
-            (file and file[0], slot.reject_offset, reason_text(slot.reject_reason, slot.reject_field)) if slot.rejected
-            else None, (slot.ended_ns - slot.started_ns) / 1e9,
+            (file and file[0], slot.reject_offset, reason_text(slot.stream, slot.reject_reason, slot.reject_field))
+            if slot.rejected else None, (slot.ended_ns - slot.started_ns) / 1e9,
             [WorkerState(slot.worker_counts[2 * k], slot.worker_counts[2 * k + 1], True) for k in range(self.workers)]
             if slot.logged else [],
             slot.hour, slot.end - slot.bytes, slot.end, slot.late, file, slot.event_ns, slot.local_ns,

@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
 from fasttail.system.checks cimport ft_assert
-from fasttail.streams.types cimport Envelope, StreamSpec
+from fasttail.streams.types cimport MIN_ENVELOPE_BYTES, Envelope, StreamSpec
 
 cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* addr, size_t n, int prot, int flags, int fd, long offset)
@@ -84,9 +84,9 @@ cdef inline size_t _rows_cap(const StreamSpec* stream, size_t data_bytes, size_t
     return data_bytes // stream.min_event_bytes + 2 * shares + 2
 
 
-cdef inline size_t _envelopes_cap(const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil:
+cdef inline size_t _envelopes_cap(size_t data_bytes, size_t shares) noexcept nogil:
     # An inner chunk reserves an entry for the envelope that another worker found.
-    return data_bytes // stream.min_envelope_bytes + 3 * shares + 2
+    return data_bytes // <size_t>MIN_ENVELOPE_BYTES + 3 * shares + 2
 
 
 cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shares):
@@ -95,7 +95,7 @@ cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shar
     table.stream = stream
     table.row_bytes = stream.row_bytes
     table.rows_cap = _rows_cap(stream, data_bytes, shares)
-    table.envelopes_cap = _envelopes_cap(stream, data_bytes, shares)
+    table.envelopes_cap = _envelopes_cap(data_bytes, shares)
     table.segments_cap = shares
     table.rows = <char*>_map_pages(table.rows_cap * stream.row_bytes)
     table.envelopes = <Envelope*>_map_pages(table.envelopes_cap * sizeof(Envelope))
@@ -122,7 +122,7 @@ cdef class RowTable:
 
     cdef bint fits(self, const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil:
         return (self.stream == stream and self.rows_cap >= _rows_cap(stream, data_bytes, shares)
-                and self.envelopes_cap >= _envelopes_cap(stream, data_bytes, shares) and self.segments_cap >= shares)
+                and self.envelopes_cap >= _envelopes_cap(data_bytes, shares) and self.segments_cap >= shares)
 
     cdef void clear(self) noexcept nogil:
         """Remove all rows; keep the memory."""
@@ -134,7 +134,7 @@ cdef class RowTable:
         _release_pages(self.rows, self.rows_cap * self.row_bytes,
                        (keep_bytes // self.stream.min_event_bytes + 2) * self.row_bytes)
         _release_pages(<char*>self.envelopes, self.envelopes_cap * sizeof(Envelope),
-                       (keep_bytes // self.stream.min_envelope_bytes + 3) * sizeof(Envelope))
+                       (keep_bytes // <size_t>MIN_ENVELOPE_BYTES + 3) * sizeof(Envelope))
 
     cdef void compact(self) noexcept nogil:
         """Move all rows to the front, into one segment, so that a column is one strided array."""

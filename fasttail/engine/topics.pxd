@@ -93,8 +93,8 @@ cdef class Topic:
     cdef bint _is_skipped(self, RowTable table, const RowHead* row, uint32_t event_number,
                           const BatchLocation* location) noexcept nogil
     cdef void _begin_batch(self, MessageBuilder* builder, const Outbox* outbox, size_t quota) noexcept nogil
-    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const RowHead* row, uint32_t event_number,
-                           const BatchLocation* location) noexcept nogil
+    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const RowHead* row,
+                           uint32_t event_number, const BatchLocation* location) noexcept nogil
     cdef int _finish_message(self, MessageBuilder* builder, Outbox* outbox, RowTable table,
                              const BatchLocation* location) noexcept nogil
     cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const RowHead* row, uint32_t event_number,

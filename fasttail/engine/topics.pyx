@@ -17,7 +17,8 @@ from fasttail.streams.types cimport Envelope, RowHead
 from fasttail.engine.buffer cimport (
     ENTRY_DATA, ENTRY_OVER_QUOTA, ENTRY_OVERSIZE, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, put_padded,
     buffer_reserve)
-from fasttail.engine.encoders cimport encode_json, encode_raw, encode_ws
+from fasttail.engine.encoders cimport encode_json, encode_raw
+from fasttail.engine.public_shapes cimport encode_order_update
 from fasttail.engine.filters cimport FilterKey, Selector, StringSet, text_hash, matches
 from fasttail.engine.frames cimport frame_header
 
@@ -160,7 +161,7 @@ cdef class Topic:
     cdef int _encode_order(self, Outbox* outbox, RowTable table, const RowHead* row, const char* data) noexcept nogil:
         """Append the order without a newline. Return 1, or 0 if out of memory."""
         if self.format == WS:
-            return encode_ws(&outbox.payload, row, data)
+            return encode_order_update(&outbox.payload, row, data)
         # These two formats end with a newline.
         if not (encode_json(&outbox.payload, row, table, data) if self.format == FULL
                 else encode_raw(&outbox.payload, row, data)):
@@ -177,8 +178,8 @@ cdef class Topic:
         builder.entry.seq = 0
         builder.total_orders = 0
 
-    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const RowHead* row, uint32_t event_number,
-                           const BatchLocation* location) noexcept nogil:
+    cdef int _append_order(self, MessageBuilder* builder, Outbox* outbox, RowTable table, const RowHead* row,
+                           uint32_t event_number, const BatchLocation* location) noexcept nogil:
         """Append an order to the message, or to a new one if it does not fit. Return 1, or 0 if out of memory."""
         cdef Buffer* out = &outbox.payload
         cdef const Envelope* block = row_envelope(table, row)

@@ -7,7 +7,7 @@ turns them into Python objects in the thread that sends them.
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.engine.pool cimport BATCH_CODES, BATCH_DONE, BATCH_NO_MEMORY, WorkerPool, check_batch
-from fasttail.streams.registry cimport ORDER_STATUSES
+from fasttail.streams.orders cimport ORDERS
 from fasttail.engine.table cimport table_new
 from fasttail.engine.buffer cimport MAX_RETAINED_BYTES, OutboxEntry, outbox_clear, outbox_free
 from fasttail.engine.router cimport Router
@@ -44,7 +44,7 @@ cdef class ReplayReader:
     def __cinit__(self, *, size_t window=4 << 20, size_t max_line=64 << 20):
         self.reader = Reader(window=window, max_line=max_line)
         self.reader.check_rewrites = True    # treat holes of NUL bytes as the pipeline does
-        self.table = table_new(&ORDER_STATUSES, self.reader.capacity, 1)
+        self.table = table_new(&ORDERS, self.reader.capacity, 1)
         self.pool = WorkerPool(1, self.table)
         self.router = Router(1, self.table)
         self.router.enforce_quotas = False

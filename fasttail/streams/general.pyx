@@ -1,27 +1,24 @@
-"""The general path: parses an order-status line in any form that JSON allows into rows, or into a Reject.
+"""The general path: parses a line of any stream, in any form that JSON allows, into rows or into a Reject.
 
-It decides what is accepted. The template path of `order_status` accepts a subset of the same lines, faster.
+It decides what is accepted, by the table of the stream's fields. A template path, such as that of `order_status`, accepts a
+subset of the same lines, faster.
 
 The _read functions convert one of the `fields` that were found. Functions that return int return 1, or 0 with the `error`.
 """
+from libc.math cimport NAN
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from fasttail.system.atomics cimport ft_add_single_writer, ft_store_relaxed
 from fasttail.system.checks cimport FT_DEBUG_CHECKS, ft_assert
-from fasttail.streams.json cimport (MAX_KEYS, DECODED_TEXT_BYTES, ObjectSchema, scan_object, scan_indexed, scan_value,
-    skip_whitespace, unescape)
-from fasttail.streams.numbers cimport parse_decimal, parse_int, parse_datetime_ns
+from fasttail.streams.json cimport DECODED_TEXT_BYTES, scan_object, scan_indexed, scan_value, skip_whitespace, unescape
+from fasttail.streams.numbers cimport parse_amount, parse_decimal, parse_int, parse_datetime_ns
 from fasttail.streams.types cimport (
-    ENVELOPE_LO, ESCAPED, EVENT_HI, EVENT_LO, F_BLOCK_NUMBER, F_BLOCK_TIME, F_BUILDER, F_CHILDREN, F_CLOID, F_COIN, F_EVENTS,
-    F_HASH, F_IS_POSITION_TPSL, F_IS_TRIGGER, F_LIMIT_PX, F_LOCAL_TIME, F_NONE, F_OID, F_ORDER, F_ORDER_TYPE, F_ORIG_SZ,
-    F_REDUCE_ONLY, F_SIDE, F_STATUS, F_SZ, F_TIF, F_TIME, F_TIMESTAMP, F_TRIGGER_CONDITION, F_TRIGGER_PX, F_USER,
-    MISPREDICTED_KEYS, K_ABSENT, K_ARRAY, K_ESCAPED_STRING, K_FALSE, K_INT, K_NULL, K_OBJECT,
-    K_STRING, K_TRUE, NO_CODE, NO_ENVELOPE, ORDER_HI, ORDER_LO, R_DECIMAL, R_JSON, R_LENGTH, R_MISSING, R_NOT_OBJECT, R_RANGE, R_SIDE, R_TIME,
-    R_TYPE, FIRST_KEY_OF_EVENT, FIRST_KEY_OF_LINE, FIRST_KEY_OF_ORDER, Chunk, Envelope, ParseError, TextSpan, Reject, RowHead,
-    JsonValue)
-from fasttail.streams.orders cimport IS_POSITION_TPSL, IS_TRIGGER, ORDER_TYPE, REDUCE_ONLY, STATUS, TIF, OrderRow
-from fasttail.streams.vocabulary cimport FIELD_KEYS, ORDER_TYPES, STATUSES, TIFS
+    AS_AMOUNT, AS_BOOL, AS_COIN, AS_DECIMAL, AS_INT, AS_JSON, AS_SIDE, AS_TEXT, AS_TIME, AS_TIME_MS, AS_UINT, AS_WORD,
+    ESCAPED, FIRST_FIELD, F_BLOCK_NUMBER, F_BLOCK_TIME, F_EVENTS, F_LOCAL_TIME, F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED_STRING,
+    K_INT, K_NULL, K_OBJECT, K_STRING, K_TRUE, MAX_KEYS, MISPREDICTED_KEYS, NOT_STORED, NO_CODE, NO_ENVELOPE, R_DECIMAL, R_JSON,
+    R_LENGTH, R_MISSING, R_NOT_OBJECT, R_PAIR, R_RANGE, R_SIDE, R_TIME, R_TYPE, Amount, Chunk, Envelope, FieldSpec, JsonValue,
+    ParseError, Reject, RowHead, StreamSpec, TextSpan)
 from fasttail.streams.intern cimport InternTable, intern_add, intern_find, intern_truncate
 
 cdef extern from "simd.h" nogil:
@@ -38,11 +35,11 @@ cdef enum:
     MAX_EVENT_BYTES = 0xFFFFFFFF  # of an event, or of an envelope's line, because a TextSpan has 32 bits
     MAX_MISPREDICTED_KEYS = 6     # in one line; with more, the next lines are parsed by structural index
 
-
-cdef ObjectSchema ORDER_SCHEMA = ObjectSchema(FIRST_KEY_OF_ORDER, ORDER_LO, ORDER_HI, -1, NULL)
-cdef ObjectSchema EVENT_SCHEMA = ObjectSchema(FIRST_KEY_OF_EVENT, EVENT_LO, EVENT_HI, F_ORDER, &ORDER_SCHEMA)
-# the outer object of a line: an envelope, or an event of the plain layout
-cdef ObjectSchema LINE_SCHEMA = ObjectSchema(FIRST_KEY_OF_LINE, ENVELOPE_LO, EVENT_HI, F_ORDER, &ORDER_SCHEMA)
+cdef extern from *:
+    """
+    #define FT_MAX_TIME_MS INT64_C(9223372036854)
+    """
+    const int64_t MAX_TIME_MS "FT_MAX_TIME_MS"   # in ns, it fits in 64 bits
 
 
 cdef inline RowHead* _row(const Chunk* c, size_t i) noexcept nogil:
@@ -61,22 +58,6 @@ cdef inline int _reject_value(ParseError* error, const char* at, int reason, int
     return 0
 
 
-cdef int _read_text(const JsonValue* fields, int field, bint nullable, const char* start, TextSpan* span, uint8_t* flags,
-                    ParseError* error) noexcept nogil:
-    """Set `span` to a text value. If nullable, it may be null or absent."""
-    cdef const JsonValue* s = &fields[field]
-    if s.kind == K_STRING or s.kind == K_ESCAPED_STRING:
-        if s.kind == K_ESCAPED_STRING:
-            flags[0] |= ESCAPED
-        _set_span(span, start, s.text, s.text + s.size)
-        return 1
-    if nullable and (s.kind == K_NULL or s.kind == K_ABSENT):
-        span.offset = 0
-        span.size = 0
-        return 1
-    return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
-
-
 cdef void _read_code(const InternTable* codes, const JsonValue* s, uint32_t* code) noexcept nogil:
     """Set `code` to that of a (perhaps escaped) text, 0 if it is not in the table."""
     cdef char decoded[DECODED_TEXT_BYTES]
@@ -90,59 +71,69 @@ cdef void _read_code(const InternTable* codes, const JsonValue* s, uint32_t* cod
         code[0] = 0
 
 
-cdef int _read_decimal(const Chunk* c, const JsonValue* fields, int field, const char* start, TextSpan* span, double* value,
-                       uint8_t* flags, ParseError* error) noexcept nogil:
+cdef int _read_decimal(const Chunk* c, const JsonValue* s, int field, double* value, ParseError* error) noexcept nogil:
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n
     cdef unsigned quote, fraction
     cdef uint64_t mantissa
-    if not _read_text(fields, field, False, start, span, flags, error):
-        return 0
-    if fields[field].kind == K_STRING and c.readable - fields[field].text >= 16:
-        fraction = ft_parse_decimal(fields[field].text, &quote, &mantissa)
+    if s.kind == K_STRING and c.readable - s.text >= 16:
+        fraction = ft_parse_decimal(s.text, &quote, &mantissa)
         if fraction:
             value[0] = <double>mantissa / FT_POWERS_OF_TEN[fraction]  # as in the template path: at most 14 digits
             return 1
-    if fields[field].kind == K_ESCAPED_STRING:
-        n = unescape(fields[field].text, fields[field].size, decoded, DECODED_TEXT_BYTES)
+    if s.kind == K_ESCAPED_STRING:
+        n = unescape(s.text, s.size, decoded, DECODED_TEXT_BYTES)
         if n < 0 or not parse_decimal(decoded, <size_t>n, value):
-            return _reject_value(error, fields[field].text, R_DECIMAL, field)
-    elif not parse_decimal(fields[field].text, fields[field].size, value):
-        return _reject_value(error, fields[field].text, R_DECIMAL, field)
+            return _reject_value(error, s.text, R_DECIMAL, field)
+    elif not parse_decimal(s.text, s.size, value):
+        return _reject_value(error, s.text, R_DECIMAL, field)
     return 1
 
 
-cdef int _read_time(Chunk* c, const JsonValue* fields, int field, const char* start, TextSpan* span, int64_t* ns,
-                    uint8_t* flags, ParseError* error) noexcept nogil:
+cdef int _read_amount(const Chunk* c, const JsonValue* s, int field, double* value, Amount* amount,
+                      ParseError* error) noexcept nogil:
+    cdef char decoded[DECODED_TEXT_BYTES]
+    cdef const char* text = s.text
+    cdef ssize_t n = <ssize_t>s.size
+    amount.units = 0
+    amount.exact = 0
+    if s.kind <= K_NULL:
+        value[0] = NAN
+        return 1
+    if not _read_decimal(c, s, field, value, error):
+        return 0
+    if s.kind == K_ESCAPED_STRING:
+        n = unescape(s.text, s.size, decoded, DECODED_TEXT_BYTES)
+        text = decoded
+    amount.exact = <uint8_t>parse_amount(text, <size_t>n, &amount.units)
+    return 1
+
+
+cdef int _read_time(Chunk* c, const JsonValue* s, int field, int64_t* ns, ParseError* error) noexcept nogil:
     cdef int64_t time_ns
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef ssize_t n
-    if not _read_text(fields, field, False, start, span, flags, error):
-        return 0
-    if fields[field].kind == K_ESCAPED_STRING:
-        n = unescape(fields[field].text, fields[field].size, decoded, DECODED_TEXT_BYTES)
+    if s.kind == K_ESCAPED_STRING:
+        n = unescape(s.text, s.size, decoded, DECODED_TEXT_BYTES)
         if n < 0 or not parse_datetime_ns(decoded, <size_t>n, ns):
-            return _reject_value(error, fields[field].text, R_TIME, field)
-    elif fields[field].size == 29:
+            return _reject_value(error, s.text, R_TIME, field)
+    elif s.size == 29:
         # Usually the time of the block: cached with its closing quote.
-        ft_assert(fields[field].text[29] == c'"')
-        if memcmp(fields[field].text, c.cached_time_text, 30) != 0:
-            if not parse_datetime_ns(fields[field].text, 29, &time_ns):
-                return _reject_value(error, fields[field].text, R_TIME, field)
-            memcpy(c.cached_time_text, fields[field].text, 30)
+        ft_assert(s.text[29] == c'"')
+        if memcmp(s.text, c.cached_time_text, 30) != 0:
+            if not parse_datetime_ns(s.text, 29, &time_ns):
+                return _reject_value(error, s.text, R_TIME, field)
+            memcpy(c.cached_time_text, s.text, 30)
             c.cached_time_ns = time_ns
             c.cached_time_size = 29
         ns[0] = c.cached_time_ns
-    elif not parse_datetime_ns(fields[field].text, fields[field].size, ns):
-        return _reject_value(error, fields[field].text, R_TIME, field)
+    elif not parse_datetime_ns(s.text, s.size, ns):
+        return _reject_value(error, s.text, R_TIME, field)
     return 1
 
 
-cdef int _read_int(const Chunk* c, const JsonValue* fields, int field, const char* start, bint allow_negative, uint64_t* value,
+cdef int _read_int(const Chunk* c, const JsonValue* s, int field, bint allow_negative, uint64_t* value,
                    ParseError* error) noexcept nogil:
-    cdef const JsonValue* s = &fields[field]
-    if s.kind != K_INT:
-        return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
     if 8 < s.size <= 15 and c.readable - s.text >= 16 and ft_count_digits8(ft_load8(s.text)) == 8:
         # The text was validated as an integer, so the rest are digits too.
         value[0] = (ft_parse_digits8(ft_load8(s.text)) * FT_INT_POWERS_OF_TEN[s.size - 8]
@@ -153,120 +144,163 @@ cdef int _read_int(const Chunk* c, const JsonValue* fields, int field, const cha
     return 1
 
 
-cdef int _read_bool(const JsonValue* fields, int field, const char* start, uint8_t bit, uint8_t* flags,
-                    ParseError* error) noexcept nogil:
-    cdef const JsonValue* s = &fields[field]
-    if s.kind == K_TRUE:
-        flags[0] |= bit
-    elif s.kind != K_FALSE:
-        return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
-    return 1
-
-
-cdef int _read_json(const JsonValue* fields, int field, int kind, bint nullable, const char* start, TextSpan* span,
-                    ParseError* error) noexcept nogil:
-    """Like _read_text, for the JSON text of an array or object."""
-    cdef const JsonValue* s = &fields[field]
-    if s.kind == kind:
-        _set_span(span, start, s.text, s.text + s.size)
-        return 1
-    if nullable and (s.kind == K_NULL or s.kind == K_ABSENT):
-        span.offset = 0
-        span.size = 0
-        return 1
-    return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE, field)
-
-
-cdef int _read_side(const JsonValue* fields, const char* start, uint8_t* side, ParseError* error) noexcept nogil:
-    cdef const JsonValue* s = &fields[<int>F_SIDE]
+cdef int _read_side(const JsonValue* s, int field, uint8_t* side, ParseError* error) noexcept nogil:
     cdef char decoded[DECODED_TEXT_BYTES]
     cdef const char* text = s.text
     cdef ssize_t n = <ssize_t>s.size
     if s.kind == K_ESCAPED_STRING:
-        n = unescape(s.text, s.size, decoded, DECODED_TEXT_BYTES)
+        n = unescape(text, s.size, decoded, DECODED_TEXT_BYTES)
         text = decoded
-    elif s.kind != K_STRING:
-        return _reject_value(error, start if s.kind == K_ABSENT else s.text, R_MISSING if s.kind == K_ABSENT else R_TYPE,
-                             F_SIDE)
     if n != 1 or (text[0] != c'A' and text[0] != c'B'):
-        return _reject_value(error, s.text, R_SIDE, F_SIDE)
+        return _reject_value(error, s.text, R_SIDE, field)
     side[0] = <uint8_t>text[0]
     return 1
 
 
-cdef int _fill_row(Chunk* c, const char* start, const char* after, JsonValue* fields, OrderRow* row,
-                   ParseError* error) noexcept nogil:
-    """Fill `row` from the values of an event and its order, fields[EVENT_LO:ORDER_HI]."""
-    cdef uint8_t flags = 0
+cdef inline int _reject_kind(const JsonValue* s, int field, const char* start, ParseError* error) noexcept nogil:
+    """Reject a value for being absent, or of a kind that the field does not have."""
+    if s.kind == K_ABSENT:
+        return _reject_value(error, start, R_MISSING, field)
+    return _reject_value(error, s.text, R_TYPE, field)
+
+
+cdef inline int _read_field(Chunk* c, const FieldSpec* field, int code, const JsonValue* s, const char* start, RowHead* row,
+                            ParseError* error) noexcept nogil:
+    """Store one field in the row."""
+    cdef char* at = <char*>row
+    cdef TextSpan* span
     cdef uint64_t number = 0
-    cdef uint32_t code = 0
-    cdef double trigger_px                       # only validated: the row keeps its text
-    cdef const JsonValue* order = &fields[<int>F_ORDER]
-    if after - start > <ssize_t>MAX_EVENT_BYTES:
-        return _reject_value(error, start, R_LENGTH, F_NONE)
-    if order.kind != K_OBJECT:
-        return _reject_value(error, start if order.kind == K_ABSENT else order.text, R_MISSING if order.kind == K_ABSENT
-                             else R_TYPE, F_ORDER)
-    if not (_read_time(c, fields, F_TIME, start, &row.time, &row.head.time_ns, &flags, error)
-            and _read_text(fields, F_USER, False, start, &row.head.user, &flags, error)
-            and _read_text(fields, F_HASH, True, start, &row.hash, &flags, error)
-            and _read_json(fields, F_BUILDER, K_OBJECT, True, start, &row.builder, error)
-            and _read_text(fields, F_STATUS, False, start, &row.status_text, &flags, error)
-            and _read_text(fields, F_COIN, False, start, &row.head.coin_text, &flags, error)
-            and _read_side(fields, start, &row.head.side, error)
-            and _read_decimal(c, fields, F_LIMIT_PX, start, &row.limitPx_text, &row.limitPx, &flags, error)
-            and _read_decimal(c, fields, F_SZ, start, &row.sz_text, &row.sz, &flags, error)
-            and _read_int(c, fields, F_OID, start, False, &row.oid, error)
-            and _read_int(c, fields, F_TIMESTAMP, start, True, &number, error)
-            and _read_text(fields, F_TRIGGER_CONDITION, False, start, &row.triggerCondition, &flags, error)
-            and _read_bool(fields, F_IS_TRIGGER, start, IS_TRIGGER, &flags, error)
-            and _read_decimal(c, fields, F_TRIGGER_PX, start, &row.triggerPx_text, &trigger_px, &flags, error)
-            and _read_json(fields, F_CHILDREN, K_ARRAY, False, start, &row.children, error)
-            and _read_bool(fields, F_IS_POSITION_TPSL, start, IS_POSITION_TPSL, &flags, error)
-            and _read_bool(fields, F_REDUCE_ONLY, start, REDUCE_ONLY, &flags, error)
-            and _read_text(fields, F_ORDER_TYPE, False, start, &row.orderType_text, &flags, error)
-            and _read_decimal(c, fields, F_ORIG_SZ, start, &row.origSz_text, &row.origSz, &flags, error)
-            and _read_text(fields, F_TIF, True, start, &row.tif_text, &flags, error)
-            and _read_text(fields, F_CLOID, True, start, &row.cloid, &flags, error)):
-        return 0
-    row.timestamp = <int64_t>number
-    _read_code(&STATUSES, &fields[<int>F_STATUS], &code)
-    row.head.codes[<int>STATUS] = <uint8_t>code
-    _read_code(&ORDER_TYPES, &fields[<int>F_ORDER_TYPE], &code)
-    row.head.codes[<int>ORDER_TYPE] = <uint8_t>code
-    _read_code(&TIFS, &fields[<int>F_TIF], &code)
-    row.head.codes[<int>TIF] = <uint8_t>code
-    _read_code(c.coins, &fields[<int>F_COIN], &code)
-    row.head.coin = <uint16_t>code
-    row.head.flags = flags
-    row.head.offset = <uint64_t>(start - c.data)
-    row.head.size = <uint32_t>(after - start)
-    if code == NO_CODE:
-        resolve_new_coin(c, &row.head)
+    cdef uint32_t word
+    cdef double decimal
+    cdef int kind = s.kind, conversion = field.conversion
+    if not (field.kinds >> kind & 1):
+        return _reject_kind(s, code, start, error)
+    if field.span != NOT_STORED:
+        span = <TextSpan*>(at + field.span)
+        if kind == K_STRING:                         # most common, so tried first
+            _set_span(span, start, s.text, s.text + s.size)
+            if conversion == AS_TEXT:
+                return 1
+        elif kind > K_NULL:
+            _set_span(span, start, s.text, s.text + s.size)
+            if kind == K_ESCAPED_STRING:
+                row.flags |= ESCAPED
+        else:
+            span.offset = 0
+            span.size = kind == K_NULL
+    if conversion == AS_DECIMAL:
+        return _read_decimal(c, s, code, <double*>(at + field.value) if field.value != NOT_STORED else &decimal, error)
+    elif conversion == AS_BOOL:
+        row.flags |= field.flag & -(kind == K_TRUE)  # without a branch
+        return 1
+    elif conversion == AS_WORD:
+        if kind == K_STRING:
+            at[field.value] = <char>intern_find(field.words, s.text, s.size)
+            return 1
+        _read_code(field.words, s, &word)
+        at[field.value] = <char>word
+        return 1
+    elif conversion == AS_UINT or conversion == AS_INT:
+        if kind == K_INT:
+            return _read_int(c, s, code, conversion == AS_INT, <uint64_t*>(at + field.value), error)
+        (<uint64_t*>(at + field.value))[0] = 0
+        return 1
+    elif conversion == AS_JSON:
+        if kind == K_STRING or kind == K_ESCAPED_STRING:
+            span = <TextSpan*>(at + field.span)      # with its quotes
+            span.offset -= 1
+            span.size += 2
+        return 1
+    elif conversion == AS_COIN:
+        _read_code(c.coins, s, &word)
+        row.coin = <uint16_t>word
+        return 1
+    elif conversion == AS_TIME:
+        return _read_time(c, s, code, <int64_t*>(at + field.value), error)
+    elif conversion == AS_SIDE:
+        return _read_side(s, code, &row.side, error)
+    elif conversion == AS_AMOUNT:
+        return _read_amount(c, s, code, <double*>(at + field.value), <Amount*>(at + field.exact), error)
+    elif conversion == AS_TIME_MS:
+        if not _read_int(c, s, code, True, &number, error):
+            return 0
+        if not (-MAX_TIME_MS <= <int64_t>number and <int64_t>number <= MAX_TIME_MS):
+            return _reject_value(error, s.text, R_RANGE, code)
+        (<int64_t*>(at + field.value))[0] = <int64_t>number
+        row.time_ns = <int64_t>number * 1000000
     return 1
 
 
-cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, OrderRow* row, ParseError* error) noexcept nogil:
+cdef int _fill_row(Chunk* c, const char* start, const char* after, const JsonValue* fields, RowHead* row,
+                   ParseError* error) noexcept nogil:
+    """Fill `row` from the values of an event."""
+    cdef const StreamSpec* stream = c.stream
+    cdef int i, n = stream.fields_len
+    if after - start > <ssize_t>MAX_EVENT_BYTES:
+        return _reject_value(error, start, R_LENGTH, F_NONE)
+    row.flags = 0
+    for i in range(n):
+        if not _read_field(c, &stream.fields[i], FIRST_FIELD + i, &fields[FIRST_FIELD + i], start, row, error):
+            return 0
+    row.offset = <uint64_t>(start - c.data)
+    row.size = <uint32_t>(after - start)
+    if row.coin == NO_CODE:
+        resolve_new_coin(c, row)
+    return 1
+
+
+cdef const char* _pair_general(Chunk* c, const char* p, const char* end, int depth, RowHead* row,
+                               ParseError* error) noexcept nogil:
+    """Parse the value at p, which was validated, as a pair of a text and an object."""
+    cdef JsonValue fields[MAX_KEYS]
+    cdef const char* start = p
+    if p[0] == c'[':
+        p = skip_whitespace(p + 1, end)
+        if p[0] == c'"':
+            p = skip_whitespace(scan_value(p, end, depth + 1, &fields[<int>FIRST_FIELD], error), end)
+            if p[0] == c',':
+                p = skip_whitespace(p + 1, end)
+                if p[0] == c'{':
+                    p = scan_object(p, end, depth + 1, &c.stream.keys, &c.stream.event, fields, c.next_key, error)
+                    p = skip_whitespace(p, end)
+                    if p[0] == c']':
+                        return p + 1 if _fill_row(c, start, p + 1, fields, row, error) else NULL
+    _reject_value(error, start, R_PAIR, F_NONE)
+    return NULL
+
+
+cdef const char* event_general(Chunk* c, const char* p, const char* end, int depth, RowHead* row,
+                               ParseError* error) noexcept nogil:
     """Parse any event at p into `row` and return the byte after it, or NULL with the error."""
     cdef JsonValue fields[MAX_KEYS]
-    cdef const char* q = scan_object(p, end, depth, &FIELD_KEYS, &EVENT_SCHEMA, fields, c.next_key, error)
+    cdef const char* q = scan_object(p, end, depth, &c.stream.keys, &c.stream.event, fields, c.next_key, error)
     if q == NULL or not _fill_row(c, p, q, fields, row, error):
         return NULL
     return q
 
 
-cdef int _read_envelope(Chunk* c, const char* start, JsonValue* fields, ParseError* error) noexcept nogil:
+cdef int _read_envelope_time(Chunk* c, const char* start, const JsonValue* s, int field, TextSpan* span, int64_t* ns,
+                             ParseError* error) noexcept nogil:
+    if s.kind != K_STRING and s.kind != K_ESCAPED_STRING:
+        return _reject_kind(s, field, start, error)
+    _set_span(span, start, s.text, s.text + s.size)
+    return _read_time(c, s, field, ns, error)
+
+
+cdef int _read_envelope(Chunk* c, const char* start, const JsonValue* fields, ParseError* error) noexcept nogil:
     """Fill the next free Envelope without counting it."""
     cdef Envelope* e
-    cdef uint8_t flags = 0                           # not kept: whoever shows an envelope's times looks for backslashes
     if c.envelopes_len >= c.envelopes_cap:
         c.bound_exceeded = True
         return _reject_value(error, start, R_JSON, F_NONE)
     e = &c.envelopes[c.envelopes_len]
     e.offset = <uint64_t>(start - c.data)
-    return (_read_time(c, fields, F_LOCAL_TIME, start, &e.local_time, &e.local_time_ns, &flags, error)
-            and _read_time(c, fields, F_BLOCK_TIME, start, &e.block_time, &e.block_time_ns, &flags, error)
-            and _read_int(c, fields, F_BLOCK_NUMBER, start, False, &e.block_number, error))
+    if not (_read_envelope_time(c, start, &fields[<int>F_LOCAL_TIME], F_LOCAL_TIME, &e.local_time, &e.local_time_ns, error)
+            and _read_envelope_time(c, start, &fields[<int>F_BLOCK_TIME], F_BLOCK_TIME, &e.block_time, &e.block_time_ns, error)):
+        return 0
+    if fields[<int>F_BLOCK_NUMBER].kind != K_INT:
+        return _reject_kind(&fields[<int>F_BLOCK_NUMBER], F_BLOCK_NUMBER, start, error)
+    return _read_int(c, &fields[<int>F_BLOCK_NUMBER], F_BLOCK_NUMBER, False, &e.block_number, error)
 
 
 cdef int _events_general(Chunk* c, const JsonValue* events, uint32_t envelope, ParseError* error) noexcept nogil:
@@ -281,9 +315,12 @@ cdef int _events_general(Chunk* c, const JsonValue* events, uint32_t envelope, P
             c.bound_exceeded = True
             return _reject_value(error, p, R_JSON, F_NONE)
         row = _row(c, c.rows_len)
-        if p[0] != c'{':
+        if c.stream.pair:
+            p = _pair_general(c, p, end, 2, row, error)
+        elif p[0] == c'{':
+            p = event_general(c, p, end, 2, row, error)
+        else:
             return _reject_value(error, p, R_TYPE, F_EVENTS)
-        p = event_general(c, p, end, 2, <OrderRow*>row, error)
         if p == NULL:
             return 0
         row.envelope = envelope
@@ -303,6 +340,7 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
 
     structural_index: positions as from ft_structural_index, or NULL if they were not computed.
     """
+    cdef const StreamSpec* stream = c.stream
     cdef const char* line = c.pos
     cdef const char* p = line
     cdef const char* end = c.limit
@@ -327,17 +365,26 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
         c.pos = p if p == end else p + 1
         return
     if p[0] != c'{':
-        # The line is another JSON value or invalid: find out which.
+        # The line is a pair, another JSON value, or invalid: find out which.
         q = scan_value(p, end, 0, &fields[0], &error)
         if q != NULL:
             after = skip_whitespace(q, end)
-            _reject_value(&error, p if _at_line_end(after, end) else q, R_NOT_OBJECT if _at_line_end(after, end) else R_JSON,
-                          F_NONE)
+            if not _at_line_end(after, end):
+                _reject_value(&error, q, R_JSON, F_NONE)
+            elif not stream.pair or p[0] != c'[':
+                _reject_value(&error, p, R_NOT_OBJECT, F_NONE)
+            elif c.rows_len >= c.rows_cap:
+                c.bound_exceeded = True
+                _reject_value(&error, p, R_JSON, F_NONE)
+            elif _pair_general(c, p, q, 0, _row(c, c.rows_len), &error) != NULL:
+                _row(c, c.rows_len).envelope = NO_ENVELOPE
+                ft_add_single_writer(<uint64_t*>&c.rows_len, 1)
+                accepted = True
     else:
-        q = scan_indexed(p, end, &FIELD_KEYS, &LINE_SCHEMA, fields, structural_index) if structural_index != NULL else NULL
+        q = scan_indexed(p, end, &stream.keys, &stream.line, fields, structural_index) if structural_index != NULL else NULL
         if q == NULL:
             c.next_key[<int>MISPREDICTED_KEYS] = 0
-            q = scan_object(p, end, 0, &FIELD_KEYS, &LINE_SCHEMA, fields, c.next_key, &error)
+            q = scan_object(p, end, 0, &stream.keys, &stream.line, fields, c.next_key, &error)
             if structural_index != NULL:
                 c.indexed_lines_left = -STRATEGY_LINES
             elif c.indexed_lines_left < 0:
@@ -348,7 +395,7 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
             after = skip_whitespace(q, end)
             if not _at_line_end(after, end):
                 _reject_value(&error, q, R_JSON, F_NONE)
-            elif events.kind != K_ABSENT and fields[<int>F_ORDER].kind == K_ABSENT:
+            elif events.kind != K_ABSENT and (stream.pair or fields[stream.marker].kind == K_ABSENT):
                 if q - p > <ssize_t>MAX_EVENT_BYTES:
                     _reject_value(&error, p, R_LENGTH, F_NONE)
                 elif events.kind != K_ARRAY:
@@ -356,10 +403,12 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
                 elif _read_envelope(c, p, fields, &error):
                     c.envelopes_len += 1
                     accepted = _events_general(c, events, c.envelope_base + <uint32_t>envelopes, &error)
+            elif stream.pair:
+                _reject_value(&error, p, R_MISSING, F_EVENTS)
             elif c.rows_len >= c.rows_cap:
                 c.bound_exceeded = True
                 _reject_value(&error, p, R_JSON, F_NONE)
-            elif _fill_row(c, p, q, fields, <OrderRow*>_row(c, c.rows_len), &error):
+            elif _fill_row(c, p, q, fields, _row(c, c.rows_len), &error):
                 _row(c, c.rows_len).envelope = NO_ENVELOPE
                 ft_add_single_writer(<uint64_t*>&c.rows_len, 1)
                 accepted = True
@@ -384,6 +433,16 @@ cdef void line_general(Chunk* c, const uint16_t* structural_index) noexcept nogi
             if after == NULL:
                 after = end
     c.pos = after if after == end else after + 1
+
+
+cdef void parse_chunk_general(Chunk* c) noexcept nogil:
+    """Parse a chunk of whole lines from c.pos to c.end, or until `rejects` is full. The chunk holds the results."""
+    c.rejects_full = False
+    while c.pos < c.end and not c.bound_exceeded:
+        if c.rejects_len >= c.rejects_cap:
+            c.rejects_full = True
+            return
+        line_general(c, NULL)
 
 
 cdef void _assign_coin_code(InternTable* coins, const char* text, RowHead* row) noexcept nogil:
@@ -413,11 +472,15 @@ cdef void resolve_new_coin(Chunk* c, RowHead* row) noexcept nogil:
 
 
 cdef void _check_row(const Chunk* c, const RowHead* row) noexcept nogil:
-    """Assert that the head's texts lie within the event, and the event within the data."""
+    """Assert that the row's texts lie within its event, and the event within the data."""
+    cdef const TextSpan* span
+    cdef int i
     ft_assert(row.size > 0)
     ft_assert(row.offset + row.size <= <uint64_t>(c.limit - c.data))
-    ft_assert(<uint64_t>row.coin_text.offset + row.coin_text.size <= row.size)
-    ft_assert(<uint64_t>row.user.offset + row.user.size <= row.size)
+    for i in range(c.stream.fields_len):
+        if c.stream.fields[i].span != NOT_STORED:
+            span = <const TextSpan*>(<const char*>row + c.stream.fields[i].span)
+            ft_assert(<uint64_t>span.offset + span.size <= row.size)
     if row.envelope != <uint32_t>NO_ENVELOPE:
         ft_assert(row.envelope >= c.envelope_base)
         ft_assert(row.envelope < c.envelope_base + c.envelopes_len)

@@ -1,32 +1,7 @@
 """Validates JSON over a bounded cursor (RFC 8259, with orjson's limits), see json.pyx."""
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t
 
-from fasttail.streams.types cimport ParseError, JsonValue
-
-cdef enum:
-    KEY_SLOTS = 128
-    MAX_KEYS = 32
-
-
-cdef struct Key:             # a key of at most 16 bytes, padded with zeros
-    uint64_t head
-    uint64_t tail
-    size_t size
-
-
-cdef struct KeyTable:        # a perfect hash table: each key has its own slot
-    Key entries[MAX_KEYS]
-    uint64_t factor
-    uint8_t slot_to_key[KEY_SLOTS]       # the only key that may be in the slot
-
-
-cdef struct ObjectSchema:    # the keys wanted of an object
-    int first_key_hint       # index in `next_key` of the predicted first key
-    int lo
-    int hi
-    int nested_key           # key whose object is read in the same pass, with `nested`; -1: none
-    const ObjectSchema* nested
-
+from fasttail.streams.types cimport JsonValue, KeyTable, ObjectSchema, ParseError
 
 cdef extern from "simd.h" nogil:
     const char* ft_skip_whitespace(const char* p, const char* limit) noexcept

@@ -8,12 +8,12 @@ of its line, and callers need not search for it first.
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from fasttail.system.checks cimport ft_assert
 from fasttail.streams.numbers cimport decimal_to_double
-from fasttail.streams.types cimport (F_NONE, K_ABSENT, K_ARRAY, K_ESCAPED_STRING, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
-                                   K_STRING, K_TRUE, MISPREDICTED_KEYS, R_DEPTH, R_JSON, R_NUMBER, R_NOT_OBJECT, R_UTF8)
+from fasttail.streams.types cimport (F_NONE, KEY_SLOTS, K_ABSENT, K_ARRAY, K_ESCAPED_STRING, K_FALSE, K_FLOAT, K_INT, K_NULL, K_OBJECT,
+                                   K_STRING, K_TRUE, MAX_KEYS, MISPREDICTED_KEYS, Key, R_DEPTH, R_JSON, R_NUMBER, R_NOT_OBJECT, R_UTF8)
 
 cdef extern from "simd.h" nogil:
     const char* ft_skip_plain(const char* p, const char* limit) noexcept
@@ -27,8 +27,8 @@ cdef enum:
     MAX_DEPTH = 1024       # open brackets, as in orjson
     DEPTH_BYTES = 128      # one bit per open bracket
     KEY_BITS = 7           # log2 of KEY_SLOTS
-    MAX_KEY_BYTES = 16
-    DECODED_KEY_BYTES = 32  # for a key with escapes: more than MAX_KEY_BYTES, as unescape needs space for a 4-byte character
+    MAX_KEY_BYTES = 16     # of a key in the hash table
+    MAX_LONG_KEY_BYTES = 255
 
 
 cdef inline const char* _set_error(ParseError* error, const char* at, uint8_t reason) noexcept nogil:
@@ -381,19 +381,25 @@ cdef inline size_t _key_hash(const KeyTable* keys, uint64_t head, uint64_t tail)
 
 
 cdef int key_table_init(KeyTable* keys, tuple names) except -1:
-    """Fill `keys` from at most 32 names of at most 16 bytes (else ValueError). A key's code is its index in `names`."""
+    """Fill `keys` from at most 32 different names, which the caller keeps. A key's code is its index in `names`."""
     cdef char text[MAX_KEY_BYTES]
     cdef Key* key
     cdef bint slot_used[KEY_SLOTS]
     cdef bint clash = True
     cdef size_t hash_slot
     cdef int i
-    if len(names) > MAX_KEYS or any(len(name.encode()) > MAX_KEY_BYTES for name in names):
-        raise ValueError(f"at most {MAX_KEYS} keys of at most {MAX_KEY_BYTES} bytes")
-    for i, name in enumerate(names):
-        raw = name.encode()
+    if len(names) > MAX_KEYS or len(set(names)) < len(names) or max(map(len, names)) > MAX_LONG_KEY_BYTES:
+        raise ValueError(f"at most {MAX_KEYS} different keys of at most {MAX_LONG_KEY_BYTES} bytes, not {names}")
+    keys.count = len(names)
+    for i, raw in enumerate(names):
         key = &keys.entries[i]
         key.size = <size_t>len(raw)
+        if key.size > MAX_KEY_BYTES:
+            keys.long_keys[i] = raw
+            keys.long_sizes[i] = key.size
+            key.size = 0
+            key.tail = 1             # equal to no key: neither is predicted nor found by its hash
+            continue
         memcpy(text, <const char*>raw, key.size)
         ft_load_padded16(text, key.size, &key.head, &key.tail)
     keys.factor = 1
@@ -403,6 +409,8 @@ cdef int key_table_init(KeyTable* keys, tuple names) except -1:
         clash = False
         memset(slot_used, 0, sizeof(slot_used))
         for i in range(len(names)):
+            if keys.long_sizes[i]:
+                continue
             hash_slot = _key_hash(keys, keys.entries[i].head, keys.entries[i].tail)
             clash |= slot_used[hash_slot]
             slot_used[hash_slot] = True
@@ -411,11 +419,14 @@ cdef int key_table_init(KeyTable* keys, tuple names) except -1:
 
 
 cdef inline int _key_code(const KeyTable* keys, const char* p, size_t n) noexcept nogil:
-    """Return the code of the key of n bytes at p, or -1. Reads 16 bytes; no branch depends on which key it is."""
+    """Return the code of the key of n bytes at p, or -1. Reads 16 bytes; no branch depends on which short key it is."""
     cdef uint64_t head, tail
     cdef const Key* key
     cdef int code
     if n > MAX_KEY_BYTES:
+        for code in range(keys.count):
+            if keys.long_sizes[code] == n and memcmp(keys.long_keys[code], p, n) == 0:
+                return code
         return -1
     ft_load_padded16(p, n, &head, &tail)
     ft_assert(_key_hash(keys, head, tail) < KEY_SLOTS)
@@ -429,7 +440,7 @@ cdef inline int _key_code(const KeyTable* keys, const char* p, size_t n) noexcep
 cdef inline const char* _scan_known_key(const KeyTable* keys, const char* p, const char* end, uint8_t* next_key,
                                         int previous_key, int* code, ParseError* error) noexcept nogil:
     """Return the closing quote of the key whose text begins at p. code: -1 if `keys` does not have it."""
-    cdef char decoded[DECODED_KEY_BYTES]
+    cdef char decoded[DECODED_TEXT_BYTES]
     cdef int predicted = next_key[previous_key]
     cdef const Key* key = &keys.entries[predicted]
     cdef const char* q
@@ -451,7 +462,7 @@ cdef inline const char* _scan_known_key(const KeyTable* keys, const char* p, con
     q = _string_end(p, end, &escaped, error)
     if q == NULL:
         return NULL
-    n = unescape(p, <size_t>(q - p), decoded, DECODED_KEY_BYTES)
+    n = unescape(p, <size_t>(q - p), decoded, DECODED_TEXT_BYTES)
     code[0] = _key_code(keys, decoded, <size_t>n) if n >= 0 else -1
     return q
 

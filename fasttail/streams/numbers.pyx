@@ -184,6 +184,37 @@ cdef int parse_decimal(const char* p, size_t n, double* value) noexcept nogil:
     return 1
 
 
+cdef int parse_amount(const char* p, size_t n, int64_t* units) noexcept nogil:
+    """Set `units` to a validated decimal in units of 10**-8. Return 0 if it has an exponent, more digits, or does not fit."""
+    cdef size_t i = 0
+    cdef int missing = 8                     # fraction digits that are still to come
+    cdef bint negative = p[0] == c'-', in_fraction = False
+    cdef uint64_t value = 0
+    if negative:
+        i = 1
+    while i < n:
+        if p[i] == c'.':
+            in_fraction = True
+        elif p[i] == c'e' or p[i] == c'E':
+            return 0
+        elif in_fraction and missing == 0:
+            if p[i] != c'0':
+                return 0
+        else:
+            if value > (<uint64_t>1 << 63) // 10 - 1:
+                return 0
+            value = value * 10 + <uint64_t>(p[i] - c'0')
+            missing -= in_fraction
+        i += 1
+    while missing:
+        if value > (<uint64_t>1 << 63) // 10 - 1:
+            return 0
+        value *= 10
+        missing -= 1
+    units[0] = -<int64_t>value if negative else <int64_t>value
+    return 1
+
+
 cdef int parse_int(const char* p, size_t n, bint allow_negative, uint64_t* value) noexcept nogil:
     """Parse a validated JSON integer to 64 bits, signed if allow_negative."""
     cdef size_t i = 0

@@ -392,7 +392,7 @@ cdef const char* _parse_events(Chunk* c, const char* p, uint32_t envelope) noexc
         q = _event_fast(c, p, 2, row) if c.readable - p >= FAST_MARGIN else NULL
         ft_set_readable_end(c.readable)
         if q == NULL:
-            q = event_general(c, p, c.limit, 2, row, &error)
+            q = event_general(c, p, c.limit, 2, &row.head, &error)
             if q == NULL:
                 return NULL
         row.head.envelope = envelope

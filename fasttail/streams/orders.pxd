@@ -1,7 +1,7 @@
-"""The rows of order statuses."""
+"""The stream of order statuses and its rows."""
 from libc.stdint cimport int64_t, uint64_t
 
-from fasttail.streams.types cimport RowHead, TextSpan
+from fasttail.streams.types cimport RowHead, StreamSpec, TextSpan
 
 
 cdef enum:                   # flags of a row
@@ -37,3 +37,6 @@ cdef struct OrderRow:
     TextSpan origSz_text
     TextSpan tif_text
     TextSpan cloid
+
+
+cdef StreamSpec ORDERS

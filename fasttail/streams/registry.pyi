@@ -1,1 +1,6 @@
-# For other compiled modules only: nothing here is visible from Python.
+from typing import Final
+
+FOLDERS: Final[dict[str, str]]
+STREAMS: Final[tuple[str, ...]]
+
+def stream_of_path(path: str) -> str | None: ...

@@ -1,27 +1,80 @@
-"""Lists the node's streams as the pool sees them.
+"""The node's streams by name, and how to tell which one a file holds."""
+from libc.string cimport memchr, memcmp
 
-Another stream needs an entry here, a row type and a parser.
-"""
-from fasttail.streams cimport isa
-from fasttail.streams.general cimport assign_coin_codes
-from fasttail.streams.orders cimport OrderRow
-from fasttail.streams.types cimport Chunk, StreamSpec
-from fasttail.streams.vocabulary cimport STATUSES
+from fasttail.streams.fills cimport FILLS
+from fasttail.streams.orders cimport ORDERS
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <string.h>
+    extern void *memmem(const void *, size_t, const void *, size_t);
+    """
+    void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
+
+cdef enum:
+    SEARCHED_BYTES = 4096        # of each line, for its first event
+
+# The names of all streams of a node, and of the folders that it writes them to.
+FOLDERS = {
+    "orders": "node_order_statuses", "fills": "node_fills", "nodeTrades": "node_trades", "bookDiffs": "node_raw_book_diffs",
+    "twapStatuses": "node_twap_statuses", "miscEvents": "misc_events", "oracleUpdates": "hip3_oracle_updates",
+    "writerActions": "system_and_core_writer_actions",
+}
+# Those that can be parsed.
+STREAMS = ("orders", "fills")
 
 
-cdef void _order_statuses(Chunk* c) noexcept nogil:
-    isa.active_parse_chunk(c)
+cdef const StreamSpec* find_stream(str name) except NULL:
+    """Return the stream of this name. Raises ValueError for one that is unknown or not supported yet."""
+    if name == "orders":
+        return &ORDERS
+    if name == "fills":
+        return &FILLS
+    known = "not supported yet" if name in FOLDERS else "unknown"
+    raise ValueError(f"stream {name!r} is {known}: expected one of {', '.join(STREAMS)}")
 
 
-ORDER_STATUSES.parse = _order_statuses
-ORDER_STATUSES.finish = assign_coin_codes
-ORDER_STATUSES.row_bytes = sizeof(OrderRow)
-ORDER_STATUSES.price = <size_t>&(<OrderRow*>NULL).limitPx
-ORDER_STATUSES.quantity = <size_t>&(<OrderRow*>NULL).origSz
-ORDER_STATUSES.word = <size_t>&(<OrderRow*>NULL).status_text
-ORDER_STATUSES.words = &STATUSES
-ORDER_STATUSES.min_event_bytes = 256     # the shortest valid one has 265 bytes
-ORDER_STATUSES.min_envelope_bytes = 96   # the shortest valid one has 100 bytes
-ORDER_STATUSES.event_separator = b'},{"time":"'
-ORDER_STATUSES.separator_size = 11
-ORDER_STATUSES.event_start_skip = 2
+cdef bint _is_fill(const char* p, const char* end) noexcept nogil:
+    """Whether a fill in the node's own form, `["0x…",{"coin":…`, begins at p."""
+    cdef const char* quote
+    if end - p < 4 or memcmp(p, b'["0x', 4) != 0:
+        return False
+    quote = <const char*>memchr(p + 4, c'"', <size_t>(end - p - 4))
+    return quote != NULL and end - quote > 10 and memcmp(quote, b'",{"coin":', 10) == 0
+
+
+cdef const StreamSpec* detect_stream(const char* p, size_t n) noexcept nogil:
+    """Return the stream of the first event in the node's own form; order statuses if the lines have none."""
+    cdef const char* limit = p + n
+    cdef const char* end
+    cdef const char* event
+    while p < limit:
+        end = <const char*>memchr(p, c"\n", <size_t>(limit - p))
+        if end == NULL:
+            end = limit
+        while p < end and p[0] == 0:
+            p += 1
+        if _is_fill(p, end):
+            return &FILLS
+        if p < end and p[0] == c"{":
+            event = <const char*>memmem(p, <size_t>min(end - p, <ssize_t>SEARCHED_BYTES), b'"events":[', 10)
+            if event == NULL:
+                return &ORDERS
+            if _is_fill(event + 10, end):
+                return &FILLS
+            if event + 10 < end and event[10] == c"{":
+                return &ORDERS
+        p = end + 1
+    return &ORDERS
+
+
+def stream_of_path(str path) -> str | None:
+    """Return the name of the stream whose folder is part of the path, or None."""
+    for part in reversed(path.split("/")):
+        for name, folder in FOLDERS.items():
+            if part in (folder, f"{folder}_by_block", f"{folder}_streaming"):
+                return name
+    return None

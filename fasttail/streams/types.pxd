@@ -1,52 +1,32 @@
 """Defines the parser's types: the parts of a line, the rows made of them, and a worker's chunk.
 
 Offsets of a `TextSpan` count from the first byte of the event (of the line, in an `Envelope`). An offset of 0 means null or
-absent, since byte 0 is always the opening brace.
+absent, since byte 0 is always the opening bracket. The size then tells which, in fields that keep them apart: 1 for null, 0 for
+absent.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttail.streams.intern cimport InternTable
 
 
-# One number per key of the schema. The keys of one object lie between its *_LO (included) and *_HI (excluded).
+cdef enum:
+    MAX_KEYS = 32        # of a stream, with those of the envelope
+    KEY_SLOTS = 128
+
+
+# The keys of the envelope have the same codes in every stream. Those of the stream's own fields follow.
 cdef enum Field:
-    ENVELOPE_LO = 0
     F_LOCAL_TIME = 0
     F_BLOCK_TIME
     F_BLOCK_NUMBER
     F_EVENTS
-    ENVELOPE_HI
-    EVENT_LO = 4
-    F_TIME = 4
-    F_USER
-    F_HASH
-    F_BUILDER
-    F_STATUS
-    F_ORDER
-    EVENT_HI
-    ORDER_LO = 10
-    F_COIN = 10
-    F_SIDE
-    F_LIMIT_PX
-    F_SZ
-    F_OID
-    F_TIMESTAMP
-    F_TRIGGER_CONDITION
-    F_IS_TRIGGER
-    F_TRIGGER_PX
-    F_CHILDREN
-    F_IS_POSITION_TPSL
-    F_REDUCE_ONLY
-    F_ORDER_TYPE
-    F_ORIG_SZ
-    F_TIF
-    F_CLOID
-    ORDER_HI
-    FIRST_KEY_OF_LINE = ORDER_HI  # these three are not keys but slots of Chunk.next_key, for the first key of an object
+    FIRST_FIELD
+    # These are not keys but slots of Chunk.next_key.
+    FIRST_KEY_OF_LINE = MAX_KEYS  # for the first key of an object
     FIRST_KEY_OF_EVENT
-    FIRST_KEY_OF_ORDER
+    FIRST_KEY_OF_NESTED
+    MISPREDICTED_KEYS    # counts wrong predictions, modulo 256
     KEY_HINTS
-    MISPREDICTED_KEYS = KEY_HINTS  # slot that counts wrong predictions, modulo 256
     F_NONE = 255
 
 
@@ -74,10 +54,11 @@ cdef enum RejectReason:
     R_MISSING      # a required key is missing
     R_TYPE         # a value whose type is not the schema's
     R_DECIMAL      # text that is not a decimal number
-    R_TIME         # text that is not a time
+    R_TIME         # not a time
     R_SIDE         # neither "A" nor "B"
     R_RANGE        # an integer outside its column's range
     R_LENGTH       # 4 GiB or longer
+    R_PAIR         # not a pair of a text and an object
 
 
 cdef struct ParseError:
@@ -90,6 +71,29 @@ cdef struct JsonValue:   # a value found in an object
     const char* text     # first byte; for a string, the one after the quote
     size_t size
     uint8_t kind
+
+
+cdef struct Key:             # a key of at most 16 bytes, padded with zeros
+    uint64_t head
+    uint64_t tail
+    size_t size
+
+
+cdef struct KeyTable:
+    Key entries[MAX_KEYS]                # a perfect hash table: each key of at most 16 bytes has its own slot
+    uint64_t factor
+    uint8_t slot_to_key[KEY_SLOTS]       # the only key that may be in the slot
+    const char* long_keys[MAX_KEYS]      # the longer ones are compared one by one; NULL: a short key
+    size_t long_sizes[MAX_KEYS]
+    int count
+
+
+cdef struct ObjectSchema:    # the keys wanted of an object
+    int first_key_hint       # index in `next_key` of the predicted first key
+    int lo
+    int hi
+    int nested_key           # key whose object is read in the same pass, with `nested`; -1: none
+    const ObjectSchema* nested
 
 
 cdef struct TextSpan:
@@ -187,21 +191,103 @@ cdef struct Chunk:
     int64_t cached_time_ns
     uint32_t cached_time_size
     int indexed_lines_left   # lines still to parse by structural index; negative: lines still to parse without it
-    uint8_t next_key[32]     # the general path's prediction of the key after each of KEY_HINTS
+    uint8_t next_key[KEY_HINTS]  # the general path's prediction of the key after each key and each hint
 
 
 ctypedef void (*chunk_function)(Chunk* c) noexcept nogil
 
 
-cdef struct StreamSpec:      # what the pool needs to know about a stream
+# How a field's value is converted.
+cdef enum Conversion:
+    AS_TEXT                  # kept as text
+    AS_JSON                  # kept as JSON text, whatever its kind
+    AS_WORD                  # text; its code in `words` is kept, too
+    AS_COIN                  # text; its code in the batch's coin names is kept, too
+    AS_SIDE                  # "A" or "B"
+    AS_DECIMAL               # decimal text and its float64
+    AS_AMOUNT                # the same, and its exact value in units of 10**-8
+    AS_TIME                  # text time; in ns
+    AS_TIME_MS               # integer, ms since 1970; in ns in the head, too
+    AS_UINT                  # 0 to 2**64-1
+    AS_INT                   # -2**63 to 2**63-1
+    AS_BOOL                  # a flag of the row
+    AS_NESTED                # the object that holds the fields after the event's own
+
+
+# One field of a stream: the only place where it is written down.
+cdef struct FieldSpec:
+    const char* key
+    size_t key_size
+    uint8_t conversion
+    uint8_t flag             # of AS_BOOL
+    bint null_if_absent      # shown as null where it is absent; else left out
+    uint16_t kinds           # JsonKinds that are accepted, one bit each
+    uint16_t span            # offset in the row of its TextSpan, or NOT_STORED
+    uint16_t value           # offset in the row of its number or code, or NOT_STORED
+    uint16_t exact           # offset in the row of its Amount, for AS_AMOUNT
+    const InternTable* words
+
+
+cdef struct Amount:
+    int64_t units            # of 10**-8
+    uint8_t exact            # 1: `units` is the value; 0: it cannot be or the field is null or absent
+
+
+cdef enum:
+    NOT_STORED = 0xFFFF
+    MAX_FIELDS = MAX_KEYS - FIRST_FIELD
+    MAX_PIECES = 64
+    LITERAL_BYTES = 32
+
+
+# What is appended for a piece after its literal.
+cdef enum PieceValue:
+    PUT_NOTHING
+    PUT_TEXT                 # a span that is never null or absent
+    PUT_STRING               # a span in quotes, or null
+    PUT_JSON                 # a span, or null
+    PUT_UINT
+    PUT_INT
+    PUT_SIDE
+    PUT_BOOL
+
+
+cdef struct Piece:           # of an event's flat form: a literal and a value after it
+    char literal[LITERAL_BYTES]
+    uint8_t literal_size
+    uint8_t value_kind
+    uint8_t flag             # of PUT_BOOL
+    uint8_t optional         # 1: nothing at all is appended if the span is of an absent value
+    uint16_t at              # offset of the value in the row
+
+
+cdef struct Pieces:
+    Piece pieces[MAX_PIECES]
+    int count
+    size_t overhead          # bytes that may be needed besides those of the event
+
+
+cdef struct StreamSpec:      # all that code for any stream knows about one
+    const char* name
+    FieldSpec fields[MAX_FIELDS]  # codes count from FIRST_FIELD
+    int fields_len
+    bint pair                # an event is `[text, object]`, its text the first field; else an object
+    int marker               # code of the key that an event has and an envelope has not
+    KeyTable keys
+    ObjectSchema line        # the outer object of a line: an envelope, or an event of the plain layout
+    ObjectSchema event
+    ObjectSchema nested
+    Pieces flat              # the flat object of `--format json`, without the envelope's keys
     chunk_function parse     # parses one chunk into rows; runs in the parallel region
-    chunk_function finish    # runs after the region, chunk by chunk in one thread: assigns codes to new coins
     size_t row_bytes
     size_t price, quantity   # offsets in a row of the two float64 whose product is its notional
     size_t word              # offset in a row of the text of codes[0]
     const InternTable* words  # texts that have a code there
     size_t min_event_bytes   # no valid event is shorter, which bounds the rows
-    size_t min_envelope_bytes  # the same for envelopes
-    const char* event_separator  # text between two events of a line; cannot occur within a string
+    const char* event_separator  # text between two events of a line; cannot occur within a string. NULL: none is known
     size_t separator_size
     size_t event_start_skip  # from the separator's first byte to that of the next event
+
+
+cdef enum:
+    MIN_ENVELOPE_BYTES = 96  # the shortest valid one has 100 bytes

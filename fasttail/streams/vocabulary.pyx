@@ -1,18 +1,11 @@
-"""Owns the words of the schema and their codes: keys, statuses, order types and tifs.
+"""Owns the words of the schema and their codes: statuses, order types, tifs, and directions of fills.
 
-Lines may have statuses, order types and tifs that are not listed here; these get code 0.
+Lines may have words that are not listed here; these get code 0.
 """
 from libc.stdint cimport uint32_t
 
-from fasttail.streams.json cimport key_table_init
 from fasttail.streams.intern cimport InternTable, intern_add, intern_init
 
-FIELD_NAMES = (
-    "local_time", "block_time", "block_number", "events",
-    "time", "user", "hash", "builder", "status", "order",
-    "coin", "side", "limitPx", "sz", "oid", "timestamp", "triggerCondition", "isTrigger", "triggerPx", "children",
-    "isPositionTpsl", "reduceOnly", "orderType", "origSz", "tif", "cloid",
-)
 STATUS_NAMES = (
     "open", "filled", "canceled", "triggered", "rejected", "marginCanceled", "vaultWithdrawalCanceled",
     "openInterestCapCanceled", "selfTradeCanceled", "reduceOnlyCanceled", "siblingFilledCanceled", "delistedCanceled",
@@ -28,6 +21,10 @@ ORDER_TYPE_NAMES = (
     "Spot Dust Conversion",
 )
 TIF_NAMES = ("Gtc", "Ioc", "Alo", "FrontendMarket", "LiquidationMarket")
+DIRECTION_NAMES = (
+    "Open Long", "Close Long", "Open Short", "Close Short", "Long > Short", "Short > Long", "Buy", "Sell",
+    "Auto-Deleveraging", "Settlement", "Spot Dust Conversion",
+)
 
 
 cdef int _intern_all(InternTable* table, tuple names) except -1:
@@ -38,7 +35,7 @@ cdef int _intern_all(InternTable* table, tuple names) except -1:
     return 0
 
 
-key_table_init(&FIELD_KEYS, FIELD_NAMES)
 _intern_all(&STATUSES, STATUS_NAMES)
 _intern_all(&ORDER_TYPES, ORDER_TYPE_NAMES)
 _intern_all(&TIFS, TIF_NAMES)
+_intern_all(&DIRECTIONS, DIRECTION_NAMES)

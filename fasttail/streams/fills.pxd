@@ -1,0 +1,4 @@
+"""The stream of fills."""
+from fasttail.streams.types cimport StreamSpec
+
+cdef StreamSpec FILLS
