@@ -16,6 +16,7 @@ from typing import Any
 from fasttail.engine.events import BatchEnd
 from fasttail.engine.filters import Selector
 from fasttail.engine.pipeline import Pipeline
+from fasttail.engine.source import StreamSource
 from fasttail.engine.topics import Topic
 from fasttail.sources.follower import Follower
 from fasttail.sources.reader import FILL_LINES, Reader
@@ -42,10 +43,12 @@ def encode(form: str, folder: Path) -> int:
     topic = Topic("orderUpdate") if form == "orderUpdate" else Topic("orders", format=form)  # type: ignore[arg-type]
     expected = (folder / HOUR).read_bytes().count(b"\n")
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    follower = Follower(
+        folder, start="oldest", resume=None, grace_s=0.2, rescan_s=1.0, notice=lambda *_: None
+    )
     pipeline = Pipeline(
-        Reader(window=WINDOW),
+        [StreamSource("orders", Reader(window=WINDOW), lambda: follower, 1)],
         Watcher(wake_fd=wake_fd),
-        Follower(folder, start="oldest", resume=None, grace_s=0.2, rescan_s=1.0, notice=lambda *_: None),
         Selector(),
         1,
         wake_fd=wake_fd,

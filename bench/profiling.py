@@ -52,8 +52,9 @@ ENCODE = "*Router_route_batch"
 HOT = (
     "fasttail/streams/order_status.pyx", "fasttail/streams/general.pyx", "fasttail/streams/json.pyx",
     "fasttail/streams/numbers.pyx", "fasttail/streams/intern.pyx", "fasttail/engine/pool.pyx",
-    "fasttail/engine/encoders.pyx", "fasttail/engine/public_shapes.pyx", "fasttail/engine/topics.pyx", "fasttail/engine/router.pyx",
-    "fasttail/sources/reader.pyx", "fasttail/engine/pipeline.pyx", "fasttail/engine/ring.pyx",
+    "fasttail/engine/encoders.pyx", "fasttail/engine/public_shapes.pyx", "fasttail/engine/topics.pyx",
+    "fasttail/engine/router.pyx", "fasttail/sources/reader.pyx", "fasttail/engine/source.pyx",
+    "fasttail/engine/pipeline.pyx", "fasttail/engine/ring.pyx",
 )  # fmt: skip
 
 

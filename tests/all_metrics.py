@@ -24,6 +24,12 @@ def everything() -> bytes:
             **{key: {"c": 1} for key, _, _ in metrics.CHANNEL_COUNTERS},
             **{key: 1 for key, _, _ in (*metrics.HUB_COUNTERS, *metrics.HUB_GAUGES)},
         },
+        streams=lambda: {
+            "fills": {
+                "state": "live", "last_data_ns": 1,
+                **{key: 1 for key, _, _ in (*metrics.STREAM_COUNTERS, *metrics.STAGE_COUNTERS)},
+            },
+        },
         memory=lambda: {key: 1 for key, _, _ in metrics.MEMORY_GAUGES},
         alerts=lambda: {"memory": 1},
         webhook=lambda: (1, 1),

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from running import PATIENCE_S
 
-from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged
+from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, StreamOpened, TopicsChanged
 from fasttail.engine.filters import Selector
 from fasttail.engine.pipeline import Pipeline
+from fasttail.engine.source import StreamSource
 from fasttail.engine.topics import Topic, TopicMessage
 from fasttail.sources.follower import Follower
 from fasttail.sources.position import Position
@@ -48,7 +49,7 @@ class Drive:
     ) -> None:
         self.changes: list[TopicsChanged] = []
         self.notes: list[BatchStart | BatchEnd] = []
-        self.files: list[FileOpened] = []
+        self.files: list[FileOpened | StreamOpened] = []
         self.told: list[str] = []
         self.reader = Reader(window=window, max_line=max_line)
         self.follower = Follower(
@@ -60,10 +61,10 @@ class Drive:
             notice=notice or (lambda level, text: self.told.append(text)),
         )
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        max_topics = options.pop("max_topics", 1 << 20)
         self.pipeline = Pipeline(
-            self.reader,
+            [StreamSource("orders", self.reader, lambda: self.follower, workers, max_topics=max_topics)],
             Watcher(wake_fd=self._wake_fd, use_inotify=inotify),
-            self.follower,
             selector or Selector(),
             workers,
             wake_fd=self._wake_fd,
@@ -114,7 +115,7 @@ class Drive:
         for note in notes:
             if isinstance(note, TopicsChanged):
                 self.changes.append(note)
-            elif isinstance(note, FileOpened):
+            elif isinstance(note, FileOpened | StreamOpened):
                 self.files.append(note)
             else:
                 self.notes.append(note)

@@ -134,6 +134,7 @@ class Model:
     def start(self, resume: Position | None) -> None:
         self.reader = Reader(window=self.window, max_line=1 << 20)
         self.watcher = Watcher(use_inotify=self.inotify, poll_ms=1)
+        self.watch = self.watcher.watch()
         self.follower = Follower(
             self.folder,
             start="oldest",
@@ -177,7 +178,7 @@ class Model:
             self.rng.choice([self.append, self.finish, self.append_here, self.rotate])()
             self.append_here()
         before = self.position()
-        self.follower.check(self.reader, self.watcher, self.idle)
+        self.follower.check(self.reader, self.watch, self.idle)
         self.due = self.now + self.follower.next_check_s
         after = self.position()
         if before is not None and after is not None and before.offset > after.offset:

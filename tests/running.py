@@ -221,10 +221,18 @@ def order(event: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def hour_file(folder: Path, layout: str, date: str, hour: int, *, make: bool = True) -> Path:
+def hour_file(
+    folder: Path,
+    layout: str,
+    date: str,
+    hour: int,
+    *,
+    stream: str = "node_order_statuses",
+    make: bool = True,
+) -> Path:
     """Return the path of the node's file of that hour, by default creating its folders."""
     suffix = {"plain": "", "by_block": "_by_block", "streaming": "_streaming"}[layout]
-    path = folder / f"node_order_statuses{suffix}" / "hourly" / date / str(hour)
+    path = folder / f"{stream}{suffix}" / "hourly" / date / str(hour)
     if make:
         path.parent.mkdir(parents=True, exist_ok=True)
     return path

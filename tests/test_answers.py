@@ -99,7 +99,7 @@ BURSTS: list[list[tuple[Message, str]]] = [
         (unsubscribe(B), "Already unsubscribed"),
         (subscribe({"type": "status"}), "subscribe status"),
         ({"method": "post", "id": 7, "request": {"type": "info", "payload": {}}}, "post 7"),
-        (subscribe({"type": "trades", "coin": "BTC"}), "Invalid subscription"),
+        (subscribe({"type": "l2Book", "coin": "BTC"}), "Invalid subscription"),
         (subscribe(B), "subscribe orders"),
         (unsubscribe(A), "unsubscribe orderUpdates"),
         (unsubscribe(A), "Already unsubscribed"),
@@ -422,17 +422,20 @@ class Pipe:
         self.topics.remove(topic.id)
         return 0
 
+    def follow(self, stream: str) -> int:
+        raise AssertionError(stream)
+
+    unfollow = follow
+
 
 def served(pipe: Pipe, start_finder: public.ReplayStartFinder | None = None) -> public.PublicService:
     return public.PublicService(
         Hub((*legacy.CHANNELS, *public.CHANNELS)),
-        Feeds(pipe, "e"),
+        {"orders": public.StreamService(Feeds(pipe, "e"), start_finder or NoReplays(), NoReplays())},
         queue_limit=1 << 20,
         max_message=1 << 18,
         max_subscriptions=10,
         budget=Budget(10**6, 10**6),
-        start_finder=start_finder or NoReplays(),
-        replays=NoReplays(),
     )
 
 
@@ -507,7 +510,7 @@ def test_a_feed_that_is_paused_again_before_a_member_wakes_makes_nobody_live() -
             feed = member.feed
             assert feed is not None
             feed.active.set()
-            service.feeds.pause_feed(feed)
+            service.streams["orders"].feeds.pause_feed(feed)
             assert not pipe.topics
             await until(lambda: bool(pipe.topics))  # it requests the topic again
             assert not member.live

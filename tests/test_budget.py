@@ -24,7 +24,7 @@ from fasttail.engine.filters import Selector
 from fasttail.engine.topics import Topic
 from fasttail.publish.budget import SUBSCRIPTION_COST, Account, Budget, BudgetExceeded, topic_cost
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.public_api import CHANNELS, Member, PublicClient, PublicService
+from fasttail.publish.public_api import CHANNELS, Member, PublicClient, PublicService, StreamService
 from fasttail.publish.subscriptions import ClientRequest
 
 USERS = [f"0x{number:040x}" for number in range(2000)]
@@ -303,13 +303,11 @@ def test_a_topic_that_could_not_be_added_is_an_error_to_its_clients(
         hub = Hub(CHANNELS)
         service = PublicService(
             hub,
-            feeds,
+            {"orders": StreamService(feeds, NoReplays(), NoReplays())},
             queue_limit=1 << 20,
             max_message=1 << 16,
             max_subscriptions=99,
             budget=budget,
-            start_finder=NoReplays(),
-            replays=NoReplays(),
         )
         one, other = Recorded(service), Recorded(service)
 
@@ -365,7 +363,7 @@ def test_a_topic_counts_to_the_client_that_has_it_alone(folder: Path, path: Path
         def add_topic(self, _: object) -> int:
             return 1
 
-        remove_topic = add_topic
+        remove_topic = follow = unfollow = add_topic
 
     feeds = Feeds(Pipe(), "epoch")
     topic = Counted()

@@ -91,7 +91,7 @@ def test_old_clients_are_greeted_and_answered(path: str, channel: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b'{"method":"subscribe","subscription":{"type":"trades","coin":"BTC"}}',
+        b'{"method":"subscribe","subscription":{"type":"l2Book","coin":"BTC"}}',
         b' {"id":1, "method": "post"}',
         b'{"method":"ping"}',
     ],

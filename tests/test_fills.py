@@ -14,7 +14,7 @@ import plain_fills
 import pytest
 
 import fasttail
-from fasttail.streams.registry import stream_of_path
+from fasttail.sources.layout import stream_of_path
 from fasttail.streams.vocabulary import DIRECTION_NAMES
 
 USER = "0xa4a6e0fd7528a6f5c6ccbb3240ba8a2f825446cf"
@@ -198,9 +198,9 @@ def test_the_stream_is_that_of_the_first_event() -> None:
 
 
 def test_names_of_streams() -> None:
-    with pytest.raises(ValueError, match="stream 'nodeTrades' is not supported yet"):
+    with pytest.raises(ValueError, match="stream 'nodeTrades' cannot be parsed"):
         fasttail.parse(b"", stream="nodeTrades")
-    with pytest.raises(ValueError, match="stream 'x' is unknown"):
+    with pytest.raises(ValueError, match="stream 'x' cannot be parsed"):
         fasttail.parse(b"", stream="x")
     assert stream_of_path("/hl/data/node_fills_by_block/hourly/20260505/9") == "fills"
     assert stream_of_path("node_order_statuses/hourly/20260505/9") == "orders"

@@ -52,6 +52,7 @@ class Tail:
         self.follower = Follower(data_dir, notice=lambda level, text: self.notices.append(text), **options)
         self.reader = Reader(window=window)
         self.watcher = Watcher(use_inotify=inotify, poll_ms=2)
+        self.watch = self.watcher.watch()
 
     def fill(self) -> bool:
         """Read once, and return whether there may be more."""
@@ -65,7 +66,7 @@ class Tail:
         return code not in (FILL_EOF, FILL_NO_FILE, FILL_ERROR)
 
     def check(self, at_eof: bool) -> None:
-        self.follower.check(self.reader, self.watcher, at_eof)
+        self.follower.check(self.reader, self.watch, at_eof)
         while (line := self.follower.take_final_line()) is not None:
             self.lines.append(line)
 

@@ -16,7 +16,7 @@ from running import hour_file, serve
 from test_follower import GRACE, Node, StartTail, Tail, node, start  # noqa: F401  (fixtures)
 from test_ws import Bot
 
-from fasttail.engine.events import BatchEnd
+from fasttail.engine.events import BatchEnd, FileOpened
 from fasttail.sources.files import last_line_start
 from fasttail.sources.position import Position
 from fasttail.sources.previous_hours import HOLE_TIMEOUT_S, MAX_HOLES
@@ -232,6 +232,7 @@ def test_a_kill_while_a_hole_is_open(tmp_path: Path, inotify: bool) -> None:
         delivered = DeliveredPosition(None, 5.0, skipped_holes=drive.follower.skipped_holes)
         drive.until_lines(3)
         for opened in drive.files:
+            assert isinstance(opened, FileOpened)
             delivered.on_file_opened(opened)
         for ended in drive.ends:
             delivered.on_batch_end(ended)

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"sources", "streams", "system.scheduling"},
     "connection": {"monitoring.rate_limited"},
     "publish": {"sources.cursor", "streams.vocabulary", "engine", "connection", "monitoring.rate_limited"},
-    "replay": {"sources", "streams.orders", "engine", "connection", "publish"}
+    "replay": {"sources", "streams.registry", "engine", "connection", "publish"}
     | {"monitoring.rate_limited", "system.scheduling"},
     "server": {"connection"},
     # beside it

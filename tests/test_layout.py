@@ -99,7 +99,7 @@ def test_unknown_layout(tmp_path: Path) -> None:
 
 def test_other_streams(tmp_path: Path) -> None:
     make(tmp_path, "20260505/1", "node_fills_by_block")
-    assert layout.choose_layout(tmp_path, stream="node_fills").layout == "by_block"
+    assert layout.choose_layout(tmp_path, stream="fills").layout == "by_block"
     assert layout.choose_layout(tmp_path).layout is None
 
 

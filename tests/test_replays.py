@@ -28,10 +28,11 @@ from fasttail.connection.hub import Hub
 from fasttail.engine.events import BatchEnd, FileOpened, TopicsChanged
 from fasttail.publish.budget import Budget
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.public_api import CHANNELS, PublicClient, PublicService, make_topic
+from fasttail.publish.public_api import CHANNELS, PublicClient, PublicService, StreamService, make_topic
 from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replay.replays import ReplayManager
 from fasttail.replay.resume import ReplayStartFinder, hour_number
+from fasttail.replay.threads import ReplayThreads
 from fasttail.sources.cursor import CursorPosition
 from fasttail.sources.layout import parse_hour_path
 
@@ -149,11 +150,12 @@ class World:
         self.start_finder = ReplayStartFinder(
             folder, layout=lambda: drive.follower.layout, ready=looked, max_line=1 << 20
         )
+        self.threads = ReplayThreads(chance.choice([1, 2, 4]))
         self.replays = ReplayManager(
             self.feeds,
             folder,
             partial(make_topic, max_message=64 << 10, for_replay=True),
-            max_scans=chance.choice([1, 2, 4]),
+            threads=self.threads,
             window=chance.choice([4 << 10, 64 << 10]),
             max_line=1 << 20,
             max_behind_s=3600.0,
@@ -161,13 +163,11 @@ class World:
         )
         self.service = PublicService(
             hub,
-            self.feeds,
+            {"orders": StreamService(self.feeds, self.start_finder, self.replays)},
             queue_limit=QUEUE,
             max_message=64 << 10,
             max_subscriptions=99,
             budget=Budget(10**6, 10**6),
-            start_finder=self.start_finder,
-            replays=self.replays,
         )
         asyncio.get_running_loop().add_reader(drive.pipeline.ready_fd, self.take)
         kinds: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
@@ -273,6 +273,7 @@ class World:
             client.go()
         self.start_finder.close()
         self.replays.close()
+        self.threads.close()
         await asyncio.sleep(0.05)
 
 

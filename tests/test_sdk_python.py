@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fill_lines import FIRST_BLOCK, in_block, match, trades
+from fill_lines import render as render_fills
 from running import PATIENCE_S, Serve, hour_file, serve, wait_for
 from sdks import OTHER, USER, missing, mixed, render, updates
 
@@ -23,7 +25,10 @@ try:
 except ModuleNotFoundError as error:
     missing(f"no hyperliquid-python-sdk ({error}): pip install it, or run scripts/test")
 
-NO_META: dict[str, Any] = {"meta": {"universe": []}, "spot_meta": {"tokens": [], "universe": []}}
+META: dict[str, Any] = {
+    "meta": {"universe": [{"name": "BTC", "szDecimals": 5}]},
+    "spot_meta": {"tokens": [], "universe": []},
+}
 """What Info would otherwise request from the public API's /info, which is not served here."""
 
 
@@ -85,7 +90,7 @@ def connected(running: Serve, log: pytest.LogCaptureFixture) -> Iterator[Bot]:
     """Connect the SDK's Info, and end the server with it. The server must end first; otherwise the SDK's
     thread waits out its ten seconds.
     """
-    info = Info(f"http://127.0.0.1:{running.port}", **NO_META)
+    info = Info(f"http://127.0.0.1:{running.port}", **META)
     try:
         yield Bot(info, log)
     finally:
@@ -245,3 +250,25 @@ def test_what_it_asks_for_over_http_is_told_where_it_belongs(tmp_path: Path) -> 
             Info(f"http://127.0.0.1:{running.port}", skip_ws=True)
         assert caught.value.status_code == 404
         assert "Leave requests to /info at the public API" in caught.value.error_message
+
+
+@pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
+def test_trades_and_fills_arrive(tmp_path: Path, layout: str, log: pytest.LogCaptureFixture) -> None:
+    hour_file(tmp_path, "plain", "20260505", 17).touch()
+    path = hour_file(tmp_path, layout, "20260505", 17, stream="node_fills")
+    events = [event for i in range(20) for event in match(i, USER, OTHER, taker="AB"[i % 2])]
+    got: dict[str, list[Any]] = {"trades": [], "userFills": [], "userEvents": []}
+    with bot(tmp_path, log) as user:
+        info = user.info
+        info.subscribe({"type": "trades", "coin": "BTC"}, lambda each: got["trades"].extend(each["data"]))
+        for kind in ("userFills", "userEvents"):
+            info.subscribe(
+                {"type": kind, "user": USER},
+                lambda each, kind=kind: got[kind].extend(each["data"]["fills"]),
+            )
+        wait_for("the answers", lambda: len(user.answers("subscriptionResponse")) == 3)
+        path.write_bytes(render_fills([events], layout))
+        wait_for("all", lambda: all(len(each) >= 20 for each in got.values()))
+        fills = [each for owner, each in in_block(events, FIRST_BLOCK) if owner == USER]
+        expected = trades(render_fills([events], layout).splitlines())
+        assert got == {"trades": expected, "userFills": fills, "userEvents": fills}

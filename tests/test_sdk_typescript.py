@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fill_lines import FIRST_BLOCK, in_block, match, trades
+from fill_lines import render as render_fills
 from lines import event, plain
 from running import PATIENCE_S, hour_file, serve, wait_for
 from sdks import OTHER, USER, missing, mixed, render, updates
@@ -190,8 +192,8 @@ def test_after_unsubscribe_nothing_comes(tmp_path: Path) -> None:
 def test_what_is_refused_is_told_at_once(tmp_path: Path) -> None:
     """The SDK finds the request in the error text; otherwise it would wait for its timeout."""
     with serve(tmp_path) as running, script(tmp_path, running.port, timeout=None) as client:
-        assert client.fail("trades", **{"with": {"coin": "BTC"}}) == (
-            'Invalid subscription: {"type":"trades","coin":"BTC"}: "trades" is not served here'
+        assert client.fail("subscribe", **{"with": {"type": "bbo", "coin": "BTC"}}) == (
+            'Invalid subscription: {"type":"bbo","coin":"BTC"}: "bbo" is not served here'
         )
         reason = client.fail("subscribe", **{"with": {"type": "orders", "coin": "BTC"}})
         assert reason.startswith('Invalid subscription: {"type":"orders","coin":"BTC"}: unknown field "coin"')
@@ -291,3 +293,19 @@ def test_the_sdk_finds_its_way_back_after_a_restart(tmp_path: Path) -> None:
             with path.open("ab") as file:
                 file.write(render(mixed(10, 10), "streaming"))
             assert client.wait_received(number, 10) == updates(mixed(0, 20), USER)
+
+
+@pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
+def test_trades_and_fills_arrive(tmp_path: Path, layout: str) -> None:
+    hour_file(tmp_path, "plain", "20260505", 17).touch()
+    path = hour_file(tmp_path, layout, "20260505", 17, stream="node_fills")
+    events = [event for i in range(20) for event in match(i, USER, OTHER, taker="AB"[i % 2], coin="@107")]
+    with serve(tmp_path) as running, script(tmp_path, running.port) as client:
+        trade_feed = client.do("trades", **{"with": {"coin": "@107"}})
+        fill_feed = client.do("userFills", **{"with": {"user": UPPER}})
+        event_feed = client.do("userEvents", **{"with": {"user": UPPER}})
+        path.write_bytes(render_fills([events], layout))
+        fills = [each for user, each in in_block(events, FIRST_BLOCK) if user == USER]
+        assert client.wait_received(fill_feed, 20) == fills
+        assert client.wait_received(event_feed, 20) == fills
+        assert client.wait_received(trade_feed, 20) == trades(render_fills([events], layout).splitlines())

@@ -87,7 +87,7 @@ def test_order_updates() -> None:
     assert made.method == "subscribe"
     one = made.subscription
     assert one is not None
-    assert (one.type, one.users, one.format) == ("orderUpdates", (USER,), "ws")
+    assert (one.type, one.user, one.users) == ("orderUpdates", USER, (USER,))
     assert (one.coins, one.sides, one.statuses, one.min_notional) == (None, None, None, 0.0)
     assert (one.cursor, one.since, one.on_slow) == (None, None, "replay")
     assert one.echo == made.response_fields == {"type": "orderUpdates", "user": USER}
@@ -99,6 +99,60 @@ def test_an_address_in_any_case_is_echoed_in_lower_case(user: str) -> None:
     made = request("subscribe", {"type": "orderUpdates", "user": user})
     assert made.subscription == subscribe(type="orderUpdates", user=USER)
     assert made.response_fields == {"type": "orderUpdates", "user": USER}
+
+
+@pytest.mark.parametrize("kind", ["userFills", "userEvents"])
+def test_fills_of_a_user(kind: str) -> None:
+    made = subscribe(type=kind, user=MIXED, onSlow="gap")
+    assert (made.type, made.echo, made.user, made.on_slow) == (
+        kind,
+        {"type": kind, "user": USER},
+        USER,
+        "gap",
+    )
+    assert subscribe(type=kind, user=USER, dex="").key == made.key
+    assert refused({"type": kind, "user": USER, "coins": ["BTC"]}) == (
+        'unknown field "coins": "coins" belongs to type "fills"'
+    )
+
+
+def test_fills_by_time_are_not_put_together() -> None:
+    assert subscribe(type="userFills", user=USER, aggregateByTime=False) == subscribe(
+        type="userFills", user=USER
+    )
+    sent = {"type": "userFills", "user": USER, "aggregateByTime": False}
+    assert request("subscribe", sent).response_fields == sent, "the TypeScript SDK waits for it"
+    reason = refused({"type": "userFills", "user": USER, "aggregateByTime": True})
+    assert reason == "aggregateByTime is not served here"
+
+
+def test_trades_of_a_coin() -> None:
+    made = subscribe(type="trades", coin="xyz:GOLD")
+    assert (made.echo, made.coins, made.user) == ({"type": "trades", "coin": "xyz:GOLD"}, ("xyz:GOLD",), None)
+    assert refused({"type": "trades", "coin": "BTC", "minNotional": 5}) == (
+        'unknown field "minNotional": "minNotional" belongs to type "fills"'
+    )
+
+
+def test_fills_with_all_fields() -> None:
+    made = subscribe(
+        type="fills", coins=["B", "A", "B"], users=[MIXED], sides=["A"], minNotional="5", liquidations=True,
+        format="raw",
+    )  # fmt: skip
+    assert made.echo == {
+        "type": "fills", "coins": ["A", "B"], "users": [USER], "sides": ["A"], "minNotional": 5,
+        "liquidations": True, "format": "raw",
+    }  # fmt: skip
+    assert (made.coins, made.users, made.liquidations) == (("A", "B"), (USER,), True)
+    assert subscribe(type="fills").echo == {
+        "type": "fills", "coins": None, "users": None, "sides": None, "minNotional": None,
+        "liquidations": None, "format": "full",
+    }  # fmt: skip
+    assert subscribe(type="fills", liquidations=False).key == subscribe(type="fills").key
+    assert refused({"type": "fills", "liquidations": 1}) == "liquidations: expected true or false"
+    assert refused({"type": "fills", "format": "ws"}) == 'format: expected "full" or "raw"'
+    assert refused({"type": "fills", "statuses": ["open"]}) == 'unknown field "statuses"'
+    assert refused({"type": "orders", "liquidations": True}) == 'unknown field "liquidations"'
 
 
 def test_unsubscribe_gives_the_same_subscription() -> None:
@@ -354,6 +408,11 @@ def test_how_to_begin_means_nothing_to_an_unsubscribe() -> None:
         {"type": "orderUpdates", "user": USER[:-1] + "g"},
         {"type": "orderUpdates", "user": [USER]},
         {"type": "orderUpdates", "user": 'ü\n"\\'},
+        {"type": "userFills"},
+        {"type": "userEvents", "user": USER[:-1]},
+        {"type": "trades"},
+        {"type": "trades", "coin": ""},
+        {"type": "trades", "coin": ["BTC"]},
     ],
     ids=text,
 )
@@ -365,7 +424,7 @@ def test_what_the_public_api_refuses_is_refused_in_its_words(
     assert said == "Invalid subscription: " + text(subscription)
 
 
-SERVED = {"orders", "orderUpdates", "status"}
+SERVED = {"orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", "status"}
 
 
 @pytest.mark.parametrize("kind", sorted(PUBLIC_TYPES - SERVED))
@@ -377,7 +436,8 @@ def test_a_public_type_that_is_not_served_is_told_from_a_slip(method: str, kind:
 
 
 def test_what_is_served_is_not_said_not_to_be() -> None:
-    assert {kind for kind in PUBLIC_TYPES if kind in SERVED} == {"orderUpdates"}
+    public = {"orderUpdates", "trades", "userFills", "userEvents"}
+    assert {kind for kind in PUBLIC_TYPES if kind in SERVED} == public
     assert subscribe(type="orderUpdates", user=USER).type == "orderUpdates"
 
 
@@ -388,7 +448,8 @@ def test_what_is_served_is_not_said_not_to_be() -> None:
         ("order_updates", 'unknown type "order_updates", did you mean "orderUpdates"?'),
         ("order", 'unknown type "order", did you mean "orders"?'),
         ("Status", 'unknown type "Status", did you mean "status"?'),
-        ("trade", 'unknown type "trade", did you mean "trades", which is not served here?'),
+        ("candles", 'unknown type "candles", did you mean "candle", which is not served here?'),
+        ("trade", 'unknown type "trade", did you mean "trades"?'),
         ("L2BOOK", 'unknown type "L2BOOK", did you mean "l2Book", which is not served here?'),
         ("nonsense", 'unknown type "nonsense"'),
         ("}orders{", "unknown type"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import program
 
-from fasttail.sources.watcher import WAIT_DATA, WAIT_DIRS, WAIT_TIMER, WAIT_WAKE, Watcher
+from fasttail.sources.watcher import WAIT_DATA, WAIT_DIRS, WAIT_TIMER, WAIT_WAKE, StreamWatch, Watcher
 
 SOON = 2_000_000  # µs: far longer than an event takes
 
@@ -23,6 +23,11 @@ def watcher() -> Iterator[Watcher]:
     assert made.uses_inotify, made.polling_reason
     yield made
     made.close()
+
+
+@pytest.fixture
+def watch(watcher: Watcher) -> StreamWatch:
+    return watcher.watch()
 
 
 def pending(watcher: Watcher) -> int:
@@ -38,10 +43,10 @@ def append(path: Path, data: bytes = b"x\n") -> None:
         file.write(data)
 
 
-def test_current_file(watcher: Watcher, tmp_path: Path) -> None:
+def test_current_file(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     path = tmp_path / "9"
     append(path)
-    watcher.watch_file(path)
+    watch.watch_file(path)
     assert watcher.wait_once(0) == WAIT_TIMER
     append(path)
     assert watcher.wait_once(SOON) == WAIT_DATA
@@ -50,10 +55,10 @@ def test_current_file(watcher: Watcher, tmp_path: Path) -> None:
     assert pending(watcher) & WAIT_DATA
 
 
-def test_file_moved_and_deleted(watcher: Watcher, tmp_path: Path) -> None:
+def test_file_moved_and_deleted(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     path = tmp_path / "9"
     append(path)
-    watcher.watch_file(path)
+    watch.watch_file(path)
     path.rename(tmp_path / "8")
     assert pending(watcher) == WAIT_DIRS
     append(tmp_path / "8")
@@ -62,35 +67,35 @@ def test_file_moved_and_deleted(watcher: Watcher, tmp_path: Path) -> None:
     assert watcher.wait_once(SOON) & WAIT_DIRS
     assert watcher.wait_once(SOON) & WAIT_DATA, "no watch is left: it polls until there is another file"
     assert watcher.uses_inotify
-    watcher.watch_file(None)
+    watch.watch_file(None)
     assert watcher.wait_once(1000) == WAIT_TIMER
 
 
-def test_another_current_file(watcher: Watcher, tmp_path: Path) -> None:
+def test_another_current_file(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     old, new = tmp_path / "9", tmp_path / "10"
     append(old)
     append(new)
-    watcher.watch_file(old)
-    watcher.watch_file(new)
+    watch.watch_file(old)
+    watch.watch_file(new)
     pending(watcher)
     append(old)
     assert pending(watcher) == 0
     append(new)
     assert pending(watcher) == WAIT_DATA
-    watcher.watch_file(new)
+    watch.watch_file(new)
     append(new)
     assert pending(watcher) == WAIT_DATA, "the same file again keeps its watch"
-    watcher.watch_file(None)
+    watch.watch_file(None)
     pending(watcher)
     append(new)
     assert pending(watcher) == 0
 
 
-def test_folders(watcher: Watcher, tmp_path: Path) -> None:
+def test_folders(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    watcher.watch_dirs([one, two, tmp_path / "missing"])
+    watch.watch_dirs([one, two, tmp_path / "missing"])
     assert pending(watcher) == 0
     for change in (
         lambda: append(one / "9"),
@@ -100,7 +105,7 @@ def test_folders(watcher: Watcher, tmp_path: Path) -> None:
     ):
         change()
         assert pending(watcher) == WAIT_DIRS
-    watcher.watch_dirs([two])
+    watch.watch_dirs([two])
     pending(watcher)
     append(one / "11")
     assert pending(watcher) == 0, "no longer watched"
@@ -109,11 +114,11 @@ def test_folders(watcher: Watcher, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(8)
-def test_folder_made_again(watcher: Watcher, tmp_path: Path) -> None:
+def test_folder_made_again(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     folder = tmp_path / "20260505"
     for _ in range(3):
         folder.mkdir()
-        watcher.watch_dirs([folder])
+        watch.watch_dirs([folder])
         pending(watcher)
         append(folder / "1")
         assert pending(watcher) == WAIT_DIRS
@@ -122,11 +127,11 @@ def test_folder_made_again(watcher: Watcher, tmp_path: Path) -> None:
         assert pending(watcher) == WAIT_DIRS
 
 
-def test_watching_again_costs_no_event(watcher: Watcher, tmp_path: Path) -> None:
+def test_watching_again_costs_no_event(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     append(tmp_path / "9")
     for _ in range(3):
-        watcher.watch_dirs([tmp_path])
-        watcher.watch_file(tmp_path / "9")
+        watch.watch_dirs([tmp_path])
+        watch.watch_file(tmp_path / "9")
         assert watcher.wait_once(0) == WAIT_TIMER
 
 
@@ -134,6 +139,7 @@ def test_wake_ends_a_wait_and_is_left_unread() -> None:
     wake = os.eventfd(0, os.EFD_NONBLOCK)
     for use_inotify in (True, False):
         watcher = Watcher(wake, use_inotify=use_inotify, poll_ms=60_000)
+        watcher.watch()
         timer = threading.Timer(0.05, os.eventfd_write, (wake, 1))
         begin = time.monotonic()
         timer.start()
@@ -152,8 +158,8 @@ def test_timeouts_below_a_millisecond(watcher: Watcher) -> None:
     assert time.monotonic() - begin >= 0.004
 
 
-def test_idle_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
-    watcher.watch_dirs([tmp_path])
+def test_idle_costs_nothing(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
+    watch.watch_dirs([tmp_path])
     begin = time.thread_time()
     assert watcher.wait_once(300_000) == WAIT_TIMER
     assert time.thread_time() - begin < 0.01
@@ -162,10 +168,11 @@ def test_idle_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
 @pytest.mark.fault(30)
 def test_polling(tmp_path: Path) -> None:
     watcher = Watcher(use_inotify=False, poll_ms=10)
+    watch = watcher.watch()
     assert not watcher.uses_inotify
     assert watcher.polling_reason == "inotify is switched off"
-    watcher.watch_dirs([tmp_path])
-    watcher.watch_file(tmp_path / "missing")
+    watch.watch_dirs([tmp_path])
+    watch.watch_file(tmp_path / "missing")
     begin = time.monotonic()
     assert watcher.wait_once(600_000_000) == WAIT_DATA, "look at the file; the time asked for has not passed"
     assert 0.009 < time.monotonic() - begin < 600
@@ -173,19 +180,19 @@ def test_polling(tmp_path: Path) -> None:
     assert watcher.wait_once(-1) == WAIT_DATA
 
 
-def test_file_that_cannot_be_watched_is_polled(watcher: Watcher, tmp_path: Path) -> None:
-    watcher.watch_file(tmp_path / "missing")
+def test_file_that_cannot_be_watched_is_polled(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
+    watch.watch_file(tmp_path / "missing")
     assert watcher.uses_inotify
     assert watcher.wait_once(600_000_000) == WAIT_DATA, "the time asked for has not passed"
     append(tmp_path / "9")
-    watcher.watch_file(tmp_path / "9")
+    watch.watch_file(tmp_path / "9")
     assert watcher.wait_once(1000) == WAIT_TIMER
 
 
 @pytest.mark.fault(28)
-def test_queue_overflow(watcher: Watcher, tmp_path: Path) -> None:
+def test_queue_overflow(watcher: Watcher, watch: StreamWatch, tmp_path: Path) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    watcher.watch_dirs([tmp_path])
+    watch.watch_dirs([tmp_path])
     path = tmp_path / "9"
     for _ in range(limit // 2 + 10):
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
@@ -229,6 +236,7 @@ def test_close_gives_the_instance_back(tmp_path: Path) -> None:
     before = instances()
     watcher = Watcher()
     other = Watcher()
+    watcher.watch()
     assert instances() == before + 2
     watcher.close()
     watcher.close()

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -26,7 +26,7 @@ class Bot:
             f"ws://127.0.0.1:{server.port}/ws", max_size=None, legacy=True, ping_interval=None
         )
 
-    def __enter__(self) -> Bot:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,9 +123,9 @@ def test_ping_and_errors_as_the_public_server_gives_them(server: Serve) -> None:
             "channel": "error",
             "data": "Error parsing JSON into valid websocket request: what?",
         }
-        assert bot.ask("subscribe", type="trades", coin="SOL") == {
+        assert bot.ask("subscribe", type="l2Book", coin="SOL") == {
             "channel": "error",
-            "data": 'Invalid subscription: {"type":"trades","coin":"SOL"}: "trades" is not served here',
+            "data": 'Invalid subscription: {"type":"l2Book","coin":"SOL"}: "l2Book" is not served here',
         }
         shown = json.dumps({"type": "orderUpdates", "user": USERS[0]}, separators=(",", ":"))
         assert bot.ask("unsubscribe", type="orderUpdates", user=USERS[0])["data"] == (

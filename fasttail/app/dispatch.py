@@ -7,12 +7,18 @@ import time
 
 from fasttail.app.publishing import Publishing
 from fasttail.config import ServeSettings
-from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged
+from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, StreamOpened, TopicsChanged
 from fasttail.engine.histogram import Histogram
 from fasttail.engine.pipeline import Pipeline
 from fasttail.monitoring.batch_log import BatchLog
 from fasttail.monitoring.log import LogService
-from fasttail.monitoring.rate_limited import AnomalyCounters, BatchSummary, RateLimitedLog, RejectedLines
+from fasttail.monitoring.rate_limited import (
+    AnomalyCounters,
+    BatchSummary,
+    RateLimitedLog,
+    RejectedLines,
+    StreamSummary,
+)
 from fasttail.replay.resume import hour_number
 from fasttail.sources.cursor import CursorPosition
 from fasttail.sources.follower import Follower
@@ -50,6 +56,7 @@ class Dispatcher:
         self._settings = settings
         self._data_dir = settings.data_dir.absolute()
         self._pipeline = pipeline
+        self._primary = pipeline.sources[0].stream
         self._follower = follower
         self._publishing = publishing
         self._checkpoint = checkpoint
@@ -60,8 +67,12 @@ class Dispatcher:
         self._timed_out_batch = 0  # the last batch that was reported as too slow
         self._rejected_lines = RejectedLines()
         self._publish_failures = RateLimitedLog(log, logging.ERROR, "batch %d: publishing failed")
+        self._failed_chunks = RateLimitedLog(
+            log, logging.ERROR, "stream %s: %d chunks: out of memory, or an array bound was exceeded"
+        )
         self._anomalies = AnomalyCounters()
         self._batch_summary = BatchSummary()
+        self._stream_summary = StreamSummary()
 
     def drain_events(self) -> bool:
         """Handle the pipeline's pending events. Return whether there were any."""
@@ -73,21 +84,37 @@ class Dispatcher:
                 self._publish_failures.emit(event.number, exc_info=True)
         return bool(events)
 
-    def _dispatch(self, event: BatchStart | BatchEnd | TopicsChanged | FileOpened) -> None:
-        feeds = self._publishing.feeds
+    def _dispatch(self, event: BatchStart | BatchEnd | TopicsChanged | FileOpened | StreamOpened) -> None:
         if isinstance(event, BatchStart):
             self._log_start(event.number, event.lines)
-        elif isinstance(event, TopicsChanged):
+            return
+        feeds = self._publishing.streams[event.stream].feeds
+        if isinstance(event, TopicsChanged):
             feeds.on_commands_applied(event.number, event)
+        elif isinstance(event, StreamOpened):
+            feeds.restart(*self._opened_at(event))
         elif isinstance(event, FileOpened):
-            found = parse_hour_path(self._data_dir, event.file[0])
-            if found is None:
-                feeds.set_source(None, None)
-            else:
-                feeds.set_source(found[0], CursorPosition(hour_number(found[1]), event.end))
-            self._delivered.on_file_opened(event)
-        else:
+            feeds.set_source(*self._opened_at(event))
+            if event.stream == self._primary:
+                self._delivered.on_file_opened(event)
+        elif event.stream == self._primary:
             self._publish(event)
+        else:
+            self._publish_other(event)
+
+    def _opened_at(self, event: FileOpened | StreamOpened) -> tuple[str | None, CursorPosition | None]:
+        """Return the layout and position at which reading continues, None for a file that is no hour's."""
+        found = parse_hour_path(self._data_dir, event.file[0], event.stream) if event.file else None
+        return (found[0], CursorPosition(hour_number(found[1]), event.end)) if found else (None, None)
+
+    def _publish_other(self, event: BatchEnd) -> None:
+        """Deliver a batch of another stream than the first."""
+        self._publishing.streams[event.stream].feeds.deliver_batch(event.messages, event)
+        self._publishing.queue_limit.enforce()
+        if event.rejected:
+            self._rejected_lines.record(event.rejected, event.reject)
+        if event.failed:
+            self._failed_chunks.emit(event.stream, event.failed)
 
     def _publish(self, event: BatchEnd) -> None:
         publishing = self._publishing
@@ -98,7 +125,7 @@ class Dispatcher:
             and not publishing.legacy.has_pending
         ):
             self._order_batch_position = self._delivered.position()
-        publishing.feeds.deliver_batch(event.messages, event)
+        publishing.streams[event.stream].feeds.deliver_batch(event.messages, event)
         publishing.queue_limit.enforce()
         now_ns = time.time_ns()
         if event.event_ns:
@@ -182,5 +209,8 @@ class Dispatcher:
             self._batch_log.timed_out(self._settings.batch_timeout_s, self._pipeline.workers())
         self._rejected_lines.log_pending()
         self._anomalies.log_changes(stats)
+        self._stream_summary.log_if_due(
+            {source.stream: source.stats() for source in self._pipeline.sources[1:]}
+        )
         if self._settings.log_batches == "summary":
             self._batch_summary.log_if_due(self._batch_log)

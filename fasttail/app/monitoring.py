@@ -66,6 +66,7 @@ class Monitoring:
             stall_after_s=settings.stall_after_s,
             batch_timeout_s=settings.batch_timeout_s,
             memory=memory.metrics,
+            streams=self._stream_stats,
         )
         self.watchdog = Watchdog(
             memory,
@@ -91,6 +92,7 @@ class Monitoring:
             batch_times=self._pipeline.batch_times.snapshot,
             lags=dispatcher.lags.snapshot,
             delivery_lags=dispatcher.delivery_lags.snapshot,
+            streams=self._stream_stats,
             hub=lambda: counts() | (checkpoint.counts() if checkpoint else {}),
             memory=self._memory_numbers,
             log_dropped=lambda: self._log_service.dropped,
@@ -102,9 +104,12 @@ class Monitoring:
             commit=commit(),
         )
 
+    def _stream_stats(self) -> dict[str, dict[str, Any]]:
+        return {source.stream: source.stats() for source in self._pipeline.sources}
+
     def publish_status(self) -> None:
         """Send the status to its subscribers; call it once a second."""
-        self._publishing.replays.tick()
+        self._publishing.tick()
         self._publishing.public.publish_status(self.health.freshness)
 
     def _publish_alert(self, alert: dict[str, Any]) -> None:
@@ -120,7 +125,7 @@ class Monitoring:
                 "ring": waiting,
                 "ring buffers": kept,
                 "block": self._reader.resident_bytes,
-                "replay buffers": self._publishing.replays.reader_bytes,
+                "replay buffers": self._publishing.replay_bytes,
                 "log queue": self._log_service.queued_bytes,
             },
             {

@@ -31,6 +31,7 @@ from fasttail.app.reload import SettingsReloader, filter_text, legacy_selector, 
 from fasttail.config import ServeSettings
 from fasttail.connection.wire import CloseCode
 from fasttail.engine.pipeline import Pipeline
+from fasttail.engine.source import StreamSource
 from fasttail.monitoring.log import LogService, extra, start_logging
 from fasttail.monitoring.resources import configure_malloc
 from fasttail.monitoring.sd_notify import Notifier
@@ -137,7 +138,7 @@ class App:
         self.pipeline = _pipeline(
             settings, reader, follower, start_barrier=self._barrier.wait, is_restart=inherited is not None
         )
-        self._publishing = Publishing(settings, self.pipeline, follower, resume, self._ready)
+        self._publishing = Publishing(settings, self.pipeline, resume, self._ready)
         self.dispatcher = Dispatcher(
             settings, self.pipeline, follower, self._publishing, self._checkpoint, resume, log_service
         )
@@ -319,7 +320,9 @@ class App:
             )  # fmt: skip
 
 
-def _follower(settings: ServeSettings, start: Start, resume: Position | None) -> Follower:
+def _follower(
+    settings: ServeSettings, start: Start, resume: Position | None = None, stream: str = "orders"
+) -> Follower:
     return Follower(
         settings.data_dir,
         layout=settings.layout,
@@ -328,8 +331,9 @@ def _follower(settings: ServeSettings, start: Start, resume: Position | None) ->
         rescan_s=settings.rescan_s,
         resume=resume,
         stale_after_s=settings.stale_after_s,
-        locate_after_block=partial(locate_after_block, max_line=settings.max_line),
+        locate_after_block=partial(locate_after_block, max_line=settings.max_line, stream=stream),
         notice=_log_notice,
+        stream=stream,
     )
 
 
@@ -342,10 +346,16 @@ def _pipeline(
     is_restart: bool,
 ) -> Pipeline:
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    sources = [StreamSource("orders", reader, lambda: follower, settings.workers)]
+    for stream in settings.streams:
+        if stream != "orders":
+            # Followed while there are subscriptions, which begin with what is written from then on.
+            make_follower = partial(_follower, settings, "end", stream=stream)
+            other = Reader(window=settings.block_size, max_line=settings.max_line)
+            sources.append(StreamSource(stream, other, make_follower, settings.workers))
     return Pipeline(
-        reader,
+        sources,
         Watcher(wake_fd=wake_fd, use_inotify=settings.inotify),
-        follower,
         legacy_selector(settings),
         settings.workers,
         wake_fd=wake_fd,

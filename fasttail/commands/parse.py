@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 from fasttail.commands.text_converter import Converter
 from fasttail.commands.text_output import make_selector, print_rejects, wait_for_input, write_stdout
 from fasttail.config import ConfigError, ParseSettings
+from fasttail.sources.layout import stream_of_path
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, Reader
-from fasttail.streams.registry import stream_of_path
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""`fasttail tail`: prints a node's orders as they arrive, without a server.
+"""`fasttail tail`: prints the events of one of a node's streams as they arrive, without a server.
 
 The `Follower` sets the policy, as in the server, but the loop is not the pipeline's: one thread reads and
 writes, so there is no ring, small writes are not coalesced, and the command can end with the data.
@@ -20,30 +20,32 @@ from fasttail.sources.watcher import WAIT_DIRS, WAIT_OUTPUT_CLOSED, Watcher
 
 
 def tail_folder(settings: TailSettings) -> int:
-    """Follow a node's folder and print its orders. With `--no-follow`, stop at the end of the data."""
+    """Follow a node's folder and print the events. With `--no-follow`, stop at the end of the data."""
     if not settings.follow and not settings.data_dir.is_dir():
         raise ConfigError(f"{settings.data_dir}: no such folder")
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
     watcher = Watcher(output_fd=1, use_inotify=settings.inotify and settings.follow)
+    watch = watcher.watch()
     follower = Follower(
         settings.data_dir,
         layout=settings.layout,
         start=settings.start,
         grace_s=settings.grace_s if settings.follow else 0.0,
         rescan_s=settings.rescan_s,
-        locate_after_block=partial(locate_after_block, max_line=settings.max_line),
+        locate_after_block=partial(locate_after_block, max_line=settings.max_line, stream=settings.stream),
         notice=lambda level, text: print(f"fasttail tail: {text}", file=sys.stderr),
+        stream=settings.stream,
     )
     converter = Converter(
         capacity=settings.block_size + settings.max_line,
         workers=settings.workers,
         selector=make_selector(settings),
         format=settings.format,
-        stream="orders",
+        stream=settings.stream,
     )
     at_end = True
     while True:
-        follower.check(reader, watcher, at_end)
+        follower.check(reader, watch, at_end)
         while (line := follower.take_final_line()) is not None:
             _print_line(converter, line, follower)
         check_at = time.monotonic() + max(follower.next_check_s, 0.0)

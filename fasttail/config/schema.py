@@ -72,6 +72,16 @@ _FOLDER = types.path("a folder", "DATA_DIR")
 _LAYOUTS = get_args(Layout)
 
 
+STREAMS = ("orders", "fills")
+"""The node's streams that can be parsed and served."""
+
+
+def _parsed_stream(word: str) -> str:
+    if word not in STREAMS:
+        raise ValueError
+    return word
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings that all commands have.
@@ -179,6 +189,11 @@ class ServeSettings(_FollowingSettings):
         types.text("a host name or an address", "HOST"), "address to listen on", default="127.0.0.1"
     )
     port: int = _option(types.integer(0, 65535), "port to listen on; 0: any free one", default=8000)
+    streams: tuple[str, ...] = _option(
+        types.comma_list("streams", "STREAM,...", _parsed_stream),
+        "which of the node's streams to serve; all but orders are read only while there are subscriptions",
+        default=STREAMS,
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         types.choice("debug", "info", "warning", "error"), "minimum log level", default="info"
     )
@@ -328,6 +343,8 @@ class ServeSettings(_FollowingSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
             raise ConfigError(f"{given} is given but {missing} is not: TLS needs both")
+        if "orders" not in self.streams:
+            raise ConfigError('streams must contain "orders"')
 
     def ineffective_settings(self) -> list[str]:
         found = []
@@ -358,8 +375,11 @@ class TailSettings(_FilterSettings, _FollowingSettings):
     follow: bool = _option(
         types.boolean(), "keep following when the end of the data is reached", default=True
     )
+    stream: Literal["orders", "fills"] = _option(
+        types.choice(*STREAMS), "the stream to follow", default="orders"
+    )
     format: Literal["json", "raw"] = _option(
-        types.choice("json", "raw"), "one flat JSON object per order, or the node's own line", default="json"
+        types.choice("json", "raw"), "one flat JSON object per event, or the node's own line", default="json"
     )
 
 
@@ -369,7 +389,7 @@ class ParseSettings(_FilterSettings, _ParsingSettings):
 
     files: tuple[str, ...] = dataclasses.field(default=())
     stream: Literal["orders", "fills"] | None = _option(
-        types.choice("orders", "fills"),
+        types.choice(*STREAMS),
         "the stream that the files hold (default: by the first one's folder, else by its first event)",
         default=None,
     )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class BatchStart(NamedTuple):
-    """A logged batch has begun."""
+    """A logged batch of order statuses has begun."""
 
     number: int
     lines: int
@@ -24,7 +24,7 @@ class WorkerState(NamedTuple):
 
 
 class BatchEnd(NamedTuple):
-    """A batch has ended.
+    """A batch of lines of one stream has ended.
 
     reject: (path, offset in the file, reason) of the first rejected line, or None
     workers: filled only if `logged`
@@ -37,6 +37,7 @@ class BatchEnd(NamedTuple):
     messages: those of each topic are in order
     """
 
+    stream: str
     number: int
     logged: bool
     lines: int
@@ -59,11 +60,12 @@ class BatchEnd(NamedTuple):
 
 
 class TopicsChanged(NamedTuple):
-    """All commands up to `number` apply from the next batch on.
+    """All commands for the stream up to `number` apply from its next batch on.
 
     Reading continues at `end` of the hour's file, unless `late`.
     """
 
+    stream: str
     number: int
     hour: int
     end: int
@@ -76,6 +78,16 @@ class FileOpened(NamedTuple):
     It is another file than before, or the same one after a truncation.
     """
 
+    stream: str
     number: int
     end: int
     file: tuple[str, int, int]
+
+
+class StreamOpened(NamedTuple):
+    """The pipeline has begun to follow the stream, at `end` of `file`; None: it has no file yet."""
+
+    stream: str
+    number: int
+    end: int
+    file: tuple[str, int, int] | None

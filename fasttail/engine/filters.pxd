@@ -35,6 +35,7 @@ cdef struct Filter:
     bint any_status
     bint any_user
     uint8_t sides                # 1 = A, 2 = B
+    uint8_t flags                # that a row must have
     double min_notional          # the lowest of any coin
     uint64_t statuses            # one bit per status code
     StringSet coins              # owned; code -> coin_min_notional[code]

@@ -11,4 +11,5 @@ class Selector:
         statuses: Iterable[str] | None = None,
         users: Iterable[str] | None = None,
         min_notional: float = 0.0,
+        liquidations: bool = False,
     ) -> None: ...

@@ -1,10 +1,11 @@
 """Selects rows by coin, side, status, user and notional."""
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from fasttail.system.checks cimport ft_assert
 from fasttail.streams.json cimport DECODED_TEXT_BYTES, unescape
+from fasttail.streams.fills cimport LIQUIDATION
 from fasttail.streams.orders cimport ORDERS
 from fasttail.engine.table cimport RowTable, table_row
 from fasttail.streams.types cimport ESCAPED, NO_CODE, RowHead, StreamSpec, TextSpan
@@ -120,6 +121,8 @@ cdef bint matches_texts(Filter* self, const FilterKey* key, const RowHead* row, 
     """Whether a row passes whose numbers and codes already do; only its texts are left to check."""
     cdef uint32_t code
     cdef double minimum
+    if self.flags & ~row.flags:
+        return False
     if not self.any_coin:
         code = self.coin_cache[key.coin] if key.coin < COIN_CACHE_SIZE else 0
         if code == 0:
@@ -145,12 +148,14 @@ cdef class Selector:
     sides: "A", "B"
     statuses: of orders, as the node spells them
     users: addresses in any case
+    liquidations: only fills that are part of a liquidation
 
     Use it for the rows of one pool only, because it caches that pool's coin codes. Raises ValueError for an unknown side or
     more than 65,000 coins.
     """
 
-    def __cinit__(self, *, dict coins=None, sides=None, statuses=None, users=None, double min_notional=0.0):
+    def __cinit__(self, *, dict coins=None, sides=None, statuses=None, users=None, double min_notional=0.0,
+                  bint liquidations=False):
         cdef uint32_t code
         cdef Filter* f = &self.filter
         cdef list unknown_statuses = []
@@ -160,6 +165,7 @@ cdef class Selector:
         f.any_user = users is None
         f.min_notional = min_notional
         f.sides = 3
+        f.flags = <uint8_t>LIQUIDATION if liquidations else 0
         if coins is not None:
             if len(coins) > MAX_COINS:
                 raise ValueError(f"at most {MAX_COINS:,} coins, not {len(coins):,}")
@@ -188,7 +194,7 @@ cdef class Selector:
                 unknown_statuses.append(raw)
         _string_set_fill(&f.unknown_statuses, unknown_statuses)
         _string_set_fill(&f.users, [user.lower().encode() for user in users or ()])
-        f.match_all = f.any_coin and f.any_status and f.any_user and f.sides == 3 and min_notional <= 0
+        f.match_all = f.any_coin and f.any_status and f.any_user and f.sides == 3 and min_notional <= 0 and f.flags == 0
 
     def __dealloc__(self):
         _string_set_free(&self.filter.coins)

@@ -1,13 +1,19 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
-from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
+from fasttail.engine.events import (
+    BatchEnd,
+    BatchStart,
+    FileOpened,
+    StreamOpened,
+    TopicsChanged,
+    WorkerState,
+)
 from fasttail.engine.filters import Selector
 from fasttail.engine.histogram import Histogram
+from fasttail.engine.source import StreamSource
 from fasttail.engine.topics import Topic
-from fasttail.sources.follower import Follower
 from fasttail.sources.position import Position
-from fasttail.sources.reader import Reader
 from fasttail.sources.watcher import Watcher
 
 def leak(size: int) -> None: ...
@@ -16,9 +22,8 @@ def leak(size: int) -> None: ...
 class Pipeline:
     def __init__(
         self,
-        reader: Reader,
+        sources: Iterable[StreamSource],
         watcher: Watcher,
-        follower: Follower,
         selector: Selector,
         workers: int,
         *,
@@ -27,8 +32,9 @@ class Pipeline:
         log_every_s: float | None = 1.0,
         stall_ms: int = 0,
         start_barrier: Callable[[], None] | None = None,
-        max_topics: int = 1 << 20,
     ) -> None: ...
+    @property
+    def sources(self) -> list[StreamSource]: ...
     @property
     def ready_fd(self) -> int: ...
     @property
@@ -41,9 +47,13 @@ class Pipeline:
     def stop(self) -> None: ...
     def add_topic(self, topic: Topic) -> int: ...
     def remove_topic(self, topic: Topic) -> int: ...
+    def follow(self, stream: str) -> int: ...
+    def unfollow(self, stream: str) -> int: ...
     def replace_selector(self, selector: Selector) -> None: ...
     def position(self) -> Position | None: ...
-    def drain(self, max_events: int = 16) -> list[BatchStart | BatchEnd | TopicsChanged | FileOpened]: ...
+    def drain(
+        self, max_events: int = 16
+    ) -> list[BatchStart | BatchEnd | TopicsChanged | FileOpened | StreamOpened]: ...
     def stats(self) -> dict[str, Any]: ...
     def trim(self) -> None: ...
     def ring_bytes(self) -> tuple[int, int]: ...

@@ -2,16 +2,19 @@
 
     pipeline thread (member 0 of the OpenMP team)                              main thread (uvloop)
     ┌───────────────────────────── with nogil ─────────────────────────────┐
-    │ reader.fill ─► parse_batch ─► selector, topics ─► slot of the ring ───┼─► eventfd ─► drain() ─► clients
+    │ source.fill ─► parse_batch ─► selector, topics ─► slot of the ring ───┼─► eventfd ─► drain() ─► clients
     └──▲───────────────────────────────────────────────────────────────┬───┘
-       └── follower.check (Python): new file, truncation, once a second ◄┘
+       └── source.check (Python): new file, truncation, once a second ◄┘
 
-The thread holds the GIL only for `follower.check`. When the ring (ring.pyx) is full, the thread waits and stops reading. It
+One thread, one team, one ring and one watcher serve all streams. A batch holds lines of one stream. While the streams are at
+their ends, the one with the fewest bytes goes first, and none twice while another waits. Of those that are behind, the one
+whose next block is lowest goes first, up to MAX_BLOCKS_AHEAD blocks past the next of the others.
+
+The thread holds the GIL only for `source.check`. When the ring (ring.pyx) is full, the thread waits and stops reading. It
 calls `consume` only after the batch is in the ring. Once the thread has `stopped`, its position is therefore exactly the end of
-what the last `drain` returns. Counters are 64-bit words with one writer; other threads read them with relaxed atomics
-(atomics.h), so a value may be a moment old.
+what the last `drain` returns.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from posix.time cimport nanosleep, timespec
@@ -20,25 +23,18 @@ from fasttail.system.atomics cimport (ft_load_acquire, ft_add_single_writer, ft_
     ft_store_release, ft_store_relaxed, ft_store_pointer_relaxed)
 from fasttail.system.checks cimport ft_assert, ft_assert_thread
 from fasttail.system.clock cimport monotonic_ns, utc_ns
-from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.lines cimport count_lines
-from fasttail.engine.pool cimport WorkerPool
-from fasttail.streams.orders cimport ORDERS
-from fasttail.engine.table cimport RowTable, row_envelope, table_new
-from fasttail.streams.types cimport Chunk, Envelope, RowHead
 from fasttail.engine.filters cimport Selector
-from fasttail.engine.router cimport MAX_TOPICS, Router
-from fasttail.engine.topics cimport BatchLocation, Topic, set_prefix
+from fasttail.engine.source cimport StreamSource
+from fasttail.engine.topics cimport Topic
 from fasttail.engine.ring cimport (
-    ADD_TOPIC, EVENT_BATCH_END, EVENT_FILE_OPENED, EVENT_BATCH_START, EVENT_TOPICS_CHANGED, REMOVE_TOPIC, RING_SLOTS, Command,
-    EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
-from fasttail.sources.reader cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, RETAINED_WINDOWS, Reader
-from fasttail.sources.watcher cimport WAIT_DATA, WAIT_DIRS, WAIT_WAKE, Watcher
+    ADD_TOPIC, EVENT_BATCH_END, EVENT_BATCH_START, EVENT_FILE_OPENED, EVENT_STREAM_OPENED, EVENT_TOPICS_CHANGED, FOLLOW,
+    REMOVE_TOPIC, RING_SLOTS, UNFOLLOW, Command, EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
+from fasttail.sources.reader cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, RETAINED_WINDOWS
+from fasttail.sources.watcher cimport WAIT_DATA, WAIT_WAKE, Watcher
 
 import threading
 
-from fasttail.engine.events import WorkerState
-from fasttail.sources.cursor import prefix as cursor_prefix
 from fasttail.system.scheduling import set_time_slice
 
 cdef extern from *:
@@ -50,11 +46,12 @@ cdef extern from *:
 
 cdef enum:
     COALESCE_NS = 100000      # from the first inotify event to the read, so that writes made together share a batch
+    MAX_QUIET_NS = 50000000   # between two events of a stream whose batches make no messages
+    MAX_BLOCKS_AHEAD = 32     # how far a batch goes past the next block of another stream that is behind, too
 
 cdef enum LoopExit:           # why the loop returned to Python
     EXIT_STOP
-    EXIT_CHECK                # the folders are due for a check
-    EXIT_AT_END               # … and there is nothing more to read
+    EXIT_CHECK                # a source or a command needs Python
 
 
 cdef void* _leaked = NULL        # the last block that `leak` allocated; each starts with the address of the previous one
@@ -83,41 +80,48 @@ cdef void _sleep(uint64_t ns) noexcept nogil:
 
 
 cdef class Pipeline:
-    """Owns the pipeline thread, its reader, its worker pool and its ring.
+    """Owns the pipeline thread, its sources, and its ring.
 
     The main thread calls `start`, then `drain` whenever `ready_fd` is readable, and `add_topic` and `remove_topic` as
-    subscriptions come and go. To end, it calls `stop`, and then `drain` until `stopped`. `follower.check` runs in the pipeline
-    thread.
+    subscriptions come and go. To end, it calls `stop`, and then `drain` until `stopped`. Followers run in the pipeline thread.
+
+    The first source is always followed, the others between `follow` and `unfollow`.
     """
 
-    def __cinit__(self, Reader reader not None, Watcher watcher not None, follower, Selector selector not None, int workers, *,
-                  int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, start_barrier=None,
-                  uint32_t max_topics=MAX_TOPICS):
-        """Allocate the table, the pool, the router and the ring. Raises MemoryError.
+    def __cinit__(self, sources, Watcher watcher not None, Selector selector not None, int workers, *,
+                  int wake_fd, double min_batch_s=0.0005, log_every_s=1.0, int stall_ms=0, start_barrier=None):
+        """Allocate the ring. Raises MemoryError.
 
+        sources: the StreamSources, each of another stream
+        selector: of the old channels
         wake_fd: an eventfd that ends the watcher's wait; borrowed
-        log_every_s: minimum time between logged batches; 0: log all, None: post no BatchStart events
+        log_every_s: minimum time between logged batches of order statuses; 0: log all, None: post no BatchStart events
         stall_ms: how long the first batch hangs, for debugging
         start_barrier: called once by the thread, between its first check of the folders and its first read; may block
-        max_topics: limit of topics besides those of the old channels; further ones are refused (`Topic.refused`)
         """
-        self.reader = reader
+        cdef StreamSource source
+        self.sources = list(sources)
+        if not 0 < len(self.sources) <= MAX_SOURCES:
+            raise ValueError(f"expected 1 to {MAX_SOURCES} sources, not {len(self.sources)}")
         self.watcher = watcher
-        self.follower = follower
         self.selector = selector
+        self.workers_count = workers
         self.wake_fd = wake_fd
         self.min_batch_ns = <uint64_t>(min_batch_s * 1e9)
         self.log_every_ns = ~<uint64_t>0 if log_every_s is None else <uint64_t>(log_every_s * 1e9)
         self.stall_ms = <uint64_t>stall_ms
         self.start_barrier = start_barrier
-        self.table = table_new(&ORDERS, reader.capacity, <size_t>workers)
-        self.pool = WorkerPool(workers, self.table, max_rejects=1)
-        self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))
-        if self.selection == NULL:
-            raise MemoryError
-        self.router = Router(workers, self.table, max_topics=max_topics)
-        self.batch_times = Histogram()
-        self.ring = Ring(workers, wake_fd)
+        self.ring = Ring(workers, wake_fd, self.sources)
+        self.legacy_source = -1
+        for source in self.sources:
+            source.index = self.sources_len
+            self.sources_by_index[self.sources_len] = <void*>source
+            if source.stream == "orders":
+                self.legacy_source = source.index
+                self.selection = <uint32_t*>calloc(source.table.rows_cap, sizeof(uint32_t))
+                if self.selection == NULL:
+                    raise MemoryError
+            self.sources_len += 1
 
     def __dealloc__(self):
         free(self.selection)
@@ -157,11 +161,27 @@ cdef class Pipeline:
         The first batch with messages follows the TopicsChanged event with this number or a greater one. If the pipeline cannot
         take the topic, `Topic.refused` is true by then, and the topic must be removed like any other.
         """
-        return self.ring.push_command(ADD_TOPIC, topic)
+        return self.ring.push_command(ADD_TOPIC, self._source_of(topic.stream), topic)
 
     def remove_topic(self, Topic topic not None) -> int:
         """Stop producing the topic's messages, likewise. `drain` still returns those made before."""
-        return self.ring.push_command(REMOVE_TOPIC, topic)
+        return self.ring.push_command(REMOVE_TOPIC, self._source_of(topic.stream), topic)
+
+    def follow(self, str stream not None) -> int:
+        """Begin to follow a stream at the end of its files, likewise. A StreamOpened event tells where reading begins."""
+        return self.ring.push_command(FOLLOW, self._source_of(stream), None)
+
+    def unfollow(self, str stream not None) -> int:
+        """Stop following a stream, which must not have topics any more."""
+        return self.ring.push_command(UNFOLLOW, self._source_of(stream), None)
+
+    cdef int _source_of(self, str stream) except -1:
+        """Return the index of the stream's source. Raises ValueError if there is none."""
+        cdef StreamSource source
+        for source in self.sources:
+            if source.stream == stream:
+                return source.index
+        raise ValueError(f"stream {stream!r} is not followed")
 
     def replace_selector(self, Selector selector not None) -> None:
         """Replace the old channels' selector, from a later batch on. The selector must be new; the pipeline takes ownership."""
@@ -171,14 +191,15 @@ cdef class Pipeline:
         ft_eventfd_signal(self.wake_fd)
 
     def position(self):
-        """Return the position after the last `drain`, or None until the thread has `stopped`.
+        """Return the first source's position after the last `drain`, or None until the thread has `stopped`.
 
         Until then, the thread may change the reader and the follower at any moment.
         """
-        return self.follower.position(self.reader) if self.stopped else None
+        cdef StreamSource source = self.sources[0]
+        return source.follower.position(source.reader) if self.stopped and source.follower is not None else None
 
     def drain(self, int max_events=RING_SLOTS) -> list:
-        """Return up to `max_events` events, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
+        """Return up to `max_events` events, oldest first: objects of the classes in `fasttail.engine.events`."""
         return self.ring.drain(max_events)
 
     def trim(self) -> None:
@@ -190,361 +211,379 @@ cdef class Pipeline:
         return self.ring.held_bytes()
 
     def stats(self) -> dict:
-        """Return the numbers for health, metrics and the log. Callable from any thread."""
-        c = &self.counters               # relaxed: written meanwhile, and each for itself
-        return {
-            "batches": ft_load_relaxed(&c.batches), "lines": ft_load_relaxed(&c.lines), "orders": ft_load_relaxed(&c.orders),
-            "selected": ft_load_relaxed(&c.selected), "rejected": ft_load_relaxed(&c.rejected),
-            "bytes": ft_load_relaxed(&c.bytes),
-            "failed_chunks": ft_load_relaxed(&c.failed_chunks), "late_lines": ft_load_relaxed(&c.late_lines)
-            + self.follower.late_lines,
-            "topics_seconds": ft_load_relaxed(&c.topics_ns) / 1e9,
-            "crowded_batches": ft_load_relaxed(&self.router.quota_batches),
-            "oversize_orders": ft_load_relaxed(&self.router.oversize), "oversize_lines": self.reader.oversize_lines,
-            "nul_bytes": ft_load_relaxed(&c.nul_bytes) + self.reader.nul_bytes,
-            "truncations": self.follower.truncations, "read_errors": self.follower.read_errors,
-            "torn_lines": self.follower.torn_lines, "height_regressions": ft_load_relaxed(&c.height_regressions),
-            "files_opened": self.follower.files_opened, "resume_losses": self.follower.resume_losses,
-            "inotify_overflows": self.watcher.overflows, "worker_count": self.pool.workers,
-            "recut_batches": self.pool.recut_batches,
-            "last_data_ns": ft_load_relaxed(&c.last_data_ns), "loop_ns": ft_load_relaxed(&c.loop_ns),
-            "in_batch_ns": ft_load_relaxed(&c.in_batch_ns),
-            "batch_number": ft_load_relaxed(&c.batch_number), "file": self.path, "identity": self.identity,
-            "offset": ft_load_relaxed(&self.reader.offset), "height": ft_load_relaxed(&c.height) or None,
-            "last_event_ns": ft_load_relaxed(&c.last_event_ns), "last_local_ns": ft_load_relaxed(&c.last_local_ns),
-            "last_event_seen_ns": ft_load_relaxed(&c.last_event_seen_ns), "trouble": self.follower.trouble,
-            "written_ns": self.follower.written_ns, "grows": self.follower.growing_layout,
-            "state": "live" if ft_load_relaxed(&c.last_data_ns) else "waiting",
-        }
+        """Return the first source's numbers and the pipeline's own. Callable from any thread."""
+        return {**self.sources[0].stats(), "loop_ns": ft_load_relaxed(&self.loop_ns),
+                "inotify_overflows": self.watcher.overflows}
+
+    @property
+    def batch_times(self):
+        """The histogram of the durations of the first source's batches."""
+        return self.sources[0].batch_times
 
     def workers(self) -> list:
-        """Return the WorkerState of each worker that has started in the running or last batch."""
-        cdef int k
-        cdef Chunk* chunks = self.pool.chunks        # relaxed: each worker writes its own chunk meanwhile
-        return [WorkerState(ft_load_relaxed(&chunks[k].lines), ft_load_relaxed(<uint64_t*>&chunks[k].rows_len),
-                            ft_load_relaxed(&chunks[k].ended_ns) != 0)
-                for k in range(self.pool.workers) if ft_load_relaxed(&chunks[k].started_ns)]
+        """Return the WorkerState of each worker that has started in the first source's running or last batch."""
+        return self.sources[0].workers()
 
     def running_lines(self):
-        """Return the number of lines in the running batch, or None if it has ended meanwhile."""
-        cdef uint64_t number = ft_load_acquire(&self.counters.batch_number)
-        cdef const char* begin = <const char*>ft_load_pointer_relaxed(<void**>&self.running_begin)
-        cdef const char* limit = <const char*>ft_load_pointer_relaxed(<void**>&self.running_limit)
-        cdef size_t lines = 1                 # a final line outside the reader's memory, until shown otherwise
-        if begin != NULL and begin < limit:
-            lines = count_lines(begin, limit)     # the memory stays mapped; the check below validates the count
-        if ft_load_relaxed(&self.counters.in_batch_ns) and ft_load_acquire(&self.counters.batch_number) == number:
-            return lines
-        return None
+        """Return the number of lines in the first source's running batch, or None if it has ended meanwhile."""
+        return self.sources[0].running_lines()
 
     # ------------------------------------------------------------------------------------------------------ pipeline thread
 
     def _run(self) -> None:
-        cdef LoopExit loop_exit = EXIT_AT_END
-        cdef uint64_t check_ns
-        cdef bint check_at_end
-        cdef uint64_t read = 0
+        cdef StreamSource source = self.sources[0]
+        cdef LoopExit loop_exit = EXIT_CHECK
+        cdef bint idle
         try:
-            self.pool.warm_up()
+            source.pool.warm_up()
             ft_set_timer_slack()
-            self.truncations = self.follower.truncations
+            source.open(self.watcher)
             while loop_exit != EXIT_STOP:
-                self._check_follower(loop_exit == EXIT_AT_END)
-                check_at_end = self.follower.next_check_s <= 0
-                check_ns = monotonic_ns() + <uint64_t>(max(self.follower.next_check_s, 0.0 if not check_at_end else 1.0) * 1e9)
+                idle = False
+                for source in self.sources:
+                    if source.unanswered:
+                        self._apply_follow(source)
+                    if source.needs_check:
+                        idle |= self._check_source(source)
+                if idle:
+                    _sleep(1000000)        # do not spin on a file system that reports bytes it does not return
                 with nogil:
-                    loop_exit = <LoopExit>self._loop(check_ns, check_at_end)
+                    loop_exit = <LoopExit>self._loop()
                 if ft_load_acquire(&self.selector_pending):
                     ft_store_relaxed(&self.selector_pending, 0)
                     self.selector = self.next_selector
-                if loop_exit == EXIT_AT_END and self.reader.bytes_read == read:
-                    _sleep(1000000)        # do not spin on a file system that reports bytes it does not return
-                read = self.reader.bytes_read
         except BaseException as error:
             self.error = error
             ft_eventfd_signal(self.ring.ready_fd)
 
-    cdef object _check_follower(self, bint at_end):
-        """Let the follower check the folders, and apply what it found: final lines, or another file."""
-        self.follower.check(self.reader, self.watcher, at_end)
+    cdef object _apply_follow(self, StreamSource source):
+        """Begin or stop to follow a source, as the last command asked for, and answer its commands."""
+        cdef uint64_t number = source.unanswered
+        if source.follow_wanted and not source.followed:
+            source.open(self.watcher)
+            self._check_source(source)
+            source.topics.prime_stage(source.pool, source.reader)
+            with nogil:
+                self._post_opened(source, EVENT_STREAM_OPENED)
+        elif not source.follow_wanted and source.followed:
+            source.close()
+            source.file_number = self.ring.set_file(None, None)
+        source.unanswered = 0
+        with nogil:
+            self._post_topics_changed(source, number)
+
+    cdef bint _check_source(self, StreamSource source) except -1:
+        """Let the follower check the folders, and apply what it found: final lines, or another file.
+
+        Return whether nothing was read since the last check.
+        """
+        cdef bint idle = source.at_end and source.reader.total_read_bytes == source.bytes_before_check
+        source.check()
         if self.start_barrier is not None:
             start_barrier, self.start_barrier = self.start_barrier, None
             start_barrier()
-        while (line := self.follower.take_final_line()) is not None:
-            path, offset = self.follower.final_origin
-            self._set_file(path, self.identity if path == self.path else None)
-            self._run_final_line(line, offset)
-        changed = self._set_file(self.follower.path, self.reader.identity() if self.reader.is_open else None)
-        self.late = self.follower.late
-        self._set_resume_point()
+        while (line := source.follower.take_final_line()) is not None:
+            path, offset = source.follower.final_origin
+            self._set_file(source, path, source.identity if path == source.path else None)
+            self._run_final_line(source, line, offset)
+        changed = self._set_file(source, source.follower.path, source.reader.identity() if source.reader.is_open else None)
+        source.set_resume_point()
         # A truncated file is read from its start again. Consumers must learn of it before its first new line.
-        changed = changed or self.truncations != self.follower.truncations
-        if changed and self.identity is not None and not self.late:
-            self.truncations = self.follower.truncations
+        changed = changed or source.truncations != source.follower.truncations
+        if changed and source.identity is not None and not source.late:
+            source.truncations = source.follower.truncations
             with nogil:
-                self._post_file_opened()
+                self._post_opened(source, EVENT_FILE_OPENED)
+        return idle
 
-    cdef bint _set_file(self, path, identity) except -1:
-        """Set the file of the next lines and its identity (device, inode). Return whether it is another one."""
-        if path == self.path and identity == self.identity:
+    cdef bint _set_file(self, StreamSource source, path, identity) except -1:
+        """Set the file of the next lines. Return whether it is another one."""
+        if not source.set_file(path, identity):
             return False
-        self.path = path
-        self.identity = identity
-        self.ring.set_file(path, identity)
-        self.hour = int(self._set_cursor_prefix(path)[1:11] or 0)
+        source.file_number = self.ring.set_file(path, identity)
         return True
 
-    cdef object _set_cursor_prefix(self, path):
-        prefix = cursor_prefix(self.follower.layout, path).encode() if path else b""
-        set_prefix(&self.location, prefix)
-        return prefix
-
-    cdef object _set_resume_point(self):
-        """Make the messages of late lines carry the resume point as their cursor.
-
-        Everything before it was delivered, so a client that resumes there gets nothing twice.
-        """
-        self.location.late = self.late
-        if self.late:
-            position = self.follower.position(self.reader)
-            self._set_cursor_prefix(position.path)
-            self.location.resume_offset = position.offset
-        elif self.path:
-            self._set_cursor_prefix(self.path)
-
-    cdef object _run_final_line(self, bytes line, uint64_t offset):
+    cdef object _run_final_line(self, StreamSource source, bytes line, uint64_t offset):
         cdef const char* p = line
         cdef size_t n = <size_t>len(line)
         with nogil:
-            self._run_batch(p, p + n, p + n, offset)
+            self._run_batch(source, p, p + n, p + n, offset)
 
-    cdef int _loop(self, uint64_t check_ns, bint check_at_end) noexcept nogil:
-        """Read and publish until Python is needed. With `check_at_end`, that is when everything has been read."""
-        cdef int code
+    cdef int _loop(self) noexcept nogil:
+        """Read and publish until Python is needed."""
         cdef uint64_t now, batch_began = 0
         cdef size_t size
+        cdef void* source
         ft_assert_thread(&self.ring.pipeline_thread)
         while True:
             now = monotonic_ns()
-            ft_store_relaxed(&self.counters.loop_ns, now)
+            ft_store_relaxed(&self.loop_ns, now)
             if ft_load_acquire(&self.stopping):
                 return EXIT_STOP
             if ft_load_acquire(&self.selector_pending):
                 return EXIT_CHECK
-            code = self.reader.fill()
+            self._fill_sources(now)
             # Taken after the read, so that a command given before a line was written applies to that line. The load may be
             # relaxed: a late one is taken after the next read, and the exchange in `ft_stack_take_all` orders what it points
             # to.
-            if ft_load_pointer_relaxed(<void**>&self.ring.commands) != NULL:
-                self._run_commands()
-            if code == FILL_LINES:
+            if ft_load_pointer_relaxed(<void**>&self.ring.commands) != NULL and self._run_commands():
+                return EXIT_CHECK
+            source = self._next_source()
+            if source != NULL:
                 batch_began = now
-                size = self.reader.lines_end - self.reader.begin
-                self._read_lines()
+                size = self._run_source(source)
                 now = monotonic_ns()
-                if now >= check_ns:
+                if now >= (<StreamSource>source).check_ns and (<StreamSource>source).pending_bytes() == 0:
+                    (<StreamSource>source).needs_check = True
+                    (<StreamSource>source).at_end = False
+                if self._must_check():
                     return EXIT_CHECK
-                if size >= self.reader.window // 2:
+                if size >= (<StreamSource>source).reader.window // 2 or self._next_source() != NULL:
                     continue
-                if self.watcher.polls_file or check_at_end or not self.reader.last_read_short:
+                if (<StreamSource>source).may_have_data:
                     if now - batch_began < self.min_batch_ns:
                         _sleep(self.min_batch_ns - (now - batch_began))
                     continue
                 # Otherwise the read reached the end, and inotify reports what has been written since.
-            elif code == FILL_PARTIAL or code == FILL_SKIPPED:
-                if now >= check_ns:
-                    return EXIT_CHECK
+            if self._must_check():
+                return EXIT_CHECK
+            if self._must_read():
                 continue
-            elif check_at_end or now >= check_ns or self.reader.rewritten or self.reader.at_hole:
-                return EXIT_AT_END
-            code = self.watcher.wait(<long>((check_ns - now) // 1000) + 1)
-            if code & WAIT_DATA and not self.watcher.polls_file:
-                # Let small writes coalesce, because a batch costs more than its lines.
-                now = monotonic_ns()
-                _sleep(max(min(<uint64_t>COALESCE_NS, self.min_batch_ns), _ns_until(batch_began + self.min_batch_ns, now)))
-            if code & WAIT_WAKE:
-                ft_eventfd_clear(self.wake_fd)       # cleared before its causes are checked
-            if code & WAIT_DIRS and not code & WAIT_DATA:
-                return EXIT_AT_END
-            if code & WAIT_DIRS:
-                check_ns = 0                         # read the new data first, then check the folders
+            self._wait(now, batch_began)
 
-    cdef void _read_lines(self) noexcept nogil:
-        """Publish the reader's batch and consume it."""
-        cdef size_t size = self.reader.lines_end - self.reader.begin
-        ft_store_pointer_relaxed(<void**>&self.running_begin, self.reader.base + self.reader.begin)
-        ft_store_pointer_relaxed(<void**>&self.running_limit, self.reader.base + self.reader.lines_end)
-        self._run_batch(self.running_begin, self.running_limit, self.reader.base + self.reader.capacity, self.reader.offset)
-        ft_store_pointer_relaxed(<void**>&self.running_begin, NULL)
-        self.reader.consume()
-        if size > RETAINED_WINDOWS * self.reader.window:
-            self.table.trim(RETAINED_WINDOWS * self.reader.window)
+    cdef void _fill_sources(self, uint64_t now) noexcept nogil:
+        """Read once from each source that may have data."""
+        cdef int i
+        cdef void* source
+        for i in range(self.sources_len):
+            source = self.sources_by_index[i]
+            if not (<StreamSource>source).followed or (<StreamSource>source).needs_check:
+                continue
+            if ((<StreamSource>source).may_have_data or (<StreamSource>source).check_at_end
+                    or now >= (<StreamSource>source).check_ns):
+                (<StreamSource>source).fill(now)
 
-    cdef void _run_commands(self) noexcept nogil:
-        """Run the commands that the main thread has pushed, and answer with one event."""
+    cdef bint _must_check(self) noexcept nogil:
+        """Whether a follower must be asked before more is read."""
+        cdef int i
+        for i in range(self.sources_len):
+            if (<StreamSource>self.sources_by_index[i]).needs_check:
+                return True
+        return False
+
+    cdef bint _must_read(self) noexcept nogil:
+        """Whether a source may have data, so that the pipeline does not wait."""
+        cdef int i
+        for i in range(self.sources_len):
+            if (<StreamSource>self.sources_by_index[i]).followed and (<StreamSource>self.sources_by_index[i]).may_have_data:
+                return True
+        return False
+
+    cdef void* _next_source(self) noexcept nogil:
+        """Return the source whose lines are published next, or NULL if none has lines."""
+        cdef int i
+        cdef void* source
+        cdef void* best = NULL
+        cdef size_t pending
+        cdef bint all_behind = True
+        for i in range(self.sources_len):
+            pending = (<StreamSource>self.sources_by_index[i]).pending_bytes()
+            if pending:
+                all_behind &= pending >= (<StreamSource>self.sources_by_index[i]).reader.window // 2
+        for i in range(self.sources_len):
+            source = self.sources_by_index[i]
+            if (<StreamSource>source).pending_bytes() and (best == NULL or self._precedes(source, best, all_behind)):
+                best = source
+        return best
+
+    cdef bint _precedes(self, void* source, void* other, bint behind) noexcept nogil:
+        """Whether the lines of `source` are published before those of `other`."""
+        cdef uint64_t block, other_block
+        if behind:
+            block, other_block = (<StreamSource>source).next_block(), (<StreamSource>other).next_block()
+            if block and other_block and block != other_block:
+                return block < other_block
+        if source == self.last_source or other == self.last_source:
+            return other == self.last_source
+        return (<StreamSource>source).pending_bytes() < (<StreamSource>other).pending_bytes()
+
+    cdef size_t _run_source(self, void* source) noexcept nogil:
+        """Publish the source's lines and consume them. Return their bytes."""
+        cdef size_t size = (<StreamSource>source).pending_bytes(), whole = size
+        cdef uint64_t block, lowest = 0
+        cdef int i
+        for i in range(self.sources_len):
+            if self.sources_by_index[i] != source and (<StreamSource>self.sources_by_index[i]).pending_bytes():
+                block = (<StreamSource>self.sources_by_index[i]).next_block()
+                if block and (lowest == 0 or block < lowest):
+                    lowest = block
+        if lowest:
+            size = (<StreamSource>source).bytes_up_to_block(lowest + MAX_BLOCKS_AHEAD)
+        self.last_source = source
+        self._read_lines(<StreamSource>source, size)
+        if size == whole:
+            (<StreamSource>source).may_have_data = (
+                size >= (<StreamSource>source).reader.window // 2 or (<StreamSource>source).watch.state.polls_file
+                or (<StreamSource>source).check_at_end or not (<StreamSource>source).reader.last_read_short)
+        return size
+
+    cdef void _wait(self, uint64_t now, uint64_t batch_began) noexcept nogil:
+        """Wait until a source may have data, its folders must be checked, or the main thread wants something."""
+        cdef uint64_t check_ns = ~<uint64_t>0
+        cdef bint has_data = False
+        cdef int i, code
+        cdef void* source
+        for i in range(self.sources_len):
+            if (<StreamSource>self.sources_by_index[i]).followed:
+                check_ns = min(check_ns, (<StreamSource>self.sources_by_index[i]).check_ns)
+        code = self.watcher.wait(<long>(_ns_until(check_ns, now) // 1000) + 1)
+        for i in range(self.sources_len):
+            source = self.sources_by_index[i]
+            if (<StreamSource>source).followed:
+                (<StreamSource>source).note_events()
+                has_data |= (<StreamSource>source).may_have_data and not (<StreamSource>source).watch.state.polls_file
+        if has_data:
+            # Let small writes coalesce, because a batch costs more than its lines.
+            now = monotonic_ns()
+            _sleep(max(min(<uint64_t>COALESCE_NS, self.min_batch_ns), _ns_until(batch_began + self.min_batch_ns, now)))
+        if code & WAIT_WAKE:
+            ft_eventfd_clear(self.wake_fd)       # cleared before its causes are checked
+
+    cdef void _read_lines(self, StreamSource source, size_t size) noexcept nogil:
+        """Publish the first `size` bytes of the reader's lines, and consume them."""
+        cdef const char* begin = source.reader.base + source.reader.begin
+        ft_store_pointer_relaxed(<void**>&source.running_begin, <void*>begin)
+        ft_store_pointer_relaxed(<void**>&source.running_limit, <void*>(begin + size))
+        self._run_batch(source, begin, begin + size, source.reader.base + source.reader.capacity, source.reader.offset)
+        ft_store_pointer_relaxed(<void**>&source.running_begin, NULL)
+        source.reader.consume_bytes(size)
+        if size > RETAINED_WINDOWS * source.reader.window:
+            source.table.trim(RETAINED_WINDOWS * source.reader.window)
+
+    cdef bint _run_commands(self) noexcept nogil:
+        """Run the commands that the main thread has pushed, and answer with one event for each stream.
+
+        Return whether Python is needed, to begin or stop to follow a stream. The answer follows then.
+        """
         cdef Command* command = self.ring.take_commands()
         cdef Command* after
-        cdef RingSlot* slot
-        cdef uint64_t number = 0
+        cdef void* source
+        cdef uint64_t number
+        cdef int i
+        cdef bint needs_python = False
         while command != NULL:
+            source = self.sources_by_index[command.source]
             if command.kind == ADD_TOPIC:
-                self.router.register_topic(command.topic)  # a topic without space is marked as refused
+                (<StreamSource>source).topics.register_topic(command.topic)  # one without space is marked as refused
+            elif command.kind == REMOVE_TOPIC:
+                (<StreamSource>source).topics.unregister_topic(command.topic)
             else:
-                self.router.unregister_topic(command.topic)
-            number = command.number
+                (<StreamSource>source).follow_wanted = command.kind == FOLLOW
+            (<StreamSource>source).unanswered = command.number
             after = command.older
             free(command)
             command = after
-        if number:
-            slot = self._claim_slot(EVENT_TOPICS_CHANGED, number)
-            slot.end = self.reader.offset
-            self.ring.post()
+        for i in range(self.sources_len):
+            source = self.sources_by_index[i]
+            if not (<StreamSource>source).unanswered:
+                continue
+            if i > 0 and (<StreamSource>source).follow_wanted != (<StreamSource>source).followed:
+                needs_python = True
+                continue
+            number = (<StreamSource>source).unanswered
+            (<StreamSource>source).unanswered = 0
+            self._post_topics_changed(<StreamSource>source, number)
+        return needs_python
 
-    cdef void _post_file_opened(self) noexcept nogil:
-        """Post which file is read, and from where, so that a checkpoint need not wait for its first line."""
-        cdef RingSlot* slot = self._claim_slot(EVENT_FILE_OPENED, self.counters.batch_number)
-        slot.end = self.reader.offset
+    cdef void _post_topics_changed(self, StreamSource source, uint64_t number) noexcept nogil:
+        """Post that the stream's commands up to `number` apply from the next batch on."""
+        cdef RingSlot* slot = self._claim_slot(source, EVENT_TOPICS_CHANGED, number)
+        slot.end = source.reader.offset
         self.ring.post()
 
-    cdef RingSlot* _claim_slot(self, EventKind kind, uint64_t number) noexcept nogil:
+    cdef void _post_opened(self, StreamSource source, EventKind kind) noexcept nogil:
+        """Post which file is read, and from where, so that a checkpoint need not wait for its first line."""
+        cdef RingSlot* slot = self._claim_slot(source, kind, source.counters.batch_number)
+        slot.end = source.reader.offset
+        self.ring.post()
+
+    cdef RingSlot* _claim_slot(self, StreamSource source, EventKind kind, uint64_t number) noexcept nogil:
         """Return the next free slot. Wait while the ring is full; the file holds what is not read yet."""
         cdef RingSlot* slot
         while self.ring.is_full():
-            ft_store_relaxed(&self.counters.loop_ns, monotonic_ns())
+            ft_store_relaxed(&self.loop_ns, monotonic_ns())
             _sleep(200000)
         slot = self.ring.claim()
         slot.kind = kind
+        slot.source = source.index
+        slot.stream = source.table.stream
+        slot.file_number = source.file_number
         slot.number = number
-        slot.hour = self.hour
-        slot.late = self.late
+        slot.hour = source.hour
+        slot.late = source.late
         return slot
 
     # ------------------------------------------------------------------------------------------------------------ one batch
 
-    cdef void _run_batch(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:
+    cdef void _run_batch(self, StreamSource source, const char* begin, const char* limit, const char* readable,
+                         uint64_t offset) noexcept nogil:
         """Parse, filter, encode and post the whole lines [begin, limit), which are at `offset` in the file."""
-        cdef Counters* c = &self.counters
         cdef uint64_t now = monotonic_ns()
-        cdef bint logged = self.log_every_ns != ~<uint64_t>0 and now - self.logged_ns >= self.log_every_ns
+        cdef bint logged = (self.log_every_ns != ~<uint64_t>0 and source.index == self.legacy_source
+                            and now - self.logged_ns >= self.log_every_ns)
         cdef RingSlot* slot
         ft_assert(begin <= limit)
         ft_assert(limit <= readable)
-        ft_store_release(&c.batch_number, c.batch_number + 1)  # `running_lines` compares it before and after counting
         if logged:
             self.logged_ns = now
-            slot = self._claim_slot(EVENT_BATCH_START, c.batch_number)
+            slot = self._claim_slot(source, EVENT_BATCH_START, source.counters.batch_number + 1)
             slot.lines = count_lines(begin, limit)
             self.ring.post()
-        ft_store_relaxed(&c.in_batch_ns, now)
-        self.table.clear()
-        self.pool.stall_ms = <int>self.stall_ms
+        source.begin_batch(now)
+        source.table.clear()
+        source.pool.stall_ms = <int>self.stall_ms
         self.stall_ms = 0
-        self.pool.parse_batch(begin, begin, limit, readable)     # failed bounds are flagged in the chunks
-        self.pool.stall_ms = 0
-        slot = self._claim_slot(EVENT_BATCH_END, c.batch_number)
+        source.pool.parse_batch(begin, begin, limit, readable)     # failed bounds are flagged in the chunks
+        source.pool.stall_ms = 0
+        slot = self._claim_slot(source, EVENT_BATCH_END, source.counters.batch_number)
         slot.logged = logged
         slot.bytes = <uint64_t>(limit - begin)
         slot.end = offset + slot.bytes
         slot.started_ns = now
-        self._publish(slot, begin, offset)
+        self._publish(source, slot, begin, offset)
         slot.ended_ns = monotonic_ns()
-        self._record_batch_counts(slot, offset)
-        self._record_newest_times(slot)
-        self._count(slot)
-        self.ring.post()
+        source.record_batch(slot, offset)
+        if self._is_worth_posting(source, slot):
+            source.posted_ns = slot.ended_ns
+            self.ring.post()
 
-    cdef void _publish(self, RingSlot* slot, const char* begin, uint64_t offset) noexcept nogil:
+    cdef bint _is_worth_posting(self, StreamSource source, const RingSlot* slot) noexcept nogil:
+        """Whether the main thread must learn of the batch now.
+
+        Each event wakes it. A batch that made no messages only advances the position, which can wait: what it held is of no
+        interest to any topic, and a topic that is added is answered with the position at that moment.
+        """
+        return (source.index == self.legacy_source or self.ring.has_messages(slot) or slot.rejected or slot.failed
+                or slot.late or slot.ended_ns - source.posted_ns >= MAX_QUIET_NS)
+
+    cdef void _publish(self, StreamSource source, RingSlot* slot, const char* begin, uint64_t offset) noexcept nogil:
         """Encode the messages of the rows into the slot's outboxes."""
         cdef uint64_t now
         cdef int k
-        cdef size_t n = self.selector.select(self.table, begin, self.selection)
-        ft_assert(n <= self.table.rows_len)
-        ft_assert(self.table.rows_len <= self.table.rows_cap)    # `selection` has rows_cap entries
-        self.location.data = begin
-        self.location.size = slot.bytes
-        self.location.offset = offset
-        slot.location = self.location
+        cdef size_t n = source.table.rows_len
+        if source.index == self.legacy_source:
+            n = self.selector.select(source.table, begin, self.selection)
+            ft_assert(source.table.rows_len <= source.table.rows_cap)    # `selection` has rows_cap entries
+        ft_assert(n <= source.table.rows_len)
+        source.location.data = begin
+        source.location.size = slot.bytes
+        source.location.offset = offset
+        slot.location = source.location
         slot.selected = n
         now = monotonic_ns()
-        slot.published = self.router.route_batch(self.table, &self.location, self.selection, n, utc_ns(), slot.outboxes)
-        ft_add_single_writer(&self.counters.topics_ns, monotonic_ns() - now)
+        slot.published = source.topics.route_batch(&source.location, self.selection, n, utc_ns(), slot.outboxes)
+        ft_add_single_writer(&source.counters.topics_ns, monotonic_ns() - now)
         slot.failed = 0
-        for k in range(self.pool.workers):
+        for k in range(self.workers_count):
             slot.failed += slot.outboxes[k].payload.out_of_memory or slot.outboxes[k].entries.out_of_memory
-            slot.failed += self.pool.chunks[k].bound_exceeded
-
-    cdef void _record_batch_counts(self, RingSlot* slot, uint64_t offset) noexcept nogil:
-        """Record the counts of the parsed lines in the slot."""
-        cdef int k
-        slot.lines = self.pool.lines()
-        slot.orders = self.table.rows_len
-        slot.rejected = self.pool.rejected
-        slot.stream = self.table.stream
-        if self.pool.kept_len:
-            slot.reject_offset = self.pool.kept[0].line_offset + offset
-            slot.reject_reason = self.pool.kept[0].reason
-            slot.reject_field = self.pool.kept[0].field
-        for k in range(self.pool.workers):
-            slot.worker_counts[2 * k] = self.pool.chunks[k].lines
-            slot.worker_counts[2 * k + 1] = self.pool.chunks[k].rows_len
-
-    cdef void _record_newest_times(self, RingSlot* slot) noexcept nogil:
-        """Record the newest order's time, its line's time and the height, unless a chunk failed."""
-        cdef Counters* c = &self.counters
-        cdef Chunk* chunk
-        cdef const RowHead* row
-        cdef const Envelope* envelope
-        cdef int k
-        slot.event_ns = slot.local_ns = 0
-        if slot.failed:
-            return
-        for k in range(self.pool.workers - 1, -1, -1):
-            chunk = &self.pool.chunks[k]
-            if chunk.rows_len == 0:
-                continue
-            row = <const RowHead*>(chunk.rows + (chunk.rows_len - 1) * self.table.row_bytes)
-            envelope = row_envelope(self.table, row)
-            if envelope != NULL:
-                slot.local_ns = max(slot.local_ns, envelope.local_time_ns)
-                if envelope.block_number > c.height:
-                    ft_store_relaxed(&c.height, envelope.block_number)
-            slot.event_ns = max(slot.event_ns, row.time_ns)
-            if row.time_ns > <int64_t>c.last_event_ns:
-                ft_store_relaxed(&c.last_event_ns, <uint64_t>row.time_ns)
-                ft_store_relaxed(&c.last_local_ns, <uint64_t>envelope.local_time_ns if envelope != NULL else 0)
-                ft_store_relaxed(&c.last_event_seen_ns, <uint64_t>utc_ns())
-
-    cdef void _count(self, const RingSlot* slot) noexcept nogil:
-        cdef Counters* c = &self.counters
-        cdef int k
-        self.batch_times.record(<int64_t>(slot.ended_ns - slot.started_ns))
-        ft_add_single_writer(&c.batches, 1)
-        ft_add_single_writer(&c.lines, slot.lines)
-        ft_add_single_writer(&c.orders, slot.orders)
-        ft_add_single_writer(&c.selected, slot.selected)
-        ft_add_single_writer(&c.rejected, slot.rejected)
-        ft_add_single_writer(&c.bytes, slot.bytes)
-        ft_add_single_writer(&c.failed_chunks, slot.failed)
-        for k in range(self.pool.workers):
-            ft_add_single_writer(&c.nul_bytes, self.pool.chunks[k].nul_bytes)
-        if self.late:
-            ft_add_single_writer(&c.late_lines, slot.lines)
-        elif slot.failed == 0:
-            self._count_height_regressions()
-        ft_store_relaxed(&c.last_data_ns, slot.ended_ns)
-        ft_store_relaxed(&c.in_batch_ns, 0)
-
-    cdef void _count_height_regressions(self) noexcept nogil:
-        """Count how often the block number decreases in the batch, because the node wrote blocks again."""
-        cdef Counters* c = &self.counters
-        cdef Chunk* chunk
-        cdef size_t i
-        cdef uint64_t number
-        cdef int k
-        for k in range(self.pool.workers):
-            chunk = &self.pool.chunks[k]
-            for i in range(chunk.envelopes_len):
-                number = chunk.envelopes[i].block_number
-                if number < c.last_block:
-                    ft_add_single_writer(&c.height_regressions, 1)
-                c.last_block = number
+            slot.failed += source.pool.chunks[k].bound_exceeded

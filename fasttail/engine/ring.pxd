@@ -26,23 +26,28 @@ cdef enum EventKind:
     EVENT_BATCH_END = 2       # a batch has ended; carries its messages
     EVENT_TOPICS_CHANGED = 3  # topics were added or removed, effective with the next batch
     EVENT_FILE_OPENED = 4     # another file is being read
+    EVENT_STREAM_OPENED = 5   # the pipeline has begun to follow the stream
 
 
 # Commands from the main thread to the pipeline form a list, newest first, that the pipeline takes as a whole.
 cdef enum CommandKind:
     ADD_TOPIC
     REMOVE_TOPIC
+    FOLLOW                   # begin to follow a stream,
+    UNFOLLOW                 # … and stop
 
 
 cdef struct Command:
     uint8_t kind
-    void* topic              # borrowed; the main thread keeps it until the pipeline has answered
+    int source               # index of the stream's source
+    void* topic              # borrowed; the main thread keeps it until the pipeline has answered. NULL: concerns no topic
     uint64_t number
     Command* older
 
 
 cdef struct RingSlot:
     uint8_t kind
+    int source               # index of the stream's source
     bint logged
     uint64_t number          # of the batch
     uint64_t file_number     # counts the files read so far
@@ -73,6 +78,7 @@ cdef struct RingSlot:
 @cython.final
 cdef class Ring:
     cdef int workers
+    cdef list streams                # names of the streams, by the index of their sources
     cdef readonly int ready_fd       # owned
     cdef int wake_fd                 # borrowed; the pipeline thread also waits for it
     cdef uint64_t main_thread, pipeline_thread  # debug builds: check who calls what
@@ -83,7 +89,7 @@ cdef class Ring:
     cdef uint64_t drained_bytes      # … of those that were drained; written by the main thread only
     cdef uint64_t wakeup_pending     # ready_fd has been signalled and not yet answered
     cdef int slots_to_trim           # number of slots to drain without keeping their memory; main thread
-    cdef uint64_t file_number        # of the lines being read
+    cdef uint64_t file_number        # of the last file
     cdef dict recent_files           # the last files by number: (path, device, inode), or None
     cdef Command* commands           # owned; pushed by the main thread, taken by the pipeline
     cdef uint64_t commands_sent      # commands sent so far; main thread
@@ -91,10 +97,11 @@ cdef class Ring:
     cdef object pending_removals     # (command number, topic to release when it is answered), oldest first; main thread
     cdef bint is_full(self) noexcept nogil
     cdef RingSlot* claim(self) noexcept nogil
+    cdef bint has_messages(self, const RingSlot* slot) noexcept nogil
     cdef void post(self) noexcept nogil
     cdef Command* take_commands(self) noexcept nogil
     cdef object set_file(self, path, identity)
-    cdef object push_command(self, CommandKind kind, topic)
+    cdef object push_command(self, CommandKind kind, int source, topic)
     cdef list drain(self, int max_events)
     cdef object _event(self, RingSlot* slot)
     cdef list _slot_messages(self, RingSlot* slot)

@@ -24,7 +24,7 @@ from fasttail.engine.topics cimport to_topic_message
 import os
 from collections import deque
 
-from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, TopicsChanged, WorkerState
+from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, StreamOpened, TopicsChanged, WorkerState
 
 cdef enum:
     MIN_RETAINED_BYTES = 1 << 16  # a drained buffer keeps its memory up to this capacity,
@@ -46,11 +46,12 @@ cdef class Ring:
     thread; the rest belongs to the main thread.
     """
 
-    def __cinit__(self, int workers, int wake_fd):
+    def __cinit__(self, int workers, int wake_fd, sources):
         cdef int i
         self.ready_fd = -1
         self.workers = workers
         self.wake_fd = wake_fd
+        self.streams = [source.stream for source in sources]
         self.recent_files = {}
         self.active_topics = {}
         self.pending_removals = deque()
@@ -98,11 +99,18 @@ cdef class Ring:
         slot = &self.slots[self.head % RING_SLOTS]
         for k in range(self.workers):
             outbox_clear(&slot.outboxes[k], MAX_RETAINED_BYTES)
-        slot.file_number = self.file_number
         slot.message_bytes = 0
         slot.rejected = 0
         slot.reject_reason = 0
         return slot
+
+    cdef bint has_messages(self, const RingSlot* slot) noexcept nogil:
+        """Whether the slot carries messages, or losses that clients must learn of."""
+        cdef int k
+        for k in range(self.workers):
+            if slot.outboxes[k].entries.size:
+                return True
+        return False
 
     cdef void post(self) noexcept nogil:
         """Publish slots[head], and wake the main thread if it is not awake."""
@@ -129,14 +137,15 @@ cdef class Ring:
         return first
 
     cdef object set_file(self, path, identity):
-        """Set the file of the next lines and its identity (device, inode), or None."""
+        """Remember a file and its identity (device, inode), or None. Return its number."""
         self.file_number += 1
         self.recent_files[self.file_number] = None if identity is None else (path, *identity)
         self.recent_files.pop(self.file_number - MAX_RECENT_FILES, None)
+        return self.file_number
 
     # ----------------------------------------------------------------------------------------------------------- main thread
 
-    cdef object push_command(self, CommandKind kind, topic):
+    cdef object push_command(self, CommandKind kind, int source, topic):
         """Push a command and return its number. The pipeline answers with a TopicsChanged of this number or a greater one."""
         cdef Command* command = <Command*>malloc(sizeof(Command))
         if command == NULL:
@@ -144,19 +153,20 @@ cdef class Ring:
         ft_assert_thread(&self.main_thread)
         self.commands_sent += 1
         command.kind = kind
-        command.topic = <void*>topic
+        command.source = source
+        command.topic = <void*>topic if topic is not None else NULL
         command.number = self.commands_sent
         # Keep an added topic alive until it is removed, and a removed one until the pipeline has answered.
         if kind == ADD_TOPIC:
             self.active_topics[topic.id] = topic
-        else:
+        elif kind == REMOVE_TOPIC:
             self.pending_removals.append((self.commands_sent, self.active_topics.pop(topic.id)))
         ft_stack_push(<void**>&self.commands, command, <void**>&command.older)
         ft_eventfd_signal(self.wake_fd)
         return self.commands_sent
 
     cdef list drain(self, int max_events):
-        """Return up to `max_events` events, oldest first: BatchStart, BatchEnd, TopicsChanged and FileOpened objects."""
+        """Return up to `max_events` events, oldest first."""
         cdef RingSlot* slot
         cdef list events = []
         cdef size_t keep
@@ -184,18 +194,21 @@ cdef class Ring:
 
     cdef object _event(self, RingSlot* slot):
         cdef int k
+        stream = self.streams[slot.source]
         if slot.kind == EVENT_BATCH_START:
             return BatchStart(slot.number, slot.lines)
         if slot.kind == EVENT_TOPICS_CHANGED:
             while self.pending_removals and self.pending_removals[0][0] <= slot.number:
                 self.pending_removals.popleft()
-            return TopicsChanged(slot.number, slot.hour, slot.end, slot.late)
+            return TopicsChanged(stream, slot.number, slot.hour, slot.end, slot.late)
         file = self.recent_files.get(slot.file_number)
         if slot.kind == EVENT_FILE_OPENED:
-            return FileOpened(slot.number, slot.end, file)
+            return FileOpened(stream, slot.number, slot.end, file)
+        if slot.kind == EVENT_STREAM_OPENED:
+            return StreamOpened(stream, slot.number, slot.end, file)
         # Constructed through the base class, because the named tuple's __new__ is a Python function.
         return tuple.__new__(BatchEnd, (
-            slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
+            stream, slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
             (file and file[0], slot.reject_offset, reason_text(slot.stream, slot.reject_reason, slot.reject_field))
             if slot.rejected else None, (slot.ended_ns - slot.started_ns) / 1e9,
             [WorkerState(slot.worker_counts[2 * k], slot.worker_counts[2 * k + 1], True) for k in range(self.workers)]

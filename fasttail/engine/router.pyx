@@ -24,7 +24,7 @@ from fasttail.engine.filters cimport FilterKey, find_interned, filter_key, decod
 from fasttail.engine.legacy_encoder cimport encode_legacy_fragments, encode_legacy_updates
 from fasttail.engine.quotas cimport MIN_BATCH_LIMIT, BATCH_LIMIT_PER_BYTE, QuotaGroup, Job, assign_quotas
 from fasttail.engine.topics cimport (
-    BUCKETS, MAX_ORDER_OVERHEAD, NO_QUOTA, LEGACY_UPDATES, ORDERS, FIRST_USER_BUCKET, USER_ORDERS, BucketNode, BatchLocation,
+    BUCKETS, MAX_ORDER_OVERHEAD, NO_QUOTA, LEGACY_UPDATES, FILTERED, FIRST_USER_BUCKET, PER_USER, BucketNode, BatchLocation,
     Topic)
 
 cdef enum:
@@ -47,6 +47,8 @@ cdef void _make_filter_keys(RowTable table, FilterKey* keys, bint filtered) noex
             line = row_line(table, row)
             n = n + 1 if line == before else 1
             before = line
+            if table.stream.event_number:
+                n = (<const uint32_t*>(<const char*>row + table.stream.event_number))[0]
             if filtered:
                 keys[i] = filter_key(table.stream, row, n)
             else:
@@ -123,8 +125,8 @@ cdef class Router:
         """Start producing the topic's messages. Return 1, or mark the topic as refused and return 0."""
         if self._insert_topic(topic):
             (<Topic>topic).registered = True
-            self.count += (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
-            self.filtered_topics += (<Topic>topic).kind == ORDERS and not (<Topic>topic).selector.filter.match_all
+            self.count += (<Topic>topic).kind == FILTERED or (<Topic>topic).kind == PER_USER
+            self.filtered_topics += (<Topic>topic).kind == FILTERED and not (<Topic>topic).selector.filter.match_all
             return 1
         (<Topic>topic).register_failed = 1
         return 0
@@ -134,10 +136,10 @@ cdef class Router:
         cdef int k
         cdef BucketNode* node
         cdef int kind = (<Topic>topic).kind
-        if kind == ORDERS or kind == USER_ORDERS:
+        if kind == FILTERED or kind == PER_USER:
             if self.count >= self.max_topics or not self._reserve_topic():
                 return 0
-        if kind == USER_ORDERS:
+        if kind == PER_USER:
             code = intern_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)
             if code == 0:
                 return 0
@@ -171,14 +173,14 @@ cdef class Router:
         if not (<Topic>topic).registered:
             return
         (<Topic>topic).registered = False
-        self.count -= (<Topic>topic).kind == ORDERS or (<Topic>topic).kind == USER_ORDERS
-        self.filtered_topics -= (<Topic>topic).kind == ORDERS and not (<Topic>topic).selector.filter.match_all
-        if (<Topic>topic).kind != USER_ORDERS and (<Topic>topic).nodes_len == 0:
+        self.count -= (<Topic>topic).kind == FILTERED or (<Topic>topic).kind == PER_USER
+        self.filtered_topics -= (<Topic>topic).kind == FILTERED and not (<Topic>topic).selector.filter.match_all
+        if (<Topic>topic).kind != PER_USER and (<Topic>topic).nodes_len == 0:
             self.unindexed_len -= 1
             self.unindexed[(<Topic>topic).unindexed_slot] = self.unindexed[self.unindexed_len]
             (<Topic>self.unindexed[(<Topic>topic).unindexed_slot]).unindexed_slot = (<Topic>topic).unindexed_slot
             return
-        if (<Topic>topic).kind != USER_ORDERS:
+        if (<Topic>topic).kind != PER_USER:
             for k in range((<Topic>topic).nodes_len):
                 node = &(<Topic>topic).nodes[k]
                 if node.prev != NULL:
@@ -293,9 +295,9 @@ cdef class Router:
     cdef void _bound_job_bytes(self, Job* job, RowTable table, const BatchLocation* location) noexcept nogil:
         """Set job.bytes to an upper bound for its messages; 0 for the old channels, which have no quota."""
         cdef void* topic = job.topic
-        if (<Topic>topic).kind == USER_ORDERS:
+        if (<Topic>topic).kind == PER_USER:
             job.bytes = (<Topic>topic).measure_linked(table, self.next_user_row, job.first_row, job.last_row)
-        elif (<Topic>topic).kind == ORDERS:
+        elif (<Topic>topic).kind == FILTERED:
             job.bytes = (<Topic>topic).measure(table, self.keys, location)
         else:
             job.bytes = 0
@@ -347,7 +349,7 @@ cdef class Router:
             for j in range(count):
                 self._run_job(&self.jobs[j], &outboxes[0], table, location, selection, selected, now_ns)
         for i in range(jobs):
-            if (<Topic>self.jobs[i].topic).kind == USER_ORDERS:
+            if (<Topic>self.jobs[i].topic).kind == PER_USER:
                 user_orders += self.jobs[i].orders
             else:
                 orders = max(orders, self.jobs[i].orders)
@@ -361,9 +363,9 @@ cdef class Router:
         cdef void* topic = job.topic
         cdef int kind = (<Topic>topic).kind
         job.oversize = 0
-        if kind == ORDERS:
+        if kind == FILTERED:
             job.orders = (<Topic>topic).encode_selected(outbox, table, self.keys, location, job.quota)
-        elif kind == USER_ORDERS:
+        elif kind == PER_USER:
             job.orders = (<Topic>topic).encode_linked(outbox, table, self.keys, location, job.quota, self.next_user_row,
                                                       job.first_row, job.last_row)
         elif kind == LEGACY_UPDATES:

@@ -18,6 +18,8 @@ cdef class RowTable:
     cdef const StreamSpec* stream
     cdef size_t row_bytes        # the stream's
     cdef Envelope* envelopes
+    cdef RowTable base           # whose envelopes these are; None: its own
+    cdef bint borrows_envelopes
     cdef Segment* segments
     cdef size_t rows_cap
     cdef size_t envelopes_cap
@@ -31,6 +33,7 @@ cdef class RowTable:
 
 
 cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shares)
+cdef RowTable table_derive(const StreamSpec* stream, RowTable base)
 cdef RowTable table_acquire(const StreamSpec* stream, size_t data_bytes, size_t shares)
 cdef int table_release(RowTable table) except -1
 

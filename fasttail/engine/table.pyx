@@ -103,6 +103,25 @@ cdef RowTable table_new(const StreamSpec* stream, size_t data_bytes, size_t shar
     return table
 
 
+cdef RowTable table_derive(const StreamSpec* stream, RowTable base):
+    """Return a table for rows that are made of those of `base`, one of each at most, and have their envelopes.
+
+    Raises MemoryError.
+    """
+    cdef RowTable table = RowTable.__new__(RowTable)
+    table.stream = stream
+    table.row_bytes = stream.row_bytes
+    table.rows_cap = base.rows_cap
+    table.envelopes_cap = base.envelopes_cap
+    table.segments_cap = 1
+    table.base = base
+    table.envelopes = base.envelopes
+    table.borrows_envelopes = True
+    table.rows = <char*>_map_pages(table.rows_cap * stream.row_bytes)
+    table.segments = <Segment*>_map_pages(2 * sizeof(Segment))
+    return table
+
+
 cdef class RowTable:
     """Rows, envelopes and segments. Created by `table_new` or `table_acquire` only.
 
@@ -115,7 +134,7 @@ cdef class RowTable:
     def __dealloc__(self):
         if self.rows != NULL:
             munmap(self.rows, self.rows_cap * self.row_bytes)
-        if self.envelopes != NULL:
+        if self.envelopes != NULL and not self.borrows_envelopes:
             munmap(self.envelopes, self.envelopes_cap * sizeof(Envelope))
         if self.segments != NULL:
             munmap(self.segments, (self.segments_cap + 1) * sizeof(Segment))

@@ -13,22 +13,24 @@ cdef extern from "<stdint.h>" nogil:
 
 
 cdef enum TopicKind:
-    ORDERS                   # orders that a filter selects
-    USER_ORDERS              # orders of one user; found by user, without evaluating each topic
+    FILTERED                 # rows that a filter selects
+    PER_USER                 # rows of one user; found by user, without evaluating each topic
     LEGACY_UPDATES           # the two channels of the old service
     LEGACY_BATCHES
 
 
 cdef enum Format:
     FULL                     # the flat object of `fasttail parse --format json`
-    WS                       # an element of the public API's `orderUpdates`
+    WS                       # an element of the public API's `orderUpdates`,
+    TRADE                    # … `trades`,
+    FILL                     # … and `userFills`
     RAW                      # the node's plain event
 
 
 cdef struct MessageBuilder:  # a message that is being written
     OutboxEntry entry        # .orders is 0 until the message has begun
     size_t total_orders      # orders of all messages so far
-    const RowHead* last_row      # row of the message's last order
+    const RowHead* last_row  # row of the message's last order
     size_t max_end           # outbox size that the message may not exceed,
     size_t quota_end         # … and that none of the topic's messages may exceed
 
@@ -37,7 +39,7 @@ cdef struct BatchLocation:   # the location of a batch, and the prefix of its cu
     const char* data
     size_t size
     uint64_t offset          # of `data` in its file
-    char cursor_prefix[16]   # layout, hour and a dash
+    char cursor_prefix[32]   # stream, layout, hour and a dash
     size_t cursor_prefix_size
     bint late                # lines of a previous hour: all their cursors are the resume point,
     uint64_t resume_offset   # … at this offset of the prefix's hour
@@ -61,6 +63,8 @@ cdef struct BucketNode:      # a topic's entry in one bucket
 cdef class Topic:
     cdef readonly uint32_t id
     cdef readonly object key
+    cdef readonly str stream         # that is followed for it
+    cdef bint of_stage               # its rows are those that the stream's stage makes
     cdef int kind
     cdef int format
     cdef size_t format_overhead      # bytes that an order in this format may need beyond its event

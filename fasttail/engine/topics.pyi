@@ -6,7 +6,7 @@ from fasttail.engine.filters import Selector
 class Topic:
     def __init__(
         self,
-        kind: Literal["orders", "orderUpdates", "orderUpdate", "orderBatch"],
+        channel: str,
         *,
         selector: Selector | None = None,
         user: str = "",
@@ -20,6 +20,8 @@ class Topic:
     ) -> None: ...
     @property
     def id(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
     @property
     def key(self) -> Any: ...
     @property

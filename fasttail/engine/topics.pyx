@@ -18,11 +18,13 @@ from fasttail.engine.buffer cimport (
     ENTRY_DATA, ENTRY_OVER_QUOTA, ENTRY_OVERSIZE, Outbox, OutboxEntry, Buffer, outbox_append, put, put_int, put_padded,
     buffer_reserve)
 from fasttail.engine.encoders cimport encode_json, encode_raw
-from fasttail.engine.public_shapes cimport encode_order_update
+from fasttail.engine.public_shapes cimport encode_fill, encode_order_update, encode_trade
 from fasttail.engine.filters cimport FilterKey, Selector, StringSet, text_hash, matches
 from fasttail.engine.frames cimport frame_header
 
 from typing import NamedTuple
+
+from fasttail.engine.channels import CHANNELS
 
 cdef enum:
     MAX_FRAME_HEADER = 10        # largest frame header, in bytes
@@ -31,8 +33,8 @@ cdef enum:
     MAX_TAIL = 256               # bound of the bytes after `data`, without the topic's own tail and the block time
     NOGIL_COPY_BYTES = 16384     # bytes above which a copy takes longer than to release the GIL
 
-_KINDS = {"orders": ORDERS, "orderUpdates": USER_ORDERS, "orderUpdate": LEGACY_UPDATES, "orderBatch": LEGACY_BATCHES}
-_FORMATS = {"full": FULL, "ws": WS, "raw": RAW}
+_LEGACY_KINDS = {"orderUpdate": LEGACY_UPDATES, "orderBatch": LEGACY_BATCHES}
+_FORMATS = {"full": FULL, "ws": WS, "trade": TRADE, "fill": FILL, "raw": RAW}
 
 cdef uint32_t _last_id = 0
 
@@ -80,11 +82,10 @@ cdef int set_prefix(BatchLocation* location, bytes prefix) except -1:
 cdef class Topic:
     """What one distinct subscription gets. The main thread creates it; the thread that encodes uses it.
 
-    kind: "orders" (what `selector` passes), "orderUpdates" (orders of `user`), "orderUpdate" or "orderBatch" (the old channels:
-        what the server's own filter passes)
+    channel: a key of `fasttail.engine.channels.CHANNELS`; of the old ones, it gets what the server's own filter passes
     selector: not shared with other topics or pools, because it caches the pool's coin codes
-    user: lower case
-    format: "full", "ws" or "raw"
+    user: lower case; without a selector, it gets the rows of this user
+    format: "full", "ws" or "raw", if the channel leaves the choice
     max_message: maximum payload of a message, in bytes
     target_size: payload size, if smaller, at which the next order starts another message
     with_seq: messages carry `seq` and `prev`; those of a replay do not
@@ -92,15 +93,18 @@ cdef class Topic:
     quota_group: number of the client whose quota the messages count toward; 0: a quota of its own
     """
 
-    def __cinit__(self, str kind, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
+    def __cinit__(self, str channel, *, Selector selector=None, str user="", str format="ws", size_t max_message=262144,
                   size_t target_size=0, bint with_seq=True, key=None, uint64_t seq=0, uint32_t quota_group=0):
         global _last_id
         _last_id += 1
         self.id = _last_id
         self.key = key
-        self.kind = _KINDS[kind]
-        self.format = _FORMATS[format]
-        self.format_overhead = {FULL: MAX_ORDER_OVERHEAD, WS: 257, RAW: 2}[self.format]
+        spec = CHANNELS[channel]
+        self.stream = spec.stream
+        self.of_stage = spec.stage != ""
+        self.kind = _LEGACY_KINDS.get(channel, PER_USER if spec.per_user else FILTERED)
+        self.format = _FORMATS[spec.format or format]
+        self.format_overhead = {FULL: MAX_ORDER_OVERHEAD, WS: 257, TRADE: MAX_ORDER_OVERHEAD, FILL: 2, RAW: 2}[self.format]
         self.with_seq = with_seq
         self.seq = seq
         self.quota_group = quota_group
@@ -110,13 +114,13 @@ cdef class Topic:
         user_bytes = user.encode()
         self._texts = (
             user_bytes,
-            b'{"channel":"%b","data":[' % kind.encode(),
-            b'],"user":"%b","cursor":"' % user_bytes if user else b'],"cursor":"',
+            spec.head.replace("%s", user).encode(),
+            spec.tail.replace("%s", user).encode() + b',"cursor":"',
         )
         self.user_text, self.user_size = self._texts[0], <size_t>len(self._texts[0])
         self.message_head, self.message_head_size = self._texts[1], <size_t>len(self._texts[1])
         self.message_tail, self.message_tail_size = self._texts[2], <size_t>len(self._texts[2])
-        if self.kind == ORDERS:
+        if self.kind == FILTERED:
             self._choose_buckets()
 
     @property
@@ -162,6 +166,10 @@ cdef class Topic:
         """Append the order without a newline. Return 1, or 0 if out of memory."""
         if self.format == WS:
             return encode_order_update(&outbox.payload, row, data)
+        if self.format == TRADE:
+            return encode_trade(&outbox.payload, row, data)
+        if self.format == FILL:
+            return encode_fill(&outbox.payload, row, data)
         # These two formats end with a newline.
         if not (encode_json(&outbox.payload, row, table, data) if self.format == FULL
                 else encode_raw(&outbox.payload, row, data)):

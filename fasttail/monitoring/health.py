@@ -27,6 +27,7 @@ class Health:
     clock:           monotonic nanoseconds, the clock of `stats`.
     wall_clock:      Unix nanoseconds, for the age of the newest event.
     memory:          the memory watch's numbers, included unchanged.
+    streams:         the statistics of each stream, by its name.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Health:
         clock: Callable[[], int] = time.monotonic_ns,
         wall_clock: Callable[[], int] = time.time_ns,
         memory: Callable[[], Mapping[str, Any]] | None = None,
+        streams: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
     ) -> None:
         self._stats = stats
         self._memory = memory
+        self._streams = streams
         self._stale_after_s = stale_after_s
         self._stall_after_s = stall_after_s
         self._batch_timeout_s = batch_timeout_s
@@ -78,6 +81,22 @@ class Health:
             **self.freshness(),
             "deliveryLagMs": self._delivery_lag_ms(stats),
             **({"memory": dict(self._memory())} if self._memory is not None else {}),
+            **({"streams": self._stream_states()} if self._streams is not None else {}),
+        }
+
+    def _stream_states(self) -> dict[str, dict[str, Any]]:
+        """Return for each stream whether it is read (`state` is "idle" if not), and how old its data is."""
+        assert self._streams is not None
+        return {
+            name: {
+                "state": stats["state"],
+                "data_age_s": _age(self._clock(), stats["last_data_ns"])
+                if stats["state"] != "idle"
+                else None,
+                "height": stats["height"],
+                "reason": str(stats.get("trouble") or "") or None,
+            }
+            for name, stats in self._streams().items()
         }
 
     def freshness(self) -> dict[str, Any]:

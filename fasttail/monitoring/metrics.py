@@ -123,6 +123,19 @@ HUB_GAUGES = (
     ),
     ("checkpoint_age", "checkpoint_age_seconds", "Seconds since the checkpoint was last up to date."),
 )
+STREAM_COUNTERS = (
+    ("lines", "stream_lines", "Lines read from the stream's files."),
+    ("orders", "stream_events", "Events of the stream parsed."),
+    ("rejected", "stream_rejected_lines", "Lines that are no valid event of the stream."),
+    ("bytes", "stream_bytes_read", "Bytes read from the stream's files."),
+    ("height_regressions", "stream_height_regressions", "Block number regressions in the stream."),
+)
+"""With a label `stream`, for every stream that can be followed."""
+
+STAGE_COUNTERS = (
+    ("trades", "trades", "Trades made of fills."),
+    ("unpaired_fills", "unpaired_fills", "Fills without another side in their block, which make no trade."),
+)
 PIPELINE_GAUGES = (
     ("worker_count", "workers", "Parser threads."),
     ("offset", "file_offset_bytes", "Offset up to which the open file has been processed."),
@@ -195,6 +208,7 @@ class Metrics:
     lags:              age of each batch's newest order when it was queued for clients, by the order's own
                        time.
     delivery_lags:     the same, by the time at which the node wrote the line.
+    streams:           the statistics of each stream, by its name; the first one's are in `stats` too.
     hub:               totals of the hub, and per channel `clients`, `messages_sent`, `orders_sent` and
                        `bytes_sent`.
     memory:            the keys of MEMORY_GAUGES; None for unknown values.
@@ -215,6 +229,7 @@ class Metrics:
         batch_times: Callable[[], Buckets],
         lags: Callable[[], Buckets],
         delivery_lags: Callable[[], Buckets],
+        streams: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         hub: Callable[[], Mapping[str, Any]],
         memory: Callable[[], Mapping[str, float | None]],
         log_dropped: Callable[[], int],
@@ -228,6 +243,7 @@ class Metrics:
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._stats = stats
+        self._streams = streams
         self._batch_times = batch_times
         self._lags = lags
         self._delivery_lags = delivery_lags
@@ -256,6 +272,7 @@ class Metrics:
         )
         yield from _gauge("start_time_seconds", STARTED, self._started)
         yield from self._pipeline(self._stats())
+        yield from self._per_stream(self._streams())
         yield _histogram("batch_seconds", BATCH_SECONDS, self._batch_times())
         yield _histogram("lag_seconds", LAG_SECONDS, self._lags())
         yield _histogram("delivery_lag_seconds", DELIVERY_LAG_SECONDS, self._delivery_lags())
@@ -284,6 +301,31 @@ class Metrics:
             yield from _gauge(name, text, _age(now, stats.get(key)))
         event_age = _age(self._wall_clock(), stats.get("last_event_ns"))
         yield from _gauge("event_age_seconds", "Age of the newest order, by the order's own time.", event_age)
+
+    def _per_stream(self, streams: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+        for key, name, text in STREAM_COUNTERS:
+            counter = CounterMetricFamily(f"fasttail_{name}", text, labels=["stream"])
+            for stream, stats in streams.items():
+                counter.add_metric([stream], stats[key])
+            yield counter
+        followed = GaugeMetricFamily(
+            "fasttail_stream_followed", "Whether the stream is being read: 1 or 0.", labels=["stream"]
+        )
+        age = GaugeMetricFamily(
+            "fasttail_stream_data_age_seconds", "Seconds since the stream's last batch.", labels=["stream"]
+        )
+        now = self._clock()
+        for stream, stats in streams.items():
+            followed.add_metric([stream], stats["state"] != "idle")
+            seconds = _age(now, stats["last_data_ns"])
+            if seconds is not None and stats["state"] != "idle":
+                age.add_metric([stream], seconds)
+        yield followed
+        yield age
+        for key, name, text in STAGE_COUNTERS:
+            for stats in streams.values():
+                if key in stats:
+                    yield _counter(name, text, stats[key])
 
 
 class _CallbackCollector(Collector):

@@ -91,6 +91,35 @@ class AnomalyCounters:
             self._reported |= {name: stats[name] for name in increases}
 
 
+class StreamSummary:
+    """Logs once a minute what was read of the streams that the batch log does not show."""
+
+    def __init__(self) -> None:
+        self._reported: dict[str, dict[str, int]] = {}
+        self._limit = RateLimit(LOG_INTERVAL_S)
+        self._limit.ready()  # the first minute begins now
+
+    def log_if_due(self, streams: Mapping[str, Mapping[str, Any]]) -> None:
+        if not self._limit.ready():
+            return
+        for stream, stats in streams.items():
+            before = self._reported.get(stream, {})
+            now = {key: int(stats[key]) for key in ("lines", "orders", "rejected")}
+            self._reported[stream] = now
+            lines, events, rejected = (now[key] - before.get(key, 0) for key in now)
+            if lines:
+                log.info(
+                    "stream %s: %d lines, %d events, %d lines rejected in a minute",
+                    stream,
+                    lines,
+                    events,
+                    rejected,
+                    extra=extra(
+                        "stream_summary", stream=stream, lines=lines, events=events, rejected=rejected
+                    ),
+                )
+
+
 class BatchSummary:
     """Summarizes the batches of about one second, for `--log-batches summary`."""
 

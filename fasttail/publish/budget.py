@@ -5,7 +5,7 @@ A cost follows from the request alone, never from a measurement, so a client can
 
     a subscription                        1      its own state, whoever shares its topic
     the topic of `orderUpdates`           4      one look-up per order, for any number of users
-    the topic of `orders`                 9
+    the topic of any other type           9
       each 16 entries of its lists        1      coins, users, statuses
       each user of `users`                4   }
       else each coin of `coins`          20   }  at most ALL_ORDERS_COST: what its messages may hold

@@ -64,10 +64,12 @@ class BatchProgress(PipelineProgress, Protocol):
 
 
 class TopicControl(Protocol):
-    """The pipeline's topic commands, which return the command's number."""
+    """The pipeline's commands, which return the command's number."""
 
     def add_topic(self, topic: Topic) -> int: ...
     def remove_topic(self, topic: Topic) -> int: ...
+    def follow(self, stream: str) -> int: ...
+    def unfollow(self, stream: str) -> int: ...
 
 
 class TopicFactory(Protocol):
@@ -131,8 +133,9 @@ class Feed:
 
 
 class Feeds:
-    """All feeds of a server, and how far the pipeline's output has been delivered.
+    """All feeds of one stream, and how far the pipeline's output has been delivered.
 
+    on_demand: the pipeline follows the stream only while there is a feed.
     epoch: identifies the `seq` numbers, which start again with each Feeds.
     high_watermark: everything before it has been delivered; None while the pipeline has no file.
     rewinds: how often the watermark moved back, after a truncation or a change of layout.
@@ -140,8 +143,12 @@ class Feeds:
     delivered_offsets: the offset delivered in each of the last hours' files, including late lines.
     """
 
-    def __init__(self, topic_control: TopicControl, epoch: str) -> None:
+    def __init__(
+        self, topic_control: TopicControl, epoch: str, stream: str = "orders", *, on_demand: bool = False
+    ) -> None:
         self.epoch = epoch
+        self.stream = stream
+        self._on_demand = on_demand
         self.layout: str | None = None
         self.high_watermark: CursorPosition | None = None
         self.rewinds = 0
@@ -162,7 +169,9 @@ class Feeds:
     @property
     def cursor(self) -> str | None:
         """The high watermark as a cursor."""
-        return self.high_watermark.to_cursor(self.layout) if self.high_watermark and self.layout else None
+        if self.high_watermark is None or self.layout is None:
+            return None
+        return self.high_watermark.to_cursor(self.layout, self.stream)
 
     def set_source(self, layout: str | None, position: CursorPosition | None) -> None:
         """Set the layout and position of what is delivered next, and forget other layouts' offsets."""
@@ -178,10 +187,22 @@ class Feeds:
             self.batch += 1  # the last batch was not of the new content
             self.on_rewind(before)
 
+    def restart(self, layout: str | None, position: CursorPosition | None) -> None:
+        """Begin anew at a position, because the pipeline has begun to follow the stream there."""
+        self.layout = layout
+        self.high_watermark = position
+        self.delivered_offsets.clear()
+
+    def _unfollow_if_unused(self) -> None:
+        if self._on_demand and not self._feeds:
+            self._topic_control.unfollow(self.stream)
+
     def get_or_create(self, key: str, make_topic: TopicFactory, channel: Channel) -> Feed:
         """Return the feed of a key. The first caller creates it and its topic."""
         feed = self._feeds.get(key)
         if feed is None:
+            if self._on_demand and not self._feeds:
+                self._topic_control.follow(self.stream)
             feed = self._feeds[key] = Feed(key, make_topic(seq=self._next_seq_base), channel)
             feed.seq = self._next_seq_base
             self._activating.append((self.attach_sink(feed.topic, feed), feed))
@@ -218,6 +239,7 @@ class Feeds:
                 del self._sinks[feed.topic.id]
             else:
                 self.detach_sink(feed.topic)
+            self._unfollow_if_unused()
 
     def attach_sink(self, topic: Topic, sink: Sink) -> int:
         """Make the pipeline encode a topic's messages for `sink`. Return the command's number."""
@@ -252,6 +274,7 @@ class Feeds:
                 if self._feeds.get(feed.key) is feed:  # else its last member has left
                     del self._feeds[feed.key]  # the next subscriber may find capacity
                     self.detach_sink(feed.topic)
+                    self._unfollow_if_unused()
             feed.active.set()
 
     def _advance(self, progress: PipelineProgress, begin: int) -> None:

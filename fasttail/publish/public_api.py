@@ -17,7 +17,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ import orjson
 from fasttail.connection.connection import Client
 from fasttail.connection.hub import MIN_SHED_BYTES, Hub
 from fasttail.connection.wire import CloseCode, text_frame
+from fasttail.engine.channels import CHANNELS as CHANNEL_SPECS
 from fasttail.engine.filters import Selector
 from fasttail.engine.topics import Topic
 from fasttail.monitoring.rate_limited import RateLimitedLog
@@ -43,10 +44,8 @@ from fasttail.publish.subscriptions import (
     parse_request,
 )
 
-ORDERS: Final = "orders"
-ORDER_UPDATES: Final = "orderUpdates"
 STATUS: Final = "status"
-CHANNELS = (ORDERS, ORDER_UPDATES, STATUS)
+CHANNELS = ("orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", STATUS)
 
 PATH = "/ws"
 REPLAY_MESSAGE_BYTES = 64 << 10
@@ -91,22 +90,30 @@ class ReplayControl(Protocol):
         """Return how far each client's members are behind, for its `status`."""
 
 
+@dataclass(frozen=True)
+class StreamService:
+    """What serves the subscriptions to one stream."""
+
+    feeds: Feeds
+    start_finder: ReplayStartFinder
+    replays: ReplayControl
+
+
 @dataclass
 class PublicService:
     """The state that all connections on /ws share.
 
+    streams: by the stream's name
     gaps: sent to clients. gap_orders: orders in the gaps of known size.
     """
 
     hub: Hub
-    feeds: Feeds
+    streams: Mapping[str, StreamService]
     _: KW_ONLY
     queue_limit: int
     max_message: int
     max_subscriptions: int
     budget: Budget
-    start_finder: ReplayStartFinder
-    replays: ReplayControl
     status_members: set[Member] = field(default_factory=set)  # members of `status`
     gaps: int = 0
     gap_orders: int = 0
@@ -122,7 +129,7 @@ class PublicService:
         """Return the values for the metrics."""
         clients = [client for client in self.hub.clients if isinstance(client, PublicClient)]
         return {
-            "topics": len(self.feeds),
+            "topics": sum(len(stream.feeds) for stream in self.streams.values()),
             "subscriptions": sum(len(client.members) for client in clients),
             "subscriptions_refused": self.budget.refused,
             "subscription_cost": self.budget.used,
@@ -133,12 +140,20 @@ class PublicService:
             "gap_orders": self.gap_orders,
         }
 
+    def serves(self, subscription: Subscription) -> bool:
+        """Whether the subscription's stream is one of those that are followed."""
+        return subscription.type == STATUS or CHANNEL_SPECS[subscription.type].stream in self.streams
+
     def publish_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """Send the state of the data to all subscribers of `status`."""
         if not self.status_members:
             return
         channel = self.hub.channels[STATUS]
-        data, behind = status(), self.replays.lag_report()
+        data = status()
+        behind: dict[Client, list[dict[str, Any]]] = {}
+        for stream in self.streams.values():
+            for client, entries in stream.replays.lag_report().items():
+                behind.setdefault(client, []).extend(entries)
         shared = text_frame(orjson.dumps({"channel": STATUS, "data": data}))
         for member in tuple(self.status_members):
             frame, lags = shared, behind.get(member.client)
@@ -160,11 +175,10 @@ def make_topic(
     for_replay: short messages, because live ones wait for at most one of them.
     """
     target_size = REPLAY_MESSAGE_BYTES if for_replay else max_message
-    if subscription.type == ORDER_UPDATES:
-        assert subscription.users
+    if subscription.user is not None:
         return Topic(
-            ORDER_UPDATES,
-            user=subscription.users[0],
+            subscription.type,
+            user=subscription.user,
             max_message=max_message,
             target_size=target_size,
             with_seq=not for_replay,
@@ -177,9 +191,10 @@ def make_topic(
         statuses=subscription.statuses,
         users=subscription.users,
         min_notional=subscription.min_notional,
+        liquidations=subscription.liquidations,
     )
     return Topic(
-        ORDERS,
+        subscription.type,
         selector=selector,
         format=subscription.format,
         max_message=max_message,
@@ -204,12 +219,21 @@ class Member:
         self.subscription = request.subscription
         self.needs_replay = self.subscription.cursor is not None or self.subscription.since is not None
         self.feed: Feed | None = None  # None for `status`
+        self._stream: StreamService | None = None  # likewise
+        if self.subscription.type != STATUS:
+            self._stream = client.service.streams[CHANNEL_SPECS[self.subscription.type].stream]
         self.live = False
         self.cursor: str | None = None
         self.missed_orders = 0
         self.task: asyncio.Task[None] | None = None  # makes it live, or finds where it begins
         self.last_batch = 0  # the batch of the last message
         self._missed_until = ""
+
+    @property
+    def stream(self) -> StreamService:
+        """What serves the subscription; not for `status`."""
+        assert self._stream is not None
+        return self._stream
 
     @property
     def quota_group(self) -> int:
@@ -220,7 +244,7 @@ class Member:
 
         If not, its orders count as missed, the member falls behind, or the client is closed.
         """
-        feeds, client = self.client.service.feeds, self.client
+        feeds, client = self.stream.feeds, self.client
         # No cursor points between a batch's late lines, so the member receives all of them or none.
         batch_started = feeds.late and self.last_batch == feeds.batch
         if message.data and self.flush_gap() and (batch_started or client.accepts_data):
@@ -262,14 +286,14 @@ class Member:
 
     def fall_behind(self) -> None:
         """Leave the live messages, and continue from the files at the client's pace."""
-        service = self.client.service
-        if self.last_batch != service.feeds.batch:  # nothing of the current batch was sent
-            self.cursor = service.feeds.cursor
+        feeds = self.stream.feeds
+        if self.last_batch != feeds.batch:  # nothing of the current batch was sent
+            self.cursor = feeds.cursor
         self.live = False
         data = {"subscription": self.subscription.echo, "cursor": self.cursor}
         self.client.send_message("replay", data)
         if self.client.is_open:
-            service.replays.start_replay(self)
+            self.stream.replays.start_replay(self)
 
     def send_unknown_gap(self, to: str) -> None:
         """Send a gap up to the cursor `to`, with an unknown number of orders."""
@@ -323,7 +347,7 @@ class Member:
         """Make a replayed member live: the replay has reached the high watermark."""
         assert self.feed is not None
         self.set_live()
-        feeds = self.client.service.feeds
+        feeds = self.stream.feeds
         self.cursor = feeds.cursor
         self.last_batch = 0
         data = {"subscription": self.subscription.echo}
@@ -400,7 +424,8 @@ class PublicClient(Client):
     def on_writable(self) -> None:
         for member in tuple(self.members_with_gap):
             member.flush_gap()
-        self.service.replays.on_client_writable()
+        for stream in self.service.streams.values():
+            stream.replays.on_client_writable()
 
     def on_text(self, payload: bytes) -> None:
         parsed: ClientRequest | RequestError
@@ -447,6 +472,8 @@ class PublicClient(Client):
         ):
             return None
         if len(self.members) + len(self._pending) >= self.service.max_subscriptions:
+            return None
+        if not self.service.serves(parsed.subscription):
             return None
         with suppress(BudgetExceeded):  # rejected in its turn, if it still does not fit
             return self._create_member(parsed, parsed.subscription)
@@ -499,6 +526,9 @@ class PublicClient(Client):
                 raise RequestError(
                     f"Too many subscriptions: at most {service.max_subscriptions} a connection"
                 )
+            if not service.serves(subscription):
+                stream = CHANNEL_SPECS[subscription.type].stream
+                raise invalid_subscription(request.sent, f'this server does not follow the stream "{stream}"')
         except RequestError:
             if prepared is not None:
                 self._release_member(prepared)
@@ -534,7 +564,7 @@ class PublicClient(Client):
         if subscription.type != STATUS:
             channel = self.hub.channels[subscription.type]
             make = partial(make_topic, subscription, max_message=service.max_message)
-            feed = service.feeds.get_or_create(subscription.key, make, channel)
+            feed = member.stream.feeds.get_or_create(subscription.key, make, channel)
             other = next(iter(feed.members), None)
             if isinstance(other, Member):  # equal ones share their lists, as they share the topic
                 member.subscription = subscription.sharing_fields_of(other.subscription)
@@ -545,11 +575,11 @@ class PublicClient(Client):
     def _release_member(self, member: Member) -> None:
         self.service.budget.refund(self.account, member.subscription)
         if member.feed is not None:
-            self.service.feeds.remove_member(member.feed, member)
+            member.stream.feeds.remove_member(member.feed, member)
 
     def _begin_live(self, member: Member) -> None:
         assert member.feed is not None
-        feeds = self.service.feeds
+        feeds = member.stream.feeds
         member.cursor = feeds.cursor
         request = member.request
         member.set_live()
@@ -557,25 +587,25 @@ class PublicClient(Client):
 
     async def _prepare_member(self, member: Member, feed: Feed, deadline: float) -> None:
         """Make a member live, or start its replay, once the pipeline has its topic."""
-        request, service = member.request, self.service
+        request, stream = member.request, member.stream
         # Let the loop call it: the next answer may end this member, and with it this task.
         done = partial(asyncio.get_running_loop().call_soon, self._on_subscribe_done, member)
         try:
             async with asyncio.timeout_at(deadline):
                 # Check again after the wait: an equal member may have fallen behind and paused the feed.
                 while not feed.active.is_set():
-                    service.feeds.resume_feed(feed)
+                    stream.feeds.resume_feed(feed)
                     await feed.active.wait()
                 if feed.refused:
                     raise invalid_subscription(
                         request.sent, "the server cannot take another topic; try again later"
                     )
                 if member.needs_replay:
-                    member.cursor = await service.start_finder.find_start(request)
+                    member.cursor = await stream.start_finder.find_start(request)
             if member.needs_replay:
-                self._send_response(request, epoch=service.feeds.epoch, seq=None, cursor=member.cursor)
+                self._send_response(request, epoch=stream.feeds.epoch, seq=None, cursor=member.cursor)
                 if self.is_open:
-                    service.replays.start_replay(member)
+                    stream.replays.start_replay(member)
             else:
                 self._begin_live(member)
         except RequestError as error:
@@ -584,7 +614,7 @@ class PublicClient(Client):
             text = f"it could not start within {REPLY_TIMEOUT_S:g} s, the server is busy; try again later"
             self.fail_subscription(member, invalid_subscription(request.sent, text))
         except Exception:
-            service.failures.emit(exc_info=True)
+            self.service.failures.emit(exc_info=True)
             self.fail_subscription(member, invalid_subscription(request.sent, "internal server error"))
         done()
 
@@ -613,7 +643,7 @@ class PublicClient(Client):
         self.members_with_gap.discard(member)
         self.service.status_members.discard(member)
         if member.feed is not None:
-            self.service.replays.cancel_replay(member)
+            member.stream.replays.cancel_replay(member)
         self._release_member(member)
         if member.task is not None and member.task is not asyncio.current_task():
             member.task.cancel()

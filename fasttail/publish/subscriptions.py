@@ -6,6 +6,10 @@
     type           fields; null is the same as absent, and absent selects all
     orderUpdates   user
     orders         coins  users  sides  statuses  minNotional  format
+    trades         coin
+    userFills      user
+    userEvents     user
+    fills          coins  users  sides  minNotional  liquidations  format
     status         none
     any of them    cursor  since  onSlow: where to begin and what to do when slow; not part of the selection
 
@@ -85,7 +89,7 @@ PUBLIC_TYPES = frozenset(
 
 PUBLIC_URL = "https://api.hyperliquid.xyz"
 
-Type = Literal["orders", "orderUpdates", "status"]
+Type = Literal["orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", "status"]
 Method = Literal["subscribe", "unsubscribe", "ping"]
 Format = Literal["full", "ws", "raw"]
 OnSlow = Literal["replay", "gap", "close"]
@@ -116,13 +120,19 @@ _TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_SELECTION_FIELDS = ("coins", "users", "sides", "statuses", "minNotional", "format")
-_OPTION_FIELDS = ("cursor", "since", "onSlow")
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "orders": ("type", *_SELECTION_FIELDS, *_OPTION_FIELDS),
-    "orderUpdates": ("type", "user", *_OPTION_FIELDS),
-    "status": ("type", *_OPTION_FIELDS),
+_SELECTION_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "orders": ("coins", "users", "sides", "statuses", "minNotional", "format"),
+    "orderUpdates": ("user",),
+    "fills": ("coins", "users", "sides", "minNotional", "liquidations", "format"),
+    "trades": ("coin",),
+    "userFills": ("user", "aggregateByTime"),  # only false; some clients want it in the answer
+    "userEvents": ("user",),
+    "status": (),
 }
+_OPTION_FIELDS = ("cursor", "since", "onSlow")
+_FIELDS = {kind: ("type", *fields, *_OPTION_FIELDS) for kind, fields in _SELECTION_FIELDS.items()}
+_OWN_TYPES = {"orderUpdates": "orders", "trades": "fills", "userFills": "fills", "userEvents": "fills"}
+"""Type of the public API -> the one here that selects from the same stream by more fields."""
 
 
 class RequestError(Exception):
@@ -171,11 +181,17 @@ class Subscription:
     key: str
     """`echo` as compact JSON with sorted keys."""
 
+    user: str | None = field(compare=False, default=None)
+    """The only user, in a type that requires one."""
+
     coins: tuple[str, ...] | None = field(compare=False, default=None)
     users: tuple[str, ...] | None = field(compare=False, default=None)
     sides: tuple[str, ...] | None = field(compare=False, default=None)
     statuses: tuple[str, ...] | None = field(compare=False, default=None)
     min_notional: float = field(compare=False, default=0.0)
+    liquidations: bool = field(compare=False, default=False)
+    """Whether only fills of liquidations are selected."""
+
     format: Format = field(compare=False, default="full")
     cursor: str | None = field(compare=False, default=None)
     """As the client sent it, not validated here."""
@@ -279,10 +295,12 @@ def _not_served(what: str, path: str) -> str:
 def _subscription(sent: dict[str, Any], *, is_subscribe: bool) -> Subscription:
     try:
         match sent.get("type"):
-            case "orderUpdates":
-                return _order_updates(sent, is_subscribe)
-            case "orders":
-                return _orders(sent, is_subscribe)
+            case "orderUpdates" | "userFills" | "userEvents" as kind:
+                return _of_user(kind, sent, is_subscribe)
+            case "trades":
+                return _trades(sent, is_subscribe)
+            case "orders" | "fills" as kind:
+                return _selected(kind, sent, is_subscribe)
             case "status":
                 _check_fields("status", sent)
                 return _build_subscription("status", {}, _parse_options(sent, is_subscribe))
@@ -314,18 +332,29 @@ def _build_subscription(
     return Subscription(type=kind, echo=echo, key=key, **selection, **options)
 
 
-def _order_updates(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
+def _of_user(kind: Type, sent: dict[str, Any], is_subscribe: bool) -> Subscription:
     if not _is_address(sent.get("user")):
         raise _InvalidSubscription
-    _check_fields("orderUpdates", sent)
+    if kind == "userFills" and _flag(sent, "aggregateByTime"):
+        raise _InvalidSubscription("aggregateByTime is not served here")
+    _check_fields(kind, sent)
     user = sent["user"].lower()
     return _build_subscription(
-        "orderUpdates", {"user": user}, _parse_options(sent, is_subscribe), users=(user,), format="ws"
+        kind, {"user": user}, _parse_options(sent, is_subscribe), user=user, users=(user,)
     )
 
 
-def _orders(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
-    _check_fields("orders", sent)
+def _trades(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
+    if not _is_coin(sent.get("coin")):
+        raise _InvalidSubscription
+    _check_fields("trades", sent)
+    coin = sent["coin"]
+    return _build_subscription("trades", {"coin": coin}, _parse_options(sent, is_subscribe), coins=(coin,))
+
+
+def _selected(kind: Type, sent: dict[str, Any], is_subscribe: bool) -> Subscription:
+    """Parse a subscription to the orders or fills that its fields select."""
+    _check_fields(kind, sent)
     coins = _string_list(sent, "coins", _is_coin, f"a coin's name of at most {MAX_TEXT_CHARS} characters")
     users = _string_list(sent, "users", _is_address, "an address of 0x and 40 hexadecimal digits")
     sides = _string_list(sent, "sides", _is_side, '"A" (ask) or "B" (bid)')
@@ -343,19 +372,20 @@ def _orders(sent: dict[str, Any], is_subscribe: bool) -> Subscription:
         "statuses": _sorted(statuses),
     }
     min_notional = _notional(sent)
-    order_format = _one_of(sent, "format", "full", "ws", "raw")
-    lists = {name: None if texts is None else list(texts) for name, texts in selection.items()}
-    fields = {
-        **lists,
+    formats = ("full", "ws", "raw") if kind == "orders" else ("full", "raw")
+    chosen = {
+        **{name: None if texts is None else list(texts) for name, texts in selection.items()},
         "minNotional": _compact_number(min_notional) if min_notional > 0 else None,
-        "format": order_format,
+        "liquidations": _flag(sent, "liquidations") or None,
+        "format": _one_of(sent, "format", *formats),
     }
     return _build_subscription(
-        "orders",
-        fields,
+        kind,
+        {name: chosen[name] for name in _SELECTION_FIELDS[kind]},
         _parse_options(sent, is_subscribe),
         min_notional=min_notional,
-        format=order_format,
+        liquidations=bool(chosen["liquidations"]),
+        format=chosen["format"],
         **selection,
     )
 
@@ -367,8 +397,9 @@ def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
     """
     if len(sent) > MAX_FIELDS:
         raise _InvalidSubscription(f"{len(sent)} fields, at most {MAX_FIELDS}")
-    strict = kind != "orderUpdates"
-    meant = _FIELDS[kind] if strict else (*_SELECTION_FIELDS, *_OPTION_FIELDS)
+    own = _OWN_TYPES.get(kind)
+    strict = own is None
+    meant = _FIELDS[kind] if own is None else (*_SELECTION_FIELDS[own], *_OPTION_FIELDS)
     for name in sent:
         if name in _FIELDS[kind]:
             continue
@@ -377,7 +408,7 @@ def _check_fields(kind: Type, sent: dict[str, Any]) -> None:
         if near in _FIELDS[kind]:
             raise _InvalidSubscription(f'unknown field{shown}, did you mean "{near}"?')
         if near is not None:
-            raise _InvalidSubscription(f'unknown field{shown}: "{near}" belongs to type "orders"')
+            raise _InvalidSubscription(f'unknown field{shown}: "{near}" belongs to type "{own}"')
         if strict:
             raise _InvalidSubscription(f"unknown field{shown}")
 
@@ -442,6 +473,13 @@ def _one_of(sent: dict[str, Any], name: str, *choices: str) -> str:
         shown = ", ".join(f'"{choice}"' for choice in choices[:-1])
         raise _InvalidSubscription(f'{name}: expected {shown} or "{choices[-1]}"')
     return str(value)
+
+
+def _flag(sent: dict[str, Any], name: str) -> bool:
+    value = sent.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _InvalidSubscription(f"{name}: expected true or false")
+    return bool(value)
 
 
 def _notional(sent: dict[str, Any]) -> float:

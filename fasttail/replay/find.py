@@ -1,4 +1,4 @@
-"""Finds orders in the node's files by content: from a time on, or after a block."""
+"""Finds events in the node's files by content: from a time on, or after a block."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FI
 SearchColumn = Literal["time_ns", "block_number"]
 
 
-class FirstOrder(NamedTuple):
-    """The first order of a line: the line's offset, and a column's value, or None if it has none."""
+class FirstEvent(NamedTuple):
+    """The first event of a line: the line's offset, and a column's value, or None if it has none."""
 
     offset: int
     value: int | None
 
 
-def first_order_from(reader: Reader, path: str, offset: int, column: SearchColumn) -> FirstOrder | None:
+def first_event_from(
+    reader: Reader, path: str, offset: int, column: SearchColumn, stream: str = "orders"
+) -> FirstEvent | None:
     """Return the first valid line that begins at `offset` or later, or None. Raises OSError.
 
     The reader stays open, so that a search can reuse it.
@@ -41,29 +43,29 @@ def first_order_from(reader: Reader, path: str, offset: int, column: SearchColum
             data, at, skip_partial = data[first:], at + first, False
         while data:
             end = data.index(b"\n") + 1
-            batch = parse(data[:end])
+            batch = parse(data[:end], stream=stream)
             if len(batch):
-                return FirstOrder(at, _optional_int(batch.column(column)[0]))
+                return FirstEvent(at, _optional_int(batch.column(column)[0]))
             data, at = data[end:], at + end
 
 
 def locate_after_block(
-    path: str, offset: int, hours: Sequence[HourFile], *, max_line: int
+    path: str, offset: int, hours: Sequence[HourFile], *, max_line: int, stream: str = "orders"
 ) -> tuple[HourFile, int, int] | None:
     """Return the file, offset and block to continue at in another layout, whose files are `hours`.
 
-    The offset follows the block of the last order before `offset` of the file `path`. `hours` is oldest first
+    The offset follows the block of the last event before `offset` of the file `path`. `hours` is oldest first
     and not empty. Returns None if either layout has no block numbers, or if a file cannot be read.
     """
     reader = Reader(window=1 << 14, max_line=max_line)
     with suppress(OSError), closing(reader):
-        block = _last_block_before(path, offset, max_line)
+        block = _last_block_before(path, offset, max_line, stream)
         if block is None:
             return None
         newest = len(hours) - 1
         known = False
         for number in range(newest, -1, -1):
-            first = first_order_from(reader, hours[number].path, 0, "block_number")
+            first = first_event_from(reader, hours[number].path, 0, "block_number", stream)
             if first is None:
                 continue
             if first.value is None:
@@ -71,7 +73,7 @@ def locate_after_block(
             known = True
             if first.value > block:
                 continue
-            begin = _first_line_after_block(reader, hours[number].path, first.offset, block)
+            begin = _first_line_after_block(reader, hours[number].path, first.offset, block, stream)
             if begin is not None:
                 return hours[number], begin, block
             if number < newest:
@@ -81,8 +83,8 @@ def locate_after_block(
     return None
 
 
-def _last_block_before(path: str, offset: int, max_line: int) -> int | None:
-    """Return the block of the last order before `offset`; None: none in `max_line` bytes. Raises OSError."""
+def _last_block_before(path: str, offset: int, max_line: int, stream: str) -> int | None:
+    """Return the block of the last event before `offset`; None: none in `max_line` bytes. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         chunk_size = 1 << 16
         while True:
@@ -91,7 +93,7 @@ def _last_block_before(path: str, offset: int, max_line: int) -> int | None:
             data = file.read(offset - begin) or b""
             if begin > 0:
                 data = data.partition(b"\n")[2]
-            batch = parse(data)
+            batch = parse(data, stream=stream)
             if len(batch):
                 return _optional_int(batch.column("block_number")[-1])
             if begin == 0 or chunk_size > max_line:
@@ -99,19 +101,19 @@ def _last_block_before(path: str, offset: int, max_line: int) -> int | None:
             chunk_size *= 8
 
 
-def _first_line_after_block(reader: Reader, path: str, low: int, block: int) -> int | None:
+def _first_line_after_block(reader: Reader, path: str, low: int, block: int, stream: str) -> int | None:
     """Return where the first line with a later block begins, after `low`, or None. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         high = file.seek(0, 2)
     while low < high:
         middle = (low + high) // 2
-        order = first_order_from(reader, path, middle, "block_number")
-        if order is not None and order.value is not None and order.value <= block:
-            low = order.offset + 1
+        event = first_event_from(reader, path, middle, "block_number", stream)
+        if event is not None and event.value is not None and event.value <= block:
+            low = event.offset + 1
         else:
             high = middle
-    order = first_order_from(reader, path, low, "block_number")
-    return order.offset if order is not None else None
+    event = first_event_from(reader, path, low, "block_number", stream)
+    return event.offset if event is not None else None
 
 
 def _optional_int(value: Any) -> int | None:

@@ -53,7 +53,7 @@ class LaggingMembers:
         """Add a member that is behind. Everything up to its cursor is delivered or not wanted."""
         assert member.cursor is not None
         assert member.feed is not None
-        layout, position = cursors.parse(member.cursor)
+        layout, position = cursors.parse(member.cursor, self._feeds.stream)
         requested_from = self._feeds.high_watermark if member.needs_replay else position
         lagging = LaggingMember(member, member.feed, layout, position, time.monotonic(), requested_from)
         member.needs_replay = False
@@ -138,7 +138,7 @@ class LaggingMembers:
             lagging.scan.detach_member(lagging)
         lagging.layout = self._feeds.layout
         lagging.position, lagging.fingerprint = to, None
-        cursor = to.to_cursor(lagging.layout)
+        cursor = to.to_cursor(lagging.layout, self._feeds.stream)
         if report_gap:
             lagging.member.send_unknown_gap(cursor)
         lagging.member.cursor = cursor
@@ -150,7 +150,8 @@ class LaggingMembers:
         passed = {hour for hour in lagging.truncated_hours if hour <= position.hour}
         if passed:
             lagging.truncated_hours -= passed
-            cursor = CursorPosition(position.hour, position.offset).to_cursor(lagging.layout)
+            line = CursorPosition(position.hour, position.offset)
+            cursor = line.to_cursor(lagging.layout, self._feeds.stream)
             lagging.member.send_unknown_gap(cursor)
 
     def _skip_to(self, lagging: LaggingMember, to: CursorPosition) -> None:

@@ -6,17 +6,18 @@ from libc.stdint cimport uint64_t
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.table cimport RowTable
 from fasttail.engine.buffer cimport Outbox
-from fasttail.engine.router cimport Router
+from fasttail.engine.stream_topics cimport StreamTopics
 from fasttail.engine.topics cimport BatchLocation
 from fasttail.sources.reader cimport Reader
 
 
 @cython.final
 cdef class ReplayReader:
+    cdef str stream
     cdef readonly Reader reader
     cdef RowTable table
     cdef WorkerPool pool
-    cdef Router router
+    cdef StreamTopics topics
     cdef dict topics_by_id           # owns the topics, which `router` only borrows
     cdef Outbox outbox               # owned; the messages of the last step,
     cdef size_t messages_taken       # … and how many of them have been taken

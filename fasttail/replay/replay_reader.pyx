@@ -7,10 +7,11 @@ turns them into Python objects in the thread that sends them.
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.engine.pool cimport BATCH_CODES, BATCH_DONE, BATCH_NO_MEMORY, WorkerPool, check_batch
-from fasttail.streams.orders cimport ORDERS
+from fasttail.streams.registry cimport find_stream
 from fasttail.engine.table cimport table_new
 from fasttail.engine.buffer cimport MAX_RETAINED_BYTES, OutboxEntry, outbox_clear, outbox_free
 from fasttail.engine.router cimport Router
+from fasttail.engine.stream_topics cimport StreamTopics
 from fasttail.engine.topics cimport Topic, to_topic_message, set_prefix
 from fasttail.sources.reader cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, RETAINED_WINDOWS, Reader
 
@@ -36,18 +37,19 @@ cdef enum StepResult:            # how a step ended, if not by a BatchCode
 
 
 cdef class ReplayReader:
-    """A reader, parser and router for replays. `window` and `max_line` are as in the pipeline's reader.
+    """A reader, parser and router for replays of a stream. `window` and `max_line` are as in the pipeline's reader.
 
     While a step runs, no other method may be called.
     """
 
-    def __cinit__(self, *, size_t window=4 << 20, size_t max_line=64 << 20):
+    def __cinit__(self, str stream="orders", *, size_t window=4 << 20, size_t max_line=64 << 20):
+        self.stream = stream
         self.reader = Reader(window=window, max_line=max_line)
         self.reader.check_rewrites = True    # treat holes of NUL bytes as the pipeline does
-        self.table = table_new(&ORDERS, self.reader.capacity, 1)
+        self.table = table_new(find_stream(stream), self.reader.capacity, 1)
         self.pool = WorkerPool(1, self.table)
-        self.router = Router(1, self.table)
-        self.router.enforce_quotas = False
+        self.topics = StreamTopics(1, self.table)
+        self.topics.set_quotas(False)
         self.topics_by_id = {}
 
     def __dealloc__(self):
@@ -60,7 +62,7 @@ cdef class ReplayReader:
         """
         topic.skip_line_offset = line
         topic.skip_events = events
-        if not self.router.register_topic(<void*>topic):
+        if not self.topics.register_topic(<void*>topic):
             raise MemoryError
         self.topics_by_id[topic.id] = topic
 
@@ -70,7 +72,7 @@ cdef class ReplayReader:
 
     def detach_topic(self, Topic topic not None) -> None:
         if self.topics_by_id.pop(topic.id, None) is not None:
-            self.router.unregister_topic(<void*>topic)
+            self.topics.unregister_topic(<void*>topic)
 
     def reset(self) -> None:
         """Release the file, the topics and the messages."""
@@ -87,10 +89,11 @@ cdef class ReplayReader:
         Topics that select everything shorten it, because each writes as much as a step reads. All users together write that
         much only once, so many of them lengthen it, to give each user several orders per message.
         """
-        cdef size_t full_feeds = (self.router.unindexed_len + self.router.coin_indexed // COIN_TOPICS_PER_FULL_FEED
-                                  + self.router.user_indexed // USER_TOPICS_PER_FULL_FEED)
+        cdef Router router = self.topics.router
+        cdef size_t full_feeds = (router.unindexed_len + router.coin_indexed // COIN_TOPICS_PER_FULL_FEED
+                                  + router.user_indexed // USER_TOPICS_PER_FULL_FEED)
         cdef size_t max_bytes = min(self.reader.window,
-                                    <size_t>BASE_STEP_BYTES * (1 + self.router.user_topics // USER_TOPICS_PER_FULL_FEED))
+                                    <size_t>BASE_STEP_BYTES * (1 + router.user_topics // USER_TOPICS_PER_FULL_FEED))
         return max(<size_t>MIN_STEP_BYTES, max_bytes // max(<size_t>1, full_feeds))
 
     def open(self, path, layout, uint64_t offset, cursor_place=None) -> None:
@@ -99,10 +102,11 @@ cdef class ReplayReader:
         cursor_place: the position that all messages carry as their cursor; None: that of their orders.
         """
         self.reader.open(path, offset)
+        self.topics.prime_stage(self.pool, self.reader)
         self.location.late = cursor_place is not None
         self.location.resume_offset = cursor_place.offset if cursor_place is not None else 0
-        set_prefix(&self.location, (cursor_prefix(layout, path) if cursor_place is None
-                                    else cursor_place.prefix(layout)).encode())
+        set_prefix(&self.location, (cursor_prefix(layout, path, self.stream) if cursor_place is None
+                                    else cursor_place.prefix(layout, self.stream)).encode())
 
     def identity(self) -> tuple:
         """Return (device, inode) of the open file."""
@@ -211,5 +215,5 @@ cdef class ReplayReader:
         self.location.data = begin
         self.location.size = <size_t>(limit - begin)
         self.location.offset = offset
-        self.router.route_batch(self.table, &self.location, NULL, 0, 0, &self.outbox)
+        self.topics.route_batch(&self.location, NULL, 0, 0, &self.outbox)
         return BATCH_NO_MEMORY if self.outbox.payload.out_of_memory or self.outbox.entries.out_of_memory else BATCH_DONE

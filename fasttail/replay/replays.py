@@ -1,12 +1,12 @@
-"""Schedules replays: members that are behind read the node's files at their own pace, until they are live.
+"""Schedules replays of a stream: members that are behind read its files at their own pace, until live.
 
     behind ──its queue is below a quarter──► waits for a scan ──► in a scan ──► high watermark ──► live
       ▲                                                               │
       └───────────────── its queue is full, or the quantum is over ───┘
 
 A scan reads the files once for many members, whose positions must be close together. Equal subscriptions
-share a topic; different ones are evaluated as in the pipeline. At most `max_scans` scans run at a time, in
-threads that run only on idle cores. A scan waits for no member: one whose queue is full leaves it, and costs
+share a topic; different ones are evaluated as in the pipeline. The scans of all streams share a few threads
+that run only on idle cores. A scan waits for no member: one whose queue is full leaves it, and costs
 nothing until its client has read on.
 
 A scan never passes the high watermark. What follows it has not been delivered to live members, and will be
@@ -52,8 +52,9 @@ log = logging.getLogger(__name__)
 
 
 class ReplayManager:
-    """All members that are behind. At most `max_scans` scans run at a time; other members wait.
+    """All members of one stream that are behind. While no thread is free for another scan, the others wait.
 
+    threads: of the replays of all streams; whoever made them closes them
     max_behind_s: a member that is further behind gets a gap, and continues at the high watermark
     on_delivered: called after messages were delivered
     """
@@ -64,18 +65,19 @@ class ReplayManager:
         data_dir: str | os.PathLike[str],
         make_topic: Callable[[Subscription], Topic],
         *,
-        max_scans: int,
+        threads: ReplayThreads,
         max_line: int,
         window: int = READ_WINDOW_BYTES,
         max_behind_s: float,
         on_delivered: Callable[[], None],
+        stream: str = "orders",
     ) -> None:
+        self._stream = stream
         self._feeds = feeds
         self._data_dir = os.path.abspath(data_dir)
-        self._max_scans = max_scans
-        self._new_replay_reader = partial(ReplayReader, window=window, max_line=max_line)
+        self._new_replay_reader = partial(ReplayReader, stream, window=window, max_line=max_line)
         self._members = LaggingMembers(feeds, max_behind_s)
-        self._threads = ReplayThreads(self._max_scans)
+        self._threads = threads
         self._runner = ScanRunner(self._members, feeds, self._threads, make_topic, on_delivered)
         self._scans: dict[SharedScan, asyncio.Task[None]] = {}
         self._idle_readers: list[ReplayReader] = []
@@ -116,7 +118,6 @@ class ReplayManager:
             self._timer.cancel()
         for task in self._scans.values():
             task.cancel()
-        self._threads.close()
 
     @property
     def reader_bytes(self) -> int:
@@ -155,7 +156,7 @@ class ReplayManager:
         for scan in self._scans if ready else ():
             ready = self._assign_nearby(scan, ready)
         ready = [lagging for lagging in ready if not self._awaits_merge(lagging)]
-        while ready and len(self._scans) < self._max_scans:
+        while ready and self._threads.can_start_scan:
             ready = self._start_scan(ready)
         if members and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL_S, self._poll)
@@ -194,12 +195,14 @@ class ReplayManager:
             CursorPosition(start.hour, start.offset),
             self._data_dir,
             self._members.known_hours,
+            self._stream,
         )
         scan.late_range = late_range
         for lagging in assigned:
             self._members.assign(lagging, scan)
         remaining = [each for each in ready if each.scan is None]
         remaining = remaining if late_range else self._assign_nearby(scan, remaining)
+        self._threads.running_scans += 1
         self._scans[scan] = asyncio.get_running_loop().create_task(self._run_scan(scan))
         return remaining
 
@@ -229,6 +232,7 @@ class ReplayManager:
             for lagging in [*scan.members, *scan.joiners]:
                 self._members.requeue(lagging)
             del self._scans[scan]
+            self._threads.running_scans -= 1
             if not self._closed:  # else a step may still be running
                 scan.replay_reader.reset()
                 self._idle_readers.append(scan.replay_reader)

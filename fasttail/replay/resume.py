@@ -11,7 +11,7 @@ from functools import partial
 
 import fasttail.sources.cursor as cursors
 from fasttail.publish.subscriptions import ClientRequest, invalid_subscription
-from fasttail.replay.find import first_order_from
+from fasttail.replay.find import first_event_from
 from fasttail.sources.cursor import CursorPosition
 from fasttail.sources.files import last_line_start
 from fasttail.sources.layout import HourFile, hour_files, hourly_folder, oldest_hour
@@ -25,7 +25,7 @@ class _CannotResume(Exception):
 
 
 class ReplayStartFinder:
-    """Finds start positions in the node's files, in threads of its own.
+    """Finds start positions in the files of one stream, in threads of its own.
 
     layout: returns the layout being followed. ready: set after the pipeline's first scan of the folders.
     """
@@ -37,8 +37,10 @@ class ReplayStartFinder:
         layout: Callable[[], str | None],
         ready: asyncio.Event,
         max_line: int,
+        stream: str = "orders",
     ) -> None:
         self._data_dir = os.path.abspath(data_dir)
+        self._stream = stream
         self._layout = layout
         self._ready = ready
         self._max_line = max_line
@@ -68,27 +70,28 @@ class ReplayStartFinder:
             raise invalid_subscription(
                 request.sent, f"cannot read the node's files: {error.strerror}"
             ) from error
-        return position.to_cursor(layout)
+        return position.to_cursor(layout, self._stream)
 
     def _check_cursor(self, layout: str, cursor: str) -> CursorPosition:
         """Return the position that a cursor names, if it can be read from. Raises _CannotResume, OSError."""
         try:
-            cursor_layout, position = cursors.parse(cursor)
-        except ValueError:
-            raise _CannotResume("not a cursor") from None
+            cursor_layout, position = cursors.parse(cursor, self._stream)
+        except ValueError as error:
+            raise _CannotResume(str(error)) from None
         if cursor_layout != layout:
             raise _CannotResume(f"the cursor is of layout {cursor_layout}, but this server reads {layout}")
-        folder = hourly_folder(self._data_dir, layout)
+        folder = hourly_folder(self._data_dir, layout, self._stream)
         first = oldest_hour(folder)
         if first is None:
             raise _CannotResume("no data on disk, nothing to resume")
-        oldest = CursorPosition(hour_number(first), 0)
-        if position < oldest:
-            raise _CannotResume(f"older than the data on disk: the oldest is {oldest.to_cursor(layout)}")
+        begin = CursorPosition(hour_number(first), 0)
+        oldest = begin.to_cursor(layout, self._stream)
+        if position < begin:
+            raise _CannotResume(f"older than the data on disk: the oldest is {oldest}")
         hours = hour_files(folder, position.date)
         path = next((hour.path for hour in hours if hour_number(hour) == position.hour), None)
         if path is None:
-            raise _CannotResume(f"no file for that hour: the oldest is {oldest.to_cursor(layout)}")
+            raise _CannotResume(f"no file for that hour: the oldest is {oldest}")
         with suppress(OSError):
             if os.stat(path).st_size < position.offset + (position.events_consumed > 0):
                 raise _CannotResume("beyond the end of that hour's file")
@@ -96,21 +99,22 @@ class ReplayStartFinder:
 
     def _find_time(self, layout: str, since: int) -> CursorPosition:
         """Return the position of the first event at or after a time. Raises _CannotResume, OSError."""
-        hours = hour_files(hourly_folder(self._data_dir, layout))
+        hours = hour_files(hourly_folder(self._data_dir, layout, self._stream))
         if not hours:
             raise _CannotResume("no data on disk, nothing to resume")
-        position = _TimeSearch(hours, self._max_line).find(since)
+        position = _TimeSearch(hours, self._max_line, self._stream).find(since)
         if position is None:
-            oldest = CursorPosition(hour_number(hours[0]), 0)
-            raise _CannotResume(f"older than the oldest event on disk, {oldest.to_cursor(layout)}")
+            oldest = CursorPosition(hour_number(hours[0]), 0).to_cursor(layout, self._stream)
+            raise _CannotResume(f"older than the oldest event on disk, {oldest}")
         return position
 
 
 class _TimeSearch:
     """A binary search for a time in the files, of which there is at least one. All probes share a reader."""
 
-    def __init__(self, hours: list[HourFile], max_line: int) -> None:
+    def __init__(self, hours: list[HourFile], max_line: int, stream: str) -> None:
         self._hours = hours
+        self._stream = stream
         self._reader = Reader(window=1 << 14, max_line=max_line)
 
     def find(self, since: int) -> CursorPosition | None:
@@ -142,12 +146,12 @@ class _TimeSearch:
         low, high = 0, os.stat(file.path).st_size
         while low < high:
             middle = (low + high) // 2
-            event = first_order_from(self._reader, file.path, middle, "time_ns")
+            event = first_event_from(self._reader, file.path, middle, "time_ns", self._stream)
             if event is not None and event.value is not None and event.value < since:
                 low = event.offset + 1
             else:
                 high = middle
-        event = first_order_from(self._reader, file.path, low, "time_ns")
+        event = first_event_from(self._reader, file.path, low, "time_ns", self._stream)
         # Not the end of the file: its last line may be partial, and is yet to be read as a whole.
         return CursorPosition(
             hour_number(file), event.offset if event is not None else last_line_start(file.path)
@@ -156,7 +160,7 @@ class _TimeSearch:
     def _first_event_time(self, first: int, last: int) -> tuple[int, int | None]:
         """Return the number of the first of these files that has an event, and that event's time, or None."""
         for number in range(first, last + 1):
-            event = first_order_from(self._reader, self._hours[number].path, 0, "time_ns")
+            event = first_event_from(self._reader, self._hours[number].path, 0, "time_ns", self._stream)
             if event is not None:
                 return number, event.value
         return last, None

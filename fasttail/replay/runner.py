@@ -300,7 +300,8 @@ class ScanRunner:
         if scan.late_range is not None:
             for lagging in scan.members:
                 del lagging.late_ranges_owed[0]
-                lagging.member.send_unknown_gap(lagging.position.to_cursor(lagging.layout))
+                cursor = lagging.position.to_cursor(lagging.layout, self._feeds.stream)
+                lagging.member.send_unknown_gap(cursor)
                 self._members.requeue(lagging)
             return
         self._jump_to(scan, min(to or high_watermark, high_watermark))

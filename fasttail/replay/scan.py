@@ -66,8 +66,9 @@ class LaggingMember:
         """Its position, including while it is in a scan."""
         if self.group is None or self.scan is None or self.scan.late_range is not None:
             return self.position
-        own = cursors.parse(self.member.cursor)[1] if self.member.cursor else self.position
-        return max(self.scan.position, own)
+        if not self.member.cursor:
+            return max(self.scan.position, self.position)
+        return max(self.scan.position, cursors.parse(self.member.cursor, self.feed.topic.stream)[1])
 
 
 @dataclass(eq=False)
@@ -97,6 +98,7 @@ class SharedScan:
         position: CursorPosition,
         data_dir: str,
         known_hours: set[int],
+        stream: str = "orders",
     ) -> None:
         self.replay_reader = replay_reader
         self.layout = layout
@@ -113,6 +115,7 @@ class SharedScan:
         self.fingerprint: tuple[int, int, bytes] | None = None  # of what was delivered
         self._path = ""
         self._data_dir = data_dir
+        self._stream = stream
         self._known_hours = known_hours
         if position.offset:
             known_hours.add(position.hour)
@@ -142,7 +145,8 @@ class SharedScan:
         offset = self.position.offset
         if self.late_range is not None:
             (hour, offset, _), cursor_position = self.late_range, self.position
-        files = {hour_number(file): file for file in hour_files(hourly_folder(self._data_dir, self.layout))}
+        folder = hourly_folder(self._data_dir, self.layout, self._stream)
+        files = {hour_number(file): file for file in hour_files(folder)}
         found = min((number for number in files if number >= hour), default=None)
         missing = [
             each for each in {*delivered_offsets, *self._known_hours} if hour <= each < (found or UNBOUNDED)

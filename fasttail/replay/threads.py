@@ -19,9 +19,13 @@ URGENT_PERIOD_S = 10.0
 
 
 class ReplayThreads:
-    """The threads that all scans share: `count` of them run steps, and one opens files."""
+    """The threads that the scans of all streams share: `count` of them run steps, and one opens files.
+
+    running_scans: scans that have begun; at most `count`
+    """
 
     def __init__(self, count: int) -> None:
+        self.running_scans = 0
         self._count = count
         # Steps are urgent until then. After a start, many clients resume at once, and it is not known yet
         # whether a core is idle.
@@ -29,6 +33,11 @@ class ReplayThreads:
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="fasttail-replay-open")
         self._threads: ReplayThreadPool | None = None  # created for the first step
         self._step_futures: dict[ReplayReader, asyncio.Future[None]] = {}
+
+    @property
+    def can_start_scan(self) -> bool:
+        """Whether another scan may begin."""
+        return self.running_scans < self._count
 
     async def open_file(self, scan: SharedScan, delivered_offsets: dict[int, int]) -> CursorPosition:
         """Run `SharedScan.open_next_file` in the opener's thread."""

@@ -34,7 +34,6 @@ from .files import last_line_start, open_regular
 from .fingerprint import FINGERPRINT_BYTES, before_hole, fingerprint, has_same_content, matches_fingerprint
 from .layout import (
     LAYOUTS,
-    ORDER_STATUSES,
     HourFile,
     choose_layout,
     date_folders,
@@ -47,7 +46,7 @@ from .layout import (
 from .position import Position
 from .previous_hours import PreviousHours, TrackedHour
 from .reader import Reader
-from .watcher import Watcher
+from .watcher import StreamWatch
 
 Start = Literal["end", "hour", "oldest"]
 LocateAfterBlock = Callable[[str, int, list[HourFile]], tuple[HourFile, int, int] | None]
@@ -59,7 +58,7 @@ WARNING_INTERVAL_S = 60.0  # between two warnings of one kind
 
 
 class Follower:
-    """Follows the hour files of one stream. Used by one thread, together with one Reader and one Watcher.
+    """Follows the hour files of one stream. Used by one thread, together with one Reader and one StreamWatch.
 
     layout: "auto" or one of LAYOUTS.
     start: where to begin if there are files at the first check: at the last line start of the newest ("end"),
@@ -93,7 +92,7 @@ class Follower:
         stale_after_s: float = 60.0,
         locate_after_block: LocateAfterBlock | None = None,
         notice: Callable[[str, str], None],
-        stream: str = ORDER_STATUSES,
+        stream: str = "orders",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if layout not in ("auto", *LAYOUTS):
@@ -152,7 +151,7 @@ class Follower:
 
     # ---- what the pipeline calls ----
 
-    def check(self, reader: Reader, watcher: Watcher, at_eof: bool) -> None:
+    def check(self, reader: Reader, watcher: StreamWatch, at_eof: bool) -> None:
         """Scan the folders and make sure that the right file is open.
 
         at_eof: the reader's last fill found nothing to read (end, no file or an error) and its lines are
@@ -222,7 +221,7 @@ class Follower:
 
     # ---- one scan ----
 
-    def _scan(self, reader: Reader, watcher: Watcher, at_eof: bool, now: float) -> None:
+    def _scan(self, reader: Reader, watcher: StreamWatch, at_eof: bool, now: float) -> None:
         if self.late:
             self.next_check_s = 0.0
             if at_eof and self._previous.end_visit(reader, now):
@@ -249,7 +248,7 @@ class Follower:
             self._check_other_layouts(reader, watcher, now)
 
     def _follow_current(
-        self, reader: Reader, watcher: Watcher, hours: list[HourFile], at_eof: bool, now: float
+        self, reader: Reader, watcher: StreamWatch, hours: list[HourFile], at_eof: bool, now: float
     ) -> None:
         """Decide what to read after the current file: more of it, a previous hour, the next file, nothing."""
         following = self._next_file(hours)
@@ -323,7 +322,7 @@ class Follower:
 
     # ---- opening and leaving files ----
 
-    def _open_first(self, reader: Reader, watcher: Watcher, hours: list[HourFile]) -> None:
+    def _open_first(self, reader: Reader, watcher: StreamWatch, hours: list[HourFile]) -> None:
         """Open the first file. `start` refers to what exists at the first scan; anything later is new."""
         if not hours:
             self._start = "oldest"
@@ -339,7 +338,9 @@ class Follower:
         else:
             self._open_hour(reader, watcher, hours[-1], last_line_start(hours[-1].path))
 
-    def _resume_at(self, reader: Reader, watcher: Watcher, resume: Position, hours: list[HourFile]) -> bool:
+    def _resume_at(
+        self, reader: Reader, watcher: StreamWatch, resume: Position, hours: list[HourFile]
+    ) -> bool:
         """Resume where an earlier run stopped. Return False, with a notice, if that is not possible."""
         located = parse_hour_path(self._data_dir, resume.path, self._stream)
         if located is not None and located[0] != self.layout and self._locate_after_block is not None:
@@ -383,7 +384,7 @@ class Follower:
         known = parse_hour_path(self._data_dir, path, self._stream)
         return known[1] if known is not None and known[0] == self.layout else None
 
-    def _open_hour(self, reader: Reader, watcher: Watcher, hour: HourFile, offset: int) -> None:
+    def _open_hour(self, reader: Reader, watcher: StreamWatch, hour: HourFile, offset: int) -> None:
         reader.open(hour.path, offset)
         self._on_opened(reader, watcher, hour)
         self._first_bytes = b""
@@ -391,7 +392,7 @@ class Follower:
             self._previous.drop_holes(hour)
         self._notice("info", f"following {hour.path} from byte {offset}")
 
-    def _on_opened(self, reader: Reader, watcher: Watcher, hour: HourFile) -> None:
+    def _on_opened(self, reader: Reader, watcher: StreamWatch, hour: HourFile) -> None:
         self._current = hour
         self._identity = reader.identity()
         status = reader.stat()
@@ -404,7 +405,7 @@ class Follower:
         self.next_check_s = 0.0
         watcher.watch_file(hour.path)
 
-    def _handle_replacement(self, reader: Reader, watcher: Watcher, hour: HourFile, now: float) -> bool:
+    def _handle_replacement(self, reader: Reader, watcher: StreamWatch, hour: HourFile, now: float) -> bool:
         """Handle another file that has taken the current one's name.
 
         Return True if the scan is over: reading continues in it because it has the same content, or it may
@@ -460,7 +461,7 @@ class Follower:
                 return
         self._first_bytes = found
 
-    def _switch_to_next(self, reader: Reader, watcher: Watcher, following: HourFile, now: float) -> None:
+    def _switch_to_next(self, reader: Reader, watcher: StreamWatch, following: HourFile, now: float) -> None:
         """Switch from the current file, which was read to its end, to the next one."""
         assert self._current is not None
         tracked = None
@@ -488,7 +489,7 @@ class Follower:
         self.next_check_s = min(PARTIAL_LINE_RESCAN_S, self._grace_deadline[1] - now)
         return False
 
-    def _handle_deletion(self, reader: Reader, watcher: Watcher, now: float) -> None:
+    def _handle_deletion(self, reader: Reader, watcher: StreamWatch, now: float) -> None:
         """Close the current file, deleted and read to its end, once nothing was added to it for grace_s."""
         if self._grace_deadline is None or self._grace_deadline[0] != reader.read_offset():
             self._grace_deadline = (reader.read_offset(), now + self._grace_s)
@@ -497,7 +498,7 @@ class Follower:
         elif not self._previous.previous_hours:
             self._close_deleted(reader, watcher)
 
-    def _close_deleted(self, reader: Reader, watcher: Watcher) -> None:
+    def _close_deleted(self, reader: Reader, watcher: StreamWatch) -> None:
         """Close the current file, which was deleted. Only another file is opened after it."""
         assert self._current is not None
         start = reader.tell()
@@ -541,7 +542,7 @@ class Follower:
         self._previous.drop_holes(self._current)
         reader.seek(0)
 
-    def _reopen_after_error(self, reader: Reader, watcher: Watcher) -> None:
+    def _reopen_after_error(self, reader: Reader, watcher: StreamWatch) -> None:
         """Open the file again after a failed read (EIO, ESTALE), because a new descriptor may work."""
         assert self._current is not None
         self.read_errors += 1
@@ -610,7 +611,7 @@ class Follower:
         self.layout = choice.layout
         return True
 
-    def _check_other_layouts(self, reader: Reader, watcher: Watcher, now: float) -> None:
+    def _check_other_layouts(self, reader: Reader, watcher: StreamWatch, now: float) -> None:
         """Find out whether another layout grows while the followed one does not, and switch if it does."""
         if reader.is_open:
             status = reader.stat()
@@ -639,7 +640,7 @@ class Follower:
                         self._switch_layout(reader, watcher, layout, hourly)
                     return
 
-    def _switch_layout(self, reader: Reader, watcher: Watcher, layout: str, hourly: str) -> None:
+    def _switch_layout(self, reader: Reader, watcher: StreamWatch, layout: str, hourly: str) -> None:
         """Switch to the layout that is being written, after the last block read if it is found there."""
         before, position, hours = self.layout, self.position(reader), hour_files(hourly)
         if not hours:
@@ -657,7 +658,7 @@ class Follower:
         self._previous.clear()
         self._notice("warning", text)
 
-    def _watch_folders(self, watcher: Watcher) -> None:
+    def _watch_folders(self, watcher: StreamWatch) -> None:
         """Watch every folder in which the next name can appear."""
         folders = [self._data_dir]
         for layout in (self.layout,) if self.layout else LAYOUTS:

@@ -1,4 +1,4 @@
-"""Names the node's files and lists them by time: `DATA_DIR/<stream><suffix>/hourly/{YYYYMMDD}/{H}`.
+"""Names the node's files and lists them by time: `DATA_DIR/<folder><suffix>/hourly/{YYYYMMDD}/{H}`.
 
 The hour has no leading zero and no extension. Any other name is ignored. A missing folder counts as empty.
 A folder that cannot be listed raises OSError, because skipping it would skip lines.
@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-ORDER_STATUSES = "node_order_statuses"
+STREAM_FOLDERS = {
+    "orders": "node_order_statuses",
+    "fills": "node_fills",
+    "nodeTrades": "node_trades",
+    "bookDiffs": "node_raw_book_diffs",
+    "twapStatuses": "node_twap_statuses",
+    "miscEvents": "misc_events",
+    "oracleUpdates": "hip3_oracle_updates",
+    "writerActions": "system_and_core_writer_actions",
+}
+"""All streams of a node by name, and the folder of each in the plain layout."""
 
 Layout = Literal["plain", "by_block", "streaming"]
 
@@ -46,14 +56,25 @@ class LayoutChoice:
     others: tuple[str, ...]
 
 
-def stream_folder(data_dir: str | Path, layout: str, stream: str = ORDER_STATUSES) -> str:
-    """Return the folder of a stream in a layout. Raise ValueError if the layout is unknown."""
+def stream_folder(data_dir: str | Path, layout: str, stream: str = "orders") -> str:
+    """Return the folder of a stream in a layout. Raise ValueError if either is unknown."""
     if layout not in LAYOUT_SUFFIXES:
         raise ValueError(f"unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
-    return os.path.join(data_dir, stream + LAYOUT_SUFFIXES[layout])
+    if stream not in STREAM_FOLDERS:
+        raise ValueError(f"unknown stream {stream!r}: expected one of {', '.join(STREAM_FOLDERS)}")
+    return os.path.join(data_dir, STREAM_FOLDERS[stream] + LAYOUT_SUFFIXES[layout])
 
 
-def hourly_folder(data_dir: str | Path, layout: str, stream: str = ORDER_STATUSES) -> str:
+def stream_of_path(path: str) -> str | None:
+    """Return the stream whose folder is part of the path, None if there is none."""
+    for part in reversed(path.split(os.sep)):
+        for stream, folder in STREAM_FOLDERS.items():
+            if part in {folder + suffix for suffix in LAYOUT_SUFFIXES.values()}:
+                return stream
+    return None
+
+
+def hourly_folder(data_dir: str | Path, layout: str, stream: str = "orders") -> str:
     """Return the folder that holds the date folders. Raise ValueError if the layout is unknown."""
     return os.path.join(stream_folder(data_dir, layout, stream), "hourly")
 
@@ -77,9 +98,7 @@ def oldest_hour(hourly: str) -> HourFile | None:
     return next((hour for date in date_folders(hourly) for hour in _hours_in_date(hourly, date)), None)
 
 
-def parse_hour_path(
-    data_dir: str | Path, path: str, stream: str = ORDER_STATUSES
-) -> tuple[str, HourFile] | None:
+def parse_hour_path(data_dir: str | Path, path: str, stream: str = "orders") -> tuple[str, HourFile] | None:
     """Return the layout and hour that `path` names, None if it is not an hour file of this stream.
 
     The file need not exist.
@@ -94,7 +113,7 @@ def parse_hour_path(
     return None
 
 
-def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = ORDER_STATUSES) -> LayoutChoice:
+def choose_layout(data_dir: str | Path, setting: str = "auto", stream: str = "orders") -> LayoutChoice:
     """Choose the layout `setting`, or with "auto" the one being written. Raise ValueError if it is unknown.
 
     "auto" takes the layout whose newest file was modified last. Among layouts written concurrently, the

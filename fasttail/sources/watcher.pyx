@@ -40,7 +40,9 @@ cdef enum:
 
 @cython.final
 cdef class Watcher:
-    """Waits until the current file or a watched folder changes, wake_fd is readable, or a timeout passes.
+    """Waits until a stream's current file or a watched folder changes, wake_fd is readable, or a timeout passes.
+
+    `watch` gives each stream a StreamWatch, with which it tells what to watch.
 
     wake_fd: a borrowed descriptor (eventfd, pipe) with which another thread ends a wait.
     use_inotify: False to poll instead.
@@ -55,9 +57,8 @@ cdef class Watcher:
         self.fd = -1
         self.output_fd = output_fd
         self.wake_fd = wake_fd
-        self.file_wd = -1
         self.poll_us = max(poll_ms, 1) * 1000
-        self._dir_wds = set()
+        self._dir_wds = [set() for _ in range(MAX_WATCHES)]
         if not use_inotify:
             self._fall_back_to_polling("inotify is switched off")
             return
@@ -77,8 +78,11 @@ cdef class Watcher:
         cdef pollfd fds[3]
         cdef timespec limit
         cdef long wait_us = timeout_us
-        cdef int ready, flags = 0
-        if self.polls_file and (wait_us < 0 or wait_us > self.poll_us):
+        cdef int ready, i, flags = 0
+        cdef bint polls = False
+        for i in range(MAX_WATCHES):
+            polls |= self.states[i].used and self.states[i].polls_file
+        if polls and (wait_us < 0 or wait_us > self.poll_us):
             wait_us = self.poll_us
         limit.tv_sec = wait_us // 1000000
         limit.tv_nsec = wait_us % 1000000 * 1000
@@ -98,8 +102,17 @@ cdef class Watcher:
                 flags |= WAIT_OUTPUT_CLOSED
         elif ready < 0 or wait_us == timeout_us:
             flags |= WAIT_TIMER
-        if self.polls_file:
-            flags |= WAIT_DATA
+        for i in range(MAX_WATCHES):
+            if self.states[i].used and self.states[i].polls_file:
+                self.states[i].flags |= WAIT_DATA
+                flags |= WAIT_DATA
+        return flags
+
+    cdef int _flag_all(self, int flags) noexcept nogil:
+        """Set the flags for every stream, and return them."""
+        cdef int i
+        for i in range(MAX_WATCHES):
+            self.states[i].flags |= flags
         return flags
 
     cdef int _drain_events(self) noexcept nogil:
@@ -108,13 +121,15 @@ cdef class Watcher:
         cdef inotify_event event
         cdef size_t at = 0, size
         cdef ssize_t bytes_read = read(self.fd, buffer, EVENT_BUFFER_BYTES)
-        cdef int flags = 0
+        cdef int i, flag, flags = 0
+        cdef WatchState* state
         if bytes_read <= 0:
             if errno != EAGAIN and errno != EINTR:  # the descriptor is broken: poll instead of spinning
                 close(self.fd)
                 self.fd = -1
-                self.polls_file = True
-            return WAIT_DIRS
+                for i in range(MAX_WATCHES):
+                    self.states[i].polls_file = True
+            return self._flag_all(WAIT_DIRS)
         size = <size_t>bytes_read
         while at + sizeof(inotify_event) <= size:
             memcpy(&event, buffer + at, sizeof(inotify_event))  # the buffer need not be aligned
@@ -122,17 +137,20 @@ cdef class Watcher:
             ft_assert(at <= size)                # the kernel returns only whole events
             if event.mask & IN_Q_OVERFLOW:
                 ft_add_single_writer(&self.overflow_count, 1)  # relaxed: the main thread reports it
-                flags |= WAIT_DATA | WAIT_DIRS
-            elif event.wd == self.file_wd:
-                if event.mask & IN_MODIFY:
-                    flags |= WAIT_DATA
-                else:
-                    flags |= WAIT_DIRS
-                if event.mask & IN_IGNORED:  # the kernel removed the watch
-                    self.file_wd = -1
-                    self.polls_file = True
-            else:
-                flags |= WAIT_DIRS
+                flags |= self._flag_all(WAIT_DATA | WAIT_DIRS)
+                continue
+            state = NULL
+            for i in range(MAX_WATCHES):
+                if self.states[i].used and self.states[i].file_wd == event.wd:
+                    state = &self.states[i]
+                    flag = WAIT_DATA if event.mask & IN_MODIFY else WAIT_DIRS
+                    state.flags |= flag
+                    flags |= flag
+                    if event.mask & IN_IGNORED:  # the kernel removed the watch
+                        state.file_wd = -1
+                        state.polls_file = True
+            if state == NULL:                # a folder, which several streams may watch
+                flags |= self._flag_all(WAIT_DIRS)
         return flags
 
     # ---- Python API for rare events ----
@@ -144,37 +162,9 @@ cdef class Watcher:
             flags = self.wait(timeout_us)
         return flags
 
-    def watch_file(self, path):
-        """Make `path` the current file (None: no file).
-
-        A file that cannot be watched is polled, because only reading it shows whether it can be read.
-        """
-        cdef int before = self.file_wd
-        self.file_wd = -1
-        self.polls_file = self.fd < 0
-        if path is not None and self.fd >= 0:
-            self.file_wd = self._add_watch(path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF)
-            self.polls_file = self.file_wd < 0
-        # The same file gets the same watch again, which must stay.
-        if before >= 0 and before != self.file_wd and self.fd >= 0:
-            inotify_rm_watch(self.fd, before)
-
-    def watch_dirs(self, paths):
-        """Watch these folders, and no others, for names that are added, removed or moved. Ignore missing folders.
-
-        Call this again with every rescan, because a folder that was created again needs a new watch.
-        """
-        wds = set()
-        for path in paths:
-            if self.fd < 0:
-                return
-            # For a folder that is already watched, the kernel returns the existing watch.
-            wds.add(self._add_watch(path, IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF
-                                    | IN_MOVE_SELF | IN_ONLYDIR))
-        wds.discard(-1)
-        for wd in self._dir_wds - wds:
-            inotify_rm_watch(self.fd, wd)  # EINVAL if the folder was deleted, and its watch with it
-        self._dir_wds = wds
+    def watch(self):
+        """Return a StreamWatch for another stream. Raises RuntimeError if there are MAX_WATCHES already."""
+        return StreamWatch(self)
 
     def close(self):
         """Close the inotify instance; the watcher polls from then on."""
@@ -200,13 +190,86 @@ cdef class Watcher:
         return wd
 
     cdef _fall_back_to_polling(self, str polling_reason):
+        cdef int i
         if self.fd >= 0:
             close(self.fd)
         self.fd = -1
-        self.file_wd = -1
-        self.polls_file = True
-        self._dir_wds = set()
+        for i in range(MAX_WATCHES):
+            self.states[i].file_wd = -1
+            self.states[i].polls_file = True
+            self._dir_wds[i] = set()
         self.polling_reason = polling_reason
+
+
+@cython.final
+cdef class StreamWatch:
+    """What one stream watches. Until `close`, the watcher's waits end with its events."""
+
+    def __cinit__(self, Watcher watcher not None):
+        cdef int i
+        for i in range(MAX_WATCHES):
+            if not watcher.states[i].used:
+                break
+        else:
+            raise RuntimeError(f"a watcher serves at most {MAX_WATCHES} streams")
+        self.watcher = watcher
+        self.index = i
+        self.state = &watcher.states[i]
+        self.state.used = True
+        self.state.file_wd = -1
+        self.state.polls_file = watcher.fd < 0
+        self.state.flags = 0
+
+    def watch_file(self, path):
+        """Make `path` the current file (None: no file).
+
+        A file that cannot be watched is polled, because only reading it shows whether it can be read.
+        """
+        cdef Watcher watcher = self.watcher
+        cdef int before = self.state.file_wd
+        self.state.file_wd = -1
+        self.state.polls_file = watcher.fd < 0
+        if path is not None and watcher.fd >= 0:
+            self.state.file_wd = watcher._add_watch(path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF)
+            self.state.polls_file = self.state.file_wd < 0
+        # The same file gets the same watch again, which must stay.
+        if before >= 0 and before != self.state.file_wd and watcher.fd >= 0:
+            inotify_rm_watch(watcher.fd, before)
+
+    def watch_dirs(self, paths):
+        """Watch these folders, and no others, for names that are added, removed or moved. Ignore missing folders.
+
+        Call this again with every rescan, because a folder that was created again needs a new watch.
+        """
+        cdef Watcher watcher = self.watcher
+        wds = set()
+        for path in paths:
+            if watcher.fd < 0:
+                return
+            # For a folder that is already watched, the kernel returns the existing watch.
+            wds.add(watcher._add_watch(path, IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF
+                                       | IN_MOVE_SELF | IN_ONLYDIR))
+        wds.discard(-1)
+        before, watcher._dir_wds[self.index] = watcher._dir_wds[self.index], wds
+        for wd in before.difference(*watcher._dir_wds):
+            inotify_rm_watch(watcher.fd, wd)  # EINVAL if the folder was deleted, and its watch with it
+
+    @property
+    def polls_file(self):
+        """Whether the watcher does not report changes of the current file, so that it must be read to see them."""
+        return self.state.polls_file
+
+    @property
+    def polling_reason(self):
+        """Why the watcher is polling, or None."""
+        return self.watcher.polling_reason
+
+    def close(self):
+        """Watch nothing more."""
+        self.watch_file(None)
+        self.watch_dirs([])
+        self.state.used = False
+        self.state.polls_file = False
 
 
 def _inotify_error(int code):

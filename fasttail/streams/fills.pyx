@@ -2,46 +2,13 @@
 
 An event is a pair, `[user, fill]`. All amounts are kept as text, as float64, and exactly in units of 10**-8.
 """
-from libc.stdint cimport int64_t, uint16_t, uint64_t
+from libc.stdint cimport uint16_t
 
 from fasttail.streams.general cimport parse_chunk_general
 from fasttail.streams.spec cimport ANY_VALUE, BOOL, INTEGER, NULLABLE, OBJECT, OPTIONAL, TEXT, add_field, spec_finish
 from fasttail.streams.types cimport (
-    AS_AMOUNT, AS_BOOL, AS_COIN, AS_JSON, AS_SIDE, AS_TEXT, AS_TIME_MS, AS_UINT, AS_WORD, NOT_STORED, Amount, RowHead, TextSpan)
+    AS_AMOUNT, AS_BOOL, AS_COIN, AS_JSON, AS_SIDE, AS_TEXT, AS_TIME_MS, AS_UINT, AS_WORD, NOT_STORED)
 from fasttail.streams.vocabulary cimport DIRECTIONS
-
-cdef enum:
-    CROSSED = 1                  # flag of a row: the taker's side
-    DIRECTION = 0                # index of RowHead.codes: code in DIRECTIONS
-
-
-cdef struct Decimal:
-    double number
-    Amount amount
-    TextSpan text
-
-
-cdef struct FillRow:
-    RowHead head
-    int64_t time                 # ms since 1970
-    uint64_t oid
-    uint64_t tid
-    uint64_t twapId              # 0: null
-    Decimal px
-    Decimal sz
-    Decimal startPosition
-    Decimal closedPnl
-    Decimal fee
-    Decimal builderFee
-    Decimal deployerFee
-    TextSpan dir
-    TextSpan hash
-    TextSpan cloid
-    TextSpan liquidation
-    TextSpan feeToken
-    TextSpan builder
-    TextSpan twapId_text
-    TextSpan priorityGas
 
 
 cdef int _amount(bytes key, Decimal* at, int kinds) except -1:
@@ -54,6 +21,7 @@ cdef int _describe() except -1:
     cdef FillRow* row = NULL             # for the offsets of its members
     s.name = "fills"
     s.pair = True
+    s.pair_object = <size_t>&row.fill
     add_field(s, b"user", AS_TEXT, TEXT, <size_t>&row.head.user)
     add_field(s, b"coin", AS_COIN, TEXT, <size_t>&row.head.coin_text, <size_t>&row.head.coin)
     _amount(b"px", &row.px, TEXT)
@@ -70,7 +38,7 @@ cdef int _describe() except -1:
     _amount(b"builderFee", &row.builderFee, TEXT | OPTIONAL)
     add_field(s, b"tid", AS_UINT, INTEGER, NOT_STORED, <size_t>&row.tid)
     add_field(s, b"cloid", AS_TEXT, TEXT | NULLABLE | OPTIONAL, <size_t>&row.cloid)
-    add_field(s, b"liquidation", AS_JSON, OBJECT | NULLABLE | OPTIONAL, <size_t>&row.liquidation)
+    add_field(s, b"liquidation", AS_JSON, OBJECT | NULLABLE | OPTIONAL, <size_t>&row.liquidation).flag = LIQUIDATION
     add_field(s, b"feeToken", AS_TEXT, TEXT, <size_t>&row.feeToken)
     add_field(s, b"builder", AS_TEXT, TEXT | NULLABLE | OPTIONAL, <size_t>&row.builder)
     add_field(s, b"twapId", AS_UINT, INTEGER | NULLABLE | OPTIONAL, <size_t>&row.twapId_text, <size_t>&row.twapId)

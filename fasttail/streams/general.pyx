@@ -206,6 +206,7 @@ cdef inline int _read_field(Chunk* c, const FieldSpec* field, int code, const Js
         (<uint64_t*>(at + field.value))[0] = 0
         return 1
     elif conversion == AS_JSON:
+        row.flags |= field.flag & -(kind > K_NULL)
         if kind == K_STRING or kind == K_ESCAPED_STRING:
             span = <TextSpan*>(at + field.span)      # with its quotes
             span.offset -= 1
@@ -254,6 +255,7 @@ cdef const char* _pair_general(Chunk* c, const char* p, const char* end, int dep
     """Parse the value at p, which was validated, as a pair of a text and an object."""
     cdef JsonValue fields[MAX_KEYS]
     cdef const char* start = p
+    cdef const char* inside
     if p[0] == c'[':
         p = skip_whitespace(p + 1, end)
         if p[0] == c'"':
@@ -261,7 +263,9 @@ cdef const char* _pair_general(Chunk* c, const char* p, const char* end, int dep
             if p[0] == c',':
                 p = skip_whitespace(p + 1, end)
                 if p[0] == c'{':
+                    inside = p
                     p = scan_object(p, end, depth + 1, &c.stream.keys, &c.stream.event, fields, c.next_key, error)
+                    _set_span(<TextSpan*>(<char*>row + c.stream.pair_object), start, inside, p)
                     p = skip_whitespace(p, end)
                     if p[0] == c']':
                         return p + 1 if _fill_row(c, start, p + 1, fields, row, error) else NULL

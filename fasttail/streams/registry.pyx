@@ -17,24 +17,17 @@ cdef extern from *:
 cdef enum:
     SEARCHED_BYTES = 4096        # of each line, for its first event
 
-# The names of all streams of a node, and of the folders that it writes them to.
-FOLDERS = {
-    "orders": "node_order_statuses", "fills": "node_fills", "nodeTrades": "node_trades", "bookDiffs": "node_raw_book_diffs",
-    "twapStatuses": "node_twap_statuses", "miscEvents": "misc_events", "oracleUpdates": "hip3_oracle_updates",
-    "writerActions": "system_and_core_writer_actions",
-}
-# Those that can be parsed.
+# The streams that can be parsed.
 STREAMS = ("orders", "fills")
 
 
 cdef const StreamSpec* find_stream(str name) except NULL:
-    """Return the stream of this name. Raises ValueError for one that is unknown or not supported yet."""
+    """Return the stream of this name. Raises ValueError for another one."""
     if name == "orders":
         return &ORDERS
     if name == "fills":
         return &FILLS
-    known = "not supported yet" if name in FOLDERS else "unknown"
-    raise ValueError(f"stream {name!r} is {known}: expected one of {', '.join(STREAMS)}")
+    raise ValueError(f"stream {name!r} cannot be parsed: expected one of {', '.join(STREAMS)}")
 
 
 cdef bint _is_fill(const char* p, const char* end) noexcept nogil:
@@ -69,12 +62,3 @@ cdef const StreamSpec* detect_stream(const char* p, size_t n) noexcept nogil:
                 return &ORDERS
         p = end + 1
     return &ORDERS
-
-
-def stream_of_path(str path) -> str | None:
-    """Return the name of the stream whose folder is part of the path, or None."""
-    for part in reversed(path.split("/")):
-        for name, folder in FOLDERS.items():
-            if part in (folder, f"{folder}_by_block", f"{folder}_streaming"):
-                return name
-    return None

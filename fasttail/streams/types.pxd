@@ -219,7 +219,7 @@ cdef struct FieldSpec:
     const char* key
     size_t key_size
     uint8_t conversion
-    uint8_t flag             # of AS_BOOL
+    uint8_t flag             # of AS_BOOL: it is true; of AS_JSON: there is a value
     bint null_if_absent      # shown as null where it is absent; else left out
     uint16_t kinds           # JsonKinds that are accepted, one bit each
     uint16_t span            # offset in the row of its TextSpan, or NOT_STORED
@@ -272,6 +272,7 @@ cdef struct StreamSpec:      # all that code for any stream knows about one
     FieldSpec fields[MAX_FIELDS]  # codes count from FIRST_FIELD
     int fields_len
     bint pair                # an event is `[text, object]`, its text the first field; else an object
+    size_t pair_object       # offset in a row of the TextSpan of a pair's object
     int marker               # code of the key that an event has and an envelope has not
     KeyTable keys
     ObjectSchema line        # the outer object of a line: an envelope, or an event of the plain layout
@@ -282,6 +283,7 @@ cdef struct StreamSpec:      # all that code for any stream knows about one
     size_t row_bytes
     size_t price, quantity   # offsets in a row of the two float64 whose product is its notional
     size_t word              # offset in a row of the text of codes[0]
+    size_t event_number      # offset in a row of its event's number in the line (uint32), from 1; 0: the rows are counted
     const InternTable* words  # texts that have a code there
     size_t min_event_bytes   # no valid event is shorter, which bounds the rows
     const char* event_separator  # text between two events of a line; cannot occur within a string. NULL: none is known

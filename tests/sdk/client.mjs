@@ -27,8 +27,17 @@ const commands = {
     const listener = (data) => say({ event: "data", id, data });
     subscriptions.set(id, await client.orderUpdates(params, listener));
   },
-  trades: async ({ with: params }) => {
-    await client.trades(params, () => {});
+  trades: async ({ id, with: params }) => {
+    const listener = (data) => say({ event: "data", id, data });
+    subscriptions.set(id, await client.trades(params, listener));
+  },
+  userFills: async ({ id, with: params }) => {
+    const listener = ({ fills: data }) => say({ event: "data", id, data });
+    subscriptions.set(id, await client.userFills(params, listener));
+  },
+  userEvents: async ({ id, with: params }) => {
+    const listener = ({ fills: data }) => say({ event: "data", id, data });
+    subscriptions.set(id, await client.userEvents(params, listener));
   },
   // What the SDK has no method for goes through its transport.
   subscribe: async ({ id, on, with: payload }) => {

@@ -1,0 +1,1 @@
+# For other compiled modules only: nothing here is visible from Python.

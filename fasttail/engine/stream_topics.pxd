@@ -1,0 +1,27 @@
+"""The topics of one stream: those of its rows, and those of the rows that its stage makes."""
+cimport cython
+
+from libc.stdint cimport int64_t, uint32_t
+
+from fasttail.engine.buffer cimport Outbox
+from fasttail.engine.pool cimport WorkerPool
+from fasttail.engine.router cimport Router
+from fasttail.engine.table cimport RowTable
+from fasttail.engine.topics cimport BatchLocation
+from fasttail.engine.trades cimport TradeStage
+from fasttail.sources.reader cimport Reader
+
+
+@cython.final
+cdef class StreamTopics:
+    cdef RowTable table
+    cdef Router router
+    cdef bint has_stage
+    cdef TradeStage stage            # None: none
+    cdef Router stage_router         # None: none
+    cdef int register_topic(self, void* topic) noexcept nogil
+    cdef void unregister_topic(self, void* topic) noexcept nogil
+    cdef size_t route_batch(self, const BatchLocation* location, const uint32_t* selection, size_t selected, int64_t now_ns,
+                            Outbox* outboxes) noexcept nogil
+    cdef void set_quotas(self, bint enforced) noexcept nogil
+    cdef int prime_stage(self, WorkerPool pool, Reader reader) except -1
