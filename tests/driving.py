@@ -51,6 +51,7 @@ class Drive:
         self.notes: list[BatchStart | BatchEnd] = []
         self.files: list[FileOpened | StreamOpened] = []
         self.told: list[str] = []
+        others = options.pop("streams", ())
         self.reader = Reader(window=window, max_line=max_line)
         self.follower = Follower(
             folder,
@@ -63,7 +64,10 @@ class Drive:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         max_topics = options.pop("max_topics", 1 << 20)
         self.pipeline = Pipeline(
-            [StreamSource("orders", self.reader, lambda: self.follower, workers, max_topics=max_topics)],
+            [
+                StreamSource("orders", self.reader, lambda: self.follower, workers, max_topics=max_topics),
+                *(self._source(folder, stream, window, workers, rescan_s) for stream in others),
+            ],
             Watcher(wake_fd=self._wake_fd, use_inotify=inotify),
             selector or Selector(),
             workers,
@@ -77,6 +81,21 @@ class Drive:
         for topic, wanted in ((self.old_updates, frames), (self.old_batches, pieces)):
             if wanted:
                 self._commands = self.pipeline.add_topic(topic)
+
+    def _source(
+        self, folder: Path, stream: str, window: int, workers: int, rescan_s: float
+    ) -> StreamSource:
+        def follow() -> Follower:
+            return Follower(
+                folder,
+                start="oldest",
+                grace_s=0.2,
+                rescan_s=rescan_s,
+                stream=stream,
+                notice=lambda level, text: self.told.append(text),
+            )
+
+        return StreamSource(stream, Reader(window=window, max_line=1 << 20), follow, workers)
 
     def __enter__(self) -> Drive:
         self.pipeline.start()

@@ -18,6 +18,8 @@ from typing import Any
 import orjson
 import plain_reader
 import pytest
+from fill_lines import match
+from fill_lines import render as render_fills
 from lines import envelope, event, plain
 from running import PATIENCE_S, command, hour_file, wait_for
 
@@ -518,6 +520,24 @@ def test_tail_without_following_reads_all_there_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run("tail", tmp_path / "empty", "--no-follow")
     assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_tail_of_fills(tmp_path: Path) -> None:
+    data = render_fills([match(1, "0xa", "0xb"), match(2, "0xa", "0xc", coin="ETH")], "by_block")
+    path = hour_file(tmp_path, "by_block", "20260505", 17, stream="node_fills")
+    path.write_bytes(data)
+    options = ("--stream", "fills", "--no-follow", "--from", "oldest", "--format", "raw")
+    done = run("tail", tmp_path, *options)
+    assert done.returncode == 0
+    events = [event for line in data.splitlines() for event in orjson.loads(line)["events"]]
+    assert [orjson.loads(line) for line in done.stdout.splitlines()] == events
+    done = run("tail", tmp_path, *options, "--coin", "ETH", "--side", "A")
+    assert [orjson.loads(line)[0] for line in done.stdout.splitlines()] == ["0xc"]
+    raw = run("parse", path, "--format", "raw").stdout.splitlines()
+    assert raw == [orjson.dumps(each) for each in events]
+    done = run("tail", tmp_path, *options, "--status", "open")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"fasttail tail: statuses are those of orders, not of fills\n"
 
 
 def test_tail_filters_and_tells_what_it_rejects(tmp_path: Path) -> None:

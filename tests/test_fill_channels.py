@@ -15,6 +15,9 @@ from lines import event, plain
 from running import Serve, hour_file, serve, wait_for
 from test_ws import Bot
 
+from fasttail.engine.topics import Topic
+from fasttail.replay.replay_reader import ReplayReader
+
 USERS = [f"0x{i:040x}" for i in range(1, 7)]
 COINS = ["BTC", "ETH", "xyz:GOLD", "@107"]
 LAYOUTS = ["plain", "streaming", "by_block"]
@@ -133,6 +136,35 @@ def test_every_channel_of_fills(tmp_path: Path, layout: str) -> None:
             listener.socket.close()
         for message in listeners[-1][0].messages:
             assert message["user"] == USERS[2]
+
+
+def replayed_trades(path: Path, layout: str, window: int) -> list[dict[str, Any]]:
+    """Return the trades that a replay of a whole file makes."""
+    reader = ReplayReader("fills", window=window)
+    reader.attach_topic(Topic("trades", with_seq=False))
+    reader.open(str(path), layout, 0)
+    found = []
+    while reader.read_step(path.stat().st_size):
+        for message in reader.take_messages():
+            found += orjson.loads(message.data[message.data.index(b"{") :])["data"]
+    return found
+
+
+def test_every_genuine_match_is_a_trade(tmp_path: Path, real_data: Path) -> None:
+    fills = matches = 0
+    for layout in LAYOUTS:
+        for source in sorted(real_data.glob(f"node_fills.{layout}.*.jsonl")):
+            path = tmp_path / source.name
+            path.write_bytes(source.read_bytes())
+            lines = [line for line in source.read_bytes().splitlines() if line]
+            expected = trades(lines)
+            fills += sum(len(events_of(line)[1]) for line in lines)
+            matches += len(expected)
+            for window in (1 << 12, 1 << 20):
+                assert replayed_trades(path, layout, window) == expected, source.name
+    assert fills > 4000
+    assert matches > 2000
+    assert fills - 2 * matches < 100, "nearly all genuine fills have another side"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -36,13 +36,16 @@ def tail_folder(settings: TailSettings) -> int:
         notice=lambda level, text: print(f"fasttail tail: {text}", file=sys.stderr),
         stream=settings.stream,
     )
-    converter = Converter(
-        capacity=settings.block_size + settings.max_line,
-        workers=settings.workers,
-        selector=make_selector(settings),
-        format=settings.format,
-        stream=settings.stream,
-    )
+    try:
+        converter = Converter(
+            capacity=settings.block_size + settings.max_line,
+            workers=settings.workers,
+            selector=make_selector(settings),
+            format=settings.format,
+            stream=settings.stream,
+        )
+    except ValueError as error:  # a filter that the stream does not have
+        raise ConfigError(str(error)) from error
     at_end = True
     while True:
         follower.check(reader, watch, at_end)

@@ -269,6 +269,7 @@ cdef class Pipeline:
             source.close()
             source.file_number = self.ring.set_file(None, None)
         source.unanswered = 0
+        source.unposted_end = 0
         with nogil:
             self._post_topics_changed(source, number)
 
@@ -298,6 +299,9 @@ cdef class Pipeline:
 
     cdef bint _set_file(self, StreamSource source, path, identity) except -1:
         """Set the file of the next lines. Return whether it is another one."""
+        if source.unposted_end and path != source.path:
+            with nogil:
+                self._post_progress(source)
         if not source.set_file(path, identity):
             return False
         source.file_number = self.ring.set_file(path, identity)
@@ -499,12 +503,22 @@ cdef class Pipeline:
         """Post that the stream's commands up to `number` apply from the next batch on."""
         cdef RingSlot* slot = self._claim_slot(source, EVENT_TOPICS_CHANGED, number)
         slot.end = source.reader.offset
+        if not source.late:
+            source.unposted_end = 0
+        self.ring.post()
+
+    cdef void _post_progress(self, StreamSource source) noexcept nogil:
+        """Post the end of the last batch of the file that is being left."""
+        cdef RingSlot* slot = self._claim_slot(source, EVENT_TOPICS_CHANGED, 0)
+        slot.end = source.unposted_end
+        source.unposted_end = 0
         self.ring.post()
 
     cdef void _post_opened(self, StreamSource source, EventKind kind) noexcept nogil:
         """Post which file is read, and from where, so that a checkpoint need not wait for its first line."""
         cdef RingSlot* slot = self._claim_slot(source, kind, source.counters.batch_number)
         slot.end = source.reader.offset
+        source.unposted_end = 0
         self.ring.post()
 
     cdef RingSlot* _claim_slot(self, StreamSource source, EventKind kind, uint64_t number) noexcept nogil:
@@ -555,13 +569,17 @@ cdef class Pipeline:
         source.record_batch(slot, offset)
         if self._is_worth_posting(source, slot):
             source.posted_ns = slot.ended_ns
+            source.unposted_end = 0
             self.ring.post()
+        else:
+            source.unposted_end = slot.end
 
     cdef bint _is_worth_posting(self, StreamSource source, const RingSlot* slot) noexcept nogil:
         """Whether the main thread must learn of the batch now.
 
         Each event wakes it. A batch that made no messages only advances the position, which can wait: what it held is of no
-        interest to any topic, and a topic that is added is answered with the position at that moment.
+        interest to any topic, and a topic that is added is answered with the position at that moment. The end of a file is
+        always posted, by `_set_file`.
         """
         return (source.index == self.legacy_source or self.ring.has_messages(slot) or slot.rejected or slot.failed
                 or slot.late or slot.ended_ns - source.posted_ns >= MAX_QUIET_NS)

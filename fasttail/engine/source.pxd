@@ -54,6 +54,7 @@ cdef class StreamSource:
     cdef uint64_t check_ns           # ask it then
     cdef uint64_t bytes_before_check
     cdef uint64_t posted_ns          # when the main thread last learnt of a batch
+    cdef uint64_t unposted_end       # end of the last batch that it did not learn of; 0: it has learnt of all
     cdef const char* running_begin   # the running batch in the reader's memory; NULL: no batch, or a final line held elsewhere
     cdef const char* running_limit
     cdef Counters counters
