@@ -62,10 +62,10 @@ class Drive:
             notice=notice or (lambda level, text: self.told.append(text)),
         )
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        max_topics = options.pop("max_topics", 1 << 20)
+        limits = {name: options.pop(name) for name in ("max_topics", "deliver_replayed") if name in options}
         self.pipeline = Pipeline(
             [
-                StreamSource("orders", self.reader, lambda: self.follower, workers, max_topics=max_topics),
+                StreamSource("orders", self.reader, lambda: self.follower, workers, **limits),
                 *(self._source(folder, stream, window, workers, rescan_s) for stream in others),
             ],
             Watcher(wake_fd=self._wake_fd, use_inotify=inotify),

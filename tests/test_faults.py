@@ -215,14 +215,17 @@ def test_copytruncate_under_a_writer_that_goes_on_where_it_was(
 @both_ways
 @pytest.mark.parametrize("layout", ["streaming", "by_block"])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_blocks_written_once_more_are_delivered_and_counted(
-    folder: Path, layout: str, workers: int, inotify: bool
+@pytest.mark.parametrize("deliver", [False, True])
+def test_blocks_written_once_more_come_once(
+    folder: Path, layout: str, workers: int, inotify: bool, deliver: bool
 ) -> None:
-    """Each step back of the block number counts once, wherever batches end."""
+    """Each step back of the block number counts once, wherever batches end. What was read is dropped."""
     path = hour_file(folder, layout, "20260505", 9)
     heights = [*range(100, 200), *range(150, 260), *range(255, 300), 300, 300, 299, 300]
     path.touch()
-    with Drive(folder, workers=workers, window=1 << 18, inotify=inotify) as drive:
+    with Drive(
+        folder, workers=workers, window=1 << 18, inotify=inotify, deliver_replayed=deliver
+    ) as drive:
         at = 0
         while at < len(heights):
             lines = [
@@ -234,7 +237,11 @@ def test_blocks_written_once_more_are_delivered_and_counted(
             drive.until(lambda at=at: drive.lines >= min(at, len(heights)))  # type: ignore[misc]
         stats = drive.pipeline.stats()
     assert stats["height_regressions"] == 3
-    assert ids(drive) == [i for i, number in enumerate(heights) if number % 7 for _ in range(3)]
+    written = [(i, number) for i, number in enumerate(heights) if number % 7]
+    first = {number: i for i, number in reversed(written)}
+    new = [(i, number) for i, number in written if deliver or first[number] == i or i == len(heights) - 3]
+    assert ids(drive) == [i for i, _ in new for _ in range(3)]
+    assert stats["replayed_events"] == 3 * (len(written) - len(new))
     assert stats["height"] == 300
 
 

@@ -144,7 +144,9 @@ def replayed_trades(path: Path, layout: str, window: int) -> list[dict[str, Any]
     reader.attach_topic(Topic("trades", with_seq=False))
     reader.open(str(path), layout, 0)
     found = []
-    while reader.read_step(path.stat().st_size):
+    size = path.stat().st_size
+    while reader.tell() < size:
+        assert reader.read_step(size)
         for message in reader.take_messages():
             found += orjson.loads(message.data[message.data.index(b"{") :])["data"]
     return found

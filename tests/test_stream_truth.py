@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from fill_lines import events_of
 from running import PATIENCE_S, command, serve, wait_for
@@ -79,9 +81,30 @@ def true_trades(truth: Path) -> list[dict[str, Any]]:
 
 
 def written_fills(node: Path) -> list[Any]:
+    """Return all events in the files, each block's as they were written in whole."""
     paths = sorted(node.glob("node_fills*/hourly/*/*"), key=lambda path: (path.parent.name, int(path.name)))
-    lines = [line for path in paths for line in path.read_bytes().splitlines()]
-    return [event for line in lines for event in events_of(line)[1]]
+    blocks: dict[int | None, list[Any]] = {}
+    before, count = None, 0
+    for line in (line for path in paths for line in path.read_bytes().splitlines()):
+        try:
+            block, events = events_of(line)
+        except orjson.JSONDecodeError:  # the node was stopped within it
+            continue
+        count = count + len(events) if block == before else len(events)
+        before = block
+        written = blocks.setdefault(block, [])
+        if count > len(written):
+            written += events[len(events) - (count - len(written)) :]
+    return [event for block in sorted(blocks, key=lambda block: block or 0) for event in blocks[block]]
+
+
+def goes_back(node: Path) -> bool:
+    """Return whether the block number decreases somewhere."""
+    for path in node.glob("node_fills*/hourly/*/*"):
+        numbers = [int(found) for found in re.findall(rb'"block_number":(\d+)', path.read_bytes())]
+        if numbers != sorted(numbers):
+            return True
+    return False
 
 
 def check(client: Returning, expected: list[Any]) -> None:
@@ -102,6 +125,7 @@ def test_each_fill_and_trade_once_over_kills(tmp_path: Path, layout: str) -> Non
         command(
             "synth", node, "--streams", "orders,fills", "--layout", layout, "--seconds", 9, "--rate", 8000,
             "--hour-seconds", 2, "--truth", truth, "--resting", 4000, "--torn",
+            *(() if layout == "plain" else ("--fault", "restart@2.5", "--fault", "restart@5")),
         ),
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -125,6 +149,7 @@ def test_each_fill_and_trade_once_over_kills(tmp_path: Path, layout: str) -> Non
             for coin, client in zip(COINS, traders, strict=True):
                 check(client, [each for each in trades if each["coin"] == coin])
             check(everything, written_fills(node))
+            assert layout == "plain" or goes_back(node), "the node has restarted"
             for client in clients:
                 client.stop()
     finally:

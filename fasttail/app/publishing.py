@@ -61,6 +61,7 @@ class StreamPublishing:
             max_behind_s=settings.max_behind_s,
             on_delivered=on_delivered,
             stream=source.stream,
+            deliver_replayed=settings.replayed_blocks == "deliver",
         )
 
     def close(self) -> None:

@@ -346,13 +346,22 @@ def _pipeline(
     is_restart: bool,
 ) -> Pipeline:
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    sources = [StreamSource("orders", reader, lambda: follower, settings.workers)]
+    deliver_replayed = settings.replayed_blocks == "deliver"
+    sources = [
+        StreamSource(
+            "orders", reader, lambda: follower, settings.workers, deliver_replayed=deliver_replayed
+        )
+    ]
     for stream in settings.streams:
         if stream != "orders":
             # Followed while there are subscriptions, which begin with what is written from then on.
             make_follower = partial(_follower, settings, "end", stream=stream)
             other = Reader(window=settings.block_size, max_line=settings.max_line)
-            sources.append(StreamSource(stream, other, make_follower, settings.workers))
+            sources.append(
+                StreamSource(
+                    stream, other, make_follower, settings.workers, deliver_replayed=deliver_replayed
+                )
+            )
     return Pipeline(
         sources,
         Watcher(wake_fd=wake_fd, use_inotify=settings.inotify),

@@ -185,6 +185,11 @@ class ServeSettings(_FollowingSettings):
         "(default: no checkpoint)",
         default=None,
     )
+    replayed_blocks: Literal["drop", "deliver"] = _option(
+        types.choice("drop", "deliver"),
+        "what to do with the events of blocks that a restarted node writes again",
+        default="drop",
+    )
     host: str = _option(
         types.text("a host name or an address", "HOST"), "address to listen on", default="127.0.0.1"
     )

@@ -25,6 +25,7 @@ from fasttail.system.checks cimport ft_assert, ft_assert_thread
 from fasttail.system.clock cimport monotonic_ns, utc_ns
 from fasttail.engine.lines cimport count_lines
 from fasttail.engine.filters cimport Selector
+from fasttail.engine.pool cimport BATCH_DONE
 from fasttail.engine.source cimport StreamSource
 from fasttail.engine.topics cimport Topic
 from fasttail.engine.ring cimport (
@@ -262,7 +263,6 @@ cdef class Pipeline:
         if source.follow_wanted and not source.followed:
             source.open(self.watcher)
             self._check_source(source)
-            source.topics.prime_stage(source.pool, source.reader)
             with nogil:
                 self._post_opened(source, EVENT_STREAM_OPENED)
         elif not source.follow_wanted and source.followed:
@@ -280,6 +280,7 @@ cdef class Pipeline:
         """
         cdef bint idle = source.at_end and source.reader.total_read_bytes == source.bytes_before_check
         source.check()
+        source.prime()
         if self.start_barrier is not None:
             start_barrier, self.start_barrier = self.start_barrier, None
             start_barrier()
@@ -546,6 +547,7 @@ cdef class Pipeline:
         cdef bint logged = (self.log_every_ns != ~<uint64_t>0 and source.index == self.legacy_source
                             and now - self.logged_ns >= self.log_every_ns)
         cdef RingSlot* slot
+        cdef int code
         ft_assert(begin <= limit)
         ft_assert(limit <= readable)
         if logged:
@@ -557,8 +559,10 @@ cdef class Pipeline:
         source.table.clear()
         source.pool.stall_ms = <int>self.stall_ms
         self.stall_ms = 0
-        source.pool.parse_batch(begin, begin, limit, readable)     # failed bounds are flagged in the chunks
+        code = source.pool.parse_batch(begin, begin, limit, readable)     # failed bounds are flagged in the chunks
         source.pool.stall_ms = 0
+        if code == BATCH_DONE and not source.late:
+            source.blocks.drop_rows(source.pool)
         slot = self._claim_slot(source, EVENT_BATCH_END, source.counters.batch_number)
         slot.logged = logged
         slot.bytes = <uint64_t>(limit - begin)

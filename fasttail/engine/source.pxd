@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.pool cimport WorkerPool
+from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.ring cimport RingSlot
 from fasttail.engine.stream_topics cimport StreamTopics
 from fasttail.engine.table cimport RowTable
@@ -14,11 +15,10 @@ from fasttail.sources.watcher cimport StreamWatch, Watcher
 
 
 cdef struct Counters:
-    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes, height_regressions
+    uint64_t batches, lines, orders, selected, rejected, bytes, failed_chunks, late_lines, nul_bytes
     uint64_t last_data_ns, in_batch_ns, batch_number
     uint64_t topics_ns       # from rows to messages
     uint64_t height
-    uint64_t last_block      # of the last line that had one; lines of previous hours excluded
     uint64_t last_event_ns   # the newest event's own time,
     uint64_t last_local_ns   # … when the node wrote its line (0: not in this layout),
     uint64_t last_event_seen_ns  # … and when it was published
@@ -32,6 +32,8 @@ cdef class StreamSource:
     cdef RowTable table
     cdef WorkerPool pool
     cdef StreamTopics topics
+    cdef ReplayedBlocks blocks
+    cdef bint primed                 # the lines before the first one are known to `blocks` and the stage
     cdef StreamWatch watch           # None while it is not followed
     cdef readonly object follower    # None until it is followed for the first time
     cdef object make_follower
@@ -69,10 +71,10 @@ cdef class StreamSource:
     cdef void record_batch(self, RingSlot* slot, uint64_t offset) noexcept nogil
     cdef void _record_newest_times(self, RingSlot* slot) noexcept nogil
     cdef void _count(self, const RingSlot* slot) noexcept nogil
-    cdef void _count_height_regressions(self) noexcept nogil
     cdef object open(self, Watcher watcher)
     cdef object close(self)
     cdef object check(self)
+    cdef int prime(self) except -1
     cdef bint set_file(self, path, identity) except -1
     cdef object set_resume_point(self)
     cdef object _set_cursor_prefix(self, path)

@@ -16,6 +16,7 @@ class StreamSource:
         workers: int,
         *,
         max_topics: int = 1 << 20,
+        deliver_replayed: bool = False,
     ) -> None: ...
     @property
     def stream(self) -> str: ...

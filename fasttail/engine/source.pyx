@@ -15,6 +15,7 @@ from fasttail.system.clock cimport monotonic_ns, utc_ns
 from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.lines cimport count_lines
 from fasttail.engine.pool cimport WorkerPool
+from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.ring cimport RingSlot
 from fasttail.engine.router cimport MAX_TOPICS
 from fasttail.engine.stream_topics cimport StreamTopics
@@ -68,17 +69,20 @@ cdef class StreamSource:
     stream: "orders" or "fills"
     make_follower: returns a new Follower, each time that the pipeline begins to follow the stream
     max_topics: limit of topics besides those of the old channels; further ones are refused (`Topic.refused`)
+    deliver_replayed: deliver the events of blocks that the node writes again
 
     Raises ValueError for an unknown stream, and MemoryError.
     """
 
-    def __cinit__(self, str stream, Reader reader not None, make_follower, int workers, *, uint32_t max_topics=MAX_TOPICS):
+    def __cinit__(self, str stream, Reader reader not None, make_follower, int workers, *, uint32_t max_topics=MAX_TOPICS,
+                  bint deliver_replayed=False):
         self.stream = stream
         self.reader = reader
         self.make_follower = make_follower
         self.table = table_new(find_stream(stream), reader.capacity, <size_t>workers)
         self.pool = WorkerPool(workers, self.table, max_rejects=1)
         self.topics = StreamTopics(workers, self.table, max_topics=max_topics)
+        self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.batch_times = Histogram()
 
     # ------------------------------------------------------------------------------------------------------------ any thread
@@ -97,7 +101,8 @@ cdef class StreamSource:
             "crowded_batches": ft_load_relaxed(&self.topics.router.quota_batches),
             "oversize_orders": ft_load_relaxed(&self.topics.router.oversize), "oversize_lines": self.reader.oversize_lines,
             "nul_bytes": ft_load_relaxed(&c.nul_bytes) + self.reader.nul_bytes,
-            "height_regressions": ft_load_relaxed(&c.height_regressions),
+            "height_regressions": ft_load_relaxed(&self.blocks.regressions),
+            "replayed_events": ft_load_relaxed(&self.blocks.dropped),
             "worker_count": self.pool.workers, "recut_batches": self.pool.recut_batches,
             "last_data_ns": ft_load_relaxed(&c.last_data_ns), "in_batch_ns": ft_load_relaxed(&c.in_batch_ns),
             "batch_number": ft_load_relaxed(&c.batch_number), "file": self.path, "identity": self.identity,
@@ -140,6 +145,7 @@ cdef class StreamSource:
         self.watch = watcher.watch()
         self.truncations = self.follower.truncations
         self.followed = True
+        self.primed = False
         self.needs_check = self.at_end = True
 
     cdef object close(self):
@@ -151,7 +157,6 @@ cdef class StreamSource:
         self.hour = 0
         self.late = False
         self.followed = self.needs_check = self.may_have_data = False
-        self.counters.last_block = 0
 
     cdef object check(self):
         """Let the follower check the folders, and plan the next check."""
@@ -163,6 +168,18 @@ cdef class StreamSource:
         seconds = self.follower.next_check_s
         self.check_at_end = seconds <= 0
         self.check_ns = monotonic_ns() + <uint64_t>((1.0 if self.check_at_end else seconds) * 1e9)
+
+    cdef int prime(self) except -1:
+        """Let the lines before the reader's position be known to `blocks` and the stage, once."""
+        if not self.primed:
+            self.primed = True
+            self.blocks.reset()
+            self.topics.reset_stage()
+            try:
+                self.topics.prime(self.pool, self.reader, self.blocks)
+            except OSError:
+                pass                     # the follower finds out, too
+        return 0
 
     cdef bint set_file(self, path, identity) except -1:
         """Set the file of the next lines and its identity (device, inode). Return whether it is another one."""
@@ -298,22 +315,5 @@ cdef class StreamSource:
             ft_add_single_writer(&c.nul_bytes, self.pool.chunks[k].nul_bytes)
         if self.late:
             ft_add_single_writer(&c.late_lines, slot.lines)
-        elif slot.failed == 0:
-            self._count_height_regressions()
         ft_store_relaxed(&c.last_data_ns, slot.ended_ns)
         ft_store_relaxed(&c.in_batch_ns, 0)
-
-    cdef void _count_height_regressions(self) noexcept nogil:
-        """Count how often the block number decreases in the batch, because the node wrote blocks again."""
-        cdef Counters* c = &self.counters
-        cdef Chunk* chunk
-        cdef size_t i
-        cdef uint64_t number
-        cdef int k
-        for k in range(self.pool.workers):
-            chunk = &self.pool.chunks[k]
-            for i in range(chunk.envelopes_len):
-                number = chunk.envelopes[i].block_number
-                if number < c.last_block:
-                    ft_add_single_writer(&c.height_regressions, 1)
-                c.last_block = number

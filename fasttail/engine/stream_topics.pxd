@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from fasttail.engine.buffer cimport Outbox
 from fasttail.engine.pool cimport WorkerPool
+from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.router cimport Router
 from fasttail.engine.table cimport RowTable
 from fasttail.engine.topics cimport BatchLocation
@@ -24,4 +25,5 @@ cdef class StreamTopics:
     cdef size_t route_batch(self, const BatchLocation* location, const uint32_t* selection, size_t selected, int64_t now_ns,
                             Outbox* outboxes) noexcept nogil
     cdef void set_quotas(self, bint enforced) noexcept nogil
-    cdef int prime_stage(self, WorkerPool pool, Reader reader) except -1
+    cdef void reset_stage(self) noexcept nogil
+    cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fasttail.engine.buffer cimport Outbox
 from fasttail.engine.pool cimport WorkerPool, check_batch
+from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.router cimport MAX_TOPICS, Router
 from fasttail.engine.table cimport RowTable
 from fasttail.engine.topics cimport BatchLocation, Topic
@@ -62,18 +63,20 @@ cdef class StreamTopics:
         if self.has_stage:
             self.stage_router.enforce_quotas = enforced
 
-    cdef int prime_stage(self, WorkerPool pool, Reader reader) except -1:
-        """Give the stage only the lines before the reader's position, because their block may not be complete.
+    cdef void reset_stage(self) noexcept nogil:
+        """Let the stage forget what it keeps, before lines that do not follow those read so far."""
+        if self.has_stage:
+            self.stage.reset()
+
+    cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1:
+        """Give the lines before the reader's position to `blocks` and to the stage, because their block may not be complete.
 
         Raises OSError, MemoryError.
         """
-        cdef uint64_t offset = reader.offset, trades, unpaired
+        cdef uint64_t offset = reader.offset, regressions = blocks.regressions, dropped = blocks.dropped, trades, unpaired
         cdef bytes lines
         cdef const char* data
         cdef size_t begin = 0, size
-        if not self.has_stage:
-            return 0
-        self.stage.reset()
         if offset == 0:
             return 0
         size = <size_t>min(offset, <uint64_t>LOOKBACK_BYTES)
@@ -82,11 +85,14 @@ cdef class StreamTopics:
             begin = <size_t>(lines.find(b"\n") + 1)
             if begin == 0:
                 return 0                     # a single line, which is complete
-        trades, unpaired = self.stage.trades, self.stage.unpaired
         data = lines
         size = <size_t>len(lines)
         self.table.clear()
         check_batch(pool.parse_batch(data, data + begin, data + size, data + size))
-        self.stage.run(self.table, data, False)
-        self.stage.trades, self.stage.unpaired = trades, unpaired
+        blocks.drop_rows(pool)
+        blocks.regressions, blocks.dropped = regressions, dropped
+        if self.has_stage:
+            trades, unpaired = self.stage.trades, self.stage.unpaired
+            self.stage.run(self.table, data, False)
+            self.stage.trades, self.stage.unpaired = trades, unpaired
         return 0

@@ -43,6 +43,11 @@ PIPELINE_COUNTERS = (
         "Block number regressions: the node replayed blocks.",
     ),
     (
+        "replayed_events",
+        "replayed_events",
+        "Events of replayed blocks that were dropped, because they had been delivered before.",
+    ),
+    (
         "recut_batches",
         "recut_batches",
         "Batches split again because a line could not be divided between workers.",

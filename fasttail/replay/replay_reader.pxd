@@ -6,6 +6,7 @@ from libc.stdint cimport uint64_t
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.table cimport RowTable
 from fasttail.engine.buffer cimport Outbox
+from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.stream_topics cimport StreamTopics
 from fasttail.engine.topics cimport BatchLocation
 from fasttail.sources.reader cimport Reader
@@ -18,6 +19,7 @@ cdef class ReplayReader:
     cdef RowTable table
     cdef WorkerPool pool
     cdef StreamTopics topics
+    cdef ReplayedBlocks blocks
     cdef dict topics_by_id           # owns the topics, which `router` only borrows
     cdef Outbox outbox               # owned; the messages of the last step,
     cdef size_t messages_taken       # … and how many of them have been taken

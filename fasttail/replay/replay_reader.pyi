@@ -8,7 +8,12 @@ from fasttail.sources.reader import Reader
 class ReplayReader:
     reader: Reader
     def __init__(
-        self, stream: str = "orders", *, window: int = 4194304, max_line: int = 67108864
+        self,
+        stream: str = "orders",
+        *,
+        window: int = 4194304,
+        max_line: int = 67108864,
+        deliver_replayed: bool = False,
     ) -> None: ...
     def attach_topic(self, topic: Topic, line: int = 0, events: int = 0) -> None: ...
     def include_all_orders(self, topic: Topic) -> None: ...

@@ -11,6 +11,7 @@ from fasttail.streams.registry cimport find_stream
 from fasttail.engine.table cimport table_new
 from fasttail.engine.buffer cimport MAX_RETAINED_BYTES, OutboxEntry, outbox_clear, outbox_free
 from fasttail.engine.router cimport Router
+from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.stream_topics cimport StreamTopics
 from fasttail.engine.topics cimport Topic, to_topic_message, set_prefix
 from fasttail.sources.reader cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, RETAINED_WINDOWS, Reader
@@ -42,7 +43,8 @@ cdef class ReplayReader:
     While a step runs, no other method may be called.
     """
 
-    def __cinit__(self, str stream="orders", *, size_t window=4 << 20, size_t max_line=64 << 20):
+    def __cinit__(self, str stream="orders", *, size_t window=4 << 20, size_t max_line=64 << 20,
+                  bint deliver_replayed=False):
         self.stream = stream
         self.reader = Reader(window=window, max_line=max_line)
         self.reader.check_rewrites = True    # treat holes of NUL bytes as the pipeline does
@@ -50,6 +52,7 @@ cdef class ReplayReader:
         self.pool = WorkerPool(1, self.table)
         self.topics = StreamTopics(1, self.table)
         self.topics.set_quotas(False)
+        self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.topics_by_id = {}
 
     def __dealloc__(self):
@@ -79,6 +82,8 @@ cdef class ReplayReader:
         for topic in list(self.topics_by_id.values()):
             self.detach_topic(topic)
         self.reader.close()
+        self.blocks.reset()
+        self.topics.reset_stage()
         self.messages_taken = 0
         outbox_clear(&self.outbox, MAX_RETAINED_BYTES)
 
@@ -102,7 +107,10 @@ cdef class ReplayReader:
         cursor_place: the position that all messages carry as their cursor; None: that of their orders.
         """
         self.reader.open(path, offset)
-        self.topics.prime_stage(self.pool, self.reader)
+        if offset:                           # else the hour before may have been read to its end
+            self.blocks.reset()
+            self.topics.reset_stage()
+            self.topics.prime(self.pool, self.reader, self.blocks)
         self.location.late = cursor_place is not None
         self.location.resume_offset = cursor_place.offset if cursor_place is not None else 0
         set_prefix(&self.location, (cursor_prefix(layout, path, self.stream) if cursor_place is None
@@ -212,6 +220,8 @@ cdef class ReplayReader:
         code = self.pool.parse_batch(begin, begin, limit, readable)      # the pipeline has already reported rejected lines
         if code:
             return code
+        if not self.location.late:
+            self.blocks.drop_rows(self.pool)
         self.location.data = begin
         self.location.size = <size_t>(limit - begin)
         self.location.offset = offset

@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 class ReplayManager:
     """All members of one stream that are behind. While no thread is free for another scan, the others wait.
 
+    deliver_replayed: deliver the events of blocks that the node wrote again, as the pipeline does
     threads: of the replays of all streams; whoever made them closes them
     max_behind_s: a member that is further behind gets a gap, and continues at the high watermark
     on_delivered: called after messages were delivered
@@ -71,11 +72,14 @@ class ReplayManager:
         max_behind_s: float,
         on_delivered: Callable[[], None],
         stream: str = "orders",
+        deliver_replayed: bool = False,
     ) -> None:
         self._stream = stream
         self._feeds = feeds
         self._data_dir = os.path.abspath(data_dir)
-        self._new_replay_reader = partial(ReplayReader, stream, window=window, max_line=max_line)
+        self._new_replay_reader = partial(
+            ReplayReader, stream, window=window, max_line=max_line, deliver_replayed=deliver_replayed
+        )
         self._members = LaggingMembers(feeds, max_behind_s)
         self._threads = threads
         self._runner = ScanRunner(self._members, feeds, self._threads, make_topic, on_delivered)
