@@ -467,6 +467,9 @@ class Ending:
         self.before()
         raise RequestError("lost")
 
+    async def find_recent(self, before: object, size: int) -> None:
+        raise AssertionError
+
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_subscription_that_has_two_ends_ends_once(again: bool) -> None:

@@ -265,6 +265,9 @@ class NoReplays:
     async def find_start(self, request: ClientRequest) -> str:
         raise AssertionError(request)
 
+    async def find_recent(self, before: object, size: int) -> None:
+        raise AssertionError
+
     def start_replay(self, _: Member) -> None: ...
     def cancel_replay(self, _: Member) -> None: ...
     def on_client_writable(self) -> None: ...

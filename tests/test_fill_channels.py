@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,20 +68,33 @@ class Listener(Bot):
         super().__init__(server)
         self.got: list[Any] = []
         self.messages: list[dict[str, Any]] = []
+        self.snapshots: list[dict[str, Any]] = []
         self.answer = self.subscribe(**subscription)
+
+    def elements_or_snapshot(self) -> None:
+        """Take the next message that has fills."""
+        seen = len(self.snapshots) + len(self.messages)
+        while len(self.snapshots) + len(self.messages) == seen:
+            self._take()
 
     def elements(self, count: int) -> list[Any]:
         """Return the first `count` elements, once they have come."""
         while len(self.got) < count:
-            message = self.next()
-            if message["channel"] in ("live", "replay"):
-                continue
-            assert message["channel"] in ("fills", "trades", "userFills", "user"), message
-            self.messages.append(message)
-            data = message["data"]
-            self.got += data if isinstance(data, list) else data["fills"]
+            self._take()
         assert len(self.got) == count, self.got[count:]
         return self.got
+
+    def _take(self) -> None:
+        message = self.next()
+        if message["channel"] in ("live", "replay"):
+            return
+        assert message["channel"] in ("fills", "trades", "userFills", "user"), message
+        if isinstance(message["data"], dict) and message["data"].get("isSnapshot"):
+            self.snapshots.append(message)
+            return
+        self.messages.append(message)
+        data = message["data"]
+        self.got += data if isinstance(data, list) else data["fills"]
 
 
 def append_in_pieces(path: Path, data: bytes, seed: int) -> None:
@@ -240,6 +254,53 @@ def test_fills_are_read_only_while_they_are_wanted(tmp_path: Path) -> None:
             assert [each["tid"] for each in trader.elements(1)] == [4]
         with Listener(server, type="trades", coin="BTC", since="2026-05-05T17:39:14.852") as trader:
             assert [each["tid"] for each in trader.elements(4)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_snapshot_and_what_follows_have_each_fill_once(tmp_path: Path, layout: str) -> None:
+    """A user's fills begin with those in the files, over hours, while others are being written."""
+    orders_file(tmp_path)
+    blocks = market(11, 900)
+    data = render(blocks, layout)
+    lines = data.splitlines(keepends=True)
+    fills_file(tmp_path, layout, 16).write_bytes(b"".join(lines[: len(lines) // 3]))
+    path = fills_file(tmp_path, layout, 17)
+    path.write_bytes(b"".join(lines[len(lines) // 3 : len(lines) // 2]))
+    rest = b"".join(lines[len(lines) // 2 :])
+    with serve(tmp_path, "--workers", 2) as server:
+        writer = threading.Thread(target=append_in_pieces, args=(path, rest, 3))
+        writer.start()
+        for user in (*USERS[:3], "0x" + "f" * 40):
+            expected = [e[1] for line in lines for e in events_of(line)[1] if e[0] == user]
+            with Listener(server, type="userFills", user=user) as listener:
+                known: list[Any] = []
+                if expected:
+                    while len(known) + len(listener.got) < len(expected):
+                        listener.elements_or_snapshot()
+                        known = [each for one in listener.snapshots for each in one["data"]["fills"]]
+                else:
+                    listener.elements_or_snapshot()
+                assert len(listener.snapshots) == 1
+                assert known + listener.got == expected
+                (snapshot,) = listener.snapshots
+                assert set(snapshot["data"]) == {"isSnapshot", "user", "fills"}
+                assert snapshot["data"]["user"] == user
+                assert snapshot["since"] <= min((each["time"] for each in known), default=snapshot["since"])
+        writer.join()
+
+
+def test_a_snapshot_is_bounded(tmp_path: Path) -> None:
+    orders_file(tmp_path)
+    blocks = [match(i, *USERS[:2]) for i in range(3000)]
+    fills_file(tmp_path, "streaming").write_bytes(render(blocks, "streaming"))
+    with serve(tmp_path) as server, Listener(server, type="userFills", user=USERS[0]) as user:
+        user.elements_or_snapshot()
+        (snapshot,) = user.snapshots
+        fills = snapshot["data"]["fills"]
+        assert 100 < len(fills) <= 2000
+        assert len(orjson.dumps(snapshot)) < 256 << 10
+        assert [each["tid"] for each in fills] == list(range(3000 - len(fills), 3000)), "the newest ones"
+        assert snapshot["since"] == fills[0]["time"] + 1
 
 
 def test_a_cursor_belongs_to_its_stream(tmp_path: Path) -> None:

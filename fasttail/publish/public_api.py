@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -35,6 +36,7 @@ from fasttail.engine.topics import Topic
 from fasttail.monitoring.rate_limited import RateLimitedLog
 from fasttail.publish.budget import Account, Budget, BudgetExceeded
 from fasttail.publish.feeds import Feed, Feeds, OutgoingMessage
+from fasttail.publish.snapshot import SNAPSHOT_BYTES, FillSnapshot
 from fasttail.publish.subscriptions import (
     ClientRequest,
     RequestError,
@@ -43,6 +45,7 @@ from fasttail.publish.subscriptions import (
     invalid_subscription,
     parse_request,
 )
+from fasttail.sources.cursor import CursorPosition
 
 STATUS: Final = "status"
 CHANNELS = ("orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", STATUS)
@@ -72,6 +75,9 @@ class ReplayStartFinder(Protocol):
 
     async def find_start(self, request: ClientRequest) -> str:
         """Return the cursor to begin at. Raises RequestError."""
+
+    async def find_recent(self, before: CursorPosition, size: int) -> tuple[str, int] | None:
+        """Return the cursor about `size` bytes before a position, and its time in ms. Raises OSError."""
 
 
 class ReplayControl(Protocol):
@@ -209,6 +215,7 @@ class Member:
 
     live: whether it receives its feed's messages; else it is starting or being replayed (`fasttail.replay`).
     needs_replay: whether it starts at a given position.
+    needs_snapshot: whether it starts with a snapshot, which `snapshot` collects.
     cursor: the position after its last order, or where it began; None if unknown.
     """
 
@@ -218,6 +225,8 @@ class Member:
         self.request = request
         self.subscription = request.subscription
         self.needs_replay = self.subscription.cursor is not None or self.subscription.since is not None
+        self.needs_snapshot = self.subscription.type == "userFills" and not self.needs_replay
+        self.snapshot: FillSnapshot | None = None
         self.feed: Feed | None = None  # None for `status`
         self._stream: StreamService | None = None  # likewise
         if self.subscription.type != STATUS:
@@ -276,6 +285,10 @@ class Member:
         if not message.data:  # an order that does not fit into a message
             self._count_missed(message)
             self.flush_gap(now=True)
+            return True
+        if self.snapshot is not None:
+            self.snapshot.add(message.data, message.orders)
+            self.cursor = message.cursor
             return True
         if not (ignore_limit or self.client.accepts_data):
             return False
@@ -347,11 +360,19 @@ class Member:
         """Make a replayed member live: the replay has reached the high watermark."""
         assert self.feed is not None
         self.set_live()
+        self.send_snapshot()
         feeds = self.stream.feeds
         self.cursor = feeds.cursor
         self.last_batch = 0
         data = {"subscription": self.subscription.echo}
         self.client.send_message("live", data, epoch=feeds.epoch, seq=self.feed.seq + 1, cursor=self.cursor)
+
+
+    def send_snapshot(self) -> None:
+        """Send the collected snapshot, if there is one."""
+        if self.snapshot is not None:
+            self.client.send_reply(text_frame(self.snapshot.payload()))
+            self.snapshot = None
 
 
 class _PendingRequest(NamedTuple):
@@ -545,7 +566,8 @@ class PublicClient(Client):
             service.status_members.add(member)
             self._send_response(request)
             return None
-        if member.feed.active.is_set() and not member.feed.refused and not member.needs_replay:
+        at_once = not (member.needs_replay or member.needs_snapshot)
+        if member.feed.active.is_set() and not member.feed.refused and at_once:
             self._begin_live(member)
             return None
         member.task = asyncio.get_running_loop().create_task(
@@ -584,6 +606,7 @@ class PublicClient(Client):
         request = member.request
         member.set_live()
         self._send_response(request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
+        member.send_snapshot()
 
     async def _prepare_member(self, member: Member, feed: Feed, deadline: float) -> None:
         """Make a member live, or start its replay, once the pipeline has its topic."""
@@ -600,7 +623,9 @@ class PublicClient(Client):
                     raise invalid_subscription(
                         request.sent, "the server cannot take another topic; try again later"
                     )
-                if member.needs_replay:
+                if member.needs_snapshot:
+                    await self._prepare_snapshot(member)
+                elif member.needs_replay:
                     member.cursor = await stream.start_finder.find_start(request)
             if member.needs_replay:
                 self._send_response(request, epoch=stream.feeds.epoch, seq=None, cursor=member.cursor)
@@ -617,6 +642,21 @@ class PublicClient(Client):
             self.service.failures.emit(exc_info=True)
             self.fail_subscription(member, invalid_subscription(request.sent, "internal server error"))
         done()
+
+    async def _prepare_snapshot(self, member: Member) -> None:
+        """Find where the snapshot of `userFills` begins. Without data, it is empty and sent at once."""
+        feeds, user = member.stream.feeds, member.subscription.user
+        assert user is not None
+        recent = None
+        if feeds.high_watermark is not None:
+            with suppress(OSError):  # live fills come all the same
+                recent = await member.stream.start_finder.find_recent(feeds.high_watermark, SNAPSHOT_BYTES)
+        since_ms = recent[1] if recent is not None else time.time_ns() // 1_000_000
+        # A part of a replay may be longer than the limit alone.
+        member.snapshot = FillSnapshot(user, since_ms, self.service.max_message - REPLAY_MESSAGE_BYTES)
+        if recent is not None:
+            member.cursor = recent[0]
+            member.needs_replay = True
 
     def fail_subscription(self, member: Member, error: RequestError) -> None:
         """End a subscription with an error."""

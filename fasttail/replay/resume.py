@@ -49,6 +49,38 @@ class ReplayStartFinder:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def find_recent(self, before: CursorPosition, size: int) -> tuple[str, int] | None:
+        """Return the cursor of a line about `size` bytes before a position, and its time in Unix ms.
+
+        Returns None if there is no such line. Raises OSError.
+        """
+        layout = self._layout()
+        if layout is None:
+            return None
+        search = partial(self._find_recent, layout, before, size)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, search)
+
+    def _find_recent(self, layout: str, before: CursorPosition, size: int) -> tuple[str, int] | None:
+        hours = hour_files(hourly_folder(self._data_dir, layout, self._stream))
+        start: tuple[HourFile, int] | None = None
+        for hour in reversed([hour for hour in hours if hour_number(hour) <= before.hour]):
+            end = before.offset if hour_number(hour) == before.hour else os.stat(hour.path).st_size
+            start = hour, max(0, end - size)
+            size -= end
+            if size <= 0:
+                break
+        if start is None:
+            return None
+        reader = Reader(window=1 << 14, max_line=self._max_line)
+        try:
+            event = first_event_from(reader, start[0].path, start[1], "time_ns", self._stream)
+        finally:
+            reader.close()
+        position = CursorPosition(hour_number(start[0]), event.offset if event else 0)
+        if event is None or event.value is None or position >= before:
+            return None
+        return position.to_cursor(layout, self._stream), event.value // 1_000_000
+
     async def find_start(self, request: ClientRequest) -> str:
         """Return the cursor at which a replay begins. Raises RequestError."""
         subscription = request.subscription
