@@ -245,6 +245,26 @@ def test_blocks_written_once_more_come_once(
     assert stats["height"] == 300
 
 
+@pytest.mark.fault(36)
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+def test_blocks_that_come_late_are_no_repetition(folder: Path, layout: str) -> None:
+    """What was not read before is delivered, though newer blocks were; the second time it is dropped. Plain
+    lines among the others always pass, and a chain that begins anew is read from its first block.
+    """
+    path = hour_file(folder, layout, "20260505", 9)
+    heights = [1, 2, 3, 9, 10, 4, 5, 6, 11, 5, 9, 12, 0, 12, 7, 13]
+    events = [(event(oid=i), number) for i, number in enumerate(heights)]
+    lines = [envelope([each], number) if number else plain(each) for each, number in events]
+    anew = {"block_time": "2026-06-01T00:00:00"}
+    lines += [envelope([event(oid=len(heights) + i)], each, **anew) for i, each in enumerate([2, 3, 4])]
+    path.write_bytes(b"".join(lines))
+    for workers in (1, 2, 3):
+        with Drive(folder, workers=workers) as drive:
+            drive.until_lines(len(lines))
+            assert ids(drive) == [i for i in range(len(lines)) if i not in (9, 10)]
+            assert drive.pipeline.stats()["replayed_events"] == 2
+
+
 @pytest.mark.fault(4, 36)
 def test_late_lines_of_a_former_hour_are_no_step_back(folder: Path) -> None:
     path = hour_file(folder, "streaming", "20260505", 9)

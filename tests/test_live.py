@@ -26,10 +26,9 @@ def render(events: list[dict[str, Any]], layout: str) -> bytes:
     if layout == "plain":
         return plain(*events)
     if layout == "streaming":
-        return b"".join(envelope([each], 985148182 + i) for i, each in enumerate(events))
-    return b"".join(envelope(events[i : i + 7], 985148182 + i) for i in range(0, len(events), 7)) + envelope(
-        [], 99
-    )
+        return b"".join(envelope([each], 985148182 + each["order"]["oid"]) for each in events)
+    parts = (events[i : i + 7] for i in range(0, len(events), 7))
+    return b"".join(envelope(part, 985148182 + part[0]["order"]["oid"]) for part in parts) + envelope([], 99)
 
 
 def numbered(first: int, count: int) -> list[dict[str, Any]]:

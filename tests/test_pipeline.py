@@ -545,4 +545,4 @@ def test_what_a_cursor_begins_with_fits(path: Path) -> None:
     replay_reader = ReplayReader()
     replay_reader.open(str(path), "plain", 0, CursorPosition(2026050509, 7))
     with pytest.raises(ValueError, match="cannot begin with"):
-        replay_reader.open(str(path), "plain", 0, CursorPosition(10**20, 7))
+        replay_reader.open(str(path), "plain", 0, CursorPosition(10**40, 7))

@@ -160,6 +160,7 @@ class World:
             max_line=1 << 20,
             max_behind_s=3600.0,
             on_delivered=self.queue_limit.enforce,
+            deliver_replayed=True,  # late lines have newer blocks here than a node's
         )
         self.service = PublicService(
             hub,

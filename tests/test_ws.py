@@ -152,8 +152,9 @@ def by_layout(layout: str, events: list[dict[str, Any]]) -> bytes:
     if layout == "plain":
         return plain(*events)
     if layout == "streaming":
-        return b"".join(envelope([each], 7000 + i // 10) for i, each in enumerate(events))
-    return b"".join(envelope(events[i : i + 10], 7000 + i // 10) for i in range(0, len(events), 10))
+        return b"".join(envelope([each], 7000 + each["order"]["oid"] // 10) for each in events)
+    parts = (events[i : i + 10] for i in range(0, len(events), 10))
+    return b"".join(envelope(part, 7000 + part[0]["order"]["oid"] // 10) for part in parts)
 
 
 def mixed(count: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from fasttail.commands.text_converter import Converter
+from fasttail.commands.text_converter import Converter, UnsuitableFilter
 from fasttail.commands.text_output import make_selector, print_rejects, wait_for_input, write_stdout
 from fasttail.config import ConfigError, ParseSettings
 from fasttail.sources.layout import stream_of_path
@@ -40,7 +40,7 @@ def parse_files(settings: ParseSettings) -> int:
             compute_sums=settings.stats,
             stream=settings.stream or stream_of_path(os.path.abspath(settings.files[0])),
         )
-    except ValueError as error:
+    except ValueError as error:  # also the folder of a stream that cannot be parsed
         raise ConfigError(str(error)) from error
     code = 0
     started = time.perf_counter()
@@ -51,6 +51,8 @@ def parse_files(settings: ParseSettings) -> int:
                     _convert_file(reader, converter, name, progress, wait_fd)
             except BrokenPipeError:
                 raise
+            except UnsuitableFilter as error:
+                raise ConfigError(str(error)) from error
             except OSError as error:
                 if error.filename is None:
                     raise  # an output error; the reader's errors name the file

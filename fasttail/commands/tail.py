@@ -10,7 +10,7 @@ import sys
 import time
 from functools import partial
 
-from fasttail.commands.text_converter import Converter
+from fasttail.commands.text_converter import Converter, UnsuitableFilter
 from fasttail.commands.text_output import make_selector, print_rejects, write_stdout
 from fasttail.config import ConfigError, TailSettings
 from fasttail.replay.find import locate_after_block
@@ -44,7 +44,7 @@ def tail_folder(settings: TailSettings) -> int:
             format=settings.format,
             stream=settings.stream,
         )
-    except ValueError as error:  # a filter that the stream does not have
+    except UnsuitableFilter as error:
         raise ConfigError(str(error)) from error
     at_end = True
     while True:

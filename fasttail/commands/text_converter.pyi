@@ -4,6 +4,8 @@ from typing import Literal, final
 from fasttail.engine.filters import Selector
 from fasttail.sources.reader import Reader
 
+class UnsuitableFilter(ValueError): ...
+
 @final
 class Converter:
     def __init__(

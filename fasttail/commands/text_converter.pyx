@@ -28,6 +28,10 @@ cdef enum:
 _FORMATS = {"none": FORMAT_NONE, "raw": FORMAT_RAW, "json": FORMAT_JSON}
 
 
+class UnsuitableFilter(ValueError):
+    """The stream does not have what a filter selects by."""
+
+
 cdef class Converter:
     """Converts blocks of whole lines to text, and counts over all blocks.
 
@@ -36,7 +40,7 @@ cdef class Converter:
     compute_sums: whether to sum the columns of the selected events, which `orders` counts.
     stream:       "orders" or "fills"; None: that of the first event of the first block.
 
-    Raises ValueError for an unknown stream, and for a selection by status in another stream than "orders".
+    Raises ValueError for an unknown stream, and UnsuitableFilter for a selection by status in another stream than "orders".
     """
 
     def __cinit__(self, *, size_t capacity, int workers, Selector selector not None, str format="none",
@@ -58,7 +62,7 @@ cdef class Converter:
     cdef int _open(self, const StreamSpec* stream) except -1:
         """Make the table and the workers for a stream."""
         if not self.selector.accepts_stream(stream):
-            raise ValueError(f"statuses are those of orders, not of {stream.name.decode()}")
+            raise UnsuitableFilter(f"statuses are those of orders, not of {stream.name.decode()}")
         self.table = table_new(stream, self.capacity, <size_t>self.workers)
         self.pool = WorkerPool(self.workers, self.table, max_rejects=MAX_REJECTS)
         self.selection = <uint32_t*>calloc(self.table.rows_cap, sizeof(uint32_t))

@@ -40,10 +40,12 @@ cdef class Pipeline:
     cdef bint _set_file(self, StreamSource source, path, identity) except -1
     cdef object _run_final_line(self, StreamSource source, bytes line, uint64_t offset)
     cdef int _loop(self) noexcept nogil
+    cdef void _read_all(self) noexcept nogil
     cdef void _fill_sources(self, uint64_t now) noexcept nogil
     cdef bint _must_check(self) noexcept nogil
     cdef bint _must_read(self) noexcept nogil
     cdef void* _next_source(self) noexcept nogil
+    cdef bint _all_behind(self) noexcept nogil
     cdef bint _precedes(self, void* source, void* other, bint behind) noexcept nogil
     cdef size_t _run_source(self, void* source) noexcept nogil
     cdef void _wait(self, uint64_t now, uint64_t batch_began) noexcept nogil

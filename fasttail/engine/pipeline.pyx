@@ -31,8 +31,8 @@ from fasttail.engine.topics cimport Topic
 from fasttail.engine.ring cimport (
     ADD_TOPIC, EVENT_BATCH_END, EVENT_BATCH_START, EVENT_FILE_OPENED, EVENT_STREAM_OPENED, EVENT_TOPICS_CHANGED, FOLLOW,
     REMOVE_TOPIC, RING_SLOTS, UNFOLLOW, Command, EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
-from fasttail.sources.reader cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, RETAINED_WINDOWS
-from fasttail.sources.watcher cimport WAIT_DATA, WAIT_WAKE, Watcher
+from fasttail.sources.reader cimport RETAINED_WINDOWS
+from fasttail.sources.watcher cimport WAIT_WAKE, Watcher
 
 import threading
 
@@ -267,7 +267,7 @@ cdef class Pipeline:
                 self._post_opened(source, EVENT_STREAM_OPENED)
         elif not source.follow_wanted and source.followed:
             source.close()
-            source.file_number = self.ring.set_file(None, None)
+            source.file_number = self.ring.set_file(source.index, None, None)
         source.unanswered = 0
         source.unposted_end = 0
         with nogil:
@@ -300,12 +300,12 @@ cdef class Pipeline:
 
     cdef bint _set_file(self, StreamSource source, path, identity) except -1:
         """Set the file of the next lines. Return whether it is another one."""
-        if source.unposted_end and path != source.path:
+        if source.unposted_end and (path != source.path or identity != source.identity or source.follower.late):
             with nogil:
                 self._post_progress(source)
         if not source.set_file(path, identity):
             return False
-        source.file_number = self.ring.set_file(path, identity)
+        source.file_number = self.ring.set_file(source.index, path, identity)
         return True
 
     cdef object _run_final_line(self, StreamSource source, bytes line, uint64_t offset):
@@ -344,6 +344,7 @@ cdef class Pipeline:
                 if self._must_check():
                     return EXIT_CHECK
                 if size >= (<StreamSource>source).reader.window // 2 or self._next_source() != NULL:
+                    self._read_all()     # the watcher was not asked, and the others may have data, too
                     continue
                 if (<StreamSource>source).may_have_data:
                     if now - batch_began < self.min_batch_ns:
@@ -355,6 +356,12 @@ cdef class Pipeline:
             if self._must_read():
                 continue
             self._wait(now, batch_began)
+
+    cdef void _read_all(self) noexcept nogil:
+        """Let the next round read every source, whatever the watcher has seen."""
+        cdef int i
+        for i in range(self.sources_len):
+            (<StreamSource>self.sources_by_index[i]).may_have_data = True
 
     cdef void _fill_sources(self, uint64_t now) noexcept nogil:
         """Read once from each source that may have data."""
@@ -389,17 +396,23 @@ cdef class Pipeline:
         cdef int i
         cdef void* source
         cdef void* best = NULL
-        cdef size_t pending
-        cdef bint all_behind = True
-        for i in range(self.sources_len):
-            pending = (<StreamSource>self.sources_by_index[i]).pending_bytes()
-            if pending:
-                all_behind &= pending >= (<StreamSource>self.sources_by_index[i]).reader.window // 2
+        cdef bint all_behind = self._all_behind()
         for i in range(self.sources_len):
             source = self.sources_by_index[i]
             if (<StreamSource>source).pending_bytes() and (best == NULL or self._precedes(source, best, all_behind)):
                 best = source
         return best
+
+    cdef bint _all_behind(self) noexcept nogil:
+        """Whether several sources have lines, and each of these half a block or more."""
+        cdef int i, count = 0
+        cdef size_t pending
+        for i in range(self.sources_len):
+            pending = (<StreamSource>self.sources_by_index[i]).pending_bytes()
+            if pending and pending < (<StreamSource>self.sources_by_index[i]).reader.window // 2:
+                return False
+            count += pending > 0
+        return count > 1
 
     cdef bint _precedes(self, void* source, void* other, bint behind) noexcept nogil:
         """Whether the lines of `source` are published before those of `other`."""
@@ -417,7 +430,7 @@ cdef class Pipeline:
         cdef size_t size = (<StreamSource>source).pending_bytes(), whole = size
         cdef uint64_t block, lowest = 0
         cdef int i
-        for i in range(self.sources_len):
+        for i in range(self.sources_len if self._all_behind() else 0):
             if self.sources_by_index[i] != source and (<StreamSource>self.sources_by_index[i]).pending_bytes():
                 block = (<StreamSource>self.sources_by_index[i]).next_block()
                 if block and (lowest == 0 or block < lowest):
@@ -463,7 +476,7 @@ cdef class Pipeline:
         ft_store_pointer_relaxed(<void**>&source.running_begin, NULL)
         source.reader.consume_bytes(size)
         if size > RETAINED_WINDOWS * source.reader.window:
-            source.table.trim(RETAINED_WINDOWS * source.reader.window)
+            source.topics.trim(RETAINED_WINDOWS * source.reader.window)
 
     cdef bint _run_commands(self) noexcept nogil:
         """Run the commands that the main thread has pushed, and answer with one event for each stream.
@@ -573,7 +586,8 @@ cdef class Pipeline:
         source.record_batch(slot, offset)
         if self._is_worth_posting(source, slot):
             source.posted_ns = slot.ended_ns
-            source.unposted_end = 0
+            if not source.late:
+                source.unposted_end = 0
             self.ring.post()
         else:
             source.unposted_end = slot.end

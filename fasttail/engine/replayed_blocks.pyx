@@ -3,25 +3,33 @@
     blocks of the lines   7  8  9  7  8  9  10            a 9 that a crash tore is completed by its second writing
     delivered             7  8  9           10
 
-A position is a block and a number of its events. What was read up to the highest one is not delivered again. Only a block number
-that decreases begins such a replay: a block that is written again directly after itself cannot be told from its continuation.
-One that decreases by more than MAX_REPLAYED_BLOCKS is another history, of which nothing is dropped.
+A position is a block and a number of its events. What was read of a block, up to the highest position, is not delivered again;
+a block that comes late, and was not read before, is delivered. Only a block number that decreases begins such a replay: a block
+that is written again directly after itself cannot be told from its continuation. One that decreases while the block's time
+does not is another history, of which nothing is dropped.
 """
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memmove
+from libc.stdlib cimport calloc, free
+from libc.string cimport memmove, memset
 
 from fasttail.system.atomics cimport ft_add_single_writer, ft_store_relaxed
 from fasttail.system.checks cimport ft_assert
 from fasttail.engine.pool cimport WorkerPool
-from fasttail.streams.types cimport NO_ENVELOPE, Chunk, RowHead
+from fasttail.streams.types cimport NO_ENVELOPE, Chunk, Envelope, RowHead
 
 
 cdef enum:
-    MAX_REPLAYED_BLOCKS = 100000     # a node resumes from a state that is at most some 10,000 blocks old
+    KNOWN_BLOCKS = 1 << 17       # a node resumes from a state that is at most some 10,000 blocks old
 
 
 cdef inline const RowHead* _row(const Chunk* c, size_t row_bytes, size_t i) noexcept nogil:
     return <const RowHead*>(c.rows + i * row_bytes)
+
+
+cdef inline uint64_t _block_of_row(const Chunk* c, size_t row_bytes, size_t i) noexcept nogil:
+    """Return the block of a row's line, 0 for a plain line."""
+    cdef uint32_t envelope = _row(c, row_bytes, i).envelope
+    return c.envelopes[envelope - c.envelope_base].block_number if envelope != <uint32_t>NO_ENVELOPE else 0
 
 
 cdef class ReplayedBlocks:
@@ -32,11 +40,41 @@ cdef class ReplayedBlocks:
 
     def __cinit__(self, *, bint deliver=False):
         self.deliver = deliver
+        self.known = <uint64_t*>calloc(KNOWN_BLOCKS // 64, sizeof(uint64_t))
+        if self.known == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.known)
 
     cdef void reset(self) noexcept nogil:
         """Forget the position, before lines that do not follow those read so far."""
-        self.block = self.index = self.highest = self.highest_index = 0
-        self.replaying = False
+        self.block = self.index = self.lowest = self.highest = self.highest_index = 0
+        self.highest_time_ns = 0
+        self.replaying = self.line_dropped = self.block_known = False
+        memset(self.known, 0, KNOWN_BLOCKS // 8)
+
+    cdef void _learn(self, uint64_t number) noexcept nogil:
+        """Note that a block is read. Those that are KNOWN_BLOCKS and more below the highest are forgotten."""
+        cdef uint64_t i
+        if self.lowest == 0:
+            self.lowest = number
+        if number > self.highest:
+            if number - self.highest >= KNOWN_BLOCKS:
+                memset(self.known, 0, KNOWN_BLOCKS // 8)
+            else:
+                for i in range(self.highest + 1, number + 1):
+                    self.known[i % KNOWN_BLOCKS // 64] &= ~(<uint64_t>1 << (i % 64))
+            self.highest = number
+        if self.highest - number < KNOWN_BLOCKS:
+            self.known[number % KNOWN_BLOCKS // 64] |= <uint64_t>1 << (number % 64)
+
+    cdef bint _is_known(self, uint64_t number) noexcept nogil:
+        """Whether a block was read, or comes before the position where reading began."""
+        if number < self.lowest:
+            return True
+        return (number <= self.highest and self.highest - number < KNOWN_BLOCKS
+                and (self.known[number % KNOWN_BLOCKS // 64] >> (number % 64)) & 1)
 
     cdef void drop_rows(self, WorkerPool pool) noexcept nogil:
         """Remove the rows of the pool's last batch that were delivered before."""
@@ -54,63 +92,85 @@ cdef class ReplayedBlocks:
     cdef bint _advance(self, WorkerPool pool) noexcept nogil:
         """Move the position past a batch in which no block number decreases. Return False for another one."""
         cdef const Chunk* c
-        cdef uint64_t number, before = self.block, last = self.block, events = 0
+        cdef const Envelope* newest = NULL
+        cdef uint64_t last = self.block, events = 0
         cdef size_t i
         cdef int k
-        cdef bint all_rows = True            # of the batch, so far, are of the last block
+        cdef bint all_rows = True            # from here to the batch's end are of the last block
         for k in range(pool.workers):
             for i in range(pool.chunks[k].envelopes_len):
-                number = pool.chunks[k].envelopes[i].block_number
-                if number < last:
+                newest = &pool.chunks[k].envelopes[i]
+                if newest.block_number < last:
                     return False
-                last = number
-        if last == 0:
+                last = newest.block_number
+        if newest == NULL:
             return True                      # plain lines, or none
+        for k in range(pool.workers):
+            for i in range(pool.chunks[k].envelopes_len):
+                if pool.chunks[k].envelopes[i].block_number != self.highest:
+                    self._learn(pool.chunks[k].envelopes[i].block_number)
         for k in range(pool.workers - 1, -1, -1):
             c = &pool.chunks[k]
             i = c.rows_len
             while all_rows and i > 0:
                 i -= 1
-                number = c.envelopes[_row(c, pool.table.row_bytes, i).envelope - c.envelope_base].block_number
-                all_rows = number == last
+                all_rows = _block_of_row(c, pool.table.row_bytes, i) == last
                 events += all_rows
-        self.index = events + (self.index if last == before else 0)
+        self.index = events + (self.index if last == self.block else 0)
         self.block = self.highest = last
         self.highest_index = self.index
+        self.highest_time_ns = newest.block_time_ns
         return True
 
     cdef void _drop_chunk_rows(self, Chunk* c, uint32_t row_bytes) noexcept nogil:
-        """Remove the rows of a chunk's lines that were delivered before."""
-        cdef size_t e, begin, end = 0, kept = 0, rows = c.rows_len
-        cdef uint32_t number
-        for e in range(c.envelopes_len):
+        """Remove the rows of a chunk's lines that were delivered before. Plain lines among them stay."""
+        cdef size_t e = 0, begin, end = 0, kept = 0, rows = c.rows_len
+        cdef uint32_t envelope
+        cdef bint dropped
+        while end < rows or e < c.envelopes_len:
             begin = end
-            number = c.envelope_base + <uint32_t>e
-            while end < rows and _row(c, row_bytes, end).envelope == number:
+            envelope = _row(c, row_bytes, begin).envelope if begin < rows else <uint32_t>NO_ENVELOPE
+            if begin < rows and envelope == <uint32_t>NO_ENVELOPE:
                 end += 1
-            if self._is_replayed(c.envelopes[e].block_number, end - begin):
+                dropped = False
+            else:
+                # A line without events has no row; its block counts all the same.
+                if begin < rows and envelope == c.envelope_base + <uint32_t>e:
+                    while end < rows and _row(c, row_bytes, end).envelope == envelope:
+                        end += 1
+                dropped = self._is_replayed(&c.envelopes[e], end - begin, e == 0 and c.starts_inside_line)
+                e += 1
+            if dropped:
                 ft_add_single_writer(&self.dropped, end - begin)
                 continue
             if kept != begin:
                 memmove(c.rows + kept * row_bytes, c.rows + begin * row_bytes, (end - begin) * row_bytes)
             kept += end - begin
-        ft_assert(end == rows or _row(c, row_bytes, end).envelope == <uint32_t>NO_ENVELOPE)
-        if kept != end:
-            memmove(c.rows + kept * row_bytes, c.rows + end * row_bytes, (rows - end) * row_bytes)
-        ft_store_relaxed(<uint64_t*>&c.rows_len, kept + rows - end)
+        ft_store_relaxed(<uint64_t*>&c.rows_len, kept)
 
-    cdef bint _is_replayed(self, uint64_t number, uint64_t events) noexcept nogil:
-        """Move the position past a line. Return whether its events were delivered before."""
-        if number < self.block:
+    cdef bint _is_replayed(self, const Envelope* line, uint64_t events, bint continued) noexcept nogil:
+        """Move the position past a line. Return whether its events were delivered before.
+
+        continued: another worker has the line's first part, which was decided on; the rest follows it
+        """
+        if line.block_number < self.block:
             ft_add_single_writer(&self.regressions, 1)
-            self.replaying = self.highest - number <= MAX_REPLAYED_BLOCKS
-        if number != self.block:
-            self.block = number
+            self.replaying = line.block_time_ns <= self.highest_time_ns
+        if line.block_number != self.block:
+            self.block = line.block_number
             self.index = 0
+            self.block_known = self._is_known(self.block)
         self.index += events
-        if self.replaying and (number < self.highest or (number == self.highest and self.index <= self.highest_index)):
-            return not self.deliver
-        self.replaying = False
-        self.highest = number
-        self.highest_index = self.index
-        return False
+        if not continued:
+            self.replaying = self.replaying and self.block <= self.highest
+            self.line_dropped = (self.replaying and not self.deliver and self.block_known
+                                 and (self.block < self.highest or self.index <= self.highest_index))
+        if not self.line_dropped:
+            if not self.replaying:
+                self.highest = min(self.highest, self.block)     # of another history, if it is lower
+                self.lowest = min(self.lowest, self.block)
+            if self.block >= self.highest:
+                self.highest_index = self.index
+                self.highest_time_ns = line.block_time_ns
+            self._learn(self.block)
+        return self.line_dropped

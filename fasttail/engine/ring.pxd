@@ -90,7 +90,7 @@ cdef class Ring:
     cdef uint64_t wakeup_pending     # ready_fd has been signalled and not yet answered
     cdef int slots_to_trim           # number of slots to drain without keeping their memory; main thread
     cdef uint64_t file_number        # of the last file
-    cdef dict recent_files           # the last files by number: (path, device, inode), or None
+    cdef list recent_files           # for each source, its last files by number: (path, device, inode), or None
     cdef Command* commands           # owned; pushed by the main thread, taken by the pipeline
     cdef uint64_t commands_sent      # commands sent so far; main thread
     cdef dict active_topics          # topic id -> topic that the pipeline uses; main thread
@@ -100,7 +100,7 @@ cdef class Ring:
     cdef bint has_messages(self, const RingSlot* slot) noexcept nogil
     cdef void post(self) noexcept nogil
     cdef Command* take_commands(self) noexcept nogil
-    cdef object set_file(self, path, identity)
+    cdef object set_file(self, int source, path, identity)
     cdef object push_command(self, CommandKind kind, int source, topic)
     cdef list drain(self, int max_events)
     cdef object _event(self, RingSlot* slot)

@@ -52,7 +52,7 @@ cdef class Ring:
         self.workers = workers
         self.wake_fd = wake_fd
         self.streams = [source.stream for source in sources]
-        self.recent_files = {}
+        self.recent_files = [{} for _ in self.streams]
         self.active_topics = {}
         self.pending_removals = deque()
         self.slots = <RingSlot*>calloc(RING_SLOTS, sizeof(RingSlot))
@@ -136,11 +136,13 @@ cdef class Ring:
             command = older
         return first
 
-    cdef object set_file(self, path, identity):
-        """Remember a file and its identity (device, inode), or None. Return its number."""
+    cdef object set_file(self, int source, path, identity):
+        """Remember a file of a source and its identity (device, inode), or None. Return its number."""
+        cdef dict files = self.recent_files[source]
         self.file_number += 1
-        self.recent_files[self.file_number] = None if identity is None else (path, *identity)
-        self.recent_files.pop(self.file_number - MAX_RECENT_FILES, None)
+        files[self.file_number] = None if identity is None else (path, *identity)
+        if len(files) > MAX_RECENT_FILES:
+            del files[next(iter(files))]
         return self.file_number
 
     # ----------------------------------------------------------------------------------------------------------- main thread
@@ -201,7 +203,7 @@ cdef class Ring:
             while self.pending_removals and self.pending_removals[0][0] <= slot.number:
                 self.pending_removals.popleft()
             return TopicsChanged(stream, slot.number, slot.hour, slot.end, slot.late)
-        file = self.recent_files.get(slot.file_number)
+        file = self.recent_files[slot.source].get(slot.file_number)
         if slot.kind == EVENT_FILE_OPENED:
             return FileOpened(stream, slot.number, slot.end, file)
         if slot.kind == EVENT_STREAM_OPENED:

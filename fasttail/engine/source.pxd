@@ -48,7 +48,6 @@ cdef class StreamSource:
     cdef uint64_t unanswered         # number of the last command that was taken and not answered yet; 0: none
     cdef uint64_t truncations        # truncations reported to the main thread
     # the loop's state
-    cdef int fill_code               # of the last read
     cdef bint may_have_data          # read again: something was written, or the last read did not reach the end
     cdef bint needs_check            # the follower must be asked before more is read,
     cdef bint at_end                 # … and the last read found nothing

@@ -98,8 +98,8 @@ cdef class StreamSource:
             "failed_chunks": ft_load_relaxed(&c.failed_chunks), "late_lines": ft_load_relaxed(&c.late_lines)
             + (follower.late_lines if follower is not None else 0),
             "topics_seconds": ft_load_relaxed(&c.topics_ns) / 1e9,
-            "crowded_batches": ft_load_relaxed(&self.topics.router.quota_batches),
-            "oversize_orders": ft_load_relaxed(&self.topics.router.oversize), "oversize_lines": self.reader.oversize_lines,
+            "crowded_batches": self.topics.quota_batches(),
+            "oversize_orders": self.topics.oversize(), "oversize_lines": self.reader.oversize_lines,
             "nul_bytes": ft_load_relaxed(&c.nul_bytes) + self.reader.nul_bytes,
             "height_regressions": ft_load_relaxed(&self.blocks.regressions),
             "replayed_events": ft_load_relaxed(&self.blocks.dropped),
@@ -171,7 +171,7 @@ cdef class StreamSource:
 
     cdef int prime(self) except -1:
         """Let the lines before the reader's position be known to `blocks` and the stage, once."""
-        if not self.primed:
+        if not self.primed and self.reader.is_open:
             self.primed = True
             self.blocks.reset()
             self.topics.reset_stage()
@@ -231,7 +231,6 @@ cdef class StreamSource:
     cdef void fill(self, uint64_t now) noexcept nogil:
         """Read once, and decide whether the follower must be asked."""
         cdef int code = self.reader.fill()
-        self.fill_code = code
         if code == FILL_LINES:
             return
         if code == FILL_PARTIAL or code == FILL_SKIPPED:

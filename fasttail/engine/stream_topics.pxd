@@ -1,7 +1,7 @@
 """The topics of one stream: those of its rows, and those of the rows that its stage makes."""
 cimport cython
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fasttail.engine.buffer cimport Outbox
 from fasttail.engine.pool cimport WorkerPool
@@ -26,4 +26,7 @@ cdef class StreamTopics:
                             Outbox* outboxes) noexcept nogil
     cdef void set_quotas(self, bint enforced) noexcept nogil
     cdef void reset_stage(self) noexcept nogil
+    cdef void trim(self, size_t keep_bytes) noexcept nogil
+    cdef uint64_t quota_batches(self) noexcept nogil
+    cdef uint64_t oversize(self) noexcept nogil
     cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1

@@ -5,8 +5,9 @@
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fasttail.system.atomics cimport ft_load_relaxed
 from fasttail.engine.buffer cimport Outbox
-from fasttail.engine.pool cimport WorkerPool, check_batch
+from fasttail.engine.pool cimport BATCH_DONE, WorkerPool, check_batch
 from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.router cimport MAX_TOPICS, Router
 from fasttail.engine.table cimport RowTable
@@ -68,31 +69,50 @@ cdef class StreamTopics:
         if self.has_stage:
             self.stage.reset()
 
+    cdef void trim(self, size_t keep_bytes) noexcept nogil:
+        """Return pages that only an oversize line needed. Rows for `keep_bytes` of data stay resident."""
+        self.table.trim(keep_bytes)
+        if self.has_stage:
+            self.stage.table.trim_rows(keep_bytes)
+
+    cdef uint64_t quota_batches(self) noexcept nogil:
+        """Return the number of batches whose messages exceeded the limit. Callable from any thread."""
+        return ft_load_relaxed(&self.router.quota_batches) + (
+            ft_load_relaxed(&self.stage_router.quota_batches) if self.has_stage else 0)
+
+    cdef uint64_t oversize(self) noexcept nogil:
+        """Return the number of rows that fitted into no message of the old channels. Callable from any thread."""
+        return ft_load_relaxed(&self.router.oversize)
+
     cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1:
         """Give the lines before the reader's position to `blocks` and to the stage, because their block may not be complete.
 
-        Raises OSError, MemoryError.
+        A line that does not fit into LOOKBACK_BYTES is not read. Raises OSError, MemoryError.
         """
-        cdef uint64_t offset = reader.offset, regressions = blocks.regressions, dropped = blocks.dropped, trades, unpaired
+        cdef uint64_t offset = reader.offset, regressions = blocks.regressions, dropped = blocks.dropped
+        cdef uint64_t trades = 0, unpaired = 0
         cdef bytes lines
         cdef const char* data
-        cdef size_t begin = 0, size
-        if offset == 0:
+        cdef size_t begin = 0, size = <size_t>min(offset, <uint64_t>min(<size_t>LOOKBACK_BYTES, reader.capacity))
+        cdef int code
+        if size == 0:
             return 0
-        size = <size_t>min(offset, <uint64_t>LOOKBACK_BYTES)
         lines = reader.pread_at(offset - size, size)
         if size < offset:
             begin = <size_t>(lines.find(b"\n") + 1)
-            if begin == 0:
-                return 0                     # a single line, which is complete
         data = lines
         size = <size_t>len(lines)
-        self.table.clear()
-        check_batch(pool.parse_batch(data, data + begin, data + size, data + size))
-        blocks.drop_rows(pool)
-        blocks.regressions, blocks.dropped = regressions, dropped
         if self.has_stage:
             trades, unpaired = self.stage.trades, self.stage.unpaired
-            self.stage.run(self.table, data, False)
+        with nogil:
+            self.table.clear()
+            code = pool.parse_batch(data, data + begin, data + size, data + size)
+            if code == BATCH_DONE:
+                blocks.drop_rows(pool)
+                if self.has_stage:
+                    self.stage.run(self.table, data, False)
+        check_batch(code)
+        blocks.regressions, blocks.dropped = regressions, dropped
+        if self.has_stage:
             self.stage.trades, self.stage.unpaired = trades, unpaired
         return 0

@@ -29,6 +29,7 @@ cdef class RowTable:
     cdef bint fits(self, const StreamSpec* stream, size_t data_bytes, size_t shares) noexcept nogil
     cdef void clear(self) noexcept nogil
     cdef void trim(self, size_t keep_bytes) noexcept nogil
+    cdef void trim_rows(self, size_t keep_bytes) noexcept nogil
     cdef void compact(self) noexcept nogil
 
 

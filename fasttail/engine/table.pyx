@@ -150,10 +150,14 @@ cdef class RowTable:
 
     cdef void trim(self, size_t keep_bytes) noexcept nogil:
         """Return pages that only an oversize line needed. Rows for `keep_bytes` of data stay resident."""
-        _release_pages(self.rows, self.rows_cap * self.row_bytes,
-                       (keep_bytes // self.stream.min_event_bytes + 2) * self.row_bytes)
+        self.trim_rows(keep_bytes)
         _release_pages(<char*>self.envelopes, self.envelopes_cap * sizeof(Envelope),
                        (keep_bytes // <size_t>MIN_ENVELOPE_BYTES + 3) * sizeof(Envelope))
+
+    cdef void trim_rows(self, size_t keep_bytes) noexcept nogil:
+        """Likewise, of the rows alone."""
+        _release_pages(self.rows, self.rows_cap * self.row_bytes,
+                       (keep_bytes // self.stream.min_event_bytes + 2) * self.row_bytes)
 
     cdef void compact(self) noexcept nogil:
         """Move all rows to the front, into one segment, so that a column is one strided array."""

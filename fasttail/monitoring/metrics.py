@@ -134,6 +134,12 @@ STREAM_COUNTERS = (
     ("rejected", "stream_rejected_lines", "Lines that are no valid event of the stream."),
     ("bytes", "stream_bytes_read", "Bytes read from the stream's files."),
     ("height_regressions", "stream_height_regressions", "Block number regressions in the stream."),
+    ("replayed_events", "stream_replayed_events", "Events of replayed blocks that were dropped."),
+    ("late_lines", "stream_late_lines", "Lines written to an hour's file after the next hour had begun."),
+    ("oversize_lines", "stream_oversize_lines", "Lines longer than the limit, skipped."),
+    ("truncations", "stream_truncations", "Times a file was truncated or rewritten."),
+    ("failed_chunks", "stream_failed_chunks", "Chunks of batches that a worker could not process."),
+    ("crowded_batches", "stream_crowded_batches", "Batches whose messages exceeded the limit."),
 )
 """With a label `stream`, for every stream that can be followed."""
 

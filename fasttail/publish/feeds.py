@@ -21,6 +21,9 @@ from fasttail.sources.cursor import CursorPosition
 
 MAX_DELIVERED_HOURS = 64
 
+UNFOLLOW_AFTER_S = 5.0
+"""How long a stream is still followed after its last feed: clients reconnect, and opening it has a cost."""
+
 
 class OutgoingMessage(Protocol):
     """A message that the pipeline encoded for a topic (`fasttail.engine.topics.TopicMessage`)."""
@@ -149,6 +152,8 @@ class Feeds:
         self.epoch = epoch
         self.stream = stream
         self._on_demand = on_demand
+        self._followed = not on_demand
+        self._unfollow_timer: asyncio.TimerHandle | None = None
         self.layout: str | None = None
         self.high_watermark: CursorPosition | None = None
         self.rewinds = 0
@@ -193,16 +198,30 @@ class Feeds:
         self.high_watermark = position
         self.delivered_offsets.clear()
 
+    def _follow(self) -> None:
+        """Let the pipeline follow the stream, if it does not."""
+        if self._unfollow_timer is not None:
+            self._unfollow_timer.cancel()
+            self._unfollow_timer = None
+        if not self._followed:
+            self._followed = True
+            self._topic_control.follow(self.stream)
+
     def _unfollow_if_unused(self) -> None:
-        if self._on_demand and not self._feeds:
-            self._topic_control.unfollow(self.stream)
+        if self._on_demand and not self._feeds and self._unfollow_timer is None:
+            loop = asyncio.get_running_loop()
+            self._unfollow_timer = loop.call_later(UNFOLLOW_AFTER_S, self._unfollow)
+
+    def _unfollow(self) -> None:
+        self._unfollow_timer = None
+        self._followed = False
+        self._topic_control.unfollow(self.stream)
 
     def get_or_create(self, key: str, make_topic: TopicFactory, channel: Channel) -> Feed:
         """Return the feed of a key. The first caller creates it and its topic."""
         feed = self._feeds.get(key)
         if feed is None:
-            if self._on_demand and not self._feeds:
-                self._topic_control.follow(self.stream)
+            self._follow()
             feed = self._feeds[key] = Feed(key, make_topic(seq=self._next_seq_base), channel)
             feed.seq = self._next_seq_base
             self._activating.append((self.attach_sink(feed.topic, feed), feed))

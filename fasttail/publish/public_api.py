@@ -426,7 +426,12 @@ class PublicClient(Client):
         """Stop adding data until the queue has drained: all queues together are too long."""
         self.throttled = True
         for member in tuple(self.members.values()):
-            if member.live and member.feed is not None and member.subscription.on_slow == "replay":
+            if (
+                member.live
+                and member.feed is not None
+                and member.subscription.on_slow == "replay"
+                and member.stream.feeds.high_watermark is not None  # else there is nothing to replay
+            ):
                 member.fall_behind()
 
     @property

@@ -209,7 +209,7 @@ cdef class ReplayReader:
         code = self._encode_block(begin, begin + size, self.reader.base + self.reader.capacity, self.reader.offset)
         self.reader.consume_bytes(size)
         if size > RETAINED_WINDOWS * self.reader.window:
-            self.table.trim(RETAINED_WINDOWS * self.reader.window)
+            self.topics.trim(RETAINED_WINDOWS * self.reader.window)
         return code
 
     cdef int _encode_block(self, const char* begin, const char* limit, const char* readable, uint64_t offset) noexcept nogil:

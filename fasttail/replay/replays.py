@@ -162,6 +162,8 @@ class ReplayManager:
         ready = [lagging for lagging in ready if not self._awaits_merge(lagging)]
         while ready and self._threads.can_start_scan:
             ready = self._start_scan(ready)
+        if ready:
+            self._threads.waiting[self._stream] = self._request_schedule
         if members and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POLL_INTERVAL_S, self._poll)
 
@@ -236,7 +238,7 @@ class ReplayManager:
             for lagging in [*scan.members, *scan.joiners]:
                 self._members.requeue(lagging)
             del self._scans[scan]
-            self._threads.running_scans -= 1
+            self._threads.end_scan()
             if not self._closed:  # else a step may still be running
                 scan.replay_reader.reset()
                 self._idle_readers.append(scan.replay_reader)

@@ -202,8 +202,8 @@ class ScanRunner:
         scan.read_bytes += max(0, read_to - step.begin)
         if scan.ends_to_merge:
             return True
-        return scan.read_bytes > SCAN_QUANTUM_BYTES and any(
-            map(self._members.is_ready, tuple(self._members.waiting))
+        return scan.read_bytes > SCAN_QUANTUM_BYTES and (
+            bool(self._threads.waiting) or any(map(self._members.is_ready, tuple(self._members.waiting)))
         )
 
     async def _join_reached(self, scan: SharedScan) -> None:

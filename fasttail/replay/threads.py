@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fasttail.replay.replay_reader import ReplayReader
@@ -22,10 +23,12 @@ class ReplayThreads:
     """The threads that the scans of all streams share: `count` of them run steps, and one opens files.
 
     running_scans: scans that have begun; at most `count`
+    waiting: for each stream whose members wait for a scan to end, what is called then
     """
 
     def __init__(self, count: int) -> None:
         self.running_scans = 0
+        self.waiting: dict[str, Callable[[], None]] = {}
         self._count = count
         # Steps are urgent until then. After a start, many clients resume at once, and it is not known yet
         # whether a core is idle.
@@ -38,6 +41,13 @@ class ReplayThreads:
     def can_start_scan(self) -> bool:
         """Whether another scan may begin."""
         return self.running_scans < self._count
+
+    def end_scan(self) -> None:
+        """Note that a scan has ended, and let the streams that wait begin one."""
+        self.running_scans -= 1
+        waiting, self.waiting = self.waiting, {}
+        for schedule in waiting.values():
+            schedule()
 
     async def open_file(self, scan: SharedScan, delivered_offsets: dict[int, int]) -> CursorPosition:
         """Run `SharedScan.open_next_file` in the opener's thread."""
