@@ -56,8 +56,8 @@ def test_parse(tmp_path: Path, checkout: Path) -> None:
     assert "parse-perf.txt" in names or "perf is not" in missing(folder)
     assert "parse.svg" in names or "py-spy" in missing(folder)
     if "annotated" in names:
-        html = (folder / "annotated" / "engine.encoders.html").read_text()
-        assert "encode_ws" in html
+        html = (folder / "annotated" / "engine.public_shapes.html").read_text()
+        assert "encode_order_update" in html
         assert not list((folder / "annotated").glob("*.c"))
 
 
