@@ -104,7 +104,9 @@ def run(args: argparse.Namespace) -> Backlog:
         size = _make(ready, args.hours, each)
         hourly = folder / "data" / soak_node.HOURLY
         hourly.parent.mkdir(parents=True)
-        server = Server(folder / "data", "--workers", str(args.workers))
+        # The same blocks come in every other hour, and are not to be taken for repetitions.
+        options = ("--replayed-blocks", "deliver", "--workers", str(args.workers))
+        server = Server(folder / "data", *options)
         crowd = Crowd(server.port)
         samples: list[Sample] = []
         try:
