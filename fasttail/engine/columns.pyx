@@ -199,15 +199,15 @@ cdef class Batch:
 
     cdef object _number_column(self, str name):
         """Return a column of numbers, in place, or None."""
-        cdef RowHead* head = NULL
-        cdef Amount* amount = NULL
+        cdef RowHead head                # for the offsets of their members
+        cdef Amount amount
         cdef const FieldSpec* field
         if name == "time_ns":
-            return _column(self, <size_t>&head.time_ns, "q", 8)
+            return _column(self, <size_t>&head.time_ns - <size_t>&head, "q", 8)
         if name == "coin_code":
-            return _column(self, <size_t>&head.coin, "H", 2)
+            return _column(self, <size_t>&head.coin - <size_t>&head, "H", 2)
         if name == "flags":
-            return _column(self, <size_t>&head.flags, "B", 1)
+            return _column(self, <size_t>&head.flags - <size_t>&head, "B", 1)
         field = field_named(self.table.stream, name.encode())
         if field != NULL:
             if _is_integer(field):
@@ -219,9 +219,9 @@ cdef class Batch:
             if kind == "code" and field.conversion == AS_WORD:
                 return _column(self, field.value, "B", 1)
             if kind == "units" and field.conversion == AS_AMOUNT:
-                return _column(self, field.exact + <size_t>&amount.units, "q", 8)
+                return _column(self, field.exact + (<size_t>&amount.units - <size_t>&amount), "q", 8)
             if kind == "exact" and field.conversion == AS_AMOUNT:
-                return _column(self, field.exact + <size_t>&amount.exact, "B", 1)
+                return _column(self, field.exact + (<size_t>&amount.exact - <size_t>&amount), "B", 1)
         return None
 
     def sums(self) -> dict:

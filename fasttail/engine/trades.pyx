@@ -17,14 +17,21 @@ from fasttail.streams.fills cimport CROSSED, FILLS, FillRow
 from fasttail.streams.types cimport NO_CODE, Envelope, RowHead, StreamSpec
 
 
+cdef TradeRow LAYOUT             # for the offsets of its members
+
+
+cdef inline size_t _at(const void* member) noexcept:
+    """Return the offset of a member of LAYOUT."""
+    return <size_t>member - <size_t>&LAYOUT
+
+
 cdef int _describe() noexcept:
-    cdef TradeRow* row = NULL        # for the offsets of its members
     cdef StreamSpec* s = &TRADES
     s.name = "trades"
     s.row_bytes = sizeof(TradeRow)
-    s.price = <size_t>&row.px
-    s.quantity = <size_t>&row.sz
-    s.event_number = <size_t>&row.event_number
+    s.price = _at(&LAYOUT.px)
+    s.quantity = _at(&LAYOUT.sz)
+    s.event_number = _at(&LAYOUT.event_number)
     s.min_event_bytes = FILLS.min_event_bytes
     return 0
 
