@@ -124,7 +124,7 @@ def test_each_fill_and_trade_once_over_kills(tmp_path: Path, layout: str) -> Non
     synth = subprocess.Popen(
         command(
             "synth", node, "--streams", "orders,fills", "--layout", layout, "--seconds", 9, "--rate", 8000,
-            "--hour-seconds", 2, "--truth", truth, "--resting", 4000, "--torn",
+            "--hour-seconds", 2, "--truth", truth, "--resting", 4000,
             *(() if layout == "plain" else ("--fault", "restart@2.5", "--fault", "restart@5")),
         ),
         stdout=subprocess.DEVNULL,
