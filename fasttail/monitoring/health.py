@@ -85,11 +85,11 @@ class Health:
         }
 
     def _stream_states(self) -> dict[str, dict[str, Any]]:
-        """Return for each stream whether it is read (`state` is "idle" if not), and how old its data is."""
+        """Return for each stream whether it is read (`reading` is "idle" if not), and how old its data is."""
         assert self._streams is not None
         return {
             name: {
-                "state": stats["state"],
+                "reading": stats["state"],  # not `state`: scripts search the body for that of the orders
                 "data_age_s": _age(self._clock(), stats["last_data_ns"])
                 if stats["state"] != "idle"
                 else None,
