@@ -17,7 +17,7 @@ import orjson
 import pytest
 from fill_lines import events_of
 from running import PATIENCE_S, command, serve, wait_for
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 COINS = ("BTC", "ETH", "HYPE", "SOL")
@@ -46,7 +46,7 @@ class Returning:
         while not self._stopping.is_set():
             try:
                 self._follow()
-            except (OSError, ConnectionClosed, EOFError):
+            except (OSError, ConnectionClosed, InvalidHandshake, EOFError):
                 time.sleep(0.02)
 
     def _follow(self) -> None:
