@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+import plain_reader
 from plain_reader import DECIMAL, NoOrder, time_ns
 
 UNIT = 8  # digits of an exact amount after its point
@@ -79,16 +80,7 @@ def read_line(line: bytes) -> list[dict[str, Any]]:
 
 def read(data: bytes) -> tuple[list[dict[str, Any]], list[int]]:
     """Return all fills of `data` and the offsets of the rejected lines."""
-    fills: list[dict[str, Any]] = []
-    rejected: list[int] = []
-    at = 0
-    for line in data.split(b"\n"):
-        try:
-            fills += read_line(line)
-        except NoOrder:
-            rejected.append(at)
-        at += len(line) + 1
-    return fills, rejected
+    return plain_reader.read(data, read_line)
 
 
 def units(text: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,15 +114,17 @@ def read_line(line: bytes) -> list[dict[str, Any]]:
     return [read_event(event) | block for event in _want(value["events"], list)]
 
 
-def read(data: bytes) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return all orders of `data` and the offsets of the rejected lines."""
-    orders: list[dict[str, Any]] = []
+def read(
+    data: bytes, read_line: Callable[[bytes], list[dict[str, Any]]] = read_line
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return all events of `data` and the offsets of the rejected lines. The events are orders by default."""
+    events: list[dict[str, Any]] = []
     rejected: list[int] = []
     at = 0
     for line in data.split(b"\n"):
         try:
-            orders += read_line(line)
+            events += read_line(line)
         except NoOrder:
             rejected.append(at)
         at += len(line) + 1
-    return orders, rejected
+    return events, rejected

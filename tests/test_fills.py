@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import plain_fills
 import pytest
+from json_forms import reordered, spaced
 
 import fasttail
 from fasttail.sources.layout import stream_of_path
@@ -109,22 +110,11 @@ def test_genuine_lines_in_other_forms(files: list[Path]) -> None:
     """The same values with spaces, reordered keys or escapes give equal rows."""
     for path in files:
         lines = path.read_bytes().splitlines()[:100]
-        values = [orjson.loads(line) for line in lines]
         expected, _ = plain_fills.read(b"\n".join(lines))
-        spaced = b"\n".join(
-            orjson.dumps(value, option=orjson.OPT_INDENT_2).replace(b"\n", b" ") for value in values
-        )
-        turned = b"\n".join(orjson.dumps(_turn(value)) for value in values)
         escaped = b"\n".join(lines).replace(b"0x", b"\\u0030x").replace(b'"px', b'"p\\u0078')
         escaped = escaped.replace(b"0.0", b"0\\u002e0")
-        for data in (spaced, turned, escaped):
+        for data in (spaced(lines), reordered(lines), escaped):
             assert agree(data, stream="fills").to_pylist() == expected
-
-
-def _turn(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _turn(each) for key, each in reversed(value.items())}
-    return [_turn(each) for each in value] if isinstance(value, list) else value
 
 
 def both_layouts(event: object) -> bytes:
