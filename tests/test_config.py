@@ -24,8 +24,10 @@ from fasttail.config import (
     SynthSettings,
     TailSettings,
     options,
+    schema,
 )
 from fasttail.config import loading as sources
+from fasttail.streams import registry
 from fasttail.system.cgroup import cpu_limit, memory_limit
 from fasttail.system.cores import default_workers, usable_cores
 
@@ -208,6 +210,10 @@ def test_errors_of_options(given: dict[str, Any], expected: str) -> None:
         serve(**given)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_streams_that_can_be_chosen_are_those_that_can_be_parsed() -> None:
+    assert schema.STREAMS == registry.STREAMS
 
 
 def test_errors_of_the_environment() -> None:

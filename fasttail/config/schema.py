@@ -73,7 +73,7 @@ _LAYOUTS = get_args(Layout)
 
 
 STREAMS = ("orders", "fills")
-"""The node's streams that can be parsed and served."""
+"""The node's streams that can be parsed and served: those of `streams.registry`, which is compiled."""
 
 
 def _parsed_stream(word: str) -> str:
