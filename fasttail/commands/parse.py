@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from fasttail.commands.text_converter import Converter, UnsuitableFilter
-from fasttail.commands.text_output import make_selector, print_rejects, wait_for_input, write_stdout
+from fasttail.commands.text_output import make_converter, print_rejects, wait_for_input, write_stdout
 from fasttail.config import ConfigError, ParseSettings
 from fasttail.sources.layout import stream_of_path
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, Reader
@@ -31,17 +31,8 @@ PROGRESS_AFTER_S = 1.0
 def parse_files(settings: ParseSettings) -> int:
     """Convert the files once. Return 1 if one could not be read to its end, else 0."""
     reader = Reader(window=settings.block_size, max_line=settings.max_line)
-    try:
-        converter = Converter(
-            capacity=settings.block_size + settings.max_line,
-            workers=settings.workers,
-            selector=make_selector(settings),
-            format=settings.format,
-            compute_sums=settings.stats,
-            stream=settings.stream or stream_of_path(os.path.abspath(settings.files[0])),
-        )
-    except ValueError as error:  # also the folder of a stream that cannot be parsed
-        raise ConfigError(str(error)) from error
+    stream = settings.stream or stream_of_path(os.path.abspath(settings.files[0]))
+    converter = make_converter(settings, stream, compute_sums=settings.stats)
     code = 0
     started = time.perf_counter()
     with _Progress(settings.files) as progress:

@@ -10,8 +10,8 @@ import sys
 import time
 from functools import partial
 
-from fasttail.commands.text_converter import Converter, UnsuitableFilter
-from fasttail.commands.text_output import make_selector, print_rejects, write_stdout
+from fasttail.commands.text_converter import Converter
+from fasttail.commands.text_output import make_converter, print_rejects, write_stdout
 from fasttail.config import ConfigError, TailSettings
 from fasttail.replay.find import locate_after_block
 from fasttail.sources.follower import Follower
@@ -36,16 +36,7 @@ def tail_folder(settings: TailSettings) -> int:
         notice=lambda level, text: print(f"fasttail tail: {text}", file=sys.stderr),
         stream=settings.stream,
     )
-    try:
-        converter = Converter(
-            capacity=settings.block_size + settings.max_line,
-            workers=settings.workers,
-            selector=make_selector(settings),
-            format=settings.format,
-            stream=settings.stream,
-        )
-    except UnsuitableFilter as error:
-        raise ConfigError(str(error)) from error
+    converter = make_converter(settings, settings.stream)
     at_end = True
     while True:
         follower.check(reader, watch, at_end)

@@ -9,7 +9,7 @@ import sys
 from typing import Protocol
 
 from fasttail.commands.text_converter import Converter
-from fasttail.config import ParseSettings, TailSettings
+from fasttail.config import ConfigError, ParseSettings, TailSettings
 from fasttail.engine.filters import Selector
 
 
@@ -19,8 +19,28 @@ class ProgressBar(Protocol):
     def clear(self) -> None: ...
 
 
-def make_selector(settings: ParseSettings | TailSettings) -> Selector:
-    """Return the filter that the options select."""
+def make_converter(
+    settings: ParseSettings | TailSettings, stream: str | None, *, compute_sums: bool = False
+) -> Converter:
+    """Return the converter of a stream's blocks that the options select.
+
+    stream: None is that of the first event. Raises ConfigError for one that cannot be parsed, or that lacks
+    what the filter selects by.
+    """
+    try:
+        return Converter(
+            capacity=settings.block_size + settings.max_line,
+            workers=settings.workers,
+            selector=_selector(settings),
+            format=settings.format,
+            compute_sums=compute_sums,
+            stream=stream,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _selector(settings: ParseSettings | TailSettings) -> Selector:
     min_notional = settings.min_notional or 0.0
     return Selector(
         coins=dict.fromkeys(settings.coin, min_notional) if settings.coin else None,
