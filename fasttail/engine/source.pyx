@@ -173,8 +173,6 @@ cdef class StreamSource:
         """Let the lines before the reader's position be known to `blocks` and the stage, once."""
         if not self.primed and self.reader.is_open:
             self.primed = True
-            self.blocks.reset()
-            self.topics.reset_stage()
             try:
                 self.topics.prime(self.pool, self.reader, self.blocks)
             except OSError:

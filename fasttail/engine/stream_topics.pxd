@@ -17,7 +17,6 @@ from fasttail.sources.reader cimport Reader
 cdef class StreamTopics:
     cdef RowTable table
     cdef Router router
-    cdef bint has_stage
     cdef TradeStage stage            # None: none
     cdef Router stage_router         # None: none
     cdef int register_topic(self, void* topic) noexcept nogil

@@ -31,8 +31,7 @@ cdef class StreamTopics:
         stream = table.stream.name.decode()
         self.table = table
         self.router = Router(workers, table, max_topics=max_topics)
-        self.has_stage = any(spec.stage for spec in CHANNELS.values() if spec.stream == stream)
-        if self.has_stage:
+        if any(spec.stage for spec in CHANNELS.values() if spec.stream == stream):
             self.stage = TradeStage(table)
             self.stage_router = Router(workers, self.stage.table, max_topics=max_topics)
 
@@ -53,7 +52,7 @@ cdef class StreamTopics:
                             Outbox* outboxes) noexcept nogil:
         """Write the messages of the table's rows. The arguments and the result are those of `Router.route_batch`."""
         cdef size_t orders = self.router.route_batch(self.table, location, selection, selected, now_ns, outboxes)
-        if self.has_stage:
+        if self.stage is not None:
             self.stage.run(self.table, location.data, location.late)
             self.stage_router.route_batch(self.stage.table, location, NULL, 0, now_ns, outboxes)
         return orders
@@ -61,31 +60,31 @@ cdef class StreamTopics:
     cdef void set_quotas(self, bint enforced) noexcept nogil:
         """Set whether batches whose messages exceed the limit leave something out."""
         self.router.enforce_quotas = enforced
-        if self.has_stage:
+        if self.stage is not None:
             self.stage_router.enforce_quotas = enforced
 
     cdef void reset_stage(self) noexcept nogil:
         """Let the stage forget what it keeps, before lines that do not follow those read so far."""
-        if self.has_stage:
+        if self.stage is not None:
             self.stage.reset()
 
     cdef void trim(self, size_t keep_bytes) noexcept nogil:
         """Return pages that only an oversize line needed. Rows for `keep_bytes` of data stay resident."""
         self.table.trim(keep_bytes)
-        if self.has_stage:
+        if self.stage is not None:
             self.stage.table.trim_rows(keep_bytes)
 
     cdef uint64_t quota_batches(self) noexcept nogil:
         """Return the number of batches whose messages exceeded the limit. Callable from any thread."""
         return ft_load_relaxed(&self.router.quota_batches) + (
-            ft_load_relaxed(&self.stage_router.quota_batches) if self.has_stage else 0)
+            ft_load_relaxed(&self.stage_router.quota_batches) if self.stage is not None else 0)
 
     cdef uint64_t oversize(self) noexcept nogil:
         """Return the number of rows that fitted into no message of the old channels. Callable from any thread."""
         return ft_load_relaxed(&self.router.oversize)
 
     cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1:
-        """Give the lines before the reader's position to `blocks` and to the stage, because their block may not be complete.
+        """Let `blocks` and the stage know only the lines before the reader's position, because their block may not be complete.
 
         A line that does not fit into LOOKBACK_BYTES is not read. Raises OSError, MemoryError.
         """
@@ -95,6 +94,8 @@ cdef class StreamTopics:
         cdef const char* data
         cdef size_t begin = 0, size = <size_t>min(offset, <uint64_t>min(<size_t>LOOKBACK_BYTES, reader.capacity))
         cdef int code
+        blocks.reset()
+        self.reset_stage()
         if size == 0:
             return 0
         lines = reader.pread_at(offset - size, size)
@@ -102,17 +103,17 @@ cdef class StreamTopics:
             begin = <size_t>(lines.find(b"\n") + 1)
         data = lines
         size = <size_t>len(lines)
-        if self.has_stage:
+        if self.stage is not None:
             trades, unpaired = self.stage.trades, self.stage.unpaired
         with nogil:
             self.table.clear()
             code = pool.parse_batch(data, data + begin, data + size, data + size)
             if code == BATCH_DONE:
                 blocks.drop_rows(pool)
-                if self.has_stage:
+                if self.stage is not None:
                     self.stage.run(self.table, data, False)
         check_batch(code)
         blocks.regressions, blocks.dropped = regressions, dropped
-        if self.has_stage:
+        if self.stage is not None:
             self.stage.trades, self.stage.unpaired = trades, unpaired
         return 0

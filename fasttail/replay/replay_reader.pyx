@@ -108,8 +108,6 @@ cdef class ReplayReader:
         """
         self.reader.open(path, offset)
         if offset:                           # else the hour before may have been read to its end
-            self.blocks.reset()
-            self.topics.reset_stage()
             self.topics.prime(self.pool, self.reader, self.blocks)
         self.location.late = cursor_place is not None
         self.location.resume_offset = cursor_place.offset if cursor_place is not None else 0
