@@ -51,9 +51,7 @@ cdef class Pipeline:
     cdef void _wait(self, uint64_t now, uint64_t batch_began) noexcept nogil
     cdef void _read_lines(self, StreamSource source, size_t size) noexcept nogil
     cdef bint _run_commands(self) noexcept nogil
-    cdef void _post_topics_changed(self, StreamSource source, uint64_t number) noexcept nogil
-    cdef void _post_progress(self, StreamSource source) noexcept nogil
-    cdef void _post_opened(self, StreamSource source, EventKind kind) noexcept nogil
+    cdef void _post_position(self, StreamSource source, EventKind kind, uint64_t number, uint64_t end) noexcept nogil
     cdef RingSlot* _claim_slot(self, StreamSource source, EventKind kind, uint64_t number) noexcept nogil
     cdef void _run_batch(self, StreamSource source, const char* begin, const char* limit, const char* readable,
                          uint64_t offset) noexcept nogil

@@ -264,14 +264,13 @@ cdef class Pipeline:
             source.open(self.watcher)
             self._check_source(source)
             with nogil:
-                self._post_opened(source, EVENT_STREAM_OPENED)
+                self._post_position(source, EVENT_STREAM_OPENED, source.counters.batch_number, source.reader.offset)
         elif not source.follow_wanted and source.followed:
             source.close()
             source.file_number = self.ring.set_file(source.index, None, None)
         source.unanswered = 0
-        source.unposted_end = 0
         with nogil:
-            self._post_topics_changed(source, number)
+            self._post_position(source, EVENT_TOPICS_CHANGED, number, source.reader.offset)
 
     cdef bint _check_source(self, StreamSource source) except -1:
         """Let the follower check the folders, and apply what it found: final lines, or another file.
@@ -295,14 +294,14 @@ cdef class Pipeline:
         if changed and source.identity is not None and not source.late:
             source.truncations = source.follower.truncations
             with nogil:
-                self._post_opened(source, EVENT_FILE_OPENED)
+                self._post_position(source, EVENT_FILE_OPENED, source.counters.batch_number, source.reader.offset)
         return idle
 
     cdef bint _set_file(self, StreamSource source, path, identity) except -1:
         """Set the file of the next lines. Return whether it is another one."""
         if source.unposted_end and (path != source.path or identity != source.identity or source.follower.late):
             with nogil:
-                self._post_progress(source)
+                self._post_position(source, EVENT_TOPICS_CHANGED, 0, source.unposted_end)
         if not source.set_file(path, identity):
             return False
         source.file_number = self.ring.set_file(source.index, path, identity)
@@ -510,28 +509,18 @@ cdef class Pipeline:
                 continue
             number = (<StreamSource>source).unanswered
             (<StreamSource>source).unanswered = 0
-            self._post_topics_changed(<StreamSource>source, number)
+            self._post_position(<StreamSource>source, EVENT_TOPICS_CHANGED, number, (<StreamSource>source).reader.offset)
         return needs_python
 
-    cdef void _post_topics_changed(self, StreamSource source, uint64_t number) noexcept nogil:
-        """Post that the stream's commands up to `number` apply from the next batch on."""
-        cdef RingSlot* slot = self._claim_slot(source, EVENT_TOPICS_CHANGED, number)
-        slot.end = source.reader.offset
-        if not source.late:
-            source.unposted_end = 0
-        self.ring.post()
+    cdef void _post_position(self, StreamSource source, EventKind kind, uint64_t number, uint64_t end) noexcept nogil:
+        """Post an event that is no batch, with the position up to which the file has been published.
 
-    cdef void _post_progress(self, StreamSource source) noexcept nogil:
-        """Post the end of the last batch of the file that is being left."""
-        cdef RingSlot* slot = self._claim_slot(source, EVENT_TOPICS_CHANGED, 0)
-        slot.end = source.unposted_end
-        source.unposted_end = 0
-        self.ring.post()
-
-    cdef void _post_opened(self, StreamSource source, EventKind kind) noexcept nogil:
-        """Post which file is read, and from where, so that a checkpoint need not wait for its first line."""
-        cdef RingSlot* slot = self._claim_slot(source, kind, source.counters.batch_number)
-        slot.end = source.reader.offset
+        EVENT_TOPICS_CHANGED tells that the stream's commands up to `number` apply from the next batch on, the others which file
+        is read, so that a checkpoint need not wait for its first line.
+        """
+        cdef RingSlot* slot = self._claim_slot(source, kind, number)
+        slot.end = end
+        ft_assert(not source.late or source.unposted_end == 0)   # batches of late lines are always posted
         source.unposted_end = 0
         self.ring.post()
 
@@ -586,8 +575,7 @@ cdef class Pipeline:
         source.record_batch(slot, offset)
         if self._is_worth_posting(source, slot):
             source.posted_ns = slot.ended_ns
-            if not source.late:
-                source.unposted_end = 0
+            source.unposted_end = 0
             self.ring.post()
         else:
             source.unposted_end = slot.end
