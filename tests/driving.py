@@ -82,9 +82,7 @@ class Drive:
             if wanted:
                 self._commands = self.pipeline.add_topic(topic)
 
-    def _source(
-        self, folder: Path, stream: str, window: int, workers: int, rescan_s: float
-    ) -> StreamSource:
+    def _source(self, folder: Path, stream: str, window: int, workers: int, rescan_s: float) -> StreamSource:
         def follow() -> Follower:
             return Follower(
                 folder,

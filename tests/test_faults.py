@@ -223,9 +223,7 @@ def test_blocks_written_once_more_come_once(
     path = hour_file(folder, layout, "20260505", 9)
     heights = [*range(100, 200), *range(150, 260), *range(255, 300), 300, 300, 299, 300]
     path.touch()
-    with Drive(
-        folder, workers=workers, window=1 << 18, inotify=inotify, deliver_replayed=deliver
-    ) as drive:
+    with Drive(folder, workers=workers, window=1 << 18, inotify=inotify, deliver_replayed=deliver) as drive:
         at = 0
         while at < len(heights):
             lines = [

@@ -348,9 +348,7 @@ def _pipeline(
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     deliver_replayed = settings.replayed_blocks == "deliver"
     sources = [
-        StreamSource(
-            "orders", reader, lambda: follower, settings.workers, deliver_replayed=deliver_replayed
-        )
+        StreamSource("orders", reader, lambda: follower, settings.workers, deliver_replayed=deliver_replayed)
     ]
     for stream in settings.streams:
         if stream != "orders":

@@ -63,7 +63,7 @@ cdef int encode_trade(Buffer* out, const RowHead* head, const char* data) noexce
     """Append an element of the public API's `trades`."""
     cdef const TradeRow* row = <const TradeRow*>head
     cdef const char* event = data + head.offset
-    # Every text but one user is part of the event; the rest needs less than MAX_ORDER_OVERHEAD bytes.
+    # Every text but one user is part of the event; keys and numbers need less than 256 bytes.
     if not buffer_reserve(out, <size_t>head.size + sizeof(row.other_user) + 256):
         return 0
     put(out, b'{"coin":', 8)

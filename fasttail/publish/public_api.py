@@ -367,7 +367,6 @@ class Member:
         data = {"subscription": self.subscription.echo}
         self.client.send_message("live", data, epoch=feeds.epoch, seq=self.feed.seq + 1, cursor=self.cursor)
 
-
     def send_snapshot(self) -> None:
         """Send the collected snapshot, if there is one."""
         if self.snapshot is not None:

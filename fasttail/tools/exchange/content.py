@@ -10,9 +10,7 @@ from fasttail.tools.exchange.constants import LAG_NS
 from fasttail.tools.exchange.layouts import Part, check_layout, render
 
 
-def block_lines(
-    block: Block, layout: str, stream: str = "orders", *, local_ns: int | None = None
-) -> bytes:
+def block_lines(block: Block, layout: str, stream: str = "orders", *, local_ns: int | None = None) -> bytes:
     """Return the lines of a whole block.
 
     local_ns: when the node sees it; by default 0.35 s after its time.
