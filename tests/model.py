@@ -481,10 +481,11 @@ class Model:
         self.lose(content.lines[kept:])
         with content.path.open("r+b") as file:
             file.truncate(end)
-        previous_hours = position.previous_hours if position is not None and not self.down else ()
+        # What a tail has not read yet may be truncated without changing what its position means.
         unread = (
-            any(left.ino in inodes and left.offset <= end for left in previous_hours)
-            and not self.follower.late
+            position is not None
+            and any(left.ino in inodes and left.offset <= end for left in position.previous_hours)
+            and (self.down or not self.follower.late)
         )
         for seen in (self.cut,) if unread else (self.cut, self.unseen):
             for ino in inodes:
