@@ -205,8 +205,8 @@ class Model:
             return
         if content.looked is None or content.looked < content.changed or position.previous_hours:
             content.looked = self.now
-        # Twice, for a partial line while the next file already exists.
-        assert self.now < content.looked + 2 * (GRACE + RESCAN_S), "a deleted file is still open"
+        # A shortened file may grow again, more may come to a deleted one, and then the rest of a partial line.
+        assert self.now < content.looked + 3 * (GRACE + RESCAN_S), "a deleted file is still open"
 
     def settle(self, *, alone: bool = False) -> None:
         for _ in range(10_000):
@@ -758,7 +758,12 @@ class Model:
                 (previous_hours[ino] for ino in (content.ino, *content.was) if ino in previous_hours), None
             )
             known = left is not None and content.path == Path(left.path) and self.uncut(left)
-            known = known and left is not None and (left.tail_fingerprint != "" or left.ino == content.ino)
+            # Whatever has the name of a file of which nothing was read is read from its start.
+            known = (
+                known
+                and left is not None
+                and (left.tail_fingerprint != "" or left.offset == 0 or left.ino == content.ino)
+            )
             content.shut = False
             for line in content.lines + content.gone:
                 line.shut = False
