@@ -205,7 +205,7 @@ class Model:
             return
         if content.looked is None or content.looked < content.changed or position.previous_hours:
             content.looked = self.now
-        # A shortened file may grow again, more may come to a deleted one, and then the rest of a partial line.
+        # A shortened file may grow again, a deleted one too, and then the rest of a partial line may come.
         assert self.now < content.looked + 3 * (GRACE + RESCAN_S), "a deleted file is still open"
 
     def settle(self, *, alone: bool = False) -> None:

@@ -117,20 +117,24 @@ async def http(
     host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    """Send one HTTP request over a new socket and read to the end of the stream.
+    """Send one HTTP request over a new socket, and read the answer.
 
-    Unless `headers` contains a Connection header, it asks to close the connection.
+    Unless `headers` contains a Connection header, it asks to close the connection, and reads to its end.
     """
     reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     close = [] if any(each.lower().startswith("connection:") for each in headers) else ["Connection: close"]
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", *close, *headers]
     writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
-    raw = await reader.read()
-    writer.close()
-    head, _, body = raw.partition(b"\r\n\r\n")
-    first, *rest = head.decode().split("\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().removesuffix("\r\n\r\n")
+    first, *rest = head.split("\r\n")
     pairs = (line.split(": ", 1) for line in rest)
-    return Answer(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
+    fields = {name.lower(): value for name, value in pairs}
+    if close or "content-length" not in fields:
+        body = await reader.read()
+    else:
+        body = await reader.readexactly(0 if method == "HEAD" else int(fields["content-length"]))
+    writer.close()
+    return Answer(int(first.split()[1]), fields, body)
 
 
 def upgrade(path: str, *headers: str, connection: str = "Upgrade") -> bytes:

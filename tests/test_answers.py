@@ -462,7 +462,7 @@ class Ending:
     def __init__(self, before: Callable[[], None]) -> None:
         self.before = before
 
-    async def find_start(self, request: ClientRequest) -> str:
+    async def find_start(self, request: ClientRequest) -> public.ReplayStart:
         await asyncio.sleep(0)
         self.before()
         raise RequestError("lost")

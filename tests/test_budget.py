@@ -24,7 +24,14 @@ from fasttail.engine.filters import Selector
 from fasttail.engine.topics import Topic
 from fasttail.publish.budget import SUBSCRIPTION_COST, Account, Budget, BudgetExceeded, topic_cost
 from fasttail.publish.feeds import Feeds
-from fasttail.publish.public_api import CHANNELS, Member, PublicClient, PublicService, StreamService
+from fasttail.publish.public_api import (
+    CHANNELS,
+    Member,
+    PublicClient,
+    PublicService,
+    ReplayStart,
+    StreamService,
+)
 from fasttail.publish.subscriptions import ClientRequest
 
 USERS = [f"0x{number:040x}" for number in range(2000)]
@@ -262,7 +269,7 @@ def test_a_topic_for_which_there_is_no_room_says_so(folder: Path, path: Path) ->
 class NoReplays:
     """Nobody is behind, and nobody resumes."""
 
-    async def find_start(self, request: ClientRequest) -> str:
+    async def find_start(self, request: ClientRequest) -> ReplayStart:
         raise AssertionError(request)
 
     async def find_recent(self, before: object, size: int) -> None:

@@ -244,7 +244,7 @@ def test_under_the_server(tmp_path: Path, inotify: bool) -> None:
                 file.write(block(number, number))
             message = bot.next()
             got += [each["order"]["oid"] for each in message["data"]]
-            assert message["cursor"].startswith("b2026050509-")
+            assert message["cursor"].startswith("orders:0000000000")
         assert [oid for oid in got if oid > 2] == [3, 4, 5, 6]
         assert json.loads(running.get("/health")[1])["reason"] is None
         cursor = "s2026050509-0000000000000-0000000"

@@ -33,7 +33,13 @@ RATE = 6000
 
 HOUR_S = 7.0
 FIRST = 10**11
-HEAD, TAIL = envelope([event(oid=FIRST)]).split(b"%d" % FIRST)
+BLOCK, BLOCK_LINES = 985_000_000, 400
+HEAD, MIDDLE, TAIL = re.split(rb"%d|%d" % (FIRST, BLOCK), envelope([event(oid=FIRST)], BLOCK))
+
+
+def numbered(number: int) -> bytes:
+    """Return the line of an order."""
+    return b"%b%d%b%d%b" % (HEAD, BLOCK + number // BLOCK_LINES, MIDDLE, FIRST + number, TAIL)
 
 
 class Node:
@@ -59,7 +65,7 @@ class Node:
             last = now
             count = int(due)
             due -= count
-            data = b"".join(HEAD + b"%d" % (FIRST + self.written + i) + TAIL for i in range(count))
+            data = b"".join(map(numbered, range(self.written, self.written + count)))
             hour = int((now - began) / HOUR_S)
             if hour >= len(self.files):
                 self.files.append(hour_file(self._folder, "streaming", f"{20260505 + hour // 24}", hour % 24))

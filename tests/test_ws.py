@@ -196,7 +196,8 @@ def test_forms_of_orders(folder: Path, layout: str, form: str) -> None:
         assert set(message) - {"channel", "data"} == {"cursor", "seq", "prev"} | (
             set() if layout == "plain" else {"height", "blockTime"}
         )
-        assert message["cursor"][:12] == layout[0] + "2026050517-"
+        prefix = "p2026050517-" if layout == "plain" else f"orders:{message['height']:012d}-"
+        assert message["cursor"].startswith(prefix)
     if layout != "plain":
         assert (messages[-1]["height"], messages[-1]["blockTime"]) == (7009, "2026-05-05T17:39:14.852711983")
 
@@ -261,8 +262,8 @@ def test_equal_subscriptions_share_their_counting(server: Serve, path: Path) -> 
         assert other.subscribe(type="orders", coins=["BTC"])["seq"] == 1
 
 
-def test_cursors_are_in_the_order_of_the_files(folder: Path) -> None:
-    """Cursors of messages that end within a by_block line, across hours and a date, sort in file order."""
+def test_cursors_are_in_the_order_of_the_orders(folder: Path) -> None:
+    """Cursors of messages that end within a by_block line, across hours and a date, sort like the orders."""
     first = hour_file(folder, "by_block", "20260505", 23)
     first.touch()
     with serve(folder, "--workers", 2, "--max-message", "64k") as server, Bot(server) as bot:
@@ -270,7 +271,7 @@ def test_cursors_are_in_the_order_of_the_files(folder: Path) -> None:
         cursors: list[str] = []
         oids: list[int] = []
         second = hour_file(folder, "by_block", "20260506", 0, make=False)
-        lines = [envelope([event(oid=i) for i in range(k, k + 1000)]) for k in (0, 1000, 2000)]
+        lines = [envelope([event(oid=i) for i in range(k, k + 1000)], 7 + k // 1000) for k in (0, 1000, 2000)]
         for file, line in zip((first, first, second), lines, strict=True):
             file.parent.mkdir(exist_ok=True)
             append(file, line)
@@ -282,9 +283,9 @@ def test_cursors_are_in_the_order_of_the_files(folder: Path) -> None:
         assert oids == list(range(3000))
         assert cursors == sorted(set(cursors))
         assert [cursor for cursor in cursors if cursor.endswith("-0001000")] == [
-            "b2026050523-0000000000000-0001000",
-            f"b2026050523-{len(lines[0]):013d}-0001000",
-            "b2026050600-0000000000000-0001000",
+            "orders:000000000007-0001000",
+            "orders:000000000008-0001000",
+            "orders:000000000009-0001000",
         ]
         assert len(cursors) > 20
 

@@ -19,8 +19,7 @@ from fasttail.monitoring.rate_limited import (
     RejectedLines,
     StreamSummary,
 )
-from fasttail.replay.resume import hour_number
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.follower import Follower
 from fasttail.sources.layout import parse_hour_path
 from fasttail.sources.position import Position
@@ -102,10 +101,13 @@ class Dispatcher:
         else:
             self._publish_other(event)
 
-    def _opened_at(self, event: FileOpened | StreamOpened) -> tuple[str | None, CursorPosition | None]:
-        """Return the layout and position at which reading continues, None for a file that is no hour's."""
+    def _opened_at(
+        self, event: FileOpened | StreamOpened
+    ) -> tuple[str | None, CursorPosition | None, BlockPosition | None]:
+        """Return the layout, position and block at which reading continues, None if the file is no hour's."""
         found = parse_hour_path(self._data_dir, event.file[0], event.stream) if event.file else None
-        return (found[0], CursorPosition(hour_number(found[1]), event.end)) if found else (None, None)
+        block = BlockPosition(event.height, event.events) if event.height else None
+        return (found[0], CursorPosition(found[1].number, event.end), block) if found else (None, None, None)
 
     def _publish_other(self, event: BatchEnd) -> None:
         """Deliver a batch of another stream than the first."""

@@ -20,7 +20,7 @@ from fasttail.publish.feeds import Feeds
 from fasttail.publish.legacy_api import LegacyChannels
 from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replay.replays import ReplayManager
-from fasttail.replay.resume import ReplayStartFinder, hour_number
+from fasttail.replay.resume import ReplayStartFinder
 from fasttail.replay.threads import ReplayThreads
 from fasttail.sources.layout import parse_hour_path
 from fasttail.sources.position import Position
@@ -146,4 +146,4 @@ def _set_delivered_offsets(feeds: Feeds, settings: ServeSettings, resume: Positi
     for previous in resume.previous_hours if resume else ():  # may still get late lines
         found = parse_hour_path(settings.data_dir.absolute(), previous.path, feeds.stream)
         if found is not None:
-            feeds.delivered_offsets[hour_number(found[1])] = previous.offset
+            feeds.delivered_offsets[found[1].number] = previous.offset

@@ -31,7 +31,9 @@ cdef struct OutboxEntry:
     size_t end
     uint64_t seq
     uint64_t line_offset      # position of its last order: offset of the line in its file,
-    uint32_t events_consumed  # … and how many of the line's events are delivered
+    uint32_t events_consumed  # … and how many of the line's events are delivered;
+    uint64_t block_number     # likewise, its block (0: the line names none),
+    uint64_t block_events     # … and how many of the block's events are delivered
 
 
 cdef struct Outbox:          # one worker's messages of a batch

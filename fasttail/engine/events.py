@@ -32,6 +32,7 @@ class BatchEnd(NamedTuple):
     file: (path, device, inode)
     hour, begin, end: the file (YYYYMMDDHH; 0: not an hourly file), the batch's offset and its end
     late: the lines are those of a previous hour, and reading does not continue at `end`
+    height, events: `end` is after so many events of this block, the highest so far; height 0: unknown
     event_ns: the newest order's own time, Unix nanoseconds; 0: no order
     local_ns: when the node wrote the newest line, by its own clock; 0: no order, or not in this layout
     messages: those of each topic are in order
@@ -53,6 +54,8 @@ class BatchEnd(NamedTuple):
     begin: int
     end: int
     late: bool
+    height: int
+    events: int
     file: tuple[str, int, int] | None
     event_ns: int
     local_ns: int
@@ -62,7 +65,7 @@ class BatchEnd(NamedTuple):
 class TopicsChanged(NamedTuple):
     """All commands for the stream up to `number` apply from its next batch on.
 
-    Reading continues at `end` of the hour's file, unless `late`.
+    Reading continues at `end` of the hour's file, unless `late`, after so many `events` of a block.
     """
 
     stream: str
@@ -70,24 +73,33 @@ class TopicsChanged(NamedTuple):
     hour: int
     end: int
     late: bool
+    height: int
+    events: int
 
 
 class FileOpened(NamedTuple):
     """Reading continues at `end` of `file` (path, device, inode), even if there is no data yet.
 
-    It is another file than before, or the same one after a truncation.
+    It is another file than before, or the same one after a truncation. height, events: as in BatchEnd.
     """
 
     stream: str
     number: int
     end: int
+    height: int
+    events: int
     file: tuple[str, int, int]
 
 
 class StreamOpened(NamedTuple):
-    """The pipeline has begun to follow the stream, at `end` of `file`; None: it has no file yet."""
+    """The pipeline has begun to follow the stream, at `end` of `file`; None: it has no file yet.
+
+    height, events: as in BatchEnd.
+    """
 
     stream: str
     number: int
     end: int
+    height: int
+    events: int
     file: tuple[str, int, int] | None

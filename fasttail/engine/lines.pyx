@@ -7,6 +7,7 @@ Inside a line the cut moves to the stream's separator, such as `},{"time":"`. A 
 is the start of an object. It need not be the start of an *event*, because an unknown key could hold such a list. The worker
 before the cut finds out, because it either ends an event exactly there or not; if not, the pool cuts again at newlines only.
 """
+from libc.stdint cimport uint64_t
 from libc.string cimport memchr
 
 from fasttail.system.checks cimport ft_assert
@@ -25,6 +26,7 @@ cdef extern from *:
 cdef enum:
     NEWLINE_SEARCH_BYTES = 4096       # a line end within this distance is used before any separator
     SEPARATOR_SEARCH_BYTES = 1 << 20  # how far a separator is searched for
+    ENVELOPE_BYTES = 256              # in which the block number of a line is searched for
 
 
 cdef void split_into_chunks(const StreamSpec* stream, const char* data, const char* begin, const char* limit, int workers,
@@ -89,3 +91,16 @@ cdef size_t count_lines(const char* begin, const char* limit) noexcept nogil:
             break
         p += 1
     return n
+
+
+cdef uint64_t block_of_line(const char* line, const char* end) noexcept nogil:
+    """Return the block number that a line in the node's own form begins with, or 0."""
+    cdef uint64_t number = 0
+    cdef const char* p = <const char*>memmem(line, <size_t>min(end - line, <ssize_t>ENVELOPE_BYTES), b'"block_number":', 15)
+    if p == NULL:
+        return 0
+    p += 15
+    while p < end and c'0' <= p[0] <= c'9':
+        number = 10 * number + <uint64_t>(p[0] - c'0')
+        p += 1
+    return number

@@ -1,4 +1,4 @@
-"""Drops events of blocks that the node writes again, as it does after a restart.
+"""Follows the blocks of a stream: numbers their events, and drops those that the node writes again, as it does after a restart.
 
     blocks of the lines   7  8  9  7  8  9  10            a 9 that a crash tore is completed by its second writing
     delivered             7  8  9           10
@@ -26,12 +26,6 @@ cdef inline const RowHead* _row(const Chunk* c, size_t row_bytes, size_t i) noex
     return <const RowHead*>(c.rows + i * row_bytes)
 
 
-cdef inline uint64_t _block_of_row(const Chunk* c, size_t row_bytes, size_t i) noexcept nogil:
-    """Return the block of a row's line, 0 for a plain line."""
-    cdef uint32_t envelope = _row(c, row_bytes, i).envelope
-    return c.envelopes[envelope - c.envelope_base].block_number if envelope != <uint32_t>NO_ENVELOPE else 0
-
-
 cdef class ReplayedBlocks:
     """Follows the blocks of a stream's lines in the order of its files. Plain lines have no blocks, and all pass.
 
@@ -49,10 +43,18 @@ cdef class ReplayedBlocks:
 
     cdef void reset(self) noexcept nogil:
         """Forget the position, before lines that do not follow those read so far."""
-        self.block = self.index = self.lowest = self.highest = self.highest_index = 0
+        self.block = self.index = self.line_began = self.lowest = self.highest = self.highest_index = 0
         self.highest_time_ns = 0
         self.replaying = self.line_dropped = self.block_known = False
         memset(self.known, 0, KNOWN_BLOCKS // 8)
+
+    cdef void seek(self, uint64_t block, uint64_t events) noexcept nogil:
+        """Set the position up to which nothing is delivered again, whatever the lines read so far were."""
+        self.highest = block
+        self.highest_index = events
+        self.lowest = block + 1              # all blocks up to this one count as read, none above it
+        memset(self.known, 0, KNOWN_BLOCKS // 8)
+        self.replaying = self.block < block or (self.block == block and self.index < events)
 
     cdef void _learn(self, uint64_t number) noexcept nogil:
         """Note that a block is read. Those that are KNOWN_BLOCKS and more below the highest are forgotten."""
@@ -92,34 +94,38 @@ cdef class ReplayedBlocks:
     cdef bint _advance(self, WorkerPool pool) noexcept nogil:
         """Move the position past a batch in which no block number decreases. Return False for another one."""
         cdef const Chunk* c
-        cdef const Envelope* newest = NULL
-        cdef uint64_t last = self.block, events = 0
-        cdef size_t i
+        cdef Envelope* line = NULL
+        cdef uint64_t last = self.block
+        cdef size_t e, row
         cdef int k
-        cdef bint all_rows = True            # from here to the batch's end are of the last block
         for k in range(pool.workers):
-            for i in range(pool.chunks[k].envelopes_len):
-                newest = &pool.chunks[k].envelopes[i]
-                if newest.block_number < last:
+            for e in range(pool.chunks[k].envelopes_len):
+                line = &pool.chunks[k].envelopes[e]
+                if line.block_number < last:
                     return False
-                last = newest.block_number
-        if newest == NULL:
+                last = line.block_number
+        if line == NULL:
             return True                      # plain lines, or none
         for k in range(pool.workers):
-            for i in range(pool.chunks[k].envelopes_len):
-                if pool.chunks[k].envelopes[i].block_number != self.highest:
-                    self._learn(pool.chunks[k].envelopes[i].block_number)
-        for k in range(pool.workers - 1, -1, -1):
             c = &pool.chunks[k]
-            i = c.rows_len
-            while all_rows and i > 0:
-                i -= 1
-                all_rows = _block_of_row(c, pool.table.row_bytes, i) == last
-                events += all_rows
-        self.index = events + (self.index if last == self.block else 0)
-        self.block = self.highest = last
+            row = 0
+            for e in range(c.envelopes_len):
+                line = &c.envelopes[e]
+                if line.block_number != self.block:
+                    self._learn(line.block_number)
+                    self.block = line.block_number
+                    self.index = 0
+                if e > 0 or not c.starts_inside_line:
+                    self.line_began = self.index
+                line.events_before = self.line_began
+                while row < c.rows_len and _row(c, pool.table.row_bytes, row).envelope == <uint32_t>NO_ENVELOPE:
+                    row += 1
+                while row < c.rows_len and _row(c, pool.table.row_bytes, row).envelope == c.envelope_base + <uint32_t>e:
+                    row += 1
+                    self.index += 1
+        self.highest = self.block
         self.highest_index = self.index
-        self.highest_time_ns = newest.block_time_ns
+        self.highest_time_ns = line.block_time_ns
         return True
 
     cdef void _drop_chunk_rows(self, Chunk* c, uint32_t row_bytes) noexcept nogil:
@@ -148,7 +154,7 @@ cdef class ReplayedBlocks:
             kept += end - begin
         ft_store_relaxed(<uint64_t*>&c.rows_len, kept)
 
-    cdef bint _is_replayed(self, const Envelope* line, uint64_t events, bint continued) noexcept nogil:
+    cdef bint _is_replayed(self, Envelope* line, uint64_t events, bint continued) noexcept nogil:
         """Move the position past a line. Return whether its events were delivered before.
 
         continued: another worker has the line's first part, which was decided on; the rest follows it
@@ -160,6 +166,9 @@ cdef class ReplayedBlocks:
             self.block = line.block_number
             self.index = 0
             self.block_known = self._is_known(self.block)
+        if not continued:
+            self.line_began = self.index
+        line.events_before = self.line_began
         self.index += events
         if not continued:
             self.replaying = self.replaying and self.block <= self.highest

@@ -71,7 +71,9 @@ cdef struct RingSlot:
     uint64_t message_bytes   # bytes in the outboxes
     BatchLocation location   # of the batch; its `data` is no longer valid
     uint32_t hour            # YYYYMMDDHH; 0: not an hourly file
-    uint64_t end             # offset after the batch, where reading continues
+    uint64_t end             # offset after the batch, where reading continues,
+    uint64_t height          # … which is after this block (0: unknown),
+    uint64_t events          # … or after so many of its events
     bint late                # lines of a previous hour: reading does not continue at `end`
 
 

@@ -76,4 +76,4 @@ cdef class StreamSource:
     cdef int prime(self) except -1
     cdef bint set_file(self, path, identity) except -1
     cdef object set_resume_point(self)
-    cdef object _set_cursor_prefix(self, path)
+    cdef object _set_file_prefix(self, path)

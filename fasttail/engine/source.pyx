@@ -13,7 +13,7 @@ from fasttail.system.atomics cimport (
 from fasttail.system.checks cimport ft_assert
 from fasttail.system.clock cimport monotonic_ns, utc_ns
 from fasttail.engine.histogram cimport Histogram
-from fasttail.engine.lines cimport count_lines
+from fasttail.engine.lines cimport block_of_line, count_lines
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.ring cimport RingSlot
@@ -29,39 +29,12 @@ from fasttail.streams.types cimport Chunk, Envelope, RowHead
 from fasttail.engine.events import WorkerState
 from fasttail.sources.cursor import prefix as cursor_prefix
 
-cdef extern from *:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <string.h>
-    extern void *memmem(const void *, size_t, const void *, size_t);
-    """
-    void* memmem(const void* hay, size_t n, const void* needle, size_t m) noexcept nogil
-
 # The keys of `stats` that are attributes of the follower, and their values before there is one.
 _FOLLOWER_STATS = (
     ("truncations", "truncations", 0), ("read_errors", "read_errors", 0), ("torn_lines", "torn_lines", 0),
     ("files_opened", "files_opened", 0), ("resume_losses", "resume_losses", 0), ("trouble", "trouble", ""),
     ("written_ns", "written_ns", 0), ("grows", "growing_layout", ""),
 )
-
-cdef enum:
-    ENVELOPE_BYTES = 256         # in which the block number of a line is searched for
-
-
-cdef uint64_t _block_of_line(const char* line, const char* end) noexcept nogil:
-    """Return the block number that a line in the node's own form begins with, or 0."""
-    cdef uint64_t number = 0
-    cdef const char* p = <const char*>memmem(line, <size_t>min(end - line, <ssize_t>ENVELOPE_BYTES), b'"block_number":', 15)
-    if p == NULL:
-        return 0
-    p += 15
-    while p < end and c'0' <= p[0] <= c'9':
-        number = 10 * number + <uint64_t>(p[0] - c'0')
-        p += 1
-    return number
-
 
 cdef class StreamSource:
     """A stream that a pipeline follows while it is wanted.
@@ -84,6 +57,7 @@ cdef class StreamSource:
         self.topics = StreamTopics(workers, self.table, max_topics=max_topics)
         self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.batch_times = Histogram()
+        set_prefix(&self.location.block_prefix, f"{stream}:".encode())
 
     # ------------------------------------------------------------------------------------------------------------ any thread
 
@@ -185,12 +159,12 @@ cdef class StreamSource:
             return False
         self.path = path
         self.identity = identity
-        self.hour = int(self._set_cursor_prefix(path)[-11:-1] or 0)
+        self.hour = int(self._set_file_prefix(path)[-11:-1] or 0)
         return True
 
-    cdef object _set_cursor_prefix(self, path):
+    cdef object _set_file_prefix(self, path):
         prefix = cursor_prefix(self.follower.layout, path, self.stream).encode() if path else b""
-        set_prefix(&self.location, prefix)
+        set_prefix(&self.location.file_prefix, prefix)
         return prefix
 
     cdef object set_resume_point(self):
@@ -202,10 +176,12 @@ cdef class StreamSource:
         self.location.late = self.late
         if self.late:
             position = self.follower.position(self.reader)
-            self._set_cursor_prefix(position.path)
+            self._set_file_prefix(position.path)
             self.location.resume_offset = position.offset
+            self.location.resume_block = self.blocks.highest
+            self.location.resume_events = self.blocks.highest_index
         elif self.path:
-            self._set_cursor_prefix(self.path)
+            self._set_file_prefix(self.path)
 
     # ---------------------------------------------------------------------------------------------------------------- reading
 
@@ -215,14 +191,14 @@ cdef class StreamSource:
 
     cdef uint64_t next_block(self) noexcept nogil:
         """Return the block of the next line, 0 if it does not name one."""
-        return _block_of_line(self.reader.base + self.reader.begin, self.reader.base + self.reader.lines_end)
+        return block_of_line(self.reader.base + self.reader.begin, self.reader.base + self.reader.lines_end)
 
     cdef size_t bytes_up_to_block(self, uint64_t block) noexcept nogil:
         """Return the bytes of the pending lines before the first one of a later block; at least those of one line."""
         cdef const char* begin = self.reader.base + self.reader.begin
         cdef const char* end = self.reader.base + self.reader.lines_end
         cdef const char* p = begin
-        while p < end and (p == begin or _block_of_line(p, end) <= block):
+        while p < end and (p == begin or block_of_line(p, end) <= block):
             p = <const char*>memchr(p, c"\n", <size_t>(end - p)) + 1
         return <size_t>(p - begin)
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fasttail.system.atomics cimport ft_load_relaxed
 from fasttail.engine.buffer cimport Outbox
+from fasttail.engine.lines cimport block_of_line
 from fasttail.engine.pool cimport BATCH_DONE, WorkerPool, check_batch
 from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.router cimport MAX_TOPICS, Router
@@ -18,7 +19,8 @@ from fasttail.sources.reader cimport Reader
 from fasttail.engine.channels import CHANNELS
 
 cdef enum:
-    LOOKBACK_BYTES = 1 << 18     # before a position, in which its block is assumed to begin
+    LOOKBACK_BYTES = 1 << 18     # before a position, to know which blocks were read,
+    MAX_LOOKBACK_BYTES = 1 << 26 # … and at most, to know all events of the position's block
 
 
 cdef class StreamTopics:
@@ -84,36 +86,68 @@ cdef class StreamTopics:
         return ft_load_relaxed(&self.router.oversize)
 
     cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1:
-        """Let `blocks` and the stage know only the lines before the reader's position, because their block may not be complete.
+        """Let `blocks` and the stage know only the lines before the reader's position: those of the last LOOKBACK_BYTES, and
+        all of the block that they end with.
 
-        A line that does not fit into LOOKBACK_BYTES is not read. Raises OSError, MemoryError.
+        Raises OSError, MemoryError.
         """
-        cdef uint64_t offset = reader.offset, regressions = blocks.regressions, dropped = blocks.dropped
-        cdef uint64_t trades = 0, unpaired = 0
+        cdef uint64_t regressions = blocks.regressions, dropped = blocks.dropped, trades = 0, unpaired = 0
         cdef bytes lines
-        cdef const char* data
-        cdef size_t begin = 0, size = <size_t>min(offset, <uint64_t>min(<size_t>LOOKBACK_BYTES, reader.capacity))
-        cdef int code
         blocks.reset()
         self.reset_stage()
-        if size == 0:
-            return 0
-        lines = reader.pread_at(offset - size, size)
-        if size < offset:
-            begin = <size_t>(lines.find(b"\n") + 1)
-        data = lines
-        size = <size_t>len(lines)
         if self.stage is not None:
             trades, unpaired = self.stage.trades, self.stage.unpaired
+        for lines in _lines_before(reader):
+            self._prime_lines(pool, lines, blocks)
+        blocks.regressions, blocks.dropped = regressions, dropped
+        if self.stage is not None:
+            self.stage.trades, self.stage.unpaired = trades, unpaired
+        return 0
+
+    cdef int _prime_lines(self, WorkerPool pool, bytes lines, ReplayedBlocks blocks) except -1:
+        cdef const char* data = lines
+        cdef size_t size = <size_t>len(lines)
+        cdef int code
         with nogil:
             self.table.clear()
-            code = pool.parse_batch(data, data + begin, data + size, data + size)
+            code = pool.parse_batch(data, data, data + size, data + size)
             if code == BATCH_DONE:
                 blocks.drop_rows(pool)
                 if self.stage is not None:
                     self.stage.run(self.table, data, False)
         check_batch(code)
-        blocks.regressions, blocks.dropped = regressions, dropped
-        if self.stage is not None:
-            self.stage.trades, self.stage.unpaired = trades, unpaired
         return 0
+
+
+cdef list _lines_before(Reader reader):
+    """Return the lines before the reader's position, in pieces: at least LOOKBACK_BYTES, and from the beginning of a block on.
+
+    A block that is larger than MAX_LOOKBACK_BYTES, or that begins in the hour before, is not complete. Raises OSError.
+    """
+    cdef list pieces = []                # the newest first
+    cdef bytes piece = b""               # of a line whose beginning has not been reached
+    cdef uint64_t at = reader.offset, newest = 0, oldest = 0
+    cdef size_t size, begin, room = min(<size_t>MAX_LOOKBACK_BYTES, reader.capacity)
+    while at > 0 and room > 0 and (newest == oldest or newest == 0):
+        size = <size_t>min(at, <uint64_t>min(room, <size_t>max(LOOKBACK_BYTES, len(piece))))
+        piece = reader.pread_at(at - size, size) + piece
+        at -= size
+        room -= size
+        begin = 0 if at == 0 else <size_t>(piece.find(b"\n") + 1)
+        if begin == <size_t>len(piece) or (begin == 0 and at > 0):
+            continue
+        lines = piece[begin:]
+        piece = piece[:begin]
+        pieces.append(lines)
+        oldest = _first_block(lines)
+        newest = newest or _first_block(lines[lines.rfind(b"\n", 0, len(lines) - 1) + 1:])
+        if oldest == 0:
+            break
+    pieces.reverse()
+    return pieces
+
+
+cdef uint64_t _first_block(bytes lines):
+    """Return the block number of the first line, or 0."""
+    cdef const char* data = lines
+    return block_of_line(data, data + len(lines))

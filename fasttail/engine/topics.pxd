@@ -30,22 +30,31 @@ cdef enum Format:
 cdef struct MessageBuilder:  # a message that is being written
     OutboxEntry entry        # .orders is 0 until the message has begun
     size_t total_orders      # orders of all messages so far
-    const RowHead* last_row  # row of the message's last order
+    const RowHead* last_row  # row of the message's last order,
+    uint32_t last_event      # … and which of its line's events that is, from 1 on
     size_t max_end           # outbox size that the message may not exceed,
     size_t quota_end         # … and that none of the topic's messages may exceed
 
 
-cdef struct BatchLocation:   # the location of a batch, and the prefix of its cursors
+cdef struct CursorPrefix:
+    char text[32]
+    size_t size
+
+
+cdef struct BatchLocation:   # the location of a batch, and the prefixes of its cursors
     const char* data
     size_t size
     uint64_t offset          # of `data` in its file
-    char cursor_prefix[32]   # stream, layout, hour and a dash
-    size_t cursor_prefix_size
+    CursorPrefix file_prefix   # of cursors that name a file: stream, layout, hour and a dash
+    CursorPrefix block_prefix  # of those that name a block: the stream
     bint late                # lines of a previous hour: all their cursors are the resume point,
-    uint64_t resume_offset   # … at this offset of the prefix's hour
+    uint64_t resume_offset   # … at this offset of the prefix's hour,
+    uint64_t resume_block    # … which is after this block (0: unknown),
+    uint64_t resume_events   # … or after so many of its events
 
 
 cdef enum:
+    MAX_BLOCK = 999999999999  # the largest block number that a cursor can name
     MAX_ORDER_OVERHEAD = 640  # bytes that an order in any format needs at most, beyond its event
     MAX_BUCKET_NODES = 8      # a topic with more coins or users than this is not indexed
     BUCKETS = 8192            # lists of topics: half by the hash of a coin, half by that of a user
@@ -101,8 +110,7 @@ cdef class Topic:
                            uint32_t event_number, const BatchLocation* location) noexcept nogil
     cdef int _finish_message(self, MessageBuilder* builder, Outbox* outbox, RowTable table,
                              const BatchLocation* location) noexcept nogil
-    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const RowHead* row, uint32_t event_number,
-                              const BatchLocation* location) noexcept nogil
+    cdef void _set_position(self, MessageBuilder* builder, RowTable table, const BatchLocation* location) noexcept nogil
     cdef size_t _size_bound(self, RowTable table, const RowHead* row) noexcept nogil
     cdef size_t _with_messages(self, size_t bytes, size_t orders) noexcept nogil
     cdef int _choose_buckets(self) except -1
@@ -110,4 +118,4 @@ cdef class Topic:
 
 
 cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const BatchLocation* location)
-cdef int set_prefix(BatchLocation* location, bytes prefix) except -1
+cdef int set_prefix(CursorPrefix* prefix, bytes text) except -1

@@ -34,4 +34,5 @@ class TopicMessage(NamedTuple):
     orders: int
     seq: int
     cursor: str
+    position: str
     over_quota: bool = False

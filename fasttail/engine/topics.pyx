@@ -4,8 +4,8 @@ A message:
 
     {"channel":"orders","data":[order,order,…],"cursor":"…","seq":8,"prev":7,"height":…,"blockTime":"…"}
 
-`cursor` is the position after the message's last order: layout and hour, offset of the line in the hour's file, and number of
-the line's events that were delivered. Leading zeros make the byte order of cursors the order in the files.
+`cursor` is the position after the message's last order: its block, and how many of the block's events were delivered. In the
+plain layout, whose lines name no block, it is a position in the files (`fasttail.sources.cursor`).
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
@@ -29,6 +29,7 @@ from fasttail.engine.channels import CHANNELS
 cdef enum:
     MAX_FRAME_HEADER = 10        # largest frame header, in bytes
     LINE_DIGITS = 13
+    BLOCK_DIGITS = 12
     EVENT_DIGITS = 7
     MAX_TAIL = 256               # bound of the bytes after `data`, without the topic's own tail and the block time
     NOGIL_COPY_BYTES = 16384     # bytes above which a copy takes longer than to release the GIL
@@ -44,7 +45,7 @@ class TopicMessage(NamedTuple):
 
     `data` is ready to send (`orderBatch`: JSON for the batcher). It is empty for a single order that fits into no message and,
     if `over_quota`, for orders beyond the topic's quota. `seq` is 0 where messages are not numbered. `cursor` is the position
-    after the last order.
+    after the last order, and `position` the same position as a cursor that names a file.
     """
 
     topic: int
@@ -52,13 +53,17 @@ class TopicMessage(NamedTuple):
     orders: int
     seq: int
     cursor: str
+    position: str
     over_quota: bool = False
 
 
 cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const BatchLocation* location):
     """Copy a message out of its outbox."""
-    cursor = (location.cursor_prefix[:location.cursor_prefix_size].decode()
-              + f"{entry.line_offset:013d}-{entry.events_consumed:07d}")
+    position = (location.file_prefix.text[:location.file_prefix.size].decode()
+                + f"{entry.line_offset:013d}-{entry.events_consumed:07d}")
+    cursor = position if entry.block_number == 0 else (
+        location.block_prefix.text[:location.block_prefix.size].decode()
+        + f"{entry.block_number:012d}-{entry.block_events:07d}")
     cdef size_t size = entry.end - entry.begin
     cdef bytes data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
     cdef char* to = PyBytes_AS_STRING(data)
@@ -67,15 +72,15 @@ cdef to_topic_message(const Outbox* outbox, const OutboxEntry* entry, const Batc
             memcpy(to, outbox.payload.data + entry.begin, size)
     else:
         memcpy(to, outbox.payload.data + entry.begin, size)
-    return TopicMessage(entry.topic, data, entry.orders, entry.seq, cursor, entry.kind == ENTRY_OVER_QUOTA)
+    return TopicMessage(entry.topic, data, entry.orders, entry.seq, cursor, position, entry.kind == ENTRY_OVER_QUOTA)
 
 
-cdef int set_prefix(BatchLocation* location, bytes prefix) except -1:
-    """Set the prefix of the location's cursors. Raises ValueError if it is too long."""
-    if <size_t>len(prefix) > sizeof(location.cursor_prefix):
-        raise ValueError(f"a cursor cannot begin with {prefix!r}")
-    location.cursor_prefix_size = <size_t>len(prefix)
-    memcpy(location.cursor_prefix, <const char*>prefix, location.cursor_prefix_size)
+cdef int set_prefix(CursorPrefix* prefix, bytes text) except -1:
+    """Set a prefix of a location's cursors. Raises ValueError if it is too long."""
+    if <size_t>len(text) > sizeof(prefix.text):
+        raise ValueError(f"a cursor cannot begin with {text!r}")
+    prefix.size = <size_t>len(text)
+    memcpy(prefix.text, <const char*>text, prefix.size)
     return 0
 
 
@@ -203,6 +208,7 @@ cdef class Topic:
         if builder.entry.orders and builder.entry.kind == ENTRY_DATA and out.size + needs > builder.max_end:
             self._finish_message(builder, outbox, table, location)
         builder.last_row = row
+        builder.last_event = event_number
         if builder.entry.orders == 0:
             builder.entry.begin = out.size
             builder.entry.seq = 0
@@ -210,7 +216,6 @@ cdef class Topic:
             builder.entry.kind = ENTRY_DATA if fits else ENTRY_OVER_QUOTA
             builder.max_end = min(out.size + self.target_size, builder.quota_end)
         if builder.entry.kind == ENTRY_OVER_QUOTA:
-            self._advance_cursor(builder, table, row, event_number, location)
             builder.entry.orders += 1
             return 1
         if builder.entry.orders == 0:
@@ -224,12 +229,12 @@ cdef class Topic:
             put(out, b",", 1)
         if not self._encode_order(outbox, table, row, location.data):
             return 0
-        self._advance_cursor(builder, table, row, event_number, location)
         if builder.entry.orders == 0 and out.size - builder.entry.begin - MAX_FRAME_HEADER + tail_bound > self.max_message:
             out.size = builder.entry.begin
             builder.entry.end = out.size
             builder.entry.orders = 1
             builder.entry.kind = ENTRY_OVERSIZE
+            self._set_position(builder, table, location)
             outbox_append(outbox, &builder.entry)
             builder.entry.orders = 0
             return 1
@@ -237,10 +242,19 @@ cdef class Topic:
         builder.total_orders += 1
         return 1
 
-    cdef void _advance_cursor(self, MessageBuilder* builder, RowTable table, const RowHead* row, uint32_t event_number,
-                              const BatchLocation* location) noexcept nogil:
-        builder.entry.line_offset = location.resume_offset if location.late else row_line(table, row) + location.offset
-        builder.entry.events_consumed = 0 if location.late else event_number
+    cdef void _set_position(self, MessageBuilder* builder, RowTable table, const BatchLocation* location) noexcept nogil:
+        """Set the entry's position, which is after its last order."""
+        cdef const Envelope* block = row_envelope(table, builder.last_row)
+        if location.late:
+            builder.entry.line_offset = location.resume_offset
+            builder.entry.events_consumed = 0
+            builder.entry.block_number = location.resume_block
+            builder.entry.block_events = location.resume_events
+            return
+        builder.entry.line_offset = row_line(table, builder.last_row) + location.offset
+        builder.entry.events_consumed = builder.last_event
+        builder.entry.block_number = block.block_number if block != NULL and block.block_number <= MAX_BLOCK else 0
+        builder.entry.block_events = block.events_before + builder.last_event if block != NULL else 0
 
     cdef int _finish_message(self, MessageBuilder* builder, Outbox* outbox, RowTable table,
                              const BatchLocation* location) noexcept nogil:
@@ -252,6 +266,7 @@ cdef class Topic:
         cdef char text[MAX_FRAME_HEADER]
         if builder.entry.orders == 0:
             return 1
+        self._set_position(builder, table, location)
         if builder.entry.kind == ENTRY_OVER_QUOTA:
             builder.entry.end = builder.entry.begin
             outbox_append(outbox, &builder.entry)
@@ -262,10 +277,16 @@ cdef class Topic:
             out.size = builder.entry.begin
             return 0
         put(out, self.message_tail, self.message_tail_size)
-        put(out, location.cursor_prefix, location.cursor_prefix_size)
-        put_padded(out, builder.entry.line_offset, LINE_DIGITS)
-        put(out, b"-", 1)
-        put_padded(out, builder.entry.events_consumed, EVENT_DIGITS)
+        if builder.entry.block_number:
+            put(out, location.block_prefix.text, location.block_prefix.size)
+            put_padded(out, builder.entry.block_number, BLOCK_DIGITS)
+            put(out, b"-", 1)
+            put_padded(out, builder.entry.block_events, EVENT_DIGITS)
+        else:
+            put(out, location.file_prefix.text, location.file_prefix.size)
+            put_padded(out, builder.entry.line_offset, LINE_DIGITS)
+            put(out, b"-", 1)
+            put_padded(out, builder.entry.events_consumed, EVENT_DIGITS)
         put(out, b'"', 1)
         if self.with_seq:
             self.seq += 1

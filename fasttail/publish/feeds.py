@@ -17,7 +17,7 @@ from typing import Protocol
 
 from fasttail.connection.channel import Channel
 from fasttail.engine.topics import Topic
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 
 MAX_DELIVERED_HOURS = 64
 
@@ -40,6 +40,8 @@ class OutgoingMessage(Protocol):
     def seq(self) -> int: ...
     @property
     def cursor(self) -> str: ...
+    @property
+    def position(self) -> str: ...
 
 
 class Sink(Protocol):
@@ -57,6 +59,10 @@ class PipelineProgress(Protocol):
     def end(self) -> int: ...
     @property
     def late(self) -> bool: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def events(self) -> int: ...
 
 
 class BatchProgress(PipelineProgress, Protocol):
@@ -141,6 +147,7 @@ class Feeds:
     on_demand: the pipeline follows the stream only while there is a feed.
     epoch: identifies the `seq` numbers, which start again with each Feeds.
     high_watermark: everything before it has been delivered; None while the pipeline has no file.
+    block: the same position in the chain; None while unknown, or in the plain layout.
     rewinds: how often the watermark moved back, after a truncation or a change of layout.
     batch: the number of the latest one. late: it holds late lines, which are not at the watermark.
     delivered_offsets: the offset delivered in each of the last hours' files, including late lines.
@@ -156,16 +163,19 @@ class Feeds:
         self._unfollow_timer: asyncio.TimerHandle | None = None
         self.layout: str | None = None
         self.high_watermark: CursorPosition | None = None
+        self.block: BlockPosition | None = None
         self.rewinds = 0
         self.batch = 0
         self.late = False
         self.delivered_offsets: dict[int, int] = {}
         self.on_late_lines: Callable[[int, int, int], None] = _ignore  # hour, begin, end
+        self.on_other_history: Callable[[], None] = _ignore
         self.on_rewind: Callable[[CursorPosition], None] = _ignore  # the watermark before it moved back
         self._next_seq_base = 0  # seq of new feeds: above every number of removed ones
         self._topic_control = topic_control
         self._feeds: dict[str, Feed] = {}
         self._sinks: dict[int, Sink] = {}
+        self._progressed: asyncio.Event | None = None  # someone waits for the next progress
         self._activating: deque[tuple[int, Feed]] = deque()  # (command, feed) not yet applied by the pipeline
 
     def __len__(self) -> int:
@@ -173,12 +183,38 @@ class Feeds:
 
     @property
     def cursor(self) -> str | None:
-        """The high watermark as a cursor."""
+        """The high watermark as a cursor for clients."""
         if self.high_watermark is None or self.layout is None:
             return None
-        return self.high_watermark.to_cursor(self.layout, self.stream)
+        return self.cursor_at(self.high_watermark)
 
-    def set_source(self, layout: str | None, position: CursorPosition | None) -> None:
+    @property
+    def position(self) -> str | None:
+        """The high watermark as a cursor that names a position in the files."""
+        if self.high_watermark is None or self.layout is None:
+            return None
+        return self.position_at(self.high_watermark)
+
+    def cursor_at(self, position: CursorPosition) -> str:
+        """Return a position as a cursor for clients, which names a block only at the high watermark."""
+        if position == self.high_watermark and self.block is not None and self.layout != "plain":
+            return self.block.to_cursor(self.stream)
+        return self.position_at(position)
+
+    def position_at(self, position: CursorPosition) -> str:
+        """Return a position in the files of the current layout as a cursor."""
+        assert self.layout is not None
+        return position.to_cursor(self.layout, self.stream)
+
+    async def wait_for_block(self, block: BlockPosition) -> None:
+        """Wait until everything up to a position in the chain has been delivered."""
+        while self.block is None or self.block < block:
+            self._progressed = self._progressed or asyncio.Event()
+            await self._progressed.wait()
+
+    def set_source(
+        self, layout: str | None, position: CursorPosition | None, block: BlockPosition | None
+    ) -> None:
         """Set the layout and position of what is delivered next, and forget other layouts' offsets."""
         before, changed = self.high_watermark, self.layout not in (None, layout)
         self.layout = layout
@@ -187,15 +223,19 @@ class Feeds:
         rewound = before is not None and (changed or (position is not None and position < before))
         if rewound or before is None:
             self.high_watermark = position
+            self.block = block
         if rewound and before is not None:
             self.rewinds += 1
             self.batch += 1  # the last batch was not of the new content
             self.on_rewind(before)
 
-    def restart(self, layout: str | None, position: CursorPosition | None) -> None:
+    def restart(
+        self, layout: str | None, position: CursorPosition | None, block: BlockPosition | None
+    ) -> None:
         """Begin anew at a position, because the pipeline has begun to follow the stream there."""
         self.layout = layout
         self.high_watermark = position
+        self.block = block
         self.delivered_offsets.clear()
 
     def _follow(self) -> None:
@@ -297,6 +337,9 @@ class Feeds:
             feed.active.set()
 
     def _advance(self, progress: PipelineProgress, begin: int) -> None:
+        if self._progressed is not None:
+            self._progressed.set()
+            self._progressed = None
         if progress.hour:
             # Late lines that fill a hole may lie before lines already delivered.
             self.delivered_offsets[progress.hour] = (
@@ -308,6 +351,10 @@ class Feeds:
                 del self.delivered_offsets[min(self.delivered_offsets)]
         if progress.hour and not progress.late:
             before, self.high_watermark = self.high_watermark, CursorPosition(progress.hour, progress.end)
+            block = BlockPosition(progress.height, progress.events) if progress.height else None
+            if block is not None and self.block is not None and block < self.block:
+                self.on_other_history()
+            self.block = block
             if before is not None and CursorPosition(progress.hour, begin) < before:
                 self.rewinds += 1
                 self.on_rewind(before)

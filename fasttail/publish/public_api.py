@@ -45,7 +45,7 @@ from fasttail.publish.subscriptions import (
     invalid_subscription,
     parse_request,
 )
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 
 STATUS: Final = "status"
 CHANNELS = ("orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", STATUS)
@@ -70,21 +70,34 @@ PONG = text_frame(b'{"channel":"pong"}')
 _client_numbers = count(1)  # of the clients on /ws
 
 
+class ReplayStart(NamedTuple):
+    """Where a replay begins.
+
+    cursor: for the client
+    position: the same as a cursor that names a position in the files; None: the node has not written
+              the event of `block` yet
+    """
+
+    cursor: str
+    position: str | None
+    block: BlockPosition | None = None
+
+
 class ReplayStartFinder(Protocol):
     """Finds where replays begin (`fasttail.replay.resume`)."""
 
-    async def find_start(self, request: ClientRequest) -> str:
-        """Return the cursor to begin at. Raises RequestError."""
+    async def find_start(self, request: ClientRequest) -> ReplayStart:
+        """Return where to begin. Raises RequestError."""
 
     async def find_recent(self, before: CursorPosition, size: int) -> tuple[str, int] | None:
-        """Return the cursor about `size` bytes before a position, and its time in ms. Raises OSError."""
+        """Return the position about `size` bytes before another, and its time. Raises OSError."""
 
 
 class ReplayControl(Protocol):
     """Replays what members that are behind have missed, then makes them live (`fasttail.replay`)."""
 
     def start_replay(self, member: Member) -> None:
-        """Add a member that has a cursor and is not live."""
+        """Add a member that has a position and is not live."""
 
     def cancel_replay(self, member: Member) -> None:
         """Remove a member, if it is being replayed."""
@@ -217,6 +230,7 @@ class Member:
     needs_replay: whether it starts at a given position.
     needs_snapshot: whether it starts with a snapshot, which `snapshot` collects.
     cursor: the position after its last order, or where it began; None if unknown.
+    position: the same as a cursor that names a position in the files.
     """
 
     def __init__(self, client: PublicClient, request: ClientRequest) -> None:
@@ -233,10 +247,11 @@ class Member:
             self._stream = client.service.streams[CHANNEL_SPECS[self.subscription.type].stream]
         self.live = False
         self.cursor: str | None = None
+        self.position: str | None = None
         self.missed_orders = 0
         self.task: asyncio.Task[None] | None = None  # makes it live, or finds where it begins
         self.last_batch = 0  # the batch of the last message
-        self._missed_until = ""
+        self._missed_until = ("", "")  # as cursor and as position
 
     @property
     def stream(self) -> StreamService:
@@ -259,7 +274,7 @@ class Member:
         if message.data and self.flush_gap() and (batch_started or client.accepts_data):
             if not client.send(message.data, limit=sys.maxsize if batch_started else None):
                 return False
-            self.cursor = message.cursor
+            self.cursor, self.position = message.cursor, message.position
             self.last_batch = feeds.batch
             return True
         on_slow = self.subscription.on_slow
@@ -288,29 +303,30 @@ class Member:
             return True
         if self.snapshot is not None:
             self.snapshot.add(message.data, message.orders)
-            self.cursor = message.cursor
+            self.cursor, self.position = message.cursor, message.position
             return True
         if not (ignore_limit or self.client.accepts_data):
             return False
         if not self.client.send(message.data, limit=sys.maxsize if ignore_limit else None):
             return False
-        self.cursor = message.cursor
+        self.cursor, self.position = message.cursor, message.position
         return True
 
     def fall_behind(self) -> None:
         """Leave the live messages, and continue from the files at the client's pace."""
         feeds = self.stream.feeds
         if self.last_batch != feeds.batch:  # nothing of the current batch was sent
-            self.cursor = feeds.cursor
+            self.cursor, self.position = feeds.cursor, feeds.position
         self.live = False
         data = {"subscription": self.subscription.echo, "cursor": self.cursor}
         self.client.send_message("replay", data)
         if self.client.is_open:
             self.stream.replays.start_replay(self)
 
-    def send_unknown_gap(self, to: str) -> None:
-        """Send a gap up to the cursor `to`, with an unknown number of orders."""
-        self._send_gap(None, to)
+    def send_unknown_gap(self, to: CursorPosition) -> None:
+        """Send a gap up to a position, with an unknown number of orders."""
+        feeds = self.stream.feeds
+        self._send_gap(None, feeds.cursor_at(to), feeds.position_at(to))
 
     def terminate(self, reason: str) -> None:
         """End the subscription with an error."""
@@ -319,7 +335,7 @@ class Member:
 
     def _count_missed(self, message: OutgoingMessage) -> None:
         self.missed_orders += message.orders
-        self._missed_until = message.cursor
+        self._missed_until = message.cursor, message.position
         self.client.members_with_gap.add(self)
 
     def flush_gap(self, *, now: bool = False) -> bool:
@@ -336,19 +352,19 @@ class Member:
             and not now
         ):
             return False
-        if not self._send_gap(self.missed_orders, self._missed_until):
+        if not self._send_gap(self.missed_orders, *self._missed_until):
             return False
         client.service.gap_orders += self.missed_orders
         self.missed_orders = 0
         client.members_with_gap.discard(self)
         return True
 
-    def _send_gap(self, orders: int | None, to: str) -> bool:
+    def _send_gap(self, orders: int | None, to: str, position: str) -> bool:
         gap = {"subscription": self.subscription.echo, "orders": orders, "from": self.cursor, "to": to}
         if not self.client.send_message("gap", gap):
             return False
         self.client.service.gaps += 1
-        self.cursor = to
+        self.cursor, self.position = to, position
         return True
 
     def set_live(self) -> None:
@@ -362,7 +378,7 @@ class Member:
         self.set_live()
         self.send_snapshot()
         feeds = self.stream.feeds
-        self.cursor = feeds.cursor
+        self.cursor, self.position = feeds.cursor, feeds.position
         self.last_batch = 0
         data = {"subscription": self.subscription.echo}
         self.client.send_message("live", data, epoch=feeds.epoch, seq=self.feed.seq + 1, cursor=self.cursor)
@@ -606,7 +622,7 @@ class PublicClient(Client):
     def _begin_live(self, member: Member) -> None:
         assert member.feed is not None
         feeds = member.stream.feeds
-        member.cursor = feeds.cursor
+        member.cursor, member.position = feeds.cursor, feeds.position
         request = member.request
         member.set_live()
         self._send_response(request, epoch=feeds.epoch, seq=member.feed.seq + 1, cursor=member.cursor)
@@ -615,6 +631,7 @@ class PublicClient(Client):
     async def _prepare_member(self, member: Member, feed: Feed, deadline: float) -> None:
         """Make a member live, or start its replay, once the pipeline has its topic."""
         request, stream = member.request, member.stream
+        start: ReplayStart | None = None
         # Let the loop call it: the next answer may end this member, and with it this task.
         done = partial(asyncio.get_running_loop().call_soon, self._on_subscribe_done, member)
         try:
@@ -630,9 +647,13 @@ class PublicClient(Client):
                 if member.needs_snapshot:
                     await self._prepare_snapshot(member)
                 elif member.needs_replay:
-                    member.cursor = await stream.start_finder.find_start(request)
+                    start = await stream.start_finder.find_start(request)
+                    member.cursor, member.position = start.cursor, start.position
             if member.needs_replay:
                 self._send_response(request, epoch=stream.feeds.epoch, seq=None, cursor=member.cursor)
+                if start is not None and start.block is not None and start.position is None:
+                    done()  # further requests need not wait
+                    await self._wait_for_block(member, feed, start.block)
                 if self.is_open:
                     stream.replays.start_replay(member)
             else:
@@ -647,6 +668,14 @@ class PublicClient(Client):
             self.fail_subscription(member, invalid_subscription(request.sent, "internal server error"))
         done()
 
+    async def _wait_for_block(self, member: Member, feed: Feed, block: BlockPosition) -> None:
+        """Wait until the node has written an event that another node wrote earlier. Raises RequestError."""
+        stream = member.stream
+        stream.feeds.pause_feed(feed)
+        while member.position is None and self.is_open:
+            await stream.feeds.wait_for_block(block)
+            member.position = (await stream.start_finder.find_start(member.request)).position
+
     async def _prepare_snapshot(self, member: Member) -> None:
         """Find where the snapshot of `userFills` begins. Without data, it is empty and sent at once."""
         feeds, user = member.stream.feeds, member.subscription.user
@@ -659,7 +688,7 @@ class PublicClient(Client):
         # A part of a replay may be longer than the limit alone.
         member.snapshot = FillSnapshot(user, since_ms, self.service.max_message - REPLAY_MESSAGE_BYTES)
         if recent is not None:
-            member.cursor = recent[0]
+            member.cursor = member.position = recent[0]
             member.needs_replay = True
 
     def fail_subscription(self, member: Member, error: RequestError) -> None:

@@ -59,7 +59,7 @@ def locate_after_block(
     """
     reader = Reader(window=1 << 14, max_line=max_line)
     with suppress(OSError), closing(reader):
-        block = _last_block_before(path, offset, max_line, stream)
+        block = last_block_before(path, offset, max_line, stream)
         if block is None:
             return None
         newest = len(hours) - 1
@@ -73,7 +73,7 @@ def locate_after_block(
             known = True
             if first.value > block:
                 continue
-            begin = _first_line_after_block(reader, hours[number].path, first.offset, block, stream)
+            begin = first_line_after_block(reader, hours[number].path, first.offset, block, stream)
             if begin is not None:
                 return hours[number], begin, block
             if number < newest:
@@ -83,7 +83,7 @@ def locate_after_block(
     return None
 
 
-def _last_block_before(path: str, offset: int, max_line: int, stream: str) -> int | None:
+def last_block_before(path: str, offset: int, max_line: int, stream: str) -> int | None:
     """Return the block of the last event before `offset`; None: none in `max_line` bytes. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         chunk_size = 1 << 16
@@ -101,7 +101,7 @@ def _last_block_before(path: str, offset: int, max_line: int, stream: str) -> in
             chunk_size *= 8
 
 
-def _first_line_after_block(reader: Reader, path: str, low: int, block: int, stream: str) -> int | None:
+def first_line_after_block(reader: Reader, path: str, low: int, block: int, stream: str) -> int | None:
     """Return where the first line with a later block begins, after `low`, or None. Raises OSError."""
     with open(path, "rb", buffering=0) as file:
         high = file.seek(0, 2)

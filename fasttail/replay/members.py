@@ -25,6 +25,7 @@ MAX_SAMPLES = 4096
 class LaggingMembers:
     """The members that are behind. Each is in a scan or waits for one.
 
+    deliver_replayed: positions in the chain do not matter: blocks that are written again are delivered
     max_behind_s: a member that is further behind gets a gap, and continues at the high watermark
     finished: number of members that went live again or left
     waiting: members in no scan, the longest waiting first
@@ -32,17 +33,19 @@ class LaggingMembers:
     known_hours: hours that have existed since the first of them fell behind
     """
 
-    def __init__(self, feeds: Feeds, max_behind_s: float) -> None:
+    def __init__(self, feeds: Feeds, max_behind_s: float, *, deliver_replayed: bool = False) -> None:
         self.finished = 0
         self.waiting: dict[LaggingMember, None] = {}
         self.hour_sizes: dict[int, int] = {}
         self.known_hours: set[int] = set()
         self._feeds = feeds
         self._max_behind_s = max_behind_s
+        self._deliver_replayed = deliver_replayed
         self._lagging: dict[Member, LaggingMember] = {}
         self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the watermark was where
         feeds.on_late_lines = self._on_late_lines
         feeds.on_rewind = self._on_rewind
+        feeds.on_other_history = self._on_other_history
 
     def __len__(self) -> int:
         return len(self._lagging)
@@ -50,12 +53,16 @@ class LaggingMembers:
     # ---- membership
 
     def start_replay(self, member: Member) -> None:
-        """Add a member that is behind. Everything up to its cursor is delivered or not wanted."""
-        assert member.cursor is not None
+        """Add a member that is behind. Everything up to its position is delivered or not wanted."""
+        assert member.position is not None
         assert member.feed is not None
-        layout, position = cursors.parse(member.cursor, self._feeds.stream)
+        layout, position = cursors.parse(member.position, self._feeds.stream)
+        block = None
+        if member.cursor is not None and not self._deliver_replayed:
+            block = cursors.parse_block(member.cursor, self._feeds.stream)
         requested_from = self._feeds.high_watermark if member.needs_replay else position
-        lagging = LaggingMember(member, member.feed, layout, position, time.monotonic(), requested_from)
+        now = time.monotonic()
+        lagging = LaggingMember(member, member.feed, layout, position, block, now, requested_from)
         member.needs_replay = False
         self._lagging[member] = lagging
         self.waiting[lagging] = None
@@ -77,6 +84,7 @@ class LaggingMembers:
         if (
             high_watermark is None
             or lagging.position > high_watermark
+            or self._is_ahead(lagging)
             or lagging.not_before > time.monotonic()
         ):
             return False
@@ -90,6 +98,7 @@ class LaggingMembers:
             lagging not in self.waiting
             or lagging.position != self._feeds.high_watermark
             or lagging.late_ranges_owed
+            or self._is_ahead(lagging)
         ):
             return False
         feed = lagging.feed
@@ -108,6 +117,15 @@ class LaggingMembers:
         self.finished += 1
         lagging.member.go_live()
         return True
+
+    def _is_ahead(self, lagging: LaggingMember) -> bool:
+        """Whether live members have yet to get what this one has got.
+
+        This is so after a start within blocks that the node wrote again: the pipeline does not know how far
+        they had come before.
+        """
+        block = self._feeds.block
+        return lagging.block is not None and block is not None and block < lagging.block
 
     def assign(self, lagging: LaggingMember, scan: SharedScan) -> None:
         del self.waiting[lagging]
@@ -138,10 +156,15 @@ class LaggingMembers:
             lagging.scan.detach_member(lagging)
         lagging.layout = self._feeds.layout
         lagging.position, lagging.fingerprint = to, None
-        cursor = to.to_cursor(lagging.layout, self._feeds.stream)
+        lagging.block = None
+        if to == self._feeds.high_watermark and not self._deliver_replayed:
+            lagging.block = self._feeds.block
         if report_gap:
-            lagging.member.send_unknown_gap(cursor)
-        lagging.member.cursor = cursor
+            lagging.member.send_unknown_gap(to)
+        lagging.member.cursor, lagging.member.position = (
+            self._feeds.cursor_at(to),
+            self._feeds.position_at(to),
+        )
         if lagging.member in self._lagging:  # else its client has just been closed
             self.waiting[lagging] = None
 
@@ -150,9 +173,7 @@ class LaggingMembers:
         passed = {hour for hour in lagging.truncated_hours if hour <= position.hour}
         if passed:
             lagging.truncated_hours -= passed
-            line = CursorPosition(position.hour, position.offset)
-            cursor = line.to_cursor(lagging.layout, self._feeds.stream)
-            lagging.member.send_unknown_gap(cursor)
+            lagging.member.send_unknown_gap(CursorPosition(position.hour, position.offset))
 
     def _skip_to(self, lagging: LaggingMember, to: CursorPosition) -> None:
         """Skip everything up to a position, and report it as a gap."""
@@ -253,6 +274,11 @@ class LaggingMembers:
                 lagging.late_ranges_owed[-1] = (hour, lagging.late_ranges_owed[-1][1], end)
             else:
                 lagging.late_ranges_owed.append((hour, begin, end))
+
+    def _on_other_history(self) -> None:
+        """React to a chain that has begun again with lower blocks."""
+        for lagging in self._lagging.values():
+            lagging.block = None
 
     def _on_rewind(self, previous: CursorPosition) -> None:
         """React to a high watermark that moved back, because of a truncation or a change of layout."""

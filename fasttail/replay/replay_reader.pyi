@@ -1,7 +1,7 @@
 from typing import final
 
 from fasttail.engine.topics import Topic, TopicMessage
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.reader import Reader
 
 @final
@@ -22,8 +22,15 @@ class ReplayReader:
     @property
     def step_bytes(self) -> int: ...
     def open(
-        self, path: str, layout: str, offset: int, cursor_place: CursorPosition | None = None
+        self,
+        path: str,
+        layout: str,
+        offset: int,
+        late_position: CursorPosition | None = None,
+        block: BlockPosition | None = None,
     ) -> None: ...
+    @property
+    def block(self) -> BlockPosition | None: ...
     def identity(self) -> tuple[int, int]: ...
     def tell(self) -> int: ...
     def read_step(self, limit: int, limit_is_line_end: bool = True) -> bool: ...

@@ -18,7 +18,7 @@ from fasttail.sources.reader cimport FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_F
 
 import os
 
-from fasttail.sources.cursor import prefix as cursor_prefix
+from fasttail.sources.cursor import BlockPosition, prefix as cursor_prefix
 
 cdef extern from "<string.h>" nogil:
     void* memchr(const void* s, int c, size_t n)
@@ -54,6 +54,7 @@ cdef class ReplayReader:
         self.topics.set_quotas(False)
         self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.topics_by_id = {}
+        set_prefix(&self.location.block_prefix, f"{stream}:".encode())
 
     def __dealloc__(self):
         outbox_free(&self.outbox)
@@ -101,18 +102,28 @@ cdef class ReplayReader:
                                     <size_t>BASE_STEP_BYTES * (1 + router.user_topics // USER_TOPICS_PER_FULL_FEED))
         return max(<size_t>MIN_STEP_BYTES, max_bytes // max(<size_t>1, full_feeds))
 
-    def open(self, path, layout, uint64_t offset, cursor_place=None) -> None:
+    def open(self, path, layout, uint64_t offset, late_position=None, block=None) -> None:
         """Continue in another file. Raises OSError.
 
-        cursor_place: the position that all messages carry as their cursor; None: that of their orders.
+        late_position: the position that all messages carry as their cursor; None: that of their orders
+        block: the block and the number of its events there, or at `late_position`; None: unknown
         """
         self.reader.open(path, offset)
-        if offset:                           # else the hour before may have been read to its end
+        if offset:
             self.topics.prime(self.pool, self.reader, self.blocks)
-        self.location.late = cursor_place is not None
-        self.location.resume_offset = cursor_place.offset if cursor_place is not None else 0
-        set_prefix(&self.location, (cursor_prefix(layout, path, self.stream) if cursor_place is None
-                                    else cursor_place.prefix(layout, self.stream)).encode())
+        # At its start, a file follows the hour that was read before, if there was one.
+        if block is not None and late_position is None and (offset or self.blocks.highest == 0):
+            self.blocks.seek(block[0], block[1])
+        self.location.late = late_position is not None
+        self.location.resume_offset = late_position.offset if late_position is not None else 0
+        self.location.resume_block, self.location.resume_events = block if block is not None else (0, 0)
+        set_prefix(&self.location.file_prefix, (cursor_prefix(layout, path, self.stream) if late_position is None
+                                                else late_position.prefix(layout, self.stream)).encode())
+
+    @property
+    def block(self):
+        """The block and the number of its events up to which everything has been read, None if unknown."""
+        return BlockPosition(self.blocks.highest, self.blocks.highest_index) if self.blocks.highest else None
 
     def identity(self) -> tuple:
         """Return (device, inode) of the open file."""

@@ -80,7 +80,7 @@ class ReplayManager:
         self._new_replay_reader = partial(
             ReplayReader, stream, window=window, max_line=max_line, deliver_replayed=deliver_replayed
         )
-        self._members = LaggingMembers(feeds, max_behind_s)
+        self._members = LaggingMembers(feeds, max_behind_s, deliver_replayed=deliver_replayed)
         self._threads = threads
         self._runner = ScanRunner(self._members, feeds, self._threads, make_topic, on_delivered)
         self._scans: dict[SharedScan, asyncio.Task[None]] = {}
@@ -93,7 +93,7 @@ class ReplayManager:
     # ---- interface
 
     def start_replay(self, member: Member) -> None:
-        """Add a member that is behind. Everything up to its cursor is delivered or not wanted."""
+        """Add a member that is behind. Everything up to its position is delivered or not wanted."""
         self._members.start_replay(member)
         self._request_schedule()
 
@@ -187,12 +187,12 @@ class ReplayManager:
                 for each in ready
                 if each.late_ranges_owed[:1] == [late_range] and each.position == first.position
             ]
-            start = first.position
+            start, block = first.position, first.block
         else:
             late_range = None
-            start = min(
-                each.position for each in ready if self._members.is_near(each.position, first.position)
-            )
+            near = [each for each in ready if self._members.is_near(each.position, first.position)]
+            earliest = min(near, key=lambda each: each.position)
+            start, block = earliest.position, earliest.line_block
             assigned = []
         replay_reader = self._idle_readers.pop() if self._idle_readers else self._new_replay_reader()
         scan = SharedScan(
@@ -202,6 +202,7 @@ class ReplayManager:
             self._data_dir,
             self._members.known_hours,
             self._stream,
+            block,
         )
         scan.late_range = late_range
         for lagging in assigned:

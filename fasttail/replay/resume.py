@@ -10,14 +10,19 @@ from contextlib import suppress
 from functools import partial
 
 import fasttail.sources.cursor as cursors
+from fasttail.publish.public_api import ReplayStart
 from fasttail.publish.subscriptions import ClientRequest, invalid_subscription
+from fasttail.replay.block_search import BlockAheadError, BlockSearch, BlockTooOldError, NoBlocksError
 from fasttail.replay.find import first_event_from
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.files import last_line_start
 from fasttail.sources.layout import HourFile, hour_files, hourly_folder, oldest_hour
 from fasttail.sources.reader import Reader
 
 SEARCH_THREADS = 2
+
+MAX_BLOCKS_AHEAD = 20_000
+"""How far a cursor may be ahead of the node's files, which is waited for: about 20 minutes."""
 
 
 class _CannotResume(Exception):
@@ -50,7 +55,7 @@ class ReplayStartFinder:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def find_recent(self, before: CursorPosition, size: int) -> tuple[str, int] | None:
-        """Return the cursor of a line about `size` bytes before a position, and its time in Unix ms.
+        """Return the position, as a cursor, of a line about `size` bytes before another, and its time in ms.
 
         Returns None if there is no such line. Raises OSError.
         """
@@ -63,8 +68,8 @@ class ReplayStartFinder:
     def _find_recent(self, layout: str, before: CursorPosition, size: int) -> tuple[str, int] | None:
         hours = hour_files(hourly_folder(self._data_dir, layout, self._stream))
         start: tuple[HourFile, int] | None = None
-        for hour in reversed([hour for hour in hours if hour_number(hour) <= before.hour]):
-            end = before.offset if hour_number(hour) == before.hour else os.stat(hour.path).st_size
+        for hour in reversed([hour for hour in hours if hour.number <= before.hour]):
+            end = before.offset if hour.number == before.hour else os.stat(hour.path).st_size
             start = hour, max(0, end - size)
             size -= end
             if size <= 0:
@@ -76,13 +81,13 @@ class ReplayStartFinder:
             event = first_event_from(reader, start[0].path, start[1], "time_ns", self._stream)
         finally:
             reader.close()
-        position = CursorPosition(hour_number(start[0]), event.offset if event else 0)
+        position = CursorPosition(start[0].number, event.offset if event else 0)
         if event is None or event.value is None or position >= before:
             return None
         return position.to_cursor(layout, self._stream), event.value // 1_000_000
 
-    async def find_start(self, request: ClientRequest) -> str:
-        """Return the cursor at which a replay begins. Raises RequestError."""
+    async def find_start(self, request: ClientRequest) -> ReplayStart:
+        """Return where a replay begins. Raises RequestError."""
         subscription = request.subscription
         assert subscription is not None
         await self._ready.wait()  # after a restart, clients reconnect before that
@@ -90,55 +95,92 @@ class ReplayStartFinder:
         if layout is None:
             raise invalid_subscription(request.sent, "no data yet, nothing to resume")
         if subscription.cursor is not None:
-            search = partial(self._check_cursor, layout, subscription.cursor)
+            search = partial(self._find_cursor, layout, subscription.cursor)
         else:
             assert subscription.since is not None
             search = partial(self._find_time, layout, subscription.since)
         try:
-            position = await asyncio.get_running_loop().run_in_executor(self._threads, search)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, search)
         except _CannotResume as error:
             raise invalid_subscription(request.sent, str(error)) from None
         except OSError as error:
             raise invalid_subscription(
                 request.sent, f"cannot read the node's files: {error.strerror}"
             ) from error
-        return position.to_cursor(layout, self._stream)
 
-    def _check_cursor(self, layout: str, cursor: str) -> CursorPosition:
+    def _find_cursor(self, layout: str, cursor: str) -> ReplayStart:
         """Return the position that a cursor names, if it can be read from. Raises _CannotResume, OSError."""
         try:
-            cursor_layout, position = cursors.parse(cursor, self._stream)
+            block = cursors.parse_block(cursor, self._stream)
+            if block is not None:
+                return self._find_block(layout, block)
+            return ReplayStart(cursor, self._check_file_cursor(layout, cursor))
         except ValueError as error:
             raise _CannotResume(str(error)) from None
+
+    def _find_block(self, layout: str, block: BlockPosition) -> ReplayStart:
+        """Return the position of a block's event. Raises _CannotResume, OSError."""
+        hours = hour_files(hourly_folder(self._data_dir, layout, self._stream))
+        if not hours:
+            raise _CannotResume("no data on disk, nothing to resume")
+        cursor, position = block.to_cursor(self._stream), None
+        try:
+            found = BlockSearch(hours, max_line=self._max_line, stream=self._stream).find(block)
+            position = found.to_cursor(layout, self._stream)
+        except NoBlocksError:
+            raise _CannotResume("the cursor names a block, but the lines of layout plain name none") from None
+        except BlockTooOldError as error:
+            oldest = error.oldest.to_cursor(self._stream)
+            raise _CannotResume(f"older than the data on disk: the oldest is {oldest}") from None
+        except BlockAheadError as error:
+            if block.height - error.newest > MAX_BLOCKS_AHEAD:
+                text = (
+                    f"{block.height - error.newest} blocks ahead of this node, whose newest is {error.newest}"
+                )
+                raise _CannotResume(text) from None
+        return ReplayStart(cursor, position, block)
+
+    def _check_file_cursor(self, layout: str, cursor: str) -> str:
+        """Return a cursor that names a position in the files, if there is one.
+
+        Raises _CannotResume, OSError, ValueError.
+        """
+        cursor_layout, position = cursors.parse(cursor, self._stream)
         if cursor_layout != layout:
             raise _CannotResume(f"the cursor is of layout {cursor_layout}, but this server reads {layout}")
         folder = hourly_folder(self._data_dir, layout, self._stream)
         first = oldest_hour(folder)
         if first is None:
             raise _CannotResume("no data on disk, nothing to resume")
-        begin = CursorPosition(hour_number(first), 0)
+        begin = CursorPosition(first.number, 0)
         oldest = begin.to_cursor(layout, self._stream)
         if position < begin:
             raise _CannotResume(f"older than the data on disk: the oldest is {oldest}")
         hours = hour_files(folder, position.date)
-        path = next((hour.path for hour in hours if hour_number(hour) == position.hour), None)
+        path = next((hour.path for hour in hours if hour.number == position.hour), None)
         if path is None:
             raise _CannotResume(f"no file for that hour: the oldest is {oldest}")
         with suppress(OSError):
             if os.stat(path).st_size < position.offset + (position.events_consumed > 0):
                 raise _CannotResume("beyond the end of that hour's file")
-        return position
+        return cursor
 
-    def _find_time(self, layout: str, since: int) -> CursorPosition:
+    def _find_time(self, layout: str, since: int) -> ReplayStart:
         """Return the position of the first event at or after a time. Raises _CannotResume, OSError."""
         hours = hour_files(hourly_folder(self._data_dir, layout, self._stream))
         if not hours:
             raise _CannotResume("no data on disk, nothing to resume")
         position = _TimeSearch(hours, self._max_line, self._stream).find(since)
         if position is None:
-            oldest = CursorPosition(hour_number(hours[0]), 0).to_cursor(layout, self._stream)
+            oldest = self._to_start(hours, layout, CursorPosition(hours[0].number, 0)).cursor
             raise _CannotResume(f"older than the oldest event on disk, {oldest}")
-        return position
+        return self._to_start(hours, layout, position)
+
+    def _to_start(self, hours: list[HourFile], layout: str, position: CursorPosition) -> ReplayStart:
+        """Return a start at a line, whose cursor names the line's block if it has one. Raises OSError."""
+        in_file = position.to_cursor(layout, self._stream)
+        block = BlockSearch(hours, max_line=self._max_line, stream=self._stream).position_at(position)
+        return ReplayStart(block.to_cursor(self._stream) if block is not None else in_file, in_file)
 
 
 class _TimeSearch:
@@ -185,9 +227,7 @@ class _TimeSearch:
                 high = middle
         event = first_event_from(self._reader, file.path, low, "time_ns", self._stream)
         # Not the end of the file: its last line may be partial, and is yet to be read as a whole.
-        return CursorPosition(
-            hour_number(file), event.offset if event is not None else last_line_start(file.path)
-        )
+        return CursorPosition(file.number, event.offset if event is not None else last_line_start(file.path))
 
     def _first_event_time(self, first: int, last: int) -> tuple[int, int | None]:
         """Return the number of the first of these files that has an event, and that event's time, or None."""
@@ -196,8 +236,3 @@ class _TimeSearch:
             if event is not None:
                 return number, event.value
         return last, None
-
-
-def hour_number(file: HourFile) -> int:
-    """Return the hour as in a CursorPosition."""
-    return int(file.date) * 100 + file.hour

@@ -184,6 +184,7 @@ class ScanRunner:
             return self._advance_late_range(
                 scan, min(read_to, step.end), done=not has_more or read_to >= step.end
             )
+        scan.block = scan.replay_reader.block
         if not step.exact and not has_more:
             for lagging in [each for each in scan.joiners if each.position.offset == step.limit]:
                 self._members.requeue(lagging)  # its position cannot be reached
@@ -222,7 +223,8 @@ class ScanRunner:
                 and subscription.type == "orderUpdates"
                 and any(key == subscription.key for key, _ in scan.groups)
             )
-            if user_topic_taken or (scan.late_range is None and line < scan.position):
+            passed = scan.late_range is None and (line < scan.position or not scan.fits(lagging))
+            if user_topic_taken or passed:
                 self._members.requeue(lagging)
                 continue
             if group is None:
@@ -300,8 +302,7 @@ class ScanRunner:
         if scan.late_range is not None:
             for lagging in scan.members:
                 del lagging.late_ranges_owed[0]
-                cursor = lagging.position.to_cursor(lagging.layout, self._feeds.stream)
-                lagging.member.send_unknown_gap(cursor)
+                lagging.member.send_unknown_gap(lagging.position)
                 self._members.requeue(lagging)
             return
         self._jump_to(scan, min(to or high_watermark, high_watermark))

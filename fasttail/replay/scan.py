@@ -16,8 +16,7 @@ from fasttail.engine.topics import Topic, TopicMessage
 from fasttail.publish.feeds import Feed
 from fasttail.publish.public_api import Member
 from fasttail.replay.replay_reader import ReplayReader
-from fasttail.replay.resume import hour_number
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.layout import hour_files, hourly_folder
 
 UNBOUNDED = 1 << 63
@@ -40,6 +39,7 @@ class FileTruncated(Exception):
 class LaggingMember:
     """A member that is behind. Everything before `position` was delivered, except `late_ranges_owed`.
 
+    block: the same in the chain, None if unknown. In a repetition, it is ahead of the block at `position`
     late_ranges_owed: (hour, begin, end) of late lines that were delivered to others after it had passed them
     truncated_hours: hours ahead of it that were truncated
     requested_from: the high watermark when it asked to begin earlier; its lag is not limited before that
@@ -51,6 +51,7 @@ class LaggingMember:
     feed: Feed
     layout: str
     position: CursorPosition
+    block: BlockPosition | None
     behind_since: float
     requested_from: CursorPosition | None
     late_ranges_owed: list[tuple[int, int, int]] = field(default_factory=list)
@@ -66,9 +67,25 @@ class LaggingMember:
         """Its position, including while it is in a scan."""
         if self.group is None or self.scan is None or self.scan.late_range is not None:
             return self.position
-        if not self.member.cursor:
+        if not self.member.position:
             return max(self.scan.position, self.position)
-        return max(self.scan.position, cursors.parse(self.member.cursor, self.feed.topic.stream)[1])
+        return max(self.scan.position, cursors.parse(self.member.position, self.feed.topic.stream)[1])
+
+    @property
+    def current_block(self) -> BlockPosition | None:
+        """Its block, including while it is in a scan."""
+        if self.group is None or self.scan is None or self.scan.late_range is not None or self.block is None:
+            return self.block
+        stream = self.feed.topic.stream
+        named = cursors.parse_block(self.member.cursor, stream) if self.member.cursor else None
+        return max(self.block, named or self.block, self.scan.block or self.block)
+
+    @property
+    def line_block(self) -> BlockPosition | None:
+        """The block at the start of the line of `position`."""
+        if self.block is None:
+            return None
+        return BlockPosition(self.block.height, self.block.events - self.position.events_consumed)
 
 
 @dataclass(eq=False)
@@ -86,6 +103,7 @@ class SharedScan:
     While `open_next_file` or `check_end` runs, nothing else may use its reader.
 
     position: everything before it was delivered
+    block: the same in the chain, None if unknown
     late_range: the late lines to read instead of what is ahead
     joiners: members that join when the scan reaches their positions
     known_hours: hours that existed at some time
@@ -99,10 +117,12 @@ class SharedScan:
         data_dir: str,
         known_hours: set[int],
         stream: str = "orders",
+        block: BlockPosition | None = None,
     ) -> None:
         self.replay_reader = replay_reader
         self.layout = layout
         self.position = position
+        self.block = block
         self.late_range: tuple[int, int, int] | None = None
         # By key of the subscription and number of events to skip.
         self.groups: dict[tuple[str, int], TopicGroup] = {}
@@ -141,12 +161,12 @@ class SharedScan:
 
         Raises FileMissing, FileTruncated, OSError.
         """
-        hour, cursor_position = self.position.hour, None
+        hour, late_position = self.position.hour, None
         offset = self.position.offset
         if self.late_range is not None:
-            (hour, offset, _), cursor_position = self.late_range, self.position
+            (hour, offset, _), late_position = self.late_range, self.position
         folder = hourly_folder(self._data_dir, self.layout, self._stream)
-        files = {hour_number(file): file for file in hour_files(folder)}
+        files = {file.number: file for file in hour_files(folder)}
         found = min((number for number in files if number >= hour), default=None)
         missing = [
             each for each in {*delivered_offsets, *self._known_hours} if hour <= each < (found or UNBOUNDED)
@@ -161,7 +181,7 @@ class SharedScan:
             hour, offset = found, 0
         self._path = files[hour].path
         try:
-            self.replay_reader.open(self._path, self.layout, offset, cursor_position)
+            self.replay_reader.open(self._path, self.layout, offset, late_position, self.block)
         except FileNotFoundError:  # deleted just now: list the files again
             return self.open_next_file(delivered_offsets, fingerprints)
         reader = self.replay_reader.reader
@@ -199,6 +219,17 @@ class SharedScan:
             return False
         return (status.st_dev, status.st_ino) != self.replay_reader.identity()
 
+    def fits(self, lagging: LaggingMember) -> bool:
+        """Whether the reader has come to the block at which a member joins, at whose line it is.
+
+        Where blocks are written again, the same line may be another position in the chain for each of them.
+        """
+        if self.block is None or lagging.block is None or lagging.line_block is None:
+            return True
+        if lagging.line_block.events == 0:
+            return self.block.height < lagging.block.height or self.block == lagging.line_block
+        return self.block == lagging.line_block
+
     def deliveries(self, messages: list[TopicMessage]) -> Iterator[tuple[LaggingMember, TopicMessage]]:
         """Yield each message with each member that it is for and that is still in the scan."""
         for message in messages:
@@ -210,7 +241,7 @@ class SharedScan:
     def detach_member(self, lagging: LaggingMember) -> None:
         """Remove a member. Its topic stays until `prune_topics`, because a step may be running."""
         if lagging.group is not None:
-            lagging.position = lagging.current_position
+            lagging.position, lagging.block = lagging.current_position, lagging.current_block
             lagging.fingerprint = self.fingerprint or lagging.fingerprint
             lagging.group.members.discard(lagging)
         else:

@@ -1,14 +1,20 @@
-"""Cursors: positions between two events, as text that sorts in the order of the node's files.
+"""Cursors: positions between two events, as text that sorts in the order of the events.
+
+    orders:000987654321-0000004
+    │      │            └─ events of that block already delivered
+    └─ stream  └─ block
+
+names the same position on every node, in both layouts whose lines name their block. In the plain layout, a
+cursor is a position in the node's files:
 
     p2026050517-0000000123456-0000001
     │└──date,hour  └─offset     └─ events of that line already delivered
     └─ layout: plain, by_block, streaming
 
-Those of other streams than the order statuses begin with the stream's name, as in
-`fills:p2026050517-0000000123456-0000001`.
-
-The offset is that of a line in its hour's file, so a cursor survives restarts. The number of events makes it
-valid within a by_block line too.
+Those of other streams than the order statuses begin with the stream's name here, too, as in
+`fills:p2026050517-0000000123456-0000001`. The offset is that of a line in its hour's file, so a cursor
+survives restarts. The number of events makes it valid within a by_block line too. All layouts accept such
+cursors, and the server itself uses them for all of them.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ _LETTERS: dict[str, str] = {layout: layout[0] for layout in LAYOUTS}
 _LAYOUTS = {letter: layout for layout, letter in _LETTERS.items()}
 _HOUR = re.compile(r"[0-9]|1[0-9]|2[0-3]")
 _CURSOR = re.compile(r"(?:([A-Za-z]+):)?([pbs])([0-9]{8})([01][0-9]|2[0-3])-([0-9]{13})-([0-9]{7})")
+_BLOCK_CURSOR = re.compile(r"([A-Za-z]+):([0-9]{12})-([0-9]{7})")
 
 
 class CursorPosition(NamedTuple):
@@ -48,17 +55,44 @@ class CursorPosition(NamedTuple):
         return f"{self.prefix(layout, stream)}{self.offset:013d}-{self.events_consumed:07d}"
 
 
+class BlockPosition(NamedTuple):
+    """A position after `events` events of the block at `height`. Positions sort in the order of the chain."""
+
+    height: int
+    events: int
+
+    def to_cursor(self, stream: str) -> str:
+        """Return the position as the text of a cursor."""
+        return f"{stream}:{self.height:012d}-{self.events:07d}"
+
+
 def parse(text: str, stream: str = "orders") -> tuple[str, CursorPosition]:
-    """Return the layout and the position that a cursor of the stream names.
+    """Return the layout and the position in the files that a cursor of the stream names.
 
     Raise ValueError, which says why, if it is not one.
     """
     found = _CURSOR.fullmatch(text)
     if found is None:
         raise ValueError("not a cursor")
-    if (found[1] or "orders") != stream:
-        raise ValueError(f"the cursor is of stream {found[1] or 'orders'}, not {stream}")
+    _check_stream(found[1] or "orders", stream)
     return _LAYOUTS[found[2]], CursorPosition(int(found[3] + found[4]), int(found[5]), int(found[6]))
+
+
+def parse_block(text: str, stream: str) -> BlockPosition | None:
+    """Return the block that a cursor of the stream names, None if it names a position in the files.
+
+    Raise ValueError, which says why, if it is of another stream.
+    """
+    found = _BLOCK_CURSOR.fullmatch(text)
+    if found is None:
+        return None
+    _check_stream(found[1], stream)
+    return BlockPosition(int(found[2]), int(found[3]))
+
+
+def _check_stream(named: str, stream: str) -> None:
+    if named != stream:
+        raise ValueError(f"the cursor is of stream {named}, not {stream}")
 
 
 def _stream_prefix(stream: str) -> str:

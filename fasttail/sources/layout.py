@@ -43,6 +43,11 @@ class HourFile:
     hour: int
     path: str = field(compare=False)
 
+    @property
+    def number(self) -> int:
+        """The hour as one number, YYYYMMDDHH."""
+        return int(self.date) * 100 + self.hour
+
 
 CONCURRENT_WRITE_S = 60.0
 """Layouts whose newest files were modified within this time of each other count as written concurrently."""

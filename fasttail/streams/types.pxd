@@ -125,6 +125,7 @@ cdef struct RowHead:
 cdef struct Envelope:
     uint64_t offset      # of the line's first byte from the start of the data
     uint64_t block_number
+    uint64_t events_before  # of its block, in the lines before it; set by `ReplayedBlocks`
     int64_t block_time_ns
     int64_t local_time_ns
     TextSpan block_time

@@ -1,0 +1,330 @@
+"""Cursors that name a block: where each is found in a node's files, and clients that move between nodes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fill_lines import events_of
+from lines import envelope, event
+from running import Serve, command, hour_file, serve, wait_for
+from test_ws import Bot, append, by_layout
+
+from fasttail.replay.block_search import BlockAheadError, BlockSearch, BlockTooOldError, NoBlocksError
+from fasttail.sources.cursor import BlockPosition, CursorPosition
+from fasttail.sources.layout import HourFile, hour_files, hourly_folder
+from fasttail.tools.exchange.chain import ExchangeOptions
+from fasttail.tools.exchange.prepared import prepare
+
+Blocks = list[tuple[int, list[dict[str, Any]]]]
+"""Writings of blocks in order: height and events."""
+
+
+def lines_of(blocks: Blocks, layout: str) -> list[bytes]:
+    if layout == "by_block":
+        return [envelope(events, height) for height, events in blocks]
+    return [envelope([each], height) for height, events in blocks for each in events]
+
+
+def write_hours(folder: Path, lines: list[bytes], layout: str, cuts: list[int]) -> list[HourFile]:
+    """Write the lines to hour files, which begin at the lines `cuts`."""
+    for hour, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(lines)], strict=True)):
+        hour_file(folder, layout, "20260505", hour).write_bytes(b"".join(lines[begin:end]))
+    return hour_files(hourly_folder(folder, layout))
+
+
+def oids_behind(hours: list[HourFile], position: CursorPosition) -> list[int]:
+    """Return the oids after a position."""
+    found: list[int] = []
+    for hour in hours:
+        if hour.number < position.hour:
+            continue
+        data = Path(hour.path).read_bytes()[position.offset if hour.number == position.hour else 0 :]
+        for number, line in enumerate(data.splitlines()):
+            skipped = position.events_consumed if number == 0 and hour.number == position.hour else 0
+            found += [each["order"]["oid"] for each in json.loads(line)["events"][skipped:]]
+    return found
+
+
+def search(hours: list[HourFile]) -> BlockSearch:
+    return BlockSearch(hours, max_line=1 << 20, stream="orders")
+
+
+def chain(chance: random.Random, count: int, first: int = 7000) -> Blocks:
+    oids = iter(range(10**9))
+    return [
+        (first + i, [event(oid=next(oids)) for _ in range(chance.choice([1, 1, 2, 30]))])
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_position_is_found(tmp_path: Path, layout: str, seed: int) -> None:
+    """Hours begin anywhere, in the streaming layout also within a block."""
+    chance = random.Random(seed)
+    blocks = chain(chance, 60)
+    lines = lines_of(blocks, layout)
+    hours = write_hours(tmp_path, lines, layout, sorted(chance.sample(range(1, len(lines)), 3)))
+    rest = [each["order"]["oid"] for _, events in blocks for each in events]
+    for height, events in blocks:
+        for number in range(len(events) + 1):
+            found = search(hours).find(BlockPosition(height, number))
+            assert oids_behind(hours, found) == rest[number:], (height, number)
+        rest = rest[len(events) :]
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+@pytest.mark.parametrize("torn", [False, True])
+def test_blocks_that_are_written_again(tmp_path: Path, layout: str, torn: bool) -> None:
+    """Whatever writing is found: what follows, without repetitions, is what a client has not got."""
+    blocks = [(7000 + i, [event(oid=10 * i + k) for k in range(4)]) for i in range(40)]
+    first = blocks[:30]
+    if torn:
+        first = [*first[:-1], (first[-1][0], first[-1][1][:2])]
+    lines = lines_of([*first, *blocks[20:]], layout)
+    hours = write_hours(tmp_path, lines, layout, [len(lines) // 3])
+    oids = [each["order"]["oid"] for _, events in blocks for each in events]
+    for i, (height, events) in enumerate(blocks):
+        for number in range(1, len(events) + 1):
+            behind = oids_behind(hours, search(hours).find(BlockPosition(height, number)))
+            wanted = oids[4 * i + number :]
+            assert list(dict.fromkeys(oid for oid in behind if oid in set(wanted))) == wanted, (
+                height,
+                number,
+            )
+
+
+def test_positions_that_are_not_on_disk(tmp_path: Path) -> None:
+    hours = write_hours(tmp_path, lines_of(chain(random.Random(1), 9), "streaming"), "streaming", [3])
+    with pytest.raises(BlockTooOldError) as too_old:
+        search(hours).find(BlockPosition(6999, 1))
+    assert too_old.value.oldest == BlockPosition(7000, 0)
+    for ahead in (BlockPosition(7008, 99), BlockPosition(7009, 0), BlockPosition(10**11, 1)):
+        with pytest.raises(BlockAheadError) as error:
+            search(hours).find(ahead)
+        assert error.value.newest == 7008
+    hour_file(tmp_path, "plain", "20260505", 0).write_bytes(by_layout("plain", [event()]))
+    with pytest.raises(NoBlocksError):
+        search(hour_files(hourly_folder(tmp_path, "plain"))).find(BlockPosition(7000, 0))
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+def test_the_position_of_a_line(tmp_path: Path, layout: str) -> None:
+    blocks = chain(random.Random(2), 20)
+    lines = lines_of(blocks, layout)
+    hours = write_hours(tmp_path, lines, layout, [])
+    offset, before = 0, (0, 0)
+    for line in lines:
+        height, count = json.loads(line)["block_number"], len(json.loads(line)["events"])
+        events = before[1] if before[0] == height else 0
+        found = search(hours).position_at(CursorPosition(hours[0].number, offset))
+        assert found == BlockPosition(height, events)
+        offset += len(line)
+        before = height, events + count
+    assert search(hours).position_at(CursorPosition(hours[0].number, offset)) is None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+def test_cursors_name_blocks_wherever_they_are_said(folder: Path, layout: str) -> None:
+    path = hour_file(folder, layout, "20260505", 17)
+    events = [event(oid=i) for i in range(95)]
+    path.write_bytes(by_layout(layout, events))
+    with serve(folder) as server, Bot(server) as bot:
+        assert bot.subscribe(type="orders")["cursor"] == "orders:000000007009-0000005"
+        append(path, by_layout(layout, [event(oid=i) for i in range(95, 97)]))
+        expected = "orders:000000007009-0000007"
+        assert bot.next()["cursor"] == expected
+        with Bot(server) as other:
+            assert (
+                other.subscribe(type="orders", cursor="orders:000000007003-0000004")["cursor"]
+                == "orders:000000007003-0000004"
+            )
+            got: list[int] = []
+            while (message := other.next())["channel"] == "orders":
+                got += [each["oid"] for each in message["data"]]
+                assert message["cursor"] == f"orders:{7000 + got[-1] // 10:012d}-{got[-1] % 10 + 1:07d}"
+            assert got == list(range(34, 97))
+            assert message["channel"] == "live"
+            assert message["cursor"] == expected
+        with Bot(server) as other:
+            error = other.ask("subscribe", type="orders", since="2001-01-01T00:00:00")["data"]
+            assert "older than the oldest event on disk, orders:000000007000-0000000" in error
+
+
+def test_a_cursor_of_the_files_is_still_accepted(folder: Path) -> None:
+    path = hour_file(folder, "by_block", "20260505", 17)
+    path.write_bytes(by_layout("by_block", [event(oid=i) for i in range(30)]))
+    with serve(folder) as server, Bot(server) as bot:
+        assert (
+            bot.subscribe(type="orders", cursor="b2026050517-0000000000000-0000004")["cursor"]
+            == "b2026050517-0000000000000-0000004"
+        )
+        message = bot.next()
+        assert [each["oid"] for each in message["data"]] == list(range(4, 30))
+        assert message["cursor"] == "orders:000000007002-0000010"
+
+
+@pytest.mark.parametrize(
+    ("layout", "cursor", "error"),
+    [
+        ("plain", "orders:000000007000-0000001", "but the lines of layout plain name none"),
+        ("by_block", "orders:000000006999-0000001", "the oldest is orders:000000007000-0000000"),
+        ("by_block", "orders:000000999999-0000001", "992990 blocks ahead of this node, whose newest is 7009"),
+        ("by_block", "fills:000000007000-0000001", "the cursor is of stream fills, not orders"),
+        ("by_block", "orders:7000-1", "not a cursor"),
+    ],
+)  # fmt: skip
+def test_cursors_that_cannot_be_resumed(folder: Path, layout: str, cursor: str, error: str) -> None:
+    hour_file(folder, layout, "20260505", 17).write_bytes(
+        by_layout(layout, [event(oid=i) for i in range(100)])
+    )
+    with serve(folder) as server, Bot(server) as bot:
+        assert error in bot.ask("subscribe", type="orders", cursor=cursor)["data"]
+
+
+def test_a_cursor_ahead_of_the_node_is_waited_for(folder: Path) -> None:
+    """The node is a few blocks behind the one that the cursor is from."""
+    path = hour_file(folder, "streaming", "20260505", 17)
+    path.write_bytes(by_layout("streaming", [event(oid=i) for i in range(20)]))
+    with serve(folder) as server, Bot(server) as bot:
+        assert (
+            bot.subscribe(type="orders", cursor="orders:000000007004-0000007")["cursor"]
+            == "orders:000000007004-0000007"
+        )
+        append(path, by_layout("streaming", [event(oid=i) for i in range(20, 45)]))
+        append(path, by_layout("streaming", [event(oid=i) for i in range(45, 60)]))
+        got: list[int] = []
+        while len(got) < 13:
+            message = bot.next()
+            if message["channel"] == "orders":
+                got += [each["oid"] for each in message["data"]]
+        assert got == list(range(47, 60))
+        with Bot(server) as leaving:  # one that waits may leave
+            leaving.subscribe(type="orders", cursor="orders:000000008000-0000001")
+            assert leaving.ask("unsubscribe", type="orders")["data"]["method"] == "unsubscribe"
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+def test_a_server_that_starts_within_a_large_block_knows_its_position(folder: Path, layout: str) -> None:
+    """Half a megabyte of the block is before the place where reading begins."""
+    path = hour_file(folder, layout, "20260505", 17)
+    blocks: Blocks = [(7000, [event()]), (7001, [event(oid=oid) for oid in range(1500)])]
+    path.write_bytes(b"".join(lines_of(blocks, layout)))
+    with serve(folder) as server, Bot(server) as bot:
+        assert bot.subscribe(type="orders")["cursor"] == "orders:000000007001-0001500"
+        append(path, b"".join(lines_of([(7001, [event(), event()])], layout)))
+        assert bot.next()["cursor"] == "orders:000000007001-0001502"
+        with Bot(server) as other:
+            other.subscribe(type="orders", format="raw", cursor="orders:000000007001-0001400")
+            oids: list[int] = []
+            while len(oids) < 102:
+                message = other.next()
+                oids += [each["order"]["oid"] for each in message["data"]]
+            assert oids[:100] == list(range(1400, 1500))
+            assert message["cursor"] == "orders:000000007001-0001502"
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+@pytest.mark.parametrize("height", [7050, 7150, 7199, 7230, 7299])
+def test_a_server_that_starts_within_a_repetition(folder: Path, layout: str, height: int) -> None:
+    """The node wrote blocks up to 7299, and again from 7100 on; the server starts at 7200.
+
+    The repetition is longer than what the server reads back.
+    """
+    path = hour_file(folder, layout, "20260505", 17)
+    blocks: Blocks = [(7000 + i, [event(oid=10 * i + k) for k in range(6)]) for i in range(320)]
+    path.write_bytes(b"".join(lines_of([*blocks[:300], *blocks[100:200]], layout)))
+    with serve(folder) as server, Bot(server) as bot, Bot(server) as other:
+        bot.subscribe(type="orders", format="raw", cursor=f"orders:{height:012d}-0000004")
+        other.subscribe(type="orders", format="raw", cursor="orders:000000007120-0000006")
+        time.sleep(0.3)
+        for begin in range(200, 320, 20):
+            append(path, b"".join(lines_of(blocks[begin : begin + 20], layout)))
+            time.sleep(0.05)
+        for each, first in ((bot, (height, 4)), (other, (7120, 6))):
+            expected = [
+                oid["order"]["oid"]
+                for at, events in blocks
+                for number, oid in enumerate(events, 1)
+                if (at, number) > first
+            ]
+            got: list[int] = []
+            while not got or got[-1] != expected[-1]:
+                message = each.next()
+                got += (
+                    [] if message["channel"] == "live" else [one["order"]["oid"] for one in message["data"]]
+                )
+            assert got == expected
+
+
+MOVES = 100
+FOLDERS = {"orders": "node_order_statuses", "fills": "node_fills"}
+
+
+def moved(servers: list[Serve], kind: str) -> list[Any]:
+    """Return what a client gets that moves between servers at random, with its last cursor."""
+    chance = random.Random(kind)
+    got: list[Any] = []
+    cursor: dict[str, str] = {}
+    for _ in range(MOVES):
+        with Bot(chance.choice(servers)) as bot:
+            cursor = {"cursor": bot.subscribe(type=kind, format="raw", **cursor)["cursor"]}
+            for _ in range(chance.randrange(4)):
+                message = bot.next()
+                assert message["channel"] in (kind, "live"), message
+                cursor = {"cursor": message["cursor"]}
+                got += message["data"] if message["channel"] == kind else []
+    return got
+
+
+def written(node: Path, folder: str) -> list[Any]:
+    """Return all events of a node that writes each block once."""
+    files = sorted(node.glob(f"{folder}_*/hourly/*/*"), key=lambda path: (path.parent.name, int(path.name)))
+    return [each for path in files for line in path.read_bytes().splitlines() for each in events_of(line)[1]]
+
+
+@pytest.mark.plain_build
+def test_a_client_moves_between_nodes(tmp_path: Path) -> None:
+    """Two nodes of one chain, in other layouts and hours, one a moment behind the other."""
+    prepared = tmp_path / "chain"
+    market = ExchangeOptions(resting=500, block_lines=100.0, streams=tuple(FOLDERS))
+    prepare(prepared, market, lines=120_000)
+    nodes = {"by_block": (tmp_path / "a", 2), "streaming": (tmp_path / "b", 3)}
+    writers: list[subprocess.Popen[bytes]] = []
+    try:
+        for layout, (node, hour_s) in nodes.items():
+            replay = "--replay", prepared, "--streams", ",".join(FOLDERS), "--rate", 4000
+            synth = command("synth", node, *replay, "--layout", layout, "--hour-seconds", hour_s)
+            writers.append(subprocess.Popen(synth, stdout=subprocess.DEVNULL))
+            time.sleep(0.2)
+        wait_for("fills", lambda: len(list(tmp_path.glob("?/node_fills*/hourly/*/*"))) >= 2)
+        with (
+            serve(nodes["by_block"][0]) as one,
+            serve(nodes["streaming"][0]) as other,
+            ThreadPoolExecutor(2) as threads,
+        ):
+            got = dict(zip(FOLDERS, threads.map(partial(moved, [one, other]), FOLDERS), strict=True))
+    finally:
+        for writer in writers:
+            writer.terminate()
+            writer.wait()
+    for kind, folder in FOLDERS.items():
+        expected = written(nodes["by_block"][0], folder)
+        both = written(nodes["streaming"][0], folder)
+        assert expected[: len(both)] == both[: len(expected)]
+        assert len(got[kind]) > 100
+        begin = expected.index(got[kind][0])
+        assert got[kind] == expected[begin : begin + len(got[kind])]
