@@ -120,16 +120,39 @@ def test_positions_that_are_not_on_disk(tmp_path: Path) -> None:
 def test_the_position_of_a_line(tmp_path: Path, layout: str) -> None:
     blocks = chain(random.Random(2), 20)
     lines = lines_of(blocks, layout)
-    hours = write_hours(tmp_path, lines, layout, [])
+    second = len(lines) // 2
+    hours = write_hours(tmp_path, lines, layout, [second])
     offset, before = 0, (0, 0)
-    for line in lines:
+    for number, line in enumerate(lines):
+        offset = 0 if number == second else offset
         height, count = json.loads(line)["block_number"], len(json.loads(line)["events"])
         events = before[1] if before[0] == height else 0
-        found = search(hours).position_at(CursorPosition(hours[0].number, offset))
-        assert found == BlockPosition(height, events)
+        hour = hours[number >= second].number
+        assert search(hours).position_at(CursorPosition(hour, offset)) == BlockPosition(height, events)
         offset += len(line)
         before = height, events + count
-    assert search(hours).position_at(CursorPosition(hours[0].number, offset)) is None
+    assert search(hours).position_at(CursorPosition(hours[1].number, offset)) is None
+
+
+@pytest.mark.parametrize("newline", [True, False])
+def test_a_server_that_starts_in_the_first_block_of_an_hour(folder: Path, newline: bool) -> None:
+    """The block began in the hour before, whose last line may lack its newline."""
+    lines = lines_of([(7000, [event(oid=oid) for oid in range(40)])], "streaming")
+    first = hour_file(folder, "streaming", "20260505", 23)
+    first.write_bytes(b"".join(lines[:10]).removesuffix(b"" if newline else b"\n"))
+    second = hour_file(folder, "streaming", "20260506", 0)
+    second.write_bytes(b"".join(lines[10:13]))
+    with serve(folder) as server:
+        with Bot(server) as bot:
+            assert bot.subscribe(type="orders")["cursor"] == "orders:000000007000-0000013"
+        for number in (5, 9, 10, 11, 13):
+            with Bot(server) as bot:
+                bot.subscribe(type="orders", format="raw", cursor=f"orders:000000007000-{number:07d}")
+                got: list[int] = []
+                while (message := bot.next())["channel"] == "orders":
+                    got += [each["order"]["oid"] for each in message["data"]]
+                    assert message["cursor"] == f"orders:000000007000-{got[-1] + 1:07d}"
+                assert got == list(range(number, 13))
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ cdef class StreamSource:
         if not self.primed and self.reader.is_open:
             self.primed = True
             try:
-                self.topics.prime(self.pool, self.reader, self.blocks)
+                self.topics.prime(self.pool, self.reader, self.follower.path, self.blocks)
             except OSError:
                 pass                     # the follower finds out, too
         return 0

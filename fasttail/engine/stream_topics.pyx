@@ -16,7 +16,12 @@ from fasttail.engine.topics cimport BatchLocation, Topic
 from fasttail.engine.trades cimport TradeStage
 from fasttail.sources.reader cimport Reader
 
+import os
+from functools import partial
+
 from fasttail.engine.channels import CHANNELS
+from fasttail.sources.files import open_regular
+from fasttail.sources.layout import previous_hour
 
 cdef enum:
     LOOKBACK_BYTES = 1 << 18     # before a position, to know which blocks were read,
@@ -85,9 +90,9 @@ cdef class StreamTopics:
         """Return the number of rows that fitted into no message of the old channels. Callable from any thread."""
         return ft_load_relaxed(&self.router.oversize)
 
-    cdef int prime(self, WorkerPool pool, Reader reader, ReplayedBlocks blocks) except -1:
-        """Let `blocks` and the stage know only the lines before the reader's position: those of the last LOOKBACK_BYTES, and
-        all of the block that they end with.
+    cdef int prime(self, WorkerPool pool, Reader reader, path, ReplayedBlocks blocks) except -1:
+        """Let `blocks` and the stage know only the lines before the reader's position in the file `path`: those of the last
+        LOOKBACK_BYTES, and all of the block that they end with.
 
         Raises OSError, MemoryError.
         """
@@ -97,7 +102,7 @@ cdef class StreamTopics:
         self.reset_stage()
         if self.stage is not None:
             trades, unpaired = self.stage.trades, self.stage.unpaired
-        for lines in _lines_before(reader):
+        for lines in _lines_before(reader, path):
             self._prime_lines(pool, lines, blocks)
         blocks.regressions, blocks.dropped = regressions, dropped
         if self.stage is not None:
@@ -119,35 +124,58 @@ cdef class StreamTopics:
         return 0
 
 
-cdef list _lines_before(Reader reader):
-    """Return the lines before the reader's position, in pieces: at least LOOKBACK_BYTES, and from the beginning of a block on.
+cdef list _lines_before(Reader reader, path):
+    """Return the lines before the reader's position in the file `path`, in pieces: at least LOOKBACK_BYTES, and from the
+    beginning of a block on, which may be in the hour before.
 
-    A block that is larger than MAX_LOOKBACK_BYTES, or that begins in the hour before, is not complete. Raises OSError.
+    A block that is larger than MAX_LOOKBACK_BYTES is not complete. Raises OSError.
     """
     cdef list pieces = []                # the newest first
+    cdef size_t room = min(<size_t>MAX_LOOKBACK_BYTES, reader.capacity)
+    if _add_lines_before(pieces, reader.pread_at, reader.offset, room):
+        return pieces[::-1]
+    before = previous_hour(os.fspath(path))
+    if before is not None:
+        with open_regular(before.path) as file:
+            _add_lines_before(pieces, partial(_pread, file.fileno()), os.fstat(file.fileno()).st_size, room)
+    return pieces[::-1]
+
+
+def _pread(int fd, uint64_t offset, size_t size):
+    return os.pread(fd, size, offset)
+
+
+cdef bint _add_lines_before(list pieces, pread, uint64_t at, size_t room) except -1:
+    """Add the lines before the offset `at` to the pieces. Return False if the block may begin in the hour before."""
     cdef bytes piece = b""               # of a line whose beginning has not been reached
-    cdef uint64_t at = reader.offset, newest = 0, oldest = 0
-    cdef size_t size, begin, room = min(<size_t>MAX_LOOKBACK_BYTES, reader.capacity)
-    while at > 0 and room > 0 and (newest == oldest or newest == 0):
+    cdef uint64_t newest = _last_block(pieces[0]) if pieces else 0, oldest
+    cdef size_t size, begin
+    while at > 0 and room > 0:
         size = <size_t>min(at, <uint64_t>min(room, <size_t>max(LOOKBACK_BYTES, len(piece))))
-        piece = reader.pread_at(at - size, size) + piece
+        piece = pread(at - size, size) + piece
         at -= size
         room -= size
         begin = 0 if at == 0 else <size_t>(piece.find(b"\n") + 1)
         if begin == <size_t>len(piece) or (begin == 0 and at > 0):
             continue
         lines = piece[begin:]
+        if not lines.endswith(b"\n"):    # the last line of an hour
+            lines += b"\n"
         piece = piece[:begin]
         pieces.append(lines)
         oldest = _first_block(lines)
-        newest = newest or _first_block(lines[lines.rfind(b"\n", 0, len(lines) - 1) + 1:])
-        if oldest == 0:
-            break
-    pieces.reverse()
-    return pieces
+        newest = newest or _last_block(lines)
+        if oldest == 0 or oldest != newest:
+            return True
+    return room == 0
 
 
 cdef uint64_t _first_block(bytes lines):
     """Return the block number of the first line, or 0."""
     cdef const char* data = lines
     return block_of_line(data, data + len(lines))
+
+
+cdef uint64_t _last_block(bytes lines):
+    """Return the block number of the last line, or 0."""
+    return _first_block(lines[lines.rfind(b"\n", 0, len(lines) - 1) + 1:])

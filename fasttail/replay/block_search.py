@@ -61,12 +61,12 @@ class BlockSearch:
             remaining = sought.events
             while number < len(self._hours):
                 path = self._hours[number].path
-                lines = self._lines_at(path, offset)
+                lines = self._lines_at(path, offset, ended=number + 1 < len(self._hours))
                 if not lines:
                     number, offset = number + 1, 0
                     continue
                 passed = pass_block_events(lines, sought.height, remaining, self._stream)
-                offset += passed.offset
+                offset = min(offset + passed.offset, os.stat(path).st_size)
                 if passed.lower_block:
                     found = first_line_after_block(reader, path, offset, sought.height - 1, self._stream)
                     number, offset = (number + 1, 0) if found is None else (number, found)
@@ -82,23 +82,32 @@ class BlockSearch:
 
         Returns None if no event follows it, or if lines do not name their blocks.
         """
-        path = next((hour.path for hour in self._hours if hour.number == position.hour), None)
-        if path is None:
+        number = next((i for i, hour in enumerate(self._hours) if hour.number == position.hour), None)
+        if number is None:
             return None
+        path = self._hours[number].path
         with closing(Reader(window=1 << 14, max_line=self._max_line)) as reader:
             event = first_event_from(reader, path, position.offset, "block_number", self._stream)
             if event is None or event.value is None:
                 return None
-            begin = first_line_after_block(reader, path, 0, event.value - 1, self._stream) or 0
-            events = 0
-            while begin < position.offset:
-                lines = self._lines_at(path, begin)[: position.offset - begin]
-                if not lines:
-                    break
-                passed = pass_block_events(lines, event.value, _EVERYTHING, self._stream)
-                events += _EVERYTHING - passed.remaining
-                begin += len(lines)
+            events = self._count(reader, path, position.offset, event.value)
+            if number > 0:  # where a block may have begun
+                before = self._hours[number - 1].path
+                events += self._count(reader, before, os.stat(before).st_size, event.value, ended=True)
             return BlockPosition(event.value, events)
+
+    def _count(self, reader: Reader, path: str, end: int, height: int, *, ended: bool = False) -> int:
+        """Return how many events of a block lie before the offset `end`."""
+        events = 0
+        at = first_line_after_block(reader, path, 0, height - 1, self._stream)
+        while at is not None and at < end:
+            lines = self._lines_at(path, at, ended=ended)
+            whole = lines if ended else lines[: end - at]
+            if not whole:
+                break
+            events += _EVERYTHING - pass_block_events(whole, height, _EVERYTHING, self._stream).remaining
+            at += len(lines)
+        return events
 
     def _first_line_from(self, reader: Reader, height: int) -> tuple[int, int]:
         """Return a file's number and the offset of the first line of a block, or of the next block there is.
@@ -132,13 +141,18 @@ class BlockSearch:
                 return block
         return 0
 
-    def _lines_at(self, path: str, offset: int) -> bytes:
-        """Return whole lines from an offset on, at least one; none at the end of the file."""
+    def _lines_at(self, path: str, offset: int, *, ended: bool) -> bytes:
+        """Return whole lines from an offset on, at least one; none at the end of the file.
+
+        ended: there is a later file, so the last line counts as one without its newline, too
+        """
         with open_regular(path) as file:
             size = CHUNK_BYTES
             while True:
                 data = os.pread(file.fileno(), size, offset)
                 end = data.rfind(b"\n") + 1
+                if ended and data and not end and len(data) < size:
+                    return data + b"\n"
                 if end or len(data) < size:
                     return data[:end]
                 if size > self._max_line:

@@ -109,11 +109,10 @@ cdef class ReplayReader:
         block: the block and the number of its events there, or at `late_position`; None: unknown
         """
         self.reader.open(path, offset)
-        if offset:
-            self.topics.prime(self.pool, self.reader, self.blocks)
-        # At its start, a file follows the hour that was read before, if there was one.
-        if block is not None and late_position is None and (offset or self.blocks.highest == 0):
-            self.blocks.seek(block[0], block[1])
+        if offset or self.blocks.highest == 0:   # else the hour before has been read to its end
+            self.topics.prime(self.pool, self.reader, path, self.blocks)
+            if block is not None and late_position is None:
+                self.blocks.seek(block[0], block[1])
         self.location.late = late_position is not None
         self.location.resume_offset = late_position.offset if late_position is not None else 0
         self.location.resume_block, self.location.resume_events = block if block is not None else (0, 0)

@@ -103,6 +103,19 @@ def oldest_hour(hourly: str) -> HourFile | None:
     return next((hour for date in date_folders(hourly) for hour in _hours_in_date(hourly, date)), None)
 
 
+def previous_hour(path: str) -> HourFile | None:
+    """Return the hour file before the one at `path`, None if there is none or `path` is no hour's."""
+    head, name = os.path.split(path)
+    hourly, date = os.path.split(head)
+    if not _DATE.fullmatch(date) or not _HOUR.fullmatch(name):
+        return None
+    this = HourFile(date, int(name), path)
+    dates = (each for each in reversed(date_folders(hourly)) if each <= date)
+    return next(
+        (hour for each in dates for hour in reversed(_hours_in_date(hourly, each)) if hour < this), None
+    )
+
+
 def parse_hour_path(data_dir: str | Path, path: str, stream: str = "orders") -> tuple[str, HourFile] | None:
     """Return the layout and hour that `path` names, None if it is not an hour file of this stream.
 

@@ -128,6 +128,7 @@ class _Node(threading.Thread):
         self.write_times: dict[str, int] = {}
         self.summary = exchange.Summary()
         self.failure: Exception | None = None
+        self.begun = threading.Event()  # or ended
         self._settings = settings
         self._folder = folder
         self._stopped = threading.Event()
@@ -150,6 +151,8 @@ class _Node(threading.Thread):
             )
         except Exception as error:
             self.failure = error
+        finally:
+            self.begun.set()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -162,6 +165,7 @@ class _Node(threading.Thread):
 
     def _on_write(self, block: exchange.Block) -> None:
         now = time.monotonic_ns()
+        self.begun.set()
         for event in block.events["orders"][-SAMPLED_PER_WRITE:]:
             found = _OID.search(event)
             if found is not None:
@@ -196,7 +200,7 @@ class _Demo:
     def __init__(self, settings: DemoSettings, folder: Path) -> None:
         self._settings = settings
         self._folder = folder
-        self._started_at = 0.0
+        self._started_at = time.monotonic()
 
     async def run(self) -> int:
         s = self._settings
@@ -216,8 +220,9 @@ class _Demo:
             url = f"http://{_client_address(s.host, port)}"
             print(f"fasttail serves it on {url} (try /health, /metrics), one client listens")
             node.start()
-            self._started_at = time.monotonic()
             with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+                await asyncio.to_thread(node.begun.wait)  # it makes its books first
+                self._started_at = time.monotonic()
                 await self._watch(server, node, client)
             node.stop()
             if node.failure is not None:
