@@ -104,9 +104,7 @@ def run(args: argparse.Namespace) -> Backlog:
         size = _make(ready, args.hours, each)
         hourly = folder / "data" / soak_node.HOURLY
         hourly.parent.mkdir(parents=True)
-        # The same blocks come in every other hour, and are not to be taken for repetitions.
-        options = ("--replayed-blocks", "deliver", "--workers", str(args.workers))
-        server = Server(folder / "data", *options)
+        server = Server(folder / "data", "--workers", str(args.workers))
         crowd = Crowd(server.port)
         samples: list[Sample] = []
         try:

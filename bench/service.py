@@ -18,6 +18,9 @@ import psutil
 from bench.measure import WrongAnswer
 from fasttail.tools import endpoint
 
+FILE_CURSORS = ("--replayed-blocks", "deliver")
+"""With it, a cursor is a place in the files, and equal hours are not taken for blocks written again."""
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -68,8 +71,22 @@ def read_metrics(port: int) -> dict[str, float]:
 
 @contextmanager
 def serve(folder: Path, *options: str) -> Iterator[Service]:
-    """Run the server on a node folder and a free loopback port; stop it on exit."""
-    command = [sys.executable, "-P", "-m", "fasttail", "serve", str(folder), "--port", "0", *options]
+    """Run the server on a node folder and a free loopback port; stop it on exit.
+
+    Its cursors name places in the files, by which the clients tell lines apart.
+    """
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "fasttail",
+        "serve",
+        str(folder),
+        "--port",
+        "0",
+        *FILE_CURSORS,
+        *options,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -38,7 +38,7 @@ import psutil
 
 from bench import soak_clients, soak_node
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
-from bench.service import read_metrics
+from bench.service import FILE_CURSORS, read_metrics
 from bench.soak_clients import Account
 from bench.soak_node import Plan, Written
 
@@ -156,7 +156,8 @@ class Server:
     """`fasttail serve` as a process, with the lines of its log that report trouble."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        command = [sys.executable, "-P", "-m", "fasttail", "serve", str(folder), "--port", "0", *options]
+        command = [sys.executable, "-P", "-m", "fasttail", "serve", str(folder), "--port", "0", *FILE_CURSORS]
+        command += options
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
         )

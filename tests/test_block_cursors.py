@@ -218,6 +218,26 @@ def test_cursors_that_cannot_be_resumed(folder: Path, layout: str, cursor: str, 
         assert error in bot.ask("subscribe", type="orders", cursor=cursor)["data"]
 
 
+def test_where_blocks_are_delivered_again_cursors_name_the_files(folder: Path) -> None:
+    """A block may come twice there, so it is no position."""
+    path = hour_file(folder, "streaming", "20260505", 17)
+    events = [event(oid=i) for i in range(30)]
+    path.write_bytes(by_layout("streaming", events + events))
+    with serve(folder, "--replayed-blocks", "deliver") as server, Bot(server) as bot:
+        begin = "s2026050517-0000000000000-0000000"
+        bot.subscribe(type="orders", format="raw", cursor=begin)
+        got: list[int] = []
+        while (message := bot.next())["channel"] == "orders":
+            got += [each["order"]["oid"] for each in message["data"]]
+            assert message["cursor"].startswith("s2026050517-")
+        assert got == [*range(30), *range(30)]
+        assert message["cursor"] == f"s2026050517-{path.stat().st_size:013d}-0000000"
+        ahead = bot.ask("subscribe", type="orders", coins=["BTC"], cursor="orders:000000007005-0000001")[
+            "data"
+        ]
+        assert "3 blocks ahead of this node, whose newest is 7002" in ahead
+
+
 def test_a_cursor_ahead_of_the_node_is_waited_for(folder: Path) -> None:
     """The node is a few blocks behind the one that the cursor is from."""
     path = hour_file(folder, "streaming", "20260505", 17)

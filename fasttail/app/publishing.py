@@ -51,6 +51,7 @@ class StreamPublishing:
             ready=ready,
             max_line=settings.max_line,
             stream=source.stream,
+            deliver_replayed=settings.replayed_blocks == "deliver",
         )
         self.replays = ReplayManager(
             self.feeds,

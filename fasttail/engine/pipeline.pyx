@@ -27,7 +27,7 @@ from fasttail.engine.lines cimport count_lines
 from fasttail.engine.filters cimport Selector
 from fasttail.engine.pool cimport BATCH_DONE
 from fasttail.engine.source cimport StreamSource
-from fasttail.engine.topics cimport MAX_BLOCK, Topic
+from fasttail.engine.topics cimport Topic
 from fasttail.engine.ring cimport (
     ADD_TOPIC, EVENT_BATCH_END, EVENT_BATCH_START, EVENT_FILE_OPENED, EVENT_STREAM_OPENED, EVENT_TOPICS_CHANGED, FOLLOW,
     REMOVE_TOPIC, RING_SLOTS, UNFOLLOW, Command, EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
@@ -538,7 +538,7 @@ cdef class Pipeline:
         slot.number = number
         slot.hour = source.hour
         slot.late = source.late
-        slot.height = source.blocks.highest if source.blocks.highest <= <uint64_t>MAX_BLOCK else 0
+        slot.height = source.height()
         slot.events = source.blocks.highest_index
         return slot
 

@@ -61,6 +61,7 @@ cdef class StreamSource:
     cdef Counters counters
     cdef readonly Histogram batch_times  # durations of batches; only the pipeline thread adds
 
+    cdef uint64_t height(self) noexcept nogil
     cdef size_t pending_bytes(self) noexcept nogil
     cdef uint64_t next_block(self) noexcept nogil
     cdef size_t bytes_up_to_block(self, uint64_t block) noexcept nogil

@@ -20,7 +20,7 @@ from fasttail.engine.ring cimport RingSlot
 from fasttail.engine.router cimport MAX_TOPICS
 from fasttail.engine.stream_topics cimport StreamTopics
 from fasttail.engine.table cimport row_envelope, table_new
-from fasttail.engine.topics cimport set_prefix
+from fasttail.engine.topics cimport MAX_BLOCK, set_prefix
 from fasttail.sources.reader cimport FILL_LINES, FILL_PARTIAL, FILL_SKIPPED, Reader
 from fasttail.sources.watcher cimport WAIT_DATA, WAIT_DIRS, Watcher
 from fasttail.streams.registry cimport find_stream
@@ -57,7 +57,7 @@ cdef class StreamSource:
         self.topics = StreamTopics(workers, self.table, max_topics=max_topics)
         self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.batch_times = Histogram()
-        set_prefix(&self.location.block_prefix, f"{stream}:".encode())
+        set_prefix(&self.location.block_prefix, b"" if deliver_replayed else f"{stream}:".encode())
 
     # ------------------------------------------------------------------------------------------------------------ any thread
 
@@ -178,12 +178,18 @@ cdef class StreamSource:
             position = self.follower.position(self.reader)
             self._set_file_prefix(position.path)
             self.location.resume_offset = position.offset
-            self.location.resume_block = self.blocks.highest
+            self.location.resume_block = self.height()
             self.location.resume_events = self.blocks.highest_index
         elif self.path:
             self._set_file_prefix(self.path)
 
     # ---------------------------------------------------------------------------------------------------------------- reading
+
+    cdef uint64_t height(self) noexcept nogil:
+        """Return the highest block so far, 0 if cursors cannot name it."""
+        if self.blocks.deliver or self.blocks.highest > <uint64_t>MAX_BLOCK:
+            return 0
+        return self.blocks.highest
 
     cdef size_t pending_bytes(self) noexcept nogil:
         """Return the bytes of whole lines that were read and not published yet."""

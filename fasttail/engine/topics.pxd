@@ -46,7 +46,7 @@ cdef struct BatchLocation:   # the location of a batch, and the prefixes of its 
     size_t size
     uint64_t offset          # of `data` in its file
     CursorPrefix file_prefix   # of cursors that name a file: stream, layout, hour and a dash
-    CursorPrefix block_prefix  # of those that name a block: the stream
+    CursorPrefix block_prefix  # of those that name a block: the stream. Empty: none does, because blocks may come twice
     bint late                # lines of a previous hour: all their cursors are the resume point,
     uint64_t resume_offset   # … at this offset of the prefix's hour,
     uint64_t resume_block    # … which is after this block (0: unknown),

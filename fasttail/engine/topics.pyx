@@ -244,7 +244,7 @@ cdef class Topic:
 
     cdef void _set_position(self, MessageBuilder* builder, RowTable table, const BatchLocation* location) noexcept nogil:
         """Set the entry's position, which is after its last order."""
-        cdef const Envelope* block = row_envelope(table, builder.last_row)
+        cdef const Envelope* block = row_envelope(table, builder.last_row) if location.block_prefix.size else NULL
         if location.late:
             builder.entry.line_offset = location.resume_offset
             builder.entry.events_consumed = 0

@@ -54,7 +54,7 @@ cdef class ReplayReader:
         self.topics.set_quotas(False)
         self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.topics_by_id = {}
-        set_prefix(&self.location.block_prefix, f"{stream}:".encode())
+        set_prefix(&self.location.block_prefix, b"" if deliver_replayed else f"{stream}:".encode())
 
     def __dealloc__(self):
         outbox_free(&self.outbox)
@@ -108,6 +108,8 @@ cdef class ReplayReader:
         late_position: the position that all messages carry as their cursor; None: that of their orders
         block: the block and the number of its events there, or at `late_position`; None: unknown
         """
+        if self.blocks.deliver:
+            block = None
         self.reader.open(path, offset)
         if offset or self.blocks.highest == 0:   # else the hour before has been read to its end
             self.topics.prime(self.pool, self.reader, path, self.blocks)
@@ -122,7 +124,9 @@ cdef class ReplayReader:
     @property
     def block(self):
         """The block and the number of its events up to which everything has been read, None if unknown."""
-        return BlockPosition(self.blocks.highest, self.blocks.highest_index) if self.blocks.highest else None
+        if self.blocks.deliver or self.blocks.highest == 0:
+            return None
+        return BlockPosition(self.blocks.highest, self.blocks.highest_index)
 
     def identity(self) -> tuple:
         """Return (device, inode) of the open file."""

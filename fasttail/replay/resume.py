@@ -32,6 +32,7 @@ class _CannotResume(Exception):
 class ReplayStartFinder:
     """Finds start positions in the files of one stream, in threads of its own.
 
+    deliver_replayed: how far a server has come in the chain is not known, so no cursor ahead is waited for.
     layout: returns the layout being followed. ready: set after the pipeline's first scan of the folders.
     """
 
@@ -43,12 +44,14 @@ class ReplayStartFinder:
         ready: asyncio.Event,
         max_line: int,
         stream: str = "orders",
+        deliver_replayed: bool = False,
     ) -> None:
         self._data_dir = os.path.abspath(data_dir)
         self._stream = stream
         self._layout = layout
         self._ready = ready
         self._max_line = max_line
+        self._deliver_replayed = deliver_replayed
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="fasttail-find")
 
     def close(self) -> None:
@@ -133,7 +136,7 @@ class ReplayStartFinder:
             oldest = error.oldest.to_cursor(self._stream)
             raise _CannotResume(f"older than the data on disk: the oldest is {oldest}") from None
         except BlockAheadError as error:
-            if block.height - error.newest > MAX_BLOCKS_AHEAD:
+            if block.height - error.newest > MAX_BLOCKS_AHEAD or self._deliver_replayed:
                 text = (
                     f"{block.height - error.newest} blocks ahead of this node, whose newest is {error.newest}"
                 )
@@ -179,7 +182,9 @@ class ReplayStartFinder:
     def _to_start(self, hours: list[HourFile], layout: str, position: CursorPosition) -> ReplayStart:
         """Return a start at a line, whose cursor names the line's block if it has one. Raises OSError."""
         in_file = position.to_cursor(layout, self._stream)
-        block = BlockSearch(hours, max_line=self._max_line, stream=self._stream).position_at(position)
+        block = None
+        if not self._deliver_replayed:
+            block = BlockSearch(hours, max_line=self._max_line, stream=self._stream).position_at(position)
         return ReplayStart(block.to_cursor(self._stream) if block is not None else in_file, in_file)
 
 
