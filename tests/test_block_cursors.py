@@ -9,13 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from fill_lines import events_of
+from fill_lines import events_of, in_block, match
 from lines import envelope, event
 from running import Serve, command, hour_file, serve, wait_for
-from test_ws import Bot, append, by_layout
+from test_ws import USERS, Bot, append, by_layout
 
 from fasttail.replay.block_search import BlockAheadError, BlockSearch, BlockTooOldError, NoBlocksError
 from fasttail.sources.cursor import BlockPosition, CursorPosition
@@ -311,6 +311,88 @@ def test_a_server_that_starts_within_a_repetition(folder: Path, layout: str, hei
                     [] if message["channel"] == "live" else [one["order"]["oid"] for one in message["data"]]
                 )
             assert got == expected
+
+
+def oids_up_to(bot: Bot, last: int) -> list[int]:
+    """Return the oids that a client of raw orders gets, up to the last one."""
+    got: list[int] = []
+    while not got or got[-1] != last:
+        message = bot.next()
+        assert message["channel"] in ("orders", "live"), message
+        if message["channel"] == "orders":
+            got += [each["order"]["oid"] for each in message["data"]]
+    return got
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+@pytest.mark.parametrize("height", [7180, 7210, 7248, 7249, 7290])
+@pytest.mark.parametrize("next_hour", [False, True])
+def test_a_client_that_resumes_during_a_repetition(
+    folder: Path, layout: str, height: int, next_hour: bool
+) -> None:
+    """The server has read blocks up to 7299; the node is at 7249 again, perhaps in the next hour's file."""
+    path = hour_file(folder, layout, "20260505", 17)
+    blocks: Blocks = [(7000 + i, [event(oid=10 * i + k) for k in range(6)]) for i in range(320)]
+    path.write_bytes(b"".join(lines_of(blocks[:299], layout)))
+    with serve(folder) as server, Bot(server) as live, Bot(server) as bot:
+        live.subscribe(type="orders", format="raw")
+        append(path, b"".join(lines_of(blocks[299:300], layout)))
+        assert oids_up_to(live, 2995) == list(range(2990, 2996))
+        path = hour_file(folder, layout, "20260505", 18) if next_hour else path
+        with path.open("ab") as file:
+            file.write(b"".join(lines_of(blocks[150:250], layout)))
+        server.wait_metric("fasttail_replayed_events_total", 600)
+        bot.subscribe(type="orders", format="raw", cursor=f"orders:{height:012d}-0000004")
+        append(path, b"".join(lines_of(blocks[250:], layout)))
+        rest = [each["order"]["oid"] for _, events in blocks[height - 7000 :] for each in events][4:]
+        assert oids_up_to(bot, rest[-1]) == rest
+        assert oids_up_to(live, rest[-1]) == rest[-120:]
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_no_trade_is_lost_between_its_fills_in_a_repetition(folder: Path, number: int) -> None:
+    """The cursor stands between the two fills of a match whose block is written again."""
+    path = hour_file(folder, "streaming", "20260505", 17, stream="node_fills")
+    events = {
+        i: [*match(i, *USERS[:2], coin="BTC"), *match(1000 + i, *USERS[:2], coin="BTC")] for i in range(105)
+    }
+    lines = {
+        i: [envelope([cast("Any", each)], 7000 + i) for each in in_block(fills, 7000 + i)]
+        for i, fills in events.items()
+    }
+    path.write_bytes(b"".join(line for i in [*range(100), *range(60, 105)] for line in lines[i]))
+    with serve(folder) as server, Bot(server) as bot:
+        bot.subscribe(type="trades", coin="BTC", cursor=f"fills:000000007080-{number:07d}")
+        got: list[int] = []
+        while not got or got[-1] != 1104:
+            message = bot.next()
+            got += [each["tid"] for each in message["data"]] if message["channel"] == "trades" else []
+        first = [80, 1080][number // 2 :]
+        assert got == [*first, *(tid for i in range(81, 105) for tid in (i, 1000 + i))]
+
+
+def test_a_block_larger_than_the_longest_line_is_numbered_right(folder: Path) -> None:
+    path = hour_file(folder, "streaming", "20260505", 17)
+    lines = lines_of([(7000, [event()]), (7001, [event(oid=i) for i in range(3000)])], "streaming")
+    path.write_bytes(b"".join(lines))
+    with serve(folder, "--max-line", "64k", "--block-size", "64k") as server, Bot(server) as bot:
+        assert bot.subscribe(type="orders")["cursor"] == "orders:000000007001-0003000"
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+def test_the_position_of_a_line_where_blocks_are_written_again(tmp_path: Path, layout: str) -> None:
+    blocks: Blocks = [(7000 + i, [event(oid=10 * i + k) for k in range(6)]) for i in range(60)]
+    lines = lines_of([*blocks[:50], *blocks[30:]], layout)
+    second = len(lines_of(blocks[:50], layout))
+    hours = write_hours(tmp_path, lines, layout, [second])
+    offset, before = 0, (0, 0)
+    for line in lines[second:]:
+        height, count = json.loads(line)["block_number"], len(json.loads(line)["events"])
+        events = before[1] if before[0] == height else 0
+        found = search(hours).position_at(CursorPosition(hours[1].number, offset))
+        assert found == BlockPosition(height, events)
+        offset += len(line)
+        before = height, events + count
 
 
 MOVES = 100

@@ -57,3 +57,32 @@ def pass_block_events(bytes lines, uint64_t block, uint64_t events, str stream="
 
 cdef inline uint32_t _envelope(const Chunk* c, size_t row_bytes, size_t row) noexcept nogil:
     return (<const RowHead*>(c.rows + row * row_bytes)).envelope
+
+
+def count_last_events(bytes lines, uint64_t block, str stream="orders") -> tuple:
+    """Return how many events of a block the whole lines end with, and whether a line of another block is before them.
+
+    Raises MemoryError.
+    """
+    cdef RowTable table = table_acquire(find_stream(stream), <size_t>len(lines), 2)
+    cdef WorkerPool pool = WorkerPool(1, table, max_rejects=1)
+    cdef const char* data = lines
+    cdef size_t size = <size_t>len(lines), row
+    cdef const Chunk* c = &pool.chunks[0]
+    cdef size_t e
+    cdef int code
+    with nogil:
+        code = pool.parse_batch(data, data, data + size, data + size)
+    try:
+        check_batch(code)
+        e = c.envelopes_len
+        row = c.rows_len
+        while e > 0 and c.envelopes[e - 1].block_number == block:
+            e -= 1
+        if e > 0:
+            while row > 0 and _envelope(c, table.row_bytes, row - 1) >= c.envelope_base + <uint32_t>e:
+                row -= 1
+            return c.rows_len - row, True
+        return c.rows_len, False
+    finally:
+        table_release(table)

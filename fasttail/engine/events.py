@@ -33,6 +33,8 @@ class BatchEnd(NamedTuple):
     hour, begin, end: the file (YYYYMMDDHH; 0: not an hourly file), the batch's offset and its end
     late: the lines are those of a previous hour, and reading does not continue at `end`
     height, events: `end` is after so many events of this block, the highest so far; height 0: unknown
+    last_height, last_events: the last line ends after so many events of this block, which may be lower where
+                              the node writes blocks again
     event_ns: the newest order's own time, Unix nanoseconds; 0: no order
     local_ns: when the node wrote the newest line, by its own clock; 0: no order, or not in this layout
     messages: those of each topic are in order
@@ -56,6 +58,8 @@ class BatchEnd(NamedTuple):
     late: bool
     height: int
     events: int
+    last_height: int
+    last_events: int
     file: tuple[str, int, int] | None
     event_ns: int
     local_ns: int
@@ -65,7 +69,7 @@ class BatchEnd(NamedTuple):
 class TopicsChanged(NamedTuple):
     """All commands for the stream up to `number` apply from its next batch on.
 
-    Reading continues at `end` of the hour's file, unless `late`, after so many `events` of a block.
+    Reading continues at `end` of the hour's file, unless `late`. The blocks are as in BatchEnd.
     """
 
     stream: str
@@ -75,12 +79,14 @@ class TopicsChanged(NamedTuple):
     late: bool
     height: int
     events: int
+    last_height: int
+    last_events: int
 
 
 class FileOpened(NamedTuple):
     """Reading continues at `end` of `file` (path, device, inode), even if there is no data yet.
 
-    It is another file than before, or the same one after a truncation. height, events: as in BatchEnd.
+    It is another file than before, or the same one after a truncation. The blocks are as in BatchEnd.
     """
 
     stream: str
@@ -88,13 +94,15 @@ class FileOpened(NamedTuple):
     end: int
     height: int
     events: int
+    last_height: int
+    last_events: int
     file: tuple[str, int, int]
 
 
 class StreamOpened(NamedTuple):
     """The pipeline has begun to follow the stream, at `end` of `file`; None: it has no file yet.
 
-    height, events: as in BatchEnd.
+    The blocks are as in BatchEnd.
     """
 
     stream: str
@@ -102,4 +110,6 @@ class StreamOpened(NamedTuple):
     end: int
     height: int
     events: int
+    last_height: int
+    last_events: int
     file: tuple[str, int, int] | None

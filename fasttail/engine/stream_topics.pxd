@@ -28,5 +28,5 @@ cdef class StreamTopics:
     cdef void trim(self, size_t keep_bytes) noexcept nogil
     cdef uint64_t quota_batches(self) noexcept nogil
     cdef uint64_t oversize(self) noexcept nogil
-    cdef int prime(self, WorkerPool pool, Reader reader, path, ReplayedBlocks blocks) except -1
+    cdef int prime(self, WorkerPool pool, Reader reader, path, ReplayedBlocks blocks, bint keep_replayed=*) except -1
     cdef int _prime_lines(self, WorkerPool pool, bytes lines, ReplayedBlocks blocks) except -1

@@ -90,10 +90,11 @@ cdef class StreamTopics:
         """Return the number of rows that fitted into no message of the old channels. Callable from any thread."""
         return ft_load_relaxed(&self.router.oversize)
 
-    cdef int prime(self, WorkerPool pool, Reader reader, path, ReplayedBlocks blocks) except -1:
+    cdef int prime(self, WorkerPool pool, Reader reader, path, ReplayedBlocks blocks, bint keep_replayed=False) except -1:
         """Let `blocks` and the stage know only the lines before the reader's position in the file `path`: those of the last
         LOOKBACK_BYTES, and all of the block that they end with.
 
+        keep_replayed: the stage gets blocks that were written again, too; the caller sets how far reading has come
         Raises OSError, MemoryError.
         """
         cdef uint64_t regressions = blocks.regressions, dropped = blocks.dropped, trades = 0, unpaired = 0
@@ -102,8 +103,12 @@ cdef class StreamTopics:
         self.reset_stage()
         if self.stage is not None:
             trades, unpaired = self.stage.trades, self.stage.unpaired
-        for lines in _lines_before(reader, path):
-            self._prime_lines(pool, lines, blocks)
+        deliver, blocks.deliver = blocks.deliver, blocks.deliver or keep_replayed
+        try:
+            for lines in _lines_before(reader, path):
+                self._prime_lines(pool, lines, blocks)
+        finally:
+            blocks.deliver = deliver
         blocks.regressions, blocks.dropped = regressions, dropped
         if self.stage is not None:
             self.stage.trades, self.stage.unpaired = trades, unpaired
@@ -128,16 +133,15 @@ cdef list _lines_before(Reader reader, path):
     """Return the lines before the reader's position in the file `path`, in pieces: at least LOOKBACK_BYTES, and from the
     beginning of a block on, which may be in the hour before.
 
-    A block that is larger than MAX_LOOKBACK_BYTES is not complete. Raises OSError.
+    A block that is larger than MAX_LOOKBACK_BYTES, or a line that the reader does not read, is not complete. Raises OSError.
     """
     cdef list pieces = []                # the newest first
-    cdef size_t room = min(<size_t>MAX_LOOKBACK_BYTES, reader.capacity)
-    if _add_lines_before(pieces, reader.pread_at, reader.offset, room):
+    if _add_lines_before(pieces, reader.pread_at, reader.offset, reader.capacity):
         return pieces[::-1]
     before = previous_hour(os.fspath(path))
     if before is not None:
         with open_regular(before.path) as file:
-            _add_lines_before(pieces, partial(_pread, file.fileno()), os.fstat(file.fileno()).st_size, room)
+            _add_lines_before(pieces, partial(_pread, file.fileno()), os.fstat(file.fileno()).st_size, reader.capacity)
     return pieces[::-1]
 
 
@@ -145,13 +149,14 @@ def _pread(int fd, uint64_t offset, size_t size):
     return os.pread(fd, size, offset)
 
 
-cdef bint _add_lines_before(list pieces, pread, uint64_t at, size_t room) except -1:
+cdef bint _add_lines_before(list pieces, pread, uint64_t at, size_t max_piece) except -1:
     """Add the lines before the offset `at` to the pieces. Return False if the block may begin in the hour before."""
     cdef bytes piece = b""               # of a line whose beginning has not been reached
     cdef uint64_t newest = _last_block(pieces[0]) if pieces else 0, oldest
-    cdef size_t size, begin
-    while at > 0 and room > 0:
-        size = <size_t>min(at, <uint64_t>min(room, <size_t>max(LOOKBACK_BYTES, len(piece))))
+    cdef size_t size, begin, room = MAX_LOOKBACK_BYTES
+    while at > 0 and room > 0 and <size_t>len(piece) < max_piece:
+        size = min(<size_t>max(LOOKBACK_BYTES, len(piece)), max_piece - <size_t>len(piece))
+        size = <size_t>min(at, <uint64_t>min(room, size))
         piece = pread(at - size, size) + piece
         at -= size
         room -= size
@@ -167,7 +172,7 @@ cdef bint _add_lines_before(list pieces, pread, uint64_t at, size_t room) except
         newest = newest or _last_block(lines)
         if oldest == 0 or oldest != newest:
             return True
-    return room == 0
+    return at > 0
 
 
 cdef uint64_t _first_block(bytes lines):

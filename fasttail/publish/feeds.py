@@ -11,8 +11,10 @@ pipeline drops its topic.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Protocol
 
 from fasttail.connection.channel import Channel
@@ -20,6 +22,7 @@ from fasttail.engine.topics import Topic
 from fasttail.sources.cursor import BlockPosition, CursorPosition
 
 MAX_DELIVERED_HOURS = 64
+_numbers = count()  # of those that wait
 
 UNFOLLOW_AFTER_S = 5.0
 """How long a stream is still followed after its last feed: clients reconnect, and opening it has a cost."""
@@ -63,6 +66,10 @@ class PipelineProgress(Protocol):
     def height(self) -> int: ...
     @property
     def events(self) -> int: ...
+    @property
+    def last_height(self) -> int: ...
+    @property
+    def last_events(self) -> int: ...
 
 
 class BatchProgress(PipelineProgress, Protocol):
@@ -175,7 +182,9 @@ class Feeds:
         self._topic_control = topic_control
         self._feeds: dict[str, Feed] = {}
         self._sinks: dict[int, Sink] = {}
-        self._progressed: asyncio.Event | None = None  # someone waits for the next progress
+        self._last_line: BlockPosition | None = None  # where it ends
+        self._line_waiters: list[tuple[BlockPosition, int, asyncio.Future[None]]] = []  # a heap
+        self._waiters_limit = 64  # above which those that have left are removed
         self._activating: deque[tuple[int, Feed]] = deque()  # (command, feed) not yet applied by the pipeline
 
     def __len__(self) -> int:
@@ -206,11 +215,16 @@ class Feeds:
         assert self.layout is not None
         return position.to_cursor(self.layout, self.stream)
 
-    async def wait_for_block(self, block: BlockPosition) -> None:
-        """Wait until everything up to a position in the chain has been delivered."""
-        while self.block is None or self.block < block:
-            self._progressed = self._progressed or asyncio.Event()
-            await self._progressed.wait()
+    async def wait_for_line(self, block: BlockPosition) -> None:
+        """Wait until the node's last line is at or after a position in the chain, or the layout changes."""
+        if self._last_line is None or self._last_line < block:
+            if len(self._line_waiters) > self._waiters_limit:
+                self._line_waiters = [each for each in self._line_waiters if not each[2].done()]
+                heapq.heapify(self._line_waiters)
+                self._waiters_limit = 64 + 2 * len(self._line_waiters)
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._line_waiters, (block, next(_numbers), written))
+            await written
 
     def set_source(
         self, layout: str | None, position: CursorPosition | None, block: BlockPosition | None
@@ -220,6 +234,8 @@ class Feeds:
         self.layout = layout
         if changed:
             self.delivered_offsets.clear()
+            self._last_line = None
+            self._wake_waiters(None)
         rewound = before is not None and (changed or (position is not None and position < before))
         if rewound or before is None:
             self.high_watermark = position
@@ -336,10 +352,14 @@ class Feeds:
                     self._unfollow_if_unused()
             feed.active.set()
 
+    def _wake_waiters(self, up_to: BlockPosition | None) -> None:
+        """Wake those who wait for a line up to a position; None: all."""
+        while self._line_waiters and (up_to is None or self._line_waiters[0][0] <= up_to):
+            written = heapq.heappop(self._line_waiters)[2]
+            if not written.done():  # else who waited has left
+                written.set_result(None)
+
     def _advance(self, progress: PipelineProgress, begin: int) -> None:
-        if self._progressed is not None:
-            self._progressed.set()
-            self._progressed = None
         if progress.hour:
             # Late lines that fill a hole may lie before lines already delivered.
             self.delivered_offsets[progress.hour] = (
@@ -355,6 +375,9 @@ class Feeds:
             if block is not None and self.block is not None and block < self.block:
                 self.on_other_history()
             self.block = block
+            if block is not None:
+                self._last_line = BlockPosition(progress.last_height, progress.last_events)
+                self._wake_waiters(self._last_line)
             if before is not None and CursorPosition(progress.hour, begin) < before:
                 self.rewinds += 1
                 self.on_rewind(before)

@@ -65,6 +65,9 @@ STATUS_HEADROOM_BYTES = 64 << 10
 MAX_PENDING_BYTES = 256 << 10
 """Bytes of unanswered requests above which reading from the client pauses."""
 
+BLOCK_PAUSE_S = 0.05
+"""Between two searches for an event that the node has not written yet."""
+
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
 _client_numbers = count(1)  # of the clients on /ws
@@ -673,8 +676,9 @@ class PublicClient(Client):
         stream = member.stream
         stream.feeds.pause_feed(feed)
         while member.position is None and self.is_open:
-            await stream.feeds.wait_for_block(block)
+            await stream.feeds.wait_for_line(block)
             member.position = (await stream.start_finder.find_start(member.request)).position
+            await asyncio.sleep(BLOCK_PAUSE_S)
 
     async def _prepare_snapshot(self, member: Member) -> None:
         """Find where the snapshot of `userFills` begins. Without data, it is empty and sent at once."""

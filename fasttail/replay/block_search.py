@@ -1,8 +1,9 @@
 """Finds the position in a stream's files that a block and a number of its events name, and the reverse.
 
 A restarted node writes its last blocks again, so the blocks of a file decrease now and then. The search is a
-bisection. What it finds may be the first writing of a block or the second: what follows is delivered once,
-because a replay drops what is written again. Only if the first writing is incomplete does the second count.
+bisection, and what it finds may be the first writing of a block or the second. What follows is delivered once
+in either case, because a replay knows the block at which it begins, and drops what it has read. If only the
+second writing is found and the node has not come so far again, the rest is delivered when it has.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 
-from fasttail.engine.block_events import pass_block_events
+from fasttail.engine.block_events import count_last_events, pass_block_events
 from fasttail.replay.find import first_event_from, first_line_after_block, last_block_before
 from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.files import open_regular
@@ -20,7 +21,6 @@ from fasttail.sources.layout import HourFile
 from fasttail.sources.reader import Reader
 
 CHUNK_BYTES = 1 << 18
-_EVERYTHING = 1 << 62
 
 
 class NoBlocksError(Exception):
@@ -90,24 +90,36 @@ class BlockSearch:
             event = first_event_from(reader, path, position.offset, "block_number", self._stream)
             if event is None or event.value is None:
                 return None
-            events = self._count(reader, path, position.offset, event.value)
-            if number > 0:  # where a block may have begun
-                before = self._hours[number - 1].path
-                events += self._count(reader, before, os.stat(before).st_size, event.value, ended=True)
-            return BlockPosition(event.value, events)
+        return BlockPosition(event.value, self._events_before(number, position.offset, event.value))
 
-    def _count(self, reader: Reader, path: str, end: int, height: int, *, ended: bool = False) -> int:
-        """Return how many events of a block lie before the offset `end`."""
+    def _events_before(self, number: int, end: int, height: int) -> int:
+        """Return how many events of a block the lines before the offset `end` of a file end with."""
         events = 0
-        at = first_line_after_block(reader, path, 0, height - 1, self._stream)
-        while at is not None and at < end:
-            lines = self._lines_at(path, at, ended=ended)
-            whole = lines if ended else lines[: end - at]
-            if not whole:
-                break
-            events += _EVERYTHING - pass_block_events(whole, height, _EVERYTHING, self._stream).remaining
-            at += len(lines)
-        return events
+        while True:
+            lines = self._lines_before(self._hours[number].path, end)
+            count, complete = count_last_events(lines, height, self._stream)
+            events += count
+            end -= len(lines)
+            if complete or (number == 0 and end <= 0):
+                return events
+            if end <= 0:  # the block may have begun in the hour before
+                number -= 1
+                end = os.stat(self._hours[number].path).st_size
+
+    def _lines_before(self, path: str, end: int) -> bytes:
+        """Return the whole lines before an offset; the last one of the file may lack its newline."""
+        with open_regular(path) as file:
+            size = CHUNK_BYTES
+            while True:
+                begin = max(0, end - size)
+                data = os.pread(file.fileno(), end - begin, begin)
+                first = 0 if begin == 0 else data.find(b"\n") + 1
+                if begin == 0 or 0 < first < len(data):
+                    lines = data[first:]
+                    return lines if lines.endswith(b"\n") or not lines else lines + b"\n"
+                if size > self._max_line:
+                    raise OSError(errno.EFBIG, f"a line is longer than {self._max_line} bytes", path)
+                size *= 2
 
     def _first_line_from(self, reader: Reader, height: int) -> tuple[int, int]:
         """Return a file's number and the offset of the first line of a block, or of the next block there is.
@@ -124,6 +136,11 @@ class BlockSearch:
                 raise NoBlocksError
             if first.value < height:
                 found = first_line_after_block(reader, path, first.offset, height - 1, self._stream)
+                if found is None and number > 0:  # it may be in the hour before, and be written again here
+                    before = self._hours[number - 1].path
+                    earlier = first_line_after_block(reader, before, 0, height - 1, self._stream)
+                    if earlier is not None:
+                        return number - 1, earlier
                 return (number + 1, 0) if found is None else (number, found)
             oldest = number, first.offset, first.value
         if oldest is None:

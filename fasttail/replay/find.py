@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any, Literal, NamedTuple
 
 from fasttail.engine.parse import parse
-from fasttail.sources.files import last_line_start
+from fasttail.sources.files import last_line_start, open_regular
 from fasttail.sources.layout import HourFile
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
+
+NEWLINE_SEARCH_BYTES = 1 << 16
+ENVELOPE_BYTES = 256
+_BLOCK = re.compile(rb'"block_number":([0-9]{1,19})[,}]')
 
 SearchColumn = Literal["time_ns", "block_number"]
 
@@ -102,18 +108,42 @@ def last_block_before(path: str, offset: int, max_line: int, stream: str) -> int
 
 
 def first_line_after_block(reader: Reader, path: str, low: int, block: int, stream: str) -> int | None:
-    """Return where the first line with a later block begins, after `low`, or None. Raises OSError."""
-    with open(path, "rb", buffering=0) as file:
-        high = file.seek(0, 2)
-    while low < high:
-        middle = (low + high) // 2
-        event = first_event_from(reader, path, middle, "block_number", stream)
-        if event is not None and event.value is not None and event.value <= block:
-            low = event.offset + 1
-        else:
-            high = middle
-    event = first_event_from(reader, path, low, "block_number", stream)
-    return event.offset if event is not None else None
+    """Return where the first line with a later block begins, after `low`, or None. Raises OSError.
+
+    It looks at the beginnings of lines only: a line may hold a whole block. One in another form than
+    the node's own is parsed.
+    """
+    with open_regular(path) as file:
+        fd = file.fileno()
+        high = os.fstat(fd).st_size
+        while low < high:
+            middle = (low + high) // 2
+            line = _line_from(fd, reader, path, middle, stream)
+            if line is not None and line.value is not None and line.value <= block:
+                low = line.offset + 1
+            else:
+                high = middle
+        found = _line_from(fd, reader, path, low, stream)
+    return found.offset if found is not None else None
+
+
+def _line_from(fd: int, reader: Reader, path: str, offset: int, stream: str) -> FirstEvent | None:
+    """Return the first line that begins at `offset` or later, and its block, or None."""
+    at = offset - 1
+    while at >= 0:
+        data = os.pread(fd, NEWLINE_SEARCH_BYTES, at)
+        newline = data.find(b"\n")
+        if newline >= 0:
+            at += newline
+            break
+        if not data:
+            return None
+        at += len(data)
+    head = os.pread(fd, ENVELOPE_BYTES, at + 1).partition(b"\n")[0]
+    found = _BLOCK.search(head)
+    if found is not None:
+        return FirstEvent(at + 1, int(found[1]))
+    return first_event_from(reader, path, at + 1, "block_number", stream)
 
 
 def _optional_int(value: Any) -> int | None:

@@ -84,12 +84,13 @@ class LaggingMembers:
         if (
             high_watermark is None
             or lagging.position > high_watermark
-            or self._is_ahead(lagging)
             or lagging.not_before > time.monotonic()
         ):
             return False
         if lagging.layout != self._feeds.layout:
             self._skip_to(lagging, high_watermark)
+        if lagging.position == high_watermark and not lagging.late_ranges_owed:
+            return lagging.member.client.is_drained and self._has_same_block(lagging)
         return lagging.member.client.is_drained
 
     def try_go_live(self, lagging: LaggingMember) -> bool:
@@ -98,7 +99,7 @@ class LaggingMembers:
             lagging not in self.waiting
             or lagging.position != self._feeds.high_watermark
             or lagging.late_ranges_owed
-            or self._is_ahead(lagging)
+            or not self._has_same_block(lagging)
         ):
             return False
         feed = lagging.feed
@@ -118,14 +119,14 @@ class LaggingMembers:
         lagging.member.go_live()
         return True
 
-    def _is_ahead(self, lagging: LaggingMember) -> bool:
-        """Whether live members have yet to get what this one has got.
+    def _has_same_block(self, lagging: LaggingMember) -> bool:
+        """Whether a member at the high watermark has got as much as live members.
 
-        This is so after a start within blocks that the node wrote again: the pipeline does not know how far
-        they had come before.
+        Where the node writes blocks again, it may have got less: what comes next is dropped for live members.
+        Or more, if the server started there: it does not know how far they had come before.
         """
         block = self._feeds.block
-        return lagging.block is not None and block is not None and block < lagging.block
+        return lagging.block is None or block is None or lagging.block == block
 
     def assign(self, lagging: LaggingMember, scan: SharedScan) -> None:
         del self.waiting[lagging]
@@ -156,9 +157,9 @@ class LaggingMembers:
             lagging.scan.detach_member(lagging)
         lagging.layout = self._feeds.layout
         lagging.position, lagging.fingerprint = to, None
-        lagging.block = None
-        if to == self._feeds.high_watermark and not self._deliver_replayed:
-            lagging.block = self._feeds.block
+        known = [block for block in (lagging.block, self._feeds.block) if block is not None]
+        at_watermark = to == self._feeds.high_watermark and not self._deliver_replayed
+        lagging.block = max(known, default=None) if at_watermark else None
         if report_gap:
             lagging.member.send_unknown_gap(to)
         lagging.member.cursor, lagging.member.position = (

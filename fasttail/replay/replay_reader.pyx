@@ -112,7 +112,7 @@ cdef class ReplayReader:
             block = None
         self.reader.open(path, offset)
         if offset or self.blocks.highest == 0:   # else the hour before has been read to its end
-            self.topics.prime(self.pool, self.reader, path, self.blocks)
+            self.topics.prime(self.pool, self.reader, path, self.blocks, block is not None)
             if block is not None and late_position is None:
                 self.blocks.seek(block[0], block[1])
         self.location.late = late_position is not None

@@ -161,6 +161,7 @@ class ScanRunner:
         if feeds.rewinds != rewinds:
             return False
         scan.position = position
+        scan.block = scan.block or scan.replay_reader.block
         for lagging in scan.members:
             self._members.report_truncation(lagging, position)
         return True

@@ -74,11 +74,12 @@ class LaggingMember:
     @property
     def current_block(self) -> BlockPosition | None:
         """Its block, including while it is in a scan."""
-        if self.group is None or self.scan is None or self.scan.late_range is not None or self.block is None:
+        if self.group is None or self.scan is None or self.scan.late_range is not None:
             return self.block
         stream = self.feed.topic.stream
         named = cursors.parse_block(self.member.cursor, stream) if self.member.cursor else None
-        return max(self.block, named or self.block, self.scan.block or self.block)
+        known = [block for block in (self.block, named, self.scan.block) if block is not None]
+        return max(known, default=None)
 
     @property
     def line_block(self) -> BlockPosition | None:

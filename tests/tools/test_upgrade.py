@@ -67,10 +67,11 @@ def test_upgrades_and_rollbacks_under_load(tmp_path: Path, earlier: Path) -> Non
     logs = [tmp_path / f"log{number}" for number in range(len(versions))]
     try:
         for version, log in zip(versions, logs, strict=True):
+            before = [len(client.got) for client in clients]
             with log.open("wb") as output:
                 process = subprocess.Popen(words, stdout=output, stderr=output, env={**os.environ, **version})
-            for client in clients:
-                wait_for("orders", partial(has_orders, client, len(client.got)))
+            for client, since in zip(clients, before, strict=True):
+                wait_for("orders", partial(has_orders, client, since))
             time.sleep(LIFE_S)
             process.send_signal(signal.SIGKILL)
             process.wait()
