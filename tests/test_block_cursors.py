@@ -102,6 +102,33 @@ def test_blocks_that_are_written_again(tmp_path: Path, layout: str, torn: bool) 
             )
 
 
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_node_that_restarts_over_and_over(tmp_path: Path, layout: str, seed: int) -> None:
+    """Repetitions begin within blocks and go over several hours: all that is missing is behind a position."""
+    chance = random.Random(seed)
+    blocks = chain(chance, 50)
+    written: Blocks = []
+    at = 0
+    while at < len(blocks):
+        height, events = blocks[at]
+        if at > 5 and chance.random() < 0.15:
+            torn = events[: chance.randrange(len(events))] if layout == "streaming" else []
+            written += [(height, torn)] if torn else []
+            at -= chance.randrange(2, 6)
+            continue
+        written.append(blocks[at])
+        at += 1
+    lines = lines_of(written, layout)
+    hours = write_hours(tmp_path, lines, layout, sorted(chance.sample(range(1, len(lines)), 6)))
+    rest = [each["order"]["oid"] for _, events in blocks for each in events]
+    for height, events in blocks[1:]:
+        rest = rest[len(blocks[height - 7001][1]) :]
+        for number in range(1, len(events) + 1):
+            behind = set(oids_behind(hours, search(hours).find(BlockPosition(height, number))))
+            assert behind >= set(rest[number:]), (height, number)
+
+
 def test_positions_that_are_not_on_disk(tmp_path: Path) -> None:
     hours = write_hours(tmp_path, lines_of(chain(random.Random(1), 9), "streaming"), "streaming", [3])
     with pytest.raises(BlockTooOldError) as too_old:

@@ -65,8 +65,8 @@ STATUS_HEADROOM_BYTES = 64 << 10
 MAX_PENDING_BYTES = 256 << 10
 """Bytes of unanswered requests above which reading from the client pauses."""
 
-BLOCK_PAUSE_S = 0.05
-"""Between two searches for an event that the node has not written yet."""
+MIN_BLOCK_PAUSE_S, MAX_BLOCK_PAUSE_S = 0.05, 10.0
+"""Between two searches for an event that was written and is not there any more."""
 
 log = logging.getLogger(__name__)
 PONG = text_frame(b'{"channel":"pong"}')
@@ -675,10 +675,13 @@ class PublicClient(Client):
         """Wait until the node has written an event that another node wrote earlier. Raises RequestError."""
         stream = member.stream
         stream.feeds.pause_feed(feed)
+        pause_s = MIN_BLOCK_PAUSE_S
         while member.position is None and self.is_open:
             await stream.feeds.wait_for_line(block)
             member.position = (await stream.start_finder.find_start(member.request)).position
-            await asyncio.sleep(BLOCK_PAUSE_S)
+            if member.position is None:  # the file has been cut meanwhile
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MAX_BLOCK_PAUSE_S)
 
     async def _prepare_snapshot(self, member: Member) -> None:
         """Find where the snapshot of `userFills` begins. Without data, it is empty and sent at once."""

@@ -21,6 +21,8 @@ from fasttail.sources.layout import HourFile
 from fasttail.sources.reader import Reader
 
 CHUNK_BYTES = 1 << 18
+MAX_REPEATED_HOURS = 4
+"""Hours' files over which a node may write blocks again."""
 
 
 class NoBlocksError(Exception):
@@ -126,7 +128,8 @@ class BlockSearch:
 
         Begins with the newest file, where most searches end.
         """
-        oldest: tuple[int, int, int] | None = None
+        oldest: tuple[int, int, int] | None = None  # of the files that begin at the block or after it
+        misses = 0
         for number in range(len(self._hours) - 1, -1, -1):
             path = self._hours[number].path
             first = first_event_from(reader, path, 0, "block_number", self._stream)
@@ -134,17 +137,19 @@ class BlockSearch:
                 continue
             if first.value is None:
                 raise NoBlocksError
-            if first.value < height:
-                found = first_line_after_block(reader, path, first.offset, height - 1, self._stream)
-                if found is None and number > 0:  # it may be in the hour before, and be written again here
-                    before = self._hours[number - 1].path
-                    earlier = first_line_after_block(reader, before, 0, height - 1, self._stream)
-                    if earlier is not None:
-                        return number - 1, earlier
-                return (number + 1, 0) if found is None else (number, found)
-            oldest = number, first.offset, first.value
+            if first.value >= height:
+                oldest = number, first.offset, first.value
+                continue
+            found = first_line_after_block(reader, path, first.offset, height - 1, self._stream)
+            if found is not None:
+                return number, found
+            if oldest is not None:
+                return oldest[:2]
+            misses += 1  # not written yet, or in an hour before blocks that are being written again
+            if misses > MAX_REPEATED_HOURS:
+                break
         if oldest is None:
-            raise BlockAheadError(0)
+            raise BlockAheadError(self._newest_block())
         if oldest[2] > height:
             raise BlockTooOldError(BlockPosition(oldest[2], 0))
         return oldest[:2]
