@@ -24,7 +24,8 @@ cdef class Router:
     cdef void** unindexed            # owned; topics that get a job for every batch, unordered
     cdef uint32_t unindexed_len
     cdef BucketNode** buckets                 # owned; BUCKETS lists
-    cdef uint64_t* bucket_visited             # owned; per bucket: the last batch that visited it
+    cdef uint64_t* bucket_visited             # owned; per bucket: the last batch that visited it,
+    cdef uint64_t* bucket_hash                # owned; … and for which hash
     cdef uint16_t* bucket_of_coin             # owned; parser's coin code -> bucket + 1; 0: not known yet
     cdef uint32_t coin_indexed, user_indexed  # topics in buckets, by coin or by user
     cdef uint64_t batch_number
@@ -49,7 +50,7 @@ cdef class Router:
     cdef int _reserve_topic(self) noexcept nogil
     cdef void _forget_dead_users(self) noexcept nogil
     cdef uint32_t _collect_jobs(self, RowTable table, const char* data) noexcept nogil
-    cdef uint32_t _visit_bucket(self, uint32_t bucket, uint32_t jobs) noexcept nogil
+    cdef uint32_t _visit_bucket(self, uint32_t bucket, uint64_t hash, uint32_t jobs) noexcept nogil
     cdef uint32_t _group_by_user(self, RowTable table, const char* data, uint32_t jobs) noexcept nogil
     cdef void _assign_quotas(self, RowTable table, const BatchLocation* location, uint32_t jobs, bint parallel) noexcept nogil
     cdef void _bound_job_bytes(self, Job* job, RowTable table, const BatchLocation* location) noexcept nogil

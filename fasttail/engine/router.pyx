@@ -70,8 +70,10 @@ cdef class Router:
         self.next_user_row = <uint32_t*>calloc(self.rows_cap, sizeof(uint32_t))
         self.buckets = <BucketNode**>calloc(BUCKETS, sizeof(BucketNode*))
         self.bucket_visited = <uint64_t*>calloc(BUCKETS, sizeof(uint64_t))
+        self.bucket_hash = <uint64_t*>calloc(BUCKETS, sizeof(uint64_t))
         self.bucket_of_coin = <uint16_t*>calloc(MAX_COIN_CODES, sizeof(uint16_t))
         if (self.keys == NULL or self.next_user_row == NULL or self.buckets == NULL or self.bucket_visited == NULL
+            or self.bucket_hash == NULL
             or self.bucket_of_coin == NULL
                 or not self._reserve_topic()):
             raise MemoryError
@@ -82,6 +84,7 @@ cdef class Router:
         free(self.unindexed)
         free(self.buckets)
         free(self.bucket_visited)
+        free(self.bucket_hash)
         free(self.bucket_of_coin)
         free(self.topic_of_user)
         free(self.job_of_user)
@@ -215,15 +218,15 @@ cdef class Router:
             intern_add(&self.users, (<Topic>topic).user_text, (<Topic>topic).user_size)   # is given this code again
             self.job_of_user[code] = 0
 
-    cdef uint32_t _visit_bucket(self, uint32_t bucket, uint32_t jobs) noexcept nogil:
-        """Add a job for each topic in a bucket, once per batch. Return the new number of jobs."""
-        cdef BucketNode* node
-        if self.bucket_visited[bucket] == self.batch_number:
+    cdef uint32_t _visit_bucket(self, uint32_t bucket, uint64_t hash, uint32_t jobs) noexcept nogil:
+        """Add a job for each topic in a bucket that has this hash (coins: 0), once per batch. Return the number of jobs."""
+        cdef BucketNode* node = self.buckets[bucket]
+        if node == NULL or (self.bucket_visited[bucket] == self.batch_number and self.bucket_hash[bucket] == hash):
             return jobs
         self.bucket_visited[bucket] = self.batch_number
-        node = self.buckets[bucket]
+        self.bucket_hash[bucket] = hash
         while node != NULL:
-            if (<Topic>node.topic).last_job_batch != self.batch_number:
+            if node.hash == hash and (<Topic>node.topic).last_job_batch != self.batch_number:
                 (<Topic>node.topic).last_job_batch = self.batch_number
                 self.jobs[jobs].topic = node.topic
                 jobs += 1
@@ -233,6 +236,7 @@ cdef class Router:
     cdef uint32_t _collect_jobs(self, RowTable table, const char* data) noexcept nogil:
         """Add a job for each topic for which the batch may have something. Return their number."""
         cdef uint32_t jobs = 0, i, code, bucket
+        cdef uint64_t hash
         cdef size_t k, r, n
         cdef const RowHead* row
         cdef const char* text
@@ -254,12 +258,13 @@ cdef class Router:
                                 self.bucket_of_coin[code] = <uint16_t>(bucket + 1)
                         else:
                             bucket = self.bucket_of_coin[code] - 1
-                        jobs = self._visit_bucket(bucket, jobs)
+                        jobs = self._visit_bucket(bucket, 0, jobs)
                     if self.user_indexed:
                         text = decode_text(row, data, &row.user, True, scratch, &n)
                         if text != NULL:
-                            bucket = FIRST_USER_BUCKET + <uint32_t>(text_hash(text, n) % (BUCKETS - FIRST_USER_BUCKET))
-                            jobs = self._visit_bucket(bucket, jobs)
+                            hash = text_hash(text, n)
+                            bucket = FIRST_USER_BUCKET + <uint32_t>(hash % (BUCKETS - FIRST_USER_BUCKET))
+                            jobs = self._visit_bucket(bucket, hash, jobs)
         if self.user_topics:
             jobs = self._group_by_user(table, data, jobs)
         return jobs

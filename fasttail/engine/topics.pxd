@@ -66,6 +66,7 @@ cdef struct BucketNode:      # a topic's entry in one bucket
     BucketNode* prev         # NULL: the first
     BucketNode* next
     uint32_t bucket          # index of the list
+    uint64_t hash            # of the user; 0: the list is by coins
 
 
 @cython.final

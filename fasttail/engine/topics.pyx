@@ -141,6 +141,7 @@ cdef class Topic:
         """Choose the buckets that the topic is indexed in: those of its users, else those of its coins, if they are few."""
         cdef const StringSet* texts = &self.selector.filter.users
         cdef uint32_t first = FIRST_USER_BUCKET, code, k, bucket
+        cdef uint64_t hash
         cdef uint32_t lists = BUCKETS - FIRST_USER_BUCKET
         if not 0 < texts.count <= MAX_BUCKET_NODES:
             texts = &self.selector.filter.coins
@@ -148,13 +149,15 @@ cdef class Topic:
         if not 0 < texts.count <= MAX_BUCKET_NODES:
             return 0
         for code in range(1, texts.count + 1):
-            bucket = first + <uint32_t>(text_hash(texts.text + texts.ends[code - 1],
-                                                  texts.ends[code] - texts.ends[code - 1]) % lists)
+            hash = text_hash(texts.text + texts.ends[code - 1], texts.ends[code] - texts.ends[code - 1])
+            bucket = first + <uint32_t>(hash % lists)
+            hash = hash if first else 0
             for k in range(<uint32_t>self.nodes_len):
-                if self.nodes[k].bucket == bucket:
+                if self.nodes[k].bucket == bucket and self.nodes[k].hash == hash:
                     break
             else:
                 self.nodes[self.nodes_len].bucket = bucket
+                self.nodes[self.nodes_len].hash = hash
                 self.nodes[self.nodes_len].topic = <void*>self
                 self.nodes_len += 1
         return 0
