@@ -129,6 +129,16 @@ def test_a_node_that_restarts_over_and_over(tmp_path: Path, layout: str, seed: i
             assert behind >= set(rest[number:]), (height, number)
 
 
+def test_a_line_without_events_has_no_part_in_its_block(tmp_path: Path) -> None:
+    blocks: Blocks = [
+        *((6999, [event(oid=0)]), (7000, []), (7000, [event(oid=1), event(oid=2)])),
+        *((7001, []), (7002, [event(oid=3)])),
+    ]
+    hours = write_hours(tmp_path, lines_of(blocks, "by_block"), "by_block", [])
+    for position, rest in ((7000, 1), [2, 3]), ((7000, 2), [3]), ((7001, 0), [3]), ((7002, 1), []):
+        assert oids_behind(hours, search(hours).find(BlockPosition(*position))) == rest
+
+
 def test_positions_that_are_not_on_disk(tmp_path: Path) -> None:
     hours = write_hours(tmp_path, lines_of(chain(random.Random(1), 9), "streaming"), "streaming", [3])
     with pytest.raises(BlockTooOldError) as too_old:
@@ -187,6 +197,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def oids_up_to(bot: Bot, last: int) -> list[int]:
+    """Return the oids that a client of raw orders gets, up to the last one."""
+    got: list[int] = []
+    while not got or got[-1] != last:
+        message = bot.next()
+        assert message["channel"] in ("orders", "live"), message
+        if message["channel"] == "orders":
+            got += [each["order"]["oid"] for each in message["data"]]
+    return got
+
+
+def resume(bot: Bot, cursor: str, **subscription: object) -> None:
+    """Subscribe to orders behind a cursor, which the server accepts as it is."""
+    assert bot.subscribe(type="orders", cursor=cursor, **subscription)["cursor"] == cursor
+
+
 @pytest.mark.parametrize("layout", ["streaming", "by_block"])
 def test_cursors_name_blocks_wherever_they_are_said(folder: Path, layout: str) -> None:
     path = hour_file(folder, layout, "20260505", 17)
@@ -198,10 +224,7 @@ def test_cursors_name_blocks_wherever_they_are_said(folder: Path, layout: str) -
         expected = "orders:000000007009-0000007"
         assert bot.next()["cursor"] == expected
         with Bot(server) as other:
-            assert (
-                other.subscribe(type="orders", cursor="orders:000000007003-0000004")["cursor"]
-                == "orders:000000007003-0000004"
-            )
+            resume(other, "orders:000000007003-0000004")
             got: list[int] = []
             while (message := other.next())["channel"] == "orders":
                 got += [each["oid"] for each in message["data"]]
@@ -218,10 +241,7 @@ def test_a_cursor_of_the_files_is_still_accepted(folder: Path) -> None:
     path = hour_file(folder, "by_block", "20260505", 17)
     path.write_bytes(by_layout("by_block", [event(oid=i) for i in range(30)]))
     with serve(folder) as server, Bot(server) as bot:
-        assert (
-            bot.subscribe(type="orders", cursor="b2026050517-0000000000000-0000004")["cursor"]
-            == "b2026050517-0000000000000-0000004"
-        )
+        resume(bot, "b2026050517-0000000000000-0000004")
         message = bot.next()
         assert [each["oid"] for each in message["data"]] == list(range(4, 30))
         assert message["cursor"] == "orders:000000007002-0000010"
@@ -259,10 +279,11 @@ def test_where_blocks_are_delivered_again_cursors_name_the_files(folder: Path) -
             assert message["cursor"].startswith("s2026050517-")
         assert got == [*range(30), *range(30)]
         assert message["cursor"] == f"s2026050517-{path.stat().st_size:013d}-0000000"
-        ahead = bot.ask("subscribe", type="orders", coins=["BTC"], cursor="orders:000000007005-0000001")[
-            "data"
-        ]
-        assert "3 blocks ahead of this node, whose newest is 7002" in ahead
+        ahead = bot.ask("subscribe", type="orders", coins=["A"], cursor="orders:000000007005-0000001")
+        assert "3 blocks ahead of this node, whose newest is 7002" in ahead["data"]
+        with Bot(server) as other:  # a client from another server
+            resume(other, "orders:000000007002-0000004", format="raw")
+            assert oids_up_to(other, 29)[-6:] == list(range(24, 30))
 
 
 def test_a_cursor_ahead_of_the_node_is_waited_for(folder: Path) -> None:
@@ -270,18 +291,10 @@ def test_a_cursor_ahead_of_the_node_is_waited_for(folder: Path) -> None:
     path = hour_file(folder, "streaming", "20260505", 17)
     path.write_bytes(by_layout("streaming", [event(oid=i) for i in range(20)]))
     with serve(folder) as server, Bot(server) as bot:
-        assert (
-            bot.subscribe(type="orders", cursor="orders:000000007004-0000007")["cursor"]
-            == "orders:000000007004-0000007"
-        )
+        resume(bot, "orders:000000007004-0000007", format="raw")
         append(path, by_layout("streaming", [event(oid=i) for i in range(20, 45)]))
         append(path, by_layout("streaming", [event(oid=i) for i in range(45, 60)]))
-        got: list[int] = []
-        while len(got) < 13:
-            message = bot.next()
-            if message["channel"] == "orders":
-                got += [each["oid"] for each in message["data"]]
-        assert got == list(range(47, 60))
+        assert oids_up_to(bot, 59) == list(range(47, 60))
         with Bot(server) as leaving:  # one that waits may leave
             leaving.subscribe(type="orders", cursor="orders:000000008000-0000001")
             assert leaving.ask("unsubscribe", type="orders")["data"]["method"] == "unsubscribe"
@@ -338,17 +351,6 @@ def test_a_server_that_starts_within_a_repetition(folder: Path, layout: str, hei
                     [] if message["channel"] == "live" else [one["order"]["oid"] for one in message["data"]]
                 )
             assert got == expected
-
-
-def oids_up_to(bot: Bot, last: int) -> list[int]:
-    """Return the oids that a client of raw orders gets, up to the last one."""
-    got: list[int] = []
-    while not got or got[-1] != last:
-        message = bot.next()
-        assert message["channel"] in ("orders", "live"), message
-        if message["channel"] == "orders":
-            got += [each["order"]["oid"] for each in message["data"]]
-    return got
 
 
 @pytest.mark.parametrize("layout", ["streaming", "by_block"])

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttail.engine.table cimport RowTable
-from fasttail.streams.types cimport Chunk, Reject, StreamSpec
+from fasttail.streams.types cimport NO_ENVELOPE, Chunk, Reject, RowHead, StreamSpec
 from fasttail.streams.intern cimport InternTable
 
 cdef enum:
@@ -56,3 +56,21 @@ cdef class WorkerPool:
 
 cdef bint openmp_usable() noexcept nogil
 cdef int check_batch(int code) except -1
+
+
+cdef inline const RowHead* chunk_row(const Chunk* c, size_t row_bytes, size_t i) noexcept nogil:
+    return <const RowHead*>(c.rows + i * row_bytes)
+
+
+cdef inline size_t skip_plain_rows(const Chunk* c, size_t row_bytes, size_t i) noexcept nogil:
+    """Return the first row from `i` on whose line is not plain."""
+    while i < c.rows_len and chunk_row(c, row_bytes, i).envelope == <uint32_t>NO_ENVELOPE:
+        i += 1
+    return i
+
+
+cdef inline size_t skip_line_rows(const Chunk* c, size_t row_bytes, size_t i, size_t line) noexcept nogil:
+    """Return the first row from `i` on that is not of the line with `c.envelopes[line]`, which may have none."""
+    while i < c.rows_len and chunk_row(c, row_bytes, i).envelope == c.envelope_base + <uint32_t>line:
+        i += 1
+    return i

@@ -14,16 +14,12 @@ from libc.string cimport memmove, memset
 
 from fasttail.system.atomics cimport ft_add_single_writer, ft_store_relaxed
 from fasttail.system.checks cimport ft_assert
-from fasttail.engine.pool cimport WorkerPool
-from fasttail.streams.types cimport NO_ENVELOPE, Chunk, Envelope, RowHead
+from fasttail.engine.pool cimport WorkerPool, chunk_row, skip_line_rows, skip_plain_rows
+from fasttail.streams.types cimport NO_ENVELOPE, Chunk, Envelope
 
 
 cdef enum:
     KNOWN_BLOCKS = 1 << 17       # a node resumes from a state that is at most some 10,000 blocks old
-
-
-cdef inline const RowHead* _row(const Chunk* c, size_t row_bytes, size_t i) noexcept nogil:
-    return <const RowHead*>(c.rows + i * row_bytes)
 
 
 cdef class ReplayedBlocks:
@@ -96,7 +92,7 @@ cdef class ReplayedBlocks:
         cdef const Chunk* c
         cdef Envelope* line = NULL
         cdef uint64_t last = self.block
-        cdef size_t e, row
+        cdef size_t e, row, first
         cdef int k
         for k in range(pool.workers):
             for e in range(pool.chunks[k].envelopes_len):
@@ -118,11 +114,9 @@ cdef class ReplayedBlocks:
                 if e > 0 or not c.starts_inside_line:
                     self.line_began = self.index
                 line.events_before = self.line_began
-                while row < c.rows_len and _row(c, pool.table.row_bytes, row).envelope == <uint32_t>NO_ENVELOPE:
-                    row += 1
-                while row < c.rows_len and _row(c, pool.table.row_bytes, row).envelope == c.envelope_base + <uint32_t>e:
-                    row += 1
-                    self.index += 1
+                first = skip_plain_rows(c, pool.table.row_bytes, row)
+                row = skip_line_rows(c, pool.table.row_bytes, first, e)
+                self.index += row - first
         self.highest = self.block
         self.highest_index = self.index
         self.highest_time_ns = line.block_time_ns
@@ -131,19 +125,15 @@ cdef class ReplayedBlocks:
     cdef void _drop_chunk_rows(self, Chunk* c, uint32_t row_bytes) noexcept nogil:
         """Remove the rows of a chunk's lines that were delivered before. Plain lines among them stay."""
         cdef size_t e = 0, begin, end = 0, kept = 0, rows = c.rows_len
-        cdef uint32_t envelope
         cdef bint dropped
         while end < rows or e < c.envelopes_len:
             begin = end
-            envelope = _row(c, row_bytes, begin).envelope if begin < rows else <uint32_t>NO_ENVELOPE
-            if begin < rows and envelope == <uint32_t>NO_ENVELOPE:
+            if begin < rows and chunk_row(c, row_bytes, begin).envelope == <uint32_t>NO_ENVELOPE:
                 end += 1
                 dropped = False
             else:
                 # A line without events has no row; its block counts all the same.
-                if begin < rows and envelope == c.envelope_base + <uint32_t>e:
-                    while end < rows and _row(c, row_bytes, end).envelope == envelope:
-                        end += 1
+                end = skip_line_rows(c, row_bytes, begin, e)
                 dropped = self._is_replayed(&c.envelopes[e], end - begin, e == 0 and c.starts_inside_line)
                 e += 1
             if dropped:

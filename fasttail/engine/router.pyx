@@ -73,9 +73,7 @@ cdef class Router:
         self.bucket_hash = <uint64_t*>calloc(BUCKETS, sizeof(uint64_t))
         self.bucket_of_coin = <uint16_t*>calloc(MAX_COIN_CODES, sizeof(uint16_t))
         if (self.keys == NULL or self.next_user_row == NULL or self.buckets == NULL or self.bucket_visited == NULL
-            or self.bucket_hash == NULL
-            or self.bucket_of_coin == NULL
-                or not self._reserve_topic()):
+                or self.bucket_hash == NULL or self.bucket_of_coin == NULL or not self._reserve_topic()):
             raise MemoryError
         intern_init(&self.users, MAX_USERS)
 

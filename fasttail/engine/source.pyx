@@ -36,6 +36,7 @@ _FOLLOWER_STATS = (
     ("written_ns", "written_ns", 0), ("grows", "growing_layout", ""),
 )
 
+
 cdef class StreamSource:
     """A stream that a pipeline follows while it is wanted.
 

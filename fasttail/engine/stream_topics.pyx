@@ -7,7 +7,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fasttail.system.atomics cimport ft_load_relaxed
 from fasttail.engine.buffer cimport Outbox
-from fasttail.engine.lines cimport block_of_line
 from fasttail.engine.pool cimport BATCH_DONE, WorkerPool, check_batch
 from fasttail.engine.replayed_blocks cimport ReplayedBlocks
 from fasttail.engine.router cimport MAX_TOPICS, Router
@@ -16,16 +15,8 @@ from fasttail.engine.topics cimport BatchLocation, Topic
 from fasttail.engine.trades cimport TradeStage
 from fasttail.sources.reader cimport Reader
 
-import os
-from functools import partial
-
 from fasttail.engine.channels import CHANNELS
-from fasttail.sources.files import open_regular
-from fasttail.sources.layout import previous_hour
-
-cdef enum:
-    LOOKBACK_BYTES = 1 << 18     # before a position, to know which blocks were read,
-    MAX_LOOKBACK_BYTES = 1 << 26 # … and at most, to know all events of the position's block
+from fasttail.engine.lookback import lines_before
 
 
 cdef class StreamTopics:
@@ -91,8 +82,7 @@ cdef class StreamTopics:
         return ft_load_relaxed(&self.router.oversize)
 
     cdef int prime(self, WorkerPool pool, Reader reader, path, ReplayedBlocks blocks, bint keep_replayed=False) except -1:
-        """Let `blocks` and the stage know only the lines before the reader's position in the file `path`: those of the last
-        LOOKBACK_BYTES, and all of the block that they end with.
+        """Let `blocks` and the stage know only some lines before the reader's position in the file `path` (`lookback.py`).
 
         keep_replayed: the stage gets blocks that were written again, too; the caller sets how far reading has come
         Raises OSError, MemoryError.
@@ -105,7 +95,7 @@ cdef class StreamTopics:
             trades, unpaired = self.stage.trades, self.stage.unpaired
         deliver, blocks.deliver = blocks.deliver, blocks.deliver or keep_replayed
         try:
-            for lines in _lines_before(reader, path):
+            for lines in lines_before(reader, path, self.table.stream.name.decode()):
                 self._prime_lines(pool, lines, blocks)
         finally:
             blocks.deliver = deliver
@@ -127,60 +117,3 @@ cdef class StreamTopics:
                     self.stage.run(self.table, data, False)
         check_batch(code)
         return 0
-
-
-cdef list _lines_before(Reader reader, path):
-    """Return the lines before the reader's position in the file `path`, in pieces: at least LOOKBACK_BYTES, and from the
-    beginning of a block on, which may be in the hour before.
-
-    A block that is larger than MAX_LOOKBACK_BYTES, or a line that the reader does not read, is not complete. Raises OSError.
-    """
-    cdef list pieces = []                # the newest first
-    if _add_lines_before(pieces, reader.pread_at, reader.offset, reader.capacity):
-        return pieces[::-1]
-    before = previous_hour(os.fspath(path))
-    if before is not None:
-        with open_regular(before.path) as file:
-            _add_lines_before(pieces, partial(_pread, file.fileno()), os.fstat(file.fileno()).st_size, reader.capacity)
-    return pieces[::-1]
-
-
-def _pread(int fd, uint64_t offset, size_t size):
-    return os.pread(fd, size, offset)
-
-
-cdef bint _add_lines_before(list pieces, pread, uint64_t at, size_t max_piece) except -1:
-    """Add the lines before the offset `at` to the pieces. Return False if the block may begin in the hour before."""
-    cdef bytes piece = b""               # of a line whose beginning has not been reached
-    cdef uint64_t newest = _last_block(pieces[0]) if pieces else 0, oldest
-    cdef size_t size, begin, room = MAX_LOOKBACK_BYTES
-    while at > 0 and room > 0 and <size_t>len(piece) < max_piece:
-        size = min(<size_t>max(LOOKBACK_BYTES, len(piece)), max_piece - <size_t>len(piece))
-        size = <size_t>min(at, <uint64_t>min(room, size))
-        piece = pread(at - size, size) + piece
-        at -= size
-        room -= size
-        begin = 0 if at == 0 else <size_t>(piece.find(b"\n") + 1)
-        if begin == <size_t>len(piece) or (begin == 0 and at > 0):
-            continue
-        lines = piece[begin:]
-        if not lines.endswith(b"\n"):    # the last line of an hour
-            lines += b"\n"
-        piece = piece[:begin]
-        pieces.append(lines)
-        oldest = _first_block(lines)
-        newest = newest or _last_block(lines)
-        if oldest == 0 or oldest != newest:
-            return True
-    return at > 0
-
-
-cdef uint64_t _first_block(bytes lines):
-    """Return the block number of the first line, or 0."""
-    cdef const char* data = lines
-    return block_of_line(data, data + len(lines))
-
-
-cdef uint64_t _last_block(bytes lines):
-    """Return the block number of the last line, or 0."""
-    return _first_block(lines[lines.rfind(b"\n", 0, len(lines) - 1) + 1:])

@@ -13,7 +13,9 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 
-from fasttail.engine.block_events import count_last_events, pass_block_events
+from fasttail.engine.block_events import pass_block_events
+from fasttail.engine.lookback import lines_before
+from fasttail.engine.parse import parse
 from fasttail.replay.find import first_event_from, first_line_after_block, last_block_before
 from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.files import open_regular
@@ -84,44 +86,25 @@ class BlockSearch:
 
         Returns None if no event follows it, or if lines do not name their blocks.
         """
-        number = next((i for i, hour in enumerate(self._hours) if hour.number == position.hour), None)
-        if number is None:
+        path = next((hour.path for hour in self._hours if hour.number == position.hour), None)
+        if path is None:
             return None
-        path = self._hours[number].path
         with closing(Reader(window=1 << 14, max_line=self._max_line)) as reader:
             event = first_event_from(reader, path, position.offset, "block_number", self._stream)
             if event is None or event.value is None:
                 return None
-        return BlockPosition(event.value, self._events_before(number, position.offset, event.value))
+            reader.open(path, position.offset)
+            return BlockPosition(event.value, self._events_before(reader, path, event.value))
 
-    def _events_before(self, number: int, end: int, height: int) -> int:
-        """Return how many events of a block the lines before the offset `end` of a file end with."""
+    def _events_before(self, reader: Reader, path: str, height: int) -> int:
+        """Return how many events of a block the lines before the reader's position end with."""
         events = 0
-        while True:
-            lines = self._lines_before(self._hours[number].path, end)
-            count, complete = count_last_events(lines, height, self._stream)
-            events += count
-            end -= len(lines)
-            if complete or (number == 0 and end <= 0):
-                return events
-            if end <= 0:  # the block may have begun in the hour before
-                number -= 1
-                end = os.stat(self._hours[number].path).st_size
-
-    def _lines_before(self, path: str, end: int) -> bytes:
-        """Return the whole lines before an offset; the last one of the file may lack its newline."""
-        with open_regular(path) as file:
-            size = CHUNK_BYTES
-            while True:
-                begin = max(0, end - size)
-                data = os.pread(file.fileno(), end - begin, begin)
-                first = 0 if begin == 0 else data.find(b"\n") + 1
-                if begin == 0 or 0 < first < len(data):
-                    lines = data[first:]
-                    return lines if lines.endswith(b"\n") or not lines else lines + b"\n"
-                if size > self._max_line:
-                    raise OSError(errno.EFBIG, f"a line is longer than {self._max_line} bytes", path)
-                size *= 2
+        for lines in reversed(lines_before(reader, path, self._stream)):
+            for number in reversed(parse(lines, stream=self._stream).column("block_number")):
+                if number != height:
+                    return events
+                events += 1
+        return events
 
     def _first_line_from(self, reader: Reader, height: int) -> tuple[int, int]:
         """Return a file's number and the offset of the first line of a block, or of the next block there is.

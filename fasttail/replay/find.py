@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any, Literal, NamedTuple
 
+from fasttail.engine.lines import block_of
 from fasttail.engine.parse import parse
 from fasttail.sources.files import last_line_start, open_regular
 from fasttail.sources.layout import HourFile
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
 
 NEWLINE_SEARCH_BYTES = 1 << 16
-ENVELOPE_BYTES = 256
-_BLOCK = re.compile(rb'"block_number":([0-9]{1,19})[,}]')
+LINE_HEAD_BYTES = 320
+"""In which a line in the node's own form names its block."""
 
 SearchColumn = Literal["time_ns", "block_number"]
 
@@ -139,10 +139,9 @@ def _line_from(fd: int, reader: Reader, path: str, offset: int, stream: str) -> 
         if not data:
             return None
         at += len(data)
-    head = os.pread(fd, ENVELOPE_BYTES, at + 1).partition(b"\n")[0]
-    found = _BLOCK.search(head)
-    if found is not None:
-        return FirstEvent(at + 1, int(found[1]))
+    block = block_of(os.pread(fd, LINE_HEAD_BYTES, at + 1).partition(b"\n")[0])
+    if block:
+        return FirstEvent(at + 1, block)
     return first_event_from(reader, path, at + 1, "block_number", stream)
 
 

@@ -33,7 +33,7 @@ cdef class Reader:
     cdef char* base                        # owned: mmap of `capacity` bytes, from __cinit__ to __dealloc__
     cdef size_t window                     # most bytes per read
     cdef size_t max_line                   # longest line kept, without its newline
-    cdef size_t capacity                   # max_line + window, touched only as far as lines need it
+    cdef readonly size_t capacity          # max_line + window, touched only as far as lines need it
     cdef size_t begin, lines_end, end      # indices into base, see above
     cdef uint64_t touched_bytes            # bytes of base that may have pages
     cdef int fd                            # owned; -1: none
