@@ -10,7 +10,7 @@ from fasttail.state.delivered import DeliveredPosition
 
 
 def opened(hour: int) -> FileOpened:
-    return FileOpened("orders", hour, 0, 0, 0, 0, 0, (f"/data/{hour}", 1, hour))
+    return FileOpened("orders", hour, 0, None, (f"/data/{hour}", 1, hour))
 
 
 class Name(str):
@@ -25,7 +25,7 @@ def test_hours_that_grow_no_more_are_forgotten_though_nobody_asks() -> None:
         now[0] += 1.0
         path = Name(hour)
         kept.add(path)
-        delivered.on_file_opened(FileOpened("orders", hour, 0, 0, 0, 0, 0, (path, 1, hour)))
+        delivered.on_file_opened(FileOpened("orders", hour, 0, None, (path, 1, hour)))
         assert len(kept) <= 7
 
 
@@ -46,7 +46,7 @@ def test_a_former_hour_that_is_not_known_any_more_does_not_move_the_place() -> N
         BatchEnd(
             stream="orders", number=9999, logged=False, lines=1, orders=1, selected=1, published=0, failed=0,
             rejected=0, reject=None, seconds=0.0, workers=[], hour=2026050508, begin=0, end=7, late=True,
-            height=0, events=0, last_height=0, last_events=0, file=("a former hour's", 1, 2),
+            block=None, last_line=None, file=("a former hour's", 1, 2),
             event_ns=0, local_ns=0, messages=[],
         )
     )  # fmt: skip

@@ -33,7 +33,7 @@ from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replay.replays import ReplayManager
 from fasttail.replay.resume import ReplayStartFinder
 from fasttail.replay.threads import ReplayThreads
-from fasttail.sources.cursor import BlockPosition, CursorPosition
+from fasttail.sources.cursor import CursorPosition
 from fasttail.sources.layout import parse_hour_path
 
 SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
@@ -188,8 +188,7 @@ class World:
             elif isinstance(note, FileOpened):
                 found = parse_hour_path(self.folder, note.file[0])
                 assert found is not None
-                block = BlockPosition(note.height, note.events) if note.height else None
-                self.feeds.set_source(found[0], CursorPosition(found[1].number, note.end), block)
+                self.feeds.set_source(found[0], CursorPosition(found[1].number, note.end), note.block)
             elif isinstance(note, BatchEnd):
                 self.feeds.deliver_batch(note.messages, note)
                 self.queue_limit.enforce()

@@ -106,8 +106,9 @@ class Dispatcher:
     ) -> tuple[str | None, CursorPosition | None, BlockPosition | None]:
         """Return the layout, position and block at which reading continues, None if the file is no hour's."""
         found = parse_hour_path(self._data_dir, event.file[0], event.stream) if event.file else None
-        block = BlockPosition(event.height, event.events) if event.height else None
-        return (found[0], CursorPosition(found[1].number, event.end), block) if found else (None, None, None)
+        if found is None:
+            return None, None, None
+        return found[0], CursorPosition(found[1].number, event.end), event.block
 
     def _publish_other(self, event: BatchEnd) -> None:
         """Deliver a batch of another stream than the first."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from fasttail.sources.cursor import BlockPosition
+
 if TYPE_CHECKING:
     from fasttail.engine.topics import TopicMessage
 
@@ -32,9 +34,8 @@ class BatchEnd(NamedTuple):
     file: (path, device, inode)
     hour, begin, end: the file (YYYYMMDDHH; 0: not an hourly file), the batch's offset and its end
     late: the lines are those of a previous hour, and reading does not continue at `end`
-    height, events: `end` is after so many events of this block, the highest so far; height 0: unknown
-    last_height, last_events: the last line ends after so many events of this block, which may be lower where
-                              the node writes blocks again
+    block: everything up to there has been read; None: unknown, or cursors cannot name it
+    last_line: where the last line ends, which is before `block` where the node writes blocks again
     event_ns: the newest order's own time, Unix nanoseconds; 0: no order
     local_ns: when the node wrote the newest line, by its own clock; 0: no order, or not in this layout
     messages: those of each topic are in order
@@ -56,10 +57,8 @@ class BatchEnd(NamedTuple):
     begin: int
     end: int
     late: bool
-    height: int
-    events: int
-    last_height: int
-    last_events: int
+    block: BlockPosition | None
+    last_line: BlockPosition | None
     file: tuple[str, int, int] | None
     event_ns: int
     local_ns: int
@@ -69,7 +68,7 @@ class BatchEnd(NamedTuple):
 class TopicsChanged(NamedTuple):
     """All commands for the stream up to `number` apply from its next batch on.
 
-    Reading continues at `end` of the hour's file, unless `late`. The blocks are as in BatchEnd.
+    Reading continues at `end` of the hour's file, unless `late`. block, last_line: as in BatchEnd.
     """
 
     stream: str
@@ -77,39 +76,31 @@ class TopicsChanged(NamedTuple):
     hour: int
     end: int
     late: bool
-    height: int
-    events: int
-    last_height: int
-    last_events: int
+    block: BlockPosition | None
+    last_line: BlockPosition | None
 
 
 class FileOpened(NamedTuple):
     """Reading continues at `end` of `file` (path, device, inode), even if there is no data yet.
 
-    It is another file than before, or the same one after a truncation. The blocks are as in BatchEnd.
+    It is another file than before, or the same one after a truncation. block: as in BatchEnd.
     """
 
     stream: str
     number: int
     end: int
-    height: int
-    events: int
-    last_height: int
-    last_events: int
+    block: BlockPosition | None
     file: tuple[str, int, int]
 
 
 class StreamOpened(NamedTuple):
     """The pipeline has begun to follow the stream, at `end` of `file`; None: it has no file yet.
 
-    The blocks are as in BatchEnd.
+    block: as in BatchEnd.
     """
 
     stream: str
     number: int
     end: int
-    height: int
-    events: int
-    last_height: int
-    last_events: int
+    block: BlockPosition | None
     file: tuple[str, int, int] | None

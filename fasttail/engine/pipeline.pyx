@@ -540,7 +540,7 @@ cdef class Pipeline:
         slot.late = source.late
         slot.height = source.height()
         slot.events = source.blocks.highest_index
-        slot.last_height = source.blocks.block if slot.height else 0
+        slot.last_height = source.blocks.block
         slot.last_events = source.blocks.index
         return slot
 

@@ -72,9 +72,9 @@ cdef struct RingSlot:
     BatchLocation location   # of the batch; its `data` is no longer valid
     uint32_t hour            # YYYYMMDDHH; 0: not an hourly file
     uint64_t end             # offset after the batch, where reading continues,
-    uint64_t height          # … which is after this block (0: unknown),
-    uint64_t events          # … or after so many of its events;
-    uint64_t last_height     # likewise, but of the last line, which may be of a block that is written again
+    uint64_t height          # … up to where everything was read: block (0: unknown)
+    uint64_t events          # … and number of its events;
+    uint64_t last_height     # likewise where the last line ends, which may be of a block that is written again
     uint64_t last_events
     bint late                # lines of a previous hour: reading does not continue at `end`
 

@@ -25,6 +25,7 @@ import os
 from collections import deque
 
 from fasttail.engine.events import BatchEnd, BatchStart, FileOpened, StreamOpened, TopicsChanged, WorkerState
+from fasttail.sources.cursor import BlockPosition
 
 cdef enum:
     MIN_RETAINED_BYTES = 1 << 16  # a drained buffer keeps its memory up to this capacity,
@@ -199,15 +200,17 @@ cdef class Ring:
         stream = self.streams[slot.source]
         if slot.kind == EVENT_BATCH_START:
             return BatchStart(slot.number, slot.lines)
+        block = BlockPosition(slot.height, slot.events) if slot.height else None
+        last_line = BlockPosition(slot.last_height, slot.last_events) if slot.height else None
         if slot.kind == EVENT_TOPICS_CHANGED:
             while self.pending_removals and self.pending_removals[0][0] <= slot.number:
                 self.pending_removals.popleft()
-            return TopicsChanged(stream, slot.number, slot.hour, slot.end, slot.late, slot.height, slot.events, slot.last_height, slot.last_events)
+            return TopicsChanged(stream, slot.number, slot.hour, slot.end, slot.late, block, last_line)
         file = self.recent_files[slot.source].get(slot.file_number)
         if slot.kind == EVENT_FILE_OPENED:
-            return FileOpened(stream, slot.number, slot.end, slot.height, slot.events, slot.last_height, slot.last_events, file)
+            return FileOpened(stream, slot.number, slot.end, block, file)
         if slot.kind == EVENT_STREAM_OPENED:
-            return StreamOpened(stream, slot.number, slot.end, slot.height, slot.events, slot.last_height, slot.last_events, file)
+            return StreamOpened(stream, slot.number, slot.end, block, file)
         # Constructed through the base class, because the named tuple's __new__ is a Python function.
         return tuple.__new__(BatchEnd, (
             stream, slot.number, slot.logged, slot.lines, slot.orders, slot.selected, slot.published, slot.failed, slot.rejected,
@@ -215,7 +218,7 @@ cdef class Ring:
             if slot.rejected else None, (slot.ended_ns - slot.started_ns) / 1e9,
             [WorkerState(slot.worker_counts[2 * k], slot.worker_counts[2 * k + 1], True) for k in range(self.workers)]
             if slot.logged else [],
-            slot.hour, slot.end - slot.bytes, slot.end, slot.late, slot.height, slot.events, slot.last_height, slot.last_events, file, slot.event_ns, slot.local_ns,
+            slot.hour, slot.end - slot.bytes, slot.end, slot.late, block, last_line, file, slot.event_ns, slot.local_ns,
             self._slot_messages(slot)))
 
     cdef list _slot_messages(self, RingSlot* slot):

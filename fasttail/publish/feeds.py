@@ -63,13 +63,9 @@ class PipelineProgress(Protocol):
     @property
     def late(self) -> bool: ...
     @property
-    def height(self) -> int: ...
+    def block(self) -> BlockPosition | None: ...
     @property
-    def events(self) -> int: ...
-    @property
-    def last_height(self) -> int: ...
-    @property
-    def last_events(self) -> int: ...
+    def last_line(self) -> BlockPosition | None: ...
 
 
 class BatchProgress(PipelineProgress, Protocol):
@@ -371,13 +367,12 @@ class Feeds:
                 del self.delivered_offsets[min(self.delivered_offsets)]
         if progress.hour and not progress.late:
             before, self.high_watermark = self.high_watermark, CursorPosition(progress.hour, progress.end)
-            block = BlockPosition(progress.height, progress.events) if progress.height else None
-            if block is not None and self.block is not None and block < self.block:
+            if progress.block is not None and self.block is not None and progress.block < self.block:
                 self.on_other_history()
-            self.block = block
-            if block is not None:
-                self._last_line = BlockPosition(progress.last_height, progress.last_events)
-                self._wake_waiters(self._last_line)
+            self.block = progress.block
+            if progress.last_line is not None:
+                self._last_line = progress.last_line
+                self._wake_waiters(progress.last_line)
             if before is not None and CursorPosition(progress.hour, begin) < before:
                 self.rewinds += 1
                 self.on_rewind(before)

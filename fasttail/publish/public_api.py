@@ -45,7 +45,7 @@ from fasttail.publish.subscriptions import (
     invalid_subscription,
     parse_request,
 )
-from fasttail.sources.cursor import BlockPosition, CursorPosition
+from fasttail.sources.cursor import CursorPosition, parse_block
 
 STATUS: Final = "status"
 CHANNELS = ("orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", STATUS)
@@ -77,13 +77,12 @@ class ReplayStart(NamedTuple):
     """Where a replay begins.
 
     cursor: for the client
-    position: the same as a cursor that names a position in the files; None: the node has not written
-              the event of `block` yet
+    position: the same as a cursor that names a position in the files; None: the cursor names an event that
+              the node has not written yet
     """
 
     cursor: str
     position: str | None
-    block: BlockPosition | None = None
 
 
 class ReplayStartFinder(Protocol):
@@ -634,7 +633,6 @@ class PublicClient(Client):
     async def _prepare_member(self, member: Member, feed: Feed, deadline: float) -> None:
         """Make a member live, or start its replay, once the pipeline has its topic."""
         request, stream = member.request, member.stream
-        start: ReplayStart | None = None
         # Let the loop call it: the next answer may end this member, and with it this task.
         done = partial(asyncio.get_running_loop().call_soon, self._on_subscribe_done, member)
         try:
@@ -650,13 +648,12 @@ class PublicClient(Client):
                 if member.needs_snapshot:
                     await self._prepare_snapshot(member)
                 elif member.needs_replay:
-                    start = await stream.start_finder.find_start(request)
-                    member.cursor, member.position = start.cursor, start.position
+                    member.cursor, member.position = await stream.start_finder.find_start(request)
             if member.needs_replay:
                 self._send_response(request, epoch=stream.feeds.epoch, seq=None, cursor=member.cursor)
-                if start is not None and start.block is not None and start.position is None:
+                if member.position is None:
                     done()  # further requests need not wait
-                    await self._wait_for_block(member, feed, start.block)
+                    await self._wait_for_event(member, feed)
                 if self.is_open:
                     stream.replays.start_replay(member)
             else:
@@ -671,9 +668,11 @@ class PublicClient(Client):
             self.fail_subscription(member, invalid_subscription(request.sent, "internal server error"))
         done()
 
-    async def _wait_for_block(self, member: Member, feed: Feed, block: BlockPosition) -> None:
+    async def _wait_for_event(self, member: Member, feed: Feed) -> None:
         """Wait until the node has written an event that another node wrote earlier. Raises RequestError."""
         stream = member.stream
+        block = parse_block(member.cursor or "", stream.feeds.stream)
+        assert block is not None  # other cursors name what is in the files
         stream.feeds.pause_feed(feed)
         pause_s = MIN_BLOCK_PAUSE_S
         while member.position is None and self.is_open:

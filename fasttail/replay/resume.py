@@ -141,7 +141,7 @@ class ReplayStartFinder:
                     f"{block.height - error.newest} blocks ahead of this node, whose newest is {error.newest}"
                 )
                 raise _CannotResume(text) from None
-        return ReplayStart(cursor, position, block)
+        return ReplayStart(cursor, position)
 
     def _check_file_cursor(self, layout: str, cursor: str) -> str:
         """Return a cursor that names a position in the files, if there is one.
