@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +178,22 @@ def old(ws: ClientConnection, connection: Connection) -> None:
         connection.orders.append(int(message["data"]["id"]) - FIRST)
 
 
+def end_all(node: Node, clients: Sequence[Watching], process: subprocess.Popen[bytes]) -> None:
+    """End the node, the server and its clients, whatever state they are in."""
+    node.end()
+    for client in clients:
+        client.stop.set()
+    process.kill()
+    process.wait()
+    for client in clients:
+        client.join()
+
+
+def assert_without_holes(connection: Connection) -> None:
+    begin = next(iter(connection.orders), 0)
+    assert connection.orders == list(range(begin, begin + len(connection.orders)))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -228,13 +244,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         resuming.stop.set()
         resuming.join()
     finally:
-        node.end()
-        for client in clients:
-            client.stop.set()
-        process.kill()
-        process.wait()
-        for client in clients:
-            client.join()
+        end_all(node, clients, process)
         log.close()
         whole = (tmp_path / "log").read_bytes()
         starts.append(len(whole))
@@ -246,8 +256,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
 
     lives = [connection for connection in newcomer.got if connection.orders]
     for connection in lives + [connection for connection in former.got if connection.orders]:
-        begin = connection.orders[0]
-        assert connection.orders == list(range(begin, begin + len(connection.orders)))
+        assert_without_holes(connection)
     epochs = [connection.epoch for connection in newcomer.got if connection.epoch]
     assert len(set(epochs)) == len(epochs), "two lives with the same epoch"
     assert {connection.epoch for connection in resuming.got if connection.epoch} & set(epochs)

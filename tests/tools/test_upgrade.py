@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from running import command, wait_for
-from test_kill import Node, Watching, free_port, live, old
+from test_kill import Node, Watching, assert_without_holes, end_all, free_port, live, old
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -79,20 +79,13 @@ def test_upgrades_and_rollbacks_under_load(tmp_path: Path, earlier: Path) -> Non
             assert checkpoint["version"] == 1
             kept.append((Path(checkpoint["position"]["path"]).name, checkpoint["position"]["offset"]))
     finally:
-        node.end()
-        for client in clients:
-            client.stop.set()
-        process.kill()
-        process.wait()
-        for client in clients:
-            client.join()
-        for log in logs:
+        end_all(node, clients, process)
+        for log in filter(Path.exists, logs):
             print(*log.read_text().splitlines()[-20:], sep="\n")
     assert [fault for client in clients for fault in client.faults] == []
     for client in clients:
         for connection in client.got:
-            begin = next(iter(connection.orders), 0)
-            assert connection.orders == list(range(begin, begin + len(connection.orders)))
+            assert_without_holes(connection)
     for (name, offset), log in zip(kept, logs[1:], strict=False):
         text = log.read_text()
         assert "ERROR" not in text
