@@ -25,7 +25,6 @@ MAX_SAMPLES = 4096
 class LaggingMembers:
     """The members that are behind. Each is in a scan or waits for one.
 
-    deliver_replayed: positions in the chain do not matter: blocks that are written again are delivered
     max_behind_s: a member that is further behind gets a gap, and continues at the high watermark
     finished: number of members that went live again or left
     waiting: members in no scan, the longest waiting first
@@ -33,14 +32,13 @@ class LaggingMembers:
     known_hours: hours that have existed since the first of them fell behind
     """
 
-    def __init__(self, feeds: Feeds, max_behind_s: float, *, deliver_replayed: bool = False) -> None:
+    def __init__(self, feeds: Feeds, max_behind_s: float) -> None:
         self.finished = 0
         self.waiting: dict[LaggingMember, None] = {}
         self.hour_sizes: dict[int, int] = {}
         self.known_hours: set[int] = set()
         self._feeds = feeds
         self._max_behind_s = max_behind_s
-        self._deliver_replayed = deliver_replayed
         self._lagging: dict[Member, LaggingMember] = {}
         self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the watermark was where
         feeds.on_late_lines = self._on_late_lines
@@ -57,9 +55,7 @@ class LaggingMembers:
         assert member.position is not None
         assert member.feed is not None
         layout, position = cursors.parse(member.position, self._feeds.stream)
-        block = None
-        if member.cursor is not None and not self._deliver_replayed:
-            block = cursors.parse_block(member.cursor, self._feeds.stream)
+        block = cursors.parse_block(member.cursor, self._feeds.stream) if member.cursor else None
         requested_from = self._feeds.high_watermark if member.needs_replay else position
         now = time.monotonic()
         lagging = LaggingMember(member, member.feed, layout, position, block, now, requested_from)
@@ -158,8 +154,7 @@ class LaggingMembers:
         lagging.layout = self._feeds.layout
         lagging.position, lagging.fingerprint = to, None
         known = [block for block in (lagging.block, self._feeds.block) if block is not None]
-        at_watermark = to == self._feeds.high_watermark and not self._deliver_replayed
-        lagging.block = max(known, default=None) if at_watermark else None
+        lagging.block = max(known, default=None) if to == self._feeds.high_watermark else None
         if report_gap:
             lagging.member.send_unknown_gap(to)
         lagging.member.cursor, lagging.member.position = (

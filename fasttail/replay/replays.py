@@ -80,7 +80,7 @@ class ReplayManager:
         self._new_replay_reader = partial(
             ReplayReader, stream, window=window, max_line=max_line, deliver_replayed=deliver_replayed
         )
-        self._members = LaggingMembers(feeds, max_behind_s, deliver_replayed=deliver_replayed)
+        self._members = LaggingMembers(feeds, max_behind_s)
         self._threads = threads
         self._runner = ScanRunner(self._members, feeds, self._threads, make_topic, on_delivered)
         self._scans: dict[SharedScan, asyncio.Task[None]] = {}
