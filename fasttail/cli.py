@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import importlib.util
 import io
 import os
 import signal
@@ -28,6 +29,7 @@ from fasttail.config import (
     ConfigError,
     DemoSettings,
     ParseSettings,
+    RelaySettings,
     ServeSettings,
     Settings,
     SynthSettings,
@@ -118,7 +120,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         return 0
     _use_passive_wait()
     try:
-        _require_threads(settings.workers + _SERVE_THREADS)
+        if settings.nats_url or settings.from_nats:
+            _require_nats()
+        _require_threads(settings.workers + _SERVE_THREADS + len(settings.streams))
         from fasttail import app
         from fasttail.monitoring import stacks
 
@@ -149,6 +153,24 @@ def _default_sigint() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _require_nats() -> None:
+    """Raise ConfigError unless the packages of the extra `nats` are installed."""
+    names = ["nats"] if sys.version_info >= (3, 14) else ["nats", "backports"]
+    if any(importlib.util.find_spec(name) is None for name in names):
+        raise ConfigError("NATS needs more packages: pip install 'fasttail[nats]'")
+
+
+def _relay(arguments: argparse.Namespace) -> int:
+    settings = _settings(RelaySettings, arguments)
+    _print_notices("relay", settings)
+    _require_nats()
+    _use_passive_wait()
+    with _default_sigint():
+        from fasttail.commands import relay as relay_command
+
+    return relay_command.relay(settings)
 
 
 def _tail(arguments: argparse.Namespace) -> int:
@@ -219,6 +241,7 @@ def _bundle(arguments: argparse.Namespace) -> int:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "tail": _tail,
+    "relay": _relay,
     "parse": _parse,
     "synth": _synth,
     "demo": _demo,
@@ -354,6 +377,7 @@ def _parser(args: Sequence[str]) -> argparse.ArgumentParser:
     for name, arguments, description in (
         ("serve", "DATA_DIR", "follow a node's folder and broadcast its orders on WebSockets"),
         ("tail", "DATA_DIR", "print a node's orders as they arrive"),
+        ("relay", "NATS_URL DIR", "write the streams that are in NATS JetStream to a folder like a node's"),
         ("parse", "FILE...", "print the orders in files, once"),
         ("synth", "DIR", "simulate a node: write hour files that grow and rotate"),
         ("demo", "", "run a simulated node, a server and a client that prints what arrives"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fasttail.engine.histogram import Histogram
 from fasttail.monitoring import metrics
+from fasttail.sources.cursor import BlockPosition
 
 
 def everything() -> bytes:
@@ -28,6 +29,18 @@ def everything() -> bytes:
             "fills": {
                 "state": "live", "last_data_ns": 1,
                 **{key: 1 for key, _, _ in (*metrics.STREAM_COUNTERS, *metrics.STAGE_COUNTERS)},
+            },
+        },
+        publishers=lambda: {
+            "orders": {
+                "state": "publishing", "acknowledged": BlockPosition(1, 1), "behind_s": 0.0,
+                **{key: 1 for key, _, _ in metrics.PUBLISHER_COUNTERS},
+            },
+        },
+        relays=lambda: {
+            "orders": {
+                "state": "relaying", "written": BlockPosition(1, 1), "delay_s": 0.0,
+                **{key: 1 for key, _, _ in metrics.RELAY_COUNTERS},
             },
         },
         memory=lambda: {key: 1 for key, _, _ in metrics.MEMORY_GAUGES},

@@ -115,6 +115,13 @@ class Serve:
                 return float(line.split(" ")[1])
         raise AssertionError(f"no metric {name}")
 
+    def metric_of(self, name: str, stream: str) -> float:
+        """Return a value of a stream from /metrics."""
+        return self.metric(f'fasttail_{name}{{stream="{stream}"}}')
+
+    def wait_metric_of(self, name: str, stream: str, value: float) -> None:
+        wait_for(f"{name} {value} of {stream}", lambda: self.metric_of(name, stream) == value)
+
     def open_files(self) -> list[str]:
         """Return the names of its open files, without those that it closes meanwhile."""
         names = []

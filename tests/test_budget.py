@@ -366,6 +366,9 @@ def test_a_topic_counts_to_the_client_that_has_it_alone(folder: Path, path: Path
         def __init__(self, quota_group: int) -> None:
             self.quota_group = quota_group
 
+        def send_live_gap(self, to: str, position: str) -> None:
+            raise AssertionError
+
         def send_live(self, _: object) -> bool:
             return True
 

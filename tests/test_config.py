@@ -97,7 +97,11 @@ def test_built_directly_it_is_the_same() -> None:
 @pytest.mark.parametrize("settings", COMMANDS.values())
 def test_every_setting_has_each_of_its_forms(settings: type[Settings], tmp_path: Path) -> None:
     """The default that the help shows can be typed, set in the environment and written in a file."""
-    required = {option.dest: "/x" for option in options(settings) if option.positional}
+    required = {
+        option.dest: "nats://x" if option.dest == "nats_url" else "/x"
+        for option in options(settings)
+        if option.positional
+    }
     default = load(settings, required)
     for option in options(settings):
         shown = sources.describe_default(settings, option)

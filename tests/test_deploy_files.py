@@ -33,7 +33,14 @@ OPERATIONS = HERE.parent / "docs" / "operations.md"
 UNITS = (DEPLOY / "systemd" / "fasttail.service", DEPLOY / "systemd" / "fasttail.socket")
 
 # Absent while a server is idle: no batch runs, and memory will not reach the limit.
-SOMETIMES = {"fasttail_batch_running_seconds", "fasttail_memory_left_seconds"}
+SOMETIMES = {
+    "fasttail_batch_running_seconds",
+    "fasttail_memory_left_seconds",
+    "fasttail_nats_behind_seconds",
+    "fasttail_nats_disagreements_total",
+    "fasttail_relay_connected",
+    "fasttail_relay_gaps_total",
+}
 
 
 def tool(name: str, package: str, need: str) -> str:

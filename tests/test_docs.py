@@ -45,7 +45,7 @@ def rows(text: str) -> list[Row]:
 def expected_default(settings: type[Settings], option: Option) -> str:
     field = next(field for field in dataclasses.fields(settings) if field.name == option.dest)
     if field.default_factory is not dataclasses.MISSING:
-        return {"workers": "usable cores − 1"}[option.name]
+        return {"workers": "usable cores − 1", "nats_node": "the host's name"}[option.name]
     if field.default is dataclasses.MISSING:
         return "required"
     return NONE if field.default in (None, ()) else option.value_type.to_text(field.default)

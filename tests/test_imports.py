@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "replay": {"sources", "streams.registry", "engine", "connection", "publish"}
     | {"monitoring.rate_limited", "system.scheduling"},
     "server": {"connection"},
+    "jetstream": {"sources", "engine", "replay.block_search"},
     # beside it
     "state": {"sources", "engine.events", "monitoring.rate_limit"},
     "monitoring": {"state.restart", "system.http_client"},
@@ -32,10 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     "version": {"_build_info"},
     "_build_info": set(),
     # composition
-    "app": {"sources", "engine", "connection", "publish", "replay", "server"}
+    "app": {"sources", "engine", "connection", "publish", "replay", "server", "jetstream"}
     | {"state", "monitoring", "config", "system", "version"},
     # separate commands
-    "commands": {"sources", "streams", "engine", "replay.find", "config"},
+    "commands": {"sources", "streams", "engine", "replay.find", "config"} | {"jetstream", "monitoring.log"},
     "tools": {"config", "monitoring.growth", "monitoring.stacks", "sources.layout", "version"}
     | {"system.cgroup", "system.http_client"},
     "cli": {"app", "commands", "tools", "config", "monitoring.stacks", "version"},

@@ -25,12 +25,17 @@ RESTARTS = 3
 
 
 class Returning:
-    """A client of one subscription that reconnects whenever it is cut off, and continues at its cursor."""
+    """A client of one subscription that reconnects whenever it is cut off, and continues at its cursor.
 
-    def __init__(self, port: int, **subscription: object) -> None:
+    ports: of the servers, of which it takes any each time. stay_s: after which it leaves, about
+    """
+
+    def __init__(self, *ports: int, stay_s: float = 1e9, **subscription: object) -> None:
         self.got: list[Any] = []
         self.errors: list[str] = []
-        self._port = port
+        self.ports = ports
+        self._stay_s = stay_s
+        self._chance = random.Random(str(subscription))
         self._subscription = subscription
         self._cursor: str | None = None
         self._stopping = threading.Event()
@@ -51,9 +56,12 @@ class Returning:
 
     def _follow(self) -> None:
         cursor = {} if self._cursor is None else {"cursor": self._cursor}
-        with connect(f"ws://127.0.0.1:{self._port}/ws", max_size=None, legacy=True) as client:
+        leave_at = time.monotonic() + self._stay_s * self._chance.uniform(0.5, 1.5)
+        with connect(
+            f"ws://127.0.0.1:{self._chance.choice(self.ports)}/ws", max_size=None, legacy=True
+        ) as client:
             client.send(json.dumps({"method": "subscribe", "subscription": {**self._subscription, **cursor}}))
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and time.monotonic() < leave_at:
                 try:
                     message = json.loads(client.recv(timeout=0.05))
                 except TimeoutError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 from fasttail.app.publishing import Publishing
 from fasttail.config import ServeSettings
@@ -23,6 +24,7 @@ from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.follower import Follower
 from fasttail.sources.layout import parse_hour_path
 from fasttail.sources.position import Position
+from fasttail.sources.relay_state import RelayState
 from fasttail.state.checkpoint import Checkpoint
 from fasttail.state.delivered import DeliveredPosition
 
@@ -60,6 +62,8 @@ class Dispatcher:
         self._publishing = publishing
         self._checkpoint = checkpoint
         self._delivered = DeliveredPosition(resume, settings.grace_s, skipped_holes=follower.skipped_holes)
+        states = [_relay_state(self._data_dir, source.stream) for source in pipeline.sources]
+        self._relay_gaps = {state.stream: state.gaps for state in states if state is not None}
         self._order_batch_position = resume  # before the orders pending for orderBatch
         self._batch_log = BatchLog(log_service)
         self._logged_batch = 0  # the last batch whose start was logged
@@ -93,7 +97,9 @@ class Dispatcher:
         elif isinstance(event, StreamOpened):
             feeds.restart(*self._opened_at(event))
         elif isinstance(event, FileOpened):
-            feeds.set_source(*self._opened_at(event))
+            opened = self._opened_at(event)
+            feeds.set_source(*opened)
+            self._report_relay_gap(event.stream, opened[1])
             if event.stream == self._primary:
                 self._delivered.on_file_opened(event)
         elif event.stream == self._primary:
@@ -109,6 +115,14 @@ class Dispatcher:
         if found is None:
             return None, None, None
         return found[0], CursorPosition(found[1].number, event.end), event.block
+
+    def _report_relay_gap(self, stream: str, position: CursorPosition | None) -> None:
+        """Tell clients of a gap if the folder's relay has begun anew with the file at `position`."""
+        state = _relay_state(self._data_dir, stream)
+        if state is None or position is None or state.gaps == self._relay_gaps.get(stream, 0):
+            return
+        self._relay_gaps[stream] = state.gaps
+        self._publishing.streams[stream].feeds.report_gap(BlockPosition(state.begin, 0), position)
 
     def _publish_other(self, event: BatchEnd) -> None:
         """Deliver a batch of another stream than the first."""
@@ -217,3 +231,12 @@ class Dispatcher:
         )
         if self._settings.log_batches == "summary":
             self._batch_summary.log_if_due(self._batch_log)
+
+
+def _relay_state(data_dir: Path, stream: str) -> RelayState | None:
+    """Return the state of the relay that writes to the folder, None if it is a node's."""
+    try:
+        return RelayState.read(data_dir, stream)
+    except (OSError, ValueError) as error:
+        log.warning("cannot read the state of the relay: %s", error)
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fasttail.app.dispatch import Dispatcher
 from fasttail.app.publishing import Publishing
@@ -24,6 +24,9 @@ from fasttail.state.checkpoint import Checkpoint
 from fasttail.state.restart import RestartLimiter
 from fasttail.system.cgroup import memory_limit
 from fasttail.version import commit, version
+
+if TYPE_CHECKING:
+    from fasttail.app.nats import NatsTasks
 
 
 class Monitoring:
@@ -44,6 +47,7 @@ class Monitoring:
         restarts: int,
         restart: Callable[[str], None],
         restart_blocker: Callable[[], str],
+        nats: NatsTasks | None,
     ) -> None:
         self.period_s = min(5.0, settings.memory_window_s / 60)
         self._pipeline = pipeline
@@ -51,6 +55,7 @@ class Monitoring:
         self._publishing = publishing
         self._log_service = log_service
         self._restarts = restarts
+        self._nats = nats
         self._resource_probe = probe = ResourceProbe(self._resource_snapshot)
         memory = MemoryWatch(
             restart_limit(settings.memory_limit_mb, memory_limit()),
@@ -67,6 +72,7 @@ class Monitoring:
             batch_timeout_s=settings.batch_timeout_s,
             memory=memory.metrics,
             streams=self._stream_stats,
+            nats=self._nats_states if nats is not None else None,
         )
         self.watchdog = Watchdog(
             memory,
@@ -93,6 +99,8 @@ class Monitoring:
             lags=dispatcher.lags.snapshot,
             delivery_lags=dispatcher.delivery_lags.snapshot,
             streams=self._stream_stats,
+            publishers=self._nats.publishers if self._nats is not None else dict,
+            relays=self._nats.relays if self._nats is not None else dict,
             hub=lambda: counts() | (checkpoint.counts() if checkpoint else {}),
             memory=self._memory_numbers,
             log_dropped=lambda: self._log_service.dropped,
@@ -106,6 +114,19 @@ class Monitoring:
 
     def _stream_stats(self) -> dict[str, dict[str, Any]]:
         return {source.stream: source.stats() for source in self._pipeline.sources}
+
+    def _nats_states(self) -> dict[str, dict[str, Any]]:
+        """Return what each stream's publisher or relay does, for `/health`."""
+        assert self._nats is not None
+        return {
+            stream: {
+                "nats": stats["state"],
+                "height": (stats.get("acknowledged") or stats.get("written") or (None,))[0],
+                "lagMs": round(1000 * stats.get("behind_s", stats.get("delay_s", 0.0))),
+                "reason": stats["error"] or None,
+            }
+            for stream, stats in {**self._nats.publishers(), **self._nats.relays()}.items()
+        }
 
     def publish_status(self) -> None:
         """Send the status to its subscribers; call it once a second."""

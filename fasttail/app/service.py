@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -47,6 +48,9 @@ from fasttail.sources.watcher import Watcher
 from fasttail.state import restart
 from fasttail.state.activation import activation_sockets
 from fasttail.version import commit, version
+
+if TYPE_CHECKING:
+    from fasttail.app.nats import NatsTasks
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +143,7 @@ class App:
             settings, reader, follower, start_barrier=self._barrier.wait, is_restart=inherited is not None
         )
         self._publishing = Publishing(settings, self.pipeline, resume, self._ready)
+        self._nats = _nats_tasks(settings)
         self.dispatcher = Dispatcher(
             settings, self.pipeline, follower, self._publishing, self._checkpoint, resume, log_service
         )
@@ -153,6 +158,7 @@ class App:
             restarts=self._restarts.count,
             restart=self.request_restart,
             restart_blocker=self._restart_blocker,
+            nats=self._nats,
         )
         metrics = self._monitoring.metrics(self.dispatcher, self._checkpoint)
         sockets = inherited.sockets if inherited else activated_sockets
@@ -183,6 +189,8 @@ class App:
         self._log_startup()
         gc.freeze()  # existing objects stay, and later collections skip them
         gc.set_threshold(*GC_THRESHOLDS)
+        if self._nats is not None:
+            self._nats.start()
         timers = self._start_timers()
         watchdog_task = asyncio.create_task(
             _run_every((self._notify.watchdog_s or 60.0) / 4, self._notify.ping_watchdog)
@@ -262,6 +270,8 @@ class App:
             self._notify.restarting()
         else:
             self._notify.stopping()
+        if self._nats is not None:
+            await self._nats.stop()
         position = await stop_pipeline(self.pipeline, self._drain_events)
         if position is None:  # it hangs in a batch, which will be read again
             position = self.dispatcher.position()
@@ -335,6 +345,15 @@ def _follower(
         notice=_log_notice,
         stream=stream,
     )
+
+
+def _nats_tasks(settings: ServeSettings) -> NatsTasks | None:
+    """Return what publishes to NATS or relays from it, if anything does."""
+    if not settings.nats_url and not settings.from_nats:
+        return None
+    from fasttail.app.nats import NatsTasks
+
+    return NatsTasks(settings, lambda stream, position: _follower(settings, "end", position, stream))
 
 
 def _pipeline(

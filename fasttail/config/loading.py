@@ -26,8 +26,30 @@ S = TypeVar("S", bound=Settings)
 NON_SETTING_VARIABLES = frozenset(
     f"FASTTAIL_{name}"
     for name in (
-        *("BIND", "BUILD", "CPUS", "DOCKER", "ENGINE", "IMAGE", "ISA", "KILLS", "MEMORY", "NEED_PROMTOOL"),
-        *("NEED_PROXIES", "NEED_SDKS", "NEED_SYSTEMD", "PUBLISH", "REAL_DATA", "RESTART", "SEED", "SOURCES"),
+        *(
+            "BIND",
+            "BUILD",
+            "CPUS",
+            "DOCKER",
+            "ENGINE",
+            "IMAGE",
+            "ISA",
+            "KILLS",
+            "MEMORY",
+            "NATS_KILLS",
+            "NEED_NATS",
+        ),
+        *(
+            "NEED_PROMTOOL",
+            "NEED_PROXIES",
+            "NEED_SDKS",
+            "NEED_SYSTEMD",
+            "PUBLISH",
+            "REAL_DATA",
+            "RESTART",
+            "SEED",
+            "SOURCES",
+        ),
         *("STRICT_BUILD", "TAG", "TOKEN", "WITHOUT_REAL_DATA"),
     )
 )

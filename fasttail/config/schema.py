@@ -9,6 +9,8 @@ them in. Direct construction does not validate values: `ServeSettings(data_dir=P
 from __future__ import annotations
 
 import dataclasses
+import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +72,7 @@ def options(settings: type[Settings]) -> list[Option]:
 
 _FOLDER = types.path("a folder", "DATA_DIR")
 _LAYOUTS = get_args(Layout)
+_SUBJECT = r"[A-Za-z0-9_-]{1,32}(\.[A-Za-z0-9_-]{1,32}){0,3}"
 
 
 STREAMS = ("orders", "fills")
@@ -80,6 +83,10 @@ def _parsed_stream(word: str) -> str:
     if word not in STREAMS:
         raise ValueError
     return word
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "node"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +176,36 @@ class _FilterSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(_FollowingSettings):
+class _NatsSettings(Settings):
+    """Settings of the commands that use NATS JetStream."""
+
+    streams: tuple[str, ...] = _option(
+        types.comma_list("streams", "STREAM,...", _parsed_stream),
+        "which of the node's streams to relay",
+        default=STREAMS,
+    )
+    nats_prefix: str = _option(
+        types.text("words of letters, digits, _ and -, with dots between them", "WORDS", _SUBJECT),
+        "what the subjects in NATS begin with; orders are in hl.mainnet.orders",
+        default="hl.mainnet",
+    )
+    nats_credentials: Path | None = _option(
+        types.path("a file", "FILE"), "credentials file of a NATS user (.creds)", default=None
+    )
+    nats_ca: Path | None = _option(
+        types.path("a file", "FILE"),
+        "certificates of the authorities that sign those of the NATS servers, as PEM (default: the system's)",
+        default=None,
+    )
+    relay_keep: int = _option(
+        types.size(low=1 << 20, high=1 << 50),
+        "bytes of hour files that a relay keeps; the hour being written is never deleted",
+        default=50 << 30,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(_NatsSettings, _FollowingSettings):
     """Settings of `fasttail serve`."""
 
     start: Literal["end", "hour", "oldest", "checkpoint"] = _option(
@@ -326,6 +362,38 @@ class ServeSettings(_FollowingSettings):
         default=6,
     )
     alert_webhook: str | None = _option(types.url(), "URL to which alerts are posted, as JSON", default=None)
+    nats_url: tuple[str, ...] = _option(
+        types.nats_urls(),
+        "publish the streams to NATS JetStream, at these servers of one cluster",
+        default=(),
+    )
+    from_nats: tuple[str, ...] = _option(
+        types.nats_urls(),
+        "take the streams from NATS JetStream, and write them to the data folder, as `relay` does",
+        default=(),
+    )
+    nats_node: str = _option(
+        types.text("letters, digits, _, - and ., at most 64", "NAME", r"[A-Za-z0-9_.-]{1,64}"),
+        "name of this node in what it publishes (default: the host's name)",
+        factory=_host_name,
+    )
+    nats_max_age_s: float = _option(
+        types.number(60.0, "S"), "seconds for which the streams in NATS keep lines", default=21600.0
+    )
+    nats_max_bytes: int = _option(
+        types.size(low=1 << 20, high=1 << 50), "bytes that all streams in NATS keep", default=50 << 30
+    )
+    nats_replicas: int = _option(
+        types.integer(1, 5), "servers of a NATS cluster that keep the streams", default=1
+    )
+    nats_linger_ms: float = _option(
+        types.number(metavar="MS"), "milliseconds of lines in one entry", default=5.0
+    )
+    takeover_ms: float = _option(
+        types.number(100.0, "MS"),
+        "milliseconds without another node's lines after which this node publishes",
+        default=1000.0,
+    )
     symbols_config: tuple[SymbolFilter, ...] = _option(
         types.symbols(), "coins to broadcast, with their minimum price x size", default=(), file_only=True
     )
@@ -350,6 +418,8 @@ class ServeSettings(_FollowingSettings):
             raise ConfigError(f"{given} is given but {missing} is not: TLS needs both")
         if "orders" not in self.streams:
             raise ConfigError('streams must contain "orders"')
+        if self.nats_url and self.from_nats:
+            raise ConfigError("nats_url and from_nats contradict each other: a relay does not publish")
 
     def ineffective_settings(self) -> list[str]:
         found = []
@@ -385,6 +455,21 @@ class TailSettings(_FilterSettings, _FollowingSettings):
     )
     format: Literal["json", "raw"] = _option(
         types.choice("json", "raw"), "one flat JSON object per event, or the node's own line", default="json"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaySettings(_NatsSettings):
+    """Settings of `fasttail relay`."""
+
+    nats_url: tuple[str, ...] = _option(
+        types.nats_urls(), "the NATS servers, of one cluster", positional=True
+    )
+    directory: Path = _option(
+        types.path("a folder", "DIR"), "where to write the node's folder", positional=True
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _option(
+        types.choice("debug", "info", "warning", "error"), "minimum log level", default="info"
     )
 
 
@@ -552,6 +637,7 @@ class BundleSettings(_InspectionSettings):
 COMMANDS: dict[str, type[Settings]] = {
     "serve": ServeSettings,
     "tail": TailSettings,
+    "relay": RelaySettings,
     "parse": ParseSettings,
     "synth": SynthSettings,
     "demo": DemoSettings,

@@ -242,6 +242,31 @@ def base_url() -> ValueType:
     return ValueType("a URL like http://127.0.0.1:8000", check, check, "URL", secret=True)
 
 
+def nats_urls() -> ValueType:
+    """The servers of a NATS cluster. They may contain a password, so only scheme, host and port are shown."""
+
+    def read(word: str) -> str:
+        if re.fullmatch(r"[!-~]+", word) is None:
+            raise ValueError
+        parts = urlsplit(word)
+        if (
+            parts.scheme not in ("nats", "tls")
+            or not parts.hostname
+            or parts.port == 0
+            or parts.path not in ("", "/")
+        ):
+            raise ValueError
+        return word
+
+    def to_text(value: tuple[str, ...]) -> str:
+        return ",".join(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" for parts in map(urlsplit, value)
+        )
+
+    value_type = comma_list("URLs like nats://127.0.0.1:4222", "NATS_URL", read)
+    return dataclasses.replace(value_type, to_text=to_text, secret=True)
+
+
 def comma_list(what: str, metavar: str, read: Callable[[str], Any] = str) -> ValueType:
     """A list of words, separated by commas in text. An empty list is a filter that passes everything.
 

@@ -114,6 +114,7 @@ cdef class ReplayedBlocks:
                 if e > 0 or not c.starts_inside_line:
                     self.line_began = self.index
                 line.events_before = self.line_began
+                line.dropped = False
                 first = skip_plain_rows(c, pool.table.row_bytes, row)
                 row = skip_line_rows(c, pool.table.row_bytes, first, e)
                 self.index += row - first
@@ -164,6 +165,7 @@ cdef class ReplayedBlocks:
             self.replaying = self.replaying and self.block <= self.highest
             self.line_dropped = (self.replaying and not self.deliver and self.block_known
                                  and (self.block < self.highest or self.index <= self.highest_index))
+        line.dropped = self.line_dropped
         if not self.line_dropped:
             if not self.replaying:
                 self.highest = min(self.highest, self.block)     # of another history, if it is lower

@@ -28,6 +28,7 @@ class Health:
     wall_clock:      Unix nanoseconds, for the age of the newest event.
     memory:          the memory watch's numbers, included unchanged.
     streams:         the statistics of each stream, by its name.
+    nats:            what is published to NATS or relayed from it, by the stream's name.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Health:
         wall_clock: Callable[[], int] = time.time_ns,
         memory: Callable[[], Mapping[str, Any]] | None = None,
         streams: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
+        nats: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
     ) -> None:
         self._stats = stats
         self._memory = memory
         self._streams = streams
+        self._nats = nats
         self._stale_after_s = stale_after_s
         self._stall_after_s = stall_after_s
         self._batch_timeout_s = batch_timeout_s
@@ -82,6 +85,7 @@ class Health:
             "deliveryLagMs": self._delivery_lag_ms(stats),
             **({"memory": dict(self._memory())} if self._memory is not None else {}),
             **({"streams": self._stream_states()} if self._streams is not None else {}),
+            **({"nats": dict(self._nats())} if self._nats is not None else {}),
         }
 
     def _stream_states(self) -> dict[str, dict[str, Any]]:

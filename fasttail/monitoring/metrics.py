@@ -147,6 +147,25 @@ STAGE_COUNTERS = (
     ("trades", "trades", "Trades made of fills."),
     ("unpaired_fills", "unpaired_fills", "Fills without another side in their block, which make no trade."),
 )
+PUBLISHER_COUNTERS = (
+    ("entries", "nats_entries", "Entries that NATS JetStream has acknowledged."),
+    ("bytes", "nats_bytes", "Compressed bytes of these entries."),
+    ("events", "nats_events", "Events in these entries."),
+    ("conflicts", "nats_conflicts", "Entries refused because another node had appended one."),
+    ("takeovers", "nats_takeovers", "Times this node took over because another one had stopped appending."),
+    ("failures", "nats_failures", "Failed sessions with NATS; each is retried."),
+    ("gaps", "nats_gaps", "Gaps in what was published, because no node had the lines."),
+    ("compared", "nats_compared_entries", "Another node's entries compared with this node's lines."),
+    ("disagreements", "nats_disagreements", "Another node's entries that differ from this node's lines."),
+)
+RELAY_COUNTERS = (
+    ("entries", "relay_entries", "Entries of NATS JetStream written to files."),
+    ("bytes", "relay_bytes", "Bytes of lines written."),
+    ("events", "relay_events", "Events in these entries."),
+    ("gaps", "relay_gaps", "Gaps after which the folder began anew."),
+    ("damaged", "relay_damaged_entries", "Messages left out because they are no intact entries."),
+    ("failures", "relay_failures", "Failed sessions with NATS, or failed writes; each is retried."),
+)
 PIPELINE_GAUGES = (
     ("worker_count", "workers", "Parser threads."),
     ("offset", "file_offset_bytes", "Offset up to which the open file has been processed."),
@@ -220,6 +239,7 @@ class Metrics:
                        time.
     delivery_lags:     the same, by the time at which the node wrote the line.
     streams:           the statistics of each stream, by its name; the first one's are in `stats` too.
+    publishers:        those of each stream's publisher to NATS. relays: those of each stream's relay.
     hub:               totals of the hub, and per channel `clients`, `messages_sent`, `orders_sent` and
                        `bytes_sent`.
     memory:            the keys of MEMORY_GAUGES; None for unknown values.
@@ -241,6 +261,8 @@ class Metrics:
         lags: Callable[[], Buckets],
         delivery_lags: Callable[[], Buckets],
         streams: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+        publishers: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+        relays: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         hub: Callable[[], Mapping[str, Any]],
         memory: Callable[[], Mapping[str, float | None]],
         log_dropped: Callable[[], int],
@@ -255,6 +277,8 @@ class Metrics:
     ) -> None:
         self._stats = stats
         self._streams = streams
+        self._publishers = publishers
+        self._relays = relays
         self._batch_times = batch_times
         self._lags = lags
         self._delivery_lags = delivery_lags
@@ -284,6 +308,8 @@ class Metrics:
         yield from _gauge("start_time_seconds", STARTED, self._started)
         yield from self._pipeline(self._stats())
         yield from self._per_stream(self._streams())
+        yield from _publishers(self._publishers())
+        yield from _relays(self._relays())
         yield _histogram("batch_seconds", BATCH_SECONDS, self._batch_times())
         yield _histogram("lag_seconds", LAG_SECONDS, self._lags())
         yield _histogram("delivery_lag_seconds", DELIVERY_LAG_SECONDS, self._delivery_lags())
@@ -314,17 +340,9 @@ class Metrics:
         yield from _gauge("event_age_seconds", "Age of the newest order, by the order's own time.", event_age)
 
     def _per_stream(self, streams: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
-        for key, name, text in STREAM_COUNTERS:
-            counter = CounterMetricFamily(f"fasttail_{name}", text, labels=["stream"])
-            for stream, stats in streams.items():
-                counter.add_metric([stream], stats[key])
-            yield counter
-        followed = GaugeMetricFamily(
-            "fasttail_stream_followed", "Whether the stream is being read: 1 or 0.", labels=["stream"]
-        )
-        age = GaugeMetricFamily(
-            "fasttail_stream_data_age_seconds", "Seconds since the stream's last batch.", labels=["stream"]
-        )
+        yield from _by_stream(STREAM_COUNTERS, streams)
+        followed = _stream_gauge("stream_followed", "Whether the stream is being read: 1 or 0.")
+        age = _stream_gauge("stream_data_age_seconds", "Seconds since the stream's last batch.")
         now = self._clock()
         for stream, stats in streams.items():
             followed.add_metric([stream], stats["state"] != "idle")
@@ -337,6 +355,52 @@ class Metrics:
             for stats in streams.values():
                 if key in stats:
                     yield _counter(name, text, stats[key])
+
+
+def _publishers(publishers: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    if not publishers:
+        return
+    yield from _by_stream(PUBLISHER_COUNTERS, publishers)
+    publishing = _stream_gauge("nats_publishing", "Whether this node publishes the stream to NATS: 1 or 0.")
+    block = _stream_gauge("nats_acknowledged_block", "Newest block that this node has published.")
+    behind = _stream_gauge(
+        "nats_behind_seconds", "Seconds for which lines of the node have not been in NATS."
+    )
+    for stream, stats in publishers.items():
+        publishing.add_metric([stream], stats["state"] == "publishing")
+        behind.add_metric([stream], stats["behind_s"])
+        if stats["acknowledged"] is not None:
+            block.add_metric([stream], stats["acknowledged"].height)
+    yield from (publishing, block, behind)
+
+
+def _relays(relays: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    if not relays:
+        return
+    yield from _by_stream(RELAY_COUNTERS, relays)
+    connected = _stream_gauge("relay_connected", "Whether the relay reads from NATS: 1 or 0.")
+    block = _stream_gauge("relay_block", "Newest block that the relay has written.")
+    delay = _stream_gauge("relay_delay_seconds", "From the last entry's publication until it was written.")
+    for stream, stats in relays.items():
+        connected.add_metric([stream], stats["state"] == "relaying")
+        delay.add_metric([stream], stats["delay_s"])
+        if stats["written"] is not None:
+            block.add_metric([stream], stats["written"].height)
+    yield from (connected, block, delay)
+
+
+def _by_stream(
+    counters: Sequence[tuple[str, str, str]], sources: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Metric]:
+    for key, name, text in counters:
+        counter = CounterMetricFamily(f"fasttail_{name}", text, labels=["stream"])
+        for stream, stats in sources.items():
+            counter.add_metric([stream], stats[key])
+        yield counter
+
+
+def _stream_gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"fasttail_{name}", text, labels=["stream"])
 
 
 class _CallbackCollector(Collector):

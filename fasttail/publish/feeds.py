@@ -104,6 +104,8 @@ class Subscriber(Protocol):
 
     def send_live(self, message: OutgoingMessage) -> bool: ...
 
+    def send_live_gap(self, to: str, position: str) -> None: ...
+
 
 class Feed:
     """One distinct subscription: its topic, its members, and the channel that counts what is sent.
@@ -172,6 +174,7 @@ class Feeds:
         self.late = False
         self.delivered_offsets: dict[int, int] = {}
         self.on_late_lines: Callable[[int, int, int], None] = _ignore  # hour, begin, end
+        self.on_gap: Callable[[int], None] = _ignore  # the hour that begins after it
         self.on_other_history: Callable[[], None] = _ignore
         self.on_rewind: Callable[[CursorPosition], None] = _ignore  # the watermark before it moved back
         self._next_seq_base = 0  # seq of new feeds: above every number of removed ones
@@ -240,6 +243,16 @@ class Feeds:
             self.rewinds += 1
             self.batch += 1  # the last batch was not of the new content
             self.on_rewind(before)
+
+    def report_gap(self, begin: BlockPosition, position: CursorPosition) -> None:
+        """Tell all members that the files miss what comes before `begin`, which is at `position`."""
+        for feed in tuple(self._feeds.values()):
+            for member in tuple(feed.members):
+                if member.live:
+                    member.send_live_gap(begin.to_cursor(self.stream), self.position_at(position))
+        # So that a client that resumes where delivery was before is told, too.
+        self.high_watermark, self.block = position, begin
+        self.on_gap(position.hour)
 
     def restart(
         self, layout: str | None, position: CursorPosition | None, block: BlockPosition | None

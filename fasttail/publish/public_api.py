@@ -330,6 +330,12 @@ class Member:
         feeds = self.stream.feeds
         self._send_gap(None, feeds.cursor_at(to), feeds.position_at(to))
 
+    def send_live_gap(self, to: str, position: str) -> None:
+        """Send a gap from the high watermark to another cursor, and the same as a position in the files."""
+        self.flush_gap(now=True)
+        self.cursor = self.stream.feeds.cursor or self.cursor
+        self._send_gap(None, to, position)
+
     def terminate(self, reason: str) -> None:
         """End the subscription with an error."""
         sent = self.request.sent or {**self.subscription.echo}

@@ -79,7 +79,7 @@ class BlockSearch:
                     return CursorPosition(self._hours[number].number, offset, passed.events)
                 else:
                     remaining = passed.remaining
-            raise BlockAheadError(self._newest_block())
+            raise BlockAheadError(self.newest_block())
 
     def position_at(self, position: CursorPosition) -> BlockPosition | None:
         """Return the block and the number of its events before the line at `position`.
@@ -132,12 +132,12 @@ class BlockSearch:
             if misses > MAX_REPEATED_HOURS:
                 break
         if oldest is None:
-            raise BlockAheadError(self._newest_block())
+            raise BlockAheadError(self.newest_block())
         if oldest[2] > height:
             raise BlockTooOldError(BlockPosition(oldest[2], 0))
         return oldest[:2]
 
-    def _newest_block(self) -> int:
+    def newest_block(self) -> int:
         """Return the last block on disk, 0 if there is none."""
         for hour in reversed(self._hours):
             size = os.stat(hour.path).st_size

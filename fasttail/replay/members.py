@@ -43,6 +43,7 @@ class LaggingMembers:
         self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the watermark was where
         feeds.on_late_lines = self._on_late_lines
         feeds.on_rewind = self._on_rewind
+        feeds.on_gap = self._on_gap
         feeds.on_other_history = self._on_other_history
 
     def __len__(self) -> int:
@@ -275,6 +276,12 @@ class LaggingMembers:
         """React to a chain that has begun again with lower blocks."""
         for lagging in self._lagging.values():
             lagging.block = None
+
+    def _on_gap(self, hour: int) -> None:
+        """React to files that miss what comes before an hour."""
+        for lagging in self._lagging.values():
+            if lagging.current_position.hour < hour:
+                lagging.truncated_hours.add(hour)
 
     def _on_rewind(self, previous: CursorPosition) -> None:
         """React to a high watermark that moved back, because of a truncation or a change of layout."""

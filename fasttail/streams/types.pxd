@@ -125,7 +125,8 @@ cdef struct RowHead:
 cdef struct Envelope:
     uint64_t offset      # of the line's first byte from the start of the data
     uint64_t block_number
-    uint64_t events_before  # of its block, in the lines before it; set by `ReplayedBlocks`
+    uint64_t events_before  # of its block, in the lines before it; set by `ReplayedBlocks`,
+    bint dropped            # … and whether it was read before
     int64_t block_time_ns
     int64_t local_time_ns
     TextSpan block_time

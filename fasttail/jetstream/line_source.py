@@ -1,0 +1,143 @@
+"""Follows a stream's files from a position in a thread, and gives runs of lines to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from fasttail.engine.block_lines import BlockLines, LineRun
+from fasttail.jetstream.entry import deflate
+from fasttail.sources.cursor import BlockPosition
+from fasttail.sources.follower import Follower
+from fasttail.sources.layout import parse_hour_path
+from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
+from fasttail.sources.watcher import Watcher
+
+WINDOW_BYTES = 1 << 20
+MAX_WAITING = 32
+"""Runs that wait to be taken. While there are so many, nothing more is read: the node's file is the queue."""
+
+
+class PlainLinesError(Exception):
+    """The lines do not name their blocks."""
+
+
+class SourceRun(NamedTuple):
+    """A run of lines. hour: of its file. read_at: monotonic. body: compressed, if that is wanted."""
+
+    run: LineRun
+    layout: str
+    hour: int
+    read_at: float
+    body: bytes | None
+
+
+class LineSource(threading.Thread):
+    """Reads until stopped.
+
+    after: the position in the chain where reading begins, if known
+    linger_s: how long lines are gathered after the first one
+    max_run: bytes of a run, but for a line that is longer
+    """
+
+    def __init__(
+        self,
+        make_follower: Callable[[], Follower],
+        data_dir: str,
+        stream: str,
+        *,
+        after: BlockPosition | None,
+        linger_s: float,
+        max_line: int,
+        max_run: int,
+        use_inotify: bool = True,
+    ) -> None:
+        super().__init__(name=f"fasttail-nats-{stream}", daemon=True)
+        self.compressing = False
+        self._failure: BaseException | None = None
+        self._make_follower = make_follower
+        self._data_dir = data_dir
+        self._stream = stream
+        self._linger_s = linger_s
+        self._use_inotify = use_inotify
+        self._reader = Reader(window=WINDOW_BYTES, max_line=max_line)
+        self._lines = BlockLines(stream, capacity=WINDOW_BYTES + max_line, max_bytes=max_run)
+        if after is not None:
+            self._lines.begin_after(after, after)
+        self._loop = asyncio.get_running_loop()
+        self._runs: asyncio.Queue[SourceRun | None] = asyncio.Queue()
+        self._space = threading.Semaphore(MAX_WAITING)
+        self._stopping = threading.Event()
+
+    async def take(self) -> SourceRun:
+        """Return the next run. Raises what ended the thread."""
+        run = await self._runs.get()
+        if run is None:
+            assert self._failure is not None
+            raise self._failure
+        self._space.release()
+        return run
+
+    def stop(self) -> None:
+        """Let the thread end, soon."""
+        self._stopping.set()
+        self._space.release()
+
+    def run(self) -> None:
+        try:
+            self._follow()
+        except BaseException as error:
+            self._failure = error
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._runs.put_nowait, None)
+        finally:
+            self._reader.close()
+
+    def _follow(self) -> None:
+        reader, follower = self._reader, self._make_follower()
+        watcher = Watcher(use_inotify=self._use_inotify)
+        watch = watcher.watch()
+        at_end = True
+        try:
+            while not self._stopping.is_set():
+                follower.check(reader, watch, at_end)
+                if follower.layout == "plain":
+                    raise PlainLinesError
+                while (line := follower.take_final_line()) is not None:
+                    if not follower.late:
+                        self._put(self._lines.take_data(line), follower)
+                check_at = time.monotonic() + max(follower.next_check_s, 0.0)
+                at_end = False
+                while not self._stopping.is_set():
+                    code = reader.fill_once()
+                    if code == FILL_LINES:
+                        self._put(self._lines.take_lines(reader), follower)
+                    elif code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR):
+                        at_end = True
+                        remaining_s = check_at - time.monotonic()
+                        if remaining_s <= 0 or reader.at_hole:
+                            break
+                        if watcher.wait_once(int(min(remaining_s, 0.5) * 1e6) + 1):
+                            self._stopping.wait(self._linger_s)
+                    if time.monotonic() >= check_at:
+                        break
+        finally:
+            watcher.close()
+
+    def _put(self, runs: list[LineRun], follower: Follower) -> None:
+        found = parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
+        if found is None:
+            return
+        layout, file = found
+        read_at = time.monotonic()
+        for run in runs:
+            body = deflate(run.data) if self.compressing else None
+            self._space.acquire()
+            if self._stopping.is_set():
+                return
+            item = SourceRun(run, layout, file.number, read_at, body)
+            self._loop.call_soon_threadsafe(self._runs.put_nowait, item)

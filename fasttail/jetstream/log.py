@@ -1,0 +1,307 @@
+"""A JetStream stream as an ordered log: created with stated limits, appended to by compare-and-set, read.
+
+A client of NATS is used for one session only. When its connection is lost, it is closed and nothing of it is
+used again: what was on its way may or may not have been stored, which the next session learns from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import (
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import APIError, NotFoundError
+
+from fasttail.jetstream.entry import HEADER, Entry, EntryError
+from fasttail.sources.cursor import BlockPosition
+
+EXPECTED_HEADER = "Nats-Expected-Last-Sequence"
+HEADROOM_BYTES = 4096
+"""Of a message's limit that is left for headers, which the client does not count."""
+WRONG_LAST_SEQUENCE = 10071
+_HINTS = {
+    10047: " (lower nats_max_bytes, or raise the server's max_file_store)",
+    10059: " (nobody has published yet)",
+}
+TIMEOUT_S = 5.0
+MAX_FOREIGN_MESSAGES = 100
+
+log = logging.getLogger(__name__)
+
+
+class LogError(Exception):
+    """Why a stream cannot be used now; another session may succeed."""
+
+
+class LogConfigError(Exception):
+    """A stream that exists with other settings, or that holds something else."""
+
+
+class ConflictError(LogError):
+    """Someone else has appended an entry there."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """The NATS servers, of one cluster. prefix: of the streams' subjects, such as `hl.mainnet`"""
+
+    urls: tuple[str, ...]
+    prefix: str
+    credentials: Path | None = None
+    ca: Path | None = None
+
+    def subject(self, stream: str) -> str:
+        """Return the subject of a node's stream, such as `hl.mainnet.orders`."""
+        return f"{self.prefix}.{stream}"
+
+    def name(self, stream: str) -> str:
+        """Return the name of its JetStream stream, such as `HL_MAINNET_ORDERS`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.subject(stream)).replace(".", "_").upper()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a JetStream stream keeps, and on how many servers."""
+
+    max_age_s: float
+    max_bytes: int
+    replicas: int = 1
+
+
+def share_bytes(total: int, streams: Sequence[str]) -> dict[str, int]:
+    """Divide bytes among streams: four fifths to the orders, the rest in equal parts to the others."""
+    others = [stream for stream in streams if stream != "orders"]
+    if len(others) == len(streams):
+        return {stream: total // len(streams) for stream in streams}
+    shares = {stream: total // 5 // len(others) for stream in others}
+    return {"orders": total - sum(shares.values()), **shares}
+
+
+class Log:
+    """One session with a stream. Made by `open_log`."""
+
+    def __init__(self, client: Client, options: ServerOptions, stream: str, lost: asyncio.Event) -> None:
+        self._client = client
+        self.name = options.name(stream)
+        self._subject = options.subject(stream)
+        self._jetstream = client.jetstream(timeout=TIMEOUT_S)
+        self._lost = lost
+        self._answers: dict[str, asyncio.Future[int]] = {}
+        self._inbox = client.new_inbox()
+        self._count = 0
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of a body that the server accepts."""
+        return self._client.max_payload - HEADROOM_BYTES
+
+    async def create(self, limits: Limits) -> None:
+        """Create the stream if there is none. Raises LogConfigError, LogError."""
+        wanted = StreamConfig(
+            name=self.name,
+            subjects=[self._subject],
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.OLD,
+            max_age=limits.max_age_s,
+            max_bytes=limits.max_bytes,
+            num_replicas=limits.replicas,
+        )
+        with _errors():
+            try:
+                found = (await self._jetstream.stream_info(self.name)).config
+            except NotFoundError:
+                await self._jetstream.add_stream(wanted)
+                log.info("nats: created stream %s of subject %s", self.name, self._subject)
+                return
+        names = ("subjects", "storage", "retention", "discard", "max_age", "max_bytes", "num_replicas")
+        for name in names:
+            has, expected = getattr(found, name), getattr(wanted, name)
+            if has != expected:
+                raise LogConfigError(
+                    f"stream {self.name} exists with {name} {_show(has)}, not {_show(expected)}: "
+                    "change the settings, or edit or delete the stream"
+                )
+
+    async def last(self) -> tuple[int, Entry | None]:
+        """Return the sequence of the last message, and the last entry, None if there is none.
+
+        Raises LogError, LogConfigError if others publish to the stream.
+        """
+        with _errors():
+            state = (await self._jetstream.stream_info(self.name)).state
+            at = state.last_seq
+            while at >= max(1, state.first_seq) and state.messages:
+                if state.last_seq - at >= MAX_FOREIGN_MESSAGES:
+                    raise LogConfigError(
+                        f"the last {MAX_FOREIGN_MESSAGES} messages of {self.name} are no entries of fasttail"
+                    )
+                try:
+                    message = await self._jetstream.get_msg(self.name, at)
+                    return state.last_seq, Entry.from_headers(message.headers)
+                except (NotFoundError, EntryError):
+                    at -= 1
+            return state.last_seq, None
+
+    async def first_after(self, position: BlockPosition | None) -> int:
+        """Return the sequence of the first entry that ends after a position; None: of the first one kept.
+
+        Returns that of the next entry if there is none. Raises LogError.
+        """
+        with _errors():
+            state = (await self._jetstream.stream_info(self.name)).state
+            low, high = max(1, state.first_seq), state.last_seq + 1
+            while position is not None and low < high:
+                middle = (low + high) // 2
+                try:
+                    message = await self._jetstream.get_msg(self.name, middle)
+                    after = Entry.from_headers(message.headers).last > position
+                except NotFoundError:  # it has just been removed, with all before it
+                    after = False
+                except EntryError:
+                    after = False
+                low, high = (low, middle) if after else (middle + 1, high)
+            return low
+
+    async def listen(self) -> None:
+        """Begin to receive the answers to `append`."""
+        with _errors():
+            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+
+    async def append(self, entry: Entry, body: bytes, after: int) -> asyncio.Future[int]:
+        """Send an entry that must follow sequence `after`. The answer is its own sequence, or LogError."""
+        self._count += 1
+        token = str(self._count)
+        answer = self._answers[token] = asyncio.get_running_loop().create_future()
+        headers = {EXPECTED_HEADER: str(after), HEADER: entry.to_header()}
+        with _errors():
+            await self._client.publish(self._subject, body, reply=f"{self._inbox}.{token}", headers=headers)
+        return answer
+
+    async def wait(self, answer: asyncio.Future[int]) -> int:
+        """Wait for an answer. Raises LogError, also if the connection is lost or the answer does not come."""
+        lost = asyncio.ensure_future(self._lost.wait())
+        waited: set[asyncio.Future[Any]] = {answer, lost}
+        try:
+            await asyncio.wait(waited, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+        if not answer.done():
+            raise LogError("the connection was lost" if self._lost.is_set() else "no answer from JetStream")
+        return answer.result()
+
+    async def read(
+        self, first: int, *, headers_only: bool = False
+    ) -> AsyncGenerator[tuple[int, Entry | EntryError, bytes], None]:
+        """Yield the entries from a sequence on, and wait for more. Raises LogError."""
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first, headers_only=headers_only
+        )
+        with _errors():
+            subscription = await self._jetstream.subscribe(
+                self._subject, stream=self.name, ordered_consumer=True, config=config
+            )
+        while True:
+            with _errors():
+                try:
+                    message = await subscription.next_msg(timeout=1.0)
+                except nats.errors.TimeoutError:
+                    if self._lost.is_set():
+                        raise LogError("the connection was lost") from None
+                    continue
+                sequence = message.metadata.sequence.stream
+            try:
+                entry: Entry | EntryError = Entry.from_headers(message.headers)
+            except EntryError as error:
+                entry = error
+            yield sequence, entry, message.data
+
+    async def _on_answer(self, message: Msg) -> None:
+        answer = self._answers.pop(message.subject.rpartition(".")[2], None)
+        if answer is None or answer.done():
+            return
+        try:
+            data: dict[str, Any] = json.loads(message.data)
+            error = data.get("error")
+            if error is None:
+                answer.set_result(int(data["seq"]))
+                return
+            failure = LogError(f"JetStream refused an entry: {error.get('description', error)}")
+            if error.get("err_code") == WRONG_LAST_SEQUENCE:
+                failure = ConflictError(str(error.get("description")))
+        except (ValueError, KeyError, TypeError, AttributeError):  # such as the empty answer of a 503
+            failure = LogError(f"JetStream did not take an entry: {dict(message.headers or {})}")
+        answer.set_exception(failure)
+
+
+@contextmanager
+def _errors(problems: Sequence[str] = ()) -> Iterator[None]:
+    """Turn the client's errors into LogError. problems: what the client has reported meanwhile"""
+    try:
+        yield
+    except APIError as error:
+        raise LogError(
+            f"JetStream answers: {error.description}{_HINTS.get(error.err_code or 0, '')}"
+        ) from error
+    except (NatsError, TimeoutError, OSError, ValueError, asyncio.InvalidStateError) as error:
+        text = str(error) or type(error).__name__
+        raise LogError(next((each for each in problems if each not in text), text)) from error
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(getattr(value, "value", value))
+
+
+@asynccontextmanager
+async def open_log(options: ServerOptions, stream: str) -> AsyncIterator[Log]:
+    """Connect, for one session with a node's stream. Raises LogError if there is no server, or it refuses."""
+    lost = asyncio.Event()
+    problems: list[str] = []
+
+    async def on_lost() -> None:
+        lost.set()
+
+    async def on_error(error: Exception) -> None:
+        problems.append(str(error) or type(error).__name__)
+
+    more: dict[str, Any] = {}
+    if options.credentials is not None:
+        more["user_credentials"] = str(options.credentials)
+    if any(url.startswith("tls://") for url in options.urls):
+        more["tls"] = ssl.create_default_context(cafile=options.ca and str(options.ca))
+    with _errors(problems):
+        client = await nats.connect(
+            list(options.urls),
+            name="fasttail",
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            connect_timeout=int(TIMEOUT_S),
+            disconnected_cb=on_lost,
+            closed_cb=on_lost,
+            error_cb=on_error,
+            **more,
+        )
+    try:
+        yield Log(client, options, stream, lost)
+    finally:
+        with suppress(NatsError, TimeoutError, OSError):
+            await asyncio.wait_for(client.close(), TIMEOUT_S)

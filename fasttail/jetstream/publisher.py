@@ -1,0 +1,429 @@
+"""Appends the lines of one of the node's streams to a JetStream stream, each event once, in order.
+
+    session:  last entry ─► its event in the own files ─► lines from there ─► append after the last entry
+                 ▲                                                                   │
+                 └────────── connection lost, no answer, someone else appended ──────┘
+
+Nothing but the stream itself says how far it has come: there is no state to lose, and an answer that does not
+come is looked up. The node's file is the queue: while there is no server, nothing is read.
+
+Beside another node of the chain there may be a second publisher. The one that did not append the last entry
+stands by: it reads its own files, compares them with what the other appends, and takes over when the stream
+has been without its oldest waiting line for `takeover_s`. There is no election: if both append, the server
+takes one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fasttail.engine.block_lines import LineRun
+from fasttail.jetstream.agreement import Agreement
+from fasttail.jetstream.entry import Entry, EntryError, deflate
+from fasttail.jetstream.line_source import LineSource, PlainLinesError, SourceRun
+from fasttail.jetstream.log import (
+    ConflictError,
+    Limits,
+    Log,
+    LogConfigError,
+    LogError,
+    ServerOptions,
+    open_log,
+)
+from fasttail.replay.block_search import BlockAheadError, BlockSearch, BlockTooOldError, NoBlocksError
+from fasttail.sources.cursor import BlockPosition, CursorPosition
+from fasttail.sources.follower import Follower
+from fasttail.sources.layout import choose_layout, hour_files, hourly_folder
+from fasttail.sources.position import Position
+
+MAX_RUN_BYTES = 512 << 10
+MAX_UNANSWERED = 64
+MAX_UNANSWERED_BYTES = 8 << 20
+RETRY_S = 0.5
+REFUSED_RETRY_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
+AHEAD_POLL_S = 0.2
+REPUBLISH_S = 60
+"""What a stream that was emptied gets again, as edges may not have read its last entries."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PublisherStats:
+    """What a publisher has done.
+
+    state: "connecting", "standby", "publishing", or "refused" if only the operator can help
+    behind_since: since when (monotonic) lines that the node wrote are not in the stream; None: they are
+    """
+
+    state: str = "connecting"
+    entries: int = 0
+    bytes: int = 0
+    events: int = 0
+    conflicts: int = 0
+    takeovers: int = 0
+    failures: int = 0
+    gaps: int = 0
+    compared: int = 0
+    disagreements: int = 0
+    acknowledged: BlockPosition | None = None
+    behind_since: float | None = None
+    error: str = ""
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds for which lines that the node wrote are not in the stream."""
+        return time.monotonic() - self.behind_since if self.behind_since is not None else 0.0
+
+
+class Publisher:
+    """Publishes one stream until cancelled.
+
+    node: this node's name, which tells whose the last entry is
+    make_follower: returns a Follower of the stream that begins at a position; None: at the end of the files
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        limits: Limits,
+        *,
+        node: str,
+        stream: str,
+        data_dir: str | os.PathLike[str],
+        layout: str,
+        max_line: int,
+        linger_s: float,
+        takeover_s: float,
+        make_follower: Callable[[Position | None], Follower],
+        use_inotify: bool = True,
+    ) -> None:
+        self.stats = PublisherStats()
+        self.takes_over = False  # at once, in the next session
+        self.seen = deque[tuple[float, BlockPosition]](maxlen=REPUBLISH_S)  # the stream's end, once a second
+        self.stream = stream
+        self.node = node
+        self.data_dir = os.path.abspath(data_dir)
+        self.max_line = max_line
+        self.linger_s = linger_s
+        self.takeover_s = takeover_s
+        self.make_follower = make_follower
+        self.use_inotify = use_inotify
+        self._options = options
+        self._limits = limits
+        self._layout = layout
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        stats = self.stats
+        while True:
+            delay_s = RETRY_S
+            try:
+                async with open_log(self._options, self.stream) as session:
+                    await session.create(self._limits)
+                    await session.listen()
+                    await _Session(self, session).run()
+            except _Resync:
+                continue
+            except ConflictError:
+                stats.conflicts += 1  # the other node is faster: stand by
+                continue
+            except (LogConfigError, PlainLinesError, NoBlocksError) as error:
+                text = str(error) or "the lines of the plain layout name no blocks, which NATS needs"
+                if stats.error != text:
+                    log.error("nats: stream %s is not published: %s", self.stream, text)
+                stats.state, stats.error, delay_s = "refused", text, REFUSED_RETRY_S
+            except (LogError, OSError) as error:
+                stats.failures += 1
+                if stats.error != str(error):
+                    log.warning("nats: stream %s: %s; trying again", self.stream, error)
+                stats.state, stats.error = "connecting", str(error)
+            if stats.behind_since is None:
+                stats.behind_since = time.monotonic()
+            await asyncio.sleep(delay_s)
+
+    def note_end(self, end: BlockPosition) -> None:
+        """Note where the stream ends, for the case that it is emptied."""
+        now = time.monotonic()
+        if not self.seen or now - self.seen[-1][0] >= 1.0:
+            self.seen.append((now, end))
+
+    async def find(self, tip: BlockPosition | None) -> tuple[Position | None, BlockPosition | None, bool]:
+        """Return the position to read from, its block, and whether events between `tip` and it are missing.
+
+        tip: None: begin with the last block there is. Waits until the node has written it. Raises
+        NoBlocksError, OSError.
+        """
+        while True:
+            found = await asyncio.to_thread(self._find, tip)
+            if found is not None:
+                return found
+            if tip is None:
+                return None, None, False
+            self.stats.state = "waiting"
+            self.stats.error = f"this node has not written block {tip.height}, where the stream ends"
+            await asyncio.sleep(AHEAD_POLL_S)
+
+    def _find(self, tip: BlockPosition | None) -> tuple[Position, BlockPosition, bool] | None:
+        layout = choose_layout(self.data_dir, self._layout, self.stream).layout
+        if layout is None:
+            return None
+        hours = hour_files(hourly_folder(self.data_dir, layout, self.stream))
+        if not hours:
+            return None
+        search = BlockSearch(hours, max_line=self.max_line, stream=self.stream)
+        try:
+            if tip is None:
+                tip = BlockPosition(search.newest_block(), 0)
+            at = search.find(tip)
+        except BlockAheadError:
+            return None
+        except BlockTooOldError as error:
+            assert tip is not None
+            log.warning(
+                "nats: stream %s: a gap: the files begin at block %d, the last entry ends in block %d",
+                self.stream, error.oldest.height, tip.height,
+            )  # fmt: skip
+            return self._position(hours[0].path, CursorPosition(hours[0].number, 0)), error.oldest, True
+        path = next(hour.path for hour in hours if hour.number == at.hour)
+        if at.events_consumed:  # not of the last block's beginning
+            log.warning(
+                "nats: stream %s: a gap: the last entry ends within a line of block %d as this node wrote it",
+                self.stream, tip.height,
+            )  # fmt: skip
+            tip = BlockPosition(tip.height, tip.events - at.events_consumed)
+        return self._position(path, at), tip, at.events_consumed > 0
+
+    @staticmethod
+    def _position(path: str, at: CursorPosition) -> Position:
+        status = os.stat(path)
+        return Position(path, at.offset, status.st_dev, status.st_ino)
+
+
+class _Resync(Exception):
+    """The lines that were read do not begin where the stream ends: find its end in the files again."""
+
+
+class _Session:
+    """What a publisher does with one connection."""
+
+    def __init__(self, publisher: Publisher, session: Log) -> None:
+        self._publisher = publisher
+        self._stats = publisher.stats
+        self._log = session
+        self._tip: Entry | None = None  # the last entry of the stream, as far as known,
+        self._moved = asyncio.Event()  # … set when it changes
+        self._begin: BlockPosition | None = None  # where an empty stream begins
+        self._sequence = 0  # of the last message, with those on their way
+        self._unanswered: deque[tuple[asyncio.Future[int], Entry, int]] = deque()
+        self._unanswered_bytes = 0
+        self._agreement = Agreement()
+
+    async def run(self) -> None:
+        """Publish until something fails. Raises LogError, LogConfigError, OSError, what reading raises."""
+        publisher = self._publisher
+        self._sequence, self._tip = await self._log.last()
+        if self._tip is not None:
+            publisher.note_end(self._tip.last)
+            position, block, gap = await publisher.find(self._tip.last)
+        else:
+            position, block, gap = await publisher.find(publisher.seen[0][1] if publisher.seen else None)
+        self._begin = block
+        source = LineSource(
+            lambda: publisher.make_follower(position),
+            publisher.data_dir,
+            publisher.stream,
+            after=block,
+            linger_s=publisher.linger_s,
+            max_line=publisher.max_line,
+            max_run=min(MAX_RUN_BYTES, self._log.max_body * 9 // 10),
+            use_inotify=publisher.use_inotify,
+        )
+        source.start()
+        watch = asyncio.create_task(self._watch(self._sequence + 1))
+        publish = asyncio.create_task(self._publish(source, gap))
+        try:
+            done, _ = await asyncio.wait({watch, publish}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            source.stop()
+            for task in (watch, publish):
+                task.cancel()
+            await asyncio.gather(watch, publish, return_exceptions=True)
+
+    # ---- what others append
+
+    async def _watch(self, first: int) -> None:
+        """Follow the headers of the stream, to know what another publisher has appended."""
+        async with aclosing(self._log.read(first, headers_only=True)) as entries:
+            async for sequence, entry, _ in entries:
+                self._sequence = max(self._sequence, sequence)
+                if isinstance(entry, EntryError):
+                    log.warning("nats: stream %s: %s", self._publisher.stream, entry)
+                    continue
+                if self._tip is None or entry.last > self._tip.last:
+                    self._tip = entry
+                    self._publisher.note_end(entry.last)
+                if entry.node != self._publisher.node:
+                    self._report_differing(self._agreement.add_entry(entry))
+                self._moved.set()
+
+    def _report_differing(self, entries: list[Entry]) -> None:
+        self._stats.compared += self._agreement.compared
+        self._agreement.compared = 0
+        for entry in entries:
+            self._stats.disagreements += 1
+            log.error(
+                "nats: stream %s: node %s appended other events than this node wrote, from %d-%d to %d-%d",
+                self._publisher.stream, entry.node, *entry.after, *entry.last,
+            )  # fmt: skip
+
+    # ---- what this node appends
+
+    async def _publish(self, source: LineSource, gap: bool) -> None:
+        stats = self._stats
+        while True:
+            item = await self._next(source)
+            if not self._is_my_stream():
+                self._report_differing(self._agreement.add_run(item.run))
+            if self._is_in_stream(item.run):
+                continue
+            if stats.behind_since is None:
+                stats.behind_since = item.read_at
+            if not await self._my_turn(item):
+                stats.behind_since = None
+                continue
+            gap = gap or self._has_hole(item)
+            if gap and not await self._nobody_else_fills(item):
+                raise _Resync
+            tip = self._tip
+            if tip is not None and not gap and item.run.after < tip.last:
+                self._publisher.takes_over = True
+                raise _Resync
+            stats.state, source.compressing = "publishing", True
+            if tip is not None and tip.layout != item.layout:
+                if tip.node != self._publisher.node:
+                    raise LogConfigError(
+                        f"it holds lines of the {tip.layout} layout, but this node writes {item.layout}: "
+                        "run both nodes with the same layout"
+                    )
+                gap = True
+            await self._append(item, gap)
+            gap = False
+
+    async def _next(self, source: LineSource) -> SourceRun:
+        """Return the next run. Meanwhile, take the answers to what was sent."""
+        run = asyncio.ensure_future(source.take())
+        try:
+            while not run.done():
+                waited: set[asyncio.Future[Any]] = {run}
+                if self._unanswered:
+                    waited.add(self._unanswered[0][0])
+                timeout_s = ANSWER_TIMEOUT_S if self._unanswered else None
+                done, _ = await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise LogError("JetStream does not answer")
+                await self._take_answers(0, wait=False)
+            return run.result()
+        finally:
+            run.cancel()
+
+    def _is_my_stream(self) -> bool:
+        return self._tip is None or self._tip.node == self._publisher.node
+
+    def _is_in_stream(self, run: LineRun) -> bool:
+        return self._tip is not None and run.last <= self._tip.last
+
+    async def _my_turn(self, item: SourceRun) -> bool:
+        """Wait while another publisher appends. Return False if it has appended these lines."""
+        publisher = self._publisher
+        if self._is_my_stream() or publisher.takes_over:
+            publisher.takes_over = False
+            return True
+        assert self._tip is not None
+        self._stats.state, self._stats.error = "standby", ""
+        if await self._appended_within(item, publisher.takeover_s):
+            return False
+        self._stats.takeovers += 1
+        log.warning(
+            "nats: stream %s: node %s has not appended for %g s; taking over after block %d",
+            publisher.stream, self._tip.node, publisher.takeover_s, self._tip.last.height,
+        )  # fmt: skip
+        self._agreement = Agreement()
+        return True
+
+    async def _appended_within(self, item: SourceRun, seconds: float) -> bool:
+        """Wait until the lines are in the stream, or for some time after they were read."""
+        while (left_s := item.read_at + seconds - time.monotonic()) > 0:
+            self._moved.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), left_s)
+            if self._is_in_stream(item.run):
+                return True
+        return False
+
+    def _has_hole(self, item: SourceRun) -> bool:
+        """Whether blocks are missing before the lines; by_block has a line for every block."""
+        return (
+            self._tip is not None
+            and item.layout == "by_block"
+            and item.run.after.height > self._tip.last.height + 1
+        )
+
+    async def _nobody_else_fills(self, item: SourceRun) -> bool:
+        """Give another publisher the time to append what this node does not have. Return False if it has."""
+        tip = self._tip
+        await self._appended_within(item, 2 * self._publisher.takeover_s)
+        return self._tip is tip
+
+    async def _append(self, item: SourceRun, gap: bool) -> None:
+        run, publisher, tip = item.run, self._publisher, self._tip
+        body = item.body if item.body is not None else await asyncio.to_thread(deflate, run.data)
+        if len(body) > self._log.max_body:
+            raise LogError(
+                f"an entry of {len(body)} bytes does not fit into a message of {self._log.max_body}: "
+                "raise the server's max_payload"
+            )
+        if self._tip is not tip:
+            raise ConflictError("another node has appended meanwhile")
+        before = tip.last if tip is not None else self._begin
+        begin = before if before is not None and not gap else run.after
+        hour = max(item.hour, tip.hour if tip is not None else 0)
+        entry = Entry(
+            item.layout, begin, run.last, hour, len(run.data), run.events, run.hash, publisher.node,
+            time.time_ns() // 1_000_000, gap,
+        )  # fmt: skip
+        after, self._sequence, self._tip = self._sequence, self._sequence + 1, entry
+        answer = await self._log.append(entry, body, after)
+        self._stats.gaps += gap
+        self._unanswered.append((answer, entry, len(body)))
+        self._unanswered_bytes += len(body)
+        await self._take_answers(MAX_UNANSWERED)
+
+    async def _take_answers(self, most: int, *, wait: bool = True) -> None:
+        """Take the answers that are there, and wait until at most `most` entries are unanswered."""
+        while self._unanswered:
+            answer, entry, size = self._unanswered[0]
+            enough = len(self._unanswered) <= most and self._unanswered_bytes <= MAX_UNANSWERED_BYTES
+            if not answer.done() and (not wait or enough):
+                return
+            await self._log.wait(answer)
+            self._unanswered.popleft()
+            self._unanswered_bytes -= size
+            self._stats.entries += 1
+            self._stats.bytes += size
+            self._stats.events += entry.events
+            self._stats.acknowledged = entry.last
+            self._publisher.note_end(entry.last)
+            self._stats.error = ""
+        self._stats.behind_since = None

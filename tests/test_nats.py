@@ -1,0 +1,365 @@
+"""Publishers and relays with a real NATS server: what an edge serves is what the node wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats_servers import NatsServer, nats_server, needs_nats
+from running import PATIENCE_S, Serve, command, serve, wait_for
+from test_stream_truth import Returning
+
+pytestmark = needs_nats
+
+STEMS = {"orders": "node_order_statuses", "fills": "node_fills"}
+
+
+@contextmanager
+def node(
+    folder: Path, *options: object, rate: int = 3000, seconds: float = 600
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a simulated node, of which the first orders are written."""
+    writing = subprocess.Popen(
+        command("synth", folder, "--rate", rate, "--seconds", seconds, "--hour-seconds", 4, *options),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for("the first orders", lambda: list(folder.glob("node_order_statuses*/hourly/*/*")))
+        yield writing
+    finally:
+        writing.kill()
+        writing.wait()
+
+
+def finish(writing: subprocess.Popen[bytes]) -> None:
+    """Let the node end at a whole line."""
+    writing.send_signal(signal.SIGINT)
+    writing.wait(timeout=PATIENCE_S)
+
+
+def hour_paths(folder: Path, stream: str = "orders") -> list[Path]:
+    paths = folder.glob(f"{STEMS[stream]}*/hourly/*/*")
+    return sorted(paths, key=lambda path: (path.parent.name, int(path.name)))
+
+
+def events(folder: Path, stream: str = "orders") -> list[tuple[int, str]]:
+    """Return the events in whole lines of a folder, each with its block."""
+    found = []
+    for path in hour_paths(folder, stream):
+        data = path.read_bytes()
+        for line in data[: data.rfind(b"\n") + 1].splitlines():
+            block = json.loads(line)
+            found += [(block["block_number"], json.dumps(event)) for event in block["events"]]
+    return found
+
+
+def blocks(folder: Path) -> list[int]:
+    return [block for block, _ in events(folder)]
+
+
+def wait_same(node_folder: Path, edge: Path, stream: str = "orders") -> list[tuple[int, str]]:
+    """Wait until an edge ends as the node does, and return its events: the node's from some block on."""
+    written = events(node_folder, stream)
+    data = hour_paths(node_folder, stream)[-1].read_bytes()
+    last = data[: data.rfind(b"\n") + 1][-300:]
+    wait_for(
+        "the last event at the edge",
+        lambda: (paths := hour_paths(edge, stream)) and paths[-1].read_bytes().endswith(last),
+    )
+    found = events(edge, stream)
+    assert found == written[len(written) - len(found) :]
+    assert len(found) == len(written) or written[len(written) - len(found) - 1][0] != found[0][0], (
+        "a whole block"
+    )
+    return found
+
+
+def nats_state(server: Serve, stream: str = "orders") -> dict[str, Any]:
+    return dict(json.loads(server.get("/health")[1])["nats"][stream])
+
+
+def publish(folder: Path, server: NatsServer, *options: object) -> Any:
+    return serve(folder, "--nats-url", server.url, "--workers", 1, *options)
+
+
+def edge(folder: Path, server: NatsServer, *options: object) -> Any:
+    return serve(folder, "--from-nats", server.url, "--workers", 1, *options)
+
+
+@pytest.mark.parametrize("layout", ["streaming", "by_block"])
+def test_two_edges_are_equal(tmp_path: Path, layout: str) -> None:
+    """Two edges have the same bytes, all streams, and serve a client that came from the node."""
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node", "--streams", "orders,fills", "--layout", layout) as writing,
+        publish(tmp_path / "node", server) as source,
+    ):
+        relay = subprocess.Popen(command("relay", server.url, tmp_path / "second"), stdout=subprocess.DEVNULL)
+        try:
+            with edge(tmp_path / "first", server) as first:
+                wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+                wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "first")) > 1)
+                moving = Returning(
+                    source.port, first.port, stay_s=0.4, type="orders", format="raw", coins=["BTC"]
+                )
+                time.sleep(3)
+                finish(writing)
+                for stream in STEMS:
+                    wait_same(tmp_path / "node", tmp_path / "second", stream)
+                    got = wait_same(tmp_path / "node", tmp_path / "first", stream)
+                    assert len(got) > 100
+                btc = [
+                    json.loads(event) for _, event in events(tmp_path / "first") if '"coin": "BTC"' in event
+                ]
+                wait_for("all orders at the client", lambda: moving.got and moving.got[-1] == btc[-1])
+                moving.stop()
+                assert moving.got == btc[-len(moving.got) :]
+                assert len(moving.got) > 20
+                assert moving.errors == []
+                assert first.metric_of("relay_events_total", "fills") > 0
+        finally:
+            relay.send_signal(signal.SIGTERM)
+            assert relay.wait(timeout=PATIENCE_S) == 0
+        for stream in STEMS:
+            both = [
+                [each.read_bytes() for each in hour_paths(tmp_path / name, stream)]
+                for name in ("first", "second")
+            ]
+            assert both[0][-1] == both[1][-1]
+            assert both[0][1:] == both[1][-len(both[0]) + 1 :]
+
+
+def test_a_server_that_dies_hangs_and_is_emptied(tmp_path: Path) -> None:
+    """The edge gets each event once, and live clients of the node get theirs meanwhile."""
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node") as writing,
+        publish(tmp_path / "node", server) as source,
+        edge(tmp_path / "edge", server) as there,
+    ):
+        live = source.client()
+        wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+        for empties in (False, True):
+            server.end()
+            if empties:
+                server.empty()
+            wait_for("the loss to be noticed", lambda: nats_state(source)["nats"] == "connecting")
+            live.wait_orders(len(live.orders) + 1000)
+            server.start()
+            wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+        server.process.send_signal(signal.SIGSTOP)
+        wait_for("the hang to be noticed", lambda: nats_state(source)["nats"] == "connecting")
+        assert nats_state(source)["lagMs"] > 3000
+        server.process.send_signal(signal.SIGCONT)
+        wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+        finish(writing)
+        wait_same(tmp_path / "node", tmp_path / "edge")
+        assert there.count("a gap") == 0
+        numbers = [entry.after for entry, _ in server.entries()][1:]
+        assert numbers == [entry.last for entry, _ in server.entries()][:-1]
+        source.wait_metric_of("nats_behind_seconds", "orders", 0)
+
+
+def test_an_absence_longer_than_the_retention_is_told(tmp_path: Path) -> None:
+    """The edge begins anew, and a client that resumes there gets a gap."""
+    kept = ("--nats-max-bytes", "1M", "--streams", "orders")
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node", rate=20_000) as writing,
+        publish(tmp_path / "node", server, *kept) as source,
+    ):
+        with edge(tmp_path / "edge", server, "--streams", "orders") as there:
+            wait_for("orders at the edge", lambda: len(events(tmp_path / "edge")) > 2000)
+            client = Returning(there.port, type="orders", format="raw")
+            wait_for("orders", lambda: client.got)
+            there.end(signal.SIGKILL)
+        begun = source.metric_of("nats_bytes_total", "orders")
+        wait_for(
+            "more than is kept", lambda: source.metric_of("nats_bytes_total", "orders") > begun + (3 << 20)
+        )
+        with edge(tmp_path / "edge", server, "--streams", "orders", "--port", client.ports[0]) as there:
+            there.wait_log("a gap from block")
+            wait_for("the gap", lambda: client.errors)
+            finish(writing)
+            got = wait_same(tmp_path / "node", tmp_path / "edge")
+            wait_for("the rest", lambda: client.got[-1] == json.loads(got[-1][1]))
+            client.stop()
+            assert there.metric_of("relay_gaps_total", "orders") == 1
+        assert all('"channel": "gap"' in error or "'gap'" in error for error in client.errors)
+
+
+def test_messages_at_the_limit(tmp_path: Path) -> None:
+    """A line that does not fit into a message of the server is waited for until the limit is raised."""
+    with node(tmp_path / "node", "--layout", "by_block", rate=20_000) as writing:
+        server = NatsServer(tmp_path / "nats", ["max_payload: 16KB"])
+        try:
+            with (
+                publish(tmp_path / "node", server, "--streams", "orders") as source,
+                edge(tmp_path / "edge", server, "--streams", "orders"),
+            ):
+                wait_for("the reason", lambda: "max_payload" in str(nats_state(source)["reason"]))
+                server.end()
+                server.configure(["max_payload: 1MB"])
+                server.start()
+                wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+                finish(writing)
+                wait_same(tmp_path / "node", tmp_path / "edge")
+        finally:
+            server.end()
+
+
+def test_small_messages(tmp_path: Path) -> None:
+    """A server with small messages gets smaller entries."""
+    with (
+        nats_server(tmp_path / "nats", "max_payload: 16KB") as server,
+        node(tmp_path / "node", rate=20_000) as writing,
+        publish(tmp_path / "node", server, "--streams", "orders"),
+        edge(tmp_path / "edge", server, "--streams", "orders"),
+    ):
+        wait_for("orders at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+        finish(writing)
+        wait_same(tmp_path / "node", tmp_path / "edge")
+        assert max(entry.size for entry, _ in server.entries()) <= 12288 * 9 // 10
+
+
+def test_wrong_password(tmp_path: Path) -> None:
+    """The reason is told; the password is not."""
+    with (
+        nats_server(tmp_path / "nats", 'authorization { user: "u", password: "right-one" }') as server,
+        node(tmp_path / "node"),
+    ):
+        wrong = server.url.replace("//", "//u:wrong-one@")
+        with serve(tmp_path / "node", "--nats-url", wrong) as source:
+            wait_for("the reason", lambda: "uthorization" in str(nats_state(source)["reason"]))
+            source.end()
+            assert "wrong-one" not in "\n".join(source.log)
+        with serve(tmp_path / "node", "--nats-url", wrong.replace("wrong-one", "right-one")) as source:
+            wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    with nats_server(tmp_path / "nats") as server, node(tmp_path / "node"):
+        with publish(tmp_path / "node", server) as source:
+            wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+        with publish(tmp_path / "node", server, "--nats-max-age-s", 60) as source:
+            found = source.wait_log("HL_MAINNET_ORDERS exists with max_age 21600, not 60")
+            assert "ERROR" in found.string
+            wait_for("the state", lambda: nats_state(source)["nats"] == "refused")
+
+
+def test_plain_lines_are_refused(tmp_path: Path) -> None:
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node", "--layout", "plain"),
+        publish(tmp_path / "node", server) as source,
+    ):
+        source.wait_log("not published: the lines of the plain layout name no blocks")
+
+
+def test_foreign_and_damaged_messages_are_left_out(tmp_path: Path) -> None:
+    """An edge counts them and continues; a publisher appends after them."""
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node") as writing,
+        publish(tmp_path / "node", server, "--streams", "orders") as source,
+        edge(tmp_path / "edge", server, "--streams", "orders") as there,
+    ):
+        wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+        entry, _ = server.entries()[-1]
+
+        async def disturb() -> None:
+            client = await nats.connect(server.url)
+            await client.publish("hl.mainnet.orders", b"hello")
+            await client.publish("hl.mainnet.orders", b"x" * 100, headers={"Fasttail": entry.to_header()})
+            await client.flush()
+            await client.close()
+
+        asyncio.run(disturb())
+        there.wait_metric_of("relay_damaged_entries_total", "orders", 1)
+        count = len(events(tmp_path / "edge"))
+        wait_for("more orders", lambda: len(events(tmp_path / "edge")) > count)
+        finish(writing)
+        wait_same(tmp_path / "node", tmp_path / "edge")
+        assert source.metric_of("nats_gaps_total", "orders") == 0
+
+
+def test_a_relay_does_not_write_into_a_nodes_folder(tmp_path: Path) -> None:
+    with node(tmp_path / "node"):
+        run = subprocess.run(
+            command("relay", "nats://127.0.0.1:1", tmp_path / "node"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == 2
+    assert "has files of stream orders that no relay wrote" in run.stderr
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A relay that cannot write tries again, and loses nothing."""
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node") as writing,
+        publish(tmp_path / "node", server, "--streams", "orders"),
+        serve(
+            tmp_path / "edge", "--from-nats", server.url, "--streams", "orders", "--workers", 1,
+            wrap=["prlimit", f"--fsize={200_000}:"],
+        ) as there,
+    ):  # fmt: skip
+        there.wait_log("File too large; trying again")
+        subprocess.run(["prlimit", "--pid", str(there.process.pid), "--fsize=unlimited"], check=True)
+        wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+        finish(writing)
+        wait_same(tmp_path / "node", tmp_path / "edge")
+        assert there.count("a gap") == 0
+
+
+def test_the_pages_consumer(tmp_path: Path) -> None:
+    """The program of docs/nats.md prints coins and prices."""
+    page = (Path(__file__).parents[1] / "docs" / "nats.md").read_text()
+    code = page[page.index("```python\n") + 10 :]
+    code = code[: code.index("```")]
+    if sys.version_info >= (3, 14):
+        code = code.replace("from backports import zstd", "from compression import zstd")
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node"),
+        publish(tmp_path / "node", server) as source,
+    ):
+        wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+        program = tmp_path / "consumer.py"
+        program.write_text(code.replace("nats://127.0.0.1:4222", server.url))
+        running = subprocess.Popen([sys.executable, "-u", program], stdout=subprocess.PIPE, text=True)
+        try:
+            assert running.stdout is not None
+            for _ in range(100):
+                coin, price = running.stdout.readline().split()
+                assert coin
+                assert float(price) >= 0
+        finally:
+            running.kill()
+            running.communicate()
+
+
+def test_two_sources_are_one_too_many(tmp_path: Path) -> None:
+    run = subprocess.run(
+        command("serve", tmp_path, "--nats-url", "nats://a", "--from-nats", "nats://b"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "nats_url and from_nats contradict each other" in run.stderr
+
+
+def test_nats_is_imported_only_where_it_is_used() -> None:
+    code = "import sys, fasttail.app, fasttail.cli; sys.exit('nats' in sys.modules)"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
