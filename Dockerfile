@@ -13,9 +13,9 @@ COPY . .
 # hadolint ignore=DL3013
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_bundle \
     if [ -s /run/secrets/pip_conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip_conf; fi \
- && pip wheel --no-cache-dir --wheel-dir /wheels . \
+ && pip wheel --no-cache-dir --wheel-dir /wheels ".[nats]" \
  && python3 -m venv --without-pip /opt/fasttail \
- && pip --python /opt/fasttail/bin/python install --no-cache-dir --no-index --find-links /wheels fasttail
+ && pip --python /opt/fasttail/bin/python install --no-cache-dir --no-index --find-links /wheels 'fasttail[nats]'
 
 FROM debian:bookworm-slim
 # hadolint ignore=DL3008

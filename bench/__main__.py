@@ -38,6 +38,7 @@ def modules() -> dict[str, Benchmark]:
         growth,
         instructions,
         layers,
+        nats,
         parse,
         replays,
         shapes,
@@ -47,7 +48,7 @@ def modules() -> dict[str, Benchmark]:
 
     found = (
         parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, contention,
-        alternatives, growth, soak, backlog, crowd, replays,
+        alternatives, growth, soak, backlog, crowd, replays, nats,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 

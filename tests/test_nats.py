@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def events(folder: Path, stream: str = "orders") -> list[tuple[int, str]]:
     return found
 
 
-def blocks(folder: Path) -> list[int]:
-    return [block for block, _ in events(folder)]
+def more_hours(folder: Path, count: int) -> bool:
+    return len(hour_paths(folder)) > count
 
 
 def wait_same(node_folder: Path, edge: Path, stream: str = "orders") -> list[tuple[int, str]]:
@@ -149,12 +150,16 @@ def test_a_server_that_dies_hangs_and_is_emptied(tmp_path: Path) -> None:
     ):
         live = source.client()
         wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+        memory = source.metric("fasttail_rss_bytes")
         for empties in (False, True):
             server.end()
             if empties:
                 server.empty()
             wait_for("the loss to be noticed", lambda: nats_state(source)["nats"] == "connecting")
+            hours = len(hour_paths(tmp_path / "node"))
+            wait_for("an hour without NATS", partial(more_hours, tmp_path / "node", hours))
             live.wait_orders(len(live.orders) + 1000)
+            assert source.metric("fasttail_rss_bytes") < memory + (16 << 20), "the node's file is the queue"
             server.start()
             wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
         server.process.send_signal(signal.SIGSTOP)
@@ -192,10 +197,13 @@ def test_an_absence_longer_than_the_retention_is_told(tmp_path: Path) -> None:
             wait_for("the gap", lambda: client.errors)
             finish(writing)
             got = wait_same(tmp_path / "node", tmp_path / "edge")
-            wait_for("the rest", lambda: client.got[-1] == json.loads(got[-1][1]))
+            if "'error'" in client.errors[0]:  # it came when the files had gone
+                assert "older than the data on disk" in client.errors[0]
+            else:
+                assert "'gap'" in client.errors[0]
+                wait_for("the rest", lambda: client.got[-1] == json.loads(got[-1][1]))
             client.stop()
             assert there.metric_of("relay_gaps_total", "orders") == 1
-        assert all('"channel": "gap"' in error or "'gap'" in error for error in client.errors)
 
 
 def test_messages_at_the_limit(tmp_path: Path) -> None:
@@ -257,13 +265,47 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
             wait_for("the state", lambda: nats_state(source)["nats"] == "refused")
 
 
-def test_plain_lines_are_refused(tmp_path: Path) -> None:
+def test_plain_lines(tmp_path: Path) -> None:
+    """The edge's files have the node's offsets, so cursors mean the same; what it does not have is told."""
     with (
         nats_server(tmp_path / "nats") as server,
-        node(tmp_path / "node", "--layout", "plain"),
-        publish(tmp_path / "node", server) as source,
+        node(tmp_path / "node", "--layout", "plain") as writing,
+        publish(tmp_path / "node", server, "--nats-node", "a") as source,
+        edge(tmp_path / "edge", server) as there,
     ):
-        source.wait_log("not published: the lines of the plain layout name no blocks")
+        wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+        moving = Returning(source.port, there.port, stay_s=0.4, type="orders", format="raw")
+        wait_for("orders", lambda: len(moving.got) > 3000)
+        with publish(tmp_path / "node", server, "--nats-node", "b") as second:
+            second.wait_log(
+                "not published: node a publishes it, and lines of the plain layout name no blocks"
+            )
+        source.end(signal.SIGKILL)
+        with publish(tmp_path / "node", server, "--nats-node", "a", "--port", source.port):
+            wait_for("an hour more", partial(more_hours, tmp_path / "edge", 3))
+            finish(writing)
+            written = [whole_lines(path) for path in hour_paths(tmp_path / "node")]
+            wait_for("all at the edge", lambda: whole_lines(hour_paths(tmp_path / "edge")[-1]) == written[-1])
+            relayed = [whole_lines(path) for path in hour_paths(tmp_path / "edge")]
+            begun = written[-len(relayed) :]
+            assert relayed[1:] == begun[1:]
+            assert relayed[0] == begun[0][-len(relayed[0].lstrip(b"\0")) :].rjust(len(begun[0]), b"\0")
+            orders = [json.loads(line) for each in written for line in each.splitlines()]
+            wait_for("the rest", lambda: moving.got[-1] == orders[-1])
+            moving.stop()
+            assert moving.got == orders[-len(moving.got) :]
+            first = hour_paths(tmp_path / "edge")[0]
+            cursor = f"p{first.parent.name}{int(first.name):02d}-{0:013d}-{0:07d}"
+            in_hole = Returning(there.port, type="orders", cursor=cursor)
+            wait_for("an answer", lambda: in_hole.errors or in_hole.got)
+            in_hole.stop()
+            if relayed[0].startswith(b"\0"):
+                assert "older than the data on disk" in in_hole.errors[0]
+
+
+def whole_lines(path: Path) -> bytes:
+    data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1]
 
 
 def test_foreign_and_damaged_messages_are_left_out(tmp_path: Path) -> None:
@@ -279,7 +321,7 @@ def test_foreign_and_damaged_messages_are_left_out(tmp_path: Path) -> None:
 
         async def disturb() -> None:
             client = await nats.connect(server.url)
-            await client.publish("hl.mainnet.orders", b"hello")
+            await client.publish("hl.mainnet.orders", b"hello", headers={"Fasttail": "v1 é"})
             await client.publish("hl.mainnet.orders", b"x" * 100, headers={"Fasttail": entry.to_header()})
             await client.flush()
             await client.close()
@@ -303,6 +345,34 @@ def test_a_relay_does_not_write_into_a_nodes_folder(tmp_path: Path) -> None:
         )
     assert run.returncode == 2
     assert "has files of stream orders that no relay wrote" in run.stderr
+
+
+def test_two_relays_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    words = command("relay", "nats://127.0.0.1:1", tmp_path)
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    try:
+        wait_for("its lock", (tmp_path / "fills.relay.json").exists)
+        second = subprocess.run(words, capture_output=True, text=True, check=False)
+    finally:
+        first.kill()
+        first.wait()
+    assert second.returncode == 2
+    assert "another relay writes to" in second.stderr
+
+
+def test_a_file_that_holds_no_credentials(tmp_path: Path) -> None:
+    (tmp_path / "user.creds").write_text("SUAM seed without its frame")
+    with (
+        node(tmp_path / "node"),
+        serve(
+            tmp_path / "node",
+            "--nats-url",
+            "nats://127.0.0.1:1",
+            "--nats-credentials",
+            tmp_path / "user.creds",
+        ) as source,
+    ):
+        source.wait_log("user.creds is no credentials file of a NATS user; trying again")
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

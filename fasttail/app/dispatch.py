@@ -122,7 +122,13 @@ class Dispatcher:
         if state is None or position is None or state.gaps == self._relay_gaps.get(stream, 0):
             return
         self._relay_gaps[stream] = state.gaps
-        self._publishing.streams[stream].feeds.report_gap(BlockPosition(state.begin, 0), position)
+        feeds = self._publishing.streams[stream].feeds
+        if state.layout == "plain":
+            begin = feeds.position_at(CursorPosition(state.begin, state.begin_offset))
+            feeds.report_gap(begin, None, position)
+        else:
+            block = BlockPosition(state.begin, 0)
+            feeds.report_gap(block.to_cursor(stream), block, position)
 
     def _publish_other(self, event: BatchEnd) -> None:
         """Deliver a batch of another stream than the first."""

@@ -25,6 +25,7 @@ cdef class BlockLines:
     cdef WorkerPool pool
     cdef ReplayedBlocks blocks
     cdef size_t max_bytes
+    cdef uint64_t newest             # the highest block of which a line was kept
     cdef bytes rejected              # lines since the last valid one
     cdef list _take(self, const char* begin, const char* limit, const char* readable)
     cdef object _run(self, const char* begin, size_t end, Run* run, list blocks, bytearray hashes)

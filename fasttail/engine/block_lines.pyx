@@ -1,10 +1,11 @@
 """Cuts a stream's lines into runs that name their blocks, without those that the node writes again.
 
-It parses with one worker. A line whose block was read before is dropped as in the pipeline; a line that is no valid event stays
+It parses with one worker. A line whose block was read before is dropped as in the pipeline, and so is one of a lower block than
+a line before it; a line that is no valid event stays
 with the valid one before it, or with the first one after it if it begins the data.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint64_t
+from libc.stdint cimport INT64_MAX, uint64_t
 from libc.string cimport memcpy
 
 from fasttail.engine.pool cimport WorkerPool, check_batch, chunk_row, skip_line_rows, skip_plain_rows
@@ -79,6 +80,8 @@ cdef class BlockLines:
         self.blocks.block, self.blocks.index = line
         self.blocks.seek(delivered[0], delivered[1])
         self.blocks.block_known = True
+        self.blocks.highest_time_ns = INT64_MAX   # lower blocks that follow were written again, and are no other history
+        self.newest = delivered[0]
 
     def take_lines(self, Reader reader not None) -> list:
         """Return the runs of the lines that the reader holds after FILL_LINES, and consume these. Raises MemoryError."""
@@ -104,7 +107,7 @@ cdef class BlockLines:
         cdef size_t row_bytes = self.table.row_bytes, size = <size_t>(limit - begin), e, row = 0, first, line_end
         cdef uint64_t index, value
         cdef int code
-        cdef bint open = False
+        cdef bint open = False, left_out
         cdef Run run
         cdef list runs = [], blocks = []
         cdef bytearray hashes = bytearray()
@@ -122,11 +125,14 @@ cdef class BlockLines:
             line_end = c.envelopes[e + 1].offset if e + 1 < c.envelopes_len else size
             first = skip_plain_rows(c, row_bytes, row)
             row = skip_line_rows(c, row_bytes, first, e)
-            if open and (line.dropped or line_end - run.begin > self.max_bytes):
+            # Blocks that come late are not in the order of the chain.
+            left_out = line.dropped or line.block_number < self.newest
+            if open and (left_out or line_end - run.begin > self.max_bytes):
                 runs.append(self._run(begin, line.offset, &run, blocks, hashes))
                 open = False
-            if line.dropped:
+            if left_out:
                 continue
+            self.newest = line.block_number
             if not open:
                 open = True
                 run = Run(begin=line.offset if e > 0 else 0, end=0, after_block=line.block_number, after_events=line.events_before,

@@ -50,11 +50,12 @@ class Agreement:
         while self._entries and read_to is not None and self._entries[0].last <= read_to:
             entry = self._entries.popleft()
             if self._begins_at is not None and entry.after >= self._begins_at and not entry.gap:
-                self.compared += 1
                 hashes = array(
                     "Q", chain.from_iterable(run.between(entry.after, entry.last) for run in self._runs)
                 )
-                if len(hashes) != entry.events or sum(hashes) % (1 << 64) != entry.hash:
+                # Without any of its events, this node was not there at that time.
+                self.compared += bool(hashes) or not entry.events
+                if hashes and (len(hashes) != entry.events or sum(hashes) % (1 << 64) != entry.hash):
                     differing.append(entry)
             while self._runs and self._runs[0].run.last <= entry.last:
                 self._events -= self._runs.popleft().run.events

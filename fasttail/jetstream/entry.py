@@ -5,7 +5,8 @@
 Version; layout; the positions in the chain (block, number of its events) between which its events are; the
 hour of its file; inflated bytes; events; a hash of the events; the node's name; when it was appended, in Unix
 ms; and ` gap` if lines before it are missing, because no node has them. But for the first entry and for those
-after a gap, the first position is the second one of the entry before.
+after a gap, the first position is the second one of the entry before. Lines of the plain layout name no
+blocks: a position there is an hour and an offset in its file.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ MAX_INFLATED_BYTES = 64 << 20
 ZSTD_LEVEL = 1
 
 _FIELDS = re.compile(
-    r"v1 (by_block|streaming) ([0-9]{12})-([0-9]{7}) ([0-9]{12})-([0-9]{7}) (20[0-9]{6}(?:[01][0-9]|2[0-3])) "
-    r"([0-9]{1,8}) ([0-9]{1,9}) ([0-9a-f]{16}) ([A-Za-z0-9_.-]{1,64}) ([0-9]{1,15})( gap)?"
+    r"v1 (plain|by_block|streaming) ([0-9]{12})-([0-9]{7,13}) ([0-9]{12})-([0-9]{7,13}) "
+    r"(20[0-9]{6}(?:[01][0-9]|2[0-3])) ([0-9]{1,8}) ([0-9]{1,9}) "
+    r"([0-9a-f]{16}) ([A-Za-z0-9_.-]{1,64}) ([0-9]{1,15})( gap)?"
 )
 
 
@@ -39,7 +41,10 @@ class EntryError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """The header of an entry. hour: the file to which its lines belong, YYYYMMDDHH. written_ms: Unix time."""
+    """The header of an entry. hour: the file to which its lines belong, YYYYMMDDHH. written_ms: Unix time.
+
+    In the plain layout, `after` and `last` hold an hour and an offset in its file.
+    """
 
     layout: str
     after: BlockPosition
@@ -64,7 +69,7 @@ class Entry:
     def from_headers(cls, headers: Mapping[str, str] | None) -> Entry:
         """Return the entry that a message's headers describe. Raises EntryError."""
         text = (headers or {}).get(HEADER)
-        found = _FIELDS.fullmatch(text) if text is not None else None
+        found = _FIELDS.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise EntryError(f"a message is no entry of fasttail: its header {HEADER} is {text!r:.200}")
         after = BlockPosition(int(found[2]), int(found[3]))

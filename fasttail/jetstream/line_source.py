@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,15 +16,11 @@ from fasttail.sources.cursor import BlockPosition
 from fasttail.sources.follower import Follower
 from fasttail.sources.layout import parse_hour_path
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
-from fasttail.sources.watcher import Watcher
+from fasttail.sources.watcher import WAIT_DIRS, Watcher
 
 WINDOW_BYTES = 1 << 20
 MAX_WAITING = 32
 """Runs that wait to be taken. While there are so many, nothing more is read: the node's file is the queue."""
-
-
-class PlainLinesError(Exception):
-    """The lines do not name their blocks."""
 
 
 class SourceRun(NamedTuple):
@@ -39,7 +36,7 @@ class SourceRun(NamedTuple):
 class LineSource(threading.Thread):
     """Reads until stopped.
 
-    after: the position in the chain where reading begins, if known
+    after: the position in the chain where reading begins, if known; in the plain layout not used
     linger_s: how long lines are gathered after the first one
     max_run: bytes of a run, but for a line that is longer
     """
@@ -64,6 +61,8 @@ class LineSource(threading.Thread):
         self._stream = stream
         self._linger_s = linger_s
         self._use_inotify = use_inotify
+        self._max_run = max_run
+        self._plain_end = BlockPosition(0, 0)  # hour, and offset up to which it was read
         self._reader = Reader(window=WINDOW_BYTES, max_line=max_line)
         self._lines = BlockLines(stream, capacity=WINDOW_BYTES + max_line, max_bytes=max_run)
         if after is not None:
@@ -105,39 +104,76 @@ class LineSource(threading.Thread):
         try:
             while not self._stopping.is_set():
                 follower.check(reader, watch, at_end)
-                if follower.layout == "plain":
-                    raise PlainLinesError
                 while (line := follower.take_final_line()) is not None:
                     if not follower.late:
-                        self._put(self._lines.take_data(line), follower)
+                        self._put(self._final_runs(line, follower), follower)
                 check_at = time.monotonic() + max(follower.next_check_s, 0.0)
                 at_end = False
                 while not self._stopping.is_set():
                     code = reader.fill_once()
-                    if code == FILL_LINES:
-                        self._put(self._lines.take_lines(reader), follower)
+                    if code == FILL_LINES and follower.late:
+                        reader.take_lines()  # they would not be in the order of the chain
+                    elif code == FILL_LINES:
+                        self._put(self._runs_of(reader, follower), follower)
                     elif code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR):
                         at_end = True
                         remaining_s = check_at - time.monotonic()
                         if remaining_s <= 0 or reader.at_hole:
                             break
-                        if watcher.wait_once(int(min(remaining_s, 0.5) * 1e6) + 1):
+                        woken = watcher.wait_once(int(min(remaining_s, 0.5) * 1e6) + 1)
+                        if woken & WAIT_DIRS:
+                            break  # a new hour
+                        if woken:
                             self._stopping.wait(self._linger_s)
                     if time.monotonic() >= check_at:
                         break
         finally:
             watcher.close()
 
+    def _runs_of(self, reader: Reader, follower: Follower) -> list[LineRun]:
+        if follower.layout != "plain":
+            return self._lines.take_lines(reader)
+        data = reader.take_lines()
+        hour = self._hour(follower)
+        if hour is None:
+            return []
+        self._plain_end = BlockPosition(hour, reader.tell())
+        return list(_plain_runs(data, self._plain_end, self._max_run))
+
+    def _final_runs(self, line: bytes, follower: Follower) -> list[LineRun]:
+        """Return the run of the last line of an hour, which lacks its newline."""
+        if follower.layout != "plain":
+            return self._lines.take_data(line)
+        end = BlockPosition(self._plain_end.height, self._plain_end.events + len(line) + 1)
+        return list(_plain_runs(line + b"\n", end, self._max_run))
+
+    def _hour(self, follower: Follower) -> int | None:
+        """Return the hour of the file that is followed, None if it is no hour's."""
+        found = parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
+        return found[1].number if found is not None else None
+
     def _put(self, runs: list[LineRun], follower: Follower) -> None:
         found = parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
         if found is None:
             return
         layout, file = found
-        read_at = time.monotonic()
         for run in runs:
             body = deflate(run.data) if self.compressing else None
             self._space.acquire()
             if self._stopping.is_set():
                 return
-            item = SourceRun(run, layout, file.number, read_at, body)
+            item = SourceRun(run, layout, file.number, time.monotonic(), body)
             self._loop.call_soon_threadsafe(self._runs.put_nowait, item)
+
+
+def _plain_runs(data: bytes, end: BlockPosition, max_run: int) -> Iterator[LineRun]:
+    """Cut lines without blocks. end: the hour and the offset behind them"""
+    at = 0
+    while at < len(data):
+        newline = data.rfind(b"\n", at, at + max_run)
+        to = (newline if newline >= 0 else data.index(b"\n", at)) + 1
+        lines = data[at:to]
+        after, last = (BlockPosition(end.height, end.events - len(data) + each) for each in (at, to))
+        digest = int.from_bytes(hashlib.blake2b(lines, digest_size=8).digest(), "little")
+        yield LineRun(lines, after, last, lines.count(b"\n"), digest, b"", [])
+        at = to

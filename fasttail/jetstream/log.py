@@ -11,9 +11,11 @@ import json
 import logging
 import re
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,13 @@ _HINTS = {
     10059: " (nobody has published yet)",
 }
 TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
+PING_S = 5
 MAX_FOREIGN_MESSAGES = 100
+MAX_PENDING_BYTES = 64 << 20
+"""Of messages that were not read yet. The server waits at 32 MB; beyond this, reading begins anew."""
+PROBE_S = 5.0
+"""After which a reader that gets nothing asks where the stream ends."""
 
 log = logging.getLogger(__name__)
 
@@ -155,11 +163,10 @@ class Log:
                     raise LogConfigError(
                         f"the last {MAX_FOREIGN_MESSAGES} messages of {self.name} are no entries of fasttail"
                     )
-                try:
-                    message = await self._jetstream.get_msg(self.name, at)
-                    return state.last_seq, Entry.from_headers(message.headers)
-                except (NotFoundError, EntryError):
-                    at -= 1
+                entry = await self._entry_at(at)
+                if entry is not None:
+                    return state.last_seq, entry
+                at -= 1
             return state.last_seq, None
 
     async def first_after(self, position: BlockPosition | None) -> int:
@@ -172,15 +179,23 @@ class Log:
             low, high = max(1, state.first_seq), state.last_seq + 1
             while position is not None and low < high:
                 middle = (low + high) // 2
-                try:
-                    message = await self._jetstream.get_msg(self.name, middle)
-                    after = Entry.from_headers(message.headers).last > position
-                except NotFoundError:  # it has just been removed, with all before it
-                    after = False
-                except EntryError:
-                    after = False
-                low, high = (low, middle) if after else (middle + 1, high)
+                at, entry = middle, await self._entry_at(middle)
+                while entry is None and at > low:
+                    at -= 1
+                    entry = await self._entry_at(at)
+                if entry is not None and entry.last > position:
+                    high = at
+                else:  # or no entry from `low` to the middle: removed just now, or foreign messages
+                    low = middle + 1
             return low
+
+    async def _entry_at(self, sequence: int) -> Entry | None:
+        """Return the entry with a sequence, None if there is none."""
+        try:
+            message = await self._jetstream.get_msg(self.name, sequence)
+            return Entry.from_headers(message.headers)
+        except (NotFoundError, EntryError):
+            return None
 
     async def listen(self) -> None:
         """Begin to receive the answers to `append`."""
@@ -218,22 +233,44 @@ class Log:
         )
         with _errors():
             subscription = await self._jetstream.subscribe(
-                self._subject, stream=self.name, ordered_consumer=True, config=config
-            )
-        while True:
-            with _errors():
+                self._subject, stream=self.name, ordered_consumer=True, config=config,
+                pending_bytes_limit=MAX_PENDING_BYTES,
+            )  # fmt: skip
+        try:
+            expected, begun, overdue, quiet_since = first, False, False, time.monotonic()
+            while True:
+                with _errors():
+                    try:
+                        message = await subscription.next_msg(timeout=1.0)
+                    except nats.errors.TimeoutError:
+                        if self._lost.is_set():
+                            raise LogError("the connection was lost") from None
+                        if time.monotonic() - quiet_since > PROBE_S:
+                            ahead = await self._messages_from(expected)
+                            if ahead < 0 or (ahead > 0 and overdue):
+                                raise LogError(f"message {expected} does not come") from None
+                            overdue, quiet_since = ahead > 0, time.monotonic()
+                        continue
+                    sequence = message.metadata.sequence.stream
+                # The first one may be later if the oldest have just been removed. Whatever else is out of
+                # turn, the client has lost messages, or the stream is another one.
+                if sequence < expected or (begun and sequence != expected):
+                    raise LogError(f"message {sequence} came in the place of {expected}")
+                expected, begun, overdue, quiet_since = sequence + 1, True, False, time.monotonic()
                 try:
-                    message = await subscription.next_msg(timeout=1.0)
-                except nats.errors.TimeoutError:
-                    if self._lost.is_set():
-                        raise LogError("the connection was lost") from None
-                    continue
-                sequence = message.metadata.sequence.stream
-            try:
-                entry: Entry | EntryError = Entry.from_headers(message.headers)
-            except EntryError as error:
-                entry = error
-            yield sequence, entry, message.data
+                    entry: Entry | EntryError = Entry.from_headers(message.headers)
+                except EntryError as error:
+                    entry = error
+                yield sequence, entry, message.data
+        finally:
+            with suppress(NatsError, TimeoutError, OSError):
+                await asyncio.wait_for(subscription.unsubscribe(), 1.0)
+
+    async def _messages_from(self, sequence: int) -> int:
+        """Return how many messages there are from a sequence on; less than 0 if the stream ends before it."""
+        with _errors():
+            last = (await self._jetstream.stream_info(self.name)).state.last_seq
+        return last + 1 - sequence
 
     async def _on_answer(self, message: Msg) -> None:
         answer = self._answers.pop(message.subject.rpartition(".")[2], None)
@@ -285,23 +322,56 @@ async def open_log(options: ServerOptions, stream: str) -> AsyncIterator[Log]:
 
     more: dict[str, Any] = {}
     if options.credentials is not None:
+        _check_credentials(options.credentials)
         more["user_credentials"] = str(options.credentials)
     if any(url.startswith("tls://") for url in options.urls):
-        more["tls"] = ssl.create_default_context(cafile=options.ca and str(options.ca))
-    with _errors(problems):
-        client = await nats.connect(
-            list(options.urls),
-            name="fasttail",
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            connect_timeout=int(TIMEOUT_S),
-            disconnected_cb=on_lost,
-            closed_cb=on_lost,
-            error_cb=on_error,
-            **more,
-        )
+        more["tls"] = _tls_context(options.ca)
+    client = Client()
     try:
+        with _errors(problems):
+            try:
+                await client.connect(
+                    list(options.urls),
+                    name="fasttail",
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    connect_timeout=int(TIMEOUT_S),
+                    ping_interval=PING_S,
+                    max_outstanding_pings=2,
+                    pending_size=0,  # what waits is bounded by those who append
+                    disconnected_cb=on_lost,
+                    closed_cb=on_lost,
+                    error_cb=on_error,
+                    **more,
+                )
+            except (NatsError, TimeoutError, OSError):
+                raise
+            except Exception as error:  # the client does not expect every kind of file or answer
+                raise LogError(f"cannot connect: {type(error).__name__}: {error}") from error
         yield Log(client, options, stream, lost)
     finally:
-        with suppress(NatsError, TimeoutError, OSError):
-            await asyncio.wait_for(client.close(), TIMEOUT_S)
+        with suppress(Exception):
+            await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
+        _abort(client)
+
+
+def _abort(client: Client) -> None:
+    """Close the socket of a client, which `close` leaves open if it could not send what waits."""
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _check_credentials(path: Path) -> None:
+    """Check that a file has both parts, for which the client looks without end. Raises LogError."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogError(f"cannot read {path}: {error}") from None
+    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+        raise LogError(f"{path} is no credentials file of a NATS user")
+
+
+@cache
+def _tls_context(ca: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca and str(ca))

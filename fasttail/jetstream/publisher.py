@@ -18,17 +18,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fasttail.engine.block_lines import LineRun
 from fasttail.jetstream.agreement import Agreement
 from fasttail.jetstream.entry import Entry, EntryError, deflate
-from fasttail.jetstream.line_source import LineSource, PlainLinesError, SourceRun
+from fasttail.jetstream.line_source import LineSource, SourceRun
 from fasttail.jetstream.log import (
     ConflictError,
     Limits,
@@ -41,16 +42,20 @@ from fasttail.jetstream.log import (
 from fasttail.replay.block_search import BlockAheadError, BlockSearch, BlockTooOldError, NoBlocksError
 from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.follower import Follower
-from fasttail.sources.layout import choose_layout, hour_files, hourly_folder
+from fasttail.sources.layout import HourFile, choose_layout, hour_files, hourly_folder
 from fasttail.sources.position import Position
 
 MAX_RUN_BYTES = 512 << 10
 MAX_UNANSWERED = 64
 MAX_UNANSWERED_BYTES = 8 << 20
 RETRY_S = 0.5
+AGAIN_S = (0.02, 0.1)
+"""Until the next session after a conflict, at random, so that two publishers do not keep step."""
 REFUSED_RETRY_S = 5.0
 ANSWER_TIMEOUT_S = 5.0
 AHEAD_POLL_S = 0.2
+AHEAD_RESYNC_S = 5.0
+FAR_BELOW_BLOCKS = 20_000
 REPUBLISH_S = 60
 """What a stream that was emptied gets again, as edges may not have read its last entries."""
 
@@ -85,6 +90,12 @@ class PublisherStats:
         return time.monotonic() - self.behind_since if self.behind_since is not None else 0.0
 
 
+class _End(NamedTuple):
+    seen_at: float  # monotonic
+    end: BlockPosition
+    plain: bool
+
+
 class Publisher:
     """Publishes one stream until cancelled.
 
@@ -109,7 +120,7 @@ class Publisher:
     ) -> None:
         self.stats = PublisherStats()
         self.takes_over = False  # at once, in the next session
-        self.seen = deque[tuple[float, BlockPosition]](maxlen=REPUBLISH_S)  # the stream's end, once a second
+        self.seen = deque[_End](maxlen=REPUBLISH_S)  # where the stream ended, once a second
         self.stream = stream
         self.node = node
         self.data_dir = os.path.abspath(data_dir)
@@ -132,16 +143,14 @@ class Publisher:
                     await session.create(self._limits)
                     await session.listen()
                     await _Session(self, session).run()
-            except _Resync:
+            except (_Resync, ConflictError) as error:
+                stats.conflicts += isinstance(error, ConflictError)  # the other node is faster: stand by
+                await asyncio.sleep(random.uniform(*AGAIN_S))
                 continue
-            except ConflictError:
-                stats.conflicts += 1  # the other node is faster: stand by
-                continue
-            except (LogConfigError, PlainLinesError, NoBlocksError) as error:
-                text = str(error) or "the lines of the plain layout name no blocks, which NATS needs"
-                if stats.error != text:
-                    log.error("nats: stream %s is not published: %s", self.stream, text)
-                stats.state, stats.error, delay_s = "refused", text, REFUSED_RETRY_S
+            except LogConfigError as error:
+                if stats.error != str(error):
+                    log.error("nats: stream %s is not published: %s", self.stream, error)
+                stats.state, stats.error, delay_s = "refused", str(error), REFUSED_RETRY_S
             except (LogError, OSError) as error:
                 stats.failures += 1
                 if stats.error != str(error):
@@ -151,41 +160,53 @@ class Publisher:
                 stats.behind_since = time.monotonic()
             await asyncio.sleep(delay_s)
 
-    def note_end(self, end: BlockPosition) -> None:
-        """Note where the stream ends, for the case that it is emptied."""
+    def note_end(self, entry: Entry) -> None:
+        """Note that the stream ends with an entry, for the case that it is emptied."""
         now = time.monotonic()
-        if not self.seen or now - self.seen[-1][0] >= 1.0:
-            self.seen.append((now, end))
+        if not self.seen or now - self.seen[-1].seen_at >= 1.0:
+            self.seen.append(_End(now, entry.last, entry.layout == "plain"))
 
-    async def find(self, tip: BlockPosition | None) -> tuple[Position | None, BlockPosition | None, bool]:
-        """Return the position to read from, its block, and whether events between `tip` and it are missing.
+    async def find(
+        self, tip: BlockPosition | None, *, plain: bool
+    ) -> tuple[Position | None, BlockPosition | None, bool]:
+        """Return the position to read from, its block, and whether events between `tip` and it are gone.
 
-        tip: None: begin with the last block there is. Waits until the node has written it. Raises
-        NoBlocksError, OSError.
+        tip: None: begin with the last block there is. plain: it is an hour and an offset. Waits until the
+        node has written it. Raises OSError.
         """
+        waited_s = 0.0
         while True:
-            found = await asyncio.to_thread(self._find, tip)
+            found = await asyncio.to_thread(self._find, tip, plain)
             if found is not None:
                 return found
             if tip is None:
                 return None, None, False
             self.stats.state = "waiting"
             self.stats.error = f"this node has not written block {tip.height}, where the stream ends"
+            waited_s += AHEAD_POLL_S
+            if waited_s > AHEAD_RESYNC_S:
+                raise _Resync  # the stream may end elsewhere by now
             await asyncio.sleep(AHEAD_POLL_S)
 
-    def _find(self, tip: BlockPosition | None) -> tuple[Position, BlockPosition, bool] | None:
+    def _find(self, tip: BlockPosition | None, plain: bool) -> tuple[Position, BlockPosition, bool] | None:
         layout = choose_layout(self.data_dir, self._layout, self.stream).layout
         if layout is None:
             return None
         hours = hour_files(hourly_folder(self.data_dir, layout, self.stream))
         if not hours:
             return None
+        if tip is not None and plain != (layout == "plain"):
+            log.warning("nats: stream %s: a gap: the layout has changed to %s", self.stream, layout)
+            found = self._find(None, plain)
+            return found and (*found[:2], True)
+        if layout == "plain":
+            return self._find_plain(tip, hours)
         search = BlockSearch(hours, max_line=self.max_line, stream=self.stream)
         try:
             if tip is None:
                 tip = BlockPosition(search.newest_block(), 0)
             at = search.find(tip)
-        except BlockAheadError:
+        except (BlockAheadError, NoBlocksError):  # or the layout is only about to change
             return None
         except BlockTooOldError as error:
             assert tip is not None
@@ -203,6 +224,25 @@ class Publisher:
             tip = BlockPosition(tip.height, tip.events - at.events_consumed)
         return self._position(path, at), tip, at.events_consumed > 0
 
+    def _find_plain(
+        self, tip: BlockPosition | None, hours: list[HourFile]
+    ) -> tuple[Position, BlockPosition, bool] | None:
+        """Return the same where a position is an hour and an offset."""
+        if tip is None:
+            return None
+        for hour in hours:
+            if hour.number < tip.height:
+                continue
+            found = hour.number == tip.height and os.stat(hour.path).st_size >= tip.events
+            if not found:
+                log.warning(
+                    "nats: stream %s: a gap: hour %d is not there up to byte %d, where the last entry ends",
+                    self.stream, tip.height, tip.events,
+                )  # fmt: skip
+            at = CursorPosition(hour.number, tip.events if found else 0)
+            return self._position(hour.path, at), BlockPosition(at.hour, at.offset), not found
+        return None
+
     @staticmethod
     def _position(path: str, at: CursorPosition) -> Position:
         status = os.stat(path)
@@ -211,6 +251,16 @@ class Publisher:
 
 class _Resync(Exception):
     """The lines that were read do not begin where the stream ends: find its end in the files again."""
+
+
+class _Sent(NamedTuple):
+    """An entry on its way. size: of its body. read_at, sent_at: monotonic"""
+
+    answer: asyncio.Future[int]
+    entry: Entry
+    size: int
+    read_at: float
+    sent_at: float
 
 
 class _Session:
@@ -224,8 +274,9 @@ class _Session:
         self._moved = asyncio.Event()  # … set when it changes
         self._begin: BlockPosition | None = None  # where an empty stream begins
         self._sequence = 0  # of the last message, with those on their way
-        self._unanswered: deque[tuple[asyncio.Future[int], Entry, int]] = deque()
+        self._unanswered: deque[_Sent] = deque()
         self._unanswered_bytes = 0
+        self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets the first one
         self._agreement = Agreement()
 
     async def run(self) -> None:
@@ -233,10 +284,12 @@ class _Session:
         publisher = self._publisher
         self._sequence, self._tip = await self._log.last()
         if self._tip is not None:
-            publisher.note_end(self._tip.last)
-            position, block, gap = await publisher.find(self._tip.last)
+            publisher.note_end(self._tip)
+            plain = self._tip.layout == "plain"
+            position, block, gap = await publisher.find(self._tip.last, plain=plain)
         else:
-            position, block, gap = await publisher.find(publisher.seen[0][1] if publisher.seen else None)
+            seen = publisher.seen[0] if publisher.seen else None
+            position, block, gap = await publisher.find(seen and seen.end, plain=bool(seen and seen.plain))
         self._begin = block
         source = LineSource(
             lambda: publisher.make_follower(position),
@@ -249,6 +302,8 @@ class _Session:
             use_inotify=publisher.use_inotify,
         )
         source.start()
+        self._stats.state = "publishing" if self._is_my_stream() else "standby"
+        self._stats.error, self._stats.behind_since = "", None
         watch = asyncio.create_task(self._watch(self._sequence + 1))
         publish = asyncio.create_task(self._publish(source, gap))
         try:
@@ -260,6 +315,8 @@ class _Session:
             for task in (watch, publish):
                 task.cancel()
             await asyncio.gather(watch, publish, return_exceptions=True)
+            if not self._refusal.cancel() and not self._refusal.cancelled():
+                self._refusal.exception()  # it has been seen
 
     # ---- what others append
 
@@ -273,7 +330,7 @@ class _Session:
                     continue
                 if self._tip is None or entry.last > self._tip.last:
                     self._tip = entry
-                    self._publisher.note_end(entry.last)
+                    self._publisher.note_end(entry)
                 if entry.node != self._publisher.node:
                     self._report_differing(self._agreement.add_entry(entry))
                 self._moved.set()
@@ -295,11 +352,17 @@ class _Session:
         while True:
             item = await self._next(source)
             if not self._is_my_stream():
+                if item.layout == "plain":
+                    assert self._tip is not None
+                    raise LogConfigError(
+                        f"node {self._tip.node} publishes it, and lines of the plain layout name no blocks, "
+                        "so only one node can publish them; see nats_node"
+                    )
                 self._report_differing(self._agreement.add_run(item.run))
             if self._is_in_stream(item.run):
+                self._note_if_far_below(item)
                 continue
-            if stats.behind_since is None:
-                stats.behind_since = item.read_at
+            stats.behind_since = self._unanswered[0].read_at if self._unanswered else item.read_at
             if not await self._my_turn(item):
                 stats.behind_since = None
                 continue
@@ -326,17 +389,38 @@ class _Session:
         run = asyncio.ensure_future(source.take())
         try:
             while not run.done():
-                waited: set[asyncio.Future[Any]] = {run}
+                waited: set[asyncio.Future[Any]] = {run, self._refusal}
+                timeout_s = None
                 if self._unanswered:
-                    waited.add(self._unanswered[0][0])
-                timeout_s = ANSWER_TIMEOUT_S if self._unanswered else None
+                    waited.add(self._unanswered[0].answer)
+                    timeout_s = max(0.0, self._unanswered[0].sent_at + ANSWER_TIMEOUT_S - time.monotonic())
                 done, _ = await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if self._refusal.done():
+                    self._refusal.result()
                 if not done:
                     raise LogError("JetStream does not answer")
                 await self._take_answers(0, wait=False)
             return run.result()
         finally:
             run.cancel()
+
+    def _on_answer(self, answer: asyncio.Future[int]) -> None:
+        """Note the first answer that is a failure, for all that follow it will fail, too."""
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is not None and not self._refusal.done():
+            self._refusal.set_exception(error)
+
+    def _note_if_far_below(self, item: SourceRun) -> None:
+        """Say so if this node's blocks are far below the stream's end: it may follow another chain."""
+        tip = self._tip
+        if tip is None or item.layout == "plain" or item.run.last.height + FAR_BELOW_BLOCKS > tip.last.height:
+            return
+        text = f"this node is at block {item.run.last.height}, the stream at {tip.last.height}"
+        if self._stats.state != "waiting":
+            log.warning("nats: stream %s: %s", self._publisher.stream, text)
+        self._stats.state, self._stats.error = "waiting", text
 
     def _is_my_stream(self) -> bool:
         return self._tip is None or self._tip.node == self._publisher.node
@@ -406,24 +490,26 @@ class _Session:
         after, self._sequence, self._tip = self._sequence, self._sequence + 1, entry
         answer = await self._log.append(entry, body, after)
         self._stats.gaps += gap
-        self._unanswered.append((answer, entry, len(body)))
+        answer.add_done_callback(self._on_answer)
+        self._unanswered.append(_Sent(answer, entry, len(body), item.read_at, time.monotonic()))
         self._unanswered_bytes += len(body)
         await self._take_answers(MAX_UNANSWERED)
 
     async def _take_answers(self, most: int, *, wait: bool = True) -> None:
         """Take the answers that are there, and wait until at most `most` entries are unanswered."""
         while self._unanswered:
-            answer, entry, size = self._unanswered[0]
+            sent = self._unanswered[0]
             enough = len(self._unanswered) <= most and self._unanswered_bytes <= MAX_UNANSWERED_BYTES
-            if not answer.done() and (not wait or enough):
+            if not sent.answer.done() and (not wait or enough):
+                self._stats.behind_since = sent.read_at
                 return
-            await self._log.wait(answer)
+            await self._log.wait(sent.answer)
             self._unanswered.popleft()
-            self._unanswered_bytes -= size
+            self._unanswered_bytes -= sent.size
             self._stats.entries += 1
-            self._stats.bytes += size
-            self._stats.events += entry.events
-            self._stats.acknowledged = entry.last
-            self._publisher.note_end(entry.last)
+            self._stats.bytes += sent.size
+            self._stats.events += sent.entry.events
+            self._stats.acknowledged = sent.entry.last
+            self._publisher.note_end(sent.entry)
             self._stats.error = ""
         self._stats.behind_since = None

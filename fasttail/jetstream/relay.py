@@ -9,10 +9,12 @@ What comes after that is compared with what the file already holds.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from fasttail.sources.relay_state import RelayState
 SAVE_S = 1.0
 RETRY_S = 0.5
 INLINE_BYTES = 256 << 10
-"""Lines that are written on the event loop's thread; more of them are written by another one."""
+"""Lines that are appended on the event loop's thread; more of them, and new files, are another one's work."""
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,12 @@ class Relay:
         self._state = RelayState(stream)
         self._saved_at = 0.0
         self._fd = -1
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = _lock(folder / f"{stream}.relay.lock")
         self._load()
 
     def _load(self) -> None:
         """Read the state, and mark a new folder as a relay's."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             state = RelayState.read(self._folder, self.stream)
         except ValueError as error:
@@ -129,15 +132,25 @@ class Relay:
                         self._skip_damaged(sequence, entry)
                         continue
                     try:
-                        if entry.size > INLINE_BYTES:
-                            await asyncio.to_thread(self._take, entry, body)
-                        else:
+                        if self._is_quick(entry):
                             self._take(entry, body)
+                        else:
+                            await _in_thread(self._take, entry, body)
                     except EntryError as error:
                         self._skip_damaged(sequence, error)
                         continue
                     stats.error = ""
                     stats.delay_s = max(0.0, time.time() - entry.written_ms / 1000)
+
+    def _is_quick(self, entry: Entry) -> bool:
+        """Whether an entry is only appended to the open file, and small."""
+        state = self._state
+        return (
+            entry.size <= INLINE_BYTES
+            and (entry.layout, entry.hour) == (state.layout, state.hour)
+            and entry.after == state.last
+            and not entry.gap
+        )
 
     def _skip_damaged(self, sequence: int, error: EntryError) -> None:
         self.stats.damaged += 1
@@ -163,6 +176,8 @@ class Relay:
             if not lines:
                 return
             self._state.begin = block_of(lines) or entry.last.height
+            self._state.begin_offset = entry.last.events - len(lines) if entry.layout == "plain" else 0
+            self._state.height, self._state.events = self._state.begin, self._state.begin_offset
         elif entry.after < last:
             lines = self._after(lines, entry, last)
         self._write(entry, lines)
@@ -175,6 +190,9 @@ class Relay:
         state = self._state
         if self._fd < 0 or entry.layout != state.layout or entry.hour > state.hour:
             self._open(entry)
+        if entry.layout == "plain" and (begin := entry.last.events - len(lines)) > state.size:
+            os.ftruncate(self._fd, begin)  # offsets are the node's; what is before is not here
+            state.size = begin
         present = os.pread(self._fd, len(lines), state.size)
         if not lines.startswith(present):  # another node's lines of the same blocks
             os.ftruncate(self._fd, state.size)
@@ -189,6 +207,8 @@ class Relay:
 
     def _after(self, lines: bytes, entry: Entry, last: BlockPosition) -> bytes:
         """Return the lines of an entry without those that are written."""
+        if entry.layout == "plain":
+            return lines[-max(0, entry.last.events - last.events) :] if entry.hour == last.height else lines
         cut = BlockLines(self.stream, capacity=max(len(lines), self._max_line), max_bytes=len(lines))
         cut.begin_after(entry.after, last)
         return b"".join(run.data for run in cut.take_data(lines))
@@ -243,9 +263,30 @@ class Relay:
         self._state.save(self._folder)
 
 
+def _lock(path: Path) -> int:
+    """Return the descriptor of a lock that ends with the process. Raises RelayError if it is taken."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise RelayError(f"another relay writes to {path.parent}") from None
+    return fd
+
+
+async def _in_thread(take: Callable[[Entry, bytes], None], entry: Entry, body: bytes) -> None:
+    """Run it in a thread, and do not leave it behind when cancelled. Raises what it raises."""
+    running = asyncio.ensure_future(asyncio.to_thread(take, entry, body))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
 def _from_whole_block(lines: bytes, entry: Entry) -> bytes:
     """Return the lines from the first one on that begins a block: what a folder begins with."""
-    if not entry.after.events:
+    if not entry.after.events or entry.layout == "plain":
         return lines
     at = 0
     while at < len(lines):

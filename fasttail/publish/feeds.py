@@ -244,14 +244,17 @@ class Feeds:
             self.batch += 1  # the last batch was not of the new content
             self.on_rewind(before)
 
-    def report_gap(self, begin: BlockPosition, position: CursorPosition) -> None:
-        """Tell all members that the files miss what comes before `begin`, which is at `position`."""
+    def report_gap(self, begin: str, block: BlockPosition | None, position: CursorPosition) -> None:
+        """Tell all members that the files miss what comes before the cursor `begin`.
+
+        block: the same, if lines name blocks. position: of the file that it is in
+        """
         for feed in tuple(self._feeds.values()):
             for member in tuple(feed.members):
                 if member.live:
-                    member.send_live_gap(begin.to_cursor(self.stream), self.position_at(position))
+                    member.send_live_gap(begin, self.position_at(position))
         # So that a client that resumes where delivery was before is told, too.
-        self.high_watermark, self.block = position, begin
+        self.high_watermark, self.block = position, block
         self.on_gap(position.hour)
 
     def restart(

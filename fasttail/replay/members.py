@@ -20,6 +20,7 @@ ACTIVATION_RETRY_S = 0.01
 """Time until a member at the high watermark is retried if the pipeline does not make its messages yet."""
 
 MAX_SAMPLES = 4096
+MAX_GAPS = 64
 
 
 class LaggingMembers:
@@ -40,6 +41,7 @@ class LaggingMembers:
         self._feeds = feeds
         self._max_behind_s = max_behind_s
         self._lagging: dict[Member, LaggingMember] = {}
+        self._gap_hours: set[int] = set()  # before which the files miss something
         self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the watermark was where
         feeds.on_late_lines = self._on_late_lines
         feeds.on_rewind = self._on_rewind
@@ -60,6 +62,7 @@ class LaggingMembers:
         requested_from = self._feeds.high_watermark if member.needs_replay else position
         now = time.monotonic()
         lagging = LaggingMember(member, member.feed, layout, position, block, now, requested_from)
+        lagging.truncated_hours = {hour for hour in self._gap_hours if hour > position.hour}
         member.needs_replay = False
         self._lagging[member] = lagging
         self.waiting[lagging] = None
@@ -279,6 +282,7 @@ class LaggingMembers:
 
     def _on_gap(self, hour: int) -> None:
         """React to files that miss what comes before an hour."""
+        self._gap_hours = {hour} | set(sorted(self._gap_hours)[-MAX_GAPS:])
         for lagging in self._lagging.values():
             if lagging.current_position.hour < hour:
                 lagging.truncated_hours.add(hour)

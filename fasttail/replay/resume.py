@@ -18,6 +18,7 @@ from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.files import last_line_start
 from fasttail.sources.layout import HourFile, hour_files, hourly_folder, oldest_hour
 from fasttail.sources.reader import Reader
+from fasttail.sources.relay_state import RelayState
 
 SEARCH_THREADS = 2
 
@@ -155,7 +156,10 @@ class ReplayStartFinder:
         first = oldest_hour(folder)
         if first is None:
             raise _CannotResume("no data on disk, nothing to resume")
+        relayed = RelayState.read(self._data_dir, self._stream) if layout == "plain" else None
         begin = CursorPosition(first.number, 0)
+        if relayed is not None and relayed.begin == begin.hour:
+            begin = CursorPosition(begin.hour, relayed.begin_offset)  # the file begins with a hole
         oldest = begin.to_cursor(layout, self._stream)
         if position < begin:
             raise _CannotResume(f"older than the data on disk: the oldest is {oldest}")

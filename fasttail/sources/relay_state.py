@@ -19,6 +19,7 @@ class RelayState:
     """How far a relay has come: the position in the chain, and the size of the hour's file there.
 
     gaps: times that it began anew, because entries were missing. begin: the first block since then
+    In the plain layout, `height` and `events` are an hour and an offset; `begin` and `begin_offset` as well.
     """
 
     stream: str
@@ -28,6 +29,7 @@ class RelayState:
     height: int = 0
     events: int = 0
     begin: int = 0
+    begin_offset: int = 0
     gaps: int = 0
 
     @property
@@ -45,7 +47,15 @@ class RelayState:
             return None
         try:
             state = cls(**json.loads(text))
-            numbers = (state.hour, state.size, state.height, state.events, state.begin, state.gaps)
+            numbers = (
+                state.hour,
+                state.size,
+                state.height,
+                state.events,
+                state.begin,
+                state.begin_offset,
+                state.gaps,
+            )
             if state.stream != stream or not all(isinstance(each, int) and each >= 0 for each in numbers):
                 raise ValueError("unexpected values")
         except (ValueError, TypeError) as error:

@@ -174,6 +174,7 @@ SMALL: dict[str, tuple[str, str]] = {
         "each received once and in order",
     ),
     "fanout": ("--orders 5000 --clients 3 --stalled 1 --rounds 1 --cores 0 --queue 64M", "beside 1 stalled"),
+    "nats": ("--rate 2000 --seconds 1", "an empty edge catches up"),
     "delay": ("--rate 500,1000 --seconds 0.5 --clients 2", ""),
     "contention": (
         "--rate 1000 --seconds 0.5 --neighbours 1 --folder {folder}", "each order received once and in order"

@@ -77,6 +77,8 @@ def checklist(
         ("rejected", _rejected(log_stats, observations)),
         ("log", _log(log_stats, observations)),
     ]
+    if (nats := _nats(observations)) is not None:
+        rows.append(("nats", nats))
     return [Check(name, *found) for name, found in rows]
 
 
@@ -330,6 +332,31 @@ def _rejected(log_stats: LogStats | None, observations: Observations) -> _Result
     else:
         return _skip(observations.missing.get("/metrics", NO_SERVER))
     return (Status.WARN if more else Status.PASS), figure
+
+
+def _nats(observations: Observations) -> _Result | None:
+    """None for a server that neither publishes to NATS nor relays from it."""
+    behind = _labelled(observations, "fasttail_nats_behind_seconds")
+    connected = _labelled(observations, "fasttail_relay_connected")
+    if not behind and not connected:
+        return None
+    disagreements = sum(_labelled(observations, "fasttail_nats_disagreements_total").values())
+    gaps = sum(_labelled(observations, "fasttail_relay_gaps_total").values())
+    faults = [f"{name} not in NATS for {seconds:.0f} s" for name, seconds in behind.items() if seconds > 10]
+    faults += [f"{name} not connected" for name, value in connected.items() if not value]
+    faults += [f"{disagreements:.0f} entries of another node differ"] if disagreements else []
+    if faults:
+        return Status.FAIL, "; ".join(faults)
+    streams = ", ".join({**behind, **connected})
+    return (Status.WARN, f"{gaps:.0f} gaps") if gaps else (Status.PASS, f"{streams}: no gap")
+
+
+def _labelled(observations: Observations, name: str) -> dict[str, float]:
+    """Return a metric's values by stream."""
+    begin = f'{name}{{stream="'
+    return {
+        key[len(begin) : -2]: value for key, value in observations.metrics.items() if key.startswith(begin)
+    }
 
 
 def _log(log_stats: LogStats | None, observations: Observations) -> _Result:
