@@ -2,9 +2,9 @@
 
 A writer appends lines made by `fasttail synth` to an hour's file at a steady rate, one `write` each.
 `fasttail serve` follows it and publishes to a NATS server of Debian's; another one relays from that and
-serves a client that takes everything. Without NATS, the same server serves the same client beside the node,
-in the same run. The client's orders are checked: each once, in order. Then an empty edge catches up with
-what the stream holds; its file must equal the node's.
+serves a client that takes everything. Without NATS, the server follows the file without a client, and serves
+the same client beside the node, in the same run. The client's orders are checked: each once, in order. Then
+an empty edge catches up with what the stream holds; its file must equal the node's.
 
 It does not show the network, or a NATS server that has other work.
 """
@@ -12,6 +12,7 @@ It does not show the network, or a NATS server that has other work.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import shutil
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> Nats:
     if server is None:
         raise CannotRun("there is no nats-server (Debian: apt-get install nats-server)")
     lines = exchange.generate(int(args.rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
-    ways = [_without(args, lines)]
+    ways = [_alone(args, lines), _without(args, lines)]
     catch_up = 0.0
     for linger_ms in LINGERS_MS:
         with (
@@ -106,6 +107,29 @@ def run(args: argparse.Namespace) -> Nats:
             if linger_ms == LINGERS_MS[0]:
                 catch_up = _catch_up(lines, Path(folder), url)
     return Nats(args.rate, len(lines), ways, catch_up, {"seed": args.seed, "seconds": args.seconds})
+
+
+def _alone(args: argparse.Namespace, lines: list[bytes]) -> Way:
+    """Follow the file without clients, as the server beside the node does in the ways through NATS."""
+    with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as folder:
+        path = _hour(Path(folder))
+        with serve(Path(folder), "--workers", "1", *STREAMS) as server:
+            before = server.usage()
+            _writer(args, lines, path, multiprocessing.RawArray("q", len(lines))).join()
+            cores = server.usage().cores_since(before)
+            if read_metrics(server.port)["fasttail_lines_total"] != len(lines):
+                raise WrongAnswer("the server has not read every line")
+            return Way("no client", math.nan, math.nan, cores, 0.0, server.usage().rss, 0, 0.0, 0.0)
+
+
+def _writer(args: argparse.Namespace, lines: list[bytes], path: Path, times: Any) -> Any:
+    """Start the process that writes the lines."""
+    writer = multiprocessing.get_context("fork").Process(
+        target=write_lines,
+        args=(str(path), lines, args.rate, times, multiprocessing.RawValue("d", 0.0)),
+    )
+    writer.start()
+    return writer
 
 
 def _without(args: argparse.Namespace, lines: list[bytes]) -> Way:
@@ -140,13 +164,9 @@ def _measure(
     """Write the lines while a client receives them. Return the delays, p50 and p99, and the cores used."""
     offsets = [0, *accumulate(len(line) for line in lines)][:-1]
     times = multiprocessing.RawArray("q", len(lines))
-    behind = multiprocessing.RawValue("d", 0.0)
-    writer = multiprocessing.get_context("fork").Process(
-        target=write_lines, args=(str(path), lines, args.rate, times, behind)
-    )
     with clients(served.port, 1, SUBSCRIPTION, place(HOUR, offsets[-1]), processes=1, counting=1) as running:
         before = [each.usage() for each in watched]
-        writer.start()
+        writer = _writer(args, lines, path, times)
         received = running.take()
         cores = [each.usage().cores_since(begin) for each, begin in zip(watched, before, strict=True)]
         writer.join()

@@ -75,6 +75,13 @@ class LineSource(threading.Thread):
     async def take(self) -> SourceRun:
         """Return the next run. Raises what ended the thread."""
         run = await self._runs.get()
+        return self._taken(run)
+
+    def take_waiting(self) -> SourceRun | None:
+        """Return the next run if it is there."""
+        return None if self._runs.empty() else self._taken(self._runs.get_nowait())
+
+    def _taken(self, run: SourceRun | None) -> SourceRun:
         if run is None:
             assert self._failure is not None
             raise self._failure

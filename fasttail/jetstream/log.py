@@ -224,6 +224,11 @@ class Log:
             raise LogError("the connection was lost" if self._lost.is_set() else "no answer from JetStream")
         return answer.result()
 
+    async def until_lost(self) -> None:
+        """Wait until the connection is lost. Raises LogError."""
+        await self._lost.wait()
+        raise LogError("the connection was lost")
+
     async def read(
         self, first: int, *, headers_only: bool = False
     ) -> AsyncGenerator[tuple[int, Entry | EntryError, bytes], None]:

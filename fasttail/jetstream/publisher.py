@@ -278,6 +278,7 @@ class _Session:
         self._unanswered_bytes = 0
         self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets the first one
         self._agreement = Agreement()
+        self._watching: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Publish until something fails. Raises LogError, LogConfigError, OSError, what reading raises."""
@@ -304,17 +305,25 @@ class _Session:
         source.start()
         self._stats.state = "publishing" if self._is_my_stream() else "standby"
         self._stats.error, self._stats.behind_since = "", None
-        watch = asyncio.create_task(self._watch(self._sequence + 1))
-        publish = asyncio.create_task(self._publish(source, gap))
+        running = {
+            asyncio.create_task(self._log.until_lost()),
+            asyncio.create_task(self._publish(source, gap)),
+        }
+        if not self._is_my_stream():
+            # Whoever publishes learns from its answers if another one appends; watching would cost as much.
+            self._watching = asyncio.create_task(self._watch(self._sequence + 1))
+            running.add(self._watching)
         try:
-            done, _ = await asyncio.wait({watch, publish}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            while True:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if not task.cancelled():  # it has taken over
+                        task.result()
         finally:
             source.stop()
-            for task in (watch, publish):
+            for task in running:
                 task.cancel()
-            await asyncio.gather(watch, publish, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
             if not self._refusal.cancel() and not self._refusal.cancelled():
                 self._refusal.exception()  # it has been seen
 
@@ -385,32 +394,52 @@ class _Session:
             gap = False
 
     async def _next(self, source: LineSource) -> SourceRun:
-        """Return the next run. Meanwhile, take the answers to what was sent."""
+        """Return the next run. Raises LogError if an answer is a failure, or does not come."""
+        found = source.take_waiting()
+        if found is not None:
+            if self._refusal.done():
+                self._refusal.result()
+            return found
         run = asyncio.ensure_future(source.take())
         try:
             while not run.done():
-                waited: set[asyncio.Future[Any]] = {run, self._refusal}
                 timeout_s = None
                 if self._unanswered:
-                    waited.add(self._unanswered[0].answer)
                     timeout_s = max(0.0, self._unanswered[0].sent_at + ANSWER_TIMEOUT_S - time.monotonic())
+                waited: set[asyncio.Future[Any]] = {run, self._refusal}
                 done, _ = await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 if self._refusal.done():
                     self._refusal.result()
-                if not done:
+                if (
+                    not done
+                    and self._unanswered
+                    and self._unanswered[0].sent_at + ANSWER_TIMEOUT_S <= time.monotonic()
+                ):
                     raise LogError("JetStream does not answer")
-                await self._take_answers(0, wait=False)
             return run.result()
         finally:
             run.cancel()
 
     def _on_answer(self, answer: asyncio.Future[int]) -> None:
-        """Note the first answer that is a failure, for all that follow it will fail, too."""
+        """Count what is answered, in order. Note the first failure, for all that follow it will fail, too."""
         if answer.cancelled():
             return
         error = answer.exception()
-        if error is not None and not self._refusal.done():
-            self._refusal.set_exception(error)
+        if error is not None:
+            if not self._refusal.done():
+                self._refusal.set_exception(error)
+            return
+        stats = self._stats
+        while self._unanswered and self._unanswered[0].answer.done() and not self._refusal.done():
+            sent = self._unanswered.popleft()
+            self._unanswered_bytes -= sent.size
+            stats.entries += 1
+            stats.bytes += sent.size
+            stats.events += sent.entry.events
+            stats.acknowledged = sent.entry.last
+            self._publisher.note_end(sent.entry)
+            stats.error = ""
+        stats.behind_since = self._unanswered[0].read_at if self._unanswered else None
 
     def _note_if_far_below(self, item: SourceRun) -> None:
         """Say so if this node's blocks are far below the stream's end: it may follow another chain."""
@@ -444,6 +473,8 @@ class _Session:
             publisher.stream, self._tip.node, publisher.takeover_s, self._tip.last.height,
         )  # fmt: skip
         self._agreement = Agreement()
+        if self._watching is not None:
+            self._watching.cancel()
         return True
 
     async def _appended_within(self, item: SourceRun, seconds: float) -> bool:
@@ -493,23 +524,5 @@ class _Session:
         answer.add_done_callback(self._on_answer)
         self._unanswered.append(_Sent(answer, entry, len(body), item.read_at, time.monotonic()))
         self._unanswered_bytes += len(body)
-        await self._take_answers(MAX_UNANSWERED)
-
-    async def _take_answers(self, most: int, *, wait: bool = True) -> None:
-        """Take the answers that are there, and wait until at most `most` entries are unanswered."""
-        while self._unanswered:
-            sent = self._unanswered[0]
-            enough = len(self._unanswered) <= most and self._unanswered_bytes <= MAX_UNANSWERED_BYTES
-            if not sent.answer.done() and (not wait or enough):
-                self._stats.behind_since = sent.read_at
-                return
-            await self._log.wait(sent.answer)
-            self._unanswered.popleft()
-            self._unanswered_bytes -= sent.size
-            self._stats.entries += 1
-            self._stats.bytes += sent.size
-            self._stats.events += sent.entry.events
-            self._stats.acknowledged = sent.entry.last
-            self._publisher.note_end(sent.entry)
-            self._stats.error = ""
-        self._stats.behind_since = None
+        while len(self._unanswered) > MAX_UNANSWERED or self._unanswered_bytes > MAX_UNANSWERED_BYTES:
+            await self._log.wait(self._unanswered[0].answer)
