@@ -196,7 +196,6 @@ class Publisher:
         if not hours:
             return None
         if tip is not None and plain != (layout == "plain"):
-            log.warning("nats: stream %s: a gap: the layout has changed to %s", self.stream, layout)
             found = self._find(None, plain)
             return found and (*found[:2], True)
         if layout == "plain":
@@ -209,18 +208,9 @@ class Publisher:
         except (BlockAheadError, NoBlocksError):  # or the layout is only about to change
             return None
         except BlockTooOldError as error:
-            assert tip is not None
-            log.warning(
-                "nats: stream %s: a gap: the files begin at block %d, the last entry ends in block %d",
-                self.stream, error.oldest.height, tip.height,
-            )  # fmt: skip
             return self._position(hours[0].path, CursorPosition(hours[0].number, 0)), error.oldest, True
         path = next(hour.path for hour in hours if hour.number == at.hour)
         if at.events_consumed:  # not of the last block's beginning
-            log.warning(
-                "nats: stream %s: a gap: the last entry ends within a line of block %d as this node wrote it",
-                self.stream, tip.height,
-            )  # fmt: skip
             tip = BlockPosition(tip.height, tip.events - at.events_consumed)
         return self._position(path, at), tip, at.events_consumed > 0
 
@@ -234,11 +224,6 @@ class Publisher:
             if hour.number < tip.height:
                 continue
             found = hour.number == tip.height and os.stat(hour.path).st_size >= tip.events
-            if not found:
-                log.warning(
-                    "nats: stream %s: a gap: hour %d is not there up to byte %d, where the last entry ends",
-                    self.stream, tip.height, tip.events,
-                )  # fmt: skip
             at = CursorPosition(hour.number, tip.events if found else 0)
             return self._position(hour.path, at), BlockPosition(at.hour, at.offset), not found
         return None
@@ -369,16 +354,18 @@ class _Session:
                     )
                 self._report_differing(self._agreement.add_run(item.run))
             if self._is_in_stream(item.run):
+                gap = False
                 self._note_if_far_below(item)
                 continue
             stats.behind_since = self._unanswered[0].read_at if self._unanswered else item.read_at
             if not await self._my_turn(item):
-                stats.behind_since = None
+                stats.behind_since, gap = None, False
                 continue
             gap = gap or self._has_hole(item)
             if gap and not await self._nobody_else_fills(item):
                 raise _Resync
             tip = self._tip
+            gap = gap and not self._follows(item)
             if tip is not None and not gap and item.run.after < tip.last:
                 self._publisher.takes_over = True
                 raise _Resync
@@ -390,6 +377,11 @@ class _Session:
                         "run both nodes with the same layout"
                     )
                 gap = True
+            if gap and tip is not None:
+                log.warning(
+                    "nats: stream %s: a gap: it ends at %d-%d, and no node has what follows up to %d-%d",
+                    self._publisher.stream, *tip.last, *item.run.after,
+                )  # fmt: skip
             await self._append(item, gap)
             gap = False
 
@@ -494,6 +486,13 @@ class _Session:
             and item.layout == "by_block"
             and item.run.after.height > self._tip.last.height + 1
         )
+
+    def _follows(self, item: SourceRun) -> bool:
+        """Whether the lines begin where the stream ends by now, or before that."""
+        tip, after = self._tip, item.run.after
+        if tip is None or tip.layout != item.layout:
+            return False
+        return after <= tip.last or (item.layout == "by_block" and after.height == tip.last.height + 1)
 
     async def _nobody_else_fills(self, item: SourceRun) -> bool:
         """Give another publisher the time to append what this node does not have. Return False if it has."""

@@ -126,7 +126,7 @@ class Relay:
         async with open_log(self._options, self.stream) as session:
             first = await session.first_after(self._state.last)
             async with aclosing(session.read(first)) as entries:
-                stats.state = "relaying"
+                stats.state, stats.error = "relaying", ""
                 async for sequence, entry, body in entries:
                     if isinstance(entry, EntryError):
                         self._skip_damaged(sequence, entry)

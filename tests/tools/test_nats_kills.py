@@ -26,11 +26,11 @@ KILLS = int(os.environ.get("FASTTAIL_NATS_KILLS") or 10)
 SEED = os.environ.get("FASTTAIL_SEED") or "1"
 
 
-def two_nodes(folder: Path, layout: str) -> subprocess.Popen[bytes]:
+def two_nodes(folder: Path, layout: str, *, hour_seconds: float = 20) -> subprocess.Popen[bytes]:
     writing = subprocess.Popen(
         command(
             "synth", folder / "a", "--second-node", folder / "b", "--streams", "orders,fills",
-            "--layout", layout, "--rate", 3000, "--hour-seconds", 20,
+            "--layout", layout, "--rate", 3000, "--hour-seconds", hour_seconds,
         ),
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -132,6 +132,36 @@ def test_each_event_once_over_kills_of_publishers(tmp_path: Path, layout: str) -
         print(
             f"\n{layout}, {KILLS} kills: {dict(outcomes)}, {takeovers} takeovers; entries by node: {shares}"
         )
+
+
+def test_a_standby_whose_files_begin_late(tmp_path: Path) -> None:
+    """Where its files began does not matter any more once the other node has published beyond that."""
+    with ExitStack() as stack:
+        server = stack.enter_context(nats_server(tmp_path / "nats"))
+        writing = two_nodes(tmp_path, "streaming", hour_seconds=3)
+        stack.callback(writing.kill)
+        publishers = Publishers(tmp_path, server.url, "--streams", "orders")
+        stack.callback(publishers.end)
+        wait_for("a publisher", lambda: nats_state(publishers.running["a"])["nats"] == "publishing")
+        for name in "ba":
+            publishers.kill(name)
+        count = len(hour_paths(tmp_path / "b"))
+        wait_for("two hours", lambda: len(hour_paths(tmp_path / "b")) > count + 1)
+        for path in hour_paths(tmp_path / "b")[:-1]:
+            path.unlink()
+        publishers.start("b")
+        publishers.start("a")
+        wait_for("a standby", lambda: nats_state(publishers.running["b"])["nats"] == "standby")
+        compared = partial(publishers.running["b"].metric_of, "nats_compared_entries_total", "orders")
+        wait_for("entries compared", lambda: compared() > 20)
+        publishers.kill("a")
+        wait_for("a takeover", lambda: nats_state(publishers.running["b"])["nats"] == "publishing")
+        time.sleep(1)
+        finish(writing)
+        publishers.end()
+        entries = server.entries()
+        assert entries[-1][0].node == "b"
+        assert not any(entry.gap for entry, _ in entries)
 
 
 def relayed_more_than(server: Serve, count: float) -> bool:
