@@ -69,15 +69,21 @@ def more_hours(folder: Path, count: int) -> bool:
     return len(hour_paths(folder)) > count
 
 
+def last_block(folder: Path, stream: str) -> tuple[int, list[Any]] | None:
+    """Return the block and the events of a folder's last whole line."""
+    for path in reversed(hour_paths(folder, stream)):
+        data = whole_lines(path)
+        if data:
+            line = json.loads(data[data.rfind(b"\n", 0, -1) + 1 :])
+            return line["block_number"], line["events"]
+    return None
+
+
 def wait_same(node_folder: Path, edge: Path, stream: str = "orders") -> list[tuple[int, str]]:
     """Wait until an edge ends as the node does, and return its events: the node's from some block on."""
     written = events(node_folder, stream)
-    data = hour_paths(node_folder, stream)[-1].read_bytes()
-    last = data[: data.rfind(b"\n") + 1][-300:]
-    wait_for(
-        "the last event at the edge",
-        lambda: (paths := hour_paths(edge, stream)) and paths[-1].read_bytes().endswith(last),
-    )
+    last = last_block(node_folder, stream)
+    wait_for("the last event at the edge", lambda: last_block(edge, stream) == last)
     found = events(edge, stream)
     assert found == written[len(written) - len(found) :]
     assert len(found) == len(written) or written[len(written) - len(found) - 1][0] != found[0][0], (

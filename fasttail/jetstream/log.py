@@ -37,9 +37,12 @@ from fasttail.jetstream.entry import HEADER, Entry, EntryError
 from fasttail.sources.cursor import BlockPosition
 
 EXPECTED_HEADER = "Nats-Expected-Last-Sequence"
+EXPECTED_ID_HEADER = "Nats-Expected-Last-Msg-Id"
+ID_HEADER = "Nats-Msg-Id"
 HEADROOM_BYTES = 4096
 """Of a message's limit that is left for headers, which the client does not count."""
-WRONG_LAST_SEQUENCE = 10071
+CONFLICTS = {10070, 10071}
+"""Wrong last message, or wrong last sequence."""
 _HINTS = {
     10047: " (lower nats_max_bytes, or raise the server's max_file_store)",
     10059: " (nobody has published yet)",
@@ -202,12 +205,20 @@ class Log:
         with _errors():
             await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
 
-    async def append(self, entry: Entry, body: bytes, after: int) -> asyncio.Future[int]:
-        """Send an entry that must follow sequence `after`. The answer is its own sequence, or LogError."""
+    async def append(
+        self, entry: Entry, body: bytes, after: int, previous: Entry | None
+    ) -> asyncio.Future[int]:
+        """Send an entry that must follow sequence `after`. The answer is its own sequence, or LogError.
+
+        previous: the entry sent before it in this session. Should it get lost, which happens where a cluster
+        elects a leader, and another node's entry take its place, then this one must not follow that.
+        """
         self._count += 1
         token = str(self._count)
         answer = self._answers[token] = asyncio.get_running_loop().create_future()
-        headers = {EXPECTED_HEADER: str(after), HEADER: entry.to_header()}
+        headers = {EXPECTED_HEADER: str(after), ID_HEADER: _id_of(entry), HEADER: entry.to_header()}
+        if previous is not None:
+            headers[EXPECTED_ID_HEADER] = _id_of(previous)
         with _errors():
             await self._client.publish(self._subject, body, reply=f"{self._inbox}.{token}", headers=headers)
         return answer
@@ -288,11 +299,15 @@ class Log:
                 answer.set_result(int(data["seq"]))
                 return
             failure = LogError(f"JetStream refused an entry: {error.get('description', error)}")
-            if error.get("err_code") == WRONG_LAST_SEQUENCE:
+            if error.get("err_code") in CONFLICTS:
                 failure = ConflictError(str(error.get("description")))
         except (ValueError, KeyError, TypeError, AttributeError):  # such as the empty answer of a 503
             failure = LogError(f"JetStream did not take an entry: {dict(message.headers or {})}")
         answer.set_exception(failure)
+
+
+def _id_of(entry: Entry) -> str:
+    return f"{entry.last.height}-{entry.last.events}-{entry.node}-{entry.written_ms}"
 
 
 @contextmanager

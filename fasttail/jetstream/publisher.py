@@ -259,6 +259,7 @@ class _Session:
         self._moved = asyncio.Event()  # … set when it changes
         self._begin: BlockPosition | None = None  # where an empty stream begins
         self._sequence = 0  # of the last message, with those on their way
+        self._previous: Entry | None = None  # sent last in this session
         self._unanswered: deque[_Sent] = deque()
         self._unanswered_bytes = 0
         self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets the first one
@@ -518,7 +519,8 @@ class _Session:
             time.time_ns() // 1_000_000, gap,
         )  # fmt: skip
         after, self._sequence, self._tip = self._sequence, self._sequence + 1, entry
-        answer = await self._log.append(entry, body, after)
+        answer = await self._log.append(entry, body, after, self._previous)
+        self._previous = entry
         self._stats.gaps += gap
         answer.add_done_callback(self._on_answer)
         self._unanswered.append(_Sent(answer, entry, len(body), item.read_at, time.monotonic()))
