@@ -9,99 +9,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nats
 import pytest
+from nats_nodes import (
+    STEMS,
+    edge,
+    events,
+    finish,
+    hour_paths,
+    more_hours,
+    nats_state,
+    node,
+    publish,
+    wait_same,
+    whole_lines,
+)
 from nats_servers import NatsServer, nats_server, needs_nats
-from running import PATIENCE_S, Serve, command, serve, wait_for
+from running import PATIENCE_S, command, serve, wait_for
 from test_stream_truth import Returning
 
 pytestmark = needs_nats
-
-STEMS = {"orders": "node_order_statuses", "fills": "node_fills"}
-
-
-@contextmanager
-def node(
-    folder: Path, *options: object, rate: int = 3000, seconds: float = 600
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a simulated node, of which the first orders are written."""
-    writing = subprocess.Popen(
-        command("synth", folder, "--rate", rate, "--seconds", seconds, "--hour-seconds", 4, *options),
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        wait_for("the first orders", lambda: list(folder.glob("node_order_statuses*/hourly/*/*")))
-        yield writing
-    finally:
-        writing.kill()
-        writing.wait()
-
-
-def finish(writing: subprocess.Popen[bytes]) -> None:
-    """Let the node end at a whole line."""
-    writing.send_signal(signal.SIGINT)
-    writing.wait(timeout=PATIENCE_S)
-
-
-def hour_paths(folder: Path, stream: str = "orders") -> list[Path]:
-    paths = folder.glob(f"{STEMS[stream]}*/hourly/*/*")
-    return sorted(paths, key=lambda path: (path.parent.name, int(path.name)))
-
-
-def events(folder: Path, stream: str = "orders") -> list[tuple[int, str]]:
-    """Return the events in whole lines of a folder, each with its block."""
-    found = []
-    for path in hour_paths(folder, stream):
-        data = path.read_bytes()
-        for line in data[: data.rfind(b"\n") + 1].splitlines():
-            block = json.loads(line)
-            found += [(block["block_number"], json.dumps(event)) for event in block["events"]]
-    return found
-
-
-def more_hours(folder: Path, count: int) -> bool:
-    return len(hour_paths(folder)) > count
-
-
-def last_block(folder: Path, stream: str) -> tuple[int, list[Any]] | None:
-    """Return the block and the events of a folder's last whole line."""
-    for path in reversed(hour_paths(folder, stream)):
-        data = whole_lines(path)
-        if data:
-            line = json.loads(data[data.rfind(b"\n", 0, -1) + 1 :])
-            return line["block_number"], line["events"]
-    return None
-
-
-def wait_same(node_folder: Path, edge: Path, stream: str = "orders") -> list[tuple[int, str]]:
-    """Wait until an edge ends as the node does, and return its events: the node's from some block on."""
-    written = events(node_folder, stream)
-    last = last_block(node_folder, stream)
-    wait_for("the last event at the edge", lambda: last_block(edge, stream) == last)
-    found = events(edge, stream)
-    assert found == written[len(written) - len(found) :]
-    assert len(found) == len(written) or written[len(written) - len(found) - 1][0] != found[0][0], (
-        "a whole block"
-    )
-    return found
-
-
-def nats_state(server: Serve, stream: str = "orders") -> dict[str, Any]:
-    return dict(json.loads(server.get("/health")[1])["nats"][stream])
-
-
-def publish(folder: Path, server: NatsServer, *options: object) -> Any:
-    return serve(folder, "--nats-url", server.url, "--workers", 1, *options)
-
-
-def edge(folder: Path, server: NatsServer, *options: object) -> Any:
-    return serve(folder, "--from-nats", server.url, "--workers", 1, *options)
 
 
 @pytest.mark.parametrize("layout", ["streaming", "by_block"])
@@ -310,11 +240,6 @@ def test_plain_lines(tmp_path: Path) -> None:
                 assert "older than the data on disk" in in_hole.errors[0]
 
 
-def whole_lines(path: Path) -> bytes:
-    data = path.read_bytes()
-    return data[: data.rfind(b"\n") + 1]
-
-
 def test_foreign_and_damaged_messages_are_left_out(tmp_path: Path) -> None:
     """An edge counts them and continues; a publisher appends after them."""
     with (
@@ -403,7 +328,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_the_pages_consumer(tmp_path: Path) -> None:
     """The program of docs/nats.md prints coins and prices."""
-    page = (Path(__file__).parents[1] / "docs" / "nats.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "nats.md").read_text()
     code = page[page.index("```python\n") + 10 :]
     code = code[: code.index("```")]
     if sys.version_info >= (3, 14):
