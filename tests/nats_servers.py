@@ -14,8 +14,7 @@ from pathlib import Path
 
 import nats
 import pytest
-from nats.js.api import ConsumerConfig, DeliverPolicy
-from running import wait_for
+from running import free_ports, wait_for
 
 from fasttail.jetstream.entry import Entry, inflate
 
@@ -25,14 +24,6 @@ needs_nats = pytest.mark.skipif(
     SERVER is None and not os.environ.get("FASTTAIL_NEED_NATS"),
     reason="no nats-server: apt-get install nats-server",
 )
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 class NatsServer:
@@ -100,20 +91,15 @@ class NatsServer:
         client = await nats.connect(self.url)
         try:
             stream = client.jetstream()
-            last = (await stream.stream_info(name)).state.last_seq
-            subscription = await stream.subscribe(
-                "",
-                stream=name,
-                ordered_consumer=True,
-                config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL),
-            )
+            state = (await stream.stream_info(name)).state
             found = []
-            while True:
-                message = await subscription.next_msg(timeout=60)
+            for sequence in range(
+                state.first_seq, state.last_seq + 1
+            ):  # a consumer would be faster, but may stall
+                message = await stream.get_msg(name, sequence)
                 entry = Entry.from_headers(message.headers)
-                found.append((entry, inflate(message.data, entry)))
-                if message.metadata.sequence.stream >= last:
-                    return found
+                found.append((entry, inflate(message.data or b"", entry)))
+            return found
         finally:
             await client.close()
 

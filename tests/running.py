@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -43,6 +44,15 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"waited in vain for {what}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback address that nobody uses."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
 
 
 class Serve:

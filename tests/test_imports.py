@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "replay": {"sources", "streams.registry", "engine", "connection", "publish"}
     | {"monitoring.rate_limited", "system.scheduling"},
     "server": {"connection"},
-    "jetstream": {"sources", "engine", "replay.block_search"},
+    "jetstream": {"sources", "engine", "replay.block_search", "system.tasks"},
     # beside it
     "state": {"sources", "engine.events", "monitoring.rate_limit"},
     "monitoring": {"state.restart", "system.http_client"},
@@ -36,7 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "app": {"sources", "engine", "connection", "publish", "replay", "server", "jetstream"}
     | {"state", "monitoring", "config", "system", "version"},
     # separate commands
-    "commands": {"sources", "streams", "engine", "replay.find", "config"} | {"jetstream", "monitoring.log"},
+    "commands": {"sources", "streams", "engine", "replay.find", "config"}
+    | {"jetstream", "monitoring.log", "system.tasks"},
     "tools": {"config", "monitoring.growth", "monitoring.stacks", "sources.layout", "version"}
     | {"system.cgroup", "system.http_client"},
     "cli": {"app", "commands", "tools", "config", "monitoring.stacks", "version"},

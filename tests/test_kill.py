@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import orjson
 import pytest
 from lines import envelope, event
-from running import command, hour_file, wait_for
+from running import command, free_ports, hour_file, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
@@ -194,12 +193,6 @@ def assert_without_holes(connection: Connection) -> None:
     assert connection.orders == list(range(begin, begin + len(connection.orders)))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.plain_build
 @pytest.mark.fault(27)
 @pytest.mark.timeout(120 + 6 * KILLS)
@@ -210,7 +203,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     seed = int(os.environ.get("FASTTAIL_SEED") or time.time_ns() % 1_000_000)
     print(f"FASTTAIL_SEED={seed}")
     chance = random.Random(seed)
-    folder, state, port = tmp_path / "data", tmp_path / "state", free_port()
+    folder, state, port = tmp_path / "data", tmp_path / "state", free_ports(1)[0]
     node = Node(folder, seed)
     # With the smallest queue, clients of /ws leave the live path and return under the load.
     words = command(

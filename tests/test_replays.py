@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from fasttail.publish.queue_limit import QueueLimit
 from fasttail.replay.replays import ReplayManager
 from fasttail.replay.resume import ReplayStartFinder
 from fasttail.replay.threads import ReplayThreads
-from fasttail.sources.cursor import CursorPosition
+from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.layout import parse_hour_path
 
 SEEDS = int(os.environ.get("FASTTAIL_REPLAY_SEEDS") or 2)
@@ -142,6 +143,7 @@ class World:
         self.late: set[int] = set()
         self.lost: set[int] = set()  # were in a file that was truncated or deleted
         self.of_hour: dict[int, list[int]] = {}
+        self.times_begun_anew = self.times_told = self.begin_offset = 0
         self.feeds = Feeds(drive.pipeline, "epoch")
         hub = Hub(CHANNELS)
         self.queue_limit = QueueLimit(hub, 6 * QUEUE)
@@ -160,7 +162,7 @@ class World:
             max_line=1 << 20,
             max_behind_s=3600.0,
             on_delivered=self.queue_limit.enforce,
-            deliver_replayed=True,
+            deliver_replayed=delivers_replayed(layout),
         )
         self.service = PublicService(
             hub,
@@ -188,7 +190,14 @@ class World:
             elif isinstance(note, FileOpened):
                 found = parse_hour_path(self.folder, note.file[0])
                 assert found is not None
-                self.feeds.set_source(found[0], CursorPosition(found[1].number, note.end), note.block)
+                position = CursorPosition(found[1].number, note.end)
+                self.feeds.set_source(found[0], position, note.block)
+                if self.times_told != self.times_begun_anew:
+                    self.times_told = self.times_begun_anew
+                    begin = BlockPosition(7000 + self.of_hour[self.hour][0] // 10, 0)
+                    self.feeds.report_gap(
+                        position, self.begin_offset, begin if note.block is not None else None
+                    )
             elif isinstance(note, BatchEnd):
                 self.feeds.deliver_batch(note.messages, note)
                 self.queue_limit.enforce()
@@ -212,6 +221,30 @@ class World:
         self.of_hour.setdefault(self.hour if hour is None else hour, []).extend(numbers)
         if hour is not None:
             self.late.update(numbers)
+
+    def begin_anew(self) -> None:
+        """Replace all files, as a relay does that was away for long. The next order is of another block."""
+        self.begin_offset = self.path(self.hour).stat().st_size
+        if self.chance.random() < 0.3:
+            self.hour += 1
+            self.begin_offset = 0
+        self.lost.update(range(self.written, -(-self.written // 10) * 10))
+        self.written = -(-self.written // 10) * 10
+        self.lost.update(number for numbers in self.of_hour.values() for number in numbers)
+        self.of_hour.clear()
+        shutil.rmtree(self.path(self.hour).parent.parent)
+        self.times_begun_anew += 1
+        with self.path(self.hour).open("ab") as file:
+            file.truncate(self.begin_offset)
+        self.append()
+
+    def is_read(self) -> bool:
+        """Return whether the pipeline has read everything there is."""
+        if self.times_begun_anew:
+            return self.times_told == self.times_begun_anew and self.feeds.high_watermark == self.end_of(
+                self.hour
+            )
+        return int(self.drive.pipeline.stats()["orders"]) >= self.written
 
     def read(self) -> None:
         for client in self.clients:
@@ -241,7 +274,7 @@ class World:
         def settled() -> bool:
             for client in self.clients:
                 client.read(1 << 30)
-            return int(self.drive.pipeline.stats()["orders"]) >= self.written and all(
+            return self.is_read() and all(
                 each.wanted.seq is not None and each.wanted.told for each in self.clients
             )
 
@@ -313,6 +346,8 @@ async def act(world: World, drive: Drive, chance: random.Random, steps: list[str
                 await truncate(world)
         elif step == "delete":
             delete(world)
+        elif step == "begin anew" and not world.times_begun_anew:  # else one gap would hide another
+            world.begin_anew()
         world.read()
         await asyncio.sleep(chance.choice([0, 0, 0.001, 0.005]))
 
@@ -334,9 +369,20 @@ def delete(world: World) -> None:
         world.lost.update(world.of_hour.pop(hour))
 
 
-def driven(folder: Path, grace_s: float) -> Drive:
-    """Return a pipeline that delivers every line: late ones have newer blocks here than a node's."""
-    return Drive(folder, frames=False, pieces=False, grace_s=grace_s, window=16 << 10, deliver_replayed=True)
+def delivers_replayed(layout: str) -> bool:
+    """Return whether every line is delivered in a layout: late ones have newer blocks here than a node's."""
+    return layout != "streaming"
+
+
+def driven(folder: Path, grace_s: float, layout: str = "by_block") -> Drive:
+    return Drive(
+        folder,
+        frames=False,
+        pieces=False,
+        grace_s=grace_s,
+        window=16 << 10,
+        deliver_replayed=delivers_replayed(layout),
+    )
 
 
 APPEND = ["append"] * 10 + ["hour"]
@@ -363,6 +409,19 @@ def test_each_order_once(tmp_path: Path, kind: str, layout: str, seed: int) -> N
     told = [channel for client in world.clients for channel in client.wanted.told]
     assert "replay" in told, "the model is to do what it is for"
     assert "live" in told
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("layout", ["plain", "by_block", "streaming"])
+def test_a_folder_that_begins_anew_is_told(tmp_path: Path, layout: str, seed: int) -> None:
+    """Every client that misses something gets a gap, wherever it was in the former files."""
+    chance = random.Random(f"begins anew {layout} {seed}")
+
+    async def main(drive: Drive) -> None:
+        await run(tmp_path, drive, layout, chance, [*APPEND * 4, "begin anew"])
+
+    with driven(tmp_path, 0.3, layout) as drive:
+        asyncio.run(main(drive))
 
 
 def test_a_truncated_hour_that_stays_empty_is_told(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 from fill_lines import events_of
-from running import PATIENCE_S, command, serve, wait_for
+from running import PATIENCE_S, command, free_ports, serve, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
@@ -75,12 +74,6 @@ class Returning:
                     self._cursor = message["cursor"]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def true_trades(truth: Path) -> list[dict[str, Any]]:
     """Return the exchange's trades in the public API's shape, without one-sided ones."""
     keys = ("coin", "side", "px", "sz", "time", "hash", "tid", "users")
@@ -131,7 +124,7 @@ def check(client: Returning, expected: list[Any]) -> None:
 @pytest.mark.parametrize("layout", ["plain", "streaming", "by_block"])
 def test_each_fill_and_trade_once_over_kills(tmp_path: Path, layout: str) -> None:
     node, truth = tmp_path / "node", tmp_path / "truth"
-    port = free_port()
+    port = free_ports(1)[0]
     chance = random.Random(layout)
     synth = subprocess.Popen(
         command(

@@ -99,7 +99,7 @@ class Dispatcher:
         elif isinstance(event, FileOpened):
             opened = self._opened_at(event)
             feeds.set_source(*opened)
-            self._report_relay_gap(event.stream, opened[1])
+            self._report_relay_gap(event.stream, *opened[1:])
             if event.stream == self._primary:
                 self._delivered.on_file_opened(event)
         elif event.stream == self._primary:
@@ -116,19 +116,17 @@ class Dispatcher:
             return None, None, None
         return found[0], CursorPosition(found[1].number, event.end), event.block
 
-    def _report_relay_gap(self, stream: str, position: CursorPosition | None) -> None:
+    def _report_relay_gap(
+        self, stream: str, position: CursorPosition | None, block: BlockPosition | None
+    ) -> None:
         """Tell clients of a gap if the folder's relay has begun anew with the file at `position`."""
         state = _relay_state(self._data_dir, stream)
         if state is None or position is None or state.gaps == self._relay_gaps.get(stream, 0):
             return
         self._relay_gaps[stream] = state.gaps
-        feeds = self._publishing.streams[stream].feeds
-        if state.layout == "plain":
-            begin = feeds.position_at(CursorPosition(state.begin, state.begin_offset))
-            feeds.report_gap(begin, None, position)
-        else:
-            block = BlockPosition(state.begin, 0)
-            feeds.report_gap(block.to_cursor(stream), block, position)
+        # Cursors name blocks only where those of the pipeline do.
+        begin = BlockPosition(state.begin, 0) if block is not None else None
+        self._publishing.streams[stream].feeds.report_gap(position, state.begin_offset, begin)
 
     def _publish_other(self, event: BatchEnd) -> None:
         """Deliver a batch of another stream than the first."""

@@ -12,9 +12,10 @@ from typing import Any
 from fasttail.config import ConfigError, ServeSettings
 from fasttail.jetstream.log import Limits, ServerOptions, share_bytes
 from fasttail.jetstream.publisher import Publisher
-from fasttail.jetstream.relay import Relay, RelayError
+from fasttail.jetstream.relay import Relay, RelayError, open_relays
 from fasttail.sources.follower import Follower
 from fasttail.sources.position import Position
+from fasttail.system.tasks import cancel_tasks
 
 STOP_TIMEOUT_S = 1.0
 RETRY_S = 5.0
@@ -35,10 +36,6 @@ class NatsTasks:
         self._publishers: list[Publisher] = []
         self._relays: list[Relay] = []
         self._tasks: list[asyncio.Task[None]] = []
-        for name in ("nats_credentials", "nats_ca"):
-            path = getattr(settings, name)
-            if path is not None and not path.is_file():
-                raise ConfigError(f"{name}: {path} is no file")
         s = settings
         options = ServerOptions(s.nats_url or s.from_nats, s.nats_prefix, s.nats_credentials, s.nats_ca)
         if s.nats_url:
@@ -60,12 +57,10 @@ class NatsTasks:
                 for stream in s.streams
             ]
         else:
-            shares = share_bytes(s.relay_keep, s.streams)
             try:
-                self._relays = [
-                    Relay(options, s.data_dir, stream, keep_bytes=shares[stream], max_line=s.max_line)
-                    for stream in s.streams
-                ]
+                self._relays = open_relays(
+                    options, s.data_dir, s.streams, keep_bytes=s.relay_keep, max_line=s.max_line
+                )
             except RelayError as error:
                 raise ConfigError(str(error)) from None
 
@@ -76,10 +71,7 @@ class NatsTasks:
 
     async def stop(self) -> None:
         """Stop them, and wait for their end for a moment."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
+        await cancel_tasks(self._tasks, STOP_TIMEOUT_S)
 
     def publishers(self) -> dict[str, dict[str, Any]]:
         """Return the statistics of each publisher (`PublisherStats`), by its stream."""

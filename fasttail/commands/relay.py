@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 
 from fasttail.config import ConfigError, RelaySettings
-from fasttail.jetstream.log import ServerOptions, share_bytes
-from fasttail.jetstream.relay import Relay, RelayError
+from fasttail.jetstream.log import ServerOptions
+from fasttail.jetstream.relay import Relay, RelayError, open_relays
 from fasttail.monitoring.log import start_logging
+from fasttail.system.tasks import cancel_tasks
 
 MAX_LINE = 64 << 20
 
@@ -21,12 +21,8 @@ def relay(settings: RelaySettings) -> int:
     """Write until SIGTERM or SIGINT. Raises ConfigError, OSError."""
     s = settings
     options = ServerOptions(s.nats_url, s.nats_prefix, s.nats_credentials, s.nats_ca)
-    shares = share_bytes(s.relay_keep, s.streams)
     try:
-        relays = [
-            Relay(options, s.directory, stream, keep_bytes=shares[stream], max_line=MAX_LINE)
-            for stream in s.streams
-        ]
+        relays = open_relays(options, s.directory, s.streams, keep_bytes=s.relay_keep, max_line=MAX_LINE)
     except RelayError as error:
         raise ConfigError(str(error)) from None
     log_service = start_logging(s.log_level)
@@ -41,17 +37,14 @@ def relay(settings: RelaySettings) -> int:
 
 async def _run(relays: list[Relay]) -> None:
     loop = asyncio.get_running_loop()
-    tasks = [asyncio.create_task(each.run()) for each in relays]
-
-    def stop() -> None:
-        for task in tasks:
-            task.cancel()
-
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stopping.set)
+    running = {asyncio.create_task(each.run()) for each in relays}
+    stop = asyncio.create_task(stopping.wait())
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks)
+        done, _ = await asyncio.wait({*running, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        stop()
-        await asyncio.wait(tasks)
+        await cancel_tasks({*running, stop})

@@ -203,6 +203,11 @@ class _NatsSettings(Settings):
         default=50 << 30,
     )
 
+    def check(self) -> None:
+        for name, path in (("nats_credentials", self.nats_credentials), ("nats_ca", self.nats_ca)):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"{name}: {path} is no file")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings(_NatsSettings, _FollowingSettings):
@@ -408,6 +413,7 @@ class ServeSettings(_NatsSettings, _FollowingSettings):
     )
 
     def check(self) -> None:
+        super().check()
         if self.client_queue < self.max_message:
             raise ConfigError(
                 f"client_queue ({types.show_size(self.client_queue)}) must hold at least one message "

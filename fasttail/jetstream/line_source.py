@@ -14,7 +14,7 @@ from fasttail.engine.block_lines import BlockLines, LineRun
 from fasttail.jetstream.entry import deflate
 from fasttail.sources.cursor import BlockPosition
 from fasttail.sources.follower import Follower
-from fasttail.sources.layout import parse_hour_path
+from fasttail.sources.layout import HourFile, parse_hour_path
 from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FILE, Reader
 from fasttail.sources.watcher import WAIT_DIRS, Watcher
 
@@ -74,8 +74,7 @@ class LineSource(threading.Thread):
 
     async def take(self) -> SourceRun:
         """Return the next run. Raises what ended the thread."""
-        run = await self._runs.get()
-        return self._taken(run)
+        return self._taken(await self._runs.get())
 
     def take_waiting(self) -> SourceRun | None:
         """Return the next run if it is there."""
@@ -112,16 +111,19 @@ class LineSource(threading.Thread):
             while not self._stopping.is_set():
                 follower.check(reader, watch, at_end)
                 while (line := follower.take_final_line()) is not None:
-                    if not follower.late:
-                        self._put(self._final_runs(line, follower), follower)
+                    file = self._hour_file(follower)
+                    if file is not None and not follower.late:
+                        self._put(self._final_runs(line, file), file)
                 check_at = time.monotonic() + max(follower.next_check_s, 0.0)
                 at_end = False
                 while not self._stopping.is_set():
                     code = reader.fill_once()
-                    if code == FILL_LINES and follower.late:
-                        reader.take_lines()  # they would not be in the order of the chain
-                    elif code == FILL_LINES:
-                        self._put(self._runs_of(reader, follower), follower)
+                    if code == FILL_LINES:
+                        file = self._hour_file(follower)
+                        if file is None or follower.late:  # they would not be in the order of the chain
+                            reader.take_lines()
+                        else:
+                            self._put(self._runs_of(reader, file), file)
                     elif code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR):
                         at_end = True
                         remaining_s = check_at - time.monotonic()
@@ -137,39 +139,33 @@ class LineSource(threading.Thread):
         finally:
             watcher.close()
 
-    def _runs_of(self, reader: Reader, follower: Follower) -> list[LineRun]:
-        if follower.layout != "plain":
+    def _hour_file(self, follower: Follower) -> tuple[str, HourFile] | None:
+        """Return the layout and the file that is followed, None if it is no hour's."""
+        return parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
+
+    def _runs_of(self, reader: Reader, file: tuple[str, HourFile]) -> list[LineRun]:
+        layout, hour = file
+        if layout != "plain":
             return self._lines.take_lines(reader)
         data = reader.take_lines()
-        hour = self._hour(follower)
-        if hour is None:
-            return []
-        self._plain_end = BlockPosition(hour, reader.tell())
+        self._plain_end = BlockPosition(hour.number, reader.tell())
         return list(_plain_runs(data, self._plain_end, self._max_run))
 
-    def _final_runs(self, line: bytes, follower: Follower) -> list[LineRun]:
+    def _final_runs(self, line: bytes, file: tuple[str, HourFile]) -> list[LineRun]:
         """Return the run of the last line of an hour, which lacks its newline."""
-        if follower.layout != "plain":
+        if file[0] != "plain":
             return self._lines.take_data(line)
         end = BlockPosition(self._plain_end.height, self._plain_end.events + len(line) + 1)
         return list(_plain_runs(line + b"\n", end, self._max_run))
 
-    def _hour(self, follower: Follower) -> int | None:
-        """Return the hour of the file that is followed, None if it is no hour's."""
-        found = parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
-        return found[1].number if found is not None else None
-
-    def _put(self, runs: list[LineRun], follower: Follower) -> None:
-        found = parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
-        if found is None:
-            return
-        layout, file = found
+    def _put(self, runs: list[LineRun], file: tuple[str, HourFile]) -> None:
+        layout, hour = file
         for run in runs:
             body = deflate(run.data) if self.compressing else None
             self._space.acquire()
             if self._stopping.is_set():
                 return
-            item = SourceRun(run, layout, file.number, time.monotonic(), body)
+            item = SourceRun(run, layout, hour.number, time.monotonic(), body)
             self._loop.call_soon_threadsafe(self._runs.put_nowait, item)
 
 

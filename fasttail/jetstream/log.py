@@ -71,6 +71,26 @@ class ConflictError(LogError):
     """Someone else has appended an entry there."""
 
 
+@dataclass
+class SessionStats:
+    """What all sessions with a stream have done together."""
+
+    state: str = "connecting"
+    entries: int = 0
+    bytes: int = 0
+    events: int = 0
+    gaps: int = 0
+    failures: int = 0
+    error: str = ""
+
+    def note_failure(self, stream: str, error: str) -> None:
+        """Note why a session has ended, and log what is not known yet."""
+        self.failures += 1
+        if self.error != error:
+            log.warning("nats: stream %s: %s; trying again", stream, error)
+        self.state, self.error = "connecting", error
+
+
 @dataclass(frozen=True)
 class ServerOptions:
     """The NATS servers, of one cluster. prefix: of the streams' subjects, such as `hl.mainnet`"""
@@ -222,18 +242,6 @@ class Log:
         with _errors():
             await self._client.publish(self._subject, body, reply=f"{self._inbox}.{token}", headers=headers)
         return answer
-
-    async def wait(self, answer: asyncio.Future[int]) -> int:
-        """Wait for an answer. Raises LogError, also if the connection is lost or the answer does not come."""
-        lost = asyncio.ensure_future(self._lost.wait())
-        waited: set[asyncio.Future[Any]] = {answer, lost}
-        try:
-            await asyncio.wait(waited, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-        if not answer.done():
-            raise LogError("the connection was lost" if self._lost.is_set() else "no answer from JetStream")
-        return answer.result()
 
     async def until_lost(self) -> None:
         """Wait until the connection is lost. Raises LogError."""

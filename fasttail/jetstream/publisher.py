@@ -37,6 +37,7 @@ from fasttail.jetstream.log import (
     LogConfigError,
     LogError,
     ServerOptions,
+    SessionStats,
     open_log,
 )
 from fasttail.replay.block_search import BlockAheadError, BlockSearch, BlockTooOldError, NoBlocksError
@@ -44,6 +45,7 @@ from fasttail.sources.cursor import BlockPosition, CursorPosition
 from fasttail.sources.follower import Follower
 from fasttail.sources.layout import HourFile, choose_layout, hour_files, hourly_folder
 from fasttail.sources.position import Position
+from fasttail.system.tasks import cancel_tasks
 
 MAX_RUN_BYTES = 512 << 10
 MAX_UNANSWERED = 64
@@ -63,37 +65,25 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class PublisherStats:
+class PublisherStats(SessionStats):
     """What a publisher has done.
 
-    state: "connecting", "standby", "publishing", or "refused" if only the operator can help
+    state: "connecting", "standby", "publishing", "waiting" until this node has written what is in the stream,
+        or "refused" if only the operator can help
     behind_since: since when (monotonic) lines that the node wrote are not in the stream; None: they are
     """
 
-    state: str = "connecting"
-    entries: int = 0
-    bytes: int = 0
-    events: int = 0
     conflicts: int = 0
     takeovers: int = 0
-    failures: int = 0
-    gaps: int = 0
     compared: int = 0
     disagreements: int = 0
     acknowledged: BlockPosition | None = None
     behind_since: float | None = None
-    error: str = ""
 
     @property
     def behind_s(self) -> float:
         """Seconds for which lines that the node wrote are not in the stream."""
         return time.monotonic() - self.behind_since if self.behind_since is not None else 0.0
-
-
-class _End(NamedTuple):
-    seen_at: float  # monotonic
-    end: BlockPosition
-    plain: bool
 
 
 class Publisher:
@@ -120,7 +110,7 @@ class Publisher:
     ) -> None:
         self.stats = PublisherStats()
         self.takes_over = False  # at once, in the next session
-        self.seen = deque[_End](maxlen=REPUBLISH_S)  # where the stream ended, once a second
+        self.seen = deque[tuple[float, Entry]](maxlen=REPUBLISH_S)  # when the stream ended with which entry
         self.stream = stream
         self.node = node
         self.data_dir = os.path.abspath(data_dir)
@@ -152,79 +142,71 @@ class Publisher:
                     log.error("nats: stream %s is not published: %s", self.stream, error)
                 stats.state, stats.error, delay_s = "refused", str(error), REFUSED_RETRY_S
             except (LogError, OSError) as error:
-                stats.failures += 1
-                if stats.error != str(error):
-                    log.warning("nats: stream %s: %s; trying again", self.stream, error)
-                stats.state, stats.error = "connecting", str(error)
+                stats.note_failure(self.stream, str(error))
             if stats.behind_since is None:
                 stats.behind_since = time.monotonic()
             await asyncio.sleep(delay_s)
 
     def note_end(self, entry: Entry) -> None:
-        """Note that the stream ends with an entry, for the case that it is emptied."""
+        """Note once a second that the stream ends with an entry, for the case that it is emptied."""
         now = time.monotonic()
-        if not self.seen or now - self.seen[-1].seen_at >= 1.0:
-            self.seen.append(_End(now, entry.last, entry.layout == "plain"))
+        if not self.seen or now - self.seen[-1][0] >= 1.0:
+            self.seen.append((now, entry))
 
-    async def find(
-        self, tip: BlockPosition | None, *, plain: bool
-    ) -> tuple[Position | None, BlockPosition | None, bool]:
+    async def find(self, tip: Entry | None) -> tuple[Position | None, BlockPosition | None, bool]:
         """Return the position to read from, its block, and whether events between `tip` and it are gone.
 
-        tip: None: begin with the last block there is. plain: it is an hour and an offset. Waits until the
-        node has written it. Raises OSError.
+        tip: the last entry; None: begin with the last block there is. Waits until the node has written it.
+        Raises OSError. In the plain layout, a block is an hour and an offset.
         """
         waited_s = 0.0
         while True:
-            found = await asyncio.to_thread(self._find, tip, plain)
+            found = await asyncio.to_thread(self._find, tip)
             if found is not None:
                 return found
             if tip is None:
                 return None, None, False
             self.stats.state = "waiting"
-            self.stats.error = f"this node has not written block {tip.height}, where the stream ends"
+            self.stats.error = f"this node has not written block {tip.last.height}, where the stream ends"
             waited_s += AHEAD_POLL_S
             if waited_s > AHEAD_RESYNC_S:
                 raise _Resync  # the stream may end elsewhere by now
             await asyncio.sleep(AHEAD_POLL_S)
 
-    def _find(self, tip: BlockPosition | None, plain: bool) -> tuple[Position, BlockPosition, bool] | None:
+    def _find(self, tip: Entry | None) -> tuple[Position, BlockPosition, bool] | None:
         layout = choose_layout(self.data_dir, self._layout, self.stream).layout
         if layout is None:
             return None
         hours = hour_files(hourly_folder(self.data_dir, layout, self.stream))
         if not hours:
             return None
-        if tip is not None and plain != (layout == "plain"):
-            found = self._find(None, plain)
+        if tip is not None and (tip.layout == "plain") != (layout == "plain"):
+            found = self._find(None)
             return found and (*found[:2], True)
         if layout == "plain":
-            return self._find_plain(tip, hours)
+            return self._find_plain(tip.last, hours) if tip is not None else None
         search = BlockSearch(hours, max_line=self.max_line, stream=self.stream)
         try:
-            if tip is None:
-                tip = BlockPosition(search.newest_block(), 0)
-            at = search.find(tip)
+            end = tip.last if tip is not None else BlockPosition(search.newest_block(), 0)
+            at = search.find(end)
         except (BlockAheadError, NoBlocksError):  # or the layout is only about to change
             return None
         except BlockTooOldError as error:
             return self._position(hours[0].path, CursorPosition(hours[0].number, 0)), error.oldest, True
         path = next(hour.path for hour in hours if hour.number == at.hour)
-        if at.events_consumed:  # not of the last block's beginning
-            tip = BlockPosition(tip.height, tip.events - at.events_consumed)
-        return self._position(path, at), tip, at.events_consumed > 0
+        # With events consumed, the entry ends within a line as this node wrote it.
+        line = BlockPosition(end.height, end.events - at.events_consumed)
+        return self._position(path, at), line, at.events_consumed > 0
 
     def _find_plain(
-        self, tip: BlockPosition | None, hours: list[HourFile]
+        self, end: BlockPosition, hours: list[HourFile]
     ) -> tuple[Position, BlockPosition, bool] | None:
         """Return the same where a position is an hour and an offset."""
-        if tip is None:
-            return None
         for hour in hours:
-            if hour.number < tip.height:
+            if hour.number < end.height:
                 continue
-            found = hour.number == tip.height and os.stat(hour.path).st_size >= tip.events
-            at = CursorPosition(hour.number, tip.events if found else 0)
+            found = hour.number == end.height and os.stat(hour.path).st_size >= end.events
+            at = CursorPosition(hour.number, end.events if found else 0)
             return self._position(hour.path, at), BlockPosition(at.hour, at.offset), not found
         return None
 
@@ -270,13 +252,12 @@ class _Session:
         """Publish until something fails. Raises LogError, LogConfigError, OSError, what reading raises."""
         publisher = self._publisher
         self._sequence, self._tip = await self._log.last()
-        if self._tip is not None:
-            publisher.note_end(self._tip)
-            plain = self._tip.layout == "plain"
-            position, block, gap = await publisher.find(self._tip.last, plain=plain)
-        else:
-            seen = publisher.seen[0] if publisher.seen else None
-            position, block, gap = await publisher.find(seen and seen.end, plain=bool(seen and seen.plain))
+        end = self._tip
+        if end is not None:
+            publisher.note_end(end)
+        elif publisher.seen:
+            end = publisher.seen[0][1]  # the stream was emptied
+        position, block, gap = await publisher.find(end)
         self._begin = block
         source = LineSource(
             lambda: publisher.make_follower(position),
@@ -307,9 +288,7 @@ class _Session:
                         task.result()
         finally:
             source.stop()
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await cancel_tasks(running)
             if not self._refusal.cancel() and not self._refusal.cancelled():
                 self._refusal.exception()  # it has been seen
 
@@ -362,8 +341,9 @@ class _Session:
             if not await self._my_turn(item):
                 stats.behind_since, gap = None, False
                 continue
-            gap = gap or self._has_hole(item)
-            if gap and not await self._nobody_else_fills(item):
+            # In by_block, where every block has a line, blocks may be missing within the files, too.
+            gap = gap or (item.layout == "by_block" and self._tip is not None)
+            if gap and not self._follows(item) and not await self._nobody_else_fills(item):
                 raise _Resync
             tip = self._tip
             gap = gap and not self._follows(item)
@@ -387,31 +367,32 @@ class _Session:
             gap = False
 
     async def _next(self, source: LineSource) -> SourceRun:
-        """Return the next run. Raises LogError if an answer is a failure, or does not come."""
-        found = source.take_waiting()
-        if found is not None:
+        """Return the next run. Raises LogError."""
+        if self._refusal.done():
+            self._refusal.result()
+        run = source.take_waiting()
+        if run is not None:
+            return run
+        taking = asyncio.ensure_future(source.take())
+        try:
+            await self._wait(taking)
+            return taking.result()
+        finally:
+            taking.cancel()
+
+    async def _wait(self, future: asyncio.Future[Any]) -> None:
+        """Wait for a future. Raises LogError if an answer is a failure, or does not come in time."""
+        while True:
+            left_s = None
+            if self._unanswered:
+                left_s = self._unanswered[0].sent_at + ANSWER_TIMEOUT_S - time.monotonic()
+                if left_s <= 0:
+                    raise LogError("JetStream does not answer")
+            await asyncio.wait({future, self._refusal}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if self._refusal.done():
                 self._refusal.result()
-            return found
-        run = asyncio.ensure_future(source.take())
-        try:
-            while not run.done():
-                timeout_s = None
-                if self._unanswered:
-                    timeout_s = max(0.0, self._unanswered[0].sent_at + ANSWER_TIMEOUT_S - time.monotonic())
-                waited: set[asyncio.Future[Any]] = {run, self._refusal}
-                done, _ = await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-                if self._refusal.done():
-                    self._refusal.result()
-                if (
-                    not done
-                    and self._unanswered
-                    and self._unanswered[0].sent_at + ANSWER_TIMEOUT_S <= time.monotonic()
-                ):
-                    raise LogError("JetStream does not answer")
-            return run.result()
-        finally:
-            run.cancel()
+            if future.done():
+                return
 
     def _on_answer(self, answer: asyncio.Future[int]) -> None:
         """Count what is answered, in order. Note the first failure, for all that follow it will fail, too."""
@@ -467,7 +448,7 @@ class _Session:
         )  # fmt: skip
         self._agreement = Agreement()
         if self._watching is not None:
-            self._watching.cancel()
+            await cancel_tasks([self._watching])
         return True
 
     async def _appended_within(self, item: SourceRun, seconds: float) -> bool:
@@ -479,14 +460,6 @@ class _Session:
             if self._is_in_stream(item.run):
                 return True
         return False
-
-    def _has_hole(self, item: SourceRun) -> bool:
-        """Whether blocks are missing before the lines; by_block has a line for every block."""
-        return (
-            self._tip is not None
-            and item.layout == "by_block"
-            and item.run.after.height > self._tip.last.height + 1
-        )
 
     def _follows(self, item: SourceRun) -> bool:
         """Whether the lines begin where the stream ends by now, or before that."""
@@ -526,4 +499,4 @@ class _Session:
         self._unanswered.append(_Sent(answer, entry, len(body), item.read_at, time.monotonic()))
         self._unanswered_bytes += len(body)
         while len(self._unanswered) > MAX_UNANSWERED or self._unanswered_bytes > MAX_UNANSWERED_BYTES:
-            await self._log.wait(self._unanswered[0].answer)
+            await self._wait(self._unanswered[0].answer)

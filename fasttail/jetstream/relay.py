@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 from fasttail.engine.block_lines import BlockLines
 from fasttail.engine.lines import block_of
 from fasttail.jetstream.entry import Entry, EntryError, inflate
-from fasttail.jetstream.log import LogError, ServerOptions, open_log
+from fasttail.jetstream.log import LogError, ServerOptions, SessionStats, open_log, share_bytes
 from fasttail.sources.cursor import BlockPosition
 from fasttail.sources.layout import LAYOUTS, hour_files, hourly_folder
 from fasttail.sources.relay_state import RelayState
@@ -40,19 +40,12 @@ class RelayError(Exception):
 
 
 @dataclass
-class RelayStats:
+class RelayStats(SessionStats):
     """What a relay has done. delay_s: from the publisher's append to the write, of the last entry."""
 
-    state: str = "connecting"
-    entries: int = 0
-    bytes: int = 0
-    events: int = 0
-    gaps: int = 0
     damaged: int = 0
-    failures: int = 0
     delay_s: float = 0.0
     written: BlockPosition | None = None
-    error: str = ""
 
 
 class Relay:
@@ -86,8 +79,9 @@ class Relay:
             raise RelayError(str(error)) from None
         if state is not None:
             self._state = state
-            path = self._path() if state.size else None
-            if path is not None and (not path.exists() or path.stat().st_size < state.size):
+            path = self._path()
+            begin = state.begin_offset if state.hour == state.begin_hour else 0
+            if state.size > begin and (not path.exists() or path.stat().st_size < state.size):
                 log.warning(
                     "nats: stream %s: %s is shorter than what was written to it: beginning anew",
                     self.stream,
@@ -101,7 +95,6 @@ class Relay:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        stats = self.stats
         try:
             while True:
                 try:
@@ -111,10 +104,7 @@ class Relay:
                 except OSError as error:
                     text = f"{error.filename or self._folder}: {error.strerror}"
                 self._close()
-                stats.failures += 1
-                if stats.error != text:
-                    log.warning("nats: stream %s: %s; trying again", self.stream, text)
-                stats.state, stats.error = "connecting", text
+                self.stats.note_failure(self.stream, text)
                 await asyncio.sleep(RETRY_S)
         finally:
             with suppress(OSError):
@@ -175,9 +165,7 @@ class Relay:
             lines = _from_whole_block(lines, entry)
             if not lines:
                 return
-            self._state.begin = block_of(lines) or entry.last.height
-            self._state.begin_offset = entry.last.events - len(lines) if entry.layout == "plain" else 0
-            self._state.height, self._state.events = self._state.begin, self._state.begin_offset
+            self._set_begin(entry, lines)
         elif entry.after < last:
             lines = self._after(lines, entry, last)
         self._write(entry, lines)
@@ -186,12 +174,25 @@ class Relay:
         if time.monotonic() - self._saved_at > SAVE_S:
             self._save()
 
+    def _set_begin(self, entry: Entry, lines: bytes) -> None:
+        """Note where the lines begin, which are the first ones of a folder."""
+        state = self._state
+        is_plain = entry.layout == "plain"
+        if is_plain:
+            state.size = entry.last.events - len(lines)  # offsets are the node's
+        elif (entry.layout, entry.hour) != (state.layout, state.hour):
+            state.size = 0
+        state.layout, state.hour = entry.layout, entry.hour
+        state.begin = block_of(lines) or entry.last.height
+        state.begin_hour, state.begin_offset = entry.hour, state.size
+        state.height, state.events = state.begin, state.begin_offset if is_plain else 0
+
     def _write(self, entry: Entry, lines: bytes) -> None:
         state = self._state
         if self._fd < 0 or entry.layout != state.layout or entry.hour > state.hour:
             self._open(entry)
         if entry.layout == "plain" and (begin := entry.last.events - len(lines)) > state.size:
-            os.ftruncate(self._fd, begin)  # offsets are the node's; what is before is not here
+            os.ftruncate(self._fd, begin)
             state.size = begin
         present = os.pread(self._fd, len(lines), state.size)
         if not lines.startswith(present):  # another node's lines of the same blocks
@@ -208,19 +209,22 @@ class Relay:
     def _after(self, lines: bytes, entry: Entry, last: BlockPosition) -> bytes:
         """Return the lines of an entry without those that are written."""
         if entry.layout == "plain":
-            return lines[-max(0, entry.last.events - last.events) :] if entry.hour == last.height else lines
+            return lines[last.events - entry.last.events :] if entry.last.height == last.height else lines
         cut = BlockLines(self.stream, capacity=max(len(lines), self._max_line), max_bytes=len(lines))
         cut.begin_after(entry.after, last)
         return b"".join(run.data for run in cut.take_data(lines))
 
     def _begin_anew(self) -> None:
         """Delete what is there, because what follows it is missing."""
+        former = self._state
+        with suppress(OSError):  # the state is of a moment ago
+            former.size = max(former.size, os.stat(self._path()).st_size)
         self.stats.gaps += 1
         self._close()
         for layout in LAYOUTS:
             with suppress(FileNotFoundError):
                 shutil.rmtree(self._hourly(layout))
-        self._state = RelayState(self.stream, gaps=self._state.gaps + 1)
+        self._state = RelayState(self.stream, former.layout, former.hour, former.size, gaps=former.gaps + 1)
         self._save()
 
     def _open(self, entry: Entry) -> None:
@@ -233,6 +237,8 @@ class Relay:
         self._close()
         self._save()  # before the file appears, which is when a server looks whether there was a gap
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(self._fd).st_size < state.size:  # a folder begins within an hour
+            os.ftruncate(self._fd, state.size)
         self._delete_old()
 
     def _delete_old(self) -> None:
@@ -277,11 +283,15 @@ def _lock(path: Path) -> int:
 async def _in_thread(take: Callable[[Entry, bytes], None], entry: Entry, body: bytes) -> None:
     """Run it in a thread, and do not leave it behind when cancelled. Raises what it raises."""
     running = asyncio.ensure_future(asyncio.to_thread(take, entry, body))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    running.result()
 
 
 def _from_whole_block(lines: bytes, entry: Entry) -> bytes:
@@ -295,3 +305,13 @@ def _from_whole_block(lines: bytes, entry: Entry) -> bytes:
             break
         at = end
     return lines[at:]
+
+
+def open_relays(
+    options: ServerOptions, folder: Path, streams: Sequence[str], *, keep_bytes: int, max_line: int
+) -> list[Relay]:
+    """Return a relay for each stream, which share the bytes of hour files. Raises RelayError, OSError."""
+    shares = share_bytes(keep_bytes, streams)
+    return [
+        Relay(options, folder, stream, keep_bytes=shares[stream], max_line=max_line) for stream in streams
+    ]

@@ -174,7 +174,7 @@ class Feeds:
         self.late = False
         self.delivered_offsets: dict[int, int] = {}
         self.on_late_lines: Callable[[int, int, int], None] = _ignore  # hour, begin, end
-        self.on_gap: Callable[[int], None] = _ignore  # the hour that begins after it
+        self.on_gap: Callable[[CursorPosition], None] = _ignore  # where the files begin after it
         self.on_other_history: Callable[[], None] = _ignore
         self.on_rewind: Callable[[CursorPosition], None] = _ignore  # the watermark before it moved back
         self._next_seq_base = 0  # seq of new feeds: above every number of removed ones
@@ -244,18 +244,21 @@ class Feeds:
             self.batch += 1  # the last batch was not of the new content
             self.on_rewind(before)
 
-    def report_gap(self, begin: str, block: BlockPosition | None, position: CursorPosition) -> None:
-        """Tell all members that the files miss what comes before the cursor `begin`.
+    def report_gap(self, position: CursorPosition, offset: int, block: BlockPosition | None) -> None:
+        """Tell all members that the files miss what comes before the lines of the file at `position`.
 
-        block: the same, if lines name blocks. position: of the file that it is in
+        offset: where the lines begin. block: the same in the chain, None where cursors name no blocks
         """
+        begin = position._replace(offset=offset)
+        in_file = self.position_at(begin)
+        to = block.to_cursor(self.stream) if block is not None else in_file
         for feed in tuple(self._feeds.values()):
             for member in tuple(feed.members):
                 if member.live:
-                    member.send_live_gap(begin, self.position_at(position))
+                    member.send_live_gap(to, in_file)
         # So that a client that resumes where delivery was before is told, too.
         self.high_watermark, self.block = position, block
-        self.on_gap(position.hour)
+        self.on_gap(begin)
 
     def restart(
         self, layout: str | None, position: CursorPosition | None, block: BlockPosition | None

@@ -41,7 +41,7 @@ class LaggingMembers:
         self._feeds = feeds
         self._max_behind_s = max_behind_s
         self._lagging: dict[Member, LaggingMember] = {}
-        self._gap_hours: set[int] = set()  # before which the files miss something
+        self._gaps: set[CursorPosition] = set()  # before which the files miss something
         self._watermark_samples: list[tuple[float, CursorPosition]] = []  # when the watermark was where
         feeds.on_late_lines = self._on_late_lines
         feeds.on_rewind = self._on_rewind
@@ -62,7 +62,7 @@ class LaggingMembers:
         requested_from = self._feeds.high_watermark if member.needs_replay else position
         now = time.monotonic()
         lagging = LaggingMember(member, member.feed, layout, position, block, now, requested_from)
-        lagging.truncated_hours = {hour for hour in self._gap_hours if hour > position.hour}
+        lagging.truncated_hours = {gap.hour for gap in self._gaps if gap > position}
         member.needs_replay = False
         self._lagging[member] = lagging
         self.waiting[lagging] = None
@@ -280,12 +280,12 @@ class LaggingMembers:
         for lagging in self._lagging.values():
             lagging.block = None
 
-    def _on_gap(self, hour: int) -> None:
-        """React to files that miss what comes before an hour."""
-        self._gap_hours = {hour} | set(sorted(self._gap_hours)[-MAX_GAPS:])
+    def _on_gap(self, begin: CursorPosition) -> None:
+        """React to files that miss what comes before a position."""
+        self._gaps = {begin} | set(sorted(self._gaps)[-MAX_GAPS:])
         for lagging in self._lagging.values():
-            if lagging.current_position.hour < hour:
-                lagging.truncated_hours.add(hour)
+            if lagging.current_position <= begin:
+                lagging.truncated_hours.add(begin.hour)
 
     def _on_rewind(self, previous: CursorPosition) -> None:
         """React to a high watermark that moved back, because of a truncation or a change of layout."""

@@ -156,9 +156,9 @@ class ReplayStartFinder:
         first = oldest_hour(folder)
         if first is None:
             raise _CannotResume("no data on disk, nothing to resume")
-        relayed = RelayState.read(self._data_dir, self._stream) if layout == "plain" else None
+        relayed = RelayState.read(self._data_dir, self._stream)
         begin = CursorPosition(first.number, 0)
-        if relayed is not None and relayed.begin == begin.hour:
+        if relayed is not None and relayed.begin_hour == begin.hour:
             begin = CursorPosition(begin.hour, relayed.begin_offset)  # the file begins with a hole
         oldest = begin.to_cursor(layout, self._stream)
         if position < begin:

@@ -18,8 +18,10 @@ from fasttail.sources.cursor import BlockPosition
 class RelayState:
     """How far a relay has come: the position in the chain, and the size of the hour's file there.
 
-    gaps: times that it began anew, because entries were missing. begin: the first block since then
-    In the plain layout, `height` and `events` are an hour and an offset; `begin` and `begin_offset` as well.
+    gaps: times that it began anew, because entries were missing
+    begin: the first block since then; begin_hour, begin_offset: where its lines begin. The file has a hole
+        before that, so that no offset ever means something else.
+    In the plain layout, `height` and `events` are an hour and an offset, and `begin` is an hour.
     """
 
     stream: str
@@ -29,13 +31,14 @@ class RelayState:
     height: int = 0
     events: int = 0
     begin: int = 0
+    begin_hour: int = 0
     begin_offset: int = 0
     gaps: int = 0
 
     @property
     def last(self) -> BlockPosition | None:
         """The position in the chain, None if nothing has been written."""
-        return BlockPosition(self.height, self.events) if self.hour else None
+        return BlockPosition(self.height, self.events) if self.height else None
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str], stream: str) -> RelayState | None:
@@ -47,15 +50,8 @@ class RelayState:
             return None
         try:
             state = cls(**json.loads(text))
-            numbers = (
-                state.hour,
-                state.size,
-                state.height,
-                state.events,
-                state.begin,
-                state.begin_offset,
-                state.gaps,
-            )
+            fields = dataclasses.asdict(state)
+            numbers = [fields[name] for name in fields if name not in ("stream", "layout")]
             if state.stream != stream or not all(isinstance(each, int) and each >= 0 for each in numbers):
                 raise ValueError("unexpected values")
         except (ValueError, TypeError) as error:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from nats_nodes import STEMS, edge, events, finish, hour_paths, nats_state, wait_same
-from nats_servers import NatsServer, free_ports, nats_server, needs_nats
-from running import Serve, command, wait_for
+from nats_servers import NatsServer, nats_server, needs_nats
+from running import Serve, command, free_ports, wait_for
 from test_stream_truth import Returning
 
 pytestmark = [needs_nats, pytest.mark.timeout(0)]

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from running import command, wait_for
-from test_kill import Node, Watching, assert_without_holes, end_all, free_port, live, old
+from running import command, free_ports, wait_for
+from test_kill import Node, Watching, assert_without_holes, end_all, live, old
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def has_orders(client: Watching, since: int) -> bool:
 
 def test_upgrades_and_rollbacks_under_load(tmp_path: Path, earlier: Path) -> None:
     """Each life is killed, and the next one, of the other version, begins at its checkpoint."""
-    folder, state, port = tmp_path / "data", tmp_path / "state", free_port()
+    folder, state, port = tmp_path / "data", tmp_path / "state", free_ports(1)[0]
     words = command("serve", folder, "--port", port, "--state-dir", state, "--workers", 1)
     assert words[1] == "-P", "an import path from the environment comes before the installed package"
     versions = [{"PYTHONPATH": str(earlier)}, {}, {"PYTHONPATH": str(earlier)}, {}]
