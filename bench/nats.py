@@ -56,7 +56,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Nats:
-    """catch_up: lines a second of an edge that begins with an empty folder."""
+    """catch_up: lines a second of an edge that begins with an empty folder, from its first line on."""
 
     rate: float
     lines: int
@@ -175,23 +175,29 @@ def _measure(
 
 
 def _catch_up(lines: list[bytes], folder: Path, url: str) -> float:
-    """Return the lines a second that a relay with an empty folder writes. Raises WrongAnswer."""
+    """Return the lines a second that a relay with an empty folder writes, from its first one on.
+
+    Raises WrongAnswer.
+    """
     expected = b"".join(lines)
     path = folder / "late" / FOLDER / "9"
-    begin = time.monotonic()
+    first, first_at = 0, 0.0
+    deadline = time.monotonic() + PATIENCE_S
     relay = subprocess.Popen([sys.executable, "-P", "-m", "fasttail", "relay", url, folder / "late"])
     try:
-        while not path.exists() or path.stat().st_size < len(expected):
-            if time.monotonic() - begin > PATIENCE_S:
+        while (size := path.stat().st_size if path.exists() else 0) < len(expected):
+            if not first and size:
+                first, first_at = size, time.monotonic()
+            if time.monotonic() > deadline:
                 raise WrongAnswer("the relay does not come to the end")
             time.sleep(0.002)
-        seconds = time.monotonic() - begin
+        seconds = time.monotonic() - first_at
     finally:
         relay.terminate()
         relay.wait()
     if path.read_bytes() != expected:
         raise WrongAnswer("the relay's file is not the node's")
-    return len(lines) / seconds
+    return len(lines) * (1 - first / len(expected)) / seconds
 
 
 def _hour(folder: Path) -> Path:

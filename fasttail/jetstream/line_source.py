@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from fasttail.engine.block_lines import BlockLines, LineRun
-from fasttail.jetstream.entry import deflate
+from fasttail.jetstream.entry import Deflater
 from fasttail.sources.cursor import BlockPosition
 from fasttail.sources.follower import Follower
 from fasttail.sources.layout import HourFile, parse_hour_path
@@ -55,6 +55,8 @@ class LineSource(threading.Thread):
     ) -> None:
         super().__init__(name=f"fasttail-nats-{stream}", daemon=True)
         self.compressing = False
+        self._deflater: Deflater | None = None
+        self._file: tuple[str, tuple[str, HourFile] | None] = "", None  # a path, and which hour's it is
         self._failure: BaseException | None = None
         self._make_follower = make_follower
         self._data_dir = data_dir
@@ -74,13 +76,7 @@ class LineSource(threading.Thread):
 
     async def take(self) -> SourceRun:
         """Return the next run. Raises what ended the thread."""
-        return self._taken(await self._runs.get())
-
-    def take_waiting(self) -> SourceRun | None:
-        """Return the next run if it is there."""
-        return None if self._runs.empty() else self._taken(self._runs.get_nowait())
-
-    def _taken(self, run: SourceRun | None) -> SourceRun:
+        run = await self._runs.get()
         if run is None:
             assert self._failure is not None
             raise self._failure
@@ -133,7 +129,7 @@ class LineSource(threading.Thread):
                         if woken & WAIT_DIRS:
                             break  # a new hour
                         if woken:
-                            self._stopping.wait(self._linger_s)
+                            time.sleep(self._linger_s)
                     if time.monotonic() >= check_at:
                         break
         finally:
@@ -141,7 +137,10 @@ class LineSource(threading.Thread):
 
     def _hour_file(self, follower: Follower) -> tuple[str, HourFile] | None:
         """Return the layout and the file that is followed, None if it is no hour's."""
-        return parse_hour_path(self._data_dir, follower.path, self._stream) if follower.path else None
+        path = follower.path or ""
+        if self._file[0] != path:
+            self._file = path, parse_hour_path(self._data_dir, path, self._stream)
+        return self._file[1]
 
     def _runs_of(self, reader: Reader, file: tuple[str, HourFile]) -> list[LineRun]:
         layout, hour = file
@@ -161,7 +160,10 @@ class LineSource(threading.Thread):
     def _put(self, runs: list[LineRun], file: tuple[str, HourFile]) -> None:
         layout, hour = file
         for run in runs:
-            body = deflate(run.data) if self.compressing else None
+            body = None
+            if self.compressing:
+                self._deflater = self._deflater or Deflater()
+                body = self._deflater.deflate(run.data)
             self._space.acquire()
             if self._stopping.is_set():
                 return

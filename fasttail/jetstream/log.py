@@ -7,7 +7,6 @@ used again: what was on its way may or may not have been stored, which the next 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import ssl
@@ -19,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nats
+import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -35,6 +34,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from fasttail.jetstream.entry import HEADER, Entry, EntryError
 from fasttail.sources.cursor import BlockPosition
+from fasttail.system.tasks import cancel_tasks
 
 EXPECTED_HEADER = "Nats-Expected-Last-Sequence"
 EXPECTED_ID_HEADER = "Nats-Expected-Last-Msg-Id"
@@ -53,6 +53,8 @@ PING_S = 5
 MAX_FOREIGN_MESSAGES = 100
 MAX_PENDING_BYTES = 64 << 20
 """Of messages that were not read yet. The server waits at 32 MB; beyond this, reading begins anew."""
+MAX_TAKEN = 64
+"""Of messages that were taken from the client, which counts them as read."""
 PROBE_S = 5.0
 """After which a reader that gets nothing asks where the stream ends."""
 
@@ -255,26 +257,28 @@ class Log:
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first, headers_only=headers_only
         )
+        # Not `next_msg`, which makes a task and a timer for each message.
+        messages: asyncio.Queue[Msg | None] = asyncio.Queue(MAX_TAKEN)
         with _errors():
             subscription = await self._jetstream.subscribe(
-                self._subject, stream=self.name, ordered_consumer=True, config=config,
+                self._subject, stream=self.name, ordered_consumer=True, config=config, cb=messages.put,
                 pending_bytes_limit=MAX_PENDING_BYTES,
             )  # fmt: skip
+        waking = asyncio.create_task(self._wake(messages))
         try:
             expected, begun, overdue, quiet_since = first, False, False, time.monotonic()
             while True:
+                message = await messages.get()
+                if message is None:
+                    if self._lost.is_set():
+                        raise LogError("the connection was lost")
+                    if time.monotonic() - quiet_since > PROBE_S:
+                        ahead = await self._messages_from(expected)
+                        if ahead < 0 or (ahead > 0 and overdue):
+                            raise LogError(f"message {expected} does not come")
+                        overdue, quiet_since = ahead > 0, time.monotonic()
+                    continue
                 with _errors():
-                    try:
-                        message = await subscription.next_msg(timeout=1.0)
-                    except nats.errors.TimeoutError:
-                        if self._lost.is_set():
-                            raise LogError("the connection was lost") from None
-                        if time.monotonic() - quiet_since > PROBE_S:
-                            ahead = await self._messages_from(expected)
-                            if ahead < 0 or (ahead > 0 and overdue):
-                                raise LogError(f"message {expected} does not come") from None
-                            overdue, quiet_since = ahead > 0, time.monotonic()
-                        continue
                     sequence = message.metadata.sequence.stream
                 # The first one may be later if the oldest have just been removed. Whatever else is out of
                 # turn, the client has lost messages, or the stream is another one.
@@ -287,8 +291,18 @@ class Log:
                     entry = error
                 yield sequence, entry, message.data
         finally:
+            await cancel_tasks([waking])
             with suppress(NatsError, TimeoutError, OSError):
                 await asyncio.wait_for(subscription.unsubscribe(), 1.0)
+
+    async def _wake(self, messages: asyncio.Queue[Msg | None]) -> None:
+        """Put None where nothing comes, each second, and when the connection is lost."""
+        while not self._lost.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), 1.0)
+            if messages.empty():
+                messages.put_nowait(None)
+        await messages.put(None)
 
     async def _messages_from(self, sequence: int) -> int:
         """Return how many messages there are from a sequence on; less than 0 if the stream ends before it."""
@@ -301,7 +315,7 @@ class Log:
         if answer is None or answer.done():
             return
         try:
-            data: dict[str, Any] = json.loads(message.data)
+            data: dict[str, Any] = orjson.loads(message.data)
             error = data.get("error")
             if error is None:
                 answer.set_result(int(data["seq"]))

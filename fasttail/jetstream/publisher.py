@@ -24,11 +24,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fasttail.engine.block_lines import LineRun
 from fasttail.jetstream.agreement import Agreement
-from fasttail.jetstream.entry import Entry, EntryError, deflate
+from fasttail.jetstream.entry import Deflater, Entry, EntryError
 from fasttail.jetstream.line_source import LineSource, SourceRun
 from fasttail.jetstream.log import (
     ConflictError,
@@ -272,9 +272,11 @@ class _Session:
         source.start()
         self._stats.state = "publishing" if self._is_my_stream() else "standby"
         self._stats.error, self._stats.behind_since = "", None
-        running = {
+        running: set[asyncio.Future[None]] = {
             asyncio.create_task(self._log.until_lost()),
+            asyncio.create_task(self._until_overdue()),
             asyncio.create_task(self._publish(source, gap)),
+            self._refusal,
         }
         if not self._is_my_stream():
             # Whoever publishes learns from its answers if another one appends; watching would cost as much.
@@ -289,8 +291,6 @@ class _Session:
         finally:
             source.stop()
             await cancel_tasks(running)
-            if not self._refusal.cancel() and not self._refusal.cancelled():
-                self._refusal.exception()  # it has been seen
 
     # ---- what others append
 
@@ -324,7 +324,7 @@ class _Session:
     async def _publish(self, source: LineSource, gap: bool) -> None:
         stats = self._stats
         while True:
-            item = await self._next(source)
+            item = await source.take()
             if not self._is_my_stream():
                 if item.layout == "plain":
                     assert self._tip is not None
@@ -366,33 +366,12 @@ class _Session:
             await self._append(item, gap)
             gap = False
 
-    async def _next(self, source: LineSource) -> SourceRun:
-        """Return the next run. Raises LogError."""
-        if self._refusal.done():
-            self._refusal.result()
-        run = source.take_waiting()
-        if run is not None:
-            return run
-        taking = asyncio.ensure_future(source.take())
-        try:
-            await self._wait(taking)
-            return taking.result()
-        finally:
-            taking.cancel()
-
-    async def _wait(self, future: asyncio.Future[Any]) -> None:
-        """Wait for a future. Raises LogError if an answer is a failure, or does not come in time."""
+    async def _until_overdue(self) -> None:
+        """Wait until an answer does not come in time. Raises LogError."""
         while True:
-            left_s = None
-            if self._unanswered:
-                left_s = self._unanswered[0].sent_at + ANSWER_TIMEOUT_S - time.monotonic()
-                if left_s <= 0:
-                    raise LogError("JetStream does not answer")
-            await asyncio.wait({future, self._refusal}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            if self._refusal.done():
-                self._refusal.result()
-            if future.done():
-                return
+            await asyncio.sleep(1.0)
+            if self._unanswered and time.monotonic() - self._unanswered[0].sent_at > ANSWER_TIMEOUT_S:
+                raise LogError("JetStream does not answer")
 
     def _on_answer(self, answer: asyncio.Future[int]) -> None:
         """Count what is answered, in order. Note the first failure, for all that follow it will fail, too."""
@@ -476,7 +455,7 @@ class _Session:
 
     async def _append(self, item: SourceRun, gap: bool) -> None:
         run, publisher, tip = item.run, self._publisher, self._tip
-        body = item.body if item.body is not None else await asyncio.to_thread(deflate, run.data)
+        body = item.body if item.body is not None else await asyncio.to_thread(Deflater().deflate, run.data)
         if len(body) > self._log.max_body:
             raise LogError(
                 f"an entry of {len(body)} bytes does not fit into a message of {self._log.max_body}: "
@@ -499,4 +478,4 @@ class _Session:
         self._unanswered.append(_Sent(answer, entry, len(body), item.read_at, time.monotonic()))
         self._unanswered_bytes += len(body)
         while len(self._unanswered) > MAX_UNANSWERED or self._unanswered_bytes > MAX_UNANSWERED_BYTES:
-            await self._wait(self._unanswered[0].answer)
+            await self._unanswered[0].answer

@@ -10,7 +10,7 @@ from typing import Any
 AGAIN_S = 0.1
 
 
-async def cancel_tasks(tasks: Iterable[asyncio.Task[Any]], timeout_s: float = float("inf")) -> None:
+async def cancel_tasks(tasks: Iterable[asyncio.Future[Any]], timeout_s: float = float("inf")) -> None:
     """Cancel tasks and wait until they have ended, or for `timeout_s`. Their exceptions are dropped.
 
     They are cancelled again every AGAIN_S: before Python 3.12, `asyncio.wait_for` loses a cancellation that
