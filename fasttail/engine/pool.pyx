@@ -151,7 +151,8 @@ cdef class WorkerPool:
                     return BATCH_NO_MEMORY
                 self.kept = grown
                 self.kept_cap = room
-            memcpy(&self.kept[self.kept_len], c.rejects, n * sizeof(Reject))
+            if n > 0:                    # else `kept` may be NULL
+                memcpy(&self.kept[self.kept_len], c.rejects, n * sizeof(Reject))
             self.kept_len += n
             self.rejected += c.rejects_len
             c.rejects_len = 0
