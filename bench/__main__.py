@@ -39,6 +39,7 @@ def modules() -> dict[str, Benchmark]:
         instructions,
         layers,
         nats,
+        page,
         parse,
         replays,
         shapes,
@@ -48,7 +49,7 @@ def modules() -> dict[str, Benchmark]:
 
     found = (
         parse, layers, shapes, file, instructions, catchup, sustained, fanout, delay, contention,
-        alternatives, growth, soak, backlog, crowd, replays, nats,
+        alternatives, growth, soak, backlog, crowd, replays, nats, page,
     )  # fmt: skip
     return {module.BENCHMARK.name: module.BENCHMARK for module in found}
 

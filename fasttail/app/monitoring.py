@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ from fasttail.version import commit, version
 
 if TYPE_CHECKING:
     from fasttail.app.nats import NatsTasks
+
+
+RECENT_ALERTS = 10
 
 
 class Monitoring:
@@ -56,6 +60,7 @@ class Monitoring:
         self._log_service = log_service
         self._restarts = restarts
         self._nats = nats
+        self._alerts: deque[dict[str, Any]] = deque(maxlen=RECENT_ALERTS)
         self._resource_probe = probe = ResourceProbe(self._resource_snapshot)
         memory = MemoryWatch(
             restart_limit(settings.memory_limit_mb, memory_limit()),
@@ -133,7 +138,37 @@ class Monitoring:
         self._publishing.tick()
         self._publishing.public.publish_status(self.health.freshness)
 
+    def figures(self) -> dict[str, Any]:
+        """Return what a summary shows of the server: counts since its start, and the state now."""
+        counts = self._publishing.counts()
+        streams = {
+            source.stream: {
+                **{key: stats[key] for key in ("lines", "orders", "rejected", "bytes", "offset")},
+                "trades": stats.get("trades"),
+                "hour": "/".join(str(stats["file"]).split("/")[-2:]) if stats["file"] else None,
+            }
+            for source in self._pipeline.sources
+            for stats in (source.stats(),)
+        }
+        return {
+            "time": time.time_ns() // 1_000_000,
+            "version": version(),
+            "commit": commit(),
+            "restarts": self._restarts,
+            "health": self.health.health()[1],
+            "streams": streams,
+            "clients": {
+                "connections": counts["connections"],
+                "subscriptions": counts["subscriptions"],
+                "queuedBytes": counts["queued_bytes"],
+                "replays": counts["replays_running"],
+                "bytesBehind": counts["replay_bytes_behind"],
+            },
+            "alerts": list(self._alerts),
+        }
+
     def _publish_alert(self, alert: dict[str, Any]) -> None:
+        self._alerts.append(alert)
         self._publishing.public.publish_status(lambda: {**self.health.freshness(), "alert": alert})
 
     def _resource_snapshot(self) -> ResourceSnapshot:

@@ -19,6 +19,7 @@ from fasttail.publish.budget import Budget
 from fasttail.publish.feeds import Feeds
 from fasttail.publish.legacy_api import LegacyChannels
 from fasttail.publish.queue_limit import QueueLimit
+from fasttail.publish.subscriptions import BROADCASTS, PAGE_BROADCASTS
 from fasttail.replay.replays import ReplayManager
 from fasttail.replay.resume import ReplayStartFinder
 from fasttail.replay.threads import ReplayThreads
@@ -115,6 +116,7 @@ class Publishing:
             max_message=settings.max_message,
             max_subscriptions=settings.max_subscriptions,
             budget=Budget(settings.subscription_budget, settings.subscription_budget_per_client),
+            broadcasts=BROADCASTS if settings.page == "on" else BROADCASTS - PAGE_BROADCASTS,
         )
         self.compression = Compression() if settings.compression else None
 

@@ -37,9 +37,12 @@ from fasttail.monitoring.log import LogService, extra, start_logging
 from fasttail.monitoring.resources import configure_malloc
 from fasttail.monitoring.sd_notify import Notifier
 from fasttail.publish import legacy_api as legacy
+from fasttail.publish import live_view
 from fasttail.publish import public_api as public
+from fasttail.publish.live_view import LiveView
 from fasttail.replay.find import locate_after_block
 from fasttail.server.access import Access
+from fasttail.server.page import load_page
 from fasttail.server.server import Server
 from fasttail.sources.follower import Follower, Start
 from fasttail.sources.position import Position
@@ -160,6 +163,12 @@ class App:
             restart_blocker=self._restart_blocker,
             nats=self._nats,
         )
+        self._live_view = LiveView(
+            self._publishing.public,
+            self.pipeline,
+            {source.stream: source.flow for source in self.pipeline.sources},
+            self._monitoring.figures,
+        )
         metrics = self._monitoring.metrics(self.dispatcher, self._checkpoint)
         sockets = inherited.sockets if inherited else activated_sockets
         self.server = _server(settings, sockets, self._publishing, self._monitoring, metrics.render)
@@ -224,6 +233,7 @@ class App:
             (min(0.5, s.batch_timeout_s / 4), self.dispatcher.check_batches),
             (monitoring.period_s, monitoring.watchdog.sample),
             (1.0, monitoring.publish_status),
+            (live_view.TICK_S, self._live_view.tick),
             (CHECKPOINT_INTERVAL_S, self.dispatcher.save_checkpoint),
         ]
         if s.debug_leak or s.debug_leak_c:
@@ -411,6 +421,7 @@ def _server(
         metrics=metrics,
         routes=old | {public.PATH: publishing.public.make_client},
         status=publishing.legacy.status,
+        page=load_page() if settings.page == "on" else {},
         compression=publishing.compression,
         ping_interval_s=settings.ping_interval_s,
         access=Access(max_per_address=settings.max_clients_per_ip, proxies=settings.trusted_proxies),

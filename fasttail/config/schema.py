@@ -330,6 +330,9 @@ class ServeSettings(_NatsSettings, _FollowingSettings):
     compression: bool = _option(
         types.boolean(), "offer compression to clients (permessage-deflate)", default=False
     )
+    page: Literal["on", "off"] = _option(
+        types.choice("on", "off"), "serve a page of live figures at /", default="on"
+    )
     batch_interval_ms: int = _option(
         types.integer(1, 60_000), "milliseconds between two messages of orderBatch", default=500
     )

@@ -10,6 +10,22 @@ if TYPE_CHECKING:
     from fasttail.engine.topics import TopicMessage
 
 
+class FlowCounts(NamedTuple):
+    """What a `Flow` has counted.
+
+    words: rows by the code of the event's word, for orders that of the status; 0: a word that is not known
+    coins: (text in the line, rows, notional) of each coin, but for more than 4,096 and names over 46 bytes
+    largest: (number of the row, its side, JSON of the event) of those with the largest notional; a trade's
+        side is the taker's, its event the later fill
+    """
+
+    rows: int
+    notional: float
+    words: dict[int, int]
+    coins: list[tuple[bytes, int, float]]
+    largest: list[tuple[int, str, bytes]]
+
+
 class BatchStart(NamedTuple):
     """A logged batch of order statuses has begun."""
 

@@ -30,7 +30,7 @@ from fasttail.engine.source cimport StreamSource
 from fasttail.engine.topics cimport Topic
 from fasttail.engine.ring cimport (
     ADD_TOPIC, EVENT_BATCH_END, EVENT_BATCH_START, EVENT_FILE_OPENED, EVENT_STREAM_OPENED, EVENT_TOPICS_CHANGED, FOLLOW,
-    REMOVE_TOPIC, RING_SLOTS, UNFOLLOW, Command, EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
+    REMOVE_TOPIC, RING_SLOTS, STOP_FLOW, SWAP_FLOW, UNFOLLOW, Command, EventKind, Ring, RingSlot, ft_eventfd_signal, ft_eventfd_clear)
 from fasttail.sources.reader cimport RETAINED_WINDOWS
 from fasttail.sources.watcher cimport WAIT_WAKE, Watcher
 
@@ -175,6 +175,19 @@ cdef class Pipeline:
     def unfollow(self, str stream not None) -> int:
         """Stop following a stream, which must not have topics any more."""
         return self.ring.push_command(UNFOLLOW, self._source_of(stream), None)
+
+    def swap_flow(self, str stream not None) -> int:
+        """Let the stream's `flow` be taken once this command is answered, likewise. Counting begins with the first one.
+
+        Raises MemoryError.
+        """
+        cdef StreamSource source = self.sources[self._source_of(stream)]
+        source.flow.allocate()
+        return self.ring.push_command(SWAP_FLOW, source.index, None)
+
+    def stop_flow(self, str stream not None) -> int:
+        """Count the stream's rows no more, likewise."""
+        return self.ring.push_command(STOP_FLOW, self._source_of(stream), None)
 
     cdef int _source_of(self, str stream) except -1:
         """Return the index of the stream's source. Raises ValueError if there is none."""
@@ -494,6 +507,10 @@ cdef class Pipeline:
                 (<StreamSource>source).topics.register_topic(command.topic)  # one without space is marked as refused
             elif command.kind == REMOVE_TOPIC:
                 (<StreamSource>source).topics.unregister_topic(command.topic)
+            elif command.kind == SWAP_FLOW:
+                (<StreamSource>source).flow.swap()
+            elif command.kind == STOP_FLOW:
+                (<StreamSource>source).flow.stop()
             else:
                 (<StreamSource>source).follow_wanted = command.kind == FOLLOW
             (<StreamSource>source).unanswered = command.number
@@ -611,6 +628,7 @@ cdef class Pipeline:
         now = monotonic_ns()
         slot.published = source.topics.route_batch(&source.location, self.selection, n, utc_ns(), slot.outboxes)
         ft_add_single_writer(&source.counters.topics_ns, monotonic_ns() - now)
+        source.count_flow(begin)
         slot.failed = 0
         for k in range(self.workers_count):
             slot.failed += slot.outboxes[k].payload.out_of_memory or slot.outboxes[k].entries.out_of_memory

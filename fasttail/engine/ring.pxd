@@ -35,6 +35,8 @@ cdef enum CommandKind:
     REMOVE_TOPIC
     FOLLOW                   # begin to follow a stream,
     UNFOLLOW                 # … and stop
+    SWAP_FLOW                # begin to count a stream's rows, or leave what was counted to the main thread,
+    STOP_FLOW                # … and stop counting
 
 
 cdef struct Command:

@@ -3,6 +3,7 @@ cimport cython
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fasttail.engine.flow cimport Flow
 from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.pool cimport WorkerPool
 from fasttail.engine.replayed_blocks cimport ReplayedBlocks
@@ -33,6 +34,7 @@ cdef class StreamSource:
     cdef WorkerPool pool
     cdef StreamTopics topics
     cdef ReplayedBlocks blocks
+    cdef readonly Flow flow          # of its rows, or of those of its stage
     cdef bint primed                 # the lines before the first one are known to `blocks` and the stage
     cdef StreamWatch watch           # None while it is not followed
     cdef readonly object follower    # None until it is followed for the first time
@@ -67,6 +69,7 @@ cdef class StreamSource:
     cdef size_t bytes_up_to_block(self, uint64_t block) noexcept nogil
     cdef void fill(self, uint64_t now) noexcept nogil
     cdef void note_events(self) noexcept nogil
+    cdef void count_flow(self, const char* data) noexcept nogil
     cdef void begin_batch(self, uint64_t now) noexcept nogil
     cdef void record_batch(self, RingSlot* slot, uint64_t offset) noexcept nogil
     cdef void _record_newest_times(self, RingSlot* slot) noexcept nogil

@@ -12,6 +12,7 @@ from fasttail.system.atomics cimport (
     ft_add_single_writer, ft_load_acquire, ft_load_pointer_relaxed, ft_load_relaxed, ft_store_relaxed, ft_store_release)
 from fasttail.system.checks cimport ft_assert
 from fasttail.system.clock cimport monotonic_ns, utc_ns
+from fasttail.engine.flow cimport Flow
 from fasttail.engine.histogram cimport Histogram
 from fasttail.engine.lines cimport block_of_line, count_lines
 from fasttail.engine.pool cimport WorkerPool
@@ -28,6 +29,10 @@ from fasttail.streams.types cimport Chunk, Envelope, RowHead
 
 from fasttail.engine.events import WorkerState
 from fasttail.sources.cursor import prefix as cursor_prefix
+
+cdef enum:                   # how many of the largest events `flow` keeps: each is shown five times a second, 50 in all
+    LARGEST_ROWS = 6
+    LARGEST_STAGE_ROWS = 4
 
 # The keys of `stats` that are attributes of the follower, and their values before there is one.
 _FOLLOWER_STATS = (
@@ -56,6 +61,7 @@ cdef class StreamSource:
         self.table = table_new(find_stream(stream), reader.capacity, <size_t>workers)
         self.pool = WorkerPool(workers, self.table, max_rejects=1)
         self.topics = StreamTopics(workers, self.table, max_topics=max_topics)
+        self.flow = Flow(LARGEST_ROWS if self.topics.stage is None else LARGEST_STAGE_ROWS)
         self.blocks = ReplayedBlocks(deliver=deliver_replayed)
         self.batch_times = Histogram()
         set_prefix(&self.location.block_prefix, b"" if deliver_replayed else f"{stream}:".encode())
@@ -237,6 +243,13 @@ cdef class StreamSource:
     cdef void begin_batch(self, uint64_t now) noexcept nogil:
         ft_store_release(&self.counters.batch_number, self.counters.batch_number + 1)  # see `running_lines`
         ft_store_relaxed(&self.counters.in_batch_ns, now)
+
+    cdef void count_flow(self, const char* data) noexcept nogil:
+        """Count the batch's rows, or those that the stage made of them, for those who look at the flow."""
+        if self.topics.stage is not None:
+            self.flow.add_rows(self.topics.stage.table, data)
+        else:
+            self.flow.add_rows(self.table, data)
 
     cdef void record_batch(self, RingSlot* slot, uint64_t offset) noexcept nogil:
         """Record the counts of the parsed lines in the slot, and add them to the counters."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fasttail.publish.subscriptions import Subscription
+from fasttail.publish.subscriptions import BROADCASTS, Subscription
 
 SUBSCRIPTION_COST = 1
 ALL_ORDERS_COST = 1000
@@ -31,7 +31,7 @@ _COIN_COST = 20
 
 def topic_cost(subscription: Subscription) -> int:
     """Return the cost of a subscription's topic, in units."""
-    if subscription.type == "status":
+    if subscription.type in BROADCASTS:
         return 0
     if subscription.type == "orderUpdates":
         return _USER_COST

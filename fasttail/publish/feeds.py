@@ -163,7 +163,9 @@ class Feeds:
     ) -> None:
         self.epoch = epoch
         self.stream = stream
+        self.applied = 0  # the last command that the pipeline has applied
         self._on_demand = on_demand
+        self._is_held = False
         self._followed = not on_demand
         self._unfollow_timer: asyncio.TimerHandle | None = None
         self.layout: str | None = None
@@ -278,8 +280,16 @@ class Feeds:
             self._followed = True
             self._topic_control.follow(self.stream)
 
+    def hold(self, wanted: bool) -> None:
+        """Let the pipeline follow the stream even without a feed, or no longer."""
+        self._is_held = wanted
+        if wanted:
+            self._follow()
+        else:
+            self._unfollow_if_unused()
+
     def _unfollow_if_unused(self) -> None:
-        if self._on_demand and not self._feeds and self._unfollow_timer is None:
+        if self._on_demand and not self._feeds and not self._is_held and self._unfollow_timer is None:
             loop = asyncio.get_running_loop()
             self._unfollow_timer = loop.call_later(UNFOLLOW_AFTER_S, self._unfollow)
 
@@ -356,6 +366,7 @@ class Feeds:
 
     def on_commands_applied(self, command_number: int, progress: PipelineProgress) -> None:
         """Activate the feeds whose commands the pipeline has applied, up to `command_number`."""
+        self.applied = max(self.applied, command_number)
         self._advance(progress, progress.end)
         while self._activating and self._activating[0][0] <= command_number:
             _, feed = self._activating.popleft()

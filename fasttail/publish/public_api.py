@@ -38,6 +38,8 @@ from fasttail.publish.budget import Account, Budget, BudgetExceeded
 from fasttail.publish.feeds import Feed, Feeds, OutgoingMessage
 from fasttail.publish.snapshot import SNAPSHOT_BYTES, FillSnapshot
 from fasttail.publish.subscriptions import (
+    BROADCASTS,
+    Broadcast,
     ClientRequest,
     RequestError,
     Subscription,
@@ -48,7 +50,7 @@ from fasttail.publish.subscriptions import (
 from fasttail.sources.cursor import CursorPosition, parse_block
 
 STATUS: Final = "status"
-CHANNELS = ("orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", STATUS)
+CHANNELS = ("orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", *sorted(BROADCASTS))
 
 PATH = "/ws"
 REPLAY_MESSAGE_BYTES = 64 << 10
@@ -135,7 +137,10 @@ class PublicService:
     max_message: int
     max_subscriptions: int
     budget: Budget
-    status_members: set[Member] = field(default_factory=set)  # members of `status`
+    broadcasts: frozenset[str] = BROADCASTS  # those that are served
+    broadcast_members: Mapping[str, set[Member]] = field(
+        default_factory=lambda: {kind: set() for kind in BROADCASTS}
+    )
     gaps: int = 0
     gap_orders: int = 0
     failures: RateLimitedLog = field(
@@ -162,12 +167,15 @@ class PublicService:
         }
 
     def serves(self, subscription: Subscription) -> bool:
-        """Whether the subscription's stream is one of those that are followed."""
-        return subscription.type == STATUS or CHANNEL_SPECS[subscription.type].stream in self.streams
+        """Whether it is a broadcast that is made, or its stream is one of those that are followed."""
+        if subscription.type in BROADCASTS:
+            return subscription.type in self.broadcasts
+        return CHANNEL_SPECS[subscription.type].stream in self.streams
 
     def publish_status(self, status: Callable[[], dict[str, Any]]) -> None:
         """Send the state of the data to all subscribers of `status`."""
-        if not self.status_members:
+        members = self.broadcast_members[STATUS]
+        if not members:
             return
         channel = self.hub.channels[STATUS]
         data = status()
@@ -176,7 +184,7 @@ class PublicService:
             for client, entries in stream.replays.lag_report().items():
                 behind.setdefault(client, []).extend(entries)
         shared = text_frame(orjson.dumps({"channel": STATUS, "data": data}))
-        for member in tuple(self.status_members):
+        for member in tuple(members):
             frame, lags = shared, behind.get(member.client)
             if lags is not None:
                 lags = _furthest_behind(lags, STATUS_HEADROOM_BYTES)
@@ -184,6 +192,14 @@ class PublicService:
             # Even behind a full queue: a slow reader wants to know how far behind it is.
             limit = self.queue_limit + self.max_message + STATUS_HEADROOM_BYTES
             if member.client.queued_bytes <= limit and member.client.send(frame, limit=limit):
+                channel.messages_sent += 1
+                channel.bytes_sent += len(frame)
+
+    def broadcast(self, kind: Broadcast, data: dict[str, Any]) -> None:
+        """Send a message to all subscribers whose queues are not full. Those get the next one."""
+        frame, channel = text_frame(orjson.dumps({"channel": kind, "data": data})), self.hub.channels[kind]
+        for member in tuple(self.broadcast_members[kind]):
+            if member.client.accepts_data and member.client.send(frame):
                 channel.messages_sent += 1
                 channel.bytes_sent += len(frame)
 
@@ -243,9 +259,9 @@ class Member:
         self.needs_replay = self.subscription.cursor is not None or self.subscription.since is not None
         self.needs_snapshot = self.subscription.type == "userFills" and not self.needs_replay
         self.snapshot: FillSnapshot | None = None
-        self.feed: Feed | None = None  # None for `status`
+        self.feed: Feed | None = None  # None for a broadcast
         self._stream: StreamService | None = None  # likewise
-        if self.subscription.type != STATUS:
+        if self.subscription.type not in BROADCASTS:
             self._stream = client.service.streams[CHANNEL_SPECS[self.subscription.type].stream]
         self.live = False
         self.cursor: str | None = None
@@ -257,7 +273,7 @@ class Member:
 
     @property
     def stream(self) -> StreamService:
-        """What serves the subscription; not for `status`."""
+        """What serves the subscription; not for a broadcast."""
         assert self._stream is not None
         return self._stream
 
@@ -576,8 +592,7 @@ class PublicClient(Client):
                     f"Too many subscriptions: at most {service.max_subscriptions} a connection"
                 )
             if not service.serves(subscription):
-                stream = CHANNEL_SPECS[subscription.type].stream
-                raise invalid_subscription(request.sent, f'this server does not follow the stream "{stream}"')
+                raise invalid_subscription(request.sent, _why_not_served(subscription))
         except RequestError:
             if prepared is not None:
                 self._release_member(prepared)
@@ -591,7 +606,7 @@ class PublicClient(Client):
         self.hub.channels[subscription.type].add_client(self)
         if member.feed is None:
             member.set_live()
-            service.status_members.add(member)
+            service.broadcast_members[subscription.type].add(member)
             self._send_response(request)
             return None
         at_once = not (member.needs_replay or member.needs_snapshot)
@@ -611,7 +626,7 @@ class PublicClient(Client):
         service = self.service
         service.budget.charge(self.account, subscription)
         member = Member(self, request)
-        if subscription.type != STATUS:
+        if subscription.type not in BROADCASTS:
             channel = self.hub.channels[subscription.type]
             make = partial(make_topic, subscription, max_message=service.max_message)
             feed = member.stream.feeds.get_or_create(subscription.key, make, channel)
@@ -726,8 +741,9 @@ class PublicClient(Client):
             return False
         del self.members[member.subscription.key]
         self.members_with_gap.discard(member)
-        self.service.status_members.discard(member)
-        if member.feed is not None:
+        if member.feed is None:
+            self.service.broadcast_members[member.subscription.type].discard(member)
+        else:
             member.stream.replays.cancel_replay(member)
         self._release_member(member)
         if member.task is not None and member.task is not asyncio.current_task():
@@ -741,6 +757,12 @@ class PublicClient(Client):
     def _send_response(self, request: ClientRequest, **fields: Any) -> None:
         data = {"method": request.method, "subscription": request.response_fields}
         self.send_message("subscriptionResponse", data, **fields)
+
+
+def _why_not_served(subscription: Subscription) -> str:
+    if subscription.type in BROADCASTS:
+        return f'"{subscription.type}" is made for the page, which is switched off'
+    return f'this server does not follow the stream "{CHANNEL_SPECS[subscription.type].stream}"'
 
 
 def _furthest_behind(behind: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@
     userFills      user
     userEvents     user
     fills          coins  users  sides  minNotional  liquidations  format
-    status         none
+    status  summary  tape   none
     any of them    cursor  since  onSlow: where to begin and what to do when slow; not part of the selection
 
 `Subscription.echo` is the canonical form of all spellings, and so the subscription's identity: every field,
@@ -26,7 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import orjson
 
@@ -89,7 +89,13 @@ PUBLIC_TYPES = frozenset(
 
 PUBLIC_URL = "https://api.hyperliquid.xyz"
 
-Type = Literal["orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", "status"]
+Type = Literal[
+    "orders", "orderUpdates", "fills", "trades", "userFills", "userEvents", "status", "summary", "tape"
+]
+Broadcast = Literal["status", "summary", "tape"]
+BROADCASTS: frozenset[str] = frozenset(get_args(Broadcast))
+"""Types that are no events of a stream: one message for all, made by the server at an interval."""
+PAGE_BROADCASTS: frozenset[str] = frozenset(("summary", "tape"))
 Method = Literal["subscribe", "unsubscribe", "ping"]
 Format = Literal["full", "ws", "raw"]
 OnSlow = Literal["replay", "gap", "close"]
@@ -128,6 +134,8 @@ _SELECTION_FIELDS: Mapping[str, tuple[str, ...]] = {
     "userFills": ("user", "aggregateByTime"),  # only false; some clients want it in the answer
     "userEvents": ("user",),
     "status": (),
+    "summary": (),
+    "tape": (),
 }
 _OPTION_FIELDS = ("cursor", "since", "onSlow")
 _FIELDS = {kind: ("type", *fields, *_OPTION_FIELDS) for kind, fields in _SELECTION_FIELDS.items()}
@@ -301,9 +309,9 @@ def _subscription(sent: dict[str, Any], *, is_subscribe: bool) -> Subscription:
                 return _trades(sent, is_subscribe)
             case "orders" | "fills" as kind:
                 return _selected(kind, sent, is_subscribe)
-            case "status":
-                _check_fields("status", sent)
-                return _build_subscription("status", {}, _parse_options(sent, is_subscribe))
+            case "status" | "summary" | "tape" as kind:
+                _check_fields(kind, sent)
+                return _build_subscription(kind, {}, _parse_options(sent, is_subscribe))
             case str(kind):
                 raise _InvalidSubscription(_unknown_type(kind))
         raise _InvalidSubscription

@@ -285,7 +285,7 @@ class HttpConnection(asyncio.Protocol):
         assert parser is not None
         status = HTTPStatus(response.status)
         headers = {"Date": formatdate(usegmt=True), **response.headers}
-        if status != HTTPStatus.NO_CONTENT:
+        if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             headers["Content-Length"] = str(len(response.body))
         if last:
             headers["Connection"] = "close"

@@ -4,6 +4,7 @@
     /ws/  /ws/orderUpdate  /ws/orderBatch     the old service's channels
     /health  /health/live                     200 or 503, JSON
     /ws/status                                the old service's status, JSON
+    /  /page/…                                the page of live figures
     /metrics                                  Prometheus text
 
 Paths are compared as sent: an additional slash makes a different path.
@@ -28,6 +29,7 @@ from fasttail.connection.hub import Hub
 from fasttail.server.acceptor import Peer
 from fasttail.server.access import Access
 from fasttail.server.http import HttpRequest, HttpResponse, request_path
+from fasttail.server.page import PageFile
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Routes:
         live: Probe,
         metrics: Callable[[], bytes],
         status: Callable[[], dict[str, Any]],
+        page: Mapping[str, PageFile],
         access: Access,
         compression: Compression | None,
         on_accepted: Callable[[Peer], None],
@@ -84,6 +87,7 @@ class Routes:
         self._hub = hub
         self._channels = channels
         self._compression = compression
+        self._page = page
         self._on_accepted = on_accepted
         self._handlers: dict[str, Callable[[], HttpResponse]] = {
             "/health": lambda: json_response(*health()),
@@ -121,8 +125,8 @@ class Routes:
             # The public API's Python SDK reads `code` and `msg` of an error.
             text = UNSUPPORTED_PATHS[collapsed]
             return json_response(404, {"code": 404, "msg": text, "error": text})
-        channel = path in self._channels
-        if path not in self._handlers and not channel:
+        channel, page = path in self._channels, self._page.get(path)
+        if path not in self._handlers and not channel and page is None:
             if method == "OPTIONS" and path in ("*", "/"):
                 return _options_response(READ_METHODS)
             return self._not_found(path)
@@ -131,6 +135,8 @@ class Routes:
         if method not in ("GET", "HEAD"):
             body = {"error": f"{method} is not allowed here: use GET"}
             return json_response(405, body, {"Allow": "GET, HEAD" if channel else READ_METHODS})
+        if page is not None:
+            return page.response(request.headers)
         if path not in PUBLIC_PATHS and not self.access.check_token(request.target, request.headers):
             if channel:
                 self._hub.refused += 1
@@ -144,7 +150,7 @@ class Routes:
             return json_response(500, {"error": "internal server error"})
 
     def _not_found(self, path: str) -> HttpResponse:
-        known = [*self._channels, *self._handlers]
+        known = [*self._channels, *self._handlers, *(("/",) if self._page else ())]
         body: dict[str, Any] = {"error": "not found"}
         if path == "/ws":
             body["error"] = "not found: /ws serves nothing here; use /ws/orderUpdate or /ws/orderBatch"

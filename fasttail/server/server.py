@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fasttail.connection.compression import Compression
@@ -16,6 +17,7 @@ from fasttail.connection.incoming import MAX_INCOMING
 from fasttail.connection.keepalive import KeepAlive
 from fasttail.server.acceptor import Acceptor
 from fasttail.server.access import Access, is_loopback
+from fasttail.server.page import PageFile
 from fasttail.server.routes import Probe, Routes
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Server:
                   file descriptors is too small.
     access:       who may connect; by default everybody.
     tls:          certificate and key; None: no TLS.
+    page:         the files of the page, by their paths.
     compression:  offered to clients; None: not offered.
     ping_interval_s: a client that was sent nothing for this long gets a ping.
     health, live, metrics, status: called on the event loop for each request; `status` is for /ws/status.
@@ -61,6 +64,7 @@ class Server:
         metrics: Callable[[], bytes],
         routes: Mapping[str, Callable[[], Client]],
         status: Callable[[], dict[str, Any]],
+        page: Mapping[str, PageFile] = MappingProxyType({}),
         access: Access | None = None,
         tls: ssl.SSLContext | None = None,
         compression: Compression | None = None,
@@ -80,6 +84,7 @@ class Server:
             live=live,
             metrics=metrics,
             status=status,
+            page=page,
             access=self._access,
             compression=compression,
             on_accepted=lambda peer: self._acceptor.promote(peer),

@@ -1,0 +1,9 @@
+from typing import final
+
+from fasttail.engine.events import FlowCounts
+
+@final
+class Flow:
+    def __init__(self, keep: int) -> None: ...
+    def allocate(self) -> None: ...
+    def take(self) -> FlowCounts: ...
