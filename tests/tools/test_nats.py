@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from nats_accounts import make_credentials
 from nats_nodes import (
     STEMS,
     edge,
@@ -30,6 +31,7 @@ from nats_nodes import (
 from nats_servers import NatsServer, nats_server, needs_nats
 from running import PATIENCE_S, command, serve, wait_for
 from test_stream_truth import Returning
+from test_tls import make
 
 pytestmark = needs_nats
 
@@ -370,3 +372,27 @@ def test_two_sources_are_one_too_many(tmp_path: Path) -> None:
 def test_nats_is_imported_only_where_it_is_used() -> None:
     code = "import sys, fasttail.app, fasttail.cli; sys.exit('nats' in sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_tls_and_credentials(tmp_path: Path) -> None:
+    """A server with accounts of an operator checks user and certificate, and what is wrong is told."""
+    own, other = (make(tmp_path, name) for name in ("own", "other"))
+    credentials = tmp_path / "user.creds"
+    encrypted = f'tls {{ cert_file: "{own.cert}", key_file: "{own.key}" }}'
+    settings = [encrypted, *make_credentials(credentials, "hl.mainnet")]
+    with nats_server(tmp_path / "nats", *settings) as server, node(tmp_path / "node") as writing:
+        server.url = server.url.replace("nats://", "tls://")
+        known = ("--streams", "orders", "--nats-credentials", credentials, "--nats-ca", own.cert)
+        with publish(tmp_path / "node", server, *known), edge(tmp_path / "edge", server, *known):
+            wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
+            nobody = ("--streams", "orders", "--nats-ca", own.cert)
+            with publish(tmp_path / "node", server, *nobody) as refused:
+                refused.wait_log("nats: stream orders: .*[Aa]uthorization")
+            foreign = ("--streams", "orders", "--nats-credentials", credentials, "--nats-ca", other.cert)
+            with publish(tmp_path / "node", server, *foreign) as distrusting:
+                distrusting.wait_log("nats: stream orders: .*CERTIFICATE_VERIFY_FAILED")
+            secret = credentials.read_text().split("SEED-----\n")[1].split("\n")[0]
+            assert not refused.find(secret)
+            assert not distrusting.find(secret)
+            finish(writing)
+            wait_same(tmp_path / "node", tmp_path / "edge")
