@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,20 @@ def opened(
     assert errors == []
 
 
+@contextmanager
+def live(
+    folder: Path, browser: Browser, *, rate: int = 3000, **look: Any
+) -> Iterator[tuple[subprocess.Popen[bytes], Serve, Page]]:
+    """Run a simulated node and a server, and open the page, whose tape is full."""
+    with (
+        node(folder, *STREAMS, rate=rate) as writing,
+        serve(folder, "--workers", 1) as server,
+        opened(browser, server, **look) as page,
+    ):
+        wait_for("the tape", lambda: len(tape(page)) > 50)
+        yield writing, server, page
+
+
 def tile(page: Page, name: str) -> str:
     """Return the text of a figure of the overview."""
     return str(page.locator("#tiles div", has=page.get_by_text(name, exact=True)).locator("dd").inner_text())
@@ -91,12 +106,7 @@ def tape(page: Page) -> list[list[str]]:
 def test_figures_are_those_of_the_exchange(tmp_path: Path, browser: Browser) -> None:
     """Totals equal those of /metrics and of the node's files, and filters and buttons work."""
     folder = tmp_path / "node"
-    with (
-        node(folder, *STREAMS, rate=3000) as writing,
-        serve(folder, "--workers", 1) as server,
-        opened(browser, server) as page,
-    ):
-        wait_for("the tape", lambda: len(tape(page)) > 50)
+    with live(folder, browser) as (writing, server, page):
         page.select_option("#filter-kind", "trade")
         wait_for("trades", lambda: {row[1] for row in tape(page)} == {"trade"})
         page.select_option("#filter-kind", "")
@@ -148,12 +158,7 @@ def wait_read(folder: Path, server: Serve) -> int:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_themes_widths_and_accessibility(tmp_path: Path, browser: Browser, width: int, scheme: str) -> None:
     folder = tmp_path / "node"
-    with (
-        node(folder, *STREAMS, rate=3000),
-        serve(folder, "--workers", 1) as server,
-        opened(browser, server, width=width, scheme=scheme) as page,
-    ):
-        wait_for("the tape", lambda: len(tape(page)) > 50)
+    with live(folder, browser, width=width, scheme=scheme) as (_, _, page):
         wait_for(
             "the charts", lambda: "orders" in (page.get_attribute("#charts [role=img]", "aria-label") or "")
         )
@@ -172,12 +177,7 @@ def test_themes_widths_and_accessibility(tmp_path: Path, browser: Browser, width
 
 def test_the_server_is_restarted(tmp_path: Path, browser: Browser) -> None:
     folder = tmp_path / "node"
-    with (
-        node(folder, *STREAMS, rate=3000),
-        serve(folder, "--workers", 1) as server,
-        opened(browser, server) as page,
-    ):
-        wait_for("the tape", lambda: len(tape(page)) > 50)
+    with live(folder, browser) as (_, server, page):
         server.process.send_signal(signal.SIGTERM)
         server.process.wait()
         wait_for("the news", lambda: "Trying again" in page.inner_text("#connection"))
@@ -191,12 +191,7 @@ def test_the_server_is_restarted(tmp_path: Path, browser: Browser) -> None:
 def test_silence_is_noticed(tmp_path: Path, browser: Browser) -> None:
     """A connection that is open and dead, as after a laptop has slept, is given up."""
     folder = tmp_path / "node"
-    with (
-        node(folder, *STREAMS, rate=3000),
-        serve(folder, "--workers", 1) as server,
-        opened(browser, server) as page,
-    ):
-        wait_for("the tape", lambda: len(tape(page)) > 50)
+    with live(folder, browser) as (_, server, page):
         server.process.send_signal(signal.SIGSTOP)
         try:
             wait_for("the news", lambda: "Trying again" in page.inner_text("#connection"))
@@ -268,12 +263,7 @@ def test_token(tmp_path: Path, browser: Browser) -> None:
 def test_work_of_the_page(tmp_path: Path, browser: Browser) -> None:
     """The page's thread computes little, by CPU time: by the clock, tasks take longer on a busy machine."""
     folder = tmp_path / "node"
-    with (
-        node(folder, *STREAMS, rate=20_000),
-        serve(folder, "--workers", 1) as server,
-        opened(browser, server) as page,
-    ):
-        wait_for("the tape", lambda: len(tape(page)) > 50)
+    with live(folder, browser, rate=20_000) as (_, _, page):
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
