@@ -30,6 +30,7 @@ from nats_nodes import (
 )
 from nats_servers import NatsServer, nats_server, needs_nats
 from running import PATIENCE_S, command, serve, wait_for
+from test_checkpoint import fill
 from test_stream_truth import Returning
 from test_tls import make
 
@@ -330,6 +331,34 @@ def test_a_full_disk(tmp_path: Path) -> None:
         wait_for("an hour at the edge", lambda: len(hour_paths(tmp_path / "edge")) > 1)
         finish(writing)
         wait_same(tmp_path / "node", tmp_path / "edge")
+        assert there.count("a gap") == 0
+
+
+MOUNT = 'mount -t tmpfs -o size=64m none "$0" && exec "$@"'
+
+
+def test_a_full_file_system(tmp_path: Path) -> None:
+    """The same on a file system that another process fills."""
+    folder = tmp_path / "edge"
+    folder.mkdir()
+    within = ["unshare", "-Urm", "sh", "-c", MOUNT, str(folder)]
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node") as writing,
+        publish(tmp_path / "node", server, "--streams", "orders"),
+        serve(folder, "--from-nats", server.url, "--streams", "orders", "--workers", 1, wrap=within) as there,
+    ):
+        seen = Path("/proc", str(there.process.pid), "root") / folder.relative_to("/")
+        wait_for("an hour at the edge", lambda: len(hour_paths(seen)) > 1)
+        with pytest.raises(OSError, match="No space left"):
+            fill(seen / "other")
+        there.wait_log("No space left on device; trying again")
+        (seen / "other").unlink()
+        wait_for("another hour", partial(more_hours, seen, len(hour_paths(seen))))
+        finish(writing)
+        wait_same(tmp_path / "node", seen)
         assert there.count("a gap") == 0
 
 
