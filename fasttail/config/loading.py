@@ -37,6 +37,7 @@ NON_SETTING_VARIABLES = frozenset(
             "KILLS",
             "MEMORY",
             "NATS_KILLS",
+            "NEED_BROWSER",
             "NEED_NATS",
         ),
         *(
@@ -50,7 +51,7 @@ NON_SETTING_VARIABLES = frozenset(
             "SEED",
             "SOURCES",
         ),
-        *("STRICT_BUILD", "TAG", "TOKEN", "WITHOUT_REAL_DATA"),
+        *("STRICT_BUILD", "TAG", "TAKE_PICTURES", "TOKEN", "WITHOUT_REAL_DATA"),
     )
 )
 """FASTTAIL_ variables that are not settings and are read elsewhere; see docs/configuration.md."""

@@ -175,6 +175,7 @@ SMALL: dict[str, tuple[str, str]] = {
     ),
     "fanout": ("--orders 5000 --clients 3 --stalled 1 --rounds 1 --cores 0 --queue 64M", "beside 1 stalled"),
     "nats": ("--rate 2000 --seconds 1", "an empty edge catches up"),
+    "page": ("--rate 2000 --seconds 2 --pages 2 --rounds 1", "2 pages"),
     "delay": ("--rate 500,1000 --seconds 0.5 --clients 2", ""),
     "contention": (
         "--rate 1000 --seconds 0.5 --neighbours 1 --folder {folder}", "each order received once and in order"
