@@ -87,7 +87,7 @@ def append(path: Path, lines: bytes) -> None:
         file.write(lines)
 
 
-def many_orders(count: int, block: int = 7000) -> list[dict[str, Any]]:
+def many_orders(count: int) -> list[dict[str, Any]]:
     statuses = ("open", "filled", "canceled", "badAloPxRejected", "somethingNew")
     return [
         event(

@@ -142,13 +142,12 @@ class Monitoring:
         """Return what a summary shows of the server: counts since its start, and the state now."""
         counts = self._publishing.counts()
         streams = {
-            source.stream: {
+            stream: {
                 **{key: stats[key] for key in ("lines", "orders", "rejected", "bytes", "offset")},
                 "trades": stats.get("trades"),
                 "hour": "/".join(str(stats["file"]).split("/")[-2:]) if stats["file"] else None,
             }
-            for source in self._pipeline.sources
-            for stats in (source.stats(),)
+            for stream, stats in self._stream_stats().items()
         }
         return {
             "time": time.time_ns() // 1_000_000,

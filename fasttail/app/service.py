@@ -39,7 +39,6 @@ from fasttail.monitoring.sd_notify import Notifier
 from fasttail.publish import legacy_api as legacy
 from fasttail.publish import live_view
 from fasttail.publish import public_api as public
-from fasttail.publish.live_view import LiveView
 from fasttail.replay.find import locate_after_block
 from fasttail.server.access import Access
 from fasttail.server.page import load_page
@@ -163,7 +162,7 @@ class App:
             restart_blocker=self._restart_blocker,
             nats=self._nats,
         )
-        self._live_view = LiveView(
+        self._live_view = live_view.LiveView(
             self._publishing.public,
             self.pipeline,
             {source.stream: source.flow for source in self.pipeline.sources},

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Protocol
 
 import orjson
@@ -76,9 +77,9 @@ class CoinWindow:
     def top(self) -> dict[str, CoinTotals]:
         """Return the coins with the most orders, trades, and traded notional, TOP_COINS of each."""
         found: dict[str, CoinTotals] = {}
-        for key in (_orders, _trades, _notional):
-            ranked = heapq.nlargest(TOP_COINS, self._sums.items(), key=lambda item: key(item[1]))
-            found.update((name, coin) for name, coin in ranked if key(coin) > 0)
+        for key in map(attrgetter, ("orders", "trades", "notional")):
+            ranked = heapq.nlargest(TOP_COINS, self._sums, key=lambda name: key(self._sums[name]))
+            found.update((name, self._sums[name]) for name in ranked if key(self._sums[name]) > 0)
         return found
 
 
@@ -186,10 +187,7 @@ class LiveView:
             "trades": totals.trades,
             "notional": totals.notional,
             "statuses": totals.statuses,
-            "coins": [
-                {"coin": name, "orders": coin.orders, "trades": coin.trades, "notional": coin.notional}
-                for name, coin in self._coins.top().items()
-            ],
+            "coins": [{"coin": name, **vars(coin)} for name, coin in self._coins.top().items()],
         }
 
 
@@ -199,18 +197,6 @@ def _coin_name(text: bytes) -> str:
         return str(orjson.loads(b'"' + text + b'"'))
     except orjson.JSONDecodeError:
         return text.decode(errors="replace")
-
-
-def _orders(coin: CoinTotals) -> float:
-    return coin.orders
-
-
-def _trades(coin: CoinTotals) -> float:
-    return coin.trades
-
-
-def _notional(coin: CoinTotals) -> float:
-    return coin.notional
 
 
 def _order_event(event: dict[str, Any]) -> dict[str, Any]:
