@@ -1,10 +1,12 @@
 """Measures what publishing to NATS JetStream and relaying from it cost, and the delay from a node to an edge.
 
-A writer appends lines made by `fasttail synth` to an hour's file at a steady rate, one `write` each.
-`fasttail serve` follows it and publishes to a NATS server of Debian's; another one relays from that and
-serves a client that takes everything. Without NATS, the server follows the file without a client, and serves
-the same client beside the node, in the same run. The client's orders are checked: each once, in order. Then
-an empty edge catches up with what the stream holds; its file must equal the node's.
+Cost: `fasttail synth` writes orders and fills at a steady rate. A server follows them and publishes to a NATS
+server of Debian's, and one without NATS does the same, in turn. What was published must be what was read.
+
+Delay: a writer appends lines of orders to an hour's file, one `write` each. A server publishes them; another
+one relays them and serves a client that takes everything. Without NATS, the server serves the same client
+beside the node, in the same run. The client's orders are checked: each once, in order. Then an empty edge
+catches up with what the stream holds; its file must equal the node's.
 
 It does not show the network, or a NATS server that has other work.
 """
@@ -12,7 +14,6 @@ It does not show the network, or a NATS server that has other work.
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import shutil
@@ -22,10 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.delay import FOLDER, HOUR, SUBSCRIPTION, delays_of, write_lines
@@ -37,6 +39,35 @@ from fasttail.tools import exchange
 LINGERS_MS = (5.0, 1.0)
 PATIENCE_S = 120.0
 STREAMS = ("--streams", "orders")
+START_S = 3.0
+"""Until a server in a round of `Cost` has caught up."""
+MAX_LATE_S = 2.0
+"""Seconds of orders by which what was published may differ from what was read: both grow meanwhile."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cores that a server without clients kept busy in each round. rss: bytes.
+
+    wire: bytes a second to NATS. entries: a second, of both streams
+    """
+
+    without: list[float]
+    publishing: list[float]
+    rss: list[int]
+    wire: float
+    entries: float
+
+    def table(self) -> list[str]:
+        more = median(self.publishing) - median(self.without)
+        return [
+            f"cost: orders and fills, no client, medians of {len(self.without)}",
+            f"{'':22} {'cores':>7} {'RSS, MB':>8}",
+            f"{'no NATS':22} {median(self.without):7.3f} {self.rss[0] / 2**20:8.1f}",
+            f"{'publishing':22} {median(self.publishing):7.3f} {self.rss[1] / 2**20:8.1f}",
+            f"{'difference':22} {more:7.3f}          "
+            f"{self.wire / 1e6:.2f} MB/s in {self.entries:.0f} entries/s",
+        ]
 
 
 @dataclass(frozen=True)
@@ -60,6 +91,7 @@ class Nats:
 
     rate: float
     lines: int
+    cost: Cost
     ways: list[Way]
     catch_up: float
     settings: dict[str, Any]
@@ -67,6 +99,7 @@ class Nats:
 
     def table(self) -> str:
         rows = [
+            *self.cost.table(),
             f"nats: {self.lines:,} lines at {self.rate:,.0f} lines/s to a client that received every order "
             "once, in order",
             f"{'way':22} {'p50 ms':>7} {'p99 ms':>7} {'node cores':>10} {'edge cores':>10} {'node MB':>8} "
@@ -87,7 +120,8 @@ class Nats:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=23_500, help="lines a second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each way")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each way, and each round")
+    parser.add_argument("--rounds", type=int, default=3, help="with publishing, and as many without")
     parser.add_argument("--seed", type=int, default=1, help="seed of the lines")
 
 
@@ -96,7 +130,8 @@ def run(args: argparse.Namespace) -> Nats:
     if server is None:
         raise CannotRun("there is no nats-server (Debian: apt-get install nats-server)")
     lines = exchange.generate(int(args.rate * args.seconds), "streaming", args.seed).splitlines(keepends=True)
-    ways = [_alone(args, lines), _without(args, lines)]
+    cost = _cost(args, server)
+    ways = [_without(args, lines)]
     catch_up = 0.0
     for linger_ms in LINGERS_MS:
         with (
@@ -106,20 +141,50 @@ def run(args: argparse.Namespace) -> Nats:
             ways.append(_through(args, lines, Path(folder), url, linger_ms))
             if linger_ms == LINGERS_MS[0]:
                 catch_up = _catch_up(lines, Path(folder), url)
-    return Nats(args.rate, len(lines), ways, catch_up, {"seed": args.seed, "seconds": args.seconds})
+    settings = {"seed": args.seed, "seconds": args.seconds, "rounds": args.rounds}
+    return Nats(args.rate, len(lines), cost, ways, catch_up, settings)
 
 
-def _alone(args: argparse.Namespace, lines: list[bytes]) -> Way:
-    """Follow the file without clients, as the server beside the node does in the ways through NATS."""
-    with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as folder:
-        path = _hour(Path(folder))
-        with serve(Path(folder), "--workers", "1", *STREAMS) as server:
-            before = server.usage()
-            _writer(args, lines, path, multiprocessing.RawArray("q", len(lines))).join()
-            cores = server.usage().cores_since(before)
-            if read_metrics(server.port)["fasttail_lines_total"] != len(lines):
-                raise WrongAnswer("the server has not read every line")
-            return Way("no client", math.nan, math.nan, cores, 0.0, server.usage().rss, 0, 0.0, 0.0)
+def _cost(args: argparse.Namespace, program: str) -> Cost:
+    with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        url = stack.enter_context(_nats_server(program, folder))
+        streams = ("--streams", "orders,fills")
+        writing = (str(folder / "node"), "--rate", str(args.rate), "--seed", str(args.seed), *streams)
+        writer = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fasttail", "synth", *writing],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(writer.wait)
+        stack.callback(writer.kill)
+        time.sleep(START_S)
+        cores: tuple[list[float], list[float]] = [], []
+        rss, wire, entries = [0, 0], 0.0, 0.0
+        for each in [0, 1] * args.rounds:
+            publishing = ("--nats-url", url, "--nats-max-bytes", "2G") if each else ()
+            with serve(folder / "node", "--workers", "1", *streams, *publishing) as server:
+                time.sleep(START_S)
+                before, busy_s, begun = read_metrics(server.port), server.busy_s(), time.monotonic()
+                time.sleep(args.seconds)
+                cores[each].append((server.busy_s() - busy_s) / (time.monotonic() - begun))
+                more = {key: value - before.get(key, 0.0) for key, value in read_metrics(server.port).items()}
+                rss[each] = server.usage().rss
+            if not publishing:
+                continue
+            read, (orders, fills) = more["fasttail_lines_total"], _of_streams(more, "events")
+            if abs(read - orders) > MAX_LATE_S * args.rate or not fills:
+                raise WrongAnswer(
+                    f"{read:.0f} orders were read; {orders:.0f}, and {fills:.0f} fills, published"
+                )
+            wire += sum(_of_streams(more, "bytes"))
+            entries += sum(_of_streams(more, "entries"))
+        return Cost(*cores, rss, wire / args.seconds / args.rounds, entries / args.seconds / args.rounds)
+
+
+def _of_streams(metrics: dict[str, float], what: str) -> list[float]:
+    """Return what was published of orders, and of fills."""
+    return [metrics[f'fasttail_nats_{what}_total{{stream="{stream}"}}'] for stream in ("orders", "fills")]
 
 
 def _writer(args: argparse.Namespace, lines: list[bytes], path: Path, times: Any) -> Any:

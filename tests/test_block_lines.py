@@ -48,9 +48,20 @@ def take(cut: BlockLines, lines: list[bytes], chance: random.Random, most: int) 
     return runs
 
 
+WRITTEN_MS = 1_778_000_000_000
+
+
 def entry_of(run: LineRun, after: BlockPosition | None = None, node: str = "other") -> Entry:
     return Entry(
-        "streaming", after or run.after, run.last, 2026050517, len(run.data), run.events, run.hash, node, 1
+        "streaming",
+        after or run.after,
+        run.last,
+        2026050517,
+        len(run.data),
+        run.events,
+        run.hash,
+        node,
+        WRITTEN_MS,
     )
 
 
@@ -177,15 +188,18 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     ("old", "new"),
     [
         ("v1", "v2"), ("streaming", "plainer"), ("2026050517", "2026023017"), ("2026050517", "2026050524"),
-        ("2026050517", "../../etc/x"), (" 8 ", " 0 "), (" 8 ", " 99999999 "),
+        ("2026050517", "../../etc/x"), ("2026050517", "2028050517"), (" 8 ", " 0 "), (" 8 ", " 99999999 "),
         ("7000-0000001", "6000-0000001"),
         ("n1", "n/1"), ("v1 ", ""),
     ],
 )  # fmt: skip
 def test_headers_that_cannot_be(old: str, new: str) -> None:
-    entry = Entry("streaming", BlockPosition(7000, 0), BlockPosition(7000, 1), 2026050517, 8, 1, 5, "n1", 1)
+    entry = Entry(
+        "streaming", BlockPosition(7000, 0), BlockPosition(7000, 1), 2026050517, 8, 1, 5, "n1", WRITTEN_MS
+    )
     text = entry.to_header()
     assert old in text
+    assert Entry.from_headers({HEADER: text}) == entry
     with pytest.raises(EntryError):
         Entry.from_headers({HEADER: text.replace(old, new)})
     with pytest.raises(EntryError):

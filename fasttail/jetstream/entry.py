@@ -28,6 +28,7 @@ else:
 HEADER = "Fasttail"
 MAX_INFLATED_BYTES = 64 << 20
 ZSTD_LEVEL = 1
+MS_PER_YEAR = 31_556_952_000
 
 _FIELDS = re.compile(
     r"v1 (plain|by_block|streaming) ([0-9]{12})-([0-9]{7,13}) ([0-9]{12})-([0-9]{7,13}) "
@@ -80,7 +81,9 @@ class Entry:
             found[1], after, last, int(found[6]), int(found[7]), int(found[8]), int(found[9], 16), found[10],
             int(found[11]), found[12] is not None,
         )  # fmt: skip
-        if last < after or not 0 < entry.size <= MAX_INFLATED_BYTES or not _is_date(found[6][:8]):
+        # Lines of all later hours would be written to that one's file.
+        is_ahead = int(found[6][:4]) > 1971 + entry.written_ms // MS_PER_YEAR
+        if last < after or not 0 < entry.size <= MAX_INFLATED_BYTES or not _is_date(found[6][:8]) or is_ahead:
             raise EntryError(f"an entry cannot be what its header says: {text}")
         return entry
 

@@ -37,7 +37,7 @@ class LineSource(threading.Thread):
     """Reads until stopped.
 
     after: the position in the chain where reading begins, if known; in the plain layout not used
-    linger_s: how long lines are gathered after the first one
+    linger_s: least time between two reads, in which lines gather, unless it is behind
     max_run: bytes of a run, but for a line that is longer
     """
 
@@ -102,7 +102,7 @@ class LineSource(threading.Thread):
         reader, follower = self._reader, self._make_follower()
         watcher = Watcher(use_inotify=self._use_inotify)
         watch = watcher.watch()
-        at_end = True
+        at_end, due_at = True, 0.0
         try:
             while not self._stopping.is_set():
                 follower.check(reader, watch, at_end)
@@ -113,27 +113,32 @@ class LineSource(threading.Thread):
                 check_at = time.monotonic() + max(follower.next_check_s, 0.0)
                 at_end = False
                 while not self._stopping.is_set():
+                    begun_at = time.monotonic()
                     code = reader.fill_once()
+                    waits = at_end = code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR)
                     if code == FILL_LINES:
-                        file = self._hour_file(follower)
-                        if file is None or follower.late:  # they would not be in the order of the chain
-                            reader.take_lines()
-                        else:
-                            self._put(self._runs_of(reader, file), file)
-                    elif code in (FILL_EOF, FILL_NO_FILE, FILL_ERROR):
-                        at_end = True
-                        remaining_s = check_at - time.monotonic()
-                        if remaining_s <= 0 or reader.at_hole:
-                            break
+                        self._take_lines(reader, follower)
+                        due_at = begun_at + self._linger_s
+                        waits = reader.last_read_short and not watch.polls_file
+                    remaining_s = check_at - time.monotonic()
+                    if remaining_s <= 0 or (at_end and reader.at_hole):
+                        break
+                    if waits:
                         woken = watcher.wait_once(int(min(remaining_s, 0.5) * 1e6) + 1)
                         if woken & WAIT_DIRS:
                             break  # a new hour
                         if woken:
-                            time.sleep(self._linger_s)
-                    if time.monotonic() >= check_at:
-                        break
+                            time.sleep(max(0.0, due_at - time.monotonic()))
         finally:
             watcher.close()
+
+    def _take_lines(self, reader: Reader, follower: Follower) -> None:
+        """Give the reader's lines to the event loop."""
+        file = self._hour_file(follower)
+        if file is None or follower.late:  # they would not be in the order of the chain
+            reader.take_lines()
+        else:
+            self._put(self._runs_of(reader, file), file)
 
     def _hour_file(self, follower: Follower) -> tuple[str, HourFile] | None:
         """Return the layout and the file that is followed, None if it is no hour's."""

@@ -39,7 +39,7 @@ cdef class Reader:
     cdef int fd                            # owned; -1: none
     cdef int parked_fd                     # owned; the file left for a visit; -1: none
     cdef public bint check_rewrites        # at every read, verify that the content before it is unchanged
-    cdef bint last_read_short              # the last read returned less than requested, so there was no more then
+    cdef readonly bint last_read_short     # the last read returned less than requested, so there was no more then
     cdef readonly bint rewritten           # the content has changed: no reads until a seek or another file
     cdef uint64_t limit                    # reads stop at this offset
     cdef readonly bint at_hole             # NUL bytes follow read_offset() and data follows them: skip_hole() continues there
