@@ -29,13 +29,16 @@ needs_nats = pytest.mark.skipif(
 class NatsServer:
     """A server on a port of its own. settings: lines of its configuration file."""
 
-    def __init__(self, folder: Path, settings: Sequence[str] = (), *, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, settings: Sequence[str] = (), *, port: int = 0, jetstream: bool = True
+    ) -> None:
         assert SERVER is not None, "FASTTAIL_NEED_NATS is set, but there is no nats-server"
         self.port = port or free_ports(1)[0]
         self.url = f"nats://127.0.0.1:{self.port}"
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "nats.conf"
+        self._jetstream = jetstream
         self.configure(settings)
         self.start()
 
@@ -44,7 +47,7 @@ class NatsServer:
         self._config.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
             + "\n".join(settings)
-            + f'\njetstream {{ store_dir: "{self.folder}/js", max_file_store: 1TB }}\n'
+            + f'\njetstream {{ store_dir: "{self.folder}/js", max_file_store: 1TB }}\n' * self._jetstream
         )
 
     def start(self) -> None:

@@ -395,7 +395,7 @@ class ServeSettings(_NatsSettings, _FollowingSettings):
         types.integer(1, 5), "servers of a NATS cluster that keep the streams", default=1
     )
     nats_linger_ms: float = _option(
-        types.number(metavar="MS"), "least milliseconds between two entries", default=5.0
+        types.number(metavar="MS", high=1000.0), "least milliseconds between two entries", default=5.0
     )
     takeover_ms: float = _option(
         types.number(100.0, "MS"),
@@ -480,6 +480,11 @@ class RelaySettings(_NatsSettings):
     log_level: Literal["debug", "info", "warning", "error"] = _option(
         types.choice("debug", "info", "warning", "error"), "minimum log level", default="info"
     )
+
+    def check(self) -> None:
+        super().check()
+        if not self.nats_url:
+            raise ConfigError("nats_url is empty")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,19 +60,18 @@ def integer(low: int, high: int = 1 << 53) -> ValueType:
     return ValueType(f"a whole number {limits}", lambda text: check(int(text)), check, "N")
 
 
-def number(low: float = 0.0, metavar: str = "N") -> ValueType:
-    """A finite number of at least `low`."""
+def number(low: float = 0.0, metavar: str = "N", high: float = math.inf) -> ValueType:
+    """A finite number of at least `low`, and at most `high`."""
 
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError
-        if not math.isfinite(value) or value < low:
+        if not math.isfinite(value) or not low <= value <= high:
             raise ValueError
         return float(value)
 
-    return ValueType(
-        f"a number of at least {low:g}", lambda text: check(float(text)), check, metavar, "{:g}".format
-    )
+    limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    return ValueType(f"a number {limits}", lambda text: check(float(text)), check, metavar, "{:g}".format)
 
 
 def rate() -> ValueType:

@@ -11,6 +11,7 @@ blocks: a position there is an hour and an offset in its file.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -28,7 +29,10 @@ else:
 HEADER = "Fasttail"
 MAX_INFLATED_BYTES = 64 << 20
 ZSTD_LEVEL = 1
-MS_PER_YEAR = 31_556_952_000
+MAX_DAYS_AHEAD = 366
+"""Of an entry's hour. Lines of all later hours would be written to the file of one that is far ahead."""
+_DAY_MS = 86_400_000
+_EPOCH = datetime(1970, 1, 1).toordinal()
 
 _FIELDS = re.compile(
     r"v1 (plain|by_block|streaming) ([0-9]{12})-([0-9]{7,13}) ([0-9]{12})-([0-9]{7,13}) "
@@ -59,6 +63,11 @@ class Entry:
     written_ms: int
     gap: bool = False
 
+    @property
+    def days_ahead(self) -> float:
+        """Days from the append to the entry's hour; infinite if there is no such day."""
+        return _day(self.hour // 100) - _EPOCH - self.written_ms // _DAY_MS
+
     def to_header(self) -> str:
         """Return the value of the header."""
         after, last = self.after, self.last
@@ -81,20 +90,18 @@ class Entry:
             found[1], after, last, int(found[6]), int(found[7]), int(found[8]), int(found[9], 16), found[10],
             int(found[11]), found[12] is not None,
         )  # fmt: skip
-        # Lines of all later hours would be written to that one's file.
-        is_ahead = int(found[6][:4]) > 1971 + entry.written_ms // MS_PER_YEAR
-        if last < after or not 0 < entry.size <= MAX_INFLATED_BYTES or not _is_date(found[6][:8]) or is_ahead:
+        if last < after or not 0 < entry.size <= MAX_INFLATED_BYTES or entry.days_ahead > MAX_DAYS_AHEAD:
             raise EntryError(f"an entry cannot be what its header says: {text}")
         return entry
 
 
 @lru_cache(maxsize=16)
-def _is_date(text: str) -> bool:
+def _day(date: int) -> float:
+    """Return the number of a day, of which the date is YYYYMMDD; infinite if there is none."""
     try:
-        datetime.strptime(text, "%Y%m%d")
+        return datetime.strptime(str(date), "%Y%m%d").toordinal()
     except ValueError:
-        return False
-    return True
+        return math.inf
 
 
 class Deflater:

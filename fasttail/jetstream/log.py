@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import orjson
 from nats.aio.client import Client
@@ -41,12 +42,15 @@ EXPECTED_ID_HEADER = "Nats-Expected-Last-Msg-Id"
 ID_HEADER = "Nats-Msg-Id"
 HEADROOM_BYTES = 4096
 """Of a message's limit that is left for headers, which the client does not count."""
+MIN_BODY_BYTES = 512
 CONFLICTS = {10070, 10071}
 """Wrong last message, or wrong last sequence."""
 _HINTS = {
     10047: " (lower nats_max_bytes, or raise the server's max_file_store)",
     10059: " (nobody has published yet)",
 }
+REPEAT_S = 60.0
+"""Until a failure that has not changed is logged again."""
 TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
 PING_S = 5
@@ -84,13 +88,23 @@ class SessionStats:
     gaps: int = 0
     failures: int = 0
     error: str = ""
+    logged: tuple[str, float] = ("", 0.0)
+    """The failure that was logged last, and when (monotonic)."""
 
-    def note_failure(self, stream: str, error: str) -> None:
-        """Note why a session has ended, and log what is not known yet."""
+    def note_failure(self, stream: str, error: str, *, refused: bool = False) -> None:
+        """Note why a session has ended. Log it, but once a minute if it ends all sessions soon.
+
+        refused: only the operator can help
+        """
         self.failures += 1
-        if self.error != error:
-            log.warning("nats: stream %s: %s; trying again", stream, error)
-        self.state, self.error = "connecting", error
+        now = time.monotonic()
+        if error != self.error and (error != self.logged[0] or now - self.logged[1] >= REPEAT_S):
+            self.logged = error, now
+            if refused:
+                log.error("nats: stream %s is not published: %s", stream, error)
+            else:
+                log.warning("nats: stream %s: %s; trying again", stream, error)
+        self.state, self.error = "refused" if refused else "connecting", error
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,11 @@ class Log:
 
     async def create(self, limits: Limits) -> None:
         """Create the stream if there is none. Raises LogConfigError, LogError."""
+        if self.max_body < MIN_BODY_BYTES:
+            raise LogConfigError(
+                f"the server's max_payload of {self._client.max_payload} bytes is too small: raise it to "
+                f"{HEADROOM_BYTES + MIN_BODY_BYTES} or more"
+            )
         wanted = StreamConfig(
             name=self.name,
             subjects=[self._subject],
@@ -173,6 +192,12 @@ class Log:
                 raise LogConfigError(
                     f"stream {self.name} exists with {name} {_show(has)}, not {_show(expected)}: "
                     "change the settings, or edit or delete the stream"
+                )
+        for name in ("max_msgs", "max_msgs_per_subject", "max_msg_size"):
+            if (limit := getattr(found, name) or -1) > 0:
+                raise LogConfigError(
+                    f"stream {self.name} exists with {name} {limit}, not without this limit: "
+                    "edit or delete the stream"
                 )
 
     async def last(self) -> tuple[int, Entry | None]:
@@ -338,10 +363,14 @@ def _errors(problems: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except APIError as error:
+        if not error.description:  # a bare 503
+            raise LogError("no JetStream answers: it may not be enabled on the server") from error
         raise LogError(
             f"JetStream answers: {error.description}{_HINTS.get(error.err_code or 0, '')}"
         ) from error
-    except (NatsError, TimeoutError, OSError, ValueError, asyncio.InvalidStateError) as error:
+    except TimeoutError as error:
+        raise LogError(next(iter(problems), f"no answer within {TIMEOUT_S:g} s")) from error
+    except (NatsError, OSError, ValueError, asyncio.InvalidStateError) as error:
         text = str(error) or type(error).__name__
         raise LogError(next((each for each in problems if each not in text), text)) from error
 
@@ -362,7 +391,7 @@ async def open_log(options: ServerOptions, stream: str) -> AsyncIterator[Log]:
     async def on_error(error: Exception) -> None:
         problems.append(str(error) or type(error).__name__)
 
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {**_login(options.urls)}
     if options.credentials is not None:
         _check_credentials(options.credentials)
         more["user_credentials"] = str(options.credentials)
@@ -404,6 +433,15 @@ def _abort(client: Client) -> None:
         writer.transport.abort()
 
 
+def _login(urls: Sequence[str]) -> dict[str, str]:
+    """Return the user and the password that all URLs have, decoded, which the client does not do."""
+    logins = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
+    user, password = logins.pop()
+    if logins or user is None or password is None:
+        return {}
+    return {"user": unquote(user), "password": unquote(password)}
+
+
 def _check_credentials(path: Path) -> None:
     """Check that a file has both parts, for which the client looks without end. Raises LogError."""
     try:
@@ -416,4 +454,8 @@ def _check_credentials(path: Path) -> None:
 
 @cache
 def _tls_context(ca: Path | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca and str(ca))
+    """Raises LogError."""
+    try:
+        return ssl.create_default_context(cafile=ca and str(ca))
+    except OSError as error:  # ssl.SSLError is one
+        raise LogError(f"cannot read certificates from {ca}: {error.strerror or error}") from None

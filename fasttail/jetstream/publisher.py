@@ -20,6 +20,7 @@ import logging
 import os
 import random
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, suppress
@@ -28,7 +29,7 @@ from typing import NamedTuple
 
 from fasttail.engine.block_lines import LineRun
 from fasttail.jetstream.agreement import Agreement
-from fasttail.jetstream.entry import Deflater, Entry, EntryError
+from fasttail.jetstream.entry import MAX_DAYS_AHEAD, MAX_INFLATED_BYTES, Deflater, Entry, EntryError
 from fasttail.jetstream.line_source import LineSource, SourceRun
 from fasttail.jetstream.log import (
     ConflictError,
@@ -70,7 +71,8 @@ class PublisherStats(SessionStats):
 
     state: "connecting", "standby", "publishing", "waiting" until this node has written what is in the stream,
         or "refused" if only the operator can help
-    behind_since: since when (monotonic) lines that the node wrote are not in the stream; None: they are
+    behind_since: since when (monotonic) lines that were read are not in the stream; None: they are
+    away_since: since when there is no session that has come so far as to read lines
     """
 
     conflicts: int = 0
@@ -79,11 +81,13 @@ class PublisherStats(SessionStats):
     disagreements: int = 0
     acknowledged: BlockPosition | None = None
     behind_since: float | None = None
+    away_since: float | None = None
 
     @property
     def behind_s(self) -> float:
-        """Seconds for which lines that the node wrote are not in the stream."""
-        return time.monotonic() - self.behind_since if self.behind_since is not None else 0.0
+        """Seconds for which lines that the node wrote are not in the stream, or may not be."""
+        now = time.monotonic()
+        return max(now - (since or now) for since in (self.behind_since, self.away_since))
 
 
 class Publisher:
@@ -137,14 +141,14 @@ class Publisher:
                 stats.conflicts += isinstance(error, ConflictError)  # the other node is faster: stand by
                 await asyncio.sleep(random.uniform(*AGAIN_S))
                 continue
-            except LogConfigError as error:
-                if stats.error != str(error):
-                    log.error("nats: stream %s is not published: %s", self.stream, error)
-                stats.state, stats.error, delay_s = "refused", str(error), REFUSED_RETRY_S
-            except (LogError, OSError) as error:
-                stats.note_failure(self.stream, str(error))
-            if stats.behind_since is None:
-                stats.behind_since = time.monotonic()
+            except (LogConfigError, LogError, OSError) as error:
+                refused = isinstance(error, LogConfigError)
+                stats.note_failure(self.stream, str(error), refused=refused)
+                if refused:
+                    delay_s = REFUSED_RETRY_S
+                # Otherwise entries of megabytes would stay until the next collection of garbage.
+                traceback.clear_frames(error.__traceback__)
+            stats.away_since = stats.away_since or time.monotonic()
             await asyncio.sleep(delay_s)
 
     def note_end(self, entry: Entry) -> None:
@@ -206,14 +210,22 @@ class Publisher:
             if hour.number < end.height:
                 continue
             found = hour.number == end.height and os.stat(hour.path).st_size >= end.events
-            at = CursorPosition(hour.number, end.events if found else 0)
-            return self._position(hour.path, at), BlockPosition(at.hour, at.offset), not found
+            offset = _line_from(hour.path, end.events, self.max_line) if found else 0
+            begin = BlockPosition(hour.number, offset)
+            return self._position(hour.path, CursorPosition(*begin)), begin, begin != end
         return None
 
     @staticmethod
     def _position(path: str, at: CursorPosition) -> Position:
         status = os.stat(path)
         return Position(path, at.offset, status.st_dev, status.st_ino)
+
+
+def _line_from(path: str, offset: int, max_line: int) -> int:
+    """Return the offset of the first line that begins there or later: a file may have been written anew."""
+    with open(path, "rb") as file:
+        file.seek(max(0, offset - 1))
+        return file.tell() + len(file.readline(max_line)) if offset else 0
 
 
 class _Resync(Exception):
@@ -245,6 +257,7 @@ class _Session:
         self._unanswered: deque[_Sent] = deque()
         self._unanswered_bytes = 0
         self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets the first one
+        self._is_rewritten = False  # the file of a plain hour, which is said once
         self._agreement = Agreement()
         self._watching: asyncio.Task[None] | None = None
 
@@ -265,13 +278,13 @@ class _Session:
             publisher.stream,
             after=block,
             linger_s=publisher.linger_s,
-            max_line=publisher.max_line,
+            max_line=min(publisher.max_line, MAX_INFLATED_BYTES - 1),
             max_run=min(MAX_RUN_BYTES, self._log.max_body * 9 // 10),
             use_inotify=publisher.use_inotify,
         )
         source.start()
         self._stats.state = "publishing" if self._is_my_stream() else "standby"
-        self._stats.error, self._stats.behind_since = "", None
+        self._stats.error, self._stats.away_since = "", None
         running: set[asyncio.Future[None]] = {
             asyncio.create_task(self._log.until_lost()),
             asyncio.create_task(self._until_overdue()),
@@ -335,9 +348,11 @@ class _Session:
                 self._report_differing(self._agreement.add_run(item.run))
             if self._is_in_stream(item.run):
                 gap = False
-                self._note_if_far_below(item)
+                if not self._unanswered:
+                    stats.behind_since = None
+                self._note_if_below(item)
                 continue
-            stats.behind_since = self._unanswered[0].read_at if self._unanswered else item.read_at
+            stats.behind_since = stats.behind_since or item.read_at
             if not await self._my_turn(item):
                 stats.behind_since, gap = None, False
                 continue
@@ -348,6 +363,7 @@ class _Session:
             tip = self._tip
             gap = gap and not self._follows(item)
             if tip is not None and not gap and item.run.after < tip.last:
+                self._note_if_below(item)
                 self._publisher.takes_over = True
                 raise _Resync
             stats.state, source.compressing = "publishing", True
@@ -358,12 +374,12 @@ class _Session:
                         "run both nodes with the same layout"
                     )
                 gap = True
+            await self._append(item, gap)
             if gap and tip is not None:
                 log.warning(
                     "nats: stream %s: a gap: it ends at %d-%d, and no node has what follows up to %d-%d",
                     self._publisher.stream, *tip.last, *item.run.after,
                 )  # fmt: skip
-            await self._append(item, gap)
             gap = False
 
     async def _until_overdue(self) -> None:
@@ -394,10 +410,21 @@ class _Session:
             stats.error = ""
         stats.behind_since = self._unanswered[0].read_at if self._unanswered else None
 
-    def _note_if_far_below(self, item: SourceRun) -> None:
-        """Say so if this node's blocks are far below the stream's end: it may follow another chain."""
+    def _note_if_below(self, item: SourceRun) -> None:
+        """Say so if this node's blocks are far below the stream's end: it may follow another chain.
+
+        In the plain layout, lines below it are those of a file that was written anew.
+        """
         tip = self._tip
-        if tip is None or item.layout == "plain" or item.run.last.height + FAR_BELOW_BLOCKS > tip.last.height:
+        if tip is None:
+            return
+        if item.layout == "plain" and self._is_my_stream() and not self._is_rewritten:
+            self._is_rewritten = True
+            log.warning(
+                "nats: stream %s: the file of hour %d was written anew: what is before offset %d is left out",
+                self._publisher.stream, item.run.last.height, tip.last.events,
+            )  # fmt: skip
+        if item.layout == "plain" or item.run.last.height + FAR_BELOW_BLOCKS > tip.last.height:
             return
         text = f"this node is at block {item.run.last.height}, the stream at {tip.last.height}"
         if self._stats.state != "waiting":
@@ -457,7 +484,7 @@ class _Session:
         run, publisher, tip = item.run, self._publisher, self._tip
         body = item.body if item.body is not None else await asyncio.to_thread(Deflater().deflate, run.data)
         if len(body) > self._log.max_body:
-            raise LogError(
+            raise LogConfigError(
                 f"an entry of {len(body)} bytes does not fit into a message of {self._log.max_body}: "
                 "raise the server's max_payload"
             )
@@ -470,6 +497,11 @@ class _Session:
             item.layout, begin, run.last, hour, len(run.data), run.events, run.hash, publisher.node,
             time.time_ns() // 1_000_000, gap,
         )  # fmt: skip
+        if entry.days_ahead > MAX_DAYS_AHEAD:
+            raise LogConfigError(
+                f"hour {hour} is more than a year ahead of this machine's clock: correct the clock, or "
+                "remove the file"
+            )
         after, self._sequence, self._tip = self._sequence, self._sequence + 1, entry
         answer = await self._log.append(entry, body, after, self._previous)
         self._previous = entry

@@ -79,6 +79,8 @@ class Relay:
             raise RelayError(str(error)) from None
         if state is not None:
             self._state = state
+            if state.last is None:  # nothing has been written since it began, or began anew
+                return
             path = self._path()
             begin = state.begin_offset if state.hour == state.begin_hour else 0
             if state.size > begin and (not path.exists() or path.stat().st_size < state.size):

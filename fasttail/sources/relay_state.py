@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasttail.sources.cursor import BlockPosition
+from fasttail.sources.layout import LAYOUTS
 
 
 @dataclass
@@ -45,14 +46,19 @@ class RelayState:
         """Return what the folder's relay has saved, None if it has none. Raises ValueError, OSError."""
         path = state_path(folder, stream)
         try:
-            text = path.read_text()
+            text = path.read_bytes()
         except FileNotFoundError:
             return None
         try:
             state = cls(**json.loads(text))
             fields = dataclasses.asdict(state)
             numbers = [fields[name] for name in fields if name not in ("stream", "layout")]
-            if state.stream != stream or not all(isinstance(each, int) and each >= 0 for each in numbers):
+            is_known = state.layout in LAYOUTS or (state.layout == "" and state.last is None)
+            if (
+                state.stream != stream
+                or not is_known
+                or not all(isinstance(each, int) and each >= 0 for each in numbers)
+            ):
                 raise ValueError("unexpected values")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not the state of a relay: {error}") from None

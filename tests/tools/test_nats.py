@@ -28,7 +28,7 @@ from nats_nodes import (
     wait_same,
     whole_lines,
 )
-from nats_servers import NatsServer, nats_server, needs_nats
+from nats_servers import nats_server, needs_nats
 from running import PATIENCE_S, command, serve, wait_for
 from test_checkpoint import fill
 from test_stream_truth import Returning
@@ -151,26 +151,6 @@ def test_an_absence_longer_than_the_retention_is_told(tmp_path: Path, hour_s: in
                 )
 
 
-def test_messages_at_the_limit(tmp_path: Path) -> None:
-    """A line that does not fit into a message of the server is waited for until the limit is raised."""
-    with node(tmp_path / "node", "--layout", "by_block", rate=20_000) as writing:
-        server = NatsServer(tmp_path / "nats", ["max_payload: 16KB"])
-        try:
-            with (
-                publish(tmp_path / "node", server, "--streams", "orders") as source,
-                edge(tmp_path / "edge", server, "--streams", "orders"),
-            ):
-                wait_for("the reason", lambda: "max_payload" in str(nats_state(source)["reason"]))
-                server.end()
-                server.configure(["max_payload: 1MB"])
-                server.start()
-                wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
-                finish(writing)
-                wait_same(tmp_path / "node", tmp_path / "edge")
-        finally:
-            server.end()
-
-
 def test_small_messages(tmp_path: Path) -> None:
     """A server with small messages gets smaller entries."""
     with (
@@ -183,31 +163,6 @@ def test_small_messages(tmp_path: Path) -> None:
         finish(writing)
         wait_same(tmp_path / "node", tmp_path / "edge")
         assert max(entry.size for entry, _ in server.entries()) <= 12288 * 9 // 10
-
-
-def test_wrong_password(tmp_path: Path) -> None:
-    """The reason is told; the password is not."""
-    with (
-        nats_server(tmp_path / "nats", 'authorization { user: "u", password: "right-one" }') as server,
-        node(tmp_path / "node"),
-    ):
-        wrong = server.url.replace("//", "//u:wrong-one@")
-        with serve(tmp_path / "node", "--nats-url", wrong) as source:
-            wait_for("the reason", lambda: "uthorization" in str(nats_state(source)["reason"]))
-            source.end()
-            assert "wrong-one" not in "\n".join(source.log)
-        with serve(tmp_path / "node", "--nats-url", wrong.replace("wrong-one", "right-one")) as source:
-            wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
-
-
-def test_other_settings_are_refused(tmp_path: Path) -> None:
-    with nats_server(tmp_path / "nats") as server, node(tmp_path / "node"):
-        with publish(tmp_path / "node", server) as source:
-            wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
-        with publish(tmp_path / "node", server, "--nats-max-age-s", 60) as source:
-            found = source.wait_log("HL_MAINNET_ORDERS exists with max_age 21600, not 60")
-            assert "ERROR" in found.string
-            wait_for("the state", lambda: nats_state(source)["nats"] == "refused")
 
 
 def test_plain_lines(tmp_path: Path) -> None:
@@ -273,46 +228,6 @@ def test_foreign_and_damaged_messages_are_left_out(tmp_path: Path) -> None:
         finish(writing)
         wait_same(tmp_path / "node", tmp_path / "edge")
         assert source.metric_of("nats_gaps_total", "orders") == 0
-
-
-def test_a_relay_does_not_write_into_a_nodes_folder(tmp_path: Path) -> None:
-    with node(tmp_path / "node"):
-        run = subprocess.run(
-            command("relay", "nats://127.0.0.1:1", tmp_path / "node"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert run.returncode == 2
-    assert "has files of stream orders that no relay wrote" in run.stderr
-
-
-def test_two_relays_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    words = command("relay", "nats://127.0.0.1:1", tmp_path)
-    first = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    try:
-        wait_for("its lock", (tmp_path / "fills.relay.json").exists)
-        second = subprocess.run(words, capture_output=True, text=True, check=False)
-    finally:
-        first.kill()
-        first.wait()
-    assert second.returncode == 2
-    assert "another relay writes to" in second.stderr
-
-
-def test_a_file_that_holds_no_credentials(tmp_path: Path) -> None:
-    (tmp_path / "user.creds").write_text("SUAM seed without its frame")
-    with (
-        node(tmp_path / "node"),
-        serve(
-            tmp_path / "node",
-            "--nats-url",
-            "nats://127.0.0.1:1",
-            "--nats-credentials",
-            tmp_path / "user.creds",
-        ) as source,
-    ):
-        source.wait_log("user.creds is no credentials file of a NATS user; trying again")
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
@@ -387,15 +302,6 @@ def test_the_pages_consumer(tmp_path: Path) -> None:
         finally:
             running.kill()
             running.communicate()
-
-
-def test_two_sources_are_one_too_many(tmp_path: Path) -> None:
-    run = subprocess.run(
-        command("serve", tmp_path, "--nats-url", "nats://a", "--from-nats", "nats://b"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 2
-    assert "nats_url and from_nats contradict each other" in run.stderr
 
 
 def test_nats_is_imported_only_where_it_is_used() -> None:
