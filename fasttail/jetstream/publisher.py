@@ -511,3 +511,4 @@ class _Session:
         self._unanswered_bytes += len(body)
         while len(self._unanswered) > MAX_UNANSWERED or self._unanswered_bytes > MAX_UNANSWERED_BYTES:
             await self._unanswered[0].answer
+            await asyncio.sleep(0)  # lets `_on_answer` run, which awaiting what is done already does not
