@@ -33,7 +33,7 @@ from typing import Any
 from bench.delay import FOLDER, HOUR, SUBSCRIPTION, delays_of, write_lines
 from bench.measure import Benchmark, CannotRun, WrongAnswer, load_text, machine, write_json
 from bench.receiving import clients, place
-from bench.service import Service, read_metrics, serve
+from bench.service import Service, read_metrics, serve, simulated_node
 from fasttail.tools import exchange
 
 LINGERS_MS = (5.0, 1.0)
@@ -149,25 +149,16 @@ def _cost(args: argparse.Namespace, program: str) -> Cost:
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         url = stack.enter_context(_nats_server(program, folder))
-        streams = ("--streams", "orders,fills")
-        writing = (str(folder / "node"), "--rate", str(args.rate), "--seed", str(args.seed), *streams)
-        writer = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fasttail", "synth", *writing],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        stack.callback(writer.wait)
-        stack.callback(writer.kill)
+        stack.enter_context(simulated_node(folder / "node", args.rate, "--seed", str(args.seed)))
         time.sleep(START_S)
         cores: tuple[list[float], list[float]] = [], []
         rss, wire, entries = [0, 0], 0.0, 0.0
         for each in [0, 1] * args.rounds:
             publishing = ("--nats-url", url, "--nats-max-bytes", "2G") if each else ()
-            with serve(folder / "node", "--workers", "1", *streams, *publishing) as server:
+            with serve(folder / "node", "--workers", "1", *publishing) as server:
                 time.sleep(START_S)
-                before, busy_s, begun = read_metrics(server.port), server.busy_s(), time.monotonic()
-                time.sleep(args.seconds)
-                cores[each].append((server.busy_s() - busy_s) / (time.monotonic() - begun))
+                before = read_metrics(server.port)
+                cores[each].append(server.busy_cores(args.seconds))
                 more = {key: value - before.get(key, 0.0) for key, value in read_metrics(server.port).items()}
                 rss[each] = server.usage().rss
             if not publishing:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,7 +20,7 @@ from typing import Any
 from websockets.sync.client import connect
 
 from bench.measure import Benchmark, WrongAnswer, load_text, machine, write_json
-from bench.service import Service, serve
+from bench.service import serve, simulated_node
 
 START_S = 3.0
 """Until the simulated node writes, and after a change of the number of pages."""
@@ -99,28 +97,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> PageCost:
     with tempfile.TemporaryDirectory(prefix="fasttail-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        writer = subprocess.Popen(
-            [
-                *(sys.executable, "-P", "-m", "fasttail", "synth", str(folder)),
-                *("--rate", str(args.rate), "--streams", "orders,fills"),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        stack.callback(writer.wait)
-        stack.callback(writer.kill)
+        stack.enter_context(simulated_node(folder, args.rate))
         time.sleep(START_S)
         server = stack.enter_context(serve(folder, "--workers", "1"))
         without, with_pages, rss = [], [], [0, 0]
         received = 0.0
         for _ in range(args.rounds):
             time.sleep(START_S)
-            without.append(_cores(server, args.seconds))
+            without.append(server.busy_cores(args.seconds))
             rss[0] = server.usage().rss
             pages = [Page(server.port) for _ in range(args.pages)]
             time.sleep(START_S)
             before = pages[0].bytes
-            with_pages.append(_cores(server, args.seconds))
+            with_pages.append(server.busy_cores(args.seconds))
             received += pages[0].bytes - before
             rss[1] = server.usage().rss
             for page in pages:
@@ -129,12 +118,6 @@ def run(args: argparse.Namespace) -> PageCost:
         args.rate, args.pages, without, with_pages, received / args.seconds / args.rounds, rss,
         {"seconds": args.seconds, "rounds": args.rounds},
     )  # fmt: skip
-
-
-def _cores(server: Service, seconds: float) -> float:
-    before, begun = server.busy_s(), time.monotonic()
-    time.sleep(seconds)
-    return (server.busy_s() - before) / (time.monotonic() - begun)
 
 
 BENCHMARK = Benchmark("page", "what the page costs the server", add_arguments, run)

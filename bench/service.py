@@ -55,6 +55,12 @@ class Service:
         stats = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
         return sum(int(each.read_text().split()[0]) for each in stats) / 1e9
 
+    def busy_cores(self, seconds: float) -> float:
+        """Wait for some seconds. Return the mean number of cores kept busy in them."""
+        before, begun = self.busy_s(), time.monotonic()
+        time.sleep(seconds)
+        return (self.busy_s() - before) / (time.monotonic() - begun)
+
     def most_rss(self) -> int:
         """Return the peak RSS since start, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -101,3 +107,19 @@ def serve(folder: Path, *options: str) -> Iterator[Service]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def simulated_node(folder: Path, rate: float, *options: str) -> Iterator[None]:
+    """Run `fasttail synth`, which writes orders and fills at a steady rate; kill it on exit."""
+    writing = (str(folder), "--rate", f"{rate:g}", "--streams", "orders,fills", *options)
+    writer = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fasttail", "synth", *writing],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        writer.kill()
+        writer.wait()

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "replay": {"sources", "streams.registry", "engine", "connection", "publish"}
     | {"monitoring.rate_limited", "system.scheduling"},
     "server": {"connection"},
-    "jetstream": {"sources", "engine", "replay.block_search", "system.tasks"},
+    "jetstream": {"sources", "engine", "replay.block_search", "system.tasks", "monitoring.rate_limit"},
     # beside it
     "state": {"sources", "engine.events", "monitoring.rate_limit"},
     "monitoring": {"state.restart", "system.http_client"},

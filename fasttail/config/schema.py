@@ -395,7 +395,9 @@ class ServeSettings(_NatsSettings, _FollowingSettings):
         types.integer(1, 5), "servers of a NATS cluster that keep the streams", default=1
     )
     nats_linger_ms: float = _option(
-        types.number(metavar="MS", high=1000.0), "least milliseconds between two entries", default=5.0
+        types.number(metavar="MS", high=1000.0),
+        "minimum milliseconds between two entries of a stream",
+        default=5.0,
     )
     takeover_ms: float = _option(
         types.number(100.0, "MS"),

@@ -37,7 +37,7 @@ class LineSource(threading.Thread):
     """Reads until stopped.
 
     after: the position in the chain where reading begins, if known; in the plain layout not used
-    linger_s: least time between two reads, in which lines gather, unless it is behind
+    linger_s: minimum time between two reads, in which lines gather, unless it is behind
     max_run: bytes of a run, but for a line that is longer
     """
 

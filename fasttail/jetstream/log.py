@@ -34,6 +34,7 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError
 
 from fasttail.jetstream.entry import HEADER, Entry, EntryError
+from fasttail.monitoring.rate_limit import RateLimit
 from fasttail.sources.cursor import BlockPosition
 from fasttail.system.tasks import cancel_tasks
 
@@ -88,8 +89,10 @@ class SessionStats:
     gaps: int = 0
     failures: int = 0
     error: str = ""
-    logged: tuple[str, float] = ("", 0.0)
-    """The failure that was logged last, and when (monotonic)."""
+
+    def __post_init__(self) -> None:
+        self._logged = ""  # the failure that was logged last
+        self._limit = RateLimit(REPEAT_S)
 
     def note_failure(self, stream: str, error: str, *, refused: bool = False) -> None:
         """Note why a session has ended. Log it, but once a minute if it ends all sessions soon.
@@ -97,9 +100,10 @@ class SessionStats:
         refused: only the operator can help
         """
         self.failures += 1
-        now = time.monotonic()
-        if error != self.error and (error != self.logged[0] or now - self.logged[1] >= REPEAT_S):
-            self.logged = error, now
+        if error != self._logged:
+            self._limit.reset()
+        if error != self.error and self._limit.ready():
+            self._logged = error
             if refused:
                 log.error("nats: stream %s is not published: %s", stream, error)
             else:

@@ -210,7 +210,7 @@ class Publisher:
             if hour.number < end.height:
                 continue
             found = hour.number == end.height and os.stat(hour.path).st_size >= end.events
-            offset = _line_from(hour.path, end.events, self.max_line) if found else 0
+            offset = _line_from(hour.path, end.events, self.max_line) if found and end.events else 0
             begin = BlockPosition(hour.number, offset)
             return self._position(hour.path, CursorPosition(*begin)), begin, begin != end
         return None
@@ -224,8 +224,8 @@ class Publisher:
 def _line_from(path: str, offset: int, max_line: int) -> int:
     """Return the offset of the first line that begins there or later: a file may have been written anew."""
     with open(path, "rb") as file:
-        file.seek(max(0, offset - 1))
-        return file.tell() + len(file.readline(max_line)) if offset else 0
+        file.seek(offset - 1)
+        return offset - 1 + len(file.readline(max_line))
 
 
 class _Resync(Exception):
@@ -418,13 +418,16 @@ class _Session:
         tip = self._tip
         if tip is None:
             return
-        if item.layout == "plain" and self._is_my_stream() and not self._is_rewritten:
+        if item.layout == "plain":
+            if not self._is_rewritten:
+                log.warning(
+                    "nats: stream %s: the file of hour %d was written anew: what is before offset %d is left "
+                    "out",
+                    self._publisher.stream, item.run.last.height, tip.last.events,
+                )  # fmt: skip
             self._is_rewritten = True
-            log.warning(
-                "nats: stream %s: the file of hour %d was written anew: what is before offset %d is left out",
-                self._publisher.stream, item.run.last.height, tip.last.events,
-            )  # fmt: skip
-        if item.layout == "plain" or item.run.last.height + FAR_BELOW_BLOCKS > tip.last.height:
+            return
+        if item.run.last.height + FAR_BELOW_BLOCKS > tip.last.height:
             return
         text = f"this node is at block {item.run.last.height}, the stream at {tip.last.height}"
         if self._stats.state != "waiting":
