@@ -1,4 +1,4 @@
-"""What a publisher does with answers, without a server; tests/tools/test_nats.py has real ones."""
+"""What a publisher asks JetStream, without a server; tests/tools/test_nats.py has real ones."""
 
 from __future__ import annotations
 
@@ -14,48 +14,112 @@ from fasttail.engine.block_lines import LineRun
 from fasttail.jetstream.entry import Entry
 from fasttail.jetstream.line_source import SourceRun
 from fasttail.jetstream.log import Limits, Log, ServerOptions
-from fasttail.jetstream.publisher import MAX_UNANSWERED, Publisher, _Session
+from fasttail.jetstream.publisher import CONFIRM_ENTRIES, CONFIRM_LAST_S, MAX_UNANSWERED, Publisher, _Session
 from fasttail.sources.cursor import BlockPosition
 
 ENTRIES = 2 * MAX_UNANSWERED
 
 
 class AnsweringLog:
-    """Answers each entry before the event loop's next turn, as happens when answers come in bulk."""
+    """Answers an entry before the event loop's next turn, as happens when answers come in bulk."""
 
     max_body = 1 << 20
 
-    async def append(self, entry: Entry, body: bytes, after: int, previous: Entry | None) -> Any:
-        answer = asyncio.get_running_loop().create_future()
-        answer.set_result(after + 1)
-        return answer
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, bool]] = []  # after which sequence, and whether with a question
+
+    async def append(
+        self, entry: Entry, body: bytes, after: int, previous: Entry | None, answer: Any
+    ) -> None:
+        self.sent.append((after, answer is not None))
+        if answer is not None:
+            answer.set_result(after + 1)
+
+
+def new_session(folder: Path) -> tuple[Publisher, _Session, AnsweringLog]:
+    def no_follower(position: object) -> Any:
+        raise AssertionError("nothing is read")
+
+    publisher = Publisher(
+        ServerOptions(("nats://127.0.0.1:1",), "hl.mainnet"),
+        Limits(3600, 1 << 30),
+        node="a",
+        stream="orders",
+        data_dir=folder,
+        layout="auto",
+        max_line=1 << 20,
+        linger_s=0.005,
+        takeover_s=1.0,
+        make_follower=no_follower,
+    )
+    log = AnsweringLog()
+    return publisher, _Session(publisher, cast(Log, log)), log
+
+
+async def append(session: _Session, block: int) -> None:
+    run = LineRun(b"{}\n", BlockPosition(block, 0), BlockPosition(block, 1), 1, 1, b"", [])
+    await session._append(SourceRun(run, "streaming", 2026050509, 0.0, b"body"), gap=False)
 
 
 @pytest.mark.timeout(60)
 def test_answers_that_are_there_at_once(tmp_path: Path) -> None:
     """Waiting for the first of many entries on their way lets what counts the answers run."""
 
-    def no_follower(position: object) -> Any:
-        raise AssertionError("nothing is read")
-
     async def append_all() -> int:
-        publisher = Publisher(
-            ServerOptions(("nats://127.0.0.1:1",), "hl.mainnet"),
-            Limits(3600, 1 << 30),
-            node="a",
-            stream="orders",
-            data_dir=tmp_path,
-            layout="auto",
-            max_line=1 << 20,
-            linger_s=0.005,
-            takeover_s=1.0,
-            make_follower=no_follower,
-        )
-        session = _Session(publisher, cast(Log, AnsweringLog()))
+        publisher, session, _ = new_session(tmp_path)
         for block in range(ENTRIES):
-            run = LineRun(b"{}\n", BlockPosition(block, 0), BlockPosition(block, 1), 1, 1, b"", [])
-            await session._append(SourceRun(run, "streaming", 2026050509, 0.0, b"body"), gap=False)
+            await append(session, block)
         await asyncio.sleep(0)
         return publisher.stats.entries
 
-    assert asyncio.run(append_all()) == ENTRIES
+    assert asyncio.run(append_all()) > ENTRIES - CONFIRM_ENTRIES
+
+
+def test_one_answer_confirms_many_entries(tmp_path: Path) -> None:
+    """Of many entries few ask; the last one is sent again, with a question, when nothing follows."""
+
+    async def append_some() -> tuple[int, int, list[tuple[int, bool]]]:
+        publisher, session, log = new_session(tmp_path)
+        for block in range(CONFIRM_ENTRIES + 2):
+            await append(session, block)
+        await asyncio.sleep(0)
+        confirmed = publisher.stats.entries
+        task = asyncio.create_task(session._confirm_last())
+        await asyncio.sleep(10 * CONFIRM_LAST_S)
+        task.cancel()
+        return confirmed, publisher.stats.entries, log.sent
+
+    confirmed, entries, sent = asyncio.run(append_some())
+    last = CONFIRM_ENTRIES + 1
+    assert confirmed <= entries == last + 1
+    assert [after for after, _ in sent] in (list(range(last + 1)), [*range(last + 1), last])
+    asked = [after for after, is_asked in sent if is_asked]
+    assert asked[0] == 0
+    assert asked[-1] == last
+    assert len(asked) < entries
+
+
+def test_what_no_question_was_asked_for_fails_with_the_next_one(tmp_path: Path) -> None:
+    """An entry that another node's took the place of is noticed by the answer to a later one."""
+
+    class RefusingLog(AnsweringLog):
+        async def append(
+            self, entry: Entry, body: bytes, after: int, previous: Entry | None, answer: Any
+        ) -> None:
+            if answer is not None and after:
+                answer.set_exception(RuntimeError("wrong last sequence"))
+            elif answer is not None:
+                answer.set_result(1)
+
+    async def append_some() -> int:
+        publisher, session, _ = new_session(tmp_path)
+        session._log = cast(Log, RefusingLog())
+        for block in range(3):
+            await append(session, block)
+        task = asyncio.create_task(session._confirm_last())
+        with pytest.raises(RuntimeError, match="wrong last sequence"):
+            await session._refusal
+        task.cancel()
+        return publisher.stats.entries
+
+    assert asyncio.run(append_some()) == 1

@@ -257,22 +257,30 @@ class Log:
             await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
 
     async def append(
-        self, entry: Entry, body: bytes, after: int, previous: Entry | None
-    ) -> asyncio.Future[int]:
-        """Send an entry that must follow sequence `after`. The answer is its own sequence, or LogError.
+        self,
+        entry: Entry,
+        body: bytes,
+        after: int,
+        previous: Entry | None,
+        answer: asyncio.Future[int] | None,
+    ) -> None:
+        """Send an entry that must follow sequence `after`. Raises LogError.
 
         previous: the entry sent before it in this session. Should it get lost, which happens where a cluster
-        elects a leader, and another node's entry take its place, then this one must not follow that.
+            elects a leader, and another node's entry take its place, then this one must not follow that.
+        answer: gets the entry's own sequence, or LogError; None: JetStream does not answer
         """
-        self._count += 1
-        token = str(self._count)
-        answer = self._answers[token] = asyncio.get_running_loop().create_future()
         headers = {EXPECTED_HEADER: str(after), ID_HEADER: _id_of(entry), HEADER: entry.to_header()}
         if previous is not None:
             headers[EXPECTED_ID_HEADER] = _id_of(previous)
+        reply = ""
+        if answer is not None:
+            self._count += 1
+            token = str(self._count)
+            self._answers[token] = answer
+            reply = f"{self._inbox}.{token}"
         with _errors():
-            await self._client.publish(self._subject, body, reply=f"{self._inbox}.{token}", headers=headers)
-        return answer
+            await self._client.publish(self._subject, body, reply=reply, headers=headers)
 
     async def until_lost(self) -> None:
         """Wait until the connection is lost. Raises LogError."""
