@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,17 @@ def test_lines_gather_between_reads(tmp_path: Path, use_inotify: bool) -> None:
             max_run=1 << 30,
             use_inotify=use_inotify,
         )
-        source.start()
         data, runs, began = bytearray(), 0, time.monotonic()
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            while not written.is_set() or len(data) < path.stat().st_size:
-                item = await asyncio.wait_for(source.take(), 60)
-                data += item.run.data
-                runs += 1
+            async with asyncio.timeout(60), aclosing(source.runs()) as items:
+                async for item in items:
+                    data += item.run.data
+                    runs += 1
+                    if written.is_set() and len(data) == path.stat().st_size:
+                        break
         finally:
-            source.stop()
-            source.join()
             writer.join()
         return bytes(data), runs, time.monotonic() - began
 

@@ -58,7 +58,7 @@ def new_session(folder: Path) -> tuple[Publisher, _Session, AnsweringLog]:
 
 async def append(session: _Session, block: int) -> None:
     run = LineRun(b"{}\n", BlockPosition(block, 0), BlockPosition(block, 1), 1, 1, b"", [])
-    await session._append(SourceRun(run, "streaming", 2026050509, 0.0, b"body"), gap=False)
+    await session._append(SourceRun(run, "streaming", 2026050509, 0.0), gap=False)
 
 
 @pytest.mark.timeout(60)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
+
+import uvloop
 
 from fasttail.config import ConfigError, ServeSettings
 from fasttail.jetstream.log import Limits, ServerOptions, share_bytes
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 class NatsTasks:
     """Publishers if there is a `nats_url`, relays if there is a `from_nats`.
 
+    Publishers have a thread with an event loop of their own, in which they also read and compress lines.
+
     make_follower: returns a Follower of a stream that begins at a position; None: at the end of its files
     Raises ConfigError if a relay cannot use the folder, OSError.
     """
@@ -35,7 +41,10 @@ class NatsTasks:
     ) -> None:
         self._publishers: list[Publisher] = []
         self._relays: list[Relay] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []  # of relays
+        self._thread = threading.Thread(target=self._publish, name="fasttail-nats", daemon=True)
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)  # of the thread
+        self._stopping = asyncio.Event()  # of its event loop
         s = settings
         options = ServerOptions(s.nats_url or s.from_nats, s.nats_prefix, s.nats_credentials, s.nats_ca)
         if s.nats_url:
@@ -65,13 +74,28 @@ class NatsTasks:
                 raise ConfigError(str(error)) from None
 
     def start(self) -> None:
-        """Start all of them on the running event loop."""
-        runs = [*(each.run for each in self._publishers), *(each.run for each in self._relays)]
-        self._tasks = [asyncio.create_task(_keep_running(run)) for run in runs]
+        """Start all of them, relays on the running event loop."""
+        self._tasks = [asyncio.create_task(_keep_running(each.run)) for each in self._relays]
+        if self._publishers:
+            self._runner.get_loop()  # makes it
+            self._thread.start()
 
     async def stop(self) -> None:
         """Stop them, and wait for their end for a moment."""
         await cancel_tasks(self._tasks, STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            with suppress(RuntimeError):  # its event loop has just been closed
+                self._runner.get_loop().call_soon_threadsafe(self._stopping.set)
+            await asyncio.to_thread(self._thread.join, 2 * STOP_TIMEOUT_S)
+
+    def _publish(self) -> None:
+        with self._runner:
+            self._runner.run(self._run_publishers())
+
+    async def _run_publishers(self) -> None:
+        tasks = [asyncio.create_task(_keep_running(each.run)) for each in self._publishers]
+        await self._stopping.wait()
+        await cancel_tasks(tasks, STOP_TIMEOUT_S)
 
     def publishers(self) -> dict[str, dict[str, Any]]:
         """Return the statistics of each publisher (`PublisherStats`), by its stream."""

@@ -279,6 +279,7 @@ class _Session:
         self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets the first one
         self._is_rewritten = False  # the file of a plain hour, which is said once
         self._agreement = Agreement()
+        self._deflater = Deflater()
         self._watching: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -302,7 +303,6 @@ class _Session:
             max_run=min(MAX_RUN_BYTES, self._log.max_body * 9 // 10),
             use_inotify=publisher.use_inotify,
         )
-        source.start()
         self._stats.state = "publishing" if self._is_my_stream() else "standby"
         self._stats.error, self._stats.away_since = "", None
         running: set[asyncio.Future[None]] = {
@@ -322,7 +322,6 @@ class _Session:
                     if not task.cancelled():  # it has taken over
                         task.result()
         finally:
-            source.stop()
             await cancel_tasks(running)
 
     # ---- what others append
@@ -355,52 +354,58 @@ class _Session:
     # ---- what this node appends
 
     async def _publish(self, source: LineSource, gap: bool) -> None:
-        stats = self._stats
-        while True:
-            item = await source.take()
-            if not self._is_my_stream():
-                if item.layout == "plain":
-                    assert self._tip is not None
-                    raise LogConfigError(
-                        f"node {self._tip.node} publishes it, and lines of the plain layout name no blocks, "
-                        "so only one node can publish them; see nats_node"
-                    )
-                self._report_differing(self._agreement.add_run(item.run))
-            if self._is_in_stream(item.run):
+        async with aclosing(source.runs()) as items:
+            async for item in items:
+                await self._publish_run(item, gap)
                 gap = False
-                if not self._unanswered:
-                    stats.behind_since = None
-                self._note_if_below(item)
-                continue
-            stats.behind_since = stats.behind_since or item.read_at
-            if not await self._my_turn(item):
-                stats.behind_since, gap = None, False
-                continue
-            # In by_block, where every block has a line, blocks may be missing within the files, too.
-            gap = gap or (item.layout == "by_block" and self._tip is not None)
-            if gap and not self._follows(item) and not await self._nobody_else_fills(item):
-                raise _Resync
-            tip = self._tip
-            gap = gap and not self._follows(item)
-            if tip is not None and not gap and item.run.after < tip.last:
-                self._note_if_below(item)
-                self._publisher.takes_over = True
-                raise _Resync
-            stats.state, source.compressing = "publishing", True
-            if tip is not None and tip.layout != item.layout:
-                if tip.node != self._publisher.node:
-                    raise LogConfigError(
-                        f"it holds lines of the {tip.layout} layout, but this node writes {item.layout}: "
-                        "run both nodes with the same layout"
-                    )
-                gap = True
-            await self._append(item, gap)
-            if gap and tip is not None:
-                log.warning(
-                    "nats: stream %s: a gap: it ends at %d-%d, and no node has what follows up to %d-%d",
-                    self._publisher.stream, *tip.last, *item.run.after,
-                )  # fmt: skip
-            gap = False
+
+    async def _publish_run(self, item: SourceRun, gap: bool) -> None:
+        """Append a run unless the stream has it, or another node appends it in time.
+
+        gap: whether lines before the run are missing
+        """
+        stats = self._stats
+        if not self._is_my_stream():
+            if item.layout == "plain":
+                assert self._tip is not None
+                raise LogConfigError(
+                    f"node {self._tip.node} publishes it, and lines of the plain layout name no blocks, "
+                    "so only one node can publish them; see nats_node"
+                )
+            self._report_differing(self._agreement.add_run(item.run))
+        if self._is_in_stream(item.run):
+            if not self._unanswered:
+                stats.behind_since = None
+            self._note_if_below(item)
+            return
+        stats.behind_since = stats.behind_since or item.read_at
+        if not await self._my_turn(item):
+            stats.behind_since = None
+            return
+        # In by_block, where every block has a line, blocks may be missing within the files, too.
+        gap = gap or (item.layout == "by_block" and self._tip is not None)
+        if gap and not self._follows(item) and not await self._nobody_else_fills(item):
+            raise _Resync
+        tip = self._tip
+        gap = gap and not self._follows(item)
+        if tip is not None and not gap and item.run.after < tip.last:
+            self._note_if_below(item)
+            self._publisher.takes_over = True
+            raise _Resync
+        stats.state = "publishing"
+        if tip is not None and tip.layout != item.layout:
+            if tip.node != self._publisher.node:
+                raise LogConfigError(
+                    f"it holds lines of the {tip.layout} layout, but this node writes {item.layout}: "
+                    "run both nodes with the same layout"
+                )
+            gap = True
+        await self._append(item, gap)
+        if gap and tip is not None:
+            log.warning(
+                "nats: stream %s: a gap: it ends at %d-%d, and no node has what follows up to %d-%d",
+                self._publisher.stream, *tip.last, *item.run.after,
+            )  # fmt: skip
 
     async def _confirm_last(self) -> None:
         """Ask for an answer to the last entry once no other one follows.
@@ -524,14 +529,12 @@ class _Session:
 
     async def _append(self, item: SourceRun, gap: bool) -> None:
         run, publisher, tip = item.run, self._publisher, self._tip
-        body = item.body if item.body is not None else await asyncio.to_thread(Deflater().deflate, run.data)
+        body = self._deflater.deflate(run.data)
         if len(body) > self._log.max_body:
             raise LogConfigError(
                 f"an entry of {len(body)} bytes does not fit into a message of {self._log.max_body}: "
                 "raise the server's max_payload"
             )
-        if self._tip is not tip:
-            raise ConflictError("another node has appended meanwhile")
         before = tip.last if tip is not None else self._begin
         begin = before if before is not None and not gap else run.after
         hour = max(item.hour, tip.hour if tip is not None else 0)

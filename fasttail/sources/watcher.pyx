@@ -170,6 +170,10 @@ cdef class Watcher:
         """Close the inotify instance; the watcher polls from then on."""
         self._fall_back_to_polling("closed")
 
+    def fileno(self):
+        """Return the inotify descriptor, -1 without inotify. It is readable while there are events."""
+        return self.fd
+
     @property
     def overflows(self):
         """Times the kernel dropped events. May be read from any thread."""
