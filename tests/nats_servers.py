@@ -73,14 +73,16 @@ class NatsServer:
         shutil.rmtree(self.folder / "js", ignore_errors=True)
 
     def leader(self, name: str = "HL_MAINNET_ORDERS") -> str | None:
-        """Return the name of the server that leads a stream, None while there is none."""
+        """Return the name of the server that leads a stream, None until the others have all that it has."""
         return asyncio.run(self._leader(name))
 
     async def _leader(self, name: str) -> str | None:
         client = await nats.connect(self.url)
         try:
             found = (await client.jetstream().stream_info(name)).cluster
-            return found.leader if found is not None else None
+            if found is None or not all(each.current for each in found.replicas or ()):
+                return None
+            return found.leader
         except (nats.errors.Error, TimeoutError):
             return None
         finally:

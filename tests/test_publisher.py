@@ -13,8 +13,8 @@ pytest.importorskip("nats", reason="the extra nats is not installed")
 from fasttail.engine.block_lines import LineRun
 from fasttail.jetstream.entry import Entry
 from fasttail.jetstream.line_source import SourceRun
-from fasttail.jetstream.log import Limits, Log, ServerOptions
-from fasttail.jetstream.publisher import CONFIRM_ENTRIES, CONFIRM_LAST_S, MAX_UNANSWERED, Publisher, _Session
+from fasttail.jetstream.log import MAX_UNANSWERED, Limits, Log, ServerOptions
+from fasttail.jetstream.publisher import CONFIRM_ENTRIES, CONFIRM_LAST_S, Publisher, _Session
 from fasttail.sources.cursor import BlockPosition
 
 ENTRIES = 2 * MAX_UNANSWERED
@@ -24,6 +24,7 @@ class AnsweringLog:
     """Answers an entry before the event loop's next turn, as happens when answers come in bulk."""
 
     max_body = 1 << 20
+    max_unanswered = MAX_UNANSWERED
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, bool]] = []  # after which sequence, and whether with a question
@@ -123,3 +124,33 @@ def test_what_no_question_was_asked_for_fails_with_the_next_one(tmp_path: Path) 
         return publisher.stats.entries
 
     assert asyncio.run(append_some()) == 1
+
+
+def test_one_at_a_time_with_replicas(tmp_path: Path) -> None:
+    """An entry of a replicated stream is sent when the one before it has been answered."""
+
+    class SlowLog(AnsweringLog):
+        max_unanswered = 1
+        waiting = 0
+        most_waiting = 0
+
+        async def append(
+            self, entry: Entry, body: bytes, after: int, previous: Entry | None, answer: Any
+        ) -> None:
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+            asyncio.get_running_loop().call_later(0.01, self.answer, answer, after + 1)
+
+        def answer(self, answer: Any, sequence: int) -> None:
+            self.waiting -= 1
+            answer.set_result(sequence)
+
+    async def append_some() -> tuple[int, int]:
+        publisher, session, _ = new_session(tmp_path)
+        log = SlowLog()
+        session._log = cast(Log, log)
+        for block in range(CONFIRM_ENTRIES):
+            await append(session, block)
+        return publisher.stats.entries, log.most_waiting
+
+    assert asyncio.run(append_some()) == (CONFIRM_ENTRIES, 1)

@@ -41,6 +41,8 @@ from fasttail.system.tasks import cancel_tasks
 EXPECTED_HEADER = "Nats-Expected-Last-Sequence"
 EXPECTED_ID_HEADER = "Nats-Expected-Last-Msg-Id"
 ID_HEADER = "Nats-Msg-Id"
+MAX_UNANSWERED = 64
+"""Entries of a stream without replicas that are on their way."""
 HEADROOM_BYTES = 4096
 """Of a message's limit that is left for headers, which the client does not count."""
 MIN_BODY_BYTES = 512
@@ -159,6 +161,7 @@ class Log:
         self._answers: dict[str, asyncio.Future[int]] = {}
         self._inbox = client.new_inbox()
         self._count = 0
+        self.max_unanswered = 1
 
     @property
     def max_body(self) -> int:
@@ -182,6 +185,7 @@ class Log:
             max_bytes=limits.max_bytes,
             num_replicas=limits.replicas,
         )
+        self.max_unanswered = MAX_UNANSWERED if limits.replicas == 1 else 1
         with _errors():
             try:
                 found = (await self._jetstream.stream_info(self.name)).config
@@ -266,13 +270,17 @@ class Log:
     ) -> None:
         """Send an entry that must follow sequence `after`. Raises LogError.
 
-        previous: the entry sent before it in this session. Should it get lost, which happens where a cluster
-            elects a leader, and another node's entry take its place, then this one must not follow that.
+        previous: the entry sent before it in this session. If another node's entry has taken its place, this
+            one must not follow that, which the server checks by the message ID. With replicas it must have
+            been answered instead: a replica that finds another ID than expected counts the messages
+            differently after a restart (2.9), or takes no more of them (2.15).
         answer: gets the entry's own sequence, or LogError; None: JetStream does not answer
         """
-        headers = {EXPECTED_HEADER: str(after), ID_HEADER: _id_of(entry), HEADER: entry.to_header()}
-        if previous is not None:
-            headers[EXPECTED_ID_HEADER] = _id_of(previous)
+        headers = {EXPECTED_HEADER: str(after), HEADER: entry.to_header()}
+        if self.max_unanswered > 1:
+            headers[ID_HEADER] = _id_of(entry)
+            if previous is not None:
+                headers[EXPECTED_ID_HEADER] = _id_of(previous)
         reply = ""
         if answer is not None:
             self._count += 1

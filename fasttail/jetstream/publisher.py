@@ -50,7 +50,6 @@ from fasttail.sources.position import Position
 from fasttail.system.tasks import cancel_tasks
 
 MAX_RUN_BYTES = 512 << 10
-MAX_UNANSWERED = 64
 MAX_UNANSWERED_BYTES = 8 << 20
 CONFIRM_ENTRIES = 8
 CONFIRM_S = 0.04
@@ -553,12 +552,13 @@ class _Session:
         self._unanswered.append(_Sent(entry, self._sequence, len(body), item.read_at, now))
         self._unanswered_bytes += len(body)
         self._unasked_count += 1
-        if self._unasked_count >= CONFIRM_ENTRIES or now - self._asked_at >= CONFIRM_S:
+        limit = self._log.max_unanswered
+        if self._unasked_count >= min(CONFIRM_ENTRIES, limit) or now - self._asked_at >= CONFIRM_S:
             answer = self._new_answer(self._sequence)
         else:
             answer, self._unasked = None, _Unasked(entry, body, after, previous)
         await self._log.append(entry, body, after, previous, answer)
         self._stats.gaps += gap
-        while len(self._unanswered) > MAX_UNANSWERED or self._unanswered_bytes > MAX_UNANSWERED_BYTES:
+        while len(self._unanswered) >= limit or self._unanswered_bytes > MAX_UNANSWERED_BYTES:
             self._answered.clear()
             await self._answered.wait()

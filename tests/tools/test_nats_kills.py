@@ -179,6 +179,7 @@ def check_client(client: Returning, expected: list[str]) -> None:
 
 def test_a_cluster_whose_leader_is_killed(tmp_path: Path) -> None:
     """Three servers keep the streams; the leader of the orders is killed under load, several times."""
+    kills = max(1, KILLS // 10)
     routes = free_ports(3)
     listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
     with ExitStack() as stack:
@@ -201,7 +202,7 @@ def test_a_cluster_whose_leader_is_killed(tmp_path: Path) -> None:
         there = Serve(tmp_path / "edge", "--from-nats", urls, "--workers", 1)
         stack.callback(there.process.kill)
         wait_for("orders at the edge", lambda: hour_paths(tmp_path / "edge"))
-        for _ in range(max(1, KILLS // 10)):
+        for _ in range(kills):
             time.sleep(3)
             leader = wait_for("a leader", servers[0].leader)
             server = servers[int(leader[1:])]
@@ -214,4 +215,6 @@ def test_a_cluster_whose_leader_is_killed(tmp_path: Path) -> None:
         assert there.count("a gap") == 0
         publishers.end()
         there.end()
-        check_stream(servers[0], tmp_path / "a", "orders")
+        shares = check_stream(servers[0], tmp_path / "a", "orders")
+    if kills > 1:
+        print(f"\n{kills} kills of the leader; entries by node: {dict(shares)}")
