@@ -17,6 +17,8 @@ from fasttail.sources.reader import FILL_EOF, FILL_ERROR, FILL_LINES, FILL_NO_FI
 from fasttail.sources.watcher import WAIT_DIRS, WAIT_TIMER, StreamWatch, Watcher
 
 WINDOW_BYTES = 1 << 20
+MAX_WAIT_S = 0.5
+"""Without events, until the next read: there are file systems where inotify reports nothing."""
 POLL_S = 0.02
 """Between reads of a file that inotify does not cover."""
 
@@ -71,6 +73,7 @@ class LineSource:
         at_end, due_at = True, 0.0
         try:
             while True:
+                await asyncio.sleep(0)
                 follower.check(reader, watch, at_end)
                 while (line := follower.take_final_line()) is not None:
                     file = self._hour_file(follower)
@@ -98,7 +101,7 @@ class LineSource:
                     if not waits:
                         await asyncio.sleep(0)
                         continue
-                    if await _wait(watcher, watch, remaining_s) & WAIT_DIRS:
+                    if await _wait(watcher, watch, min(remaining_s, MAX_WAIT_S)) & WAIT_DIRS:
                         break  # a new hour
                     await asyncio.sleep(due_at - time.monotonic())
         finally:

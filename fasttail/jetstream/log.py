@@ -290,6 +290,17 @@ class Log:
         with _errors():
             await self._client.publish(self._subject, body, reply=reply, headers=headers)
 
+    async def holds(self, entry: Entry, sequence: int) -> bool:
+        """Return whether an entry is stored. Raises ConflictError if another one is there, LogError."""
+        with _errors():
+            try:
+                message = await self._jetstream.get_msg(self.name, sequence)
+            except NotFoundError:
+                return False
+        if (message.headers or {}).get(HEADER) != entry.to_header():
+            raise ConflictError("another node has appended meanwhile")
+        return True
+
     async def until_lost(self) -> None:
         """Wait until the connection is lost. Raises LogError."""
         await self._lost.wait()

@@ -53,10 +53,10 @@ MAX_RUN_BYTES = 512 << 10
 MAX_UNANSWERED_BYTES = 8 << 20
 CONFIRM_ENTRIES = 8
 CONFIRM_S = 0.04
-"""An answer is asked for with every eighth entry, or this long after the last one that asked. It confirms all
-entries before it. Answers to all of them would take a fifth of what publishing costs."""
+"""Every eighth entry asks for an answer, and one that comes so long after the last one that asked. The answer
+confirms all entries before it, too. Answers to all would take a sixth of what publishing costs."""
 CONFIRM_LAST_S = 0.1
-"""Until an answer to the last entry is asked for, where no other one follows."""
+"""Between looks whether the last entry, which did not ask, is stored. They begin if no other one follows."""
 RETRY_S = 0.5
 AGAIN_S = (0.02, 0.1)
 """Until the next session after a conflict, at random, so that two publishers do not keep step."""
@@ -120,6 +120,7 @@ class Publisher:
     ) -> None:
         self.stats = PublisherStats()
         self.takes_over = False  # at once, in the next session
+        self.behind_last: BlockPosition | None = None  # where the lines end for which it is behind
         self.seen = deque[tuple[float, Entry]](maxlen=REPUBLISH_S)  # when the stream ended with which entry
         self.stream = stream
         self.node = node
@@ -239,22 +240,13 @@ class _Resync(Exception):
 
 
 class _Sent(NamedTuple):
-    """An entry on its way. sequence: it must get. size: of its body. read_at, sent_at: monotonic"""
+    """An entry on its way. sequence: its place in the stream. size: of its body. Times are monotonic."""
 
     entry: Entry
     sequence: int
     size: int
     read_at: float
     sent_at: float
-
-
-class _Unasked(NamedTuple):
-    """The last entry, if it asked for no answer, with what is needed to send it once more."""
-
-    entry: Entry
-    body: bytes
-    after: int
-    previous: Entry | None
 
 
 class _Session:
@@ -274,7 +266,6 @@ class _Session:
         self._answered = asyncio.Event()  # set by each answer
         self._asked_at = -CONFIRM_S  # monotonic, by the last entry that did
         self._unasked_count = 0  # entries since then
-        self._unasked: _Unasked | None = None
         self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # gets the first one
         self._is_rewritten = False  # the file of a plain hour, which is said once
         self._agreement = Agreement()
@@ -288,6 +279,8 @@ class _Session:
         end = self._tip
         if end is not None:
             publisher.note_end(end)
+            if publisher.behind_last is not None and publisher.behind_last <= end.last:
+                self._stats.behind_since = None
         elif publisher.seen:
             end = publisher.seen[0][1]  # the stream was emptied
         position, block, gap = await publisher.find(end)
@@ -304,24 +297,25 @@ class _Session:
         )
         self._stats.state = "publishing" if self._is_my_stream() else "standby"
         self._stats.error, self._stats.away_since = "", None
-        running: set[asyncio.Future[None]] = {
+        tasks: set[asyncio.Future[None]] = {
             asyncio.create_task(self._log.until_lost()),
-            asyncio.create_task(self._confirm_last()),
+            asyncio.create_task(self._check_answers()),
             asyncio.create_task(self._publish(source, gap)),
             self._refusal,
         }
         if not self._is_my_stream():
             # Whoever publishes learns from its answers if another one appends; watching would cost as much.
             self._watching = asyncio.create_task(self._watch(self._sequence + 1))
-            running.add(self._watching)
+            tasks.add(self._watching)
         try:
+            running = tasks
             while True:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     if not task.cancelled():  # it has taken over
                         task.result()
         finally:
-            await cancel_tasks(running)
+            await cancel_tasks(tasks)  # also those that have failed, whose exceptions are seen then
 
     # ---- what others append
 
@@ -378,6 +372,7 @@ class _Session:
             self._note_if_below(item)
             return
         stats.behind_since = stats.behind_since or item.read_at
+        self._publisher.behind_last = item.run.last
         if not await self._my_turn(item):
             stats.behind_since = None
             return
@@ -406,40 +401,43 @@ class _Session:
                 self._publisher.stream, *tip.last, *item.run.after,
             )  # fmt: skip
 
-    async def _confirm_last(self) -> None:
-        """Ask for an answer to the last entry once no other one follows.
+    async def _check_answers(self) -> None:
+        """Look whether the last entry is stored if it did not ask for an answer and none follows it.
 
-        It is sent again, and JetStream, which knows its message ID, answers without storing it twice. Raises
-        LogError if an answer does not come in time.
+        Raises ConflictError if another one is, LogError, also if an answer does not come in time.
         """
-        seen: _Unasked | None = None
+        seen: _Sent | None = None
         while True:
             await asyncio.sleep(CONFIRM_LAST_S)
-            now = time.monotonic()
-            if self._unanswered and now - self._unanswered[0].sent_at > ANSWER_TIMEOUT_S:
+            if not self._unanswered:
+                continue
+            if time.monotonic() - self._unanswered[0].sent_at > ANSWER_TIMEOUT_S:
                 raise LogError("JetStream does not answer")
-            last, seen = seen, self._unasked
-            if last is not None and last is seen:
-                await self._log.append(*last, self._new_answer(last.after + 1))
+            last, seen = seen, self._unanswered[-1]
+            if last is seen and self._unasked_count and await self._log.holds(seen.entry, seen.sequence):
+                self._confirm(seen.sequence)
 
     def _new_answer(self, sequence: int) -> asyncio.Future[int]:
         """Return what gets the answer that confirms the entries up to a sequence."""
-        self._asked_at, self._unasked_count, self._unasked = time.monotonic(), 0, None
+        self._asked_at, self._unasked_count = time.monotonic(), 0
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(partial(self._on_answer, sequence))
         return answer
 
     def _on_answer(self, sequence: int, answer: asyncio.Future[int]) -> None:
-        """Count the entries up to a sequence: none would be stored if one before it were not.
-
-        Note the first failure, for all that follow it will fail, too.
-        """
-        if answer.cancelled() or self._refusal.done():
+        """Count what an answer confirms. Note the first failure, for all that follow it will fail, too."""
+        if answer.cancelled():
             return
         error = answer.exception()
-        if error is not None:
+        if error is None and answer.result() != sequence:
+            error = ConflictError(f"an entry got sequence {answer.result()}, not {sequence}")
+        if error is None:
+            self._confirm(sequence)
+        elif not self._refusal.done():
             self._refusal.set_exception(error)
-            return
+
+    def _confirm(self, sequence: int) -> None:
+        """Count the entries up to a sequence: none would be stored if one before it were not."""
         stats = self._stats
         while self._unanswered and self._unanswered[0].sequence <= sequence:
             sent = self._unanswered.popleft()
@@ -556,7 +554,7 @@ class _Session:
         if self._unasked_count >= min(CONFIRM_ENTRIES, limit) or now - self._asked_at >= CONFIRM_S:
             answer = self._new_answer(self._sequence)
         else:
-            answer, self._unasked = None, _Unasked(entry, body, after, previous)
+            answer = None
         await self._log.append(entry, body, after, previous, answer)
         self._stats.gaps += gap
         while len(self._unanswered) >= limit or self._unanswered_bytes > MAX_UNANSWERED_BYTES:

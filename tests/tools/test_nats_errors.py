@@ -46,6 +46,33 @@ def test_messages_at_the_limit(tmp_path: Path) -> None:
             server.end()
 
 
+def test_a_pause_of_the_node(tmp_path: Path) -> None:
+    """The last entries are counted, and there is no lag, also if NATS ended before it had confirmed them."""
+    with (
+        nats_server(tmp_path / "nats") as server,
+        node(tmp_path / "node") as writing,
+        publish(tmp_path / "node", server, "--streams", "orders") as source,
+    ):
+        wait_for("entries", lambda: source.metric_of("nats_entries_total", "orders") > 20)
+        writing.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(
+                "all entries to be counted",
+                lambda: source.metric_of("nats_entries_total", "orders") == len(server.entries()),
+            )
+            assert source.metric_of("nats_conflicts_total", "orders") == 0
+            for _ in range(3):
+                writing.send_signal(signal.SIGCONT)
+                time.sleep(0.3)
+                writing.send_signal(signal.SIGSTOP)
+                server.end()
+                server.start()
+                wait_for("publishing", lambda: nats_state(source)["nats"] == "publishing")
+                wait_for("no lag", lambda: nats_state(source)["lagMs"] == 0)
+        finally:
+            writing.send_signal(signal.SIGCONT)
+
+
 def test_max_payload_that_holds_no_entry(tmp_path: Path) -> None:
     with (
         nats_server(tmp_path / "nats", "max_payload: 2KB") as server,
