@@ -161,7 +161,7 @@ class Log:
         self._answers: dict[str, asyncio.Future[int]] = {}
         self._inbox = client.new_inbox()
         self._count = 0
-        self.max_unanswered = 1
+        self.max_unanswered = 1  # entries on their way
 
     @property
     def max_body(self) -> int:
